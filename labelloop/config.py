@@ -1,0 +1,111 @@
+"""A project's YAML as frozen values: few dials, the rest derived."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from labelloop.errors import SettingsError
+from labelloop.records import canonical, digest
+from labelloop.split import BucketShares
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(gt=0)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BackboneSpec(_Frozen):
+    """Which network turns an image into features."""
+
+    name: str = "pixels"  # the built-in one, or any timm model name
+    pretrained: str | bool = "auto"  # auto | true | false | a weight file's path or name
+    image_size: Positive | None = None  # pixels, square; None: what the network was made for
+    options: dict[str, Any] = Field(default_factory=dict)  # passed to timm.create_model
+
+
+class Buckets(_Frozen):
+    """Shares of the images that never train."""
+
+    test: Share = 0.10
+    audit: Share = 0.05
+
+    def shares(self) -> BucketShares:
+        """The same, for the rules."""
+        return BucketShares(self.test, self.audit)
+
+
+class Refresh(_Frozen):
+    """When and how a new head is fitted."""
+
+    after: Positive = 10  # new or changed labels
+    throttle_s: float = 1.0  # at least this long between two starts
+    class_min: Positive = 3  # labels that a class needs to enter the head
+
+
+class Retrain(_Frozen):
+    """When and how the backbone is fine-tuned."""
+
+    after: Positive = 200  # new labels, at least
+    growth: Share = 0.25  # and at least this share of those it was trained on
+    automatic: bool = True
+    epochs: Positive = 4
+    batch_size: Positive = 32
+    learning_rate: float = 1e-3
+    backbone_rate: float = 0.1  # the backbone's learning rate, as a share of the head's
+
+
+class Gate(_Frozen):
+    """What a challenger must show."""
+
+    tolerance: Share = 0.02  # loss of accuracy that is still "as good"
+    reference_tolerance: Share = 0.03  # the same, summed up since the reference version
+    min_test_labels: Positive = 50  # test labels below which a retrain cannot be judged
+
+
+class Queue(_Frozen):
+    """What is shown next."""
+
+    quota: Share = 0.10  # of the labels: drawn at random from test and audit, shown blind
+    window: Positive = 200  # predictions pushed ahead into Label Studio
+
+
+class ProjectConfig(_Frozen):
+    """One project. Every field has a default; `configs/*.yaml` name what differs."""
+
+    name: str = "labelloop"
+    labels: tuple[str, ...] = ()  # empty: the class folders' names, or those of the label config
+    backbone: BackboneSpec = BackboneSpec()
+    buckets: Buckets = Buckets()
+    refresh: Refresh = Refresh()
+    retrain: Retrain = Retrain()
+    gate: Gate = Gate()
+    queue: Queue = Queue()
+    seed: int = 0
+
+    @property
+    def hash(self) -> str:
+        """Names this configuration in run records."""
+        return digest(canonical(self.model_dump(mode="json")))[:12]
+
+
+def parse_config(data: Any, source: str) -> ProjectConfig:
+    """Validated config; SettingsError names the field and the file."""
+    try:
+        return ProjectConfig.model_validate(data or {})
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise SettingsError(f"{source} is not a valid project config:\n" + "\n".join(lines)) from error
+
+
+def load_config(path: Path) -> ProjectConfig:
+    """Read one YAML file (safe loader)."""
+    try:
+        return parse_config(yaml.safe_load(path.read_text()), str(path))
+    except (OSError, yaml.YAMLError) as error:
+        raise SettingsError(f"cannot read the project config {path}: {error}") from error

@@ -1,0 +1,79 @@
+"""Every error that labelloop raises on purpose.
+
+LabelloopError
+├── SettingsError            the environment or a project's YAML is wrong
+├── LabelConfigError         the label config is not one image and one single-choice control
+├── ImageUnreadableError     one image cannot be had or decoded; others are not affected
+├── StorageError             object storage refused or cannot be reached
+│   ├── NotFoundError
+│   └── AlreadyExistsError   a conditional write found an older object
+├── CorruptArtefactError     an artefact's bytes do not have the hash that was recorded
+├── ConflictError            the live version changed between decision and deploy
+├── LeaseLostError           somebody else holds the lease, or it ran out
+├── QueueError               Redis refused or cannot be reached
+├── StudioError              Label Studio refused or cannot be reached
+├── NotEnoughLabelsError     nothing can be fitted yet; the message says what is missing
+└── StackError               the embedded stack cannot start or stop
+"""
+
+from __future__ import annotations
+
+
+class LabelloopError(Exception):
+    """Base of all; the message says what was wrong and what to do."""
+
+
+class SettingsError(LabelloopError):
+    """The environment or a project's YAML is wrong."""
+
+
+class LabelConfigError(LabelloopError):
+    """The label config cannot be served."""
+
+
+class ImageUnreadableError(LabelloopError):
+    """One image cannot be had or decoded."""
+
+
+class StorageError(LabelloopError):
+    """Object storage refused or cannot be reached."""
+
+
+class NotFoundError(StorageError):
+    """No object under that key."""
+
+
+class AlreadyExistsError(StorageError):
+    """A conditional write found an older object."""
+
+
+class CorruptArtefactError(LabelloopError):
+    """Bytes do not have the recorded hash, or do not give the recorded outputs."""
+
+
+class ConflictError(LabelloopError):
+    """The live version changed between decision and deploy."""
+
+
+class LeaseLostError(LabelloopError):
+    """Somebody else holds the lease, or it ran out."""
+
+
+class QueueError(LabelloopError):
+    """Redis refused or cannot be reached."""
+
+
+class StudioError(LabelloopError):
+    """Label Studio refused or cannot be reached."""
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class NotEnoughLabelsError(LabelloopError):
+    """Nothing can be fitted yet."""
+
+
+class StackError(LabelloopError):
+    """The embedded stack cannot start or stop."""

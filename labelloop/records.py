@@ -1,0 +1,192 @@
+"""Frozen records that travel between rooms, and their JSON form."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class Bucket(StrEnum):
+    """What an image's label may be used for; decided once, at first sight."""
+
+    TRAIN = "train"  # fits models; the only bucket the model chooses from
+    TEST = "test"  # judges models
+    AUDIT = "audit"  # only reports, stop advice and auto-label bounds
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The prediction in front of the person, or (``blind``) the one kept from them."""
+
+    version: str
+    label: str | None
+    blind: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """One person's answer to one task, as Label Studio holds it. Times are UTC ISO 8601."""
+
+    id: int
+    created_at: str
+    updated_at: str
+    label: str | None  # None: skipped, or nothing chosen
+    cancelled: bool = False
+    ground_truth: bool = False
+    completed_by: int | None = None
+    lead_time_s: float | None = None
+    seen: Seen | None = None
+    seed: bool = False  # revealed at set-up, not given by a person
+    problem: str | None = None  # why the result could not be read, e.g. a class that the label config lacks
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One image in Label Studio with all annotations it has now."""
+
+    id: int
+    uri: str
+    updated_at: str
+    annotations: tuple[Annotation, ...] = ()
+
+    @property
+    def label(self) -> str | None:
+        """The class that counts: the newest annotation that is neither skipped nor empty."""
+        answers = [a for a in self.annotations if a.label is not None and not a.cancelled]
+        return max(answers, key=lambda a: (a.updated_at, a.id)).label if answers else None
+
+    @property
+    def skipped(self) -> bool:
+        """True where people answered, but only by skipping."""
+        return self.label is None and any(a.cancelled for a in self.annotations)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """What is known of one image's bytes; recorded once by `featurise`."""
+
+    uri: str
+    etag: str
+    sha256: str = ""  # of the bytes; empty where they could not be read
+    group: str = ""  # images that show the same; today the content hash
+    bucket: Bucket = Bucket.TRAIN
+    problem: str | None = None  # why the image cannot be used
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One labelled image, ready to fit or judge: label collapsed, bucket known, features present."""
+
+    task_id: int
+    uri: str
+    group: str
+    bucket: Bucket
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two arms judged on the same images. ``difference`` is challenger minus champion accuracy, in [-1, 1]."""
+
+    on: str  # what the images are, in words
+    n: int
+    champion: float
+    challenger: float
+    difference: float
+    low: float  # 95 % interval of the difference
+    high: float
+    changed: int  # images on which the two predictions differ
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Everything the gate looks at. Accuracies in [0, 1]; ``None`` where there is nothing to judge on."""
+
+    kind: str  # refresh | retrain
+    labels: int  # train labels the challenger learned from
+    new_labels: int  # of which the champion has not seen (added or changed)
+    classes: tuple[str, ...]
+    waiting: Mapping[str, int] = field(default_factory=dict)  # classes below the minimum -> labels they have
+    accuracy: float | None = None  # out of fold, over train labels the backbone never saw
+    accuracy_low: float | None = None  # 95 % Wilson bounds
+    accuracy_high: float | None = None
+    majority: float = 0.0  # share of the largest class among the same labels
+    judged_on: int = 0
+    ece: float | None = None  # expected calibration error, 10 bins
+    log_loss: float | None = None
+    test_n: int = 0
+    test_accuracy: float | None = None  # on the test bucket: random, never anchored, never trained on
+    comparison: Comparison | None = None  # with the champion; None for the first
+    reference: Comparison | None = None  # with the fixed reference version
+    test_comparison: Comparison | None = None
+    conflicts: tuple[str, ...] = ()  # duplicate images with contradicting labels, left out
+
+
+class Outcome(StrEnum):
+    """What the gate says."""
+
+    PROMOTE = "promote"
+    HOLD = "hold"  # not now: nothing new, or too little evidence
+    REJECT = "reject"  # evidence that it is worse
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The gate's answer, with reasons a person can act on."""
+
+    outcome: Outcome
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One place in the queue: which image, what the model says of it, and whether that is shown."""
+
+    uri: str
+    priority: float  # in [0, 1]; lowest is served first
+    label: str | None
+    probability: float | None
+    blind: bool
+    why: str  # quota | cold-start | uncertain | rest
+
+
+def to_dict(record: Any) -> dict[str, Any]:
+    """Dataclass to plain JSON types, leaving out what is None."""
+    return {k: v for k, v in asdict(record).items() if v is not None}
+
+
+def canonical(value: Any) -> bytes:
+    """The one byte form that is hashed: sorted keys, no white space, UTF-8."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def digest(data: bytes) -> str:
+    """SHA-256 in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def annotation_from(data: Mapping[str, Any]) -> Annotation:
+    """The inverse of `to_dict` for an annotation."""
+    seen = data.get("seen")
+    return Annotation(**{"label": None, **data, "seen": Seen(**{"label": None, **seen}) if seen else None})
+
+
+def task_from(data: Mapping[str, Any]) -> Task:
+    """The inverse of `to_dict` for a task."""
+    annotations = tuple(annotation_from(a) for a in data.get("annotations", ()))
+    return Task(data["id"], data["uri"], data["updated_at"], annotations)
+
+
+def evaluation_from(data: Mapping[str, Any]) -> Evaluation:
+    """The inverse of `to_dict` for an evaluation."""
+    values = dict(data)
+    for name in ("comparison", "reference", "test_comparison"):
+        if values.get(name):
+            values[name] = Comparison(**values[name])
+    values["classes"] = tuple(values.get("classes", ()))
+    values["conflicts"] = tuple(values.get("conflicts", ()))
+    return Evaluation(**values)

@@ -1,0 +1,258 @@
+"""Model versions, the deployment log, rollback: the only way from a worker to the backend."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from labelloop.clock import now
+from labelloop.errors import AlreadyExistsError, ConflictError, CorruptArtefactError, NotFoundError
+from labelloop.head import Head, load_head
+from labelloop.records import Evaluation, Verdict, canonical, digest, evaluation_from, to_dict
+from labelloop.storage import ObjectStore
+
+Lease = Callable[[str], AbstractContextManager[int]]  # name -> fencing number, which only grows
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneRecord:
+    """A network without its classifier, and all that must be the same in serving and training."""
+
+    id: str
+    name: str
+    options: Mapping[str, Any]  # how to build it
+    preprocessing: Mapping[str, Any]  # size, resize, mean, std, ...
+    dimension: int
+    weights_sha256: str
+    provenance: str  # where the weights came from, in words
+    snapshot: str | None = None  # the labels it was fine-tuned on; None: it never saw any
+    checks: Mapping[str, Any] = field(default_factory=dict)  # outputs for a known input
+    created_at: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """(backbone, head, calibration, label order, preprocessing), with where it came from."""
+
+    number: int
+    kind: str  # refresh | retrain
+    backbone: str
+    labels: tuple[str, ...]
+    head_key: str
+    head_sha256: str
+    snapshot: str
+    config: str  # ProjectConfig.hash
+    code: str  # labelloop version
+    parent: str | None
+    reference: str | None  # version against which summed-up losses are bounded
+    recipe: Mapping[str, Any]  # strength, folds, seed, ...
+    evaluation: Evaluation
+    verdict: Mapping[str, Any]
+    check_features: tuple[tuple[float, ...], ...]  # a few feature rows ...
+    check_probabilities: tuple[tuple[float, ...], ...]  # ... and what the head must make of them
+    created_at: str
+
+    @property
+    def name(self) -> str:
+        return f"v{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A version before it has a number."""
+
+    kind: str
+    backbone: str
+    head: Head
+    snapshot: str
+    config: str
+    code: str
+    parent: str | None
+    reference: str | None
+    recipe: Mapping[str, Any]
+    evaluation: Evaluation
+    verdict: Verdict
+    check_features: np.ndarray[Any, np.dtype[np.float32]]  # (k, features)
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """One numbered entry of the append-only log; the last one names the live version."""
+
+    number: int
+    version: str
+    action: str  # deploy | promote | rollback
+    previous: str | None
+    by: str
+    why: str
+    at: str
+    fencing: int
+
+
+class Registry:
+    """One project's models. Deploys are serialised by a lease; the log in object storage is the truth."""
+
+    def __init__(self, store: ObjectStore, lease: Lease) -> None:
+        self._store = store
+        self._lease = lease
+        self._versions: dict[str, Version] = {}
+        self._log: dict[int, Deployment] = {}
+
+    # --- backbones
+
+    def add_backbone(self, record: BackboneRecord, weights: bytes) -> None:
+        """Weights first, record last: a record is only there when its weights are."""
+        self._store.put(f"backbones/{record.id}/weights.safetensors", weights)
+        self._store.put(f"backbones/{record.id}/backbone.json", canonical(to_dict(record)))
+
+    def backbone(self, name: str) -> BackboneRecord:
+        """One backbone's record; NotFoundError where there is none."""
+        return BackboneRecord(**json.loads(self._store.get(f"backbones/{name}/backbone.json")))
+
+    def backbone_weights(self, record: BackboneRecord) -> bytes:
+        """The weights; CorruptArtefactError where their hash is not the recorded one."""
+        return self._verified(f"backbones/{record.id}/weights.safetensors", record.weights_sha256)
+
+    def initial_backbone(self) -> BackboneRecord | None:
+        """The backbone the project began with, or None before the first image was seen."""
+        try:
+            return self.backbone(json.loads(self._store.get("backbones/initial.json"))["id"])
+        except NotFoundError:
+            return None
+
+    def set_initial_backbone(self, record: BackboneRecord) -> BackboneRecord:
+        """Decide it once; whoever comes second gets the first one's."""
+        try:
+            self._store.put("backbones/initial.json", canonical({"id": record.id}), if_absent=True)
+            return record
+        except AlreadyExistsError:
+            found = self.initial_backbone()
+            return found or record
+
+    def current_backbone(self) -> BackboneRecord | None:
+        """The live version's backbone, before the first version the initial one."""
+        live = self.live()
+        return self.backbone(self.version(live.version).backbone) if live else self.initial_backbone()
+
+    # --- versions
+
+    def add(self, draft: Draft) -> Version:
+        """Give a draft its number; conditional write, so that two never share one."""
+        head = draft.head.dump()
+        sha = digest(head)
+        key = f"models/heads/{sha[:32]}.safetensors"
+        self._store.put(key, head)
+        number = 1 + max((v.number for v in self.versions()), default=0)
+        version = _version(draft, number, key, sha)
+        while True:
+            try:
+                data = canonical(to_dict(version))
+                self._store.put(_version_key(version.number), data, if_absent=True)
+                return version
+            except AlreadyExistsError:
+                version = replace(version, number=version.number + 1)
+
+    def versions(self) -> list[Version]:
+        """All versions, oldest first."""
+        for info in self._store.list("models/versions/"):
+            name = f"v{int(info.key.split('/')[-1].removesuffix('.json'))}"
+            if name not in self._versions:
+                self.version(name)
+        return sorted(self._versions.values(), key=lambda v: v.number)
+
+    def version(self, name: str) -> Version:
+        """One version by name (`v7`); NotFoundError where there is none."""
+        if name not in self._versions:
+            if not (name.startswith("v") and name[1:].isdigit()):
+                raise NotFoundError(f"{name!r} is no version; `labelloop models` lists them")
+            self._versions[name] = _read_version(self._store.get(_version_key(int(name[1:]))))
+        return self._versions[name]
+
+    def head(self, version: Version) -> Head:
+        """The head, its hash verified."""
+        return load_head(self._verified(version.head_key, version.head_sha256), version.labels)
+
+    # --- deployments
+
+    def deployments(self) -> list[Deployment]:
+        """The whole log, oldest first; entries already read are not fetched again."""
+        last = max(self._log, default=0)
+        for info in self._store.list("deployments/", start_after=_deployment_key(last)):
+            entry = Deployment(**json.loads(self._store.get(info.key)))
+            self._log[entry.number] = entry
+        return [self._log[n] for n in sorted(self._log)]
+
+    def live(self) -> Deployment | None:
+        """The newest log entry, or None before the first deploy."""
+        log = self.deployments()
+        return log[-1] if log else None
+
+    def deploy(self, version: str, *, expected: str | None, action: str, by: str, why: str) -> Deployment:
+        """Compare-and-swap on the live version; ConflictError where it is no longer ``expected``."""
+        with self._lease("deploy") as fencing:
+            live = self.live()
+            current = live.version if live else None
+            if current != expected:
+                raise ConflictError(f"{current} is live, not {expected}; decide again against {current}")
+            number = live.number + 1 if live else 1
+            entry = Deployment(number, version, action, current, by, why, now(), fencing)
+            try:
+                self._store.put(_deployment_key(number), canonical(asdict(entry)), if_absent=True)
+            except AlreadyExistsError as error:
+                raise ConflictError(
+                    f"deployment {number} was written by somebody else; decide again"
+                ) from error
+        return entry
+
+    def rollback_target(self) -> str | None:
+        """The version that was live before the live one, skipping versions that were rolled back."""
+        stack: list[str] = []
+        for entry in self.deployments():
+            if entry.action == "rollback" and entry.version in stack:
+                del stack[stack.index(entry.version) + 1 :]
+            else:
+                stack.append(entry.version)
+        return stack[-2] if len(stack) > 1 else None
+
+    def _verified(self, key: str, sha256: str) -> bytes:
+        data = self._store.get(key)
+        if digest(data) != sha256:
+            raise CorruptArtefactError(f"{key} does not have the hash that was recorded when it was made")
+        return data
+
+
+def _version(draft: Draft, number: int, key: str, sha: str) -> Version:
+    probabilities = draft.head.probabilities(draft.check_features)
+    return Version(
+        number=number, kind=draft.kind, backbone=draft.backbone, labels=draft.head.labels, head_key=key,
+        head_sha256=sha, snapshot=draft.snapshot, config=draft.config, code=draft.code, parent=draft.parent,
+        reference=draft.reference, recipe=draft.recipe, evaluation=draft.evaluation,
+        verdict=asdict(draft.verdict), check_features=_rows(draft.check_features),
+        check_probabilities=_rows(probabilities), created_at=now(),
+    )  # fmt: skip
+
+
+def _read_version(data: bytes) -> Version:
+    values = {"parent": None, "reference": None, **json.loads(data)}
+    values["labels"] = tuple(values["labels"])
+    values["evaluation"] = evaluation_from(values["evaluation"])
+    for name in ("check_features", "check_probabilities"):
+        values[name] = tuple(tuple(row) for row in values[name])
+    return Version(**values)
+
+
+def _rows(array: np.ndarray[Any, np.dtype[np.float32]]) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(row) for row in array.astype(float).tolist())
+
+
+def _version_key(number: int) -> str:
+    return f"models/versions/{number:08d}.json"
+
+
+def _deployment_key(number: int) -> str:
+    return f"deployments/{number:08d}.json"

@@ -1,0 +1,77 @@
+"""Run records: every attempt of every job that decides something, and how it ended."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from labelloop.clock import now, stamp
+from labelloop.records import canonical
+from labelloop.storage import ObjectStore
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One attempt. ``outcome``: running, promote, hold, reject, or failed."""
+
+    id: str
+    kind: str  # refresh | retrain
+    snapshot: str
+    config: str
+    attempt: int
+    started_at: str
+    worker: str
+    outcome: str = "running"
+    reasons: tuple[str, ...] = ()
+    version: str | None = None
+    ended_at: str | None = None
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def done(self) -> bool:
+        """True where it came to a verdict: the same inputs need no further run."""
+        return self.outcome in {"promote", "hold", "reject"}
+
+
+class RunStore:
+    """One project's run records, by time. An ended record never changes and is read once."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self._ended: dict[str, Run] = {}
+
+    def start(self, kind: str, *, snapshot: str, config: str, attempt: int, worker: str) -> Run:
+        """Write the record before any work is done."""
+        run = Run(f"{stamp()}-{kind}", kind, snapshot, config, attempt, now(), worker)
+        self._put(run)
+        return run
+
+    def end(
+        self, run: Run, outcome: str, reasons: tuple[str, ...], *, version: str | None = None,
+        detail: Mapping[str, Any] | None = None,
+    ) -> Run:  # fmt: skip
+        """Write how it ended."""
+        ended = replace(
+            run, outcome=outcome, reasons=reasons, version=version, ended_at=now(), detail=detail or {}
+        )
+        self._put(ended)
+        return ended
+
+    def all(self) -> list[Run]:
+        """Every run, oldest first."""
+        runs = []
+        for info in self._store.list("runs/"):
+            if info.key not in self._ended:
+                data = json.loads(self._store.get(info.key))
+                run = Run(**{**data, "reasons": tuple(data["reasons"])})
+                if run.outcome == "running":
+                    runs.append(run)
+                    continue
+                self._ended[info.key] = run
+            runs.append(self._ended[info.key])
+        return runs
+
+    def _put(self, run: Run) -> None:
+        self._store.put(f"runs/{run.id}.json", canonical(asdict(run)))

@@ -1,0 +1,38 @@
+"""Image content in, bucket out: the same answer on every machine and for ever."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from labelloop.records import Bucket, digest
+
+
+@dataclass(frozen=True, slots=True)
+class BucketShares:
+    """Shares of the images, in [0, 1]; what is left is the train bucket."""
+
+    test: float = 0.10
+    audit: float = 0.05
+
+
+def group_of(data: bytes) -> str:
+    """The duplicate group of an image: today the hash of its bytes."""
+    return digest(data)
+
+
+def bucket_of(group: str, shares: BucketShares) -> Bucket:
+    """The bucket of a duplicate group. Salted, so that folds by the same hash stay independent."""
+    place = _unit(f"bucket:{group}")
+    if place < shares.test:
+        return Bucket.TEST
+    return Bucket.AUDIT if place < shares.test + shares.audit else Bucket.TRAIN
+
+
+def fold_of(group: str, folds: int) -> int:
+    """The cross-validation fold of a duplicate group, in [0, folds)."""
+    return int(_unit(f"fold:{group}") * folds)
+
+
+def _unit(text: str) -> float:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64

@@ -1,0 +1,177 @@
+"""Object storage: one small protocol, S3 behind it, and a fake with the same contract."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Protocol
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from labelloop.errors import AlreadyExistsError, NotFoundError, StorageError
+from labelloop.records import digest
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """One listed object."""
+
+    key: str
+    size: int
+    etag: str
+    modified: datetime
+
+
+class ObjectStore(Protocol):
+    """A flat space of immutable or overwritten byte objects. Every method may raise StorageError."""
+
+    def get(self, key: str) -> bytes:
+        """The bytes; NotFoundError where there are none."""
+
+    def get_with_etag(self, key: str) -> tuple[bytes, str]:
+        """The bytes and the ETag they were read under."""
+
+    def put(self, key: str, data: bytes, *, if_absent: bool = False) -> None:
+        """Write whole; with ``if_absent`` AlreadyExistsError where the key is taken."""
+
+    def exists(self, key: str) -> bool:
+        """True where the key holds an object."""
+
+    def list(self, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
+        """Objects whose key begins with prefix, by key; only those behind ``start_after``."""
+
+    def delete(self, key: str) -> None:
+        """Remove; no error where there is nothing."""
+
+
+class S3Store:
+    """One bucket of an S3 API."""
+
+    def __init__(self, client: S3Client, bucket: str) -> None:
+        self.client = client
+        self.bucket = bucket
+
+    def get(self, key: str) -> bytes:
+        return self.get_with_etag(key)[0]
+
+    def get_with_etag(self, key: str) -> tuple[bytes, str]:
+        try:
+            answer = self.client.get_object(Bucket=self.bucket, Key=key)
+            return answer["Body"].read(), answer["ETag"].strip('"')
+        except (ClientError, BotoCoreError) as error:
+            raise self._translate(error, key) from error
+
+    def put(self, key: str, data: bytes, *, if_absent: bool = False) -> None:
+        try:
+            if if_absent:
+                self.client.put_object(Bucket=self.bucket, Key=key, Body=data, IfNoneMatch="*")
+            else:
+                self.client.put_object(Bucket=self.bucket, Key=key, Body=data)
+        except (ClientError, BotoCoreError) as error:
+            raise self._translate(error, key) from error
+
+    def exists(self, key: str) -> bool:
+        try:
+            self.client.head_object(Bucket=self.bucket, Key=key)
+            return True
+        except (ClientError, BotoCoreError) as error:
+            translated = self._translate(error, key)
+            if isinstance(translated, NotFoundError):
+                return False
+            raise translated from error
+
+    def list(self, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
+        pages = self.client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket, Prefix=prefix, StartAfter=start_after
+        )
+        try:
+            for page in pages:
+                for item in page.get("Contents", ()):
+                    yield ObjectInfo(item["Key"], item["Size"], item["ETag"].strip('"'), item["LastModified"])
+        except (ClientError, BotoCoreError) as error:
+            raise self._translate(error, prefix) from error
+
+    def delete(self, key: str) -> None:
+        try:
+            self.client.delete_object(Bucket=self.bucket, Key=key)
+        except (ClientError, BotoCoreError) as error:
+            raise self._translate(error, key) from error
+
+    def _translate(self, error: Exception, key: str) -> StorageError:
+        where = f"s3://{self.bucket}/{key}"
+        code = error.response["Error"].get("Code", "") if isinstance(error, ClientError) else ""
+        if code in {"NoSuchKey", "404", "NotFound", "NoSuchBucket"}:
+            return NotFoundError(f"{where} does not exist")
+        if code in {"PreconditionFailed", "412", "ConditionalRequestConflict"}:
+            return AlreadyExistsError(f"{where} exists already")
+        return StorageError(
+            f"{where}: {error}; check the S3 endpoint, the credentials and the bucket's policy"
+        )
+
+
+class MemoryStore:
+    """The fake: same contract, same errors, kept in a dict."""
+
+    def __init__(self) -> None:
+        self._objects: dict[str, tuple[bytes, datetime]] = {}
+        self._lock = threading.Lock()
+
+    def get(self, key: str) -> bytes:
+        return self.get_with_etag(key)[0]
+
+    def get_with_etag(self, key: str) -> tuple[bytes, str]:
+        try:
+            data = self._objects[key][0]
+        except KeyError as error:
+            raise NotFoundError(f"{key} does not exist") from error
+        return data, digest(data)[:32]
+
+    def put(self, key: str, data: bytes, *, if_absent: bool = False) -> None:
+        with self._lock:
+            if if_absent and key in self._objects:
+                raise AlreadyExistsError(f"{key} exists already")
+            self._objects[key] = (bytes(data), datetime.now(UTC))
+
+    def exists(self, key: str) -> bool:
+        return key in self._objects
+
+    def list(self, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
+        for key in sorted(k for k in self._objects if k.startswith(prefix) and k > start_after):
+            data, modified = self._objects[key]
+            yield ObjectInfo(key, len(data), digest(data)[:32], modified)
+
+    def delete(self, key: str) -> None:
+        self._objects.pop(key, None)
+
+
+class Within:
+    """Another store under a prefix: what one project sees."""
+
+    def __init__(self, store: ObjectStore, prefix: str) -> None:
+        self._store = store
+        self.prefix = prefix.rstrip("/") + "/"
+
+    def get(self, key: str) -> bytes:
+        return self._store.get(self.prefix + key)
+
+    def get_with_etag(self, key: str) -> tuple[bytes, str]:
+        return self._store.get_with_etag(self.prefix + key)
+
+    def put(self, key: str, data: bytes, *, if_absent: bool = False) -> None:
+        self._store.put(self.prefix + key, data, if_absent=if_absent)
+
+    def exists(self, key: str) -> bool:
+        return self._store.exists(self.prefix + key)
+
+    def list(self, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
+        after = self.prefix + start_after if start_after else ""
+        for info in self._store.list(self.prefix + prefix, start_after=after):
+            yield ObjectInfo(info.key.removeprefix(self.prefix), info.size, info.etag, info.modified)
+
+    def delete(self, key: str) -> None:
+        self._store.delete(self.prefix + key)

@@ -1,0 +1,1 @@
+"""RQ jobs: snapshot in, evaluated and registered model out."""
