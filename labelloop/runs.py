@@ -41,6 +41,7 @@ class RunStore:
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
         self._ended: dict[str, Run] = {}
+        self._settled = ""  # every record up to this key has ended
 
     def start(self, kind: str, *, snapshot: str, config: str, attempt: int, worker: str) -> Run:
         """Write the record before any work is done."""
@@ -53,25 +54,27 @@ class RunStore:
         detail: Mapping[str, Any] | None = None,
     ) -> Run:  # fmt: skip
         """Write how it ended."""
-        ended = replace(
-            run, outcome=outcome, reasons=reasons, version=version, ended_at=now(), detail=detail or {}
-        )
+        ended = replace(run, outcome=outcome, reasons=reasons, version=version, ended_at=now(), detail=detail or {})
         self._put(ended)
         return ended
 
     def all(self) -> list[Run]:
-        """Every run, oldest first."""
-        runs = []
-        for info in self._store.list("runs/"):
-            if info.key not in self._ended:
-                data = json.loads(self._store.get(info.key))
-                run = Run(**{**data, "reasons": tuple(data["reasons"])})
-                if run.outcome == "running":
-                    runs.append(run)
-                    continue
+        """Every run, oldest first; what was settled before is not listed again."""
+        running = []
+        settled = True
+        for info in self._store.list("runs/", start_after=self._settled):
+            run = self._ended.get(info.key) or self._read(info.key)
+            if run.outcome == "running":
+                running.append(run)
+                settled = False
+            else:
                 self._ended[info.key] = run
-            runs.append(self._ended[info.key])
-        return runs
+            self._settled = info.key if settled else self._settled
+        return sorted([*self._ended.values(), *running], key=lambda r: r.id)
+
+    def _read(self, key: str) -> Run:
+        data = json.loads(self._store.get(key))
+        return Run(**{**data, "reasons": tuple(data["reasons"])})
 
     def _put(self, run: Run) -> None:
         self._store.put(f"runs/{run.id}.json", canonical(asdict(run)))

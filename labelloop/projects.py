@@ -1,0 +1,103 @@
+"""The projects of a deployment: which Label Studio project, which images, which config."""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from labelloop.config import ProjectConfig, parse_config
+from labelloop.errors import NotFoundError
+from labelloop.labels import LabelSchema, parse_label_config
+from labelloop.records import canonical
+from labelloop.storage import ObjectStore, Within
+
+INDEX = "index/"  # beside the projects' own objects, so that finding all projects lists nothing else
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectRecord:
+    """One wired project. A bare id is not enough: ids come back when a database is made anew."""
+
+    server: str
+    id: int
+    created: int  # unix seconds, as Label Studio sends it to the backend
+    title: str
+    config: ProjectConfig
+    label_config: str  # XML
+    image_uri: str  # where new images appear, e.g. s3://images/digits/
+    backend_id: int | None = None
+    storage_id: int | None = None
+
+    @property
+    def key(self) -> str:
+        """Names the project in object storage and in the queue."""
+        return f"{self.server}-{self.id}-{self.created}"
+
+    @property
+    def reference(self) -> str:
+        """How Label Studio names the project to an ML backend."""
+        return f"{self.id}.{self.created}"
+
+    @property
+    def schema(self) -> LabelSchema:
+        """The one control that is learned."""
+        return parse_label_config(self.label_config)
+
+
+def project_store(store: ObjectStore, key: str) -> Within:
+    """The part of the state bucket that belongs to one project."""
+    return Within(store, f"projects/{key}")
+
+
+class ProjectStore:
+    """All projects of a deployment, kept in object storage so that every service finds them."""
+
+    def __init__(self, store: ObjectStore, server: str) -> None:
+        self._store = store
+        self._server = server
+        self._lock = threading.Lock()
+        self._parsed: dict[str, tuple[bytes, ProjectRecord]] = {}
+
+    def put(self, record: ProjectRecord) -> None:
+        """Add or replace."""
+        data: dict[str, Any] = {**asdict(record), "config": record.config.model_dump(mode="json")}
+        self._store.put(_index_key(record.key), canonical(data))
+
+    def get(self, key: str) -> ProjectRecord:
+        """One project; NotFoundError where there is none."""
+        raw = self._store.get(_index_key(key))
+        with self._lock:
+            known = self._parsed.get(key)
+            if known is None or known[0] != raw:
+                self._parsed[key] = known = (raw, _parse(raw, key))
+        return known[1]
+
+    def find(self, reference: str) -> ProjectRecord | None:
+        """The project that Label Studio calls `<id>.<created_ts>`, or None."""
+        number, _, created = reference.partition(".")
+        if not (number.isdigit() and created.isdigit()):
+            return None
+        try:
+            return self.get(f"{self._server}-{number}-{created}")
+        except NotFoundError:
+            return None
+
+    def all(self) -> list[ProjectRecord]:
+        """Every project, by key."""
+        keys = [info.key.removeprefix(INDEX).removesuffix(".json") for info in self._store.list(INDEX)]
+        return [self.get(key) for key in keys]
+
+    def remove(self, key: str) -> None:
+        """Forget the wiring; what was learned stays."""
+        self._store.delete(_index_key(key))
+
+
+def _index_key(key: str) -> str:
+    return f"{INDEX}{key}.json"
+
+
+def _parse(raw: bytes, key: str) -> ProjectRecord:
+    data = json.loads(raw)
+    return ProjectRecord(**{**data, "config": parse_config(data["config"], f"the stored config of project {key}")})

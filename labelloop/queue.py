@@ -1,0 +1,295 @@
+"""Redis: named jobs with JSON payloads, progress, hints, leases and heartbeats. All of it may vanish at any time."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from redis import Redis
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+from rq import Queue, get_current_job
+from rq.exceptions import DuplicateJobError, InvalidJobOperation, NoSuchJobError
+from rq.job import Job
+from rq.registry import FailedJobRegistry, StartedJobRegistry
+from rq.serializers import JSONSerializer
+
+from labelloop.clock import now
+from labelloop.errors import LeaseLostError, QueueError
+
+NUDGE_CHANNEL = "labelloop:nudge"  # something may have changed in Label Studio, or a job has ended
+DEPLOY_CHANNEL = "labelloop:deployed"  # carries a project key: look at its deployment log
+ALIVE = "labelloop:alive:"  # one key per process, gone soon after the process
+FAILED_KEPT_S = 3600
+ALIVE_TTL_S = 10
+
+
+@dataclass(frozen=True, slots=True)
+class JobKind:
+    """A job by name: the worker's module is never imported by who enqueues."""
+
+    name: str
+    function: str
+    queue: str
+    timeout_s: int
+
+
+FEATURISE = JobKind("featurise", "retrain_worker.jobs.featurise", "features", 600)
+REFRESH = JobKind("refresh", "retrain_worker.jobs.refresh", "refresh", 300)
+SCORE = JobKind("score", "retrain_worker.jobs.score", "score", 600)
+RETRAIN = JobKind("retrain", "retrain_worker.jobs.retrain", "train", 6 * 3600)
+KINDS = {kind.name: kind for kind in (FEATURISE, REFRESH, SCORE, RETRAIN)}
+
+
+@dataclass(frozen=True, slots=True)
+class JobState:
+    """One job as a person sees it."""
+
+    id: str
+    kind: str
+    project: str
+    status: str  # queued | started | failed
+    stage: str = ""
+    step: int = 0
+    steps: int = 0
+    eta_s: float | None = None
+    worker: str | None = None
+    started_at: str | None = None
+    error: str = ""
+
+
+def connect(url: str, *, timeout_s: float = 5.0) -> Redis:
+    """A client that retries a lost connection briefly; opens nothing yet."""
+    retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), 3)
+    return Redis.from_url(
+        url, socket_timeout=timeout_s, socket_connect_timeout=2, retry=retry, health_check_interval=15
+    )
+
+
+class JobQueue:
+    """Enqueues by name, looks at what waits and runs, cleans up after dead workers."""
+
+    def __init__(self, redis: Redis) -> None:
+        self.redis = redis
+
+    def enqueue(self, kind: JobKind, job_id: str, payload: Mapping[str, Any], *, front: bool = False) -> bool:
+        """Queue one job; False where a job of that id is queued or running already."""
+        try:
+            self._queue(kind.queue).enqueue_call(
+                kind.function, kwargs=dict(payload), timeout=kind.timeout_s, result_ttl=60, failure_ttl=FAILED_KEPT_S,
+                job_id=job_id, unique=True, at_front=front, description=f"{kind.name} {payload.get('project', '')}",
+                meta={"kind": kind.name, "project": payload.get("project", ""), "queued_at": now()},
+            )  # fmt: skip
+            return True
+        except DuplicateJobError:
+            return False
+        except RedisError as error:
+            raise QueueError(
+                f"cannot queue {job_id}: {error}; is Redis up, and LABELLOOP_REDIS_URL right?"
+            ) from error
+
+    def active(self, kind: JobKind, project: str) -> list[str]:
+        """Ids of the jobs of one kind and project that wait or run."""
+        prefix = f"{kind.name}_{project}_"
+        with _translated("look at the queue"):
+            queue = self._queue(kind.queue)
+            ids = [*queue.get_job_ids(), *self._started(queue).get_job_ids(cleanup=False)]
+        return [i for i in ids if i.startswith(prefix)]
+
+    def jobs(self) -> list[JobState]:
+        """Everything that waits, runs or has failed, running first."""
+        with _translated("look at the queue"):
+            found: list[JobState] = []
+            for name in sorted({k.queue for k in KINDS.values()}):
+                queue = self._queue(name)
+                found += self._states(self._started(queue).get_job_ids(cleanup=False), "started")
+                found += self._states(queue.get_job_ids(0, 20), "queued")
+                failed = FailedJobRegistry(queue=queue, serializer=JSONSerializer)
+                found += self._states(failed.get_job_ids(cleanup=False), "failed")
+        return sorted(found, key=lambda j: ("started", "queued", "failed").index(j.status))
+
+    def depths(self) -> dict[str, int]:
+        """Jobs that wait, per queue."""
+        with _translated("look at the queue"):
+            return {name: self._queue(name).count for name in sorted({k.queue for k in KINDS.values()})}
+
+    def reap(self) -> list[str]:
+        """Remove jobs whose worker is gone; what they were for is derived again. Returns their ids."""
+        with _translated("clean up the queue"):
+            registries = [self._started(self._queue(name)) for name in {k.queue for k in KINDS.values()}]
+            gone = [(r, i) for r in registries for i in r.get_job_ids(cleanup=False) if self._abandoned(i)]
+            for registry, job_id in gone:
+                self._forget(registry, job_id)
+        return [job_id for _, job_id in gone]
+
+    def _forget(self, registry: StartedJobRegistry, job_id: str) -> None:
+        entries = [e for e in _text(self.redis.zrange(registry.key, 0, -1)) if registry.parse_job_id(e) == job_id]
+        if entries:
+            self.redis.zrem(registry.key, *entries)
+        with suppress(NoSuchJobError, InvalidJobOperation):
+            self._fetch(job_id).delete()
+
+    def _abandoned(self, job_id: str) -> bool:
+        job = self._fetch_or_none(job_id)
+        if job is None:
+            return True
+        if not job.worker_name or not job.started_at:
+            return False
+        young = (datetime.now(UTC) - job.started_at.replace(tzinfo=UTC)).total_seconds() < ALIVE_TTL_S
+        return not young and not self.redis.exists(f"{ALIVE}worker:{job.worker_name}")
+
+    def _states(self, ids: Sequence[str], status: str) -> list[JobState]:
+        return [_state(job, status) for i in ids if (job := self._fetch_or_none(i)) is not None]
+
+    def _fetch(self, job_id: str) -> Job:
+        return Job.fetch(job_id, connection=self.redis, serializer=JSONSerializer)
+
+    def _fetch_or_none(self, job_id: str) -> Job | None:
+        try:
+            return self._fetch(job_id)
+        except NoSuchJobError:
+            return None
+
+    def _queue(self, name: str) -> Queue:
+        return Queue(name, connection=self.redis, serializer=JSONSerializer)
+
+    def _started(self, queue: Queue) -> StartedJobRegistry:
+        return StartedJobRegistry(queue=queue, serializer=JSONSerializer)
+
+
+def job_id(kind: JobKind, project: str, *parts: object) -> str:
+    """The id under which a job is queued at most once."""
+    return "_".join([kind.name, project, *map(str, parts)])
+
+
+class Progress:
+    """Stage, step and time left, written into the running job's meta; silent outside a job."""
+
+    def __init__(self) -> None:
+        self._job = get_current_job()
+        self._stage, self._begun = "", datetime.now(UTC)
+
+    def report(self, stage: str, step: int = 0, steps: int = 0) -> None:
+        """Tell where the job is; time left is extrapolated within the stage."""
+        moment = datetime.now(UTC)
+        if stage != self._stage:
+            self._stage, self._begun = stage, moment
+        spent = (moment - self._begun).total_seconds()
+        eta = spent / step * (steps - step) if step and steps else None
+        if self._job is not None:
+            self._job.meta.update(stage=stage, step=step, steps=steps, eta_s=eta, at=now())
+            with suppress(RedisError):  # progress is a courtesy: never a reason to fail
+                self._job.save_meta()
+
+
+def publish(redis: Redis, channel: str, message: Mapping[str, Any] | str) -> None:
+    """A hint: whoever misses it finds out by polling."""
+    with suppress(RedisError):
+        redis.publish(channel, message if isinstance(message, str) else json.dumps(message))
+
+
+@contextmanager
+def _translated(what: str) -> Iterator[None]:
+    try:
+        yield
+    except RedisError as error:
+        raise QueueError(f"cannot {what}: {error}; is Redis up, and LABELLOOP_REDIS_URL right?") from error
+
+
+def _state(job: Job, status: str) -> JobState:
+    meta = job.get_meta(refresh=False) or {}
+    error = (job.exc_info or "").strip().splitlines()[-1:] if status == "failed" else []
+    return JobState(
+        id=job.id, kind=meta.get("kind", "?"), project=meta.get("project", ""), status=status,
+        stage=meta.get("stage", ""), step=meta.get("step", 0), steps=meta.get("steps", 0), eta_s=meta.get("eta_s"),
+        worker=job.worker_name, started_at=job.started_at.isoformat() if job.started_at else None,
+        error=error[0] if error else "",
+    )  # fmt: skip
+
+
+class RedisLease:
+    """Named mutual exclusion with a fencing number. Redis is the arbiter, the numbered log the truth."""
+
+    def __init__(self, redis: Redis, scope: str, *, ttl_s: float = 30, wait_s: float = 20) -> None:
+        self._redis, self._scope, self._ttl, self._wait = redis, scope, ttl_s, wait_s
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[int]:
+        """Hold the lease for the block; LeaseLostError where it cannot be had in time."""
+        key = f"labelloop:lease:{self._scope}:{name}"
+        with _translated(f"take the lease {name}"):
+            lock = self._redis.lock(key, timeout=self._ttl, blocking_timeout=self._wait, thread_local=False)
+            if not lock.acquire():
+                raise LeaseLostError(f"somebody else has held the lease {key} for {self._wait:.0f} s; try again")
+            fencing = int(self._redis.incr(f"{key}:fencing"))
+        try:
+            yield fencing
+        finally:
+            with suppress(RedisError):  # ran out, or Redis is gone: it frees itself
+                lock.release()
+
+
+class HeldLease:
+    """A lease kept for long by one process, renewed as it goes: one watcher at a time."""
+
+    def __init__(self, redis: Redis, name: str, *, ttl_s: int = 10) -> None:
+        self._redis, self._key, self._ttl = redis, f"labelloop:lease:{name}", ttl_s
+        self._token = secrets.token_hex(8).encode()
+
+    def hold(self) -> bool:
+        """Take or renew; False where somebody else has it."""
+        with _translated("hold the watcher's lease"):
+            if self._redis.set(self._key, self._token, nx=True, ex=self._ttl):
+                return True
+            if self._redis.get(self._key) == self._token:
+                return bool(self._redis.expire(self._key, self._ttl))
+        return False
+
+    def release(self) -> None:
+        """Give it up, so that the next one need not wait for it to run out."""
+        with suppress(RedisError):
+            if self._redis.get(self._key) == self._token:
+                self._redis.delete(self._key)
+
+
+class Heartbeat:
+    """Says every two seconds that this process lives, with a few facts about it."""
+
+    def __init__(self, redis: Redis, name: str, facts: Mapping[str, Any] | None = None) -> None:
+        self._redis, self._name, self._stop = redis, name, threading.Event()
+        self.facts: dict[str, Any] = {"since": now(), **(facts or {})}
+
+    def start(self) -> None:
+        """Beat from a thread of its own, so that long work does not silence it."""
+        threading.Thread(target=self._run, name="heartbeat", daemon=True).start()
+
+    def stop(self) -> None:
+        """Say goodbye: the key goes at once."""
+        self._stop.set()
+        with suppress(RedisError):
+            self._redis.delete(ALIVE + self._name)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            with suppress(RedisError):
+                self._redis.set(ALIVE + self._name, json.dumps({**self.facts, "at": now()}), ex=ALIVE_TTL_S)
+            self._stop.wait(2)
+
+
+def alive(redis: Redis) -> dict[str, dict[str, Any]]:
+    """Every process that lives, by name, with its facts."""
+    with _translated("read the heartbeats"):
+        keys = sorted(redis.scan_iter(f"{ALIVE}*"))
+        values = redis.mget(keys) if keys else []
+    return {k.decode().removeprefix(ALIVE): json.loads(v) for k, v in zip(keys, values, strict=True) if v}
+
+
+def _text(entries: Any) -> list[str]:
+    return [e.decode() if isinstance(e, bytes) else str(e) for e in entries]

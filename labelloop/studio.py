@@ -1,0 +1,344 @@
+"""The one place that speaks to Label Studio: its API in, frozen records out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import httpx
+from label_studio_sdk import LabelStudio
+from label_studio_sdk.core.api_error import ApiError
+
+from labelloop.clock import LABEL_STUDIO_FORMAT, parse
+from labelloop.errors import StudioError
+from labelloop.labels import LabelSchema
+from labelloop.records import Annotation, Choice, Seen, Task
+
+PAGE = 1000
+EXPORT_CHUNK = 100  # ids per export request: the URL stays short
+SEED_MARK = "seed"  # in the result's meta: revealed at set-up, not given by a person
+
+
+@dataclass(frozen=True, slots=True)
+class StudioProject:
+    """What labelloop needs to know of a Label Studio project."""
+
+    id: int
+    title: str
+    created: int  # unix seconds
+    label_config: str
+    model_version: str | None
+    sampling: str
+    maximum_annotations: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaskStub:
+    """One task in the change feed: enough to see whether its annotations moved."""
+
+    id: int
+    uri: str | None
+    updated_at: str
+    annotations: tuple[tuple[int, str], ...]  # (id, updated_at)
+    cancelled: int
+
+    @property
+    def signature(self) -> tuple[Any, ...]:
+        """Changes whenever an annotation is created, changed, skipped or deleted."""
+        return (self.uri, self.annotations, self.cancelled)
+
+
+@dataclass(frozen=True, slots=True)
+class NextTask:
+    """What a person gets to see: the task, and the pre-label if one is shown."""
+
+    id: int
+    uri: str
+    prediction_id: int | None
+    seen: Seen | None
+
+
+class Studio:
+    """A Label Studio server under one account. Every method may raise StudioError."""
+
+    def __init__(self, url: str, token: str, *, timeout_s: float = 60) -> None:
+        self.url = url.rstrip("/")
+        sdk = LabelStudio(base_url=self.url, api_key=token, timeout=timeout_s)  # refreshes access tokens by itself
+        self._http = sdk._client_wrapper.httpx_client
+
+    # --- the server
+
+    def version(self) -> str:
+        """The release, e.g. 1.23.2."""
+        return str(self._call("GET", "api/version")["release"])
+
+    def whoami(self) -> str:
+        """The account's e-mail; StudioError 401 where the token is dead."""
+        return str(self._call("GET", "api/current-user/whoami")["email"])
+
+    # --- projects
+
+    def project(self, project: int) -> StudioProject:
+        """One project."""
+        return _project(self._call("GET", f"api/projects/{project}/"))
+
+    def create_project(self, title: str, label_config: str) -> StudioProject:
+        """A project whose queue is ordered by score, lowest first."""
+        body = {"title": title[:50], "label_config": label_config, "sampling": "Uncertainty sampling"}
+        return _project(self._call("POST", "api/projects/", json=body))
+
+    def update_project(self, project: int, **fields: Any) -> StudioProject:
+        """Change fields; returns the project as it is then."""
+        return _project(self._call("PATCH", f"api/projects/{project}/", json=fields))
+
+    def task_count(self, project: int) -> int:
+        """How many tasks the project has now."""
+        return int(self._feed({"project": project, "page_size": 1, "include": "id"})["total"])
+
+    # --- the change feed
+
+    def changes(self, project: int, schema: LabelSchema, since: str) -> Iterator[list[TaskStub]]:
+        """Pages of tasks whose `updated_at` lies behind ``since``, oldest first.
+
+        Pages by value, not by offset: rows that move while we read cannot be skipped. Only where a whole page
+        shares one time does it go on by offset.
+        """
+        page = 1
+        while True:
+            stubs = self._changed(project, schema, since, page)
+            if stubs:
+                yield stubs
+            if len(stubs) < PAGE:
+                return
+            moved = stubs[-1].updated_at > stubs[0].updated_at
+            since, page = (_just_before(stubs[-1].updated_at), 1) if moved else (since, page + 1)
+
+    def all_tasks(self, project: int, schema: LabelSchema) -> Iterator[list[TaskStub]]:
+        """Every task, in pages: what the feed cannot show (deleted tasks) is seen by what is missing here."""
+        yield from self.changes(project, schema, "1970-01-01T00:00:00.000000Z")
+
+    def _changed(self, project: int, schema: LabelSchema, since: str, page: int) -> list[TaskStub]:
+        query = {
+            "filters": {"conjunction": "and", "items": [{
+                "filter": "filter:tasks:updated_at", "operator": "greater", "type": "Datetime", "value": since}]},
+            "ordering": ["tasks:updated_at"],
+        }  # fmt: skip
+        include = "id,updated_at,annotations,total_annotations,cancelled_annotations,data"
+        params = {"project": project, "page_size": PAGE, "page": page, "fields": "all", "include": include}
+        try:
+            answer = self._feed({**params, "query": json.dumps(query)})
+        except StudioError as error:
+            if error.status == 404:  # a page past the end
+                return []
+            raise
+        return [_stub(t, schema) for t in answer["tasks"]]
+
+    def tasks(self, project: int, schema: LabelSchema, ids: Sequence[int]) -> list[Task]:
+        """Tasks with all annotations in full, skipped ones too; deleted tasks are absent."""
+        found: list[Task] = []
+        for start in range(0, len(ids), EXPORT_CHUNK):
+            chunk = list(ids[start : start + EXPORT_CHUNK])
+            params = {"exportType": "JSON", "download_all_tasks": "true", "ids[]": chunk}
+            rows = self._call("GET", f"api/projects/{project}/export", params=params)
+            found += [_task(row, schema) for row in rows]
+        return found
+
+    def _feed(self, params: Mapping[str, Any]) -> Any:
+        return self._call("GET", "api/tasks/", params=params)
+
+    # --- predictions
+
+    def push(self, project: int, schema: LabelSchema, version: str, places: Sequence[tuple[int, Choice]]) -> int:
+        """Store predictions for (task id, choice); blind ones and those without a label get an empty result.
+
+        StudioError where fewer were stored than sent: invalid items are otherwise dropped in silence.
+        """
+        body = [_prediction(task, choice, schema, version) for task, choice in places]
+        created = int(self._call("POST", f"api/projects/{project}/import/predictions", json=body)["created"])
+        if created != len(body):
+            raise StudioError(f"Label Studio stored {created} of {len(body)} predictions of {version}")
+        return created
+
+    def prediction_counts(self, project: int) -> dict[str, int]:
+        """Model version -> number of predictions stored."""
+        return {str(k): int(v) for k, v in self._call("GET", f"api/projects/{project}/model-versions/").items()}
+
+    def delete_predictions(self, project: int, version: str) -> int:
+        """Remove a retired version's predictions; everybody's `next` waits meanwhile, so keep them few."""
+        body = {"model_version": version}
+        answer = self._call("DELETE", f"api/projects/{project}/model-versions/", json=body)
+        return int(answer["deleted_predictions"])
+
+    # --- wiring
+
+    def backends(self, project: int) -> list[dict[str, Any]]:
+        """ML backends connected to a project."""
+        return list(self._call("GET", "api/ml/", params={"project": project}))
+
+    def add_backend(self, project: int, url: str, *, title: str, user: str, password: str) -> dict[str, Any]:
+        """Connect an ML backend with basic auth; Label Studio calls its /health and /setup at once."""
+        return dict(self._call("POST", "api/ml/", json={
+            "project": project, "url": url, "title": title, "auth_method": "BASIC_AUTH", "basic_auth_user": user,
+            "basic_auth_pass": password, "is_interactive": False, "timeout": 100}))  # fmt: skip
+
+    def update_backend(self, backend: int, **fields: Any) -> dict[str, Any]:
+        """Change fields; a new title renames the project's model version with it, in one step."""
+        return dict(self._call("PATCH", f"api/ml/{backend}", json=fields))
+
+    def webhooks(self, project: int) -> list[dict[str, Any]]:
+        """Webhooks that belong to a project."""
+        return list(self._call("GET", "api/webhooks/", params={"project": project}))
+
+    def storages(self, project: int) -> list[dict[str, Any]]:
+        """S3 source storages of a project."""
+        return list(self._call("GET", "api/storages/s3/", params={"project": project}))
+
+    def add_storage(self, project: int, **fields: Any) -> dict[str, Any]:
+        """Connect an S3 source storage."""
+        return dict(self._call("POST", "api/storages/s3/", json={"project": project, **fields}))
+
+    def sync_storage(self, storage: int) -> dict[str, Any]:
+        """Turn new objects into tasks; returns when done."""
+        return dict(self._call("POST", f"api/storages/s3/{storage}/sync", timeout_s=1800))
+
+    # --- what a person does
+
+    def next_task(self, project: int, schema: LabelSchema) -> NextTask | None:
+        """The task that Label Studio serves next to this account, or None where the queue is empty."""
+        try:
+            return _next(self._call("GET", f"api/projects/{project}/next"), schema)
+        except StudioError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def annotate(
+        self, task: int, result: Sequence[Mapping[str, Any]], *, lead_time_s: float = 0.0,
+        prediction: int | None = None, skip: bool = False,
+    ) -> int:  # fmt: skip
+        """Submit (or skip) as the web page does; returns the annotation's id."""
+        body: dict[str, Any] = {"result": list(result), "lead_time": lead_time_s, "parent_prediction": prediction}
+        if skip:
+            body["was_cancelled"] = True
+        return int(self._call("POST", f"api/tasks/{task}/annotations/", json=body)["id"])
+
+    def change_annotation(self, annotation: int, result: Sequence[Mapping[str, Any]]) -> None:
+        """Replace an annotation's result."""
+        self._call("PATCH", f"api/annotations/{annotation}/", json={"result": list(result)})
+
+    def delete_annotation(self, annotation: int) -> None:
+        """Delete an annotation."""
+        self._call("DELETE", f"api/annotations/{annotation}/")
+
+    def delete_task(self, task: int) -> None:
+        """Delete a task with its annotations."""
+        self._call("DELETE", f"api/tasks/{task}/")
+
+    def import_tasks(self, project: int, rows: Sequence[Mapping[str, Any]]) -> int:
+        """Import tasks, with annotations where the rows hold some."""
+        return int(self._call("POST", f"api/projects/{project}/import", json=list(rows))["task_count"])
+
+    def export(self, project: int) -> list[dict[str, Any]]:
+        """Label Studio's own export of the annotated tasks: what exactness is judged by."""
+        return list(self._call("GET", f"api/projects/{project}/export", params={"exportType": "JSON"}))
+
+    def _call(
+        self, method: str, path: str, *, params: Mapping[str, Any] | None = None, json: Any = None,
+        timeout_s: float | None = None,
+    ) -> Any:  # fmt: skip
+        options: dict[str, Any] = {"max_retries": 2 if method == "GET" else 0}  # a repeated POST could count twice
+        if timeout_s:
+            options["timeout"] = timeout_s
+        try:
+            answer = self._http.request(
+                path, method=method, params=dict(params or {}), json=json, request_options=options
+            )
+        except (httpx.HTTPError, ApiError) as error:
+            raise StudioError(
+                f"Label Studio at {self.url} cannot be reached: {type(error).__name__} {error}; is it running, and "
+                "LABELLOOP_STUDIO_URL right?"
+            ) from error
+        return _body(answer, method, path)
+
+
+def _body(answer: httpx.Response, method: str, path: str) -> Any:
+    if answer.status_code == 401:
+        raise StudioError(
+            "Label Studio does not accept the token: put a valid access token into LABELLOOP_STUDIO_TOKEN (legacy "
+            "tokens must be enabled under Organization > API Tokens)", status=401
+        )  # fmt: skip
+    if answer.status_code >= 400:
+        raise StudioError(
+            f"Label Studio answered {answer.status_code} to {method} /{path}: {answer.text[:300]}",
+            status=answer.status_code,
+        )
+    return answer.json() if answer.content else {}
+
+
+def _project(data: Mapping[str, Any]) -> StudioProject:
+    return StudioProject(
+        id=int(data["id"]), title=data["title"], created=int(parse(data["created_at"]).timestamp()),
+        label_config=data["label_config"], model_version=data.get("model_version") or None,
+        sampling=data.get("sampling") or "", maximum_annotations=int(data.get("maximum_annotations") or 1),
+    )  # fmt: skip
+
+
+def _stub(data: Mapping[str, Any], schema: LabelSchema) -> TaskStub:
+    stubs = tuple(sorted((int(a["id"]), str(a["updated_at"])) for a in data.get("annotations", ())))
+    uri = (data.get("data") or {}).get(schema.data_key)
+    return TaskStub(int(data["id"]), uri, str(data["updated_at"]), stubs, int(data.get("cancelled_annotations") or 0))
+
+
+def _task(data: Mapping[str, Any], schema: LabelSchema) -> Task:
+    annotations = tuple(_annotation(a, schema) for a in sorted(data["annotations"], key=lambda a: int(a["id"])))
+    uri = str((data.get("data") or {}).get(schema.data_key) or "")
+    return Task(int(data["id"]), uri, str(data["updated_at"]), annotations)
+
+
+def _annotation(data: Mapping[str, Any], schema: LabelSchema) -> Annotation:
+    result = data.get("result") or []
+    label, problem = schema.read(result)
+    cancelled = bool(data.get("was_cancelled"))
+    lead = data.get("lead_time")
+    return Annotation(
+        id=int(data["id"]), created_at=str(data["created_at"]), updated_at=str(data["updated_at"]),
+        label=None if cancelled else label, cancelled=cancelled, ground_truth=bool(data.get("ground_truth")),
+        completed_by=data.get("completed_by"), lead_time_s=float(lead) if lead is not None else None,
+        seen=_seen(data.get("prediction"), schema), seed=_is_seed(result), problem=problem,
+    )  # fmt: skip
+
+
+def _seen(prediction: Any, schema: LabelSchema) -> Seen | None:
+    if not isinstance(prediction, dict) or not prediction.get("model_version"):
+        return None
+    label, _ = schema.read(prediction.get("result") or [])
+    return Seen(str(prediction["model_version"]), label, blind=label is None)
+
+
+def _is_seed(result: Sequence[Mapping[str, Any]]) -> bool:
+    return any(SEED_MARK in (item.get("meta") or {}).get("text", ()) for item in result)
+
+
+def _prediction(task: int, choice: Choice, schema: LabelSchema, version: str) -> dict[str, Any]:
+    shown = choice.label is not None and not choice.blind
+    result = schema.result(choice.label, choice.probability) if shown and choice.label is not None else []
+    return {"task": task, "result": result, "score": choice.priority, "model_version": version}
+
+
+def _next(data: Mapping[str, Any], schema: LabelSchema) -> NextTask:
+    predictions = data.get("predictions") or []
+    newest = max(predictions, key=lambda p: p["id"]) if predictions else None
+    return NextTask(
+        int(data["id"]),
+        str(data["data"][schema.data_key]),
+        int(newest["id"]) if newest else None,
+        _seen(newest, schema),
+    )
+
+
+def _just_before(moment: str) -> str:
+    """One microsecond earlier: rows that share the last time of a page are read again, not lost."""
+    return (parse(moment) - timedelta(microseconds=1)).strftime(LABEL_STUDIO_FORMAT)
