@@ -57,6 +57,7 @@ class Retrain(_Frozen):
     epochs: Positive = 4
     batch_size: Positive = 32
     learning_rate: float = 1e-3
+    mirror: bool = False  # flip images left to right at random; wrong for digits, right for most photographs
     backbone_rate: float = 0.1  # the backbone's learning rate, as a share of the head's
 
 

@@ -71,9 +71,7 @@ def _schema(control: Element, image: Element) -> LabelSchema:
             f'<Choices name="{control.get("name")}"> has choice="{control.get("choice")}": labelloop learns one '
             'class per image; set choice="single" (several classes per image are not supported yet)'
         )
-    classes = tuple(
-        e.get("alias") or e.get("value") or "" for e in control.iter() if e.tag.lower() == "choice"
-    )
+    classes = tuple(e.get("alias") or e.get("value") or "" for e in control.iter() if e.tag.lower() == "choice")
     if len(classes) < 2 or "" in classes:
         raise LabelConfigError("the <Choices> control needs two <Choice> tags or more, each with a value")
     if len(set(classes)) != len(classes):

@@ -91,9 +91,7 @@ class JobQueue:
         except DuplicateJobError:
             return False
         except RedisError as error:
-            raise QueueError(
-                f"cannot queue {job_id}: {error}; is Redis up, and LABELLOOP_REDIS_URL right?"
-            ) from error
+            raise QueueError(f"cannot queue {job_id}: {error}; is Redis up, and LABELLOOP_REDIS_URL right?") from error
 
     def active(self, kind: JobKind, project: str) -> list[str]:
         """Ids of the jobs of one kind and project that wait or run."""
@@ -170,11 +168,16 @@ def job_id(kind: JobKind, project: str, *parts: object) -> str:
 
 
 class Progress:
-    """Stage, step and time left, written into the running job's meta; silent outside a job."""
+    """Stage, step and time left, written into the running job's meta; silent without one."""
 
-    def __init__(self) -> None:
-        self._job = get_current_job()
+    def __init__(self, job: Job | None = None) -> None:
+        self._job = job
         self._stage, self._begun = "", datetime.now(UTC)
+
+    @staticmethod
+    def of_job() -> Progress:
+        """Of the job that this process runs now."""
+        return Progress(get_current_job())
 
     def report(self, stage: str, step: int = 0, steps: int = 0) -> None:
         """Tell where the job is; time left is extrapolated within the stage."""

@@ -102,6 +102,8 @@ class Registry:
         self._lease = lease
         self._versions: dict[str, Version] = {}
         self._log: dict[int, Deployment] = {}
+        self._backbones: dict[str, BackboneRecord] = {}
+        self._initial: str | None = None
 
     # --- backbones
 
@@ -112,7 +114,10 @@ class Registry:
 
     def backbone(self, name: str) -> BackboneRecord:
         """One backbone's record; NotFoundError where there is none."""
-        return BackboneRecord(**json.loads(self._store.get(f"backbones/{name}/backbone.json")))
+        if name not in self._backbones:
+            data = json.loads(self._store.get(f"backbones/{name}/backbone.json"))
+            self._backbones[name] = BackboneRecord(**data)
+        return self._backbones[name]
 
     def backbone_weights(self, record: BackboneRecord) -> bytes:
         """The weights; CorruptArtefactError where their hash is not the recorded one."""
@@ -121,7 +126,8 @@ class Registry:
     def initial_backbone(self) -> BackboneRecord | None:
         """The backbone the project began with, or None before the first image was seen."""
         try:
-            return self.backbone(json.loads(self._store.get("backbones/initial.json"))["id"])
+            self._initial = self._initial or str(json.loads(self._store.get("backbones/initial.json"))["id"])
+            return self.backbone(self._initial)
         except NotFoundError:
             return None
 
@@ -204,9 +210,7 @@ class Registry:
             try:
                 self._store.put(_deployment_key(number), canonical(asdict(entry)), if_absent=True)
             except AlreadyExistsError as error:
-                raise ConflictError(
-                    f"deployment {number} was written by somebody else; decide again"
-                ) from error
+                raise ConflictError(f"deployment {number} was written by somebody else; decide again") from error
         return entry
 
     def rollback_target(self) -> str | None:

@@ -23,6 +23,7 @@ class Run:
     attempt: int
     started_at: str
     worker: str
+    queued_at: str | None = None
     outcome: str = "running"
     reasons: tuple[str, ...] = ()
     version: str | None = None
@@ -43,9 +44,11 @@ class RunStore:
         self._ended: dict[str, Run] = {}
         self._settled = ""  # every record up to this key has ended
 
-    def start(self, kind: str, *, snapshot: str, config: str, attempt: int, worker: str) -> Run:
+    def start(
+        self, kind: str, *, snapshot: str, config: str, attempt: int, worker: str, queued_at: str | None = None
+    ) -> Run:
         """Write the record before any work is done."""
-        run = Run(f"{stamp()}-{kind}", kind, snapshot, config, attempt, now(), worker)
+        run = Run(f"{stamp()}-{kind}", kind, snapshot, config, attempt, now(), worker, queued_at)
         self._put(run)
         return run
 

@@ -37,6 +37,15 @@ class Settings:
     offline: bool
     log_json: bool
 
+    def require_studio_token(self) -> str:
+        """The token; SettingsError where there is none."""
+        if not self.studio_token:
+            raise SettingsError(
+                "LABELLOOP_STUDIO_TOKEN is not set: create an access token in Label Studio (Account & Settings) and "
+                "put it there"
+            )
+        return self.studio_token
+
 
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     """Settings from ``LABELLOOP_*`` variables; SettingsError names the variable that is wrong."""

@@ -109,9 +109,7 @@ class S3Store:
             return NotFoundError(f"{where} does not exist")
         if code in {"PreconditionFailed", "412", "ConditionalRequestConflict"}:
             return AlreadyExistsError(f"{where} exists already")
-        return StorageError(
-            f"{where}: {error}; check the S3 endpoint, the credentials and the bucket's policy"
-        )
+        return StorageError(f"{where}: {error}; check the S3 endpoint, the credentials and the bucket's policy")
 
 
 class MemoryStore:

@@ -1,1 +1,1 @@
-"""Real Label Studio, Valkey and S3 on one machine, without Docker."""
+"""The embedded stack: real Label Studio, Valkey and S3 plus our own services on one machine, without Docker."""

@@ -1,0 +1,93 @@
+# labelloop: `make` alone shows what there is.
+# PYTHON=…  the Python to build with (3.11 or newer; found by itself otherwise)
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.ONESHELL:
+
+BIN := .venv/bin
+STAMP := .venv/labelloop.stamp
+UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-header --no-annotate
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+.PHONY: setup
+setup: ## build all environments (the first time minutes, then instantaneous)
+	@want=$$(cat requirements.lock pyproject.toml | sha256sum | cut -d' ' -f1)
+	if [ "$$(cat $(STAMP) 2>/dev/null || true)" = "$$want" ]; then
+	  exec $(BIN)/python -m cli.embedded.environments
+	fi
+	python=$$(bash -c 'for p in $(PYTHON) $(if $(PYTHON),,python3.13 python3.12 python3.11 python3); do
+	  "$$p" -c "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))" 2>/dev/null && { echo "$$p"; exit; }
+	done; true')
+	if [ -z "$$python" ]; then
+	  echo "error: no Python 3.11 or newer with its venv module $(if $(PYTHON),behind PYTHON=$(PYTHON),was found);" \
+	    "install one (Debian, Ubuntu: apt install python3-venv) or name it: make setup PYTHON=/path/to/python3.12" >&2
+	  exit 1
+	fi
+	# a build that was killed leaves packages without their files
+	if [ -e .venvs/.building ]; then rm -rf .venv; fi
+	mkdir -p .venvs; touch .venvs/.building
+	[ -x $(BIN)/python ] || "$$python" -m venv .venv
+	# the uv of the lock, hash and all; so the next step does not replace it while it runs
+	awk '/^uv==/ {on=1} on {print} on && !/\\$$/ {exit}' requirements.lock > .venv/uv.lock
+	$(BIN)/uv --version >/dev/null 2>&1 || \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r .venv/uv.lock
+	echo "building our own environment (once, a minute or two)"
+	$(BIN)/python -m cli.embedded.environments & embedded=$$!
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	wait $$embedded
+	rm -f .venvs/.building
+	echo "$$want" > $(STAMP)
+
+.PHONY: demo
+demo: setup ## Label Studio, services and a project to label (IMAGES=folder SEED=labels.csv ARGS=…)
+	@exec $(BIN)/labelloop up $(if $(IMAGES),--images $(IMAGES)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+.PHONY: status down
+status: ## what the running stack does
+	@$(BIN)/labelloop status $(ARGS)
+down: ## stop the running stack
+	@$(BIN)/labelloop down $(ARGS)
+
+.PHONY: test
+test: setup ## all tests: unit, integration, acceptance (TESTS=tests/unit for some)
+	@$(BIN)/pytest $(or $(TESTS),tests) $(ARGS)
+
+.PHONY: check
+check: ## lint, formatting, types, import rules
+	@$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: format
+format: ## format the code and sort its imports
+	@$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+.PHONY: bench
+bench: setup ## run one benchmark: make bench NAME=…
+	@$(if $(NAME),,echo "error: say which: make bench NAME=…" >&2; exit 2;) $(BIN)/labelloop bench $(NAME) $(ARGS)
+
+.PHONY: lock
+lock: ## compile the lock files anew (UPGRADE=1 for newer versions)
+	@$(UV_COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml --extra dev --output-file requirements.lock
+	for name in label-studio s3; do
+	  $(UV_COMPILE) $(if $(UPGRADE),--upgrade) cli/embedded/$$name.in --output-file cli/embedded/$$name.lock
+	done
+	if grep -nE 'https?://|file:' requirements.lock cli/embedded/*.lock; then
+	  echo "error: a lock names an address: leave it out" >&2; exit 1
+	fi
+
+.PHONY: clean clean-all
+clean: ## remove caches and build outputs
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist *.egg-info
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
+clean-all: clean ## … and the environments (labels and models in .labelloop are kept)
+	@rm -rf .venv .venvs

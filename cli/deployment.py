@@ -1,0 +1,82 @@
+"""Which deployment a command speaks to: the embedded stack of a state directory, or the environment's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cli.embedded.loop import loop_environment
+from cli.embedded.state import StackState, running_stack
+from labelloop.errors import NotFoundError, SettingsError
+from labelloop.images import s3_client
+from labelloop.projects import ProjectRecord, ProjectStore, project_store
+from labelloop.queue import JobQueue, RedisLease, connect
+from labelloop.registry import Registry
+from labelloop.settings import Settings, child_environment, load_settings
+from labelloop.storage import ObjectStore, S3Store
+from labelloop.studio import Studio
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """Everything a command needs; connections open when they are used."""
+
+    settings: Settings
+    s3: S3Client
+    store: ObjectStore
+    queue: JobQueue
+    projects: ProjectStore
+    stack: StackState | None = None  # the embedded stack, where it is one
+
+    @property
+    def studio(self) -> Studio:
+        """Label Studio under the deployment's account."""
+        return Studio(self.settings.studio_url, self.settings.require_studio_token())
+
+    def project(self, name: str | None) -> ProjectRecord:
+        """The project called ``name`` (key, title or id); the only one where no name is given."""
+        records = self.projects.all()
+        found = [r for r in records if name is None or name in {r.key, r.title, str(r.id)}]
+        if len(found) == 1:
+            return found[0]
+        known = ", ".join(f"{r.title} ({r.key})" for r in records) or "none; `labelloop init` adds one"
+        wanted = f"no project is called {name!r}" if name else "say which project with --project"
+        raise NotFoundError(f"{wanted}; projects: {known}")
+
+    def registry(self, record: ProjectRecord) -> Registry:
+        """One project's models and deployment log."""
+        return Registry(self.within(record), RedisLease(self.queue.redis, record.key))
+
+    def within(self, record: ProjectRecord) -> ObjectStore:
+        """One project's part of the state bucket."""
+        return project_store(self.store, record.key)
+
+
+def open_deployment(state_dir: Path) -> Deployment:
+    """The stack that runs on ``state_dir``, else what ``LABELLOOP_*`` names; SettingsError where neither is."""
+    stack = running_stack(state_dir)
+    environ = child_environment()
+    if stack:
+        return deployment_of(stack)
+    if "LABELLOOP_STUDIO_URL" not in environ:
+        raise SettingsError(
+            f"no stack runs on {state_dir}, and LABELLOOP_STUDIO_URL is not set: start one with `labelloop up`, give "
+            "its --state-dir, or set the LABELLOOP_* variables of your deployment (.env.example lists them)"
+        )
+    return _build(load_settings(environ), None)
+
+
+def deployment_of(stack: StackState) -> Deployment:
+    """The embedded stack's."""
+    return _build(load_settings({**child_environment(), **loop_environment(stack)}), stack)
+
+
+def _build(settings: Settings, stack: StackState | None) -> Deployment:
+    s3 = s3_client(settings)
+    store = S3Store(s3, settings.state_bucket)
+    projects = ProjectStore(store, settings.studio_server)
+    return Deployment(settings, s3, store, JobQueue(connect(settings.redis_url)), projects, stack)

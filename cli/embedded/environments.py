@@ -1,0 +1,173 @@
+"""Virtual environments of the foreign servers, built with uv from hash-locked files beside this module.
+
+Label Studio and the S3 server pin packages that our own environment needs in other versions. Needs nothing but uv
+and the standard library, so that `make setup` can run it while our own environment is still being filled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import uv
+
+from labelloop.errors import StackError
+
+HERE = Path(__file__).parent
+DEFAULT_ROOT = HERE.parent.parent / ".venvs"
+MARKER = "labelloop.lock.sha256"
+DATABASE = "label_studio.sqlite3"
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Environments:
+    """Where the foreign programs are.
+
+    `database` is an empty, migrated Label Studio database: copying it saves the half minute that the migrations take.
+    """
+
+    label_studio_bin: Path
+    s3_bin: Path
+    database: Path
+
+
+def ensure_environments(root: Path = DEFAULT_ROOT, report: Report = lambda _: None) -> Environments:
+    """Builds what is missing or out of date below `root`; instantaneous otherwise. StackError if a build fails."""
+    environments = Environments(
+        label_studio_bin=root / "label-studio" / "bin",
+        s3_bin=root / "s3" / "bin",
+        database=root / "label-studio" / DATABASE,
+    )
+    if all(_is_current(root / name) for name in ("label-studio", "s3")):
+        return environments
+    root.mkdir(parents=True, exist_ok=True)
+    builder = Builder(find_uv(), report)
+    with _one_builder(root), ThreadPoolExecutor(max_workers=2) as pool:
+        builds = [
+            pool.submit(builder.ensure, root / "label-studio", _prepare_database),
+            pool.submit(builder.ensure, root / "s3", lambda _: None),
+        ]
+        for build in builds:
+            build.result()
+    return environments
+
+
+def lock_digest(name: str) -> str:
+    """What the marker of a finished environment says: it changes with the lock and with the Python."""
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return hashlib.sha256((HERE / f"{name}.lock").read_bytes() + version.encode()).hexdigest()
+
+
+def _is_current(place: Path) -> bool:
+    try:
+        return (place / MARKER).read_text().strip() == lock_digest(place.name)
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def _one_builder(root: Path) -> Iterator[None]:
+    """Two starts at once must not build into the same folder: the second waits."""
+    with (root / ".lock").open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def find_uv() -> str:
+    """The uv program of our own environment; called before any thread, for sysconfig is not safe in several."""
+    try:
+        return uv.find_uv_bin()
+    except FileNotFoundError as error:
+        raise StackError(f"the program uv is missing ({error}): run `make setup`, or pip install uv") from error
+
+
+@dataclass(frozen=True)
+class Builder:
+    """Builds one environment at a time per thread with one uv."""
+
+    uv: str
+    report: Report
+
+    def ensure(self, place: Path, finish: Callable[[Path], None]) -> None:
+        """Builds the environment at `place`, then lets `finish` complete it; nothing if it is current."""
+        if _is_current(place):
+            return
+        began = time.monotonic()
+        self.report(f"building the environment of {place.name} (once, a minute or two)")
+        shutil.rmtree(place, ignore_errors=True)  # a build that was killed leaves packages without their files
+        self.install(place, HERE / f"{place.name}.lock")
+        finish(place)
+        # last of all: only a complete environment has its marker
+        (place / MARKER).write_text(lock_digest(place.name) + "\n")
+        self.report(f"the environment of {place.name} is ready after {time.monotonic() - began:.0f} s")
+
+    def install(self, place: Path, lock: Path) -> None:
+        """A virtual environment at `place` with exactly the packages of `lock`; StackError tells what uv said."""
+        python = str(place / "bin" / "python")
+        run([self.uv, "venv", "--quiet", "--clear", "--no-project", "--python", sys.executable, str(place)])
+        run([self.uv, "pip", "sync", "--quiet", "--python", python, "--require-hashes", str(lock)])
+
+
+def run(command: Sequence[str], *, env: Mapping[str, str] | None = None) -> None:
+    """Runs one step of a build; StackError with the end of its output if it fails."""
+    result = subprocess.run(
+        command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
+    )
+    if result.returncode:
+        end = "\n".join((result.stdout + result.stderr).splitlines()[-15:])
+        raise StackError(
+            f"building an environment failed: `{' '.join(command[:3])}` ended with code {result.returncode}:\n"
+            f"{end}\nCheck the network connection and the free disk space, then run the same command again;"
+            " what was downloaded is kept."
+        )
+
+
+def _prepare_database(place: Path) -> None:
+    """Runs Label Studio's migrations once, on an empty database that every new stack then copies."""
+    python = place / "bin" / "python"
+    manage = next(place.glob("lib/python3*/site-packages/label_studio/manage.py"), None)
+    if manage is None:
+        raise StackError(f"{place} has no label_studio/manage.py: check label-studio.lock")
+    with tempfile.TemporaryDirectory(dir=place) as folder:
+        env = {
+            "PATH": os.defpath,
+            "HOME": folder,
+            "LABEL_STUDIO_BASE_DATA_DIR": folder,
+            "DJANGO_DB": "sqlite",
+            "DJANGO_SETTINGS_MODULE": "label_studio.core.settings.label_studio",
+            "COLLECT_ANALYTICS": "false",
+            "LATEST_VERSION_CHECK": "false",
+            "SENTRY_DSN": "",
+            "FRONTEND_SENTRY_DSN": "",
+            "FEATURE_FLAGS_OFFLINE": "true",
+        }
+        run([str(python), str(manage), "migrate", "--no-color", "--verbosity", "0"], env=env)
+        (Path(folder) / DATABASE).replace(place / DATABASE)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`python -m cli.embedded.environments [ROOT]`, for `make setup`."""
+    root = Path(arguments[0]) if arguments else DEFAULT_ROOT
+    try:
+        ensure_environments(root.absolute(), lambda line: print(line, flush=True))
+    except StackError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

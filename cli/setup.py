@@ -1,0 +1,106 @@
+"""A folder of images in; uploaded, wired and seeded project out. What `up` and `simulate` share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cli.deployment import Deployment
+from cli.digits import write_digits
+from cli.imagefolder import LabelledFile, pick_seeds, scan, upload
+from cli.wiring import Finding, Wish, ensure_bucket, wire
+from labelloop.config import ProjectConfig, load_config
+from labelloop.errors import LabelloopError, StudioError
+from labelloop.projects import ProjectRecord
+from labelloop.storage import S3Store
+from labelloop.studio import SEED_MARK
+
+DIGITS_SEEDS = 40
+IMPORT_TIMEOUT_S = 1800.0
+Report = Callable[[str, int, int], None]  # what, done, of
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The images of a demo, and the config they are used with."""
+
+    config: ProjectConfig
+    files: Sequence[LabelledFile]
+    prefix: str  # in the image bucket
+    seeds: int
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names: the config's, else the folders'."""
+        return self.config.labels or tuple(sorted({f.label for f in self.files}))
+
+
+def open_source(state_dir: Path, images: Path | None, config: Path | None, seeds: int | None) -> Source:
+    """The given tree of class folders, or the digits. Without a config the folder gives the name."""
+    folder = images or write_digits(state_dir / "digits")
+    found = load_config(config) if config else ProjectConfig(name="digits" if images is None else images.resolve().name)
+    prefix = f"{found.name}/"
+    default = DIGITS_SEEDS if images is None else 0
+    return Source(found, scan(folder, prefix), prefix, default if seeds is None else seeds)
+
+
+def set_up(deployment: Deployment, source: Source, report: Report) -> tuple[ProjectRecord, list[Finding]]:
+    """Upload, wire, wait until Label Studio has every image as a task, reveal the seeds. Safe to repeat."""
+    bucket = deployment.settings.image_buckets[0]
+    ensure_bucket(deployment.s3, deployment.settings.state_bucket)
+    ensure_bucket(deployment.s3, bucket)
+    upload(
+        S3Store(deployment.s3, bucket), source.files, source.prefix,
+        lambda done: report("upload images to S3", done, len(source.files)),
+    )  # fmt: skip
+    wish = Wish(source.config, f"s3://{bucket}/{source.prefix}", source.classes)
+    wish = Wish(wish.config, wish.image_uri, wish.classes, adopt=_known(deployment, wish))
+    record, findings = wire(deployment.studio, deployment.projects, deployment.settings, wish)
+    _wait_imported(deployment, record, len(source.files), report)
+    reveal(deployment, record, source, report)
+    return record, findings
+
+
+def reveal(deployment: Deployment, record: ProjectRecord, source: Source, report: Report) -> int:
+    """Submit the true class of a few train images, marked as seeds; those already answered are left alone."""
+    seeds = pick_seeds(source.files, source.seeds, source.config.buckets.shares()) if source.seeds else []
+    if not seeds:
+        return 0
+    studio, bucket = deployment.studio, deployment.settings.image_buckets[0]
+    stubs = {s.uri: s for page in studio.all_tasks(record.id, record.schema) for s in page}
+    for done, file in enumerate(seeds, 1):
+        stub = stubs.get(f"s3://{bucket}/{file.key}")
+        if stub and not stub.annotations:
+            result = [{**item, "meta": {"text": [SEED_MARK]}} for item in record.schema.result(file.label)]
+            studio.annotate(stub.id, result)
+        report("reveal seed labels", done, len(seeds))
+    return len(seeds)
+
+
+def _known(deployment: Deployment, wish: Wish) -> int | None:
+    """The project that an earlier start made for these images, if Label Studio still has that very one."""
+    for record in deployment.projects.all():
+        if record.image_uri != wish.image_uri:
+            continue
+        try:
+            if deployment.studio.project(record.id).created == record.created:
+                return record.id
+        except StudioError as error:
+            if error.status != 404:
+                raise
+    return None
+
+
+def _wait_imported(deployment: Deployment, record: ProjectRecord, wanted: int, report: Report) -> None:
+    """`sync` turns the objects into tasks; here we only watch, so that no two imports run at once."""
+    studio, began = deployment.studio, time.monotonic()
+    while (count := studio.task_count(record.id)) < wanted:
+        report("sync images into Label Studio", count, wanted)
+        if time.monotonic() - began > IMPORT_TIMEOUT_S:
+            raise LabelloopError(
+                f"Label Studio has {count} of {wanted} images after {IMPORT_TIMEOUT_S / 60:.0f} minutes: look at "
+                "logs/sync.log and logs/label_studio.log in the state directory"
+            )
+        time.sleep(0.5)

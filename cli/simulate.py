@@ -1,0 +1,293 @@
+"""The whole loop under an oracle annotator: what it learned, how fast, and whether anything was lost."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from cli.deployment import Deployment
+from cli.drain import drain
+from cli.imagefolder import LabelledFile, scan, upload
+from cli.oracle import Oracle, Rates, Submitted
+from cli.setup import Report, Source, open_source, set_up
+from cli.status import acceptance
+from labelloop.clock import now, parse, stamp
+from labelloop.errors import LabelloopError
+from labelloop.labels import LabelSchema
+from labelloop.projects import ProjectRecord
+from labelloop.runs import Run, RunStore
+from labelloop.scores import COLD_START
+from labelloop.snapshot import SnapshotStore
+from labelloop.split import fold_of
+from labelloop.storage import S3Store
+
+HOLDOUT = 0.2  # without a test folder: this share of the images never enters the project
+READY_TIMEOUT_S = 1800.0
+RUN_APPEARS_S = 4.0  # a complete batch starts a run within this long, or the loop waits for something else
+RUN_ENDS_S = 60.0
+LOOK_S = 0.05
+PREDICT_BATCH = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to simulate."""
+
+    labels: int
+    rates: Rates
+    seed: int = 0
+
+
+class LiveObserver:
+    """Asks the backend twenty times a second which version it answers with."""
+
+    def __init__(self, deployment: Deployment, record: ProjectRecord) -> None:
+        settings = deployment.settings
+        self._client = httpx.Client(
+            base_url=settings.backend_url, auth=(settings.backend_user, settings.backend_password or ""), timeout=5
+        )
+        self._body = {"project": record.reference, "schema": record.label_config, "hostname": settings.studio_url}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="observer", daemon=True)
+        self.live_at: dict[str, str] = {}
+
+    def __enter__(self) -> LiveObserver:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(timeout=10)
+        self._client.close()
+
+    def _run(self) -> None:
+        while not self._stop.wait(LOOK_S):
+            try:
+                version = self._client.post("/setup", json=self._body).json().get("model_version")
+            except (httpx.HTTPError, ValueError):
+                continue
+            if version and version != COLD_START:
+                self.live_at.setdefault(str(version), now())
+
+
+def simulate(
+    deployment: Deployment, source: Source, test: Sequence[LabelledFile], job: Job, report: Report
+) -> dict[str, Any]:
+    """Label ``job.labels`` images, drain, measure. Returns the JSON object that the command prints last."""
+    record, _ = set_up(deployment, source, report)
+    wait_ready(deployment, record, report)
+    bucket = deployment.settings.image_buckets[0]
+    truth = {f"s3://{bucket}/{f.key}": f.label for f in source.files}
+    oracle = Oracle(deployment.studio, record.id, record.schema, truth, job.rates, job.seed)
+    with LiveObserver(deployment, record) as observer:
+        _label(deployment, record, oracle, job.labels, report)
+        oracle.settle()
+        _wait_idle(deployment, record)
+    snapshot, _ = drain(deployment, record)
+    upload(S3Store(deployment.s3, bucket), test, f"{source.prefix.rstrip('/')}-test/", lambda _: None)
+    return {
+        "labels": len(oracle.given),
+        **_loop_figures(deployment, record, oracle, observer.live_at),
+        **_test_figures(deployment, record, test, report),
+        **_exactness(deployment, record, snapshot),
+    }
+
+
+def prepare(
+    home: Path, *, images: Path | None, test: Path | None, config: Path | None, reveal: int | None, seed: int
+) -> tuple[Source, list[LabelledFile]]:
+    """A project of its own for this run, and the images it is judged on."""
+    source = open_source(home, images, config, reveal)
+    name = f"{source.config.name}-{stamp()[4:13]}-{seed}"
+    named = source.config.model_copy(update={"name": name, "seed": seed})
+    files = [replace(f, key=f"{name}/{f.key.removeprefix(source.prefix)}") for f in source.files]
+    source = replace(source, config=named, files=files, prefix=f"{name}/")
+    if test is None:
+        return hold_out(source, seed)
+    return source, scan(test, f"{name}-test/")
+
+
+def hold_out(source: Source, seed: int) -> tuple[Source, list[LabelledFile]]:
+    """A fifth of the images, by hash, as a test set of their own; never part of the project."""
+    parts = round(1 / HOLDOUT)
+    test = [f for f in source.files if fold_of(f"{seed}:{f.key}", parts) == 0]
+    kept = [f for f in source.files if fold_of(f"{seed}:{f.key}", parts) != 0]
+    prefix = f"{source.prefix.rstrip('/')}-test/"
+    renamed = [replace(f, key=prefix + f.key.removeprefix(source.prefix)) for f in test]
+    return replace(source, files=kept), renamed
+
+
+def wait_ready(deployment: Deployment, record: ProjectRecord, report: Report) -> None:
+    """Until the queue has its first order: the model's, or the cold start's."""
+    began = time.monotonic()
+    while not (deployment.studio.project(record.id).model_version or "").startswith(("v", COLD_START)):
+        if time.monotonic() - began > READY_TIMEOUT_S:
+            raise LabelloopError("the first order of the queue did not come: look at logs/ in the state directory")
+        done, of = _featurised(deployment, record)
+        report("compute features", done, of)
+        time.sleep(0.5)
+
+
+def _featurised(deployment: Deployment, record: ProjectRecord) -> tuple[int, int]:
+    from cli.status import StatusReader
+
+    for project in StatusReader(deployment).read().projects:
+        if project.key == record.key:
+            return int(project.pool.get("featurised", 0)), int(project.pool.get("images", 0))
+    return 0, 0
+
+
+def _label(deployment: Deployment, record: ProjectRecord, oracle: Oracle, labels: int, report: Report) -> None:
+    """Submit; after each complete batch give the loop the seconds that a person would take."""
+    runs = RunStore(deployment.within(record))
+    since, patience = 0, RUN_APPEARS_S
+    known = len(_refreshes(runs))
+    while len(oracle.given) < labels:
+        submitted = oracle.step()
+        report("label", len(oracle.given), labels)
+        if submitted is None:
+            if oracle.is_done:
+                return
+            continue
+        since += 1
+        if since < record.config.refresh.after:
+            continue
+        if _await_run(runs, known, patience):
+            _await_published(deployment, record)
+            known, since, patience = len(_refreshes(runs)), 0, RUN_APPEARS_S
+        else:  # it waits for more labels of some class: go on, and look again after each
+            patience = 0.3
+
+
+def _await_run(runs: RunStore, known: int, patience_s: float) -> bool:
+    """True once a further refresh has ended; False where none appears."""
+    began = time.monotonic()
+    while time.monotonic() - began < RUN_ENDS_S:
+        found = _refreshes(runs)
+        if len(found) > known and found[-1].outcome != "running":
+            return True
+        if len(found) == known and time.monotonic() - began > patience_s:
+            return False
+        time.sleep(LOOK_S)
+    return False
+
+
+def _await_published(deployment: Deployment, record: ProjectRecord) -> None:
+    live = deployment.registry(record).live()
+    _until(lambda: live is None or deployment.studio.project(record.id).model_version == live.version, 10)
+
+
+def _wait_idle(deployment: Deployment, record: ProjectRecord) -> None:
+    """The last labels may complete a batch: let its run end."""
+    runs = RunStore(deployment.within(record))
+    time.sleep(2)
+    _until(lambda: not any(r.outcome == "running" for r in runs.all()), RUN_ENDS_S)
+
+
+def _until(condition: Callable[[], bool], seconds: float) -> bool:
+    began = time.monotonic()
+    while not condition():
+        if time.monotonic() - began > seconds:
+            return False
+        time.sleep(LOOK_S)
+    return True
+
+
+def _refreshes(runs: RunStore) -> list[Run]:
+    return [r for r in runs.all() if r.kind == "refresh"]
+
+
+def _loop_figures(
+    deployment: Deployment, record: ProjectRecord, oracle: Oracle, live_at: dict[str, str]
+) -> dict[str, Any]:
+    store = deployment.within(record)
+    runs = [r for r in _refreshes(RunStore(store)) if r.queued_at]
+    queued, live = [], []
+    for run in runs:
+        before = [s.at for s in oracle.given if run.queued_at and s.at <= run.queued_at]
+        if not before:
+            continue  # of the seeds
+        queued.append(_seconds(max(before), run.queued_at or ""))
+        if run.version in live_at:
+            live.append(_seconds(max(before), live_at[run.version]))
+    latest = SnapshotStore(store).latest()
+    tasks = SnapshotStore(store).load(latest.snapshot).tasks if latest else {}
+    random, _ = acceptance(tasks)
+    return {
+        "versions": len({d.version for d in deployment.registry(record).deployments()}),
+        "runs": {o: sum(r.outcome == o for r in runs) for o in sorted({r.outcome for r in runs})},
+        "accepted_per_50": _accepted(oracle.given),
+        "accepted_random_quota": _round(random.share),
+        "random_quota_labels": random.of,
+        "submit_to_queued_p95_s": _quantile(queued, 95),
+        "submit_to_live_p50_s": _quantile(live, 50),
+        "submit_to_live_p95_s": _quantile(live, 95),
+    }
+
+
+def _accepted(given: Sequence[Submitted]) -> list[float | None]:
+    """Per 50 labels: the share of shown pre-labels that were right. Low is no bad sign: the hardest come first."""
+    shares = []
+    for start in range(0, len(given), 50):
+        shown = [s for s in given[start : start + 50] if s.seen and s.seen.label is not None]
+        right = sum(s.seen is not None and s.seen.label == s.label for s in shown)
+        shares.append(_round(right / len(shown)) if shown else None)
+    return shares
+
+
+def _test_figures(
+    deployment: Deployment, record: ProjectRecord, test: Sequence[LabelledFile], report: Report
+) -> dict[str, Any]:
+    """Last version through /predict, as Label Studio would ask; earlier ones by their heads on the same features."""
+    from cli.judge import accuracy_per_version, accuracy_through_predict
+
+    last = accuracy_through_predict(deployment, record, test, report)
+    return {
+        "test_images": len(test),
+        "test_accuracy": _round(last),
+        "test_accuracy_per_version": accuracy_per_version(deployment, record, test, report),
+    }
+
+
+def _exactness(deployment: Deployment, record: ProjectRecord, snapshot: str) -> dict[str, Any]:
+    """Label Studio's own export against the drained snapshot, annotation by annotation."""
+    exported = {
+        (row["id"], a["id"]): (a["was_cancelled"], _label_of(a, record.schema), a["updated_at"])
+        for row in deployment.studio.export(record.id)
+        for a in row["annotations"]
+    }
+    tasks = SnapshotStore(deployment.within(record)).load(snapshot).tasks
+    kept = {(t.id, a.id): (a.cancelled, a.label, a.updated_at) for t in tasks.values() for a in t.annotations}
+    wrong = sum(kept.get(key) != value for key, value in exported.items())
+    return {
+        "annotations_in_label_studio": len(exported),
+        "annotations_in_snapshot": len(kept),
+        "lost": wrong + sum(key not in exported for key in kept),
+    }
+
+
+def _label_of(annotation: dict[str, Any], schema: LabelSchema) -> str | None:
+    return None if annotation["was_cancelled"] else schema.read(annotation["result"])[0]
+
+
+def _seconds(begin: str, end: str) -> float:
+    return (parse(end) - parse(begin)).total_seconds()
+
+
+def _quantile(values: Sequence[float], percent: int) -> float | None:
+    if not values:
+        return None
+    if len(values) == 1:
+        return _round(values[0])
+    return _round(statistics.quantiles(values, n=100, method="inclusive")[percent - 1])
+
+
+def _round(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)

@@ -1,0 +1,228 @@
+"""The stores, Redis and the services in, one frozen picture of the loop out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from cli.deployment import Deployment
+from labelloop.clock import now
+from labelloop.errors import CorruptArtefactError, LabelloopError
+from labelloop.projects import ProjectRecord
+from labelloop.queue import JobState, alive
+from labelloop.records import Task
+from labelloop.registry import Version
+from labelloop.runs import Run, RunStore
+from labelloop.snapshot import SnapshotStore
+
+LAST_RUNS = 6
+NO_WATCHER = "no watcher looks after this project: is sync running?"
+ROLLING = 100  # labels over which acceptance is told
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One process or server."""
+
+    name: str
+    ok: bool
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """How often the model's answer was the person's."""
+
+    right: int = 0
+    of: int = 0
+
+    @property
+    def share(self) -> float | None:
+        """In [0, 1]; None before there is anything to count."""
+        return self.right / self.of if self.of else None
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectStatus:
+    """One project's loop."""
+
+    key: str
+    title: str
+    url: str
+    version: str | None = None
+    deployed_at: str | None = None
+    deployed_why: str = ""
+    evidence: tuple[str, ...] = ()
+    accuracy: float | None = None  # out of fold
+    test_accuracy: float | None = None
+    test_n: int = 0
+    serving: Mapping[str, str] = field(default_factory=dict)  # backend process -> version it answers with
+    refused: tuple[str, ...] = ()  # versions that a backend would not load, and why
+    published: str | None = None  # version whose order Label Studio shows
+    annotations: int = 0
+    labels: Mapping[str, int] = field(default_factory=dict)  # train bucket
+    until_refresh: int | None = None
+    until_retrain: int | None = None
+    waiting: str | None = None
+    pool: Mapping[str, Any] = field(default_factory=dict)
+    random_quota: Acceptance = Acceptance()
+    chosen: Acceptance = Acceptance()
+    runs: tuple[Run, ...] = ()
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The whole deployment at one moment."""
+
+    at: str
+    services: tuple[Service, ...]
+    projects: tuple[ProjectStatus, ...]
+    queue: Mapping[str, int]
+    jobs: tuple[JobState, ...]
+    dashboard: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types, with the shares worked out."""
+        data = asdict(self)
+        for row, project in zip(data["projects"], self.projects, strict=True):
+            row["random_quota"]["share"] = project.random_quota.share
+            row["chosen"]["share"] = project.chosen.share
+        return data
+
+
+class StatusReader:
+    """Reads the picture again and again; what is immutable is read once."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._deployment = deployment
+        self._stores: dict[str, _Stores] = {}
+
+    def read(self) -> Status:
+        """One picture. A server that is away is a row of it, never an error."""
+        services: list[Service] = []
+        living = _try(services, "redis", lambda: alive(self._deployment.queue.redis)) or {}
+        queue = _try(services, "", self._deployment.queue.depths) or {}
+        jobs = _try(services, "", self._deployment.queue.jobs) or []
+        records = _try(services, "s3", self._deployment.projects.all) or []
+        _try(services, "label studio", self._studio_version)
+        services += _processes(living)
+        projects = tuple(self._project(r, living) for r in records)
+        return Status(now(), tuple(services), projects, queue, tuple(jobs), self._deployment.settings.dashboard_url)
+
+    def _studio_version(self) -> str:
+        return self._deployment.studio.version()
+
+    def _project(self, record: ProjectRecord, living: Mapping[str, Mapping[str, Any]]) -> ProjectStatus:
+        stores = self._stores.setdefault(record.key, _Stores(self._deployment, record))
+        base = ProjectStatus(record.key, record.title, f"{self._deployment.settings.studio_url}/projects/{record.id}")
+        try:
+            return stores.read(base, _sync_facts(record.key, living), _backends(record.key, living))
+        except LabelloopError as error:
+            return ProjectStatus(base.key, base.title, base.url, problem=str(error))
+
+
+class _Stores:
+    """One project's stores, kept between pictures."""
+
+    def __init__(self, deployment: Deployment, record: ProjectRecord) -> None:
+        store = deployment.within(record)
+        self.registry = deployment.registry(record)
+        self.runs, self.snapshots = RunStore(store), SnapshotStore(store)
+
+    def read(
+        self, base: ProjectStatus, facts: Mapping[str, Any], backends: Mapping[str, Mapping[str, Any]]
+    ) -> ProjectStatus:
+        live = self.registry.live()
+        version = self._version(live.version) if live else None
+        latest = self.snapshots.latest()
+        tasks = self.snapshots.load(latest.snapshot).tasks if latest else {}
+        plan = facts.get("plan") or {}
+        evaluation = version.evaluation if version else None
+        random, chosen = acceptance(tasks)
+        return ProjectStatus(
+            base.key, base.title, base.url,
+            version=live.version if live else None, deployed_at=live.at if live else None,
+            deployed_why=f"{live.action}: {live.why}" if live else "",
+            evidence=tuple(version.verdict["reasons"]) if version else (),
+            accuracy=evaluation.accuracy if evaluation else None,
+            test_accuracy=evaluation.test_accuracy if evaluation else None,
+            test_n=evaluation.test_n if evaluation else 0,
+            serving={name: str(p.get("version")) for name, p in backends.items()},
+            refused=tuple(f"{r['version']}: {r['reason']}" for p in backends.values() for r in p.get("refused", ())),
+            published=facts.get("published"), annotations=latest.annotations if latest else 0,
+            labels=plan.get("labels") or {}, until_refresh=plan.get("until_refresh"),
+            until_retrain=plan.get("until_retrain"), waiting=plan.get("waiting"), pool=facts.get("pool") or {},
+            random_quota=random, chosen=chosen, runs=tuple(self.runs.all()[-LAST_RUNS:]),
+            problem=facts.get("problem") or (None if facts else NO_WATCHER),
+        )  # fmt: skip
+
+    def _version(self, name: str) -> Version | None:
+        try:
+            return self.registry.version(name)
+        except (CorruptArtefactError, ValueError):
+            return None
+
+
+def acceptance(tasks: Mapping[int, Task]) -> tuple[Acceptance, Acceptance]:
+    """(on the random quota, on chosen images), over the newest labels.
+
+    Only the first is an estimate of how good the model is: the chosen ones are those it finds hardest.
+    """
+    random: list[bool] = []
+    chosen: list[bool] = []
+    answers = [a for t in tasks.values() for a in t.annotations if a.label is not None and not a.seed]
+    for answer in sorted(answers, key=lambda a: a.created_at):
+        if answer.seen and answer.seen.label is not None:
+            (random if answer.seen.blind else chosen).append(answer.seen.label == answer.label)
+    return _counted(random), _counted(chosen)
+
+
+def _counted(found: list[bool]) -> Acceptance:
+    last = found[-ROLLING:]
+    return Acceptance(sum(last), len(last))
+
+
+def _processes(living: Mapping[str, Mapping[str, Any]]) -> list[Service]:
+    found = [Service(name, True, _note(facts)) for name, facts in living.items()]
+    for kind, what in (("sync:", "labels are not picked up"), ("worker:", "nothing is trained"),
+                       ("backend:", "nothing is pre-labelled")):  # fmt: skip
+        if not any(name.startswith(kind) for name in living):
+            found.append(Service(kind.rstrip(":"), False, f"none is running: {what}"))
+    return found
+
+
+def _note(facts: Mapping[str, Any]) -> str:
+    if queues := facts.get("queues"):
+        return "works on " + ", ".join(queues)
+    if "leads" in facts:
+        return "watching" if facts["leads"] else "standing by"
+    return "serving"
+
+
+def _sync_facts(key: str, living: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+    for name, facts in living.items():
+        if name.startswith("sync:") and key in (facts.get("projects") or {}):
+            return dict(facts["projects"][key])
+    return {}
+
+
+def _backends(key: str, living: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    return {
+        name.removeprefix("backend:"): facts["projects"][key]
+        for name, facts in living.items()
+        if name.startswith("backend:") and key in (facts.get("projects") or {})
+    }
+
+
+def _try(services: list[Service], name: str, read: Any) -> Any:
+    try:
+        value = read()
+    except LabelloopError as error:
+        if name:
+            services.append(Service(name, False, str(error)))
+        return None
+    if name:
+        services.append(Service(name, True, str(value) if isinstance(value, str) else "answers"))
+    return value

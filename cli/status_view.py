@@ -1,0 +1,160 @@
+"""A picture of the loop in, a page for a terminal out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from cli.status import Acceptance, ProjectStatus, Status
+from labelloop.clock import age_s
+from labelloop.queue import JobState
+from labelloop.runs import Run
+
+COLOURS = {"promote": "green", "hold": "yellow", "reject": "red", "failed": "red", "running": "cyan"}
+
+
+def render(status: Status) -> RenderableType:
+    """The whole page."""
+    parts: list[RenderableType] = [_project(p) for p in status.projects]
+    if not parts:
+        parts = [Panel("no project yet: `labelloop init` adds one", title="projects")]
+    return Group(*parts, _queue(status), _services(status))
+
+
+def ago(moment: str) -> str:
+    """How long ago, in the largest unit that says something."""
+    seconds = max(age_s(moment), 0)
+    for limit, unit, word in ((60, 1, "s"), (3600, 60, "min"), (86400, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / unit:.0f} {word} ago"
+    return f"{seconds / 86400:.0f} days ago"
+
+
+def span(seconds: float) -> str:
+    """A length of time."""
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def _project(project: ProjectStatus) -> Panel:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column()
+    for name, value in _rows(project):
+        grid.add_row(name, value)
+    parts: list[RenderableType] = [grid]
+    if project.runs:
+        parts += [Text(), _runs(project.runs)]
+    return Panel(Group(*parts), title=f"{project.title}  [dim]{project.url}[/dim]", title_align="left")
+
+
+def _rows(project: ProjectStatus) -> Iterable[tuple[str, RenderableType]]:
+    yield "model", _model(project)
+    for reason in project.evidence:
+        yield "", Text(reason, style="dim")
+    if project.test_accuracy is not None:
+        yield (
+            "",
+            Text(f"{project.test_accuracy:.3f} right on {project.test_n} labels of the test bucket", style="dim"),
+        )
+    yield "serving", _serving(project)
+    yield "labels", _labels(project)
+    yield "next", _next(project)
+    yield "images", _images(project)
+    yield "pre-labels right", _acceptance(project.random_quota, project.chosen)
+    for refused in project.refused:
+        yield "refused", Text(refused, style="bold red")
+    if project.problem:
+        yield "problem", Text(project.problem, style="bold red")
+
+
+def _model(project: ProjectStatus) -> Text:
+    if project.version is None:
+        return Text("none yet: the queue is in a cold-start order", style="yellow")
+    when = ago(project.deployed_at) if project.deployed_at else ""
+    return Text.assemble((project.version, "bold green"), f"  live since {when}  ", (project.deployed_why, "dim"))
+
+
+def _serving(project: ProjectStatus) -> Text:
+    if not project.serving:
+        return Text("no backend has loaded this project yet", style="yellow")
+    wrong = {n: v for n, v in project.serving.items() if project.version and v != project.version}
+    text = ", ".join(f"{name} {version}" for name, version in project.serving.items())
+    shown = f"; Label Studio shows {project.published}" if project.published else ""
+    return Text(text + shown, style="yellow" if wrong else "")
+
+
+def _labels(project: ProjectStatus) -> Text:
+    classes = ", ".join(f"{name} {n}" for name, n in sorted(project.labels.items(), key=lambda item: -item[1])[:12])
+    more = f" and {len(project.labels) - 12} more" if len(project.labels) > 12 else ""
+    return Text(f"{project.annotations} annotations; train: {classes or 'none'}{more}")
+
+
+def _next(project: ProjectStatus) -> Text:
+    if project.until_refresh is None:
+        return Text("not known: is sync running?", style="yellow")
+    text = f"refresh in {project.until_refresh} labels, retrain in {project.until_retrain}"
+    return Text.assemble(text, (f"  ({project.waiting})" if project.waiting else "", "yellow"))
+
+
+def _images(project: ProjectStatus) -> RenderableType:
+    pool = project.pool
+    images, done, bad = (int(pool.get(k, 0)) for k in ("images", "featurised", "unreadable"))
+    text = f"{images}, {done} with features" + (f", {bad} unreadable" if bad else "")
+    if pool.get("importing"):
+        text += ", new ones are being synced into Label Studio"
+    if images and done + bad < images:
+        return Group(Text(text), ProgressBar(total=images, completed=done + bad, width=40))
+    return Text(text)
+
+
+def _acceptance(random: Acceptance, chosen: Acceptance) -> Text:
+    if random.share is None:
+        first = "random quota: none labelled since the first model"
+    else:
+        first = f"random quota {random.share:.0%} ({random.right} of {random.of})"
+    second = f"   chosen images {chosen.share:.0%}" if chosen.share is not None else ""
+    hint = "  (the chosen ones are the hardest: judge by the quota)" if second else ""
+    return Text.assemble((first, "bold"), second, (hint, "dim"))
+
+
+def _runs(runs: Iterable[Run]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("decision", "", "version", "when", "why"):
+        table.add_column(name, no_wrap=name != "why")
+    for run in reversed(list(runs)):
+        outcome = Text(run.outcome, style=COLOURS.get(run.outcome, ""))
+        table.add_row(run.kind, outcome, run.version or "", ago(run.started_at), "; ".join(run.reasons[:2]))
+    return table
+
+
+def _queue(status: Status) -> Panel:
+    depths = "  ".join(f"{name} {n}" for name, n in status.queue.items()) or "not known"
+    lines: list[RenderableType] = [Text(f"waiting: {depths}")]
+    lines += [_job(job) for job in status.jobs if job.status != "queued"][:8]
+    if status.dashboard:
+        lines.append(Text(f"rq-dashboard: {status.dashboard}", style="dim"))
+    return Panel(Group(*lines), title="queue", title_align="left")
+
+
+def _job(job: JobState) -> RenderableType:
+    if job.status == "failed":
+        return Text(f"failed: {job.kind} {job.error}", style="red")
+    left = f", {span(job.eta_s)} left" if job.eta_s is not None else ""
+    text = Text(f"{job.kind}: {job.stage or 'starting'} {f'{job.step}/{job.steps}' if job.steps else ''}{left}")
+    if not job.steps:
+        return text
+    grid = Table.grid(padding=(0, 2))
+    grid.add_row(text, ProgressBar(total=job.steps, completed=job.step, width=30))
+    return grid
+
+
+def _services(status: Status) -> Panel:
+    table = Table.grid(padding=(0, 2))
+    for service in status.services:
+        table.add_row(Text("●", style="green" if service.ok else "red"), service.name, Text(service.note, style="dim"))
+    return Panel(table, title="services", title_align="left")

@@ -1,0 +1,214 @@
+"""A backbone: build, load, save, check a network together with its preprocessing (torch, timm)."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load as read_tensors
+from safetensors.torch import save as write_tensors
+from torch import Tensor, nn
+
+from labelloop.clock import now
+from labelloop.config import BackboneSpec
+from labelloop.decode import RESAMPLING, Pixels, Square, decode
+from labelloop.errors import CorruptArtefactError, SettingsError
+from labelloop.pixels import PIXELS, PixelNet
+from labelloop.records import canonical, digest
+from labelloop.registry import BackboneRecord
+from labelloop.weights import Weights, find_weights
+
+Floats = NDArray[np.float32]
+
+BATCH = 32
+CHECK_IMAGES = 2
+CHECK_VALUES = 64  # feature values kept per check image
+CHECK_TOLERANCE = 5e-3  # relative to the largest value: machines and thread counts round differently
+RESERVED = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "num_classes"}
+
+
+class Backbone:
+    """A network without its classifier. ``module`` maps (n, 3, size, size) normalised floats to (n, dimension)."""
+
+    def __init__(self, record: BackboneRecord, module: nn.Module, device: str = "cpu") -> None:
+        self.record = record
+        self.device = torch.device(device)
+        self.module = module.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.square = Square.of(record.preprocessing)
+        shape = (1, 3, 1, 1)
+        self._mean = torch.tensor(record.preprocessing["mean"], device=self.device).view(shape)
+        self._std = torch.tensor(record.preprocessing["std"], device=self.device).view(shape)
+
+    def decode(self, data: bytes) -> Pixels:
+        """Image bytes to (3, size, size) uint8; ImageUnreadableError."""
+        return decode(data, self.square)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """(n, 3, size, size) uint8 to what ``module`` takes; shared by serving, featurising and training."""
+        pixels = images.to(self.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+        return (pixels.float().div_(255) - self._mean) / self._std
+
+    def features(self, images: Pixels) -> Floats:
+        """(n, 3, size, size) uint8 to (n, dimension) float32, without gradients, in batches."""
+        if not len(images):
+            return np.empty((0, self.record.dimension), dtype=np.float32)
+        with torch.inference_mode():
+            tensor = torch.from_numpy(np.ascontiguousarray(images))
+            parts = [self.module(self.normalise(part)).float().cpu() for part in torch.split(tensor, BATCH)]
+        return np.ascontiguousarray(torch.cat(parts).numpy())
+
+    def clone(self) -> Backbone:
+        """A copy whose module may be trained; the original keeps serving."""
+        return Backbone(self.record, copy.deepcopy(self.module), str(self.device))
+
+    def recorded(self, *, provenance: str, snapshot: str | None) -> Backbone:
+        """The same module under a new record (id, hash, checks): call it after a fine-tune."""
+        record = replace(self.record, provenance=provenance, snapshot=snapshot)
+        return _recorded(record, self.module, str(self.device))
+
+
+def build(spec: BackboneSpec, weights_dirs: Sequence[Path], *, offline: bool = False, device: str = "cpu") -> Backbone:
+    """A new backbone from a project's config; SettingsError where it cannot be built as asked."""
+    if RESERVED & set(spec.options):
+        raise SettingsError(f"backbone.options must not hold {', '.join(sorted(RESERVED & set(spec.options)))}")
+    if spec.name == PIXELS:
+        return _build_pixels(spec, device)
+    _require_known(spec.name)
+    options = _options(spec)
+    weights = find_weights(spec.name, spec.pretrained, weights_dirs, offline=offline)
+    module = _network(spec.name, options, weights)
+    return _recorded(_blank(spec.name, options, _timm_preprocessing(module, spec), weights.provenance), module, device)
+
+
+def load(record: BackboneRecord, weights: bytes, *, device: str = "cpu") -> Backbone:
+    """A recorded backbone; CorruptArtefactError where the weights are not those that were recorded."""
+    if digest(weights) != record.weights_sha256:
+        raise CorruptArtefactError(f"the weights of backbone {record.id} do not have the recorded hash")
+    module = _empty(record)
+    try:
+        module.load_state_dict(read_tensors(weights), strict=True)
+    except (SafetensorError, RuntimeError, KeyError) as error:
+        raise CorruptArtefactError(f"the weights of backbone {record.id} do not fit {record.name}: {error}") from error
+    return Backbone(record, module, device)
+
+
+def dump(backbone: Backbone) -> bytes:
+    """Safetensors bytes of the module: the same bytes for the same values, whatever the memory layout."""
+    return _dump(backbone.module)
+
+
+def verify(backbone: Backbone) -> None:
+    """Run the recorded self-check; CorruptArtefactError where outputs are not those of its creation."""
+    expected = np.asarray(backbone.record.checks.get("features", ()), dtype=np.float32)
+    found = _check_features(backbone)[:, :CHECK_VALUES]
+    if expected.shape != found.shape:
+        raise CorruptArtefactError(
+            f"backbone {backbone.record.id}: self-check of shape {found.shape}, {expected.shape} was recorded"
+        )
+    worst = float(np.abs(expected - found).max())
+    allowed = CHECK_TOLERANCE * max(float(np.abs(expected).max()), 1e-3)
+    if not worst <= allowed:  # also catches NaN
+        raise CorruptArtefactError(
+            f"backbone {backbone.record.id}: outputs are {worst:.3g} off those recorded ({allowed:.3g} allowed)"
+        )
+
+
+def _dump(module: nn.Module) -> bytes:
+    state = {name: value.detach().cpu().contiguous().clone() for name, value in module.state_dict().items()}
+    return bytes(write_tensors(state))
+
+
+def _recorded(record: BackboneRecord, module: nn.Module, device: str) -> Backbone:
+    """Fill in what follows from the weights: hash, id, dimension, checks."""
+    sha = digest(_dump(module))
+    seal = digest(sha.encode() + canonical(record.preprocessing) + canonical(record.options))[:10]
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", record.name)
+    record = replace(record, id=f"{name}-{seal}", weights_sha256=sha, created_at=now())
+    outputs = _check_features(Backbone(record, module, device))
+    checks = {"features": [[round(float(v), 6) for v in row[:CHECK_VALUES]] for row in outputs]}
+    return Backbone(replace(record, dimension=int(outputs.shape[1]), checks=checks), module, device)
+
+
+def _check_features(backbone: Backbone) -> Floats:
+    """Features of known noise; hashed, not drawn, so that no library version changes it."""
+    size = backbone.square.size
+    noise = hashlib.shake_256(b"labelloop backbone check").digest(CHECK_IMAGES * 3 * size * size)
+    return backbone.features(np.frombuffer(noise, dtype=np.uint8).reshape(CHECK_IMAGES, 3, size, size).copy())
+
+
+def _blank(name: str, options: Mapping[str, Any], preprocessing: Mapping[str, Any], provenance: str) -> BackboneRecord:
+    return BackboneRecord("", name, options, preprocessing, 0, "", provenance)
+
+
+def _empty(record: BackboneRecord) -> nn.Module:
+    """The record's architecture, weights still to come."""
+    if record.name == PIXELS:
+        return PixelNet(int(record.preprocessing["size"]), **record.options)
+    _require_known(record.name)
+    return _network(record.name, record.options, Weights(None, False, ""))
+
+
+def _build_pixels(spec: BackboneSpec, device: str) -> Backbone:
+    size = spec.image_size or PixelNet.SIZE
+    preprocessing = {
+        "size": size, "crop": 1.0, "crop_mode": "squash", "interpolation": "bilinear",
+        "mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0],
+    }  # fmt: skip
+    try:
+        module = PixelNet(size, **spec.options)
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"backbone.options do not fit the built-in pixels backbone: {error}") from error
+    return _recorded(_blank(PIXELS, spec.options, preprocessing, "built in, needs no weights"), module, device)
+
+
+def _network(name: str, options: Mapping[str, Any], weights: Weights) -> nn.Module:
+    """A timm network that returns pooled features."""
+    overlay = {"pretrained_cfg_overlay": {"file": str(weights.file)}} if weights.file else {}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # a random start is the same in every process
+        try:
+            module = timm.create_model(name, pretrained=weights.pretrained, num_classes=0, **overlay, **options)
+        except (TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
+            raise SettingsError(f"backbone {name} cannot be built from {weights.provenance}: {error}") from error
+    assert isinstance(module, nn.Module)
+    return module
+
+
+def _options(spec: BackboneSpec) -> dict[str, Any]:
+    options = dict(spec.options)
+    config = timm.get_pretrained_cfg(spec.name)
+    if spec.image_size and config is not None and config.fixed_input_size:
+        options["img_size"] = spec.image_size  # transformers interpolate their position embedding
+    return options
+
+
+def _timm_preprocessing(module: nn.Module, spec: BackboneSpec) -> dict[str, Any]:
+    config = timm.data.resolve_model_data_config(module)
+    interpolation = config["interpolation"] if config["interpolation"] in RESAMPLING else "bicubic"
+    return {
+        "size": spec.image_size or int(config["input_size"][-1]),
+        "crop": float(config["crop_pct"]),
+        "crop_mode": "squash" if config["crop_mode"] == "squash" else "center",
+        "interpolation": interpolation,
+        "mean": [float(v) for v in config["mean"]],
+        "std": [float(v) for v in config["std"]],
+    }
+
+
+def _require_known(name: str) -> None:
+    """Only networks of the installed timm: a hub address could bring its own code or config."""
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), 3)
+        hint = f"; near: {', '.join(near)}" if near else ""
+        raise SettingsError(f"backbone.name {name!r} is neither {PIXELS!r} nor a network of timm{hint}")

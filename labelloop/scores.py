@@ -1,0 +1,57 @@
+"""The queue's order as the model sees it: written by `score`, pushed into Label Studio by `sync`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from labelloop.clock import now, stamp
+from labelloop.records import Choice, canonical
+from labelloop.storage import ObjectStore
+
+COLD_START = "cold-start"  # names the order before the first model
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """One computed order. ``places`` are in order, the first to be shown first."""
+
+    id: str
+    version: str
+    snapshot: str | None  # whose labels were left out
+    pool: int  # images that had features
+    policy: str  # why this order, in words
+    places: tuple[Choice, ...]
+    made_at: str
+
+    @property
+    def by_uri(self) -> Mapping[str, Choice]:
+        """Uri -> place."""
+        return {place.uri: place for place in self.places}
+
+
+class ScoreStore:
+    """One project's orders; the newest of a version counts."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self._read: dict[str, Scores] = {}
+
+    def add(self, version: str, *, snapshot: str | None, pool: int, policy: str, places: Sequence[Choice]) -> Scores:
+        """Write one order."""
+        scores = Scores(stamp(), version, snapshot, pool, policy, tuple(places), now())
+        self._store.put(f"scores/{version}/{scores.id}.json", canonical(asdict(scores)))
+        return scores
+
+    def newest(self, version: str) -> Scores | None:
+        """The order to push for a version, or None before there is one."""
+        keys = [info.key for info in self._store.list(f"scores/{version}/")]
+        return self._get(keys[-1]) if keys else None
+
+    def _get(self, key: str) -> Scores:
+        if key not in self._read:
+            data = json.loads(self._store.get(key))
+            places = tuple(Choice(**place) for place in data["places"])
+            self._read = {**dict(list(self._read.items())[-7:]), key: Scores(**{**data, "places": places})}
+        return self._read[key]

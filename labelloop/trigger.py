@@ -1,0 +1,137 @@
+"""Counts and policy in; refresh, retrain or nothing out, with the reason. Pure.
+
+Level-triggered: everything is derived from the newest snapshot and the run records, nothing is remembered.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from labelloop.config import ProjectConfig
+
+ATTEMPTS = 3  # failed runs per (snapshot, config) before a visible hold
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What the newest snapshot, the run records and the registry say now."""
+
+    labels: Mapping[str, int]  # every class of the project -> labels in the train bucket (0 included)
+    changes: int  # labels added, changed or withdrawn since the last judged refresh; all before the first
+    new_for_backbone: int = 0  # train labels that the live backbone was not fine-tuned on
+    backbone_saw: int = 0  # train labels it was fine-tuned on
+    judged: bool = False  # whether any refresh was judged yet
+    live: bool = False  # whether a model is live
+    failed_refreshes: int = 0  # of (newest snapshot, config)
+    failed_retrains: int = 0
+    since_refresh_s: float | None = None  # since the last refresh started; None: never
+    retrain_asked: bool = False  # by a person, and not done yet
+    missing_features: int = 0  # labelled, readable train images whose features are still being computed
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One job to queue."""
+
+    kind: str  # refresh | retrain
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What should run now, and how far the next is."""
+
+    actions: tuple[Action, ...]
+    until_refresh: int  # labels; 0: due
+    until_retrain: int
+    waiting: str | None = None  # why something that is due, or nothing at all, can run
+    again_in_s: float | None = None  # when to ask again though nothing may have changed
+
+
+def decide(progress: Progress, config: ProjectConfig) -> Decision:
+    """What the project needs now."""
+    until_refresh = _until_refresh(progress, config)
+    until_retrain = _until_retrain(progress, config)
+    refresh, refresh_waits, again = _refresh(progress, config, until_refresh)
+    retrain, retrain_waits = _retrain(progress, config, until_retrain)
+    waits = tuple(dict.fromkeys(w for w in (refresh_waits, retrain_waits) if w))
+    actions = tuple(a for a in (refresh, retrain) if a)
+    return Decision(actions, until_refresh, until_retrain, "; ".join(waits) or None, again)
+
+
+def _until_refresh(progress: Progress, config: ProjectConfig) -> int:
+    """Labels that are still missing, if the next ones fall where they help soonest."""
+    after = config.refresh.after
+    short = _shortfalls(progress, config)
+    two_classes = sum(short[:2]) if len(short) > 1 else after
+    if progress.judged or progress.live:
+        return max(two_classes, after - progress.changes, 0)
+    return max(two_classes, min(sum(short), after - sum(progress.labels.values())), 0)
+
+
+def _shortfalls(progress: Progress, config: ProjectConfig) -> list[int]:
+    """Labels each class lacks to enter the head, smallest first."""
+    return sorted(max(0, config.refresh.class_min - n) for n in progress.labels.values())
+
+
+def _until_retrain(progress: Progress, config: ProjectConfig) -> int:
+    wanted = max(config.retrain.after, math.ceil(config.retrain.growth * progress.backbone_saw))
+    return max(0, wanted - progress.new_for_backbone)
+
+
+def _refresh(progress: Progress, config: ProjectConfig, until: int) -> tuple[Action | None, str | None, float | None]:
+    """The refresh, or why not, or when."""
+    if until:
+        return None, _two_classes(progress, config), None
+    blocked = _blocked("refresh", progress.failed_refreshes, progress)
+    if blocked:
+        return None, blocked, None
+    left = _throttled(progress, config)
+    if left > 0:
+        return None, None, left
+    return Action("refresh", _why_refresh(progress)), None, None
+
+
+def _throttled(progress: Progress, config: ProjectConfig) -> float:
+    """Seconds to wait. Leading edge: the first batch starts at once, the next one waits its turn."""
+    if progress.since_refresh_s is None:
+        return 0.0
+    return max(0.0, config.refresh.throttle_s - progress.since_refresh_s)
+
+
+def _why_refresh(progress: Progress) -> str:
+    if not (progress.judged or progress.live):
+        return f"first model: {sum(progress.labels.values())} labels"
+    return f"{progress.changes} labels added or changed since the last refresh"
+
+
+def _retrain(progress: Progress, config: ProjectConfig, until: int) -> tuple[Action | None, str | None]:
+    """The retrain, or why not."""
+    due = config.retrain.automatic and progress.live and until == 0
+    if not (due or progress.retrain_asked):
+        return None, None
+    blocked = _two_classes(progress, config) or _blocked("retrain", progress.failed_retrains, progress)
+    if blocked:
+        return None, blocked
+    if progress.retrain_asked:
+        return Action("retrain", "asked for by a person"), None
+    return Action("retrain", f"{progress.new_for_backbone} labels that the backbone has not seen"), None
+
+
+def _two_classes(progress: Progress, config: ProjectConfig) -> str | None:
+    """Nothing can be fitted before two classes have enough labels."""
+    enough = config.refresh.class_min
+    if sum(n >= enough for n in progress.labels.values()) >= 2:
+        return None
+    have = ", ".join(f"{name} {n}" for name, n in sorted(progress.labels.items()) if n)
+    return f"needs two classes with {enough} labels each: {have or 'no labels yet'}"
+
+
+def _blocked(kind: str, failed: int, progress: Progress) -> str | None:
+    if failed >= ATTEMPTS:
+        return f"{kind} failed {failed} times on this snapshot: on hold until labels or the config change"
+    if progress.missing_features:
+        return f"{kind} waits for the features of {progress.missing_features} labelled images"
+    return None

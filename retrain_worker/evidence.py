@@ -1,0 +1,267 @@
+"""Label sets and features in, a fitted head and everything the gate looks at out.
+
+The arms of a refresh are label sets under one recipe: the same folds, strength and features; only the labels
+differ. So the difference says what the new labels did, and not how lucky a fit was.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelloop.errors import NotEnoughLabelsError
+from labelloop.head import Floats, Head
+from labelloop.records import Bucket, Comparison, Evaluation, Example
+from retrain_worker.logistic import Bools, FittedHead, codes, cross_fit, fit_head, log_loss, rotate
+
+Z95 = 1.959963984540054
+Rows = Callable[[Sequence[str]], Floats]  # uris -> (n, features)
+Strings = NDArray[np.str_]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSets:
+    """What each arm may learn from; all buckets, collapsed to one label per task."""
+
+    grown: Sequence[Example]
+    champion: Sequence[Example] | None = None  # None: there is no champion
+    reference: Sequence[Example] | None = None  # None: there is none, or it is the champion
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What the arms share."""
+
+    class_min: int = 3  # labels that a class needs to enter the head
+    strength: float | None = None  # of the champion's fit; None searches the whole grid
+    backbone_saw: Collection[str] = field(default_factory=frozenset)  # groups it was fine-tuned on
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """A head as it serves, with the features it was made for."""
+
+    head: Head
+    rows: Rows
+
+    def answers(self, uris: Sequence[str]) -> Strings:
+        """The class named for each image (n,)."""
+        probabilities = self.head.probabilities(self.rows(uris))
+        return np.asarray(np.array(self.head.labels, dtype=np.str_)[probabilities.argmax(axis=1)], dtype=np.str_)
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """A head and its evidence."""
+
+    fitted: FittedHead
+    evaluation: Evaluation
+
+
+def refresh_evidence(sets: LabelSets, rows: Rows, *, champion: Head | None, recipe: Recipe) -> Learned:
+    """Fit on the grown label set; compare with the champion's and the reference's, out of fold.
+
+    NotEnoughLabelsError where fewer than two classes have ``recipe.class_min`` labels.
+    """
+    table = _table(sets, recipe)
+    fitted, arms = _fit(table, rows, recipe)
+    evaluation = _common("refresh", table, fitted)
+    named = dict(zip(table.arms, arms, strict=True))
+    evaluation = replace(
+        evaluation,
+        comparison=table.compare(fitted.oof, named.get("champion")),
+        reference=table.compare(fitted.oof, named.get("reference")),
+    )
+    side = Side(champion, rows) if champion else None
+    return Learned(fitted, _with_test(evaluation, sets.grown, Side(fitted.head, rows), side))
+
+
+def retrain_evidence(sets: LabelSets, rows: Rows, *, champion: Side | None, recipe: Recipe) -> Learned:
+    """Fit on the new backbone's features (``rows``); the test bucket compares with the champion on its own.
+
+    Out-of-fold figures cover only labels that the new backbone never saw (``recipe.backbone_saw``).
+    """
+    table = _table(sets, recipe)
+    fitted, _ = _fit(replace(table, arms={}), rows, recipe)
+    evaluation = _common("retrain", table, fitted)
+    return Learned(fitted, _with_test(evaluation, sets.grown, Side(fitted.head, rows), champion))
+
+
+def one_per_group(examples: Sequence[Example]) -> tuple[dict[str, Example], tuple[str, ...]]:
+    """Group -> one example, and the uris of duplicates that contradict each other (left out)."""
+    groups: dict[str, list[Example]] = {}
+    for example in sorted(examples, key=lambda e: (e.uri, e.task_id)):
+        groups.setdefault(example.group, []).append(example)
+    agreed = {g: same[0] for g, same in groups.items() if len({e.label for e in same}) == 1}
+    conflicts = tuple(e.uri for g, same in groups.items() if g not in agreed for e in same)
+    return agreed, conflicts
+
+
+def entering(labels: Collection[str], class_min: int) -> tuple[tuple[str, ...], dict[str, int]]:
+    """Classes with enough labels, sorted, and those below the minimum with what they have."""
+    counts = Counter(labels)
+    enough = tuple(sorted(name for name, n in counts.items() if n >= class_min))
+    return enough, {name: n for name, n in sorted(counts.items()) if n < class_min}
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """One row per duplicate group of the train bucket that any arm knows."""
+
+    groups: tuple[str, ...]
+    uris: tuple[str, ...]
+    labels: tuple[str | None, ...]  # the grown set's: what is learned, and the truth
+    judged: Bools  # has a label of a class in the head, and the backbone never saw it
+    unseen: Bools
+    classes: tuple[str, ...]
+    waiting: Mapping[str, int]
+    changes: int  # added, changed or withdrawn since the champion
+    conflicts: tuple[str, ...]
+    arms: Mapping[str, tuple[str | None, ...]]  # champion, reference -> their labels
+
+    def compare(self, challenger: Floats, arm: Strings | None) -> Comparison | None:
+        """Both out of fold on the judged rows; None where there is no such arm."""
+        if arm is None:
+            return None
+        ours = np.array(self.classes, dtype=np.str_)[challenger.argmax(axis=1)]
+        truth = np.array([label or "" for label in self.labels], dtype=np.str_)
+        seen = self.judged
+        return paired(truth[seen], champion=arm[seen], challenger=ours[seen], on="train labels, out of fold")
+
+
+def _table(sets: LabelSets, recipe: Recipe) -> _Table:
+    grown, conflicts = _train(sets.grown)
+    champion = _train(sets.champion)[0] if sets.champion is not None else None
+    reference = _train(sets.reference)[0] if sets.reference is not None else None
+    if reference == champion:
+        reference = None  # a second arm with the same labels says nothing more
+    known = {**(reference or {}), **(champion or {}), **grown}
+    groups = tuple(sorted(known))
+    classes, waiting = entering([e.label for e in grown.values()], recipe.class_min)
+    if len(classes) < 2:
+        have = ", ".join(f"{name} {n}" for name, n in sorted(Counter(e.label for e in grown.values()).items()))
+        raise NotEnoughLabelsError(f"needs two classes with {recipe.class_min} labels each: {have or 'none'}")
+    labels = _column(grown, groups, recipe.class_min)
+    unseen = np.array([g not in recipe.backbone_saw for g in groups], dtype=np.bool_)
+    named = {"champion": champion, "reference": reference}
+    return _Table(
+        groups=groups, uris=tuple(known[g].uri for g in groups), labels=labels,
+        judged=unseen & np.array([label is not None for label in labels], dtype=np.bool_), unseen=unseen,
+        classes=classes, waiting=waiting, changes=_changes(champion or {}, grown), conflicts=conflicts,
+        arms={k: _column(v, groups, recipe.class_min) for k, v in named.items() if v is not None},
+    )  # fmt: skip
+
+
+def _train(examples: Sequence[Example]) -> tuple[dict[str, Example], tuple[str, ...]]:
+    return one_per_group([e for e in examples if e.bucket is Bucket.TRAIN])
+
+
+def _column(found: Mapping[str, Example], groups: Sequence[str], class_min: int) -> tuple[str | None, ...]:
+    """An arm's label of every row; None where it has none or the class does not enter its head."""
+    classes, _ = entering([e.label for e in found.values()], class_min)
+    return tuple(found[g].label if g in found and found[g].label in classes else None for g in groups)
+
+
+def _changes(before: Mapping[str, Example], after: Mapping[str, Example]) -> int:
+    labels = {g: e.label for g, e in before.items()}
+    return sum(labels.get(g) != (after[g].label if g in after else None) for g in labels.keys() | after.keys())
+
+
+def _fit(table: _Table, rows: Rows, recipe: Recipe) -> tuple[FittedHead, list[Strings]]:
+    """The challenger's head, and what each arm says out of fold of every row."""
+    rotated = rotate(rows(table.uris))
+    trusted = None if table.unseen.all() else table.unseen
+    fitted = fit_head(
+        rotated, table.labels, table.groups, classes=table.classes, strength=recipe.strength, trusted=trusted
+    )
+    given = {label for arm in table.arms.values() for label in arm if label is not None}
+    classes = table.classes + tuple(sorted(given - set(table.classes)))
+    start = fitted.folds if classes == table.classes else None
+    found = cross_fit(
+        rotated, list(table.arms.values()), table.groups, classes=classes, strength=fitted.strength, start=start
+    )
+    return fitted, [np.array(classes, dtype=np.str_)[p.argmax(axis=1)] for p in found]
+
+
+def _common(kind: str, table: _Table, fitted: FittedHead) -> Evaluation:
+    """What both kinds report."""
+    learned = sum(label is not None for label in table.labels)
+    evaluation = Evaluation(kind, learned, table.changes, table.classes, dict(table.waiting), conflicts=table.conflicts)
+    given = codes(table.labels, table.classes)[table.judged]
+    if not len(given):
+        return evaluation
+    probabilities = fitted.oof[table.judged]
+    right = int((probabilities.argmax(axis=1) == given).sum())
+    low, high = wilson(right, len(given))
+    return replace(
+        evaluation, accuracy=right / len(given), accuracy_low=low, accuracy_high=high,
+        majority=float(np.bincount(given).max() / len(given)), judged_on=len(given),
+        ece=expected_calibration_error(probabilities, given), log_loss=log_loss(probabilities, given),
+    )  # fmt: skip
+
+
+def _with_test(
+    evaluation: Evaluation, examples: Sequence[Example], challenger: Side, champion: Side | None
+) -> Evaluation:
+    """Add what the heads that serve say of the test bucket; a class that a head lacks counts as wrong."""
+    on = "labels of the random test bucket"
+    kept, _ = one_per_group([e for e in examples if e.bucket is Bucket.TEST])
+    if not kept:
+        none = np.array([], dtype=np.str_)
+        compared = paired(none, champion=none, challenger=none, on=on) if champion else None
+        return replace(evaluation, test_comparison=compared)
+    uris = [e.uri for e in kept.values()]
+    truth = np.array([e.label for e in kept.values()], dtype=np.str_)
+    ours = challenger.answers(uris)
+    accuracy = float((ours == truth).mean())
+    compared = None
+    if champion:
+        theirs = champion.answers(uris)
+        compared = paired(truth, champion=theirs, challenger=ours, on=on)
+    return replace(evaluation, test_n=len(truth), test_accuracy=accuracy, test_comparison=compared)
+
+
+def paired(truth: Strings, *, champion: Strings, challenger: Strings, on: str) -> Comparison:
+    """Two columns of answers against the truth; n 0 leaves the whole interval open."""
+    n = len(truth)
+    if n == 0:
+        return Comparison(on, 0, 0.0, 0.0, 0.0, -1.0, 1.0, 0)
+    before, after = champion == truth, challenger == truth
+    gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
+    low, high = paired_interval(gained, lost, n)
+    changed = int((champion != challenger).sum())
+    return Comparison(on, n, float(before.mean()), float(after.mean()), (gained - lost) / n, low, high, changed)
+
+
+def paired_interval(gained: int, lost: int, n: int) -> tuple[float, float]:
+    """95 % interval of a difference of paired proportions, in [-1, 1], valid at small n.
+
+    Bonett and Price 2012 (Wald with one added to each discordant cell), as advised by Fagerland, Lydersen
+    and Laake 2014: simple, and it neither collapses to a point nor opens wide where the arms agree.
+    """
+    plus, minus = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
+    half = Z95 * float(np.sqrt((plus + minus - (plus - minus) ** 2) / (n + 2)))
+    return max(-1.0, plus - minus - half), min(1.0, plus - minus + half)
+
+
+def wilson(right: int, n: int) -> tuple[float, float]:
+    """95 % Wilson bounds of a proportion; (0, 1) where n is 0."""
+    if n == 0:
+        return 0.0, 1.0
+    share, square = right / n, Z95**2
+    centre = (share + square / (2 * n)) / (1 + square / n)
+    half = Z95 / (1 + square / n) * float(np.sqrt(share * (1 - share) / n + square / (4 * n * n)))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def expected_calibration_error(probabilities: Floats, given: NDArray[np.int64], bins: int = 10) -> float:
+    """Mean gap between sureness and accuracy over equal-width bins, weighted by their counts."""
+    sure = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == given
+    place = np.minimum((sure * bins).astype(int), bins - 1)
+    gaps = [abs(float(sure[place == b].sum() - right[place == b].sum())) for b in range(bins)]
+    return sum(gaps) / len(given)

@@ -1,0 +1,110 @@
+"""Images in; bucket, duplicate group and features out, before anyone labels them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from labelloop.clock import stamp
+from labelloop.errors import ImageUnreadableError
+from labelloop.features import FeatureStore
+from labelloop.queue import Progress
+from labelloop.records import ImageFacts
+from labelloop.registry import BackboneRecord
+from labelloop.split import BucketShares, bucket_of, group_of
+from retrain_worker.context import Context, ProjectContext
+
+if TYPE_CHECKING:
+    from labelloop.net import Backbone
+
+READERS = 8
+BATCH = 32
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Readable:
+    """One image that was read: its facts and its pixels (3, H, W) uint8, or only facts with a problem."""
+
+    facts: ImageFacts
+    pixels: NDArray[np.uint8] | None
+
+
+def featurise(context: Context, project: ProjectContext, uris: Sequence[str]) -> int:
+    """Record facts and features of these images; returns how many could be used. Idempotent: newest row wins."""
+    record = project.registry.current_backbone() or first_backbone(context, project)
+    backbone = context.backbone(project, record)
+    project.catalogue.update()
+    return featurise_under(context, project, backbone, uris, Progress.of_job())
+
+
+def featurise_under(
+    context: Context, project: ProjectContext, backbone: Backbone, uris: Sequence[str], progress: Progress
+) -> int:
+    """The same under a given backbone, in batches; one shard."""
+    features = project.features(backbone.record.id)
+    shares = project.record.config.buckets.shares()
+    done: list[Readable] = []
+    rows: list[NDArray[np.float32]] = []
+    with ThreadPoolExecutor(READERS) as pool:
+        for start in range(0, len(uris), BATCH):
+            progress.report(f"features of {len(uris)} images", start, len(uris))
+            batch = list(pool.map(lambda u: read(context, project, backbone, u, shares), uris[start : start + BATCH]))
+            pixels = [r.pixels for r in batch if r.pixels is not None]
+            if pixels:
+                rows.append(backbone.features(np.stack(pixels)))
+            done += batch
+    _record(project, features, done, rows)
+    return sum(r.pixels is not None for r in done)
+
+
+def read(context: Context, project: ProjectContext, backbone: Backbone, uri: str, shares: BucketShares) -> Readable:
+    """One image; an unreadable one gets a problem instead of pixels, and stops nobody else."""
+    try:
+        data, etag = context.images.read(uri)
+    except ImageUnreadableError as error:
+        return _unreadable(uri, "", str(error))
+    known = project.catalogue.images.get(uri)
+    group = group_of(data)
+    # the bucket was decided at first sight: it stays, even if the shares in the config have changed since
+    bucket = known.bucket if known and known.sha256 == group else bucket_of(group, shares)
+    try:
+        return Readable(ImageFacts(uri, etag, group, group, bucket), backbone.decode(data))
+    except ImageUnreadableError as error:
+        return _unreadable(uri, etag, str(error))
+
+
+def first_backbone(context: Context, project: ProjectContext) -> BackboneRecord:
+    """Build the configured network once and keep it; whoever comes second uses the first one's."""
+    from labelloop import net
+
+    spec = project.record.config.backbone
+    backbone = net.build(spec, context.settings.weights_dirs, offline=context.settings.offline)
+    project.registry.add_backbone(backbone.record, net.dump(backbone))
+    log.info("first backbone", action="backbone", backbone=backbone.record.id, source=backbone.record.provenance)
+    return project.registry.set_initial_backbone(backbone.record)
+
+
+def _record(
+    project: ProjectContext, features: FeatureStore, done: Sequence[Readable], rows: Sequence[NDArray[np.float32]]
+) -> None:
+    shard = stamp()
+    usable = [r.facts for r in done if r.pixels is not None]
+    if usable:
+        features.add(shard, [f.uri for f in usable], [f.etag for f in usable], np.concatenate(rows))
+    known = project.catalogue.images
+    news = [r.facts for r in done if known.get(r.facts.uri) != r.facts]
+    if news:
+        project.catalogue.add(news, shard)
+
+
+def _unreadable(uri: str, etag: str, reason: str) -> Readable:
+    log.warning("image unreadable", action="featurise", uri=uri, reason=reason)
+    return Readable(ImageFacts(uri, etag, problem=reason), None)

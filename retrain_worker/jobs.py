@@ -1,0 +1,101 @@
+"""The RQ entry points, named by string in `labelloop.queue`: JSON in, JSON out, every run recorded."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import structlog
+from rq import get_current_job
+
+from labelloop.errors import LabelloopError, NotEnoughLabelsError
+from labelloop.queue import SCORE, JobQueue, job_id
+from labelloop.records import Outcome, to_dict
+from retrain_worker.context import Context, ProjectContext, make_context
+from retrain_worker.refresh import Judged
+
+log = structlog.get_logger()
+
+
+@functools.cache
+def context() -> Context:
+    """One per process; built when the first job comes, or before by `prepare`."""
+    return make_context()
+
+
+def prepare(queues: Sequence[str]) -> None:
+    """Load the libraries that this worker's jobs need, so that no person waits for an import."""
+    if {"refresh", "score"} & set(queues):
+        from retrain_worker import refresh, score  # noqa: F401
+    if {"features", "train"} & set(queues):
+        from labelloop import net  # noqa: F401
+
+
+def featurise(project: str, uris: list[str]) -> dict[str, Any]:
+    """Bucket and features of these images."""
+    from retrain_worker import featurise as module
+
+    used = module.featurise(context(), context().project(project), uris)
+    return {"images": len(uris), "used": used}
+
+
+def refresh(project: str, snapshot: str, attempt: int) -> dict[str, Any]:
+    """A new head from a snapshot."""
+    from retrain_worker import refresh as module
+
+    return _recorded("refresh", project, snapshot, attempt, lambda c, p: module.refresh(c, p, snapshot))
+
+
+def retrain(project: str, snapshot: str, attempt: int) -> dict[str, Any]:
+    """A fine-tuned backbone, its features, and a head on the newest snapshot."""
+    from retrain_worker import retrain as module
+
+    return _recorded("retrain", project, snapshot, attempt, lambda c, p: module.retrain(c, p, snapshot))
+
+
+def score(project: str, version: str) -> dict[str, Any]:
+    """The order of the queue under one version."""
+    from retrain_worker import score as module
+
+    return {"places": module.score(context(), context().project(project), version)}
+
+
+def _recorded(
+    kind: str, key: str, snapshot: str, attempt: int, work: Callable[[Context, ProjectContext], Judged]
+) -> dict[str, Any]:
+    """Write the run record before and after; a failure is a record, too, and never a dead worker."""
+    project = context().project(key)
+    job = get_current_job()
+    run = project.runs.start(
+        kind, snapshot=snapshot, config=project.record.config.hash, attempt=attempt,
+        worker=(job.worker_name or "") if job else "", queued_at=job.meta.get("queued_at") if job else None,
+    )  # fmt: skip
+    try:
+        judged = work(context(), project)
+    except NotEnoughLabelsError as error:
+        project.runs.end(run, Outcome.HOLD.value, (str(error),))
+        return {"outcome": "hold", "reasons": [str(error)]}
+    except LabelloopError as error:
+        project.runs.end(run, "failed", (str(error),))
+        log.error("run failed", action=kind, project=key, reason=str(error))
+        raise
+    except Exception as error:  # the edge of a job
+        project.runs.end(run, "failed", (f"{type(error).__name__}: {error}",))
+        log.exception("run failed unexpectedly", action=kind, project=key)
+        raise
+    return _ended(project, run_id=run.id, judged=judged, end=lambda: project.runs.end(
+        run, judged.verdict.outcome.value, judged.verdict.reasons, version=judged.version,
+        detail={"evaluation": to_dict(judged.evaluation)}))  # fmt: skip
+
+
+def _ended(project: ProjectContext, *, run_id: str, judged: Judged, end: Callable[[], object]) -> dict[str, Any]:
+    """The order is wanted at once after a deploy; sync would ask for it, a second later."""
+    if judged.version:
+        payload = {"project": project.record.key, "version": judged.version}
+        JobQueue(context().redis).enqueue(SCORE, job_id(SCORE, project.record.key, judged.version), payload)
+    end()
+    outcome = judged.verdict.outcome.value
+    log.info("judged", action="judge", run=run_id, outcome=outcome, version=judged.version,
+             reasons=list(judged.verdict.reasons))  # fmt: skip
+    return {"outcome": outcome, "reasons": list(judged.verdict.reasons), "version": judged.version}

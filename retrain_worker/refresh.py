@@ -1,0 +1,132 @@
+"""The newest labels in, a judged and perhaps deployed new head out: seconds, on kept features only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from labelloop import __version__
+from labelloop.errors import ConflictError
+from labelloop.features import FeatureStore
+from labelloop.gate import judge
+from labelloop.queue import DEPLOY_CHANNEL, Progress, publish
+from labelloop.records import Evaluation, Example, Outcome, Verdict
+from labelloop.registry import BackboneRecord, Draft, Version
+from labelloop.snapshot import Snapshot
+from retrain_worker.context import Context, ProjectContext
+from retrain_worker.evidence import LabelSets, Learned, Recipe, refresh_evidence
+from retrain_worker.examples import examples_of, train_groups
+
+CHECK_ROWS = 8  # feature rows stored with a version: the backend must get the same probabilities
+DEPLOY_TRIES = 3  # a deploy that was overtaken is judged again against the new champion
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """How a run ended."""
+
+    verdict: Verdict
+    evaluation: Evaluation
+    version: str | None = None
+
+
+def refresh(context: Context, project: ProjectContext, snapshot_id: str) -> Judged:
+    """Fit, judge, register, deploy. NotEnoughLabelsError where nothing can be fitted yet."""
+    progress = Progress.of_job()
+    snapshot = project.snapshots.load(snapshot_id)
+    for attempt in range(1, DEPLOY_TRIES + 1):
+        progress.report("fit and judge the head", 0, 2)
+        live = project.registry.live()
+        champion = project.registry.version(live.version) if live else None
+        backbone = project.registry.current_backbone()
+        if backbone is None:
+            raise ConflictError("the project has no backbone yet: the first image must be featurised before a refresh")
+        learned = _learn(project, snapshot, champion, backbone)
+        verdict = judge(learned.evaluation, project.record.config.gate)
+        if verdict.outcome is not Outcome.PROMOTE:
+            return Judged(verdict, learned.evaluation)
+        progress.report("register and deploy", 1, 2)
+        version = project.registry.add(draft_of(project, "refresh", snapshot, champion, backbone, learned, verdict))
+        try:
+            deploy(context, project, version, verdict)
+            return Judged(verdict, learned.evaluation, version.name)
+        except ConflictError:
+            if attempt == DEPLOY_TRIES:
+                raise
+    raise AssertionError("unreachable")
+
+
+def deploy(context: Context, project: ProjectContext, version: Version, verdict: Verdict) -> None:
+    """Compare-and-swap on the parent, then tell the backends; they would find out by polling."""
+    why = verdict.reasons[0] if verdict.reasons else ""
+    project.registry.deploy(version.name, expected=version.parent, action="deploy", by=version.kind, why=why)
+    publish(context.redis, DEPLOY_CHANNEL, project.record.key)
+
+
+def draft_of(  # noqa: PLR0913 -- a version names everything it came from
+    project: ProjectContext,
+    kind: str,
+    snapshot: Snapshot,
+    champion: Version | None,
+    backbone: BackboneRecord,
+    learned: Learned,
+    verdict: Verdict,
+) -> Draft:
+    """A version before it has a number."""
+    features = project.features(backbone.id)
+    return Draft(
+        kind=kind, backbone=backbone.id, head=learned.fitted.head, snapshot=snapshot.id,
+        config=project.record.config.hash, code=__version__, parent=champion.name if champion else None,
+        reference=next_reference(champion, backbone, learned.evaluation),
+        recipe={"strength": learned.fitted.strength, "seed": project.record.config.seed},
+        evaluation=learned.evaluation, verdict=verdict, check_features=_check_rows(features),
+    )  # fmt: skip
+
+
+def next_reference(champion: Version | None, backbone: BackboneRecord, evaluation: Evaluation) -> str | None:
+    """The fixed version that bounds summed-up losses; it moves on proof of being better, or with the backbone."""
+    if champion is None or champion.backbone != backbone.id:
+        return None
+    against = evaluation.reference or evaluation.comparison
+    if against and against.low > 0:
+        return None  # the new version is its own reference
+    return champion.reference or champion.name
+
+
+def label_sets(
+    project: ProjectContext, snapshot: Snapshot, champion: Version | None, features: FeatureStore
+) -> LabelSets:
+    """What each arm of the comparison may learn from."""
+    project.catalogue.update()
+    grown = examples_of(snapshot, project.catalogue, features)
+    if champion is None:
+        return LabelSets(grown)
+    reference = champion.reference and project.registry.version(champion.reference)
+    return LabelSets(
+        grown,
+        champion=_examples_at(project, champion.snapshot, features),
+        reference=_examples_at(project, reference.snapshot, features) if reference else None,
+    )
+
+
+def _learn(project: ProjectContext, snapshot: Snapshot, champion: Version | None, backbone: BackboneRecord) -> Learned:
+    features = project.features(backbone.id)
+    sets = label_sets(project, snapshot, champion, features)
+    saw = train_groups(project.snapshots.load(backbone.snapshot), project.catalogue) if backbone.snapshot else ()
+    recipe = Recipe(
+        class_min=project.record.config.refresh.class_min,
+        strength=float(champion.recipe["strength"]) if champion else None,
+        backbone_saw=saw,
+    )
+    head = project.registry.head(champion) if champion else None
+    return refresh_evidence(sets, features.rows, champion=head, recipe=recipe)
+
+
+def _examples_at(project: ProjectContext, snapshot: str, features: FeatureStore) -> Sequence[Example]:
+    return examples_of(project.snapshots.load(snapshot), project.catalogue, features)
+
+
+def _check_rows(features: FeatureStore) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    return features.rows(list(features.index.places)[:CHECK_ROWS])

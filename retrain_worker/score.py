@@ -1,0 +1,87 @@
+"""The pool's kept features and one head in, the queue's order out: one matrix product, no backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from labelloop.acquisition import Plan, Pool, Quota, plan_queue
+from labelloop.errors import ConflictError
+from labelloop.features import FeatureStore
+from labelloop.head import Floats, Head
+from labelloop.queue import Progress
+from labelloop.records import Bucket, ImageFacts, Task
+from labelloop.scores import COLD_START
+from retrain_worker.context import Context, ProjectContext
+
+AHEAD = 3  # windows planned at once: the watcher pushes the next one as the first runs out
+CHUNK = 8192  # rows per product
+
+
+def score(context: Context, project: ProjectContext, version: str) -> int:
+    """Order what nobody has answered yet and keep the order; returns its length."""
+    progress = Progress.of_job()
+    progress.report("order the queue")
+    features, head = _model(project, version)
+    project.catalogue.update()
+    latest = project.snapshots.latest()
+    answered = project.snapshots.load(latest.snapshot).tasks if latest else {}
+    facts = _open_images(project, features, answered)
+    pool = _pool(features, facts, head)
+    config = project.record.config
+    plan = Plan(window=config.queue.window * AHEAD, batch=config.refresh.after, seed=config.seed)
+    places = plan_queue(pool, quota=_quota(config.queue.quota, answered, project.catalogue.images), plan=plan)
+    project.scores.add(
+        version, snapshot=latest.snapshot if latest else None, pool=len(features), policy=_policy(head, plan),
+        places=places,
+    )  # fmt: skip
+    return len(places)
+
+
+def _model(project: ProjectContext, version: str) -> tuple[FeatureStore, Head | None]:
+    if version == COLD_START:
+        backbone = project.registry.initial_backbone()
+        if backbone is None:
+            raise ConflictError("no image has features yet: the order comes when the first ones are there")
+        return project.features(backbone.id), None
+    found = project.registry.version(version)
+    return project.features(found.backbone), project.registry.head(found)
+
+
+def _open_images(project: ProjectContext, features: FeatureStore, answered: Mapping[int, Task]) -> list[ImageFacts]:
+    """Images that may be shown: not answered, and no duplicate of one that is."""
+    images = project.catalogue.images
+    taken = {images[t.uri].group for t in answered.values() if t.uri in images}
+    uris = [u for u in features.index.places if u in images and not images[u].problem]
+    return [images[u] for u in uris if images[u].group not in taken]
+
+
+def _pool(features: FeatureStore, facts: Sequence[ImageFacts], head: Head | None) -> Pool:
+    uris = [f.uri for f in facts]
+
+    def read(rows: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Floats:
+        return features.rows([uris[i] for i in rows])
+
+    return Pool(
+        uris=uris, groups=[f.group for f in facts], buckets=[f.bucket for f in facts], read=read,
+        labels=head.labels if head else (), probabilities=_probabilities(features, uris, head) if head else None,
+    )  # fmt: skip
+
+
+def _probabilities(features: FeatureStore, uris: Sequence[str], head: Head) -> Floats:
+    chunks = [head.probabilities(features.rows(uris[i : i + CHUNK])) for i in range(0, len(uris), CHUNK)]
+    return np.concatenate(chunks) if chunks else np.zeros((0, len(head.labels)), dtype=np.float32)
+
+
+def _quota(share: float, answered: Mapping[int, Task], images: Mapping[str, ImageFacts]) -> Quota:
+    """What people have labelled so far; seeds were given, not drawn."""
+    given = [t for t in answered.values() if t.label is not None and not all(a.seed for a in t.annotations)]
+    random = sum(1 for t in given if t.uri in images and images[t.uri].bucket is not Bucket.TRAIN)
+    return Quota(share=share, labels=len(given), random=random)
+
+
+def _policy(head: Head | None, plan: Plan) -> str:
+    if head is None:
+        return "no model yet: the most typical image of each cluster first"
+    return f"{plan.strategy}: the least certain first, spread over clusters; the random quota mixed in"

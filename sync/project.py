@@ -1,0 +1,180 @@
+"""One project's turn: read changes, freeze, decide what should run, queue it, publish what is live."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import structlog
+
+from labelloop.catalogue import Catalogue
+from labelloop.clock import now
+from labelloop.features import FeatureIndex
+from labelloop.projects import ProjectRecord, project_store
+from labelloop.queue import SCORE, JobQueue, RedisLease, job_id
+from labelloop.registry import Registry
+from labelloop.requests import RequestStore
+from labelloop.runs import RunStore
+from labelloop.scores import COLD_START, ScoreStore
+from labelloop.snapshot import Latest, Snapshot, SnapshotStore
+from labelloop.storage import ObjectStore
+from labelloop.studio import Studio
+from sync.feed import Changes, Feed
+from sync.plan import Plan, Planner
+from sync.pool import Pool, bucket_listing
+from sync.publish import Publisher
+
+COUNT_EVERY_S = 5.0  # how soon a deleted task is noticed
+RECONCILE_EVERY_S = 300.0  # the whole list of tasks, for what no cheap sign shows
+LOOK_EVERY_S = 1.0  # pool, plan and publication where nothing nudged
+TIDY_EVERY_S = 10.0
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Deps:
+    """What every project's watch is built from."""
+
+    studio: Studio
+    store: ObjectStore
+    queue: JobQueue
+    open_bucket: Callable[[str], ObjectStore]  # by name
+
+
+class ProjectWatch:
+    """Everything the watcher knows of one project; built anew at every start."""
+
+    def __init__(self, project: ProjectRecord, deps: Deps) -> None:
+        store = project_store(deps.store, project.key)
+        self.project, self._deps, self.schema = project, deps, project.schema
+        self.snapshots = SnapshotStore(store)
+        self.registry = Registry(store, RedisLease(deps.queue.redis, project.key))
+        self.catalogue = Catalogue(store)
+        self.index: FeatureIndex | None = None
+        self._store = store
+        self.publisher = Publisher(deps.studio, project, self.schema, ScoreStore(store))
+        self.feed = Feed(deps.studio, project.id, self.schema, hidden=self.publisher.hidden)
+        self.planner = Planner(project, RunStore(store), RequestStore(store), deps.queue, self.snapshots, self.registry)
+        self.pool = Pool(project.key, bucket_listing(deps.open_bucket, project.image_uri), self._import, deps.queue)
+        self.snapshot: Snapshot | None = None
+        self.plan: Plan | None = None
+        self._latest: Latest | None = None
+        self._due: dict[str, float] = {}
+        self._changed_at = time.monotonic()
+
+    def turn(self, *, nudged: bool) -> bool:
+        """One round; True where annotations changed. Cheap where nothing did."""
+        if self.snapshot is None:
+            self._begin()
+        changes = self._changes()
+        if changes:
+            self._changed_at = time.monotonic()
+            self._freeze()
+        if changes or nudged or changes.new or self._is_due("look", LOOK_EVERY_S):
+            self._look(new=bool(changes.new))
+        return bool(changes)
+
+    def drain(self) -> Latest:
+        """Read until nothing moves, with a whole reconcile, and freeze: exactness is judged on the result."""
+        if self.snapshot is None:
+            self._begin()
+        self.feed.reconcile()
+        while self.feed.poll():
+            time.sleep(0.05)
+        self._freeze()
+        assert self._latest is not None
+        return self._latest
+
+    def facts(self) -> dict[str, Any]:
+        """What `labelloop status` shows of this project."""
+        return {
+            "title": self.project.title,
+            "tasks": len(self.feed.stubs),
+            "pool": asdict(self.pool.state) | {"importing": self.pool.importing},
+            "problem": self.pool.problem,
+            "latest": asdict(self._latest) if self._latest else None,
+            "plan": self.plan.facts() if self.plan else None,
+            "published": self.publisher.published.version if self.publisher.published else None,
+            "at": now(),
+        }
+
+    def _begin(self) -> None:
+        """Find everything as it was left: the newest snapshot, then what changed while nobody watched."""
+        self._latest = self.snapshots.latest()
+        snapshot = self.snapshots.load(self._latest.snapshot) if self._latest else None
+        self.feed.begin(snapshot.tasks if snapshot else {})
+        self.feed.reconcile()
+        self._freeze()
+        live = self.registry.live()
+        self.publisher.adopt(live.version if live else COLD_START, self._open_tasks())
+        log.info("watching", action="watch", project=self.project.key, tasks=len(self.feed.stubs))
+
+    def _changes(self) -> Changes:
+        changes = self.feed.poll()
+        counted = self._is_due("count", COUNT_EVERY_S) and self.feed.task_count_differs()
+        if counted or self._is_due("reconcile", RECONCILE_EVERY_S):
+            more = self.feed.reconcile()
+            return Changes(changes.tasks + more.tasks, changes.new + more.new, more.gone)
+        return changes
+
+    def _freeze(self) -> None:
+        self.snapshot = self.snapshots.freeze(self.feed.tasks.values())
+        before = self._latest
+        if before and before.snapshot == self.snapshot.id:
+            return
+        count = sum(len(t.annotations) for t in self.snapshot.tasks.values())
+        sequence = before.sequence + 1 if before else 1
+        self._latest = Latest(self.snapshot.id, sequence, self.feed.cursor, now(), count)
+        self.snapshots.set_latest(self._latest)
+        log.info("frozen", action="freeze", snapshot=self.snapshot.id, annotations=count, sequence=sequence)
+
+    def _look(self, *, new: bool) -> None:
+        """Plan first: a person waits for the model, nobody for the rest."""
+        assert self.snapshot is not None
+        live = self.registry.live()
+        version = self.registry.version(live.version) if live else None
+        self.plan = self.planner.plan(self.snapshot, version, self.catalogue, self.index)
+        backbone = self.registry.current_backbone()
+        if backbone and (self.index is None or self.index.backbone != backbone.id):
+            self.index = FeatureIndex(self._store, backbone.id)
+        self.pool.turn([s.uri for s in self.feed.stubs.values() if s.uri], self.catalogue, self.index, now=new)
+        self._publish(live.version if live else COLD_START)
+
+    def _publish(self, version: str) -> None:
+        open_tasks = self._open_tasks()
+        featurised = len(self.index) if self.index else 0
+        ready = featurised > 0 and (version != COLD_START or self.pool.state.missing == 0)
+        if ready and self.publisher.wants_order(version, pool=featurised, open_tasks=open_tasks):
+            self._order(version)
+        self.publisher.publish(version, open_tasks)
+        if self._is_due("tidy", TIDY_EVERY_S):
+            self.publisher.check_version()
+            self.publisher.retire(idle_s=time.monotonic() - self._changed_at)
+            self.planner.clean()
+
+    def _order(self, version: str) -> None:
+        if not self._deps.queue.active(SCORE, self.project.key):
+            name = job_id(SCORE, self.project.key, version)
+            self._deps.queue.enqueue(SCORE, name, {"project": self.project.key, "version": version})
+
+    def _open_tasks(self) -> dict[str, list[int]]:
+        """Uri -> tasks that nobody has answered yet."""
+        found: dict[str, list[int]] = {}
+        for stub in self.feed.stubs.values():
+            if stub.uri and not stub.annotations:
+                found.setdefault(stub.uri, []).append(stub.id)
+        return found
+
+    def _import(self) -> None:
+        if self.project.storage_id is not None:
+            self._deps.studio.sync_storage(self.project.storage_id)
+
+    def _is_due(self, what: str, every_s: float) -> bool:
+        moment = time.monotonic()
+        if moment - self._due.get(what, float("-inf")) < every_s:
+            return False
+        self._due[what] = moment
+        return True

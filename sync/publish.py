@@ -1,0 +1,142 @@
+"""A deployed version's order in, predictions in Label Studio out; old predictions retired in idle time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import structlog
+
+from labelloop.labels import LabelSchema
+from labelloop.projects import ProjectRecord
+from labelloop.records import Choice
+from labelloop.scores import Scores, ScoreStore
+from labelloop.studio import Studio
+
+IDLE_S = 3.0  # nobody has submitted for so long: time to tidy up
+KEEP_RETIRED_S = 5.0  # a page opened just before the switch still shows the old prediction
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What Label Studio shows of us now."""
+
+    version: str
+    scores: str  # id of the order that was pushed last
+    next_place: int  # places of that order from here on are not pushed yet
+    tasks: frozenset[int]  # with a prediction of this version
+    at: float
+
+
+class Publisher:
+    """Keeps one project's predictions and its model version equal to the registry's live version."""
+
+    def __init__(self, studio: Studio, project: ProjectRecord, schema: LabelSchema, scores: ScoreStore) -> None:
+        self._studio, self._project, self._schema, self._scores = studio, project, schema, scores
+        self.published: Published | None = None
+
+    def adopt(self, version: str, open_tasks: Mapping[str, list[int]]) -> None:
+        """After a restart: take what is in Label Studio as pushed, so that nothing is pushed twice."""
+        if self._studio.project(self._project.id).model_version != version:
+            return
+        count = self._studio.prediction_counts(self._project.id).get(version, 0)
+        scores = self._scores.newest(version)
+        if scores and count:
+            places, stop = _window(scores.places, open_tasks, frozenset(), 0, min(count, len(scores.places)))
+            tasks = frozenset(task for task, _ in places)
+            self.published = Published(version, scores.id, stop, tasks, time.monotonic())
+
+    def hidden(self, version: str, uri: str) -> str | None:
+        """What the model says of an image that is shown blind."""
+        scores = self._scores.newest(version)
+        place = scores.by_uri.get(uri) if scores else None
+        return place.label if place else None
+
+    def publish(self, version: str, open_tasks: Mapping[str, list[int]]) -> bool:
+        """Push the newest order's window where it is not pushed yet. False where there is no order yet."""
+        scores = self._scores.newest(version)
+        if scores is None:
+            return False
+        done = self.published
+        if done is None or done.version != version:
+            self._push(scores, open_tasks, fresh=True)
+            self._switch(version)
+        elif done.scores != scores.id or self._runs_low(scores, done, open_tasks):
+            self._push(scores, open_tasks, fresh=False)
+        return True
+
+    def wants_order(self, version: str, *, pool: int, open_tasks: Mapping[str, list[int]]) -> bool:
+        """True where the order should be made anew: none yet, images arrived, or the window runs out."""
+        scores = self._scores.newest(version)
+        if scores is None:
+            return True
+        if pool > scores.pool:
+            return True
+        done = self.published
+        ran_out = done is not None and done.version == version and done.next_place >= len(scores.places)
+        few = len(open_tasks) > self._left(open_tasks) < self._project.config.queue.window // 4
+        return ran_out and few
+
+    def retire(self, *, idle_s: float) -> int:
+        """Delete one retired version's predictions where nobody is waiting; returns how many went."""
+        done = self.published
+        if done is None or idle_s < IDLE_S or time.monotonic() - done.at < KEEP_RETIRED_S:
+            return 0
+        for version in self._studio.prediction_counts(self._project.id):
+            if version != done.version:
+                count = self._studio.delete_predictions(self._project.id, version)
+                log.info("retired predictions", action="retire", version=version, count=count)
+                return count
+        self.published = replace(done, at=float("inf"))  # nothing is left to retire until the next switch
+        return 0
+
+    def check_version(self) -> None:
+        """Mend the project's model version where somebody or something changed it: else the order is random."""
+        done = self.published
+        if done and self._studio.project(self._project.id).model_version != done.version:
+            log.warning("model version was changed in Label Studio, setting it back", action="mend_version")
+            self._switch(done.version)
+
+    def _runs_low(self, scores: Scores, done: Published, open_tasks: Mapping[str, list[int]]) -> bool:
+        half = self._project.config.queue.window // 2
+        return done.next_place < len(scores.places) and self._left(open_tasks) < half
+
+    def _left(self, open_tasks: Mapping[str, list[int]]) -> int:
+        done = self.published
+        return sum(1 for ids in open_tasks.values() for i in ids if i in done.tasks) if done else 0
+
+    def _push(self, scores: Scores, open_tasks: Mapping[str, list[int]], *, fresh: bool) -> None:
+        """Fresh: the first push of a version. Else only tasks that have no prediction of this version yet."""
+        before = self.published
+        known = frozenset() if fresh or before is None else before.tasks
+        same = before is not None and not fresh and before.scores == scores.id
+        start = before.next_place if same and before else 0
+        places, stop = _window(scores.places, open_tasks, known, start, self._project.config.queue.window)
+        if places:
+            self._studio.push(self._project.id, self._schema, scores.version, places)
+        tasks = known | {task for task, _ in places}
+        self.published = Published(scores.version, scores.id, stop, tasks, time.monotonic())
+        log.info("pushed the window", action="push", version=scores.version, count=len(places))
+
+    def _switch(self, version: str) -> None:
+        """One atomic change: from here on `next` goes by this version's scores.
+
+        The backend's title is not touched: deleting predictions named like the title would unset the version.
+        """
+        if self._studio.project(self._project.id).model_version != version:
+            self._studio.update_project(self._project.id, model_version=version)
+
+
+def _window(
+    places: tuple[Choice, ...], open_tasks: Mapping[str, list[int]], known: frozenset[int], start: int, size: int
+) -> tuple[list[tuple[int, Choice]], int]:
+    """(task id, choice) of the next ``size`` places that are still open, and where the next window begins."""
+    found: list[tuple[int, Choice]] = []
+    for i in range(start, len(places)):
+        if len(found) >= size:
+            return found, i
+        found += [(task, places[i]) for task in open_tasks.get(places[i].uri, ()) if task not in known]
+    return found, len(places)

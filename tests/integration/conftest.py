@@ -1,0 +1,49 @@
+"""Real Valkey and a real S3 server on free ports, one of each per test session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cli.embedded.environments import DATABASE, DEFAULT_ROOT, Environments
+from cli.embedded.ports import LOOPBACK, pick_port
+from cli.embedded.process import ServiceSpec
+from cli.embedded.services import Place, s3_service, valkey_service
+from cli.embedded.supervisor import Supervisor
+
+VALKEY_PASSWORD = "of-the-tests"
+
+
+def _run(build: Callable[[Place], ServiceSpec], directory: Path) -> Iterator[int]:
+    place = Place(directory, pick_port(), directory / "service.log", dict(os.environ))
+    supervisor = Supervisor([build(place)], mark=str(directory))
+    supervisor.start()
+    try:
+        supervisor.wait_ready()
+        yield place.port
+    finally:
+        supervisor.stop()
+
+
+@pytest.fixture(scope="session")
+def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a Valkey server with a password; tests share it: use keys of your own, or flush."""
+    directory = tmp_path_factory.mktemp("valkey")
+    for port in _run(lambda place: valkey_service(place, VALKEY_PASSWORD), directory):
+        yield f"redis://:{VALKEY_PASSWORD}@{LOOPBACK}:{port}/0"
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The endpoint of an S3 server (key `test`, secret `test`); tests share it: use buckets of your own."""
+    environments = Environments(
+        label_studio_bin=DEFAULT_ROOT / "label-studio" / "bin",
+        s3_bin=DEFAULT_ROOT / "s3" / "bin",
+        database=DEFAULT_ROOT / "label-studio" / DATABASE,
+    )
+    assert (environments.s3_bin / "ministack").exists(), "the S3 server is not installed: run `make setup`"
+    for port in _run(lambda place: s3_service(place, environments), tmp_path_factory.mktemp("s3")):
+        yield f"http://{LOOPBACK}:{port}"
