@@ -8,9 +8,9 @@ import time
 
 from cli.deployment import Deployment
 from labelloop.errors import LabelloopError
+from labelloop.images import list_images
 from labelloop.projects import ProjectRecord
 from labelloop.queue import NUDGE_CHANNEL, HeldLease, alive, publish
-from labelloop.storage import S3Store
 from sync.project import Deps, ProjectWatch
 from sync.watcher import DRAINED_CHANNEL
 
@@ -25,8 +25,8 @@ def drain(deployment: Deployment, record: ProjectRecord) -> tuple[str, int]:
     if not lease.hold():
         raise LabelloopError("another watcher holds the lease but shows no life: try again in ten seconds")
     try:
-        buckets = deployment.s3
-        deps = Deps(deployment.studio, deployment.store, deployment.queue, lambda bucket: S3Store(buckets, bucket))
+        s3 = deployment.s3
+        deps = Deps(deployment.studio, deployment.store, deployment.queue, lambda uri: lambda: list_images(s3, uri))
         latest = ProjectWatch(record, deps).drain()
         return latest.snapshot, latest.annotations
     finally:

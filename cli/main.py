@@ -220,7 +220,7 @@ def models(
         test = f"{found.test_accuracy:.3f} of {found.test_n}" if found.test_accuracy is not None else ""
         accuracy = f"{found.accuracy:.3f}" if found.accuracy is not None else ""
         table.add_row(version.name + mark, version.kind, str(found.labels), accuracy, test, version.backbone,
-                      str(version.verdict["outcome"]), version.created_at[:16])  # fmt: skip
+                      version.verdict.outcome.value, version.created_at[:16])  # fmt: skip
     out.print(table if versions else "no version yet")
 
 

@@ -145,7 +145,7 @@ class _Stores:
             base.key, base.title, base.url,
             version=live.version if live else None, deployed_at=live.at if live else None,
             deployed_why=f"{live.action}: {live.why}" if live else "",
-            evidence=tuple(version.verdict["reasons"]) if version else (),
+            evidence=version.verdict.reasons if version else (),
             accuracy=evaluation.accuracy if evaluation else None,
             test_accuracy=evaluation.test_accuracy if evaluation else None,
             test_n=evaluation.test_n if evaluation else 0,

@@ -13,7 +13,7 @@ import numpy as np
 from labelloop.clock import now
 from labelloop.errors import AlreadyExistsError, ConflictError, CorruptArtefactError, NotFoundError
 from labelloop.head import Head, load_head
-from labelloop.records import Evaluation, Verdict, canonical, digest, evaluation_from, to_dict
+from labelloop.records import Evaluation, Outcome, Verdict, canonical, digest, evaluation_from, to_dict
 from labelloop.storage import ObjectStore
 
 Lease = Callable[[str], AbstractContextManager[int]]  # name -> fencing number, which only grows
@@ -52,7 +52,7 @@ class Version:
     reference: str | None  # version against which summed-up losses are bounded
     recipe: Mapping[str, Any]  # strength, folds, seed, ...
     evaluation: Evaluation
-    verdict: Mapping[str, Any]
+    verdict: Verdict
     check_features: tuple[tuple[float, ...], ...]  # a few feature rows ...
     check_probabilities: tuple[tuple[float, ...], ...]  # ... and what the head must make of them
     created_at: str
@@ -236,7 +236,7 @@ def _version(draft: Draft, number: int, key: str, sha: str) -> Version:
         number=number, kind=draft.kind, backbone=draft.backbone, labels=draft.head.labels, head_key=key,
         head_sha256=sha, snapshot=draft.snapshot, config=draft.config, code=draft.code, parent=draft.parent,
         reference=draft.reference, recipe=draft.recipe, evaluation=draft.evaluation,
-        verdict=asdict(draft.verdict), check_features=_rows(draft.check_features),
+        verdict=draft.verdict, check_features=_rows(draft.check_features),
         check_probabilities=_rows(probabilities), created_at=now(),
     )  # fmt: skip
 
@@ -245,6 +245,7 @@ def _read_version(data: bytes) -> Version:
     values = {"parent": None, "reference": None, **json.loads(data)}
     values["labels"] = tuple(values["labels"])
     values["evaluation"] = evaluation_from(values["evaluation"])
+    values["verdict"] = Verdict(Outcome(values["verdict"]["outcome"]), tuple(values["verdict"]["reasons"]))
     for name in ("check_features", "check_probabilities"):
         values[name] = tuple(tuple(row) for row in values[name])
     return Version(**values)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 from label_studio_sdk import LabelStudio
@@ -127,7 +129,8 @@ class Studio:
             "ordering": ["tasks:updated_at"],
         }  # fmt: skip
         include = "id,updated_at,annotations,total_annotations,cancelled_annotations,data"
-        params = {"project": project, "page_size": PAGE, "page": page, "fields": "all", "include": include}
+        params = {"project": project, "page_size": PAGE, "page": page, "fields": "all", "include": include,
+                  "resolve_uri": "false"}  # fmt: skip
         try:
             answer = self._feed({**params, "query": json.dumps(query)})
         except StudioError as error:
@@ -333,10 +336,16 @@ def _next(data: Mapping[str, Any], schema: LabelSchema) -> NextTask:
     newest = max(predictions, key=lambda p: p["id"]) if predictions else None
     return NextTask(
         int(data["id"]),
-        str(data["data"][schema.data_key]),
+        _raw_uri(str(data["data"][schema.data_key])),
         int(newest["id"]) if newest else None,
         _seen(newest, schema),
     )
+
+
+def _raw_uri(address: str) -> str:
+    """The s3:// address behind the proxy address that a person's browser gets."""
+    encoded = parse_qs(urlsplit(address).query).get("fileuri")
+    return base64.urlsafe_b64decode(encoded[0]).decode() if encoded else address
 
 
 def _just_before(moment: str) -> str:

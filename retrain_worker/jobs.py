@@ -25,11 +25,9 @@ def context() -> Context:
 
 
 def prepare(queues: Sequence[str]) -> None:
-    """Load the libraries that this worker's jobs need, so that no person waits for an import."""
+    """Load what a refresh needs, so that no person waits for an import. torch waits for the first job that needs it."""
     if {"refresh", "score"} & set(queues):
         from retrain_worker import refresh, score  # noqa: F401
-    if {"features", "train"} & set(queues):
-        from labelloop import net  # noqa: F401
 
 
 def featurise(project: str, uris: list[str]) -> dict[str, Any]:

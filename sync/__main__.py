@@ -7,7 +7,7 @@ import signal
 import socket
 from types import FrameType
 
-from labelloop.images import s3_client
+from labelloop.images import list_images, s3_client
 from labelloop.logs import configure_logs
 from labelloop.projects import ProjectStore
 from labelloop.queue import JobQueue, connect
@@ -27,7 +27,7 @@ def build(settings: Settings) -> Watcher:
         studio=Studio(settings.studio_url, settings.require_studio_token()),
         store=store,
         queue=queue,
-        open_bucket=lambda bucket: S3Store(s3, bucket),
+        list_images=lambda uri: lambda: list_images(s3, uri),
     )
     name = f"{socket.gethostname()}:{os.getpid()}"
     return make_watcher(ProjectStore(store, settings.studio_server), deps, queue, name)

@@ -12,10 +12,8 @@ import structlog
 from labelloop.catalogue import Catalogue
 from labelloop.errors import LabelloopError
 from labelloop.features import FeatureIndex
-from labelloop.images import list_images
 from labelloop.queue import FEATURISE, JobQueue, job_id
 from labelloop.records import canonical, digest
-from labelloop.storage import ObjectStore
 
 CHUNK = 64  # images per featurise job: progress is visible, a killed job costs little
 ACTIVE_JOBS = 16  # queued at once; the rest is derived again as they finish
@@ -24,12 +22,6 @@ RETRY_S = 5.0  # an image whose job came to nothing is asked for again after thi
 
 log = structlog.get_logger()
 Listing = Callable[[], Iterable[tuple[str, str]]]  # (uri, etag) of every image in the bucket
-
-
-def bucket_listing(open_bucket: Callable[[str], ObjectStore], image_uri: str) -> Listing:
-    """Lists what lies under ``s3://bucket/prefix/``."""
-    bucket, _, prefix = image_uri.removeprefix("s3://").partition("/")
-    return lambda: ((f"s3://{bucket}/{info.key}", info.etag) for info in list_images(open_bucket(bucket), prefix))
 
 
 @dataclass(frozen=True, slots=True)

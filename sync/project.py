@@ -23,7 +23,7 @@ from labelloop.storage import ObjectStore
 from labelloop.studio import Studio
 from sync.feed import Changes, Feed
 from sync.plan import Plan, Planner
-from sync.pool import Pool, bucket_listing
+from sync.pool import Listing, Pool
 from sync.publish import Publisher
 
 COUNT_EVERY_S = 5.0  # how soon a deleted task is noticed
@@ -41,7 +41,7 @@ class Deps:
     studio: Studio
     store: ObjectStore
     queue: JobQueue
-    open_bucket: Callable[[str], ObjectStore]  # by name
+    list_images: Callable[[str], Listing]  # image URI -> its listing
 
 
 class ProjectWatch:
@@ -58,7 +58,7 @@ class ProjectWatch:
         self.publisher = Publisher(deps.studio, project, self.schema, ScoreStore(store))
         self.feed = Feed(deps.studio, project.id, self.schema, hidden=self.publisher.hidden)
         self.planner = Planner(project, RunStore(store), RequestStore(store), deps.queue, self.snapshots, self.registry)
-        self.pool = Pool(project.key, bucket_listing(deps.open_bucket, project.image_uri), self._import, deps.queue)
+        self.pool = Pool(project.key, deps.list_images(project.image_uri), self._import, deps.queue)
         self.snapshot: Snapshot | None = None
         self.plan: Plan | None = None
         self._latest: Latest | None = None

@@ -3,9 +3,9 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from labelloop.errors import NotEnoughLabelsError
+from labelloop.head import Floats
 from retrain_worker.logistic import (
     GRID,
-    Floats,
     Ints,
     best_temperature,
     codes,

@@ -1,0 +1,118 @@
+"""What Label Studio talks to: thin handlers over `Backend`. Run by ``gunicorn "ml_backend.app:create_app()"``."""
+
+from __future__ import annotations
+
+import atexit
+import time
+
+from flask import Flask, Response, g, jsonify, request
+from prometheus_client import CONTENT_TYPE_LATEST
+from werkzeug.exceptions import HTTPException
+
+from labelloop.errors import ImageUnreadableError, LabelConfigError, StorageError
+from labelloop.logs import Log, configure_logs
+from labelloop.settings import Settings, load_settings
+from ml_backend.auth import authorised, permitted
+from ml_backend.backend import Backend, make_backend
+from ml_backend.contract import RequestError, body_of, problem, project_of_event, tasks_of, text_of
+
+MAX_BODY = 64 * 1024 * 1024  # bytes; thousands of tasks with their annotations
+
+log = Log("backend")
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """The app with everything it needs, its threads running. Called in the worker process, after the fork."""
+    settings = settings or load_settings()
+    configure_logs(json=settings.log_json)
+    if settings.backend_password is None:
+        log.warning("no_password", note="LABELLOOP_BACKEND_PASSWORD is not set: everybody may ask for predictions")
+    backend = make_backend(settings)
+    backend.start()
+    atexit.register(backend.stop)
+    return make_app(backend, settings.backend_user, settings.backend_password)
+
+
+def make_app(backend: Backend, user: str, password: str | None) -> Flask:
+    """The handlers over a backend; starts nothing."""
+    app = Flask("ml_backend")
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+    _add_edges(app, backend, user, password)
+    _add_contract(app, backend)
+    _add_views(app, backend, user, password)
+    return app
+
+
+def _add_contract(app: Flask, backend: Backend) -> None:
+    @app.post("/setup")
+    def setup() -> Response:
+        body = body_of(request)
+        version = backend.setup(text_of(body, "project"), text_of(body, "schema"))
+        return jsonify({"model_version": version})
+
+    @app.post("/predict")
+    def predict() -> Response:
+        body = body_of(request)
+        tasks = tasks_of(body)
+        results = backend.predict(text_of(body, "project"), text_of(body, "label_config"), tasks)
+        return jsonify({"results": results})
+
+    @app.post("/webhook")
+    def webhook() -> tuple[Response, int]:
+        body = body_of(request)
+        queued = backend.nudge(project_of_event(body), str(body.get("action", ""))[:64])
+        return jsonify({"status": "queued" if queued else "busy"}), 202
+
+    @app.get("/versions")
+    def versions() -> Response:
+        return jsonify(backend.versions(request.args.get("project", "")))
+
+
+def _add_views(app: Flask, backend: Backend, user: str, password: str | None) -> None:
+    @app.get("/health")
+    def health() -> Response:
+        known = authorised(request.authorization, user, password)
+        details = {"projects": backend.live.facts()} if known else {}
+        return jsonify({"status": "UP", "model_class": "labelloop", **details})
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        return Response(backend.metrics.text(), content_type=CONTENT_TYPE_LATEST)
+
+
+def _add_edges(app: Flask, backend: Backend, user: str, password: str | None) -> None:
+    @app.before_request
+    def before() -> Response | None:
+        g.begun = time.perf_counter()
+        if permitted(request, user, password):
+            return None
+        answer = problem("labelloop: wrong or missing basic auth user and password", 401)
+        answer.headers["WWW-Authenticate"] = 'Basic realm="labelloop"'
+        return answer
+
+    @app.after_request
+    def after(response: Response) -> Response:
+        name = request.endpoint or "unknown"
+        backend.metrics.requests.labels(name, str(response.status_code)).inc()
+        backend.metrics.latency.labels(name).observe(time.perf_counter() - g.get("begun", time.perf_counter()))
+        return response
+
+    @app.errorhandler(Exception)
+    def failed(error: Exception) -> Response:
+        return _as_response(error)
+
+
+def _as_response(error: Exception) -> Response:
+    """The one place where errors become answers; nobody outside ever sees a stack."""
+    match error:
+        case RequestError():
+            return problem(str(error), error.status)
+        case LabelConfigError() | ImageUnreadableError():
+            return problem(str(error), 400)
+        case StorageError():
+            log.warning("storage_away", reason=str(error))
+            return problem("object storage cannot be reached; try again soon", 503)
+        case HTTPException():
+            return problem(error.description or error.name, error.code or 500)
+    log.failure("request_failed", error, endpoint=request.endpoint)
+    return problem("labelloop failed on this request; the backend's log has the stack", 500)

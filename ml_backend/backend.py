@@ -1,0 +1,104 @@
+"""What the backend can do, apart from HTTP; its parts are built here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from labelloop.images import image_reader, s3_client
+from labelloop.labels import LabelSchema, parse_label_config
+from labelloop.projects import ProjectRecord, ProjectStore
+from labelloop.queue import connect
+from labelloop.scores import COLD_START
+from labelloop.settings import Settings
+from labelloop.storage import S3Store
+from ml_backend.contract import RequestError
+from ml_backend.hints import Hints
+from ml_backend.live import LiveModels, LiveProject
+from ml_backend.metrics import Metrics
+from ml_backend.predict import Asked, Predictor, Result
+from ml_backend.projects import Directory
+
+SETUP_WAIT_S = 1.5  # Label Studio gives /setup three seconds
+PREDICT_WAIT_S = 60.0  # and /predict a hundred
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One deployment's projects and their live models."""
+
+    directory: Directory
+    live: LiveModels
+    predictor: Predictor
+    metrics: Metrics
+    hints: Hints | None = None
+
+    def start(self) -> None:
+        """Begin to follow the deployment logs."""
+        self.live.start()
+        if self.hints:
+            self.hints.start()
+
+    def stop(self) -> None:
+        """End all threads."""
+        if self.hints:
+            self.hints.stop()
+        self.live.stop()
+        self.predictor.stop()
+
+    def setup(self, reference: str, label_config: str) -> str:
+        """The version that answers, or `cold-start`; LabelConfigError, RequestError."""
+        record = self._project(reference)
+        _schema(record, label_config)
+        live = self.live.get(record)
+        live.settled(SETUP_WAIT_S)
+        model = live.model
+        return model.name if model else live.deployed or COLD_START
+
+    def predict(self, reference: str, label_config: str, tasks: Sequence[Mapping[str, Any]]) -> list[Result]:
+        """One result per task, in order."""
+        record = self._project(reference)
+        schema = _schema(record, label_config)
+        live = self._loaded(record)
+        return self.predictor.predict(Asked(record, live, schema, live.model), tasks)
+
+    def versions(self, reference: str) -> dict[str, Any]:
+        """Names of the versions of one project, or of all that are loaded, and what is live."""
+        loaded = [self.live.get(self._project(reference))] if reference else self.live.all()
+        names = dict.fromkeys(name for live in loaded for name in live.versions())
+        return {"versions": list(names), "live": {live.key: live.facts() for live in loaded}}
+
+    def nudge(self, project: int | str | None, action: str) -> bool:
+        """Pass a hint to the watcher; trains nothing."""
+        return self.hints.nudge(project, action) if self.hints else False
+
+    def _project(self, reference: str) -> ProjectRecord:
+        record = self.directory.find(reference)
+        if record is None:
+            raise RequestError(f"labelloop does not know project {reference[:64]!r}: run `labelloop init` for it", 404)
+        return record
+
+    def _loaded(self, record: ProjectRecord) -> LiveProject:
+        """The project after its first load; RequestError where that takes too long."""
+        live = self.live.get(record)
+        if not live.settled(PREDICT_WAIT_S):
+            raise RequestError("the project's model is still being loaded; try again soon", 503)
+        return live
+
+
+def make_backend(settings: Settings) -> Backend:
+    """From settings; opens no connection yet."""
+    s3 = s3_client(settings)
+    store = S3Store(s3, settings.state_bucket)
+    directory = Directory(ProjectStore(store, settings.studio_server))
+    metrics = Metrics()
+    live = LiveModels(store, directory.all, metrics)
+    predictor = Predictor(image_reader(settings, s3), metrics)
+    hints = Hints(connect(settings.redis_url, timeout_s=5), live.nudge, live.facts)
+    return Backend(directory, live, predictor, metrics, hints)
+
+
+def _schema(record: ProjectRecord, label_config: str) -> LabelSchema:
+    """Of the request: the label config may have been changed since the project was wired."""
+    return parse_label_config(label_config) if label_config.strip() else record.schema

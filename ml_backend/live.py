@@ -1,0 +1,236 @@
+"""The live models: the deployment log is polled, a version loaded aside, checked, and swapped in by one reference."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from labelloop.catalogue import Catalogue
+from labelloop.clock import now
+from labelloop.errors import CorruptArtefactError, LabelloopError, LeaseLostError, NotFoundError, StorageError
+from labelloop.logs import Log
+from labelloop.projects import ProjectRecord, project_store
+from labelloop.registry import Deployment, Registry
+from labelloop.storage import ObjectStore
+from ml_backend.loader import Engines, LiveModel, load_model
+from ml_backend.metrics import Metrics
+from ml_backend.projects import Blinds
+
+POLL_S = 1.0
+RETRY_S = 60.0  # a refused version is looked at again: somebody may have restored the artefact
+LOADERS = 4  # projects that load at once, so that a large backbone does not hold up the others' heads
+MAX_PROJECTS = 8
+
+log = Log("backend")
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A version that was not let live."""
+
+    version: str
+    reason: str
+    at: str
+
+
+class LiveProject:
+    """One project's live model. ``model`` is one reference: read it once per request."""
+
+    def __init__(self, record: ProjectRecord, store: ObjectStore, engines: Engines, metrics: Metrics) -> None:
+        self.key = record.key
+        own = project_store(store, record.key)
+        self.blinds = Blinds(Catalogue(own))
+        self.model: LiveModel | None = None
+        self.deployed: str | None = None  # what the log says, served or not
+        self._registry = Registry(own, no_lease)
+        self._browsing = Registry(own, no_lease)  # of its own: a load must not hold up /versions
+        self._engines, self._metrics = engines, metrics
+        self._refused: dict[str, tuple[Refused, int, float]] = {}  # with deployment and time of the refusal
+        self._settled = threading.Event()
+        self._busy, self._browse = threading.Lock(), threading.Lock()
+
+    def refresh(self) -> None:
+        """Bring the model up to the log. Safe to call at any time; a second caller goes away at once."""
+        if not self._busy.acquire(blocking=False):
+            return
+        try:
+            self._follow(self._registry.deployments())
+            self._settled.set()
+        except StorageError as error:  # the next poll tries again; what serves goes on serving
+            log.warning("poll_failed", project=self.key, reason=str(error))
+        finally:
+            self._busy.release()
+
+    def settled(self, timeout_s: float) -> bool:
+        """Wait until the log was followed once; False where that takes longer."""
+        return self._settled.wait(timeout_s)
+
+    def refused(self) -> list[Refused]:
+        """What is not let live at present, and why."""
+        return [entry[0] for entry in list(self._refused.values())]
+
+    def versions(self) -> list[str]:
+        """All versions' names, oldest first; StorageError."""
+        with self._browse:
+            return [v.name for v in self._browsing.versions()]
+
+    def facts(self) -> dict[str, Any]:
+        """What `labelloop status` shows."""
+        model = self.model
+        return {
+            "version": model.name if model else None,
+            "backbone": model.engine.id if model else None,
+            "loaded_at": model.loaded_at if model else None,
+            "deployed": self.deployed,
+            "refused": [asdict(r) for r in self.refused()],
+        }
+
+    def _follow(self, deployments: list[Deployment]) -> None:
+        if not deployments:
+            return
+        newest = deployments[-1]
+        self.deployed = newest.version
+        if self.model and self.model.name == newest.version:
+            return
+        if self._try(newest) or self.model:
+            return
+        self._fall_back(deployments)
+
+    def _fall_back(self, deployments: list[Deployment]) -> None:
+        """Cold start with a bad champion: the newest intact predecessor, said aloud."""
+        for name in dict.fromkeys(d.version for d in reversed(deployments[:-1])):
+            entry = next(d for d in reversed(deployments) if d.version == name)
+            if name != self.deployed and self._try(entry):
+                log.warning("serving_predecessor", project=self.key, version=name, instead_of=self.deployed)
+                return
+
+    def _try(self, entry: Deployment) -> bool:
+        """Load and swap; False where the version is (still) refused. StorageError where storage is away."""
+        name = entry.version
+        known = self._refused.get(name)
+        if known and known[1] == entry.number and time.monotonic() - known[2] < RETRY_S:
+            return False
+        try:
+            self._swap(load_model(self._registry, self._engines, name, self.model))
+        except (NotFoundError, CorruptArtefactError) as error:
+            self._refuse(entry, str(error))
+        except StorageError:
+            raise
+        except Exception as error:  # whatever is wrong with an artefact, the one that serves goes on serving
+            log.failure("load_failed", error, project=self.key, version=name)
+            self._refuse(entry, f"{type(error).__name__}: {error}")
+        return name not in self._refused
+
+    def _swap(self, model: LiveModel) -> None:
+        before = self.model
+        self.model = model  # the one atomic change: requests in flight finish on the reference they hold
+        self._refused.pop(model.name, None)
+        kind = "head" if before and before.engine is model.engine else "backbone"
+        self._metrics.swaps.labels(self.key, kind).inc()
+        self._metrics.live(self.key, model.name, model.engine.id)
+        log.info("swap", project=self.key, version=model.name, backbone=model.engine.id, kind=kind)
+
+    def _refuse(self, entry: Deployment, reason: str) -> None:
+        self._refused[entry.version] = (Refused(entry.version, reason, now()), entry.number, time.monotonic())
+        self._metrics.refused.labels(self.key).inc()
+        serving = self.model.name if self.model else None
+        log.warning("version_refused", project=self.key, version=entry.version, reason=reason, serving=serving)
+
+
+class LiveModels:
+    """The live models of several projects; the least recently used goes out."""
+
+    def __init__(
+        self, store: ObjectStore, projects: Callable[[], list[ProjectRecord]], metrics: Metrics,
+        *, limit: int = MAX_PROJECTS, poll_s: float = POLL_S,
+    ) -> None:  # fmt: skip
+        self._store, self._projects, self._metrics = store, projects, metrics
+        self._limit, self._poll_s = limit, poll_s
+        self._engines = Engines()
+        self._live: OrderedDict[str, LiveProject] = OrderedDict()
+        self._lock = threading.Lock()
+        self._wake, self._stop = threading.Event(), threading.Event()
+        self._pool = ThreadPoolExecutor(LOADERS, thread_name_prefix="load")
+        self._thread = threading.Thread(target=self._run, name="poll", daemon=True)
+
+    def start(self) -> None:
+        """Begin to poll."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the poll; loads in progress are waited for."""
+        self._stop.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=5)
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def nudge(self) -> None:
+        """Look now instead of at the next poll."""
+        self._wake.set()
+
+    def get(self, record: ProjectRecord) -> LiveProject:
+        """The project, most recently used from now on; its first load begins in the background."""
+        with self._lock:
+            live = self._live.get(record.key)
+            if live is None:
+                live = self._add(record)
+                self._wake.set()
+            self._live.move_to_end(record.key)
+        return live
+
+    def all(self) -> list[LiveProject]:
+        """The projects that are kept loaded, least recently used first."""
+        with self._lock:
+            return list(self._live.values())
+
+    def facts(self) -> dict[str, Any]:
+        """Project key -> what it serves."""
+        return {live.key: live.facts() for live in self.all()}
+
+    def _add(self, record: ProjectRecord) -> LiveProject:
+        self._live[record.key] = live = LiveProject(record, self._store, self._engines, self._metrics)
+        while len(self._live) > self._limit:
+            key, _ = self._live.popitem(last=False)
+            self._metrics.gone(key)
+            log.info("evict", project=key)
+        return live
+
+    def _run(self) -> None:
+        self._preload()
+        while not self._stop.is_set():
+            for live in self.all():
+                self._pool.submit(self._refresh, live)
+            self._wake.wait(self._poll_s)
+            self._wake.clear()
+
+    def _preload(self) -> None:
+        """Load what was wired before this process began, so that the first request finds it warm."""
+        try:
+            for record in self._projects()[: self._limit]:
+                self.get(record)
+        except LabelloopError as error:  # each project comes with its first request
+            log.warning("preload_failed", reason=str(error))
+
+    def _refresh(self, live: LiveProject) -> None:
+        try:
+            live.refresh()
+        except Exception as error:  # a thread's edge: the next poll tries again
+            log.failure("poll_failed", error, project=live.key)
+
+
+def no_lease(name: str) -> AbstractContextManager[int]:
+    """The backend never deploys."""
+    return _refusing(name)
+
+
+@contextmanager
+def _refusing(name: str) -> Iterator[int]:
+    raise LeaseLostError(f"the backend reads the registry and never writes it (lease {name})")
+    yield 0

@@ -1,0 +1,108 @@
+"""A version's name in, a model that is proven to work out: nothing that is not intact gets past here."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelloop import net
+from labelloop.clock import now
+from labelloop.decode import Pixels
+from labelloop.errors import CorruptArtefactError
+from labelloop.head import Head
+from labelloop.registry import Registry, Version
+
+TOLERANCE = 1e-3  # of a probability: machines round differently
+
+
+class Engine:
+    """One loaded backbone. Batches take turns: on shared cores two at once are slower than one after the other."""
+
+    def __init__(self, backbone: net.Backbone) -> None:
+        self.backbone = backbone
+        self._turn = threading.Lock()
+
+    @property
+    def id(self) -> str:
+        return self.backbone.record.id
+
+    def decode(self, data: bytes) -> Pixels:
+        """See `Backbone.decode`."""
+        return self.backbone.decode(data)
+
+    def features(self, images: Pixels) -> NDArray[np.float32]:
+        """See `Backbone.features`."""
+        with self._turn:
+            return self.backbone.features(images)
+
+
+class Engines:
+    """Loads backbones, each once however many projects use it; forgotten with their last user."""
+
+    def __init__(self) -> None:
+        self._loaded: weakref.WeakValueDictionary[str, Engine] = weakref.WeakValueDictionary()
+        self._lock = threading.Lock()
+
+    def get(self, registry: Registry, name: str) -> Engine:
+        """The engine of a backbone, verified and warm; CorruptArtefactError, StorageError."""
+        with self._lock:
+            engine = self._loaded.get(name)
+            if engine is None:
+                record = registry.backbone(name)
+                backbone = net.load(record, registry.backbone_weights(record))
+                net.verify(backbone)  # runs the network: this is also the warm-up
+                engine = self._loaded[name] = Engine(backbone)
+            return engine
+
+
+@dataclass(frozen=True, slots=True)
+class LiveModel:
+    """What answers requests. Replaced whole, never changed."""
+
+    version: Version
+    head: Head
+    engine: Engine
+    loaded_at: str
+
+    @property
+    def name(self) -> str:
+        return self.version.name
+
+
+def load_model(registry: Registry, engines: Engines, name: str, current: LiveModel | None) -> LiveModel:
+    """A version that is intact and gives the outputs stored with it; CorruptArtefactError or StorageError.
+
+    On the current model's backbone only the head is loaded, and no other project's load is waited for.
+    """
+    try:
+        version = registry.version(name)
+        head = registry.head(version)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptArtefactError(f"the record of {name} cannot be read: {error}") from error
+    same = current is not None and current.engine.id == version.backbone
+    engine = current.engine if same and current else engines.get(registry, version.backbone)
+    _check_fit(head, engine)
+    _check_outputs(head, version)
+    return LiveModel(version, head, engine, now())
+
+
+def _check_fit(head: Head, engine: Engine) -> None:
+    dimension = engine.backbone.record.dimension
+    if head.weight.shape[1] != dimension:
+        raise CorruptArtefactError(
+            f"the head takes {head.weight.shape[1]} features, backbone {engine.id} gives {dimension}"
+        )
+
+
+def _check_outputs(head: Head, version: Version) -> None:
+    features = np.asarray(version.check_features, dtype=np.float32)
+    expected = np.asarray(version.check_probabilities, dtype=np.float32)
+    if not len(features):
+        raise CorruptArtefactError(f"{version.name} was stored without outputs to check it by")
+    found = head.probabilities(features)
+    if found.shape != expected.shape or not np.allclose(found, expected, rtol=0, atol=TOLERANCE):
+        raise CorruptArtefactError(f"the head of {version.name} does not give the outputs that were stored with it")

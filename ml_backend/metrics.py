@@ -1,0 +1,49 @@
+"""What Prometheus sees of the backend, in a registry of its own."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 100)
+
+
+class Metrics:
+    """Counters of one process; safe to share between threads."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = self._counter("requests", "Requests answered", ("endpoint", "status"))
+        self.latency = Histogram(
+            "labelloop_backend_request_seconds",
+            "Time to answer",
+            ("endpoint",),
+            buckets=BUCKETS,
+            registry=self.registry,
+        )
+        self.images = self._counter("images", "Images asked about, by what was answered", ("answer",))
+        self.unreadable = self._counter("unreadable_images", "Images that could not be read", ("reason",))
+        self.swaps = self._counter("swaps", "Versions that went live", ("project", "kind"))
+        self.refused = self._counter("refused_versions", "Versions that were not let live", ("project",))
+        self._version = Gauge(
+            "labelloop_backend_version_info", "The live version", ("project", "version", "backbone"),
+            registry=self.registry,
+        )  # fmt: skip
+        self._shown: dict[str, tuple[str, str, str]] = {}
+
+    def live(self, project: str, version: str, backbone: str) -> None:
+        """Show the live version of a project instead of the one before."""
+        self.gone(project)
+        self._shown[project] = (project, version, backbone)
+        self._version.labels(project, version, backbone).set(1)
+
+    def gone(self, project: str) -> None:
+        """The project is no longer loaded."""
+        if before := self._shown.pop(project, None):
+            self._version.remove(*before)
+
+    def text(self) -> bytes:
+        """The exposition format."""
+        return generate_latest(self.registry)
+
+    def _counter(self, name: str, what: str, labels: tuple[str, ...]) -> Counter:
+        return Counter(f"labelloop_backend_{name}", what, labels, registry=self.registry)

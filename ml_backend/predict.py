@@ -1,0 +1,164 @@
+"""Tasks in, Label Studio predictions out: in order, one for each, all of one version."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelloop.decode import Pixels
+from labelloop.errors import ImageUnreadableError, StorageError
+from labelloop.head import Head
+from labelloop.images import Reader
+from labelloop.labels import LabelSchema
+from labelloop.logs import Log
+from labelloop.projects import ProjectRecord
+from labelloop.scores import COLD_START
+from ml_backend.live import LiveProject
+from ml_backend.loader import LiveModel
+from ml_backend.metrics import Metrics
+
+READERS = 8
+CHUNK = 32  # images per batch; while one is computed the next is read
+LAST = 1.0  # Label Studio serves the lowest score first: what has no answer does not push ahead
+
+log = Log("backend")
+Result = dict[str, Any]
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Everything that one request's images have in common."""
+
+    record: ProjectRecord
+    live: LiveProject
+    schema: LabelSchema
+    model: LiveModel | None  # the snapshot: one response never mixes versions
+
+    @property
+    def version(self) -> str:
+        return self.model.name if self.model else COLD_START
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """One image after reading: pixels, or why there are none."""
+
+    pixels: Pixels | None = None
+    why: str = ""  # blind | missing | refused | undecodable | storage
+
+
+class Predictor:
+    """Answers tasks from the live model."""
+
+    def __init__(self, reader: Reader, metrics: Metrics) -> None:
+        self._reader, self._metrics = reader, metrics
+        self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="read")
+
+    def stop(self) -> None:
+        """Let the readers go."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def predict(self, asked: Asked, tasks: Sequence[Mapping[str, Any]]) -> list[Result]:
+        """One result per task, in order. StorageError where not one image could be had for storage's sake."""
+        if asked.model is None:
+            return [self._empty(asked, "cold-start") for _ in tasks]
+        rank = _shared_classes(asked.model.head, asked.schema)
+        results: list[Result] = []
+        storage = 0
+        for looked in self._chunks(asked, tasks):
+            results += self._answer(asked, asked.model, looked, rank)
+            storage += sum(item.why == "storage" for item in looked)
+        if tasks and storage == len(tasks):
+            raise StorageError("object storage cannot be reached; ask again when it is back")
+        return results
+
+    def _chunks(self, asked: Asked, tasks: Sequence[Mapping[str, Any]]) -> Iterator[list[Looked]]:
+        """Read ahead by one chunk, never more: a long request must not fill the memory."""
+        waiting: list[list[Future[Looked]]] = []
+        for start in range(0, len(tasks), CHUNK):
+            part = tasks[start : start + CHUNK]
+            waiting.append([self._pool.submit(self._look, asked, task) for task in part])
+            if len(waiting) > 1:
+                yield [future.result() for future in waiting.pop(0)]
+        for futures in waiting:
+            yield [future.result() for future in futures]
+
+    def _look(self, asked: Asked, task: Mapping[str, Any]) -> Looked:
+        uri = _uri(task, asked.schema.data_key)
+        if uri is None:
+            return self._unreadable(task, "missing", f"the task has no image under {asked.schema.data_key!r}")
+        try:
+            return self._read(asked, uri)
+        except ImageUnreadableError as error:
+            return self._unreadable(task, "refused", str(error))
+        except StorageError as error:
+            return self._unreadable(task, "storage", str(error))
+
+    def _read(self, asked: Asked, uri: str) -> Looked:
+        blind = asked.live.blinds.recorded(uri)
+        if blind:
+            return Looked(why="blind")
+        data, _ = self._reader.read(uri)
+        if blind is None and asked.live.blinds.computed(asked.record, uri, data):
+            return Looked(why="blind")
+        assert asked.model is not None
+        try:
+            return Looked(asked.model.engine.decode(data))
+        except ImageUnreadableError as error:
+            return self._unreadable({"id": uri}, "undecodable", f"{uri}: {error}")
+
+    def _unreadable(self, task: Mapping[str, Any], why: str, reason: str) -> Looked:
+        self._metrics.unreadable.labels(why).inc()
+        log.warning("image_unreadable", task=task.get("id"), why=why, reason=reason)
+        return Looked(why=why)
+
+    def _answer(
+        self, asked: Asked, model: LiveModel, looked: Sequence[Looked], rank: tuple[NDArray[np.intp], tuple[str, ...]]
+    ) -> list[Result]:
+        places, labels = rank
+        pixels = [item.pixels for item in looked if item.pixels is not None]
+        if not labels:  # the label config was changed: the head knows none of its classes
+            return [self._empty(asked, item.why or "no-class") for item in looked]
+        rows = iter(_probabilities(model, pixels, places))
+        return [
+            self._empty(asked, item.why) if item.pixels is None else self._sure(asked, next(rows), labels)
+            for item in looked
+        ]
+
+    def _sure(self, asked: Asked, row: Floats, labels: tuple[str, ...]) -> Result:
+        best = int(row.argmax())
+        probability = min(max(float(row[best]), 0.0), 1.0)
+        self._metrics.images.labels("label").inc()
+        result = asked.schema.result(labels[best], probability)
+        return {"result": result, "score": probability, "model_version": asked.version}
+
+    def _empty(self, asked: Asked, why: str) -> Result:
+        self._metrics.images.labels(why).inc()
+        return {"result": [], "score": LAST, "model_version": asked.version}
+
+
+def _probabilities(model: LiveModel, pixels: Sequence[Pixels], places: NDArray[np.intp]) -> Floats:
+    """(n, classes that the label config still has), rows renormalised to sum to 1."""
+    if not pixels:
+        return np.empty((0, len(places)), dtype=np.float32)
+    rows = model.head.probabilities(model.engine.features(np.stack(pixels)))[:, places]
+    total = rows.sum(axis=1, keepdims=True)
+    return np.asarray(np.divide(rows, total, out=np.full_like(rows, 1 / len(places)), where=total > 0))
+
+
+def _shared_classes(head: Head, schema: LabelSchema) -> tuple[NDArray[np.intp], tuple[str, ...]]:
+    """Rows of the head that the label config still has, and their names."""
+    kept = [i for i, label in enumerate(head.labels) if label in schema.classes]
+    return np.asarray(kept, dtype=np.intp), tuple(head.labels[i] for i in kept)
+
+
+def _uri(task: Mapping[str, Any], key: str) -> str | None:
+    data = task.get("data")
+    uri = data.get(key) if isinstance(data, Mapping) else None
+    return uri if isinstance(uri, str) and uri else None

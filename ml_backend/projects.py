@@ -1,0 +1,91 @@
+"""Label Studio's name of a project in, its record and what is blind in it out."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+
+from labelloop.catalogue import Catalogue
+from labelloop.errors import StorageError
+from labelloop.logs import Log
+from labelloop.projects import ProjectRecord, ProjectStore
+from labelloop.records import Bucket, ImageFacts
+from labelloop.split import bucket_of, group_of
+
+KEEP_S = 2.0  # how long a project's record is not asked for again
+CATALOGUE_EVERY_S = 2.0
+
+log = Log("backend")
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    record: ProjectRecord | None
+    at: float
+
+
+class Directory:
+    """Finds projects; remembers them while object storage is away."""
+
+    def __init__(self, store: ProjectStore) -> None:
+        self._store = store
+        self._known: dict[str, _Known] = {}
+
+    def find(self, reference: str) -> ProjectRecord | None:
+        """The project that Label Studio calls `<id>.<created_ts>`; StorageError where it was never seen."""
+        known = self._known.get(reference)
+        if known and time.monotonic() - known.at < KEEP_S:
+            return known.record
+        try:
+            record = self._store.find(reference)
+        except StorageError:
+            if known and known.record:
+                return known.record
+            raise
+        if record is None:
+            self._known.pop(reference, None)  # anybody can ask for anything: only what exists is kept
+        else:
+            self._known[reference] = _Known(record, time.monotonic())
+        return record
+
+    def all(self) -> list[ProjectRecord]:
+        """Every project; StorageError."""
+        return self._store.all()
+
+
+class Blinds:
+    """Which images of a project must be answered with nothing: those of the test and audit buckets."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+        self._lock = threading.Lock()
+        self._updated = float("-inf")
+
+    def recorded(self, uri: str) -> bool | None:
+        """What the catalogue says; None for an image that it does not hold (yet)."""
+        facts = self._catalogue.images.get(uri)
+        if facts is None:
+            self._update()
+            facts = self._catalogue.images.get(uri)
+        return None if facts is None or not facts.sha256 else _is_blind(facts)
+
+    def computed(self, record: ProjectRecord, uri: str, data: bytes) -> bool:
+        """What `featurise` will decide from these bytes; never blind outside the project's image prefix."""
+        if not uri.startswith(record.image_uri):
+            return False
+        return bucket_of(group_of(data), record.config.buckets.shares()) is not Bucket.TRAIN
+
+    def _update(self) -> None:
+        with self._lock:
+            if time.monotonic() - self._updated < CATALOGUE_EVERY_S:
+                return
+            try:
+                self._catalogue.update()
+            except StorageError as error:  # the bytes decide the same; see `computed`
+                log.warning("catalogue_unreachable", reason=str(error))
+            self._updated = time.monotonic()
+
+
+def _is_blind(facts: ImageFacts) -> bool:
+    return facts.bucket is not Bucket.TRAIN

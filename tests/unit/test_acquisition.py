@@ -1,0 +1,209 @@
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+
+from labelloop.acquisition import DEFAULT, STRATEGIES, Plan, Pool, Quota, plan_queue
+from labelloop.acquisition.diversity import centroid_order, k_means
+from labelloop.acquisition.select import Ints, by_utility, cluster_margin
+from labelloop.acquisition.uncertainty import entropy, least_confidence, margin
+from labelloop.head import Floats
+from labelloop.records import Bucket, Choice
+from labelloop.split import BucketShares, bucket_of
+
+RNG = np.random.default_rng(0)
+N = 400
+BLOBS = np.repeat(np.eye(8, 16, dtype=np.float32) * 20, N // 8, axis=0) + RNG.normal(size=(N, 16)).astype(np.float32)
+PROBABILITIES = RNG.dirichlet(np.ones(3), N).astype(np.float32)
+URIS = [f"s3://b/{i:04d}.jpg" for i in range(N)]
+GROUPS = [f"g{i}" for i in range(N)]
+BUCKETS = [bucket_of(g, BucketShares()) for g in GROUPS]
+
+
+def read(rows: Ints) -> Floats:
+    return BLOBS[rows]
+
+
+POOL = Pool(URIS, GROUPS, BUCKETS, read, ("a", "b", "c"), PROBABILITIES)
+COLD = replace(POOL, probabilities=None)
+
+
+def _part(kept: list[int], rows: Ints) -> Floats:
+    return BLOBS[np.array(kept)[rows]]
+
+
+def queue(pool: Pool = POOL, quota: Quota | None = None, **plan: int | str) -> tuple[Choice, ...]:
+    return plan_queue(pool, quota=quota or Quota(), plan=Plan(**plan))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("utility", [margin, entropy, least_confidence])
+def test_utility_is_highest_where_nothing_is_known(utility) -> None:  # type: ignore[no-untyped-def]
+    rows = np.array([[1 / 3, 1 / 3, 1 / 3], [0.5, 0.3, 0.2], [0.9, 0.05, 0.05], [1, 0, 0]], np.float32)
+    found = utility(rows)
+    assert found.shape == (4,)
+    assert (np.diff(found) < 0).all()
+    np.testing.assert_allclose(utility(rows[:, ::-1]), found, rtol=1e-5)
+
+
+def test_margin_and_entropy_differ_where_two_classes_compete() -> None:
+    rows = np.array([[0.5, 0.5, 0.0], [0.5, 0.25, 0.25]], np.float32)
+    assert margin(rows).argmax() == 0
+    assert entropy(rows).argmax() == 1
+
+
+def test_margin_of_one_class() -> None:
+    assert margin(np.ones((3, 1), np.float32)).tolist() == [0, 0, 0]
+
+
+def test_k_means_finds_blobs_and_repeats_itself() -> None:
+    first, again = (k_means(BLOBS, 8, seed=3) for _ in range(2))
+    assert all(len(np.unique(first.member[k : k + 50])) == 1 for k in range(0, N, 50))
+    np.testing.assert_array_equal(first.member, again.member)
+    inside = np.linalg.norm(BLOBS - first.centroids[first.member], axis=1) ** 2
+    np.testing.assert_allclose(first.distance, inside, rtol=1e-2)
+
+
+def test_k_means_of_equal_or_too_few_rows() -> None:
+    assert len(k_means(np.ones((5, 3), np.float32), 4).member) == 5
+    assert len(k_means(BLOBS[:3], 10).centroids) == 3
+
+
+def test_cold_start_takes_one_of_each_cluster_first() -> None:
+    order = centroid_order(BLOBS, 8, seed=0)
+    assert sorted(order.tolist()) == list(range(N))
+    for start in (0, 8, 16):
+        assert len({int(i) // 50 for i in order[start : start + 8]}) == 8
+    assert len(centroid_order(BLOBS[:0], 8)) == 0
+
+
+def test_cold_start_begins_with_the_largest_cluster_and_its_middle() -> None:
+    uneven = np.concatenate([BLOBS[:50], BLOBS[50:60]])
+    first = int(centroid_order(uneven, 2)[0])
+    assert first < 50
+    middle = uneven[:50].mean(axis=0)
+    assert first == int(np.linalg.norm(uneven[:50] - middle, axis=1).argmin())
+
+
+def test_cluster_margin_is_diverse_and_starts_with_the_least_sure() -> None:
+    utility = np.zeros(N, dtype=np.float32)
+    utility[390:398] = np.linspace(0.9, 0.8, 8)  # one blob holds the most useful ...
+    utility[:2] = 0.7  # ... and another the next
+    order = cluster_margin(utility, read, batch=2)
+    assert order[:4].tolist() == [390, 0, 391, 1]
+    assert by_utility(utility)[:4].tolist() == [390, 391, 392, 393]
+    assert sorted(order.tolist()) == list(range(N))
+    np.testing.assert_array_equal(order[10:], by_utility(utility)[10:])
+
+
+def test_cluster_margin_reads_only_a_shortlist() -> None:
+    asked: list[int] = []
+
+    def spy(rows: Ints) -> Floats:
+        asked.extend(rows.tolist())
+        return BLOBS[rows]
+
+    cluster_margin(margin(PROBABILITIES), spy, batch=10)
+    assert len(asked) == 50
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_strategy_orders_the_whole_pool(name: str) -> None:
+    strategy = STRATEGIES[name]
+    order = strategy.rank(PROBABILITIES, read, batch=10, seed=1)
+    assert strategy.cost.startswith("O(")
+    assert sorted(order.tolist()) == list(range(N))
+    np.testing.assert_array_equal(order, strategy.rank(PROBABILITIES, read, batch=10, seed=1))
+
+
+@pytest.mark.parametrize("size", [0, 1, 2])
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_strategy_bears_an_almost_empty_pool(name: str, size: int) -> None:
+    assert len(STRATEGIES[name].rank(PROBABILITIES[:size], read, batch=10, seed=0)) == size
+
+
+def test_only_train_images_are_chosen_and_only_others_drawn() -> None:
+    bucket = dict(zip(URIS, BUCKETS, strict=True))
+    for place in queue(window=40):
+        assert place.blind is (place.why == "quota") is (bucket[place.uri] is not Bucket.TRAIN)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.25])
+@pytest.mark.parametrize("stop", [1, 3, 7, 10])
+def test_the_quota_holds_over_any_restart(share: float, stop: int) -> None:
+    """Each time after `stop` labels a new model plans the queue anew."""
+    given: list[Choice] = []
+    left = set(URIS)
+    for _ in range(0, 100, stop):
+        rows = [i for i in range(N) if URIS[i] in left]
+        pool = Pool(
+            [URIS[i] for i in rows], [GROUPS[i] for i in rows], [BUCKETS[i] for i in rows],
+            partial(_part, rows), POOL.labels, PROBABILITIES[rows],
+        )  # fmt: skip
+        random = sum(c.blind for c in given)
+        given += queue(pool, Quota(share, len(given), random), window=20)[:stop]
+        left -= {c.uri for c in given}
+        assert share * len(given) <= sum(c.blind for c in given) < share * len(given) + 1
+
+
+def test_random_images_keep_their_order_when_others_come_or_go() -> None:
+    whole = [c.uri for c in queue(window=N) if c.blind]
+    kept = [i for i in range(N) if i % 3]
+    part = Pool(
+        [URIS[i] for i in kept],
+        [GROUPS[i] for i in kept],
+        [BUCKETS[i] for i in kept],
+        read,
+        POOL.labels,
+        PROBABILITIES[kept],
+    )
+    assert [c.uri for c in queue(part, window=N) if c.blind] == [u for u in whole if URIS.index(u) % 3]
+    assert whole != sorted(whole)
+    assert [c.uri for c in queue(window=N, seed=1) if c.blind] != whole
+
+
+def test_first_chosen_is_the_least_sure_in_train() -> None:
+    first = next(c for c in queue() if not c.blind)
+    train = [i for i in range(N) if BUCKETS[i] is Bucket.TRAIN]
+    assert first.uri == URIS[train[int(margin(PROBABILITIES[train]).argmax())]]
+
+
+def test_duplicates_are_shown_once() -> None:
+    doubled = replace(POOL, groups=[f"g{i // 2}" for i in range(N)], buckets=[Bucket.TRAIN] * N)
+    found = [c.uri for c in queue(doubled, window=N)]
+    assert len(found) == len(set(found)) == N // 2
+    assert all(URIS.index(u) % 2 == 0 for u in found)
+
+
+def test_priorities_rise_within_the_window() -> None:
+    found = queue(window=30)
+    assert len(found) == 30
+    assert [c.priority for c in found] == pytest.approx([(k + 1) / 31 for k in range(30)])
+    assert {c.why for c in queue(window=N)} == {"quota", "uncertain", "rest"}
+
+
+def test_without_a_model_there_is_an_order_but_no_label() -> None:
+    found = queue(COLD, window=30)
+    assert {c.why for c in found} == {"quota", "cold-start"}
+    assert all(c.label is None and c.probability is None for c in found)
+    chosen = [URIS.index(c.uri) // 50 for c in found if not c.blind]
+    assert set(chosen[:20]) == set(range(8))
+
+
+def test_labels_are_the_models() -> None:
+    for place in queue(window=20):
+        row = URIS.index(place.uri)
+        assert place.label == POOL.labels[int(PROBABILITIES[row].argmax())]
+        assert place.probability == pytest.approx(float(PROBABILITIES[row].max()))
+
+
+def test_the_queue_goes_on_where_one_side_is_used_up() -> None:
+    test_only = replace(POOL, buckets=[Bucket.TEST] * N)
+    assert len(queue(test_only, window=50)) == 50
+    train_only = replace(POOL, buckets=[Bucket.TRAIN] * N)
+    assert len(queue(train_only, window=50)) == 50
+    assert queue(Pool([], [], [], read)) == ()
+
+
+def test_the_default_is_in_the_table() -> None:
+    assert DEFAULT in STRATEGIES

@@ -1,0 +1,159 @@
+from dataclasses import replace
+
+import pytest
+
+from labelloop.config import Gate
+from labelloop.gate import judge
+from labelloop.records import Comparison, Evaluation, Outcome, Verdict
+
+POLICY = Gate()
+
+
+def compared(n: int = 180, *, difference: float = 0.007, half: float = 0.018, changed: int = 12) -> Comparison:
+    low, high = difference - half, difference + half
+    return Comparison("train labels, out of fold", n, 0.835, 0.835 + difference, difference, low, high, changed)
+
+
+FIRST = Evaluation(
+    "refresh", 40, 40, ("cat", "dog"), accuracy=0.8, accuracy_low=0.65, accuracy_high=0.9, majority=0.55, judged_on=40
+)
+REFRESH = replace(FIRST, new_labels=10, comparison=compared())
+RETRAIN = replace(FIRST, kind="retrain", comparison=None, test_comparison=compared(200))
+
+
+def refreshed(**of: float) -> Verdict:
+    return judge(replace(REFRESH, comparison=compared(**of)), POLICY)  # type: ignore[arg-type]
+
+
+def retrained(n: int = 200, **of: float) -> Verdict:
+    return judge(replace(RETRAIN, test_comparison=compared(n, **of)), POLICY)  # type: ignore[arg-type]
+
+
+def test_first_head_beats_the_largest_class() -> None:
+    assert judge(FIRST, POLICY).outcome is Outcome.PROMOTE
+    unsure = judge(replace(FIRST, accuracy_low=0.55), POLICY)
+    assert unsure.outcome is Outcome.HOLD
+    assert "0.800 on 40 labels (95 % bound from 0.550)" in unsure.reasons[1]
+
+
+def test_first_head_without_evidence_is_held() -> None:
+    nothing = replace(FIRST, accuracy=None, accuracy_low=None, accuracy_high=None)
+    assert judge(nothing, POLICY).outcome is Outcome.HOLD
+
+
+def test_refresh_within_tolerance_needs_no_proof() -> None:
+    verdict = refreshed()
+    assert verdict.outcome is Outcome.PROMOTE
+    assert verdict.reasons[1] == (
+        "train labels, out of fold: 0.842 against 0.835 on 180 labels "
+        "(difference +0.7 points, 95 % interval -1.1 to +2.5)"
+    )
+    assert refreshed(difference=-0.015).outcome is Outcome.PROMOTE
+
+
+def test_no_new_label_is_held() -> None:
+    assert judge(replace(REFRESH, new_labels=0), POLICY).outcome is Outcome.HOLD
+
+
+def test_new_labels_are_learned_even_where_the_arms_agree() -> None:
+    assert refreshed(difference=0.0, half=0.01, changed=0).outcome is Outcome.PROMOTE
+
+
+@pytest.mark.parametrize(
+    ("difference", "half", "outcome"),
+    [
+        (-0.030, 0.020, Outcome.REJECT),  # proven
+        (-0.005, 0.004, Outcome.REJECT),  # small, and proven
+        (-0.030, 0.100, Outcome.HOLD),  # beyond tolerance, not proven
+        (-0.019, 0.100, Outcome.PROMOTE),
+        (0.030, 0.020, Outcome.PROMOTE),
+    ],
+)
+def test_refresh_that_lost(difference: float, half: float, outcome: Outcome) -> None:
+    assert refreshed(difference=difference, half=half).outcome is outcome
+
+
+def test_a_single_image_is_no_loss() -> None:
+    verdict = refreshed(n=20, difference=-1 / 20, half=0.12)
+    assert verdict.outcome is Outcome.PROMOTE
+    assert "single image" in verdict.reasons[0]
+    assert refreshed(n=20, difference=-2 / 20, half=0.12).outcome is Outcome.HOLD
+
+
+@pytest.mark.parametrize(
+    ("difference", "half", "outcome"),
+    [(-0.06, 0.02, Outcome.REJECT), (-0.07, 0.075, Outcome.HOLD), (-0.02, 0.01, Outcome.PROMOTE)],
+)
+def test_losses_summed_up_since_the_reference_are_bounded(difference: float, half: float, outcome: Outcome) -> None:
+    reference = compared(difference=difference, half=half)
+    verdict = judge(replace(REFRESH, comparison=compared(difference=-0.005), reference=reference), POLICY)
+    assert verdict.outcome is outcome
+    assert any("reference" in r for r in verdict.reasons) is (outcome is not Outcome.PROMOTE)
+
+
+def test_a_long_row_of_small_losses_ends() -> None:
+    """Each within tolerance of the one before; against the fixed reference they add up."""
+    promoted = 0
+    for step in range(1, 20):
+        reference = compared(2000, difference=-0.004 * step, half=0.006)
+        small = compared(2000, difference=-0.004, half=0.006)
+        verdict = judge(replace(REFRESH, comparison=small, reference=reference), POLICY)
+        if verdict.outcome is not Outcome.PROMOTE:
+            break
+        promoted = step
+    assert promoted * 0.004 <= POLICY.reference_tolerance + 0.004
+
+
+@pytest.mark.parametrize(
+    ("n", "difference", "half", "changed", "outcome"),
+    [
+        (200, 0.05, 0.04, 20, Outcome.PROMOTE),
+        (30, 0.20, 0.15, 9, Outcome.PROMOTE),  # few, but clear of zero
+        (30, -0.20, 0.15, 9, Outcome.REJECT),
+        (30, 0.05, 0.10, 4, Outcome.HOLD),
+        (200, 0.00, 0.01, 0, Outcome.HOLD),  # nothing gained
+        (900, 0.005, 0.015, 40, Outcome.PROMOTE),  # shown not to be worse
+        (900, -0.005, 0.012, 40, Outcome.HOLD),  # looks worse
+        (200, 0.01, 0.05, 20, Outcome.HOLD),
+        (200, -0.05, 0.04, 20, Outcome.REJECT),
+        (0, 0.0, 1.0, 0, Outcome.HOLD),
+    ],
+)
+def test_the_test_bucket_judges_a_retrain(
+    n: int, difference: float, half: float, changed: int, outcome: Outcome
+) -> None:
+    assert retrained(n, difference=difference, half=half, changed=changed).outcome is outcome
+
+
+def test_how_many_test_labels_are_needed() -> None:
+    verdict = retrained(30, difference=0.02, half=0.10)
+    assert (
+        verdict.reasons[0] == "not enough evidence: 30 test labels, about 750 needed to tell a difference of 2 points"
+    )
+
+
+def test_a_first_retrain_is_judged_like_a_first_head() -> None:
+    assert judge(replace(FIRST, kind="retrain"), POLICY).outcome is Outcome.PROMOTE
+
+
+@pytest.mark.parametrize(
+    ("test", "outcome"),
+    [
+        (None, Outcome.HOLD),
+        (compared(30), Outcome.HOLD),
+        (compared(200), Outcome.PROMOTE),
+        (compared(200, difference=-0.03), Outcome.REJECT),
+        (compared(200, difference=-0.06, half=0.07), Outcome.HOLD),
+    ],
+)
+def test_refresh_on_labels_the_backbone_saw_is_judged_by_the_test_bucket(
+    test: Comparison | None, outcome: Outcome
+) -> None:
+    unseen = Comparison("none", 0, 0, 0, 0, -1, 1, 0)
+    assert judge(replace(REFRESH, comparison=unseen, test_comparison=test), POLICY).outcome is outcome
+
+
+def test_waiting_classes_are_named_and_do_not_block() -> None:
+    verdict = judge(replace(REFRESH, waiting={"owl": 2}), POLICY)
+    assert verdict.outcome is Outcome.PROMOTE
+    assert "classes still waiting for labels: owl 2" in verdict.reasons

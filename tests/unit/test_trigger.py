@@ -1,0 +1,124 @@
+from dataclasses import replace
+
+import pytest
+
+from labelloop.config import ProjectConfig
+from labelloop.trigger import ATTEMPTS, Decision, Progress, decide
+
+CONFIG = ProjectConfig()  # refresh after 10, class_min 3, retrain after max(200, a quarter more)
+NEW = Progress({"cat": 0, "dog": 0, "owl": 0}, changes=0)
+LIVE = Progress(
+    {"cat": 20, "dog": 20, "owl": 20}, changes=0, new_for_backbone=60, judged=True, live=True, since_refresh_s=60
+)
+
+
+def kinds(decision: Decision) -> list[str]:
+    return [a.kind for a in decision.actions]
+
+
+def labelled(cat: int, dog: int, owl: int = 0) -> Progress:
+    return replace(NEW, labels={"cat": cat, "dog": dog, "owl": owl}, changes=cat + dog + owl)
+
+
+@pytest.mark.parametrize(
+    ("counts", "runs", "missing"),
+    [
+        ((0, 0, 0), False, 9),
+        ((2, 5, 0), False, 3),  # ten labels come sooner than three of each
+        ((30, 2, 2), False, 1),
+        ((3, 3, 0), False, 3),  # two classes, but neither all nor ten labels
+        ((3, 3, 3), True, 0),  # all classes
+        ((5, 5, 0), True, 0),  # ten labels
+        ((3, 3, 2), False, 1),
+    ],
+)
+def test_the_first_model(counts: tuple[int, int, int], runs: bool, missing: int) -> None:
+    decision = decide(labelled(*counts), CONFIG)
+    assert (kinds(decision) == ["refresh"]) is runs
+    assert decision.until_refresh == missing
+
+
+def test_what_is_missing_is_said() -> None:
+    assert decide(labelled(2, 5), CONFIG).waiting == "needs two classes with 3 labels each: cat 2, dog 5"
+    assert decide(NEW, CONFIG).waiting == "needs two classes with 3 labels each: no labels yet"
+    assert decide(labelled(3, 3), CONFIG).waiting is None
+
+
+def test_until_refresh_falls_by_at_most_one_per_label_and_reaches_the_refresh() -> None:
+    counts = {"cat": 0, "dog": 0, "owl": 0}
+    left = decide(labelled(0, 0), CONFIG).until_refresh
+    for name in ["cat"] * 4 + ["dog"] * 4 + ["owl"] * 3:
+        counts[name] += 1
+        decision = decide(labelled(**counts), CONFIG)
+        assert left - 1 <= decision.until_refresh <= left
+        left = decision.until_refresh
+        assert bool(decision.actions) is (left == 0)
+    assert left == 0
+
+
+def test_refresh_every_ten_changes() -> None:
+    assert decide(replace(LIVE, changes=9), CONFIG).until_refresh == 1
+    assert kinds(decide(replace(LIVE, changes=9), CONFIG)) == []
+    assert kinds(decide(replace(LIVE, changes=10), CONFIG)) == ["refresh"]
+
+
+def test_a_first_head_that_was_held_waits_for_ten_more() -> None:
+    held = replace(labelled(5, 5), judged=True, changes=4)
+    assert kinds(decide(held, CONFIG)) == []
+    assert kinds(decide(replace(held, changes=10), CONFIG)) == ["refresh"]
+
+
+def test_throttle_is_leading_edge() -> None:
+    due = replace(LIVE, changes=10)
+    assert kinds(decide(replace(due, since_refresh_s=None), CONFIG)) == ["refresh"]
+    soon = decide(replace(due, since_refresh_s=0.4), CONFIG)
+    assert kinds(soon) == []
+    assert soon.again_in_s == pytest.approx(0.6)
+    later = decide(replace(due, since_refresh_s=1.0), CONFIG)
+    assert (kinds(later), later.again_in_s) == (["refresh"], None)
+
+
+def test_attempts_run_out_visibly() -> None:
+    due = replace(LIVE, changes=10, failed_refreshes=ATTEMPTS - 1)
+    assert kinds(decide(due, CONFIG)) == ["refresh"]
+    held = decide(replace(due, failed_refreshes=ATTEMPTS), CONFIG)
+    assert kinds(held) == []
+    assert held.waiting == "refresh failed 3 times on this snapshot: on hold until labels or the config change"
+
+
+def test_one_kind_on_hold_does_not_stop_the_other() -> None:
+    both = replace(LIVE, changes=10, new_for_backbone=200, failed_retrains=ATTEMPTS)
+    assert kinds(decide(both, CONFIG)) == ["refresh"]
+
+
+def test_missing_features_are_waited_for() -> None:
+    decision = decide(replace(LIVE, changes=10, missing_features=4), CONFIG)
+    assert kinds(decision) == []
+    assert decision.waiting == "refresh waits for the features of 4 labelled images"
+
+
+@pytest.mark.parametrize(
+    ("saw", "new", "runs"), [(0, 199, False), (0, 200, True), (400, 200, True), (2000, 499, False), (2000, 500, True)]
+)
+def test_retrain_after_a_quarter_more(saw: int, new: int, runs: bool) -> None:
+    decision = decide(replace(LIVE, backbone_saw=saw, new_for_backbone=new), CONFIG)
+    assert (kinds(decision) == ["retrain"]) is runs
+    assert (decision.until_retrain == 0) is runs
+
+
+def test_retrain_is_not_automatic_before_a_model_or_where_switched_off() -> None:
+    assert kinds(decide(replace(LIVE, live=False, new_for_backbone=300), CONFIG)) == []
+    off = CONFIG.model_copy(update={"retrain": CONFIG.retrain.model_copy(update={"automatic": False})})
+    assert kinds(decide(replace(LIVE, new_for_backbone=300), off)) == []
+    asked = decide(replace(LIVE, new_for_backbone=300, retrain_asked=True), off)
+    assert [(a.kind, a.why) for a in asked.actions] == [("retrain", "asked for by a person")]
+
+
+def test_a_retrain_that_cannot_run_says_why() -> None:
+    decision = decide(replace(labelled(2, 5), retrain_asked=True), CONFIG)
+    assert kinds(decision) == []
+    assert decision.waiting == "needs two classes with 3 labels each: cat 2, dog 5"
+
+
+def test_refresh_and_retrain_may_be_due_together() -> None:
+    assert kinds(decide(replace(LIVE, changes=10, new_for_backbone=200), CONFIG)) == ["refresh", "retrain"]
