@@ -30,7 +30,7 @@ COLD = replace(POOL, probabilities=None)
 
 
 def _part(kept: list[int], rows: Ints) -> Floats:
-    return BLOBS[np.array(kept)[rows]]
+    return read(np.array(kept)[rows])
 
 
 def queue(pool: Pool = POOL, quota: Quota | None = None, **plan: int | str) -> tuple[Choice, ...]:
