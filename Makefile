@@ -60,11 +60,12 @@ test: setup ## all tests: unit, integration, acceptance (TESTS=tests/unit for so
 	@$(BIN)/pytest $(or $(TESTS),tests) $(ARGS)
 
 .PHONY: check
-check: ## lint, formatting, types, import rules
+check: ## lint, formatting, types, import rules, Dockerfile
 	@$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
 
 .PHONY: format
 format: ## format the code and sort its imports
@@ -78,10 +79,12 @@ bench: setup ## run one benchmark: make bench NAME=…
 .PHONY: lock
 lock: ## compile the lock files anew (UPGRADE=1 for newer versions)
 	@$(UV_COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml --extra dev --output-file requirements.lock
+	# what the image needs: the same versions without the tools
+	$(UV_COMPILE) --constraint requirements.lock pyproject.toml --output-file requirements-runtime.lock
 	for name in label-studio s3; do
 	  $(UV_COMPILE) $(if $(UPGRADE),--upgrade) cli/embedded/$$name.in --output-file cli/embedded/$$name.lock
 	done
-	if grep -nE 'https?://|file:' requirements.lock cli/embedded/*.lock; then
+	if grep -nE 'https?://|file:' requirements*.lock cli/embedded/*.lock; then
 	  echo "error: a lock names an address: leave it out" >&2; exit 1
 	fi
 

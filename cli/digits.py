@@ -9,7 +9,6 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 SIDE = 64  # pixels: large enough for a person; made of 8×8 originals
-NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
 def write_digits(folder: Path) -> Path:
@@ -19,7 +18,7 @@ def write_digits(folder: Path) -> Path:
         return folder
     digits = load_digits()
     for i, (image, target) in enumerate(zip(digits.images, digits.target, strict=True)):
-        place = folder / NAMES[target]
+        place = folder / str(target)
         place.mkdir(parents=True, exist_ok=True)
         gray = np.uint8(255 - image * (255 / 16))
         Image.fromarray(gray, mode="L").resize((SIDE, SIDE), Image.Resampling.NEAREST).save(place / f"{i:04d}.png")

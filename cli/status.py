@@ -65,6 +65,7 @@ class ProjectStatus:
     until_refresh: int | None = None
     until_retrain: int | None = None
     waiting: str | None = None
+    running: tuple[str, ...] = ()
     pool: Mapping[str, Any] = field(default_factory=dict)
     random_quota: Acceptance = Acceptance()
     chosen: Acceptance = Acceptance()
@@ -153,7 +154,8 @@ class _Stores:
             refused=tuple(f"{r['version']}: {r['reason']}" for p in backends.values() for r in p.get("refused", ())),
             published=facts.get("published"), annotations=latest.annotations if latest else 0,
             labels=plan.get("labels") or {}, until_refresh=plan.get("until_refresh"),
-            until_retrain=plan.get("until_retrain"), waiting=plan.get("waiting"), pool=facts.get("pool") or {},
+            until_retrain=plan.get("until_retrain"), waiting=plan.get("waiting"),
+            running=tuple(plan.get("running") or ()), pool=facts.get("pool") or {},
             random_quota=random, chosen=chosen, runs=tuple(self.runs.all()[-LAST_RUNS:]),
             problem=facts.get("problem") or (None if facts else NO_WATCHER),
         )  # fmt: skip

@@ -97,8 +97,15 @@ def _labels(project: ProjectStatus) -> Text:
 def _next(project: ProjectStatus) -> Text:
     if project.until_refresh is None:
         return Text("not known: is sync running?", style="yellow")
-    text = f"refresh in {project.until_refresh} labels, retrain in {project.until_retrain}"
+    text = f"refresh {_when(project.until_refresh, 'refresh' in project.running)}"
+    text += f", retrain {_when(project.until_retrain, 'retrain' in project.running)}"
     return Text.assemble(text, (f"  ({project.waiting})" if project.waiting else "", "yellow"))
+
+
+def _when(labels: int | None, running: bool) -> str:
+    if running:
+        return "running or queued"
+    return f"in {labels} labels" if labels else "due"
 
 
 def _images(project: ProjectStatus) -> RenderableType:

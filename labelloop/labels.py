@@ -83,12 +83,19 @@ def _schema(control: Element, image: Element) -> LabelSchema:
 
 
 def make_label_config(classes: Sequence[str]) -> str:
-    """A label config for these classes, with hot keys for the first nine."""
+    """A label config for these classes. The choices stand above the image: no scrolling, whatever its height."""
     choices = "\n".join(
-        f"    <Choice value={quoteattr(c)}{f' hotkey={chr(34)}{i}{chr(34)}' if i <= 9 else ''}/>"
-        for i, c in enumerate(classes, 1)
+        f"    <Choice value={quoteattr(name)}{f' hotkey={quoteattr(key)}' if key else ''}/>"
+        for name, key in zip(classes, _hotkeys(classes), strict=True)
     )
     return (
-        '<View>\n  <Image name="image" value="$image" zoom="true"/>\n'
-        f'  <Choices name="label" toName="image" choice="single" showInline="true">\n{choices}\n  </Choices>\n</View>'
+        '<View>\n  <Choices name="label" toName="image" choice="single" showInline="true">\n'
+        f'{choices}\n  </Choices>\n  <Image name="image" value="$image" zoom="true"/>\n</View>'
     )
+
+
+def _hotkeys(classes: Sequence[str]) -> list[str]:
+    """The class itself where all are single letters or digits, else 1 to 9 for the first nine."""
+    if all(len(name) == 1 and name.isalnum() for name in classes):
+        return [name.lower() for name in classes]
+    return [str(i) if i <= 9 else "" for i in range(1, len(classes) + 1)]

@@ -108,6 +108,11 @@ def dump(backbone: Backbone) -> bytes:
     return _dump(backbone.module)
 
 
+def best_device() -> str:
+    """A GPU where torch sees one, else the CPU."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def verify(backbone: Backbone) -> None:
     """Run the recorded self-check; CorruptArtefactError where outputs are not those of its creation."""
     expected = np.asarray(backbone.record.checks.get("features", ()), dtype=np.float32)

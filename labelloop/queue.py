@@ -65,8 +65,11 @@ class JobState:
     error: str = ""
 
 
-def connect(url: str, *, timeout_s: float = 5.0) -> Redis:
-    """A client that retries a lost connection briefly; opens nothing yet."""
+def connect(url: str, *, timeout_s: float | None = 5.0) -> Redis:
+    """A client that retries a lost connection briefly; opens nothing yet.
+
+    ``timeout_s`` None: RQ's own, for a worker that waits minutes for its next job.
+    """
     retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), 3)
     return Redis.from_url(
         url, socket_timeout=timeout_s, socket_connect_timeout=2, retry=retry, health_check_interval=15
@@ -206,14 +209,20 @@ def _translated(what: str) -> Iterator[None]:
         raise QueueError(f"cannot {what}: {error}; is Redis up, and LABELLOOP_REDIS_URL right?") from error
 
 
+def _last_line(job: Job) -> str:
+    result = job.latest_result()
+    lines = (result.exc_string or "").strip().splitlines() if result else []
+    return lines[-1] if lines else ""
+
+
 def _state(job: Job, status: str) -> JobState:
     meta = job.get_meta(refresh=False) or {}
-    error = (job.exc_info or "").strip().splitlines()[-1:] if status == "failed" else []
+    error = _last_line(job) if status == "failed" else ""
     return JobState(
         id=job.id, kind=meta.get("kind", "?"), project=meta.get("project", ""), status=status,
         stage=meta.get("stage", ""), step=meta.get("step", 0), steps=meta.get("steps", 0), eta_s=meta.get("eta_s"),
         worker=job.worker_name, started_at=job.started_at.isoformat() if job.started_at else None,
-        error=error[0] if error else "",
+        error=error,
     )  # fmt: skip
 
 

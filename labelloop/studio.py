@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -61,6 +61,22 @@ class NextTask:
     uri: str
     prediction_id: int | None
     seen: Seen | None
+
+
+class TaskFeed(Protocol):
+    """What the watcher reads; `Studio`, or a fake. Every method may raise StudioError."""
+
+    def changes(self, project: int, schema: LabelSchema, since: str) -> Iterator[list[TaskStub]]:
+        """Pages of tasks whose `updated_at` lies behind ``since``, oldest first."""
+
+    def all_tasks(self, project: int, schema: LabelSchema) -> Iterator[list[TaskStub]]:
+        """Every task, in pages."""
+
+    def tasks(self, project: int, schema: LabelSchema, ids: Sequence[int]) -> list[Task]:
+        """Tasks with all annotations in full; deleted tasks are absent."""
+
+    def task_count(self, project: int) -> int:
+        """How many tasks the project has now."""
 
 
 class Studio:

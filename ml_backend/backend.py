@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from labelloop.images import image_reader, s3_client
@@ -22,6 +23,8 @@ from ml_backend.projects import Directory
 
 SETUP_WAIT_S = 1.5  # Label Studio gives /setup three seconds
 PREDICT_WAIT_S = 60.0  # and /predict a hundred
+MAX_PREDICTS = 24  # at once; below gunicorn's --threads (32), so that /health always finds one within its second
+BUSY_WAIT_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Backend:
     predictor: Predictor
     metrics: Metrics
     hints: Hints | None = None
+    places: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(MAX_PREDICTS))
 
     def start(self) -> None:
         """Begin to follow the deployment logs."""
@@ -60,8 +64,13 @@ class Backend:
         """One result per task, in order."""
         record = self._project(reference)
         schema = _schema(record, label_config)
-        live = self._loaded(record)
-        return self.predictor.predict(Asked(record, live, schema, live.model), tasks)
+        if not self.places.acquire(timeout=BUSY_WAIT_S):
+            raise RequestError(f"{MAX_PREDICTS} requests for predictions are being answered; try again soon", 503)
+        try:
+            live = self._loaded(record)
+            return self.predictor.predict(Asked(record, live, schema, live.model), tasks)
+        finally:
+            self.places.release()
 
     def versions(self, reference: str) -> dict[str, Any]:
         """Names of the versions of one project, or of all that are loaded, and what is live."""

@@ -53,7 +53,7 @@ class Engines:
             engine = self._loaded.get(name)
             if engine is None:
                 record = registry.backbone(name)
-                backbone = net.load(record, registry.backbone_weights(record))
+                backbone = net.load(record, registry.backbone_weights(record), device=net.best_device())
                 net.verify(backbone)  # runs the network: this is also the warm-up
                 engine = self._loaded[name] = Engine(backbone)
             return engine

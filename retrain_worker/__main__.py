@@ -22,7 +22,7 @@ def main() -> None:
     configure_logs(json=settings.log_json)
     jobs.prepare(queues)
     try:
-        run_worker(connect(settings.redis_url, timeout_s=30), queues)
+        run_worker(connect(settings.redis_url, timeout_s=None), queues)
     except QueueError as error:
         raise SystemExit(str(error)) from error
 

@@ -69,7 +69,7 @@ class Context:
         from labelloop import net  # torch: seconds to import, and not every job needs it
 
         if self._backbone is None or self._backbone[0] != record.id:
-            loaded = net.load(record, project.registry.backbone_weights(record))
+            loaded = net.load(record, project.registry.backbone_weights(record), device=net.best_device())
             net.verify(loaded)
             self._backbone = (record.id, loaded)
         return self._backbone[1]

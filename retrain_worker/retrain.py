@@ -56,7 +56,7 @@ def _tuned(context: Context, project: ProjectContext, snapshot: Snapshot, progre
     initial = project.registry.initial_backbone()
     if initial is None:
         raise NotEnoughLabelsError("no image has features yet: a retrain needs labelled images")
-    backbone = net.load(initial, project.registry.backbone_weights(initial))
+    backbone = net.load(initial, project.registry.backbone_weights(initial), device=net.best_device())
     data = _train_set(context, project, snapshot, backbone, progress)
     policy = project.record.config.retrain
     losses = finetune(

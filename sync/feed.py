@@ -9,7 +9,7 @@ from datetime import timedelta
 from labelloop.clock import LABEL_STUDIO_FORMAT, parse
 from labelloop.labels import LabelSchema
 from labelloop.records import Annotation, Seen, Task
-from labelloop.studio import Studio, TaskStub
+from labelloop.studio import TaskFeed, TaskStub
 
 OVERLAP = timedelta(seconds=5)  # transactions that commit late carry an earlier `updated_at`
 EPOCH = "1970-01-01T00:00:00.000000Z"
@@ -31,7 +31,7 @@ class Changes:
 class Feed:
     """Keeps `tasks` (annotated) and `stubs` (all) equal to Label Studio. Memory only: rebuilt at every start."""
 
-    def __init__(self, studio: Studio, project: int, schema: LabelSchema, *, hidden: Hidden) -> None:
+    def __init__(self, studio: TaskFeed, project: int, schema: LabelSchema, *, hidden: Hidden) -> None:
         self._studio, self._project, self._schema, self._hidden = studio, project, schema, hidden
         self.tasks: dict[int, Task] = {}
         self.stubs: dict[int, TaskStub] = {}

@@ -30,6 +30,7 @@ COUNT_EVERY_S = 5.0  # how soon a deleted task is noticed
 RECONCILE_EVERY_S = 300.0  # the whole list of tasks, for what no cheap sign shows
 LOOK_EVERY_S = 1.0  # pool, plan and publication where nothing nudged
 TIDY_EVERY_S = 10.0
+FIRST_ORDER = 500  # images with features that make a first order worth having, while the others are on their way
 
 log = structlog.get_logger()
 
@@ -146,8 +147,9 @@ class ProjectWatch:
     def _publish(self, version: str) -> None:
         open_tasks = self._open_tasks()
         featurised = len(self.index) if self.index else 0
-        ready = featurised > 0 and (version != COLD_START or self.pool.state.missing == 0)
-        if ready and self.publisher.wants_order(version, pool=featurised, open_tasks=open_tasks):
+        settled = self.pool.state.missing == 0 and not self.pool.importing
+        ready = settled or featurised >= FIRST_ORDER
+        if ready and featurised and self.publisher.wants_order(version, featurised, open_tasks, settled=settled):
             self._order(version)
         self.publisher.publish(version, open_tasks)
         if self._is_due("tidy", TIDY_EVERY_S):

@@ -15,6 +15,7 @@ from labelloop.scores import Scores, ScoreStore
 from labelloop.studio import Studio
 
 IDLE_S = 3.0  # nobody has submitted for so long: time to tidy up
+GROWTH = 0.5  # while images stream in: make the order anew each time the pool has grown by this share
 KEEP_RETIRED_S = 5.0  # a page opened just before the switch still shows the old prediction
 
 log = structlog.get_logger()
@@ -68,12 +69,12 @@ class Publisher:
             self._push(scores, open_tasks, fresh=False)
         return True
 
-    def wants_order(self, version: str, *, pool: int, open_tasks: Mapping[str, list[int]]) -> bool:
-        """True where the order should be made anew: none yet, images arrived, or the window runs out."""
+    def wants_order(self, version: str, pool: int, open_tasks: Mapping[str, list[int]], *, settled: bool) -> bool:
+        """True where the order should be made anew: none yet, ``pool`` (images) grew, or the window runs out."""
         scores = self._scores.newest(version)
         if scores is None:
             return True
-        if pool > scores.pool:
+        if pool > scores.pool * (1 if settled else 1 + GROWTH):
             return True
         done = self.published
         ran_out = done is not None and done.version == version and done.next_place >= len(scores.places)

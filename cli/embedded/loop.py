@@ -39,8 +39,6 @@ def loop_environment(state: StackState) -> dict[str, str]:
         "LABELLOOP_BACKEND_URL": state.backend_url,
         "LABELLOOP_BACKEND_USER": hidden.backend_user,
         "LABELLOOP_BACKEND_PASSWORD": hidden.backend_password,
-        "LABELLOOP_SYNC_URL": state.sync_url,
-        "LABELLOOP_WEBHOOK_SECRET": hidden.webhook_secret,
         "LABELLOOP_DASHBOARD_URL": state.dashboard_url,
         "LABELLOOP_CACHE_DIR": str(state.directory / "cache"),
     }
@@ -129,7 +127,7 @@ def _backend(state: StackState, env: Mapping[str, str], logs: Path) -> ServiceSp
     flat = [word for pair in options.items() for word in pair]
     return ServiceSpec(
         name="ml_backend",
-        argv=(sys.executable, "-m", "gunicorn", *flat, "ml_backend.app:create_app()"),
+        argv=(sys.executable, "-m", "gunicorn", *flat, "--no-control-socket", "ml_backend.app:create_app()"),
         env=env,
         ready=lambda: http_answers(f"{state.backend_url}/health"),
         ready_timeout_s=120.0,

@@ -27,7 +27,6 @@ class Ports:
     valkey: int
     s3: int
     backend: int
-    sync: int
     dashboard: int
 
 
@@ -41,7 +40,6 @@ class Secrets:
     valkey_password: str = field(default_factory=lambda: secrets.token_hex(20), repr=False)
     backend_user: str = "labelloop"
     backend_password: str = field(default_factory=lambda: secrets.token_urlsafe(18), repr=False)
-    webhook_secret: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
     dashboard_user: str = "labelloop"
     dashboard_password: str = field(default_factory=lambda: secrets.token_urlsafe(15), repr=False)
     # ministack signs with this pair and no other
@@ -85,11 +83,6 @@ class StackState:
     def backend_url(self) -> str:
         """The ML backend, as Label Studio calls it."""
         return _http(self.ports.backend)
-
-    @property
-    def sync_url(self) -> str:
-        """The receiver of Label Studio's webhooks."""
-        return _http(self.ports.sync)
 
     @property
     def dashboard_url(self) -> str:

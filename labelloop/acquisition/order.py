@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -38,8 +39,11 @@ class Quota:
     random: int = 0  # of which in test and audit
 
     def due(self, place: int, taken: int) -> bool:
-        """Whether the image at ``place`` (from 0), after ``taken`` random ones, must be a random one."""
-        return self.random + taken < self.share * (self.labels + place + 1) - 1e-9
+        """Whether the image at ``place`` (from 0), after ``taken`` random ones, must be a random one.
+
+        At 10 % it is the tenth, not the first: the first page of a new project is a pre-labelled one.
+        """
+        return self.random + taken < math.floor(self.share * (self.labels + place + 1) + 1e-9)
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,7 +143,8 @@ def test_the_quota_holds_over_any_restart(share: float, stop: int) -> None:
         random = sum(c.blind for c in given)
         given += queue(pool, Quota(share, len(given), random), window=20)[:stop]
         left -= {c.uri for c in given}
-        assert share * len(given) <= sum(c.blind for c in given) < share * len(given) + 1
+        assert sum(c.blind for c in given) == math.floor(share * len(given) + 1e-9)
+    assert not given[0].blind
 
 
 def test_random_images_keep_their_order_when_others_come_or_go() -> None:

@@ -41,7 +41,7 @@ def a_state(directory: Path) -> StackState:
 
 def test_ports_and_secrets_are_the_same_at_the_next_start(tmp_path: Path) -> None:
     assert a_state(tmp_path) == a_state(tmp_path)
-    assert len(set(vars(a_state(tmp_path).ports).values())) == 6
+    assert len(set(vars(a_state(tmp_path).ports).values())) == 5
 
 
 def test_a_token_is_forty_hex_digits() -> None:
@@ -75,12 +75,12 @@ def test_a_port_taken_by_somebody_else_is_picked_anew_and_said(tmp_path: Path) -
 def test_a_service_added_by_a_later_version_gets_a_port(tmp_path: Path) -> None:
     before = a_state(tmp_path)
     raw = json.loads((tmp_path / "stack.json").read_text())
-    del raw["ports"]["dashboard"], raw["secrets"]["webhook_secret"]
+    del raw["ports"]["dashboard"], raw["secrets"]["dashboard_password"]
     (tmp_path / "stack.json").write_text(json.dumps(raw))
     after = a_state(tmp_path)
     assert after.ports.dashboard > 0
     assert after.ports.valkey == before.ports.valkey
-    assert after.secrets.webhook_secret
+    assert after.secrets.dashboard_password
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"ports": {}, "secrets": 3}'])

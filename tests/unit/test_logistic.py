@@ -135,6 +135,16 @@ def test_a_class_whose_labels_share_one_fold_is_unknown_there() -> None:
     assert np.isfinite(fit_head(rotated, known, groups, classes=CLASSES).oof).all()
 
 
+def test_a_class_without_labels_does_not_pull_at_the_others() -> None:
+    features, labels, groups = blobs(60, 10, spread=2.0)
+    known = [label if label != "c" else None for label in labels]
+    rotated = rotate(features)
+    three = cross_fit(rotated, [known], groups, classes=CLASSES, strength=1.0)[0]
+    two = cross_fit(rotated, [known], groups, classes=CLASSES[:2], strength=1.0)[0]
+    assert (three[:, 2] == 0).all()
+    np.testing.assert_allclose(three[:, :2], two, atol=0.005)
+
+
 def test_one_class_is_not_enough() -> None:
     features, _, groups = blobs(10, 4)
     with pytest.raises(NotEnoughLabelsError):

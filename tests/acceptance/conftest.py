@@ -1,0 +1,86 @@
+"""One stack for all acceptance tests, started and stopped as a person would: with the `labelloop` command."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.deployment import Deployment, open_deployment
+from labelloop.labels import LabelSchema
+from labelloop.projects import ProjectRecord
+from labelloop.studio import Studio
+
+LABELLOOP = Path(sys.executable).parent / "labelloop"
+
+
+def labelloop(*words: str | Path, timeout: float = 600) -> str:
+    """Run the command; its output, or a failure that shows what it said."""
+    done = subprocess.run([LABELLOOP, *map(str, words)], capture_output=True, text=True, timeout=timeout)
+    assert done.returncode == 0, (
+        f"labelloop {' '.join(map(str, words))} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+    )
+    return done.stdout
+
+
+def until(condition: Callable[[], object], seconds: float = 30, what: str = "it") -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"{what} did not happen within {seconds} s"
+        time.sleep(0.1)
+
+
+@dataclass(frozen=True)
+class Loop:
+    """The running stack and what a test does with it."""
+
+    home: Path
+
+    @property
+    def deployment(self) -> Deployment:
+        return open_deployment(self.home)
+
+    @property
+    def studio(self) -> Studio:
+        return self.deployment.studio
+
+    @property
+    def project(self) -> ProjectRecord:
+        return next(r for r in self.deployment.projects.all() if r.title == "digits")
+
+    @property
+    def schema(self) -> LabelSchema:
+        return self.project.schema
+
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(labelloop("status", "--json", "--state-dir", self.home))
+        return next(p for p in found["projects"] if p["title"] == "digits") | {"all": found}
+
+    def live(self) -> str | None:
+        entry = self.deployment.registry(self.project).live()
+        return entry.version if entry else None
+
+    def submit(self, count: int) -> None:
+        """Answer the next tasks with whatever is shown, else with the first class."""
+        for _ in range(count):
+            task = self.studio.next_task(self.project.id, self.schema)
+            assert task is not None
+            label = (task.seen and task.seen.label) or self.schema.classes[0]
+            self.studio.annotate(task.id, self.schema.result(label), lead_time_s=1.0, prediction=task.prediction_id)
+
+
+@pytest.fixture(scope="session")
+def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
+    home = tmp_path_factory.mktemp("stack")
+    try:
+        labelloop("up", "--detach", "--state-dir", home)
+        yield Loop(home)
+    finally:
+        labelloop("down", "--state-dir", home)

@@ -1,0 +1,120 @@
+"""The loop as its users meet it: pre-labelled pages, a model that learns, a status that explains."""
+
+from __future__ import annotations
+
+import json
+
+from labelloop.records import Bucket
+from tests.acceptance.conftest import Loop, labelloop, until
+
+
+def test_the_first_page_is_pre_labelled_by_a_model_of_the_seeds(loop: Loop) -> None:
+    assert loop.live() is not None
+    seen = []
+    for _ in range(2):  # every tenth place is blind: at most one of two neighbours is
+        task = loop.studio.next_task(loop.project.id, loop.schema)
+        assert task is not None
+        seen.append(task.seen)
+        loop.studio.annotate(task.id, loop.schema.result(loop.schema.classes[0]), prediction=task.prediction_id)
+    assert any(s and s.label in loop.schema.classes and s.version == loop.live() for s in seen)
+
+
+def test_ten_submits_bring_a_new_version_and_a_new_front(loop: Loop) -> None:
+    before = loop.live()
+    loop.submit(11)
+    until(lambda: loop.live() != before, what="a new version")
+    until(lambda: loop.studio.project(loop.project.id).model_version == loop.live(), what="the switch")
+    task = loop.studio.next_task(loop.project.id, loop.schema)
+    assert task is not None
+    assert task.seen is not None
+    assert task.seen.version == loop.live()
+
+
+def test_status_tells_what_is_live_why_and_what_comes_next(loop: Loop) -> None:
+    until(lambda: loop.status()["serving"], what="a backend that serves")
+    status = loop.status()
+    assert status["version"] == loop.live()
+    assert set(status["serving"].values()) == {loop.live()}
+    assert status["evidence"]
+    assert all(service["ok"] for service in status["all"]["services"])
+    assert 0 <= status["until_refresh"] <= 10
+    assert status["runs"][-1]["reasons"]
+    assert status["pool"]["featurised"] == 1797
+    assert "digits" in labelloop("status", "--once", "--state-dir", loop.home)
+
+
+def test_quota_tasks_come_from_test_and_audit_and_are_blind(loop: Loop) -> None:
+    scores = list(loop.deployment.within(loop.project).list("scores/"))
+    newest = json.loads(loop.deployment.within(loop.project).get(max(scores, key=lambda o: o.modified).key))
+    catalogue = {}
+    for info in loop.deployment.within(loop.project).list("catalogue/"):
+        for line in loop.deployment.within(loop.project).get(info.key).splitlines():
+            facts = json.loads(line)
+            catalogue[facts["uri"]] = facts["bucket"]
+    places = newest["places"][:100]
+    blind = [p for p in places if p["blind"]]
+    assert 5 <= len(blind) <= 15
+    assert {catalogue[p["uri"]] for p in blind} <= {Bucket.TEST, Bucket.AUDIT}
+    assert {catalogue[p["uri"]] for p in places if not p["blind"]} == {Bucket.TRAIN}
+
+
+def test_an_oracle_with_second_thoughts_loses_nothing(loop: Loop) -> None:
+    printed = labelloop(
+        "simulate", "--labels", "40", "--skip-rate", "0.1", "--change-rate", "0.1", "--delete-rate", "0.1",
+        "--state-dir", loop.home,
+    )  # fmt: skip
+    figures = json.loads(printed.splitlines()[-1])
+    assert figures["lost"] == 0
+    assert figures["annotations_in_snapshot"] == figures["annotations_in_label_studio"] >= 80
+    assert figures["versions"] >= 3
+    assert figures["test_accuracy"] > 0.7
+
+
+def test_a_retrain_is_judged_in_words_and_kept_whatever_the_verdict(loop: Loop) -> None:
+    printed = labelloop("retrain", "--wait", "--project", "digits", "--state-dir", loop.home)
+    assert "labels" in printed
+    models = json.loads(labelloop("models", "--json", "--project", "digits", "--state-dir", loop.home))
+    made = next(m for m in reversed(models) if m["kind"] == "retrain")
+    registry = loop.deployment.registry(loop.project)
+    record = registry.backbone(made["backbone"])
+    assert record.snapshot is not None
+    assert registry.head(registry.version(f"v{made['number']}")).weight.shape[1] == record.dimension
+
+
+def test_rollback_and_promote_are_deploys(loop: Loop) -> None:
+    before = loop.live()
+    labelloop("rollback", "--project", "digits", "--why", "try", "--state-dir", loop.home)
+    after = loop.live()
+    assert after != before
+    until(lambda: set(loop.status()["serving"].values()) == {after}, what="the backend's way back")
+    assert before is not None
+    labelloop("promote", before, "--project", "digits", "--state-dir", loop.home)
+    until(lambda: set(loop.status()["serving"].values()) == {before}, what="the backend's way forth")
+
+
+def test_a_drain_equals_label_studio(loop: Loop) -> None:
+    printed = labelloop("sync", "--drain", "--project", "digits", "--state-dir", loop.home)
+    exported = sum(len(row["annotations"]) for row in loop.studio.export(loop.project.id))
+    assert f"{exported} annotations" in printed
+
+
+def test_a_deleted_task_leaves_the_snapshot(loop: Loop) -> None:
+    task = loop.studio.export(loop.project.id)[0]["id"]
+    loop.studio.delete_task(task)
+    labelloop("sync", "--drain", "--project", "digits", "--state-dir", loop.home)
+    exported = {row["id"] for row in loop.studio.export(loop.project.id)}
+    latest = loop.status()
+    assert task not in exported
+    assert latest["annotations"] == sum(len(row["annotations"]) for row in loop.studio.export(loop.project.id))
+
+
+def test_a_second_start_finds_everything_as_it_was_left(loop: Loop) -> None:
+    before, annotations = loop.live(), loop.status()["annotations"]
+    predictions = loop.studio.prediction_counts(loop.project.id)
+    labelloop("down", "--state-dir", loop.home)
+    labelloop("up", "--detach", "--state-dir", loop.home)
+    until(lambda: loop.status()["annotations"] == annotations, what="the snapshot")
+    assert loop.live() == before
+    assert len([r for r in loop.deployment.projects.all() if r.title == "digits"]) == 1
+    assert before is not None
+    assert loop.studio.prediction_counts(loop.project.id)[before] == predictions[before]

@@ -1,0 +1,110 @@
+"""Label Studio as the watcher sees it, in memory. tests/acceptance/test_studio_contract.py holds it to the real one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from labelloop.clock import LABEL_STUDIO_FORMAT
+from labelloop.labels import LabelSchema
+from labelloop.records import Annotation, Choice, Seen, Task
+from labelloop.studio import TaskStub
+
+
+class FakeStudio:
+    """Tasks, annotations and predictions of one project. Every change moves `updated_at`, as on the server."""
+
+    def __init__(self, schema: LabelSchema, *, page: int = 1000) -> None:
+        self._schema, self._page = schema, page
+        self._tasks: dict[int, Task] = {}
+        self._predictions: dict[int, list[tuple[str, Choice]]] = {}
+        self._clock = datetime(2026, 1, 1, tzinfo=UTC)
+        self._ids = 0
+        self.model_version: str | None = None
+        self.fetched: list[int] = []  # tasks that were asked for in full
+        self.pushed: list[tuple[str, int]] = []  # (version, number) of each push
+
+    # --- what the watcher calls
+
+    def changes(self, _project: int, _schema: LabelSchema, since: str) -> Iterator[list[TaskStub]]:
+        stubs = sorted((_stub(t) for t in self._tasks.values() if t.updated_at > since), key=lambda s: s.updated_at)
+        for start in range(0, len(stubs), self._page):
+            yield stubs[start : start + self._page]
+
+    def all_tasks(self, project: int, schema: LabelSchema) -> Iterator[list[TaskStub]]:
+        return self.changes(project, schema, "")
+
+    def task_count(self, _project: int) -> int:
+        return len(self._tasks)
+
+    def tasks(self, _project: int, _schema: LabelSchema, ids: Sequence[int]) -> list[Task]:
+        self.fetched += ids
+        return [self._tasks[i] for i in ids if i in self._tasks]
+
+    def push(self, _project: int, _schema: LabelSchema, version: str, places: Sequence[tuple[int, Choice]]) -> int:
+        for task, choice in places:
+            self._predictions.setdefault(task, []).append((version, choice))
+        self.pushed.append((version, len(places)))
+        return len(places)
+
+    def prediction_counts(self, _project: int) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        for stored in self._predictions.values():
+            for version, _ in stored:
+                counts[version] = counts.get(version, 0) + 1
+        return counts
+
+    def delete_predictions(self, _project: int, version: str) -> int:
+        before = sum(map(len, self._predictions.values()))
+        self._predictions = {t: [p for p in ps if p[0] != version] for t, ps in self._predictions.items()}
+        return before - sum(map(len, self._predictions.values()))
+
+    # --- what people do
+
+    def add_task(self, uri: str) -> int:
+        number = self._next_id()
+        self._tasks[number] = Task(number, uri, self._now())
+        return number
+
+    def annotate(self, task: int, label: str | None, *, skip: bool = False) -> int:
+        moment, number = self._now(), self._next_id()
+        stored = [p for p in self._predictions.get(task, ()) if p[0] == self.model_version]
+        seen = None
+        if stored:
+            blind = stored[0][1].blind
+            seen = Seen(stored[0][0], None if blind else stored[0][1].label, blind)
+        self._put(task, Annotation(number, moment, moment, None if skip else label, cancelled=skip, seen=seen))
+        return number
+
+    def change_annotation(self, task: int, annotation: int, label: str) -> None:
+        old = next(a for a in self._tasks[task].annotations if a.id == annotation)
+        self._put(task, replace(old, label=label, cancelled=False, updated_at=self._now()))
+
+    def delete_annotation(self, task: int, annotation: int) -> None:
+        kept = tuple(a for a in self._tasks[task].annotations if a.id != annotation)
+        self._tasks[task] = replace(self._tasks[task], annotations=kept, updated_at=self._now())
+
+    def delete_task(self, task: int) -> None:
+        del self._tasks[task]
+
+    def touch(self, task: int) -> None:
+        """A live prediction moves `updated_at`, too."""
+        self._tasks[task] = replace(self._tasks[task], updated_at=self._now())
+
+    def _put(self, task: int, annotation: Annotation) -> None:
+        others = tuple(a for a in self._tasks[task].annotations if a.id != annotation.id)
+        self._tasks[task] = replace(self._tasks[task], annotations=(*others, annotation), updated_at=self._now())
+
+    def _next_id(self) -> int:
+        self._ids += 1
+        return self._ids
+
+    def _now(self) -> str:
+        self._clock += timedelta(milliseconds=1500)
+        return self._clock.strftime(LABEL_STUDIO_FORMAT)
+
+
+def _stub(task: Task) -> TaskStub:
+    moves = tuple(sorted((a.id, a.updated_at) for a in task.annotations))
+    return TaskStub(task.id, task.uri, task.updated_at, moves, sum(a.cancelled for a in task.annotations))

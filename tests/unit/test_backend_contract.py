@@ -1,0 +1,330 @@
+"""What Label Studio may send and what it must get, over the fake store and reader."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from labelloop.catalogue import Catalogue
+from labelloop.clock import stamp
+from labelloop.labels import make_label_config
+from labelloop.records import Bucket, ImageFacts, digest
+from labelloop.split import bucket_of, group_of
+from ml_backend import backend as backend_module
+from ml_backend.app import make_app
+from ml_backend.backend import Backend
+from tests.unit.backend_world import CLASSES, PREFIX, FakeReader, World, make_backend, picture
+
+PASSWORD = "letmein"
+AUTH = {"Authorization": "Basic " + base64.b64encode(f"labelloop:{PASSWORD}".encode()).decode()}
+TRAIN = [s for s in range(60) if bucket_of(group_of(picture(s)), World().record.config.buckets.shares()) == "train"]
+BLIND = [s for s in range(60) if s not in TRAIN]
+
+
+class Stage:
+    """A world, its backend and a client that knows the password."""
+
+    def __init__(self) -> None:
+        self.world, self.reader = World(), FakeReader()
+        self.backend: Backend = make_backend(self.world, self.reader)
+        self.app: Flask = make_app(self.backend, "labelloop", PASSWORD)
+        self.client: FlaskClient = self.app.test_client()
+
+    def images(self, *seeds: int, prefix: str = PREFIX) -> list[dict[str, Any]]:
+        for seed in seeds:
+            self.reader.images[f"{prefix}{seed}.png"] = picture(seed)
+        return [{"id": seed, "data": {"image": f"{prefix}{seed}.png"}} for seed in seeds]
+
+    def post(self, path: str, body: Any) -> TestResponse:
+        return self.client.post(path, json=body, headers=AUTH)
+
+    def predict(self, tasks: list[dict[str, Any]], config: str = "") -> list[dict[str, Any]]:
+        body = {"tasks": tasks, "project": self.world.record.reference, "label_config": config}
+        answer = self.post("/predict", body)
+        assert answer.status_code == 200, answer.text
+        results: list[dict[str, Any]] = answer.get_json()["results"]
+        assert len(results) == len(tasks)
+        return results
+
+    def setup(self, project: str | None = None, schema: str | None = None) -> TestResponse:
+        body = {"project": project or self.world.record.reference, "schema": schema or make_label_config(CLASSES)}
+        return self.post("/setup", {**body, "hostname": "http://x", "access_token": "t", "extra_params": None})
+
+
+@pytest.fixture
+def stage() -> Iterator[Stage]:
+    made = Stage()
+    made.backend.start()
+    yield made
+    made.backend.stop()
+
+
+@pytest.fixture
+def live(stage: Stage) -> Stage:
+    """With a first version that answers `dog`."""
+    stage.world.deploy(stage.world.add(stage.world.backbone(), answer=1))
+    project = stage.backend.live.get(stage.world.record)
+    while project.model is None:
+        time.sleep(0.005)
+    return stage
+
+
+# --- predictions
+
+
+def test_predictions_are_in_order_and_complete(live: Stage) -> None:
+    tasks = live.images(*TRAIN[:40])
+    for result in live.predict(tasks):
+        assert result["model_version"] == "v1"
+        (item,) = result["result"]
+        assert item["value"] == {"choices": ["dog"]}
+        assert (item["from_name"], item["to_name"], item["type"]) == ("label", "image", "choices")
+        assert 0.5 < result["score"] <= 1
+        assert abs(item["score"] - result["score"]) < 1e-3
+
+
+def test_no_tasks_give_no_results(live: Stage) -> None:
+    assert live.predict([]) == []
+
+
+def test_before_the_first_model_there_is_an_answer_without_a_label(stage: Stage) -> None:
+    (result,) = stage.predict(stage.images(TRAIN[0]))
+    assert result == {"result": [], "score": 1.0, "model_version": "cold-start"}
+    assert stage.setup().get_json() == {"model_version": "cold-start"}
+
+
+def test_the_control_is_found_by_its_tags(live: Stage) -> None:
+    config = (
+        '<View><Image name="photo" value="$image"/><Choices name="animal" toName="photo">'
+        '<Choice value="cat"/><Choice value="d" alias="dog"/></Choices></View>'
+    )
+    (result,) = live.predict(live.images(TRAIN[0]), config)
+    assert result["result"][0]["from_name"] == "animal"
+    assert result["result"][0]["to_name"] == "photo"
+    assert result["result"][0]["value"] == {"choices": ["dog"]}
+
+
+def test_classes_that_the_label_config_lost_are_not_answered(live: Stage) -> None:
+    (result,) = live.predict(live.images(TRAIN[0]), make_label_config(["cat", "fox", "new"]))
+    assert result["result"][0]["value"]["choices"][0] in {"cat", "fox"}
+    assert result["score"] == pytest.approx(0.5)  # renormalised over the two that are left
+    (result,) = live.predict(live.images(TRAIN[0]), make_label_config(["x", "y"]))
+    assert (result["result"], result["model_version"]) == ([], "v1")
+
+
+def test_images_that_cannot_be_read_do_not_harm_the_others(live: Stage) -> None:
+    good = live.images(*TRAIN[:2])
+    live.reader.images[f"{PREFIX}text.png"] = b"no image"
+    bad = [
+        {"id": 90, "data": {"image": f"{PREFIX}missing.png"}},
+        {"id": 91, "data": {"image": f"{PREFIX}text.png"}},
+        {"id": 92, "data": {"image": "http://169.254.169.254/latest"}},
+        {"id": 93, "data": {"image": "s3://secrets/a.png"}},
+        {"id": 94, "data": {}},
+        {"id": 95},
+        {"id": 96, "data": {"image": 5}},
+    ]
+    results = live.predict([good[0], *bad, good[1]])
+    assert [bool(r["result"]) for r in results] == [True, *[False] * len(bad), True]
+    assert all(r["model_version"] == "v1" and 0 <= r["score"] <= 1 for r in results)
+    text = live.client.get("/metrics", headers=AUTH).text
+    assert 'labelloop_backend_unreadable_images_total{reason="undecodable"} ' in text
+    assert 'labelloop_backend_unreadable_images_total{reason="missing"} 3.0' in text
+
+
+def test_storage_that_is_away_for_all_is_said_so_that_label_studio_asks_again(live: Stage) -> None:
+    tasks = live.images(*TRAIN[:3])
+    assert all(r["result"] for r in live.predict(tasks))
+    live.reader.away = True
+    answer = live.post("/predict", {"tasks": tasks, "project": live.world.record.reference, "label_config": ""})
+    assert answer.status_code == 503
+    assert "object storage" in answer.get_json()["error"]
+
+
+def test_more_requests_than_places_are_told_to_come_back(live: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend_module, "BUSY_WAIT_S", 0.01)
+    for _ in range(backend_module.MAX_PREDICTS):
+        assert live.backend.places.acquire(blocking=False)
+    body = {"tasks": [], "project": live.world.record.reference}
+    assert live.post("/predict", body).status_code == 503
+    assert live.client.get("/health").status_code == 200
+    live.backend.places.release()
+    assert [live.post("/predict", body).status_code for _ in range(3)] == [200, 200, 200]
+
+
+# --- blind images
+
+
+def test_an_image_in_test_or_audit_is_answered_with_nothing(live: Stage) -> None:
+    results = live.predict(live.images(TRAIN[0], *BLIND[:3]))
+    assert [bool(r["result"]) for r in results] == [True, False, False, False]
+    assert all(r["model_version"] == "v1" for r in results)
+
+
+def test_the_recorded_bucket_outranks_the_computed_one(live: Stage) -> None:
+    tasks = live.images(TRAIN[0], BLIND[0])
+    facts = [
+        ImageFacts(t["data"]["image"], "e", digest(b"1"), "g", bucket)
+        for t, bucket in zip(tasks, (Bucket.AUDIT, Bucket.TRAIN), strict=True)
+    ]
+    Catalogue(live.world.own).add(facts, stamp())
+    assert [bool(r["result"]) for r in live.predict(tasks)] == [False, True]
+
+
+def test_images_outside_the_prefix_are_never_blind(live: Stage) -> None:
+    assert all(r["result"] for r in live.predict(live.images(*BLIND[:3], prefix="s3://images/elsewhere/")))
+
+
+# --- set-up
+
+
+def test_setup_names_the_live_version(live: Stage) -> None:
+    assert live.setup().get_json() == {"model_version": "v1"}
+
+
+def test_an_unknown_project_is_told_what_to_do_where_label_studio_shows_it(live: Stage) -> None:
+    answer = live.setup(project="99.1700000000")
+    assert answer.status_code == 404
+    assert "labelloop init" in answer.status  # Label Studio drops the body and shows the reason phrase
+    assert "labelloop init" in answer.get_json()["error"]
+
+
+@pytest.mark.parametrize("project", ["", "7", "7.1", "../../x", "7.1700000000\n", "７.1700000000"])
+def test_only_the_exact_reference_is_a_project(live: Stage, project: str) -> None:
+    assert live.post("/setup", {"project": project, "schema": ""}).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        make_label_config(CLASSES).replace('choice="single"', 'choice="multiple"'),
+        '<View><Text name="t" value="$t"/><Choices name="c" toName="t"><Choice value="a"/></Choices></View>',
+        "<View",
+        '<!DOCTYPE x [<!ENTITY a "b">]><View>&a;</View>',
+    ],
+)
+def test_a_label_config_that_cannot_be_served_is_refused_with_the_reason(live: Stage, schema: str) -> None:
+    answer = live.setup(schema=schema)
+    assert answer.status_code == 400
+    assert "label config" in answer.get_json()["error"] or "<Choices" in answer.get_json()["error"]
+    assert "\n" not in answer.status
+
+
+# --- wrong requests
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"[]", b"5", b"null", b'{"tasks": 5}', b'{"tasks": [1]}', b'{"tasks": {}}', b"\xff\xfe",
+     b'{"tasks": [], "project": {}}', b'{"tasks": [], "project": [], "label_config": 1}', b"[" * 100_000],
+)  # fmt: skip
+@pytest.mark.parametrize("path", ["/predict", "/setup"])
+def test_wrong_shapes_are_a_clear_400(live: Stage, path: str, body: bytes) -> None:
+    answer = live.client.post(path, data=body, headers={**AUTH, "Content-Type": "application/json"})
+    assert answer.status_code in {400, 404}
+    assert answer.get_json()["error"]
+    assert "Traceback" not in answer.text
+
+
+def test_paths_and_methods_that_are_not_there_answer_in_json(live: Stage) -> None:
+    assert live.client.get("/nothing", headers=AUTH).get_json()["error"]
+    assert live.client.get("/predict", headers=AUTH).status_code == 405
+
+
+def test_a_body_that_is_too_large_is_refused(live: Stage) -> None:
+    live.app.config["MAX_CONTENT_LENGTH"] = 1000
+    answer = live.client.post("/predict", data=b"x" * 1001, headers=AUTH)
+    assert answer.status_code == 413
+
+
+def test_an_unexpected_error_is_a_json_500_without_a_stack(live: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("internal detail")
+
+    monkeypatch.setattr(live.backend.predictor, "predict", broken)
+    answer = live.post("/predict", {"tasks": [], "project": live.world.record.reference})
+    assert answer.status_code == 500
+    assert "internal detail" not in answer.text
+
+
+# --- who may ask
+
+
+@pytest.mark.parametrize("path", ["/predict", "/setup", "/versions", "/metrics", "/nothing"])
+@pytest.mark.parametrize("given", ["", "labelloop:wrong", "wrong:letmein", "labelloop:", ":letmein", "ünder:letmein"])
+def test_everything_that_tells_anything_needs_the_password(live: Stage, path: str, given: str) -> None:
+    code = base64.b64encode(given.encode()).decode()
+    headers = {"Authorization": f"Basic {code}"} if given else {}
+    call = live.client.post if path in {"/predict", "/setup"} else live.client.get
+    answer = call(path, headers=headers)
+    assert answer.status_code == 401
+    assert answer.headers["WWW-Authenticate"].startswith("Basic")
+
+
+@pytest.mark.parametrize("header", ["Bearer x", "Basic", "Basic !!!", "Digest a=b"])
+def test_other_credentials_are_refused(live: Stage, header: str) -> None:
+    assert live.client.get("/versions", headers={"Authorization": header}).status_code == 401
+
+
+def test_health_is_open_but_tells_strangers_nothing(live: Stage) -> None:
+    live.setup()
+    assert live.client.get("/health").get_json() == {"status": "UP", "model_class": "labelloop"}
+    known = live.client.get("/health", headers=AUTH).get_json()
+    assert known["projects"][live.world.record.key]["version"] == "v1"
+
+
+def test_versions_lists_all_and_names_the_live_one(live: Stage) -> None:
+    live.setup()
+    live.world.add(live.world.backbone(), answer=0)
+    found = live.client.get("/versions", headers=AUTH).get_json()
+    assert found["versions"] == ["v1", "v2"]
+    assert found["live"][live.world.record.key]["version"] == "v1"
+    one = live.client.get(f"/versions?project={live.world.record.reference}", headers=AUTH).get_json()
+    assert one["versions"] == ["v1", "v2"]
+    assert live.client.get("/versions?project=9.9", headers=AUTH).status_code == 404
+
+
+# --- the webhook
+
+
+class FakeHints:
+    """Remembers nudges instead of sending them."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[Any, str]] = []
+
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+    def nudge(self, project: int | str | None, action: str) -> bool:
+        self.sent.append((project, action))
+        return True
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({"action": "ANNOTATION_CREATED", "project": {"id": 7}}, (7, "ANNOTATION_CREATED")),
+        ({"action": "START_TRAINING", "project": "7.1700000000"}, ("7.1700000000", "START_TRAINING")),
+        ({"action": "X" * 999, "project": {"id": {"a": 1}}}, (None, "X" * 64)),
+        ({"project": True}, (None, "")),
+    ],
+)
+def test_a_webhook_only_nudges(body: dict[str, Any], expected: tuple[Any, str]) -> None:
+    world, hints = World(), FakeHints()
+    made = make_backend(world, FakeReader())
+    backend = Backend(made.directory, made.live, made.predictor, made.metrics, hints)  # type: ignore[arg-type]
+    answer = make_app(backend, "labelloop", PASSWORD).test_client().post("/webhook", json=body)
+    assert answer.status_code == 202
+    assert hints.sent == [expected]
+    backend.stop()
+
+
+def test_a_webhook_that_is_no_json_is_refused(live: Stage) -> None:
+    assert live.client.post("/webhook", data=b"x").status_code == 400
