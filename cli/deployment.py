@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,7 @@ class Deployment:
     projects: ProjectStore
     stack: StackState | None = None  # the embedded stack, where it is one
 
-    @property
+    @cached_property
     def studio(self) -> Studio:
         """Label Studio under the deployment's account."""
         return Studio(self.settings.studio_url, self.settings.require_studio_token())

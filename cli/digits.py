@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
-SIDE = 64  # pixels: large enough for a person; made of 8×8 originals
+SIDE = 128  # pixels: 8×8 originals, smoothed so that a person can read them
 
 
 def write_digits(folder: Path) -> Path:
@@ -21,6 +21,6 @@ def write_digits(folder: Path) -> Path:
         place = folder / str(target)
         place.mkdir(parents=True, exist_ok=True)
         gray = np.uint8(255 - image * (255 / 16))
-        Image.fromarray(gray, mode="L").resize((SIDE, SIDE), Image.Resampling.NEAREST).save(place / f"{i:04d}.png")
+        Image.fromarray(gray, mode="L").resize((SIDE, SIDE), Image.Resampling.BICUBIC).save(place / f"{i:04d}.png")
     done.touch()
     return folder

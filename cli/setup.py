@@ -14,10 +14,12 @@ from cli.wiring import Finding, Wish, ensure_bucket, wire
 from labelloop.config import ProjectConfig, load_config
 from labelloop.errors import LabelloopError, StudioError
 from labelloop.projects import ProjectRecord
+from labelloop.records import canonical
 from labelloop.storage import S3Store
 from labelloop.studio import SEED_MARK
 
 DIGITS_SEEDS = 40
+SET_UP = "set-up.json"  # written once all images are tasks and the seeds are revealed
 IMPORT_TIMEOUT_S = 1800.0
 Report = Callable[[str, int, int], None]  # what, done, of
 
@@ -58,8 +60,10 @@ def set_up(deployment: Deployment, source: Source, report: Report) -> tuple[Proj
     wish = Wish(source.config, f"s3://{bucket}/{source.prefix}", source.classes)
     wish = Wish(wish.config, wish.image_uri, wish.classes, adopt=_known(deployment, wish))
     record, findings = wire(deployment.studio, deployment.projects, deployment.settings, wish)
-    _wait_imported(deployment, record, len(source.files), report)
-    reveal(deployment, record, source, report)
+    if not deployment.within(record).exists(SET_UP):  # later, people may have removed tasks or taken seeds back
+        _wait_imported(deployment, record, len(source.files), report)
+        reveal(deployment, record, source, report)
+        deployment.within(record).put(SET_UP, canonical({"images": len(source.files), "seeds": source.seeds}))
     return record, findings
 
 

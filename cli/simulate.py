@@ -15,9 +15,10 @@ import httpx
 from cli.deployment import Deployment
 from cli.drain import drain
 from cli.imagefolder import LabelledFile, scan, upload
+from cli.judge import accuracy_per_version, accuracy_through_predict
 from cli.oracle import Oracle, Rates, Submitted
 from cli.setup import Report, Source, open_source, set_up
-from cli.status import acceptance
+from cli.status import StatusReader, acceptance
 from labelloop.clock import now, parse, stamp
 from labelloop.errors import LabelloopError
 from labelloop.labels import LabelSchema
@@ -126,19 +127,17 @@ def hold_out(source: Source, seed: int) -> tuple[Source, list[LabelledFile]]:
 
 def wait_ready(deployment: Deployment, record: ProjectRecord, report: Report) -> None:
     """Until the queue has its first order: the model's, or the cold start's."""
-    began = time.monotonic()
+    began, reader = time.monotonic(), StatusReader(deployment)
     while not (deployment.studio.project(record.id).model_version or "").startswith(("v", COLD_START)):
         if time.monotonic() - began > READY_TIMEOUT_S:
             raise LabelloopError("the first order of the queue did not come: look at logs/ in the state directory")
-        done, of = _featurised(deployment, record)
+        done, of = _featurised(reader, record)
         report("compute features", done, of)
         time.sleep(0.5)
 
 
-def _featurised(deployment: Deployment, record: ProjectRecord) -> tuple[int, int]:
-    from cli.status import StatusReader
-
-    for project in StatusReader(deployment).read().projects:
+def _featurised(reader: StatusReader, record: ProjectRecord) -> tuple[int, int]:
+    for project in reader.read().projects:
         if project.key == record.key:
             return int(project.pool.get("featurised", 0)), int(project.pool.get("images", 0))
     return 0, 0
@@ -246,8 +245,6 @@ def _test_figures(
     deployment: Deployment, record: ProjectRecord, test: Sequence[LabelledFile], report: Report
 ) -> dict[str, Any]:
     """Last version through /predict, as Label Studio would ask; earlier ones by their heads on the same features."""
-    from cli.judge import accuracy_per_version, accuracy_through_predict
-
     last = accuracy_through_predict(deployment, record, test, report)
     return {
         "test_images": len(test),

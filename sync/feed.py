@@ -36,6 +36,7 @@ class Feed:
         self.tasks: dict[int, Task] = {}
         self.stubs: dict[int, TaskStub] = {}
         self.cursor = EPOCH
+        self.deleted: set[str] = set()  # images whose task somebody removed: not to be brought back
 
     def begin(self, tasks: Mapping[int, Task]) -> None:
         """Start from the newest snapshot: only what changed since is fetched again."""
@@ -51,6 +52,7 @@ class Feed:
         changes = self._read(pages)
         present = {stub.id for page in pages for stub in page}
         gone = [i for i in {*self.stubs, *self.tasks} if i not in present]
+        self.deleted |= {uri for i in gone if (uri := self._uri_of(i))}
         annotated = sum(1 for i in gone if self.tasks.pop(i, None))
         for i in gone:
             self.stubs.pop(i, None)
@@ -69,6 +71,10 @@ class Feed:
                 found.setdefault(stub.uri, []).append(stub.id)
         return found
 
+    def _uri_of(self, task: int) -> str | None:
+        known = self.stubs.get(task) or self.tasks.get(task)
+        return known.uri if known else None
+
     def _since(self) -> str:
         if self.cursor == EPOCH:
             return EPOCH
@@ -83,6 +89,7 @@ class Feed:
                 if self._is_stale(stub):
                     stale[stub.id] = stub
                 self.stubs[stub.id] = stub
+                self.deleted.discard(stub.uri or "")  # somebody brought it back
                 self.cursor = max(self.cursor, stub.updated_at)
         return Changes(self._fetch(stale), new)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 
 import structlog
@@ -59,10 +59,14 @@ class Pool:
         self.state = PoolState()
         self.problem: str | None = None
 
-    def turn(self, tasks: Sequence[str], catalogue: Catalogue, index: FeatureIndex | None, *, now: bool) -> bool:
-        """Look for new images (every 15 s, or ``now``) and queue what lacks features. True where anything is new."""
+    def turn(self, tasks: Sequence[str], catalogue: Catalogue, index: FeatureIndex | None, *,
+             deleted: Set[str], now: bool) -> bool:  # fmt: skip
+        """Look for new images (every 15 s, or ``now``) and queue what lacks features. True where anything is new.
+
+        ``deleted``: images whose task a person removed; alone they are no reason to sync again.
+        """
         if now or time.monotonic() - self._listed_at > LIST_EVERY_S:
-            self._list(set(tasks))
+            self._list(set(tasks), deleted)
         for uri in tasks:  # tasks that point elsewhere than the listed prefix count, too
             self._etags.setdefault(uri, "")
         active = set(self._queue.active(FEATURISE, self._key))  # before the index: what ended since is in it
@@ -81,11 +85,11 @@ class Pool:
         """True while Label Studio turns objects into tasks."""
         return self._importing is not None and self._importing.is_alive()
 
-    def _list(self, tasks: set[str]) -> None:
+    def _list(self, tasks: set[str], deleted: Set[str]) -> None:
         self._listed_at = time.monotonic()
         found = dict(self._listing())
         self._etags = {**{u: e for u, e in self._etags.items() if u in tasks}, **found}
-        if not self.importing and any(uri not in tasks for uri in found):
+        if not self.importing and any(uri not in tasks and uri not in deleted for uri in found):
             self._importing = threading.Thread(target=self._import_new, name="storage-sync", daemon=True)
             self._importing.start()
 

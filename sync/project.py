@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -11,9 +12,11 @@ import structlog
 
 from labelloop.catalogue import Catalogue
 from labelloop.clock import now
+from labelloop.errors import NotFoundError
 from labelloop.features import FeatureIndex
 from labelloop.projects import ProjectRecord, project_store
 from labelloop.queue import SCORE, JobQueue, RedisLease, job_id
+from labelloop.records import canonical
 from labelloop.registry import Registry
 from labelloop.requests import RequestStore
 from labelloop.runs import RunStore
@@ -30,6 +33,7 @@ COUNT_EVERY_S = 5.0  # how soon a deleted task is noticed
 RECONCILE_EVERY_S = 300.0  # the whole list of tasks, for what no cheap sign shows
 LOOK_EVERY_S = 1.0  # pool, plan and publication where nothing nudged
 TIDY_EVERY_S = 10.0
+DELETED = "deleted.json"  # images whose tasks people removed
 FIRST_ORDER = 500  # images with features that make a first order worth having, while the others are on their way
 
 log = structlog.get_logger()
@@ -83,6 +87,7 @@ class ProjectWatch:
         if self.snapshot is None:
             self._begin()
         self.feed.reconcile()
+        self._keep_deleted()
         while self.feed.poll():
             time.sleep(0.05)
         self._freeze()
@@ -107,6 +112,7 @@ class ProjectWatch:
         self._latest = self.snapshots.latest()
         snapshot = self.snapshots.load(self._latest.snapshot) if self._latest else None
         self.feed.begin(snapshot.tasks if snapshot else {})
+        self.feed.deleted = self._deleted()
         self.feed.reconcile()
         self._freeze()
         live = self.registry.live()
@@ -118,6 +124,7 @@ class ProjectWatch:
         counted = self._is_due("count", COUNT_EVERY_S) and self.feed.task_count_differs()
         if counted or self._is_due("reconcile", RECONCILE_EVERY_S):
             more = self.feed.reconcile()
+            self._keep_deleted()
             return Changes(changes.tasks + more.tasks, changes.new + more.new, more.gone)
         return changes
 
@@ -132,6 +139,16 @@ class ProjectWatch:
         self.snapshots.set_latest(self._latest)
         log.info("frozen", action="freeze", snapshot=self.snapshot.id, annotations=count, sequence=sequence)
 
+    def _deleted(self) -> set[str]:
+        try:
+            return set(json.loads(self._store.get(DELETED)))
+        except NotFoundError:
+            return set()
+
+    def _keep_deleted(self) -> None:
+        if self.feed.deleted != self._deleted():
+            self._store.put(DELETED, canonical(sorted(self.feed.deleted)))
+
     def _look(self, *, new: bool) -> None:
         """Plan first: a person waits for the model, nobody for the rest."""
         assert self.snapshot is not None
@@ -141,7 +158,8 @@ class ProjectWatch:
         backbone = self.registry.current_backbone()
         if backbone and (self.index is None or self.index.backbone != backbone.id):
             self.index = FeatureIndex(self._store, backbone.id)
-        self.pool.turn([s.uri for s in self.feed.stubs.values() if s.uri], self.catalogue, self.index, now=new)
+        self.pool.turn([s.uri for s in self.feed.stubs.values() if s.uri], self.catalogue, self.index,
+                       deleted=self.feed.deleted, now=new)  # fmt: skip
         self._publish(live.version if live else COLD_START)
 
     def _publish(self, version: str) -> None:

@@ -119,7 +119,7 @@ def _backend(state: StackState, env: Mapping[str, str], logs: Path) -> ServiceSp
     options = {
         "--worker-class": "gthread",
         "--workers": "1",
-        "--threads": "8",
+        "--threads": "32",
         "--bind": bind,
         "--graceful-timeout": "20",
         "--timeout": "120",

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ LABELLOOP = Path(sys.executable).parent / "labelloop"
 
 def labelloop(*words: str | Path, timeout: float = 600) -> str:
     """Run the command; its output, or a failure that shows what it said."""
-    done = subprocess.run([LABELLOOP, *map(str, words)], capture_output=True, text=True, timeout=timeout)
+    done = subprocess.run([LABELLOOP, *map(str, words)], capture_output=True, text=True, timeout=timeout, check=False)
     assert done.returncode == 0, (
         f"labelloop {' '.join(map(str, words))} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
     )
@@ -43,7 +44,7 @@ class Loop:
 
     home: Path
 
-    @property
+    @cached_property
     def deployment(self) -> Deployment:
         return open_deployment(self.home)
 

@@ -128,3 +128,15 @@ def test_any_history_read_at_any_moments_ends_equal_to_the_server(studio: FakeSt
     feed.reconcile()
     wanted = {t.id: t for t in studio.tasks(1, SCHEMA, tasks) if t.annotations}
     assert {i: t.annotations for i, t in feed.tasks.items()} == {i: t.annotations for i, t in wanted.items()}
+
+
+def test_a_task_that_was_removed_is_remembered_until_it_is_back(studio: FakeStudio) -> None:
+    task = studio.add_task("s3://images/1")
+    feed = feed_of(studio)
+    feed.poll()
+    studio.delete_task(task)
+    feed.reconcile()
+    assert feed.deleted == {"s3://images/1"}
+    studio.add_task("s3://images/1")
+    feed.poll()
+    assert feed.deleted == set()
