@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-from sklearn.datasets import load_digits
-
 SIDE = 128  # pixels: 8×8 originals, smoothed so that a person can read them
 
 
@@ -16,6 +12,10 @@ def write_digits(folder: Path) -> Path:
     done = folder / ".complete"
     if done.exists():
         return folder
+    import numpy as np
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
     digits = load_digits()
     for i, (image, target) in enumerate(zip(digits.images, digits.target, strict=True)):
         place = folder / str(target)

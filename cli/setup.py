@@ -10,17 +10,20 @@ from pathlib import Path
 from cli.deployment import Deployment
 from cli.digits import write_digits
 from cli.imagefolder import LabelledFile, pick_seeds, scan, upload
+from cli.status import StatusReader
 from cli.wiring import Finding, Wish, ensure_bucket, wire
 from labelloop.config import ProjectConfig, load_config
 from labelloop.errors import LabelloopError, StudioError
+from labelloop.labels import SEED_MARK
 from labelloop.projects import ProjectRecord
 from labelloop.records import canonical
+from labelloop.scores import COLD_START
 from labelloop.storage import S3Store
-from labelloop.studio import SEED_MARK
 
 DIGITS_SEEDS = 40
 SET_UP = "set-up.json"  # written once all images are tasks and the seeds are revealed
 IMPORT_TIMEOUT_S = 1800.0
+READY_TIMEOUT_S = 1800.0
 Report = Callable[[str, int, int], None]  # what, done, of
 
 
@@ -65,6 +68,24 @@ def set_up(deployment: Deployment, source: Source, report: Report) -> tuple[Proj
         reveal(deployment, record, source, report)
         deployment.within(record).put(SET_UP, canonical({"images": len(source.files), "seeds": source.seeds}))
     return record, findings
+
+
+def wait_ready(deployment: Deployment, record: ProjectRecord, report: Report) -> None:
+    """Until the queue has its first order: the model's, or the cold start's."""
+    began, reader = time.monotonic(), StatusReader(deployment)
+    while not (deployment.studio.project(record.id).model_version or "").startswith(("v", COLD_START)):
+        if time.monotonic() - began > READY_TIMEOUT_S:
+            raise LabelloopError("the first order of the queue did not come: look at logs/ in the state directory")
+        done, of = _featurised(reader, record)
+        report("compute features", done, of)
+        time.sleep(0.5)
+
+
+def _featurised(reader: StatusReader, record: ProjectRecord) -> tuple[int, int]:
+    for project in reader.read().projects:
+        if project.key == record.key:
+            return int(project.pool.get("featurised", 0)), int(project.pool.get("images", 0))
+    return 0, 0
 
 
 def reveal(deployment: Deployment, record: ProjectRecord, source: Source, report: Report) -> int:

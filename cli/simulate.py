@@ -17,10 +17,9 @@ from cli.drain import drain
 from cli.imagefolder import LabelledFile, scan, upload
 from cli.judge import accuracy_per_version, accuracy_through_predict
 from cli.oracle import Oracle, Rates, Submitted
-from cli.setup import Report, Source, open_source, set_up
-from cli.status import StatusReader, acceptance
+from cli.setup import Report, Source, open_source, set_up, wait_ready
+from cli.status import acceptance
 from labelloop.clock import now, parse, stamp
-from labelloop.errors import LabelloopError
 from labelloop.labels import LabelSchema
 from labelloop.projects import ProjectRecord
 from labelloop.runs import Run, RunStore
@@ -30,7 +29,6 @@ from labelloop.split import fold_of
 from labelloop.storage import S3Store
 
 HOLDOUT = 0.2  # without a test folder: this share of the images never enters the project
-READY_TIMEOUT_S = 1800.0
 RUN_APPEARS_S = 4.0  # a complete batch starts a run within this long, or the loop waits for something else
 RUN_ENDS_S = 60.0
 LOOK_S = 0.05
@@ -123,24 +121,6 @@ def hold_out(source: Source, seed: int) -> tuple[Source, list[LabelledFile]]:
     prefix = f"{source.prefix.rstrip('/')}-test/"
     renamed = [replace(f, key=prefix + f.key.removeprefix(source.prefix)) for f in test]
     return replace(source, files=kept), renamed
-
-
-def wait_ready(deployment: Deployment, record: ProjectRecord, report: Report) -> None:
-    """Until the queue has its first order: the model's, or the cold start's."""
-    began, reader = time.monotonic(), StatusReader(deployment)
-    while not (deployment.studio.project(record.id).model_version or "").startswith(("v", COLD_START)):
-        if time.monotonic() - began > READY_TIMEOUT_S:
-            raise LabelloopError("the first order of the queue did not come: look at logs/ in the state directory")
-        done, of = _featurised(reader, record)
-        report("compute features", done, of)
-        time.sleep(0.5)
-
-
-def _featurised(reader: StatusReader, record: ProjectRecord) -> tuple[int, int]:
-    for project in reader.read().projects:
-        if project.key == record.key:
-            return int(project.pool.get("featurised", 0)), int(project.pool.get("images", 0))
-    return 0, 0
 
 
 def _label(deployment: Deployment, record: ProjectRecord, oracle: Oracle, labels: int, report: Report) -> None:

@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from cli.deployment import Deployment, deployment_of
+from cli.deployment import deployment_of
 from cli.embedded.background import detach
 from cli.embedded.loop import loop_services
 from cli.embedded.progress import live_progress
 from cli.embedded.stack import Stack
 from cli.embedded.state import StackState, running_stack
-from cli.setup import Report, Source, open_source, set_up
+from cli.setup import Report, Source, open_source, set_up, wait_ready
 from cli.wiring import Finding
 from labelloop.projects import ProjectRecord
 from labelloop.settings import child_environment
@@ -58,7 +58,7 @@ def up(options: UpOptions, console: Console) -> None:
         deployment = deployment_of(state)
         with reporting(console) as report:
             record, findings = set_up(deployment, source, report)
-            wait_first_page(deployment, record, report)
+            wait_ready(deployment, record, report)
         console.print(welcome(state, record, source, findings, took_s=time.monotonic() - began))
         stack.run_forever()
 
@@ -73,13 +73,6 @@ def up_detached(options: UpOptions, argv: Sequence[str], console: Console) -> No
     records = [r for r in deployment.projects.all() if r.image_uri == f"s3://{bucket}/{source.prefix}"]
     if records:
         console.print(welcome(state, records[0], source, [], took_s=None))
-
-
-def wait_first_page(deployment: Deployment, record: ProjectRecord, report: Report) -> None:
-    """Until Label Studio has an order to serve: the model's where there are seeds, else the cold start's."""
-    from cli.simulate import wait_ready
-
-    wait_ready(deployment, record, report)
 
 
 @contextmanager

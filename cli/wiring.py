@@ -50,6 +50,9 @@ def wire(studio: Studio, projects: ProjectStore, settings: Settings, wish: Wish)
         settings.studio_server, project.id, project.created, project.title, wish.config, project.label_config,
         wish.image_uri,
     )  # fmt: skip
+    known = projects.find(record.reference)
+    if known:  # the same ids, so that the watcher does not take it for a new project
+        record = replace(record, storage_id=known.storage_id, backend_id=known.backend_id)
     projects.put(record)  # the backend must know the project before Label Studio asks it about it
     storage = _storage(studio, settings, record)
     backend, note = _backend(studio, settings, record)

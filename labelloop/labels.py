@@ -13,6 +13,8 @@ from defusedxml.ElementTree import fromstring
 
 from labelloop.errors import LabelConfigError
 
+SEED_MARK = "seed"  # in a result's meta: revealed at set-up, not given by a person
+
 
 @dataclass(frozen=True, slots=True)
 class LabelSchema:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import timm
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
@@ -180,6 +179,8 @@ def _build_pixels(spec: BackboneSpec, device: str) -> Backbone:
 def _network(name: str, options: Mapping[str, Any], weights: Weights) -> nn.Module:
     """A timm network that returns pooled features."""
     overlay = {"pretrained_cfg_overlay": {"file": str(weights.file)}} if weights.file else {}
+    import timm
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # a random start is the same in every process
         try:
@@ -191,6 +192,8 @@ def _network(name: str, options: Mapping[str, Any], weights: Weights) -> nn.Modu
 
 
 def _options(spec: BackboneSpec) -> dict[str, Any]:
+    import timm
+
     options = dict(spec.options)
     config = timm.get_pretrained_cfg(spec.name)
     if spec.image_size and config is not None and config.fixed_input_size:
@@ -199,6 +202,8 @@ def _options(spec: BackboneSpec) -> dict[str, Any]:
 
 
 def _timm_preprocessing(module: nn.Module, spec: BackboneSpec) -> dict[str, Any]:
+    import timm
+
     config = timm.data.resolve_model_data_config(module)
     interpolation = config["interpolation"] if config["interpolation"] in RESAMPLING else "bicubic"
     return {
@@ -213,6 +218,8 @@ def _timm_preprocessing(module: nn.Module, spec: BackboneSpec) -> dict[str, Any]
 
 def _require_known(name: str) -> None:
     """Only networks of the installed timm: a hub address could bring its own code or config."""
+    import timm  # seconds, most of them for torchvision: the built-in backbone does without
+
     if not timm.is_model(name):
         near = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), 3)
         hint = f"; near: {', '.join(near)}" if near else ""

@@ -5,16 +5,19 @@ from __future__ import annotations
 import threading
 import weakref
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from labelloop import net
 from labelloop.clock import now
 from labelloop.decode import Pixels
 from labelloop.errors import CorruptArtefactError
 from labelloop.head import Head
 from labelloop.registry import Registry, Version
+
+if TYPE_CHECKING:
+    from labelloop.net import Backbone
 
 TOLERANCE = 1e-3  # of a probability: machines round differently
 
@@ -22,7 +25,7 @@ TOLERANCE = 1e-3  # of a probability: machines round differently
 class Engine:
     """One loaded backbone. Batches take turns: on shared cores two at once are slower than one after the other."""
 
-    def __init__(self, backbone: net.Backbone) -> None:
+    def __init__(self, backbone: Backbone) -> None:
         self.backbone = backbone
         self._turn = threading.Lock()
 
@@ -49,6 +52,8 @@ class Engines:
 
     def get(self, registry: Registry, name: str) -> Engine:
         """The engine of a backbone, verified and warm; CorruptArtefactError, StorageError."""
+        from labelloop import net  # torch: /health must answer before that is imported
+
         with self._lock:
             engine = self._loaded.get(name)
             if engine is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from rq import get_current_job
@@ -13,7 +13,9 @@ from labelloop.errors import LabelloopError, NotEnoughLabelsError
 from labelloop.queue import SCORE, JobQueue, job_id
 from labelloop.records import Outcome, to_dict
 from retrain_worker.context import Context, ProjectContext, make_context
-from retrain_worker.refresh import Judged
+
+if TYPE_CHECKING:
+    from retrain_worker.refresh import Judged
 
 log = structlog.get_logger()
 

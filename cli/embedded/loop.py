@@ -51,7 +51,7 @@ def loop_services(state: StackState, env: Mapping[str, str], logs: Path) -> list
     sync = _beating(state, "sync", ("sync",), whole, logs)
     return [
         _backend(state, whole, logs),
-        replace(sync, depends_on=(*STORES, "label_studio")),
+        replace(sync, depends_on=STORES),  # it waits for Label Studio itself
         replace(_worker(state, "refresh", ("refresh", "score"), resident, logs), niceness=5),
         replace(_worker(state, "features", ("features",), whole, logs), niceness=10),
         replace(_worker(state, "train", ("train",), whole, logs), niceness=10),
