@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 from rq import Queue, get_current_job
 from rq.exceptions import DuplicateJobError, InvalidJobOperation, NoSuchJobError
-from rq.job import Job
+from rq.job import Job, JobStatus
 from rq.registry import FailedJobRegistry, StartedJobRegistry
 from rq.serializers import JSONSerializer
 
@@ -29,6 +29,7 @@ DEPLOY_CHANNEL = "labelloop:deployed"  # carries a project key: look at its depl
 ALIVE = "labelloop:alive:"  # one key per process, gone soon after the process
 FAILED_KEPT_S = 3600
 ALIVE_TTL_S = 10
+FAILED_REST_S = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +84,10 @@ class JobQueue:
         self.redis = redis
 
     def enqueue(self, kind: JobKind, job_id: str, payload: Mapping[str, Any], *, front: bool = False) -> bool:
-        """Queue one job; False where a job of that id is queued or running already."""
+        """Queue one job; False where a job of that id waits or runs already, or has failed a moment ago."""
         try:
+            if not self._make_room(job_id):
+                return False
             self._queue(kind.queue).enqueue_call(
                 kind.function, kwargs=dict(payload), timeout=kind.timeout_s, result_ttl=60, failure_ttl=FAILED_KEPT_S,
                 job_id=job_id, unique=True, at_front=front, description=f"{kind.name} {payload.get('project', '')}",
@@ -95,6 +98,19 @@ class JobQueue:
             return False
         except RedisError as error:
             raise QueueError(f"cannot queue {job_id}: {error}; is Redis up, and LABELLOOP_REDIS_URL right?") from error
+
+    def _make_room(self, job_id: str) -> bool:
+        """An ended job would block its id for as long as its result is kept; a failed one is not tried in a rush."""
+        job = self._fetch_or_none(job_id)
+        if job is None:
+            return True
+        status = job.get_status()
+        if status == JobStatus.FAILED and job.ended_at and _since(job.ended_at) < FAILED_REST_S:
+            return False
+        if status in {JobStatus.FAILED, JobStatus.FINISHED, JobStatus.CANCELED, JobStatus.STOPPED}:
+            job.delete()
+            return True
+        return False
 
     def active(self, kind: JobKind, project: str) -> list[str]:
         """Ids of the jobs of one kind and project that wait or run."""
@@ -143,8 +159,7 @@ class JobQueue:
             return True
         if not job.worker_name or not job.started_at:
             return False
-        young = (datetime.now(UTC) - job.started_at.replace(tzinfo=UTC)).total_seconds() < ALIVE_TTL_S
-        return not young and not self.redis.exists(f"{ALIVE}worker:{job.worker_name}")
+        return _since(job.started_at) > ALIVE_TTL_S and not self.redis.exists(f"{ALIVE}worker:{job.worker_name}")
 
     def _states(self, ids: Sequence[str], status: str) -> list[JobState]:
         return [_state(job, status) for i in ids if (job := self._fetch_or_none(i)) is not None]
@@ -207,6 +222,10 @@ def _translated(what: str) -> Iterator[None]:
         yield
     except RedisError as error:
         raise QueueError(f"cannot {what}: {error}; is Redis up, and LABELLOOP_REDIS_URL right?") from error
+
+
+def _since(moment: datetime) -> float:
+    return (datetime.now(UTC) - moment.replace(tzinfo=UTC)).total_seconds()
 
 
 def _last_line(job: Job) -> str:

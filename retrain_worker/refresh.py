@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import structlog
 
 from labelloop import __version__
-from labelloop.errors import ConflictError
+from labelloop.errors import ConflictError, CorruptArtefactError, NotFoundError
 from labelloop.features import FeatureStore
 from labelloop.gate import judge
+from labelloop.head import Head
 from labelloop.queue import DEPLOY_CHANNEL, Progress, publish
 from labelloop.records import Evaluation, Example, Outcome, Verdict
 from labelloop.registry import BackboneRecord, Draft, Version
@@ -21,6 +23,8 @@ from retrain_worker.examples import examples_of, train_groups
 
 CHECK_ROWS = 8  # feature rows stored with a version: the backend must get the same probabilities
 DEPLOY_TRIES = 3  # a deploy that was overtaken is judged again against the new champion
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +124,16 @@ def _learn(project: ProjectContext, snapshot: Snapshot, champion: Version | None
         strength=float(champion.recipe["strength"]) if champion else None,
         backbone_saw=saw,
     )
-    head = project.registry.head(champion) if champion else None
-    return refresh_evidence(sets, features.rows, champion=head, recipe=recipe)
+    return refresh_evidence(sets, features.rows, champion=_head_of(project, champion), recipe=recipe)
+
+
+def _head_of(project: ProjectContext, champion: Version | None) -> Head | None:
+    """None where it is damaged, too: a bad champion must not keep a good challenger from replacing it."""
+    try:
+        return project.registry.head(champion) if champion else None
+    except (CorruptArtefactError, NotFoundError) as error:
+        log.warning("the champion's head is damaged", action="refresh", reason=str(error))
+        return None
 
 
 def _examples_at(project: ProjectContext, snapshot: str, features: FeatureStore) -> Sequence[Example]:

@@ -86,6 +86,23 @@ def test_a_failed_job_says_why(queue: JobQueue, valkey_url: str) -> None:
         worker.wait(10)
 
 
+def test_an_ended_job_does_not_block_its_id(queue: JobQueue, valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = start_worker(valkey_url)
+    good, bad = job_id(REFRESH, "p", "good"), job_id(REFRESH, "p", "bad")
+    try:
+        queue.enqueue(REFRESH, good, {"project": "p", "seconds": 0})
+        queue.enqueue(REFRESH, bad, {"project": "p", "seconds": "ten"})
+        assert until(lambda: any(j.status == "failed" for j in queue.jobs()))
+        assert queue.enqueue(REFRESH, good, {"project": "p", "seconds": 0})
+        assert not queue.enqueue(REFRESH, bad, {"project": "p", "seconds": 0})  # not in a rush
+        monkeypatch.setattr("labelloop.queue.FAILED_REST_S", 0)
+        assert queue.enqueue(REFRESH, bad, {"project": "p", "seconds": 0})
+        assert until(lambda: queue.active(REFRESH, "p") == [] and not any(j.status == "failed" for j in queue.jobs()))
+    finally:
+        worker.terminate()
+        worker.wait(10)
+
+
 def test_a_killed_workers_job_is_found_and_forgotten(queue: JobQueue, valkey_url: str) -> None:
     worker = start_worker(valkey_url)
     name = job_id(REFRESH, "p", 3)
