@@ -313,7 +313,7 @@ def _deploy(state_dir: Path, name: str | None, choose: Callable[[Any], str | Non
     target = choose(registry)
     if target is None:
         raise LabelloopError("there is no earlier version to go back to; `labelloop models` lists what there is")
-    registry.version(target)  # NotFoundError says so
+    registry.head(registry.version(target))  # unknown or damaged: refused here, before any backend has to
     live = registry.live()
     entry = registry.deploy(
         target, expected=live.version if live else None, action=action, by=getpass.getuser(), why=why

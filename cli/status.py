@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from cli.deployment import Deployment
+from cli import deployment as place
 from labelloop.clock import now
 from labelloop.errors import CorruptArtefactError, LabelloopError
 from labelloop.projects import ProjectRecord
 from labelloop.queue import JobState, alive
 from labelloop.records import Task
-from labelloop.registry import Version
+from labelloop.registry import Deployment, Version
 from labelloop.runs import Run, RunStore
 from labelloop.snapshot import SnapshotStore
 
@@ -52,11 +52,12 @@ class ProjectStatus:
     url: str
     version: str | None = None
     deployed_at: str | None = None
-    deployed_why: str = ""
+    deployed_by: str = ""
     evidence: tuple[str, ...] = ()
     accuracy: float | None = None  # out of fold
     test_accuracy: float | None = None
     test_n: int = 0
+    conflicts: tuple[str, ...] = ()  # duplicates of one image with contradicting labels, left out
     serving: Mapping[str, str] = field(default_factory=dict)  # backend process -> version it answers with
     refused: tuple[str, ...] = ()  # versions that a backend would not load, and why
     published: str | None = None  # version whose order Label Studio shows
@@ -96,7 +97,7 @@ class Status:
 class StatusReader:
     """Reads the picture again and again; what is immutable is read once."""
 
-    def __init__(self, deployment: Deployment) -> None:
+    def __init__(self, deployment: place.Deployment) -> None:
         self._deployment = deployment
         self._stores: dict[str, _Stores] = {}
 
@@ -127,7 +128,7 @@ class StatusReader:
 class _Stores:
     """One project's stores, kept between pictures."""
 
-    def __init__(self, deployment: Deployment, record: ProjectRecord) -> None:
+    def __init__(self, deployment: place.Deployment, record: ProjectRecord) -> None:
         store = deployment.within(record)
         self.registry = deployment.registry(record)
         self.runs, self.snapshots = RunStore(store), SnapshotStore(store)
@@ -145,11 +146,12 @@ class _Stores:
         return ProjectStatus(
             base.key, base.title, base.url,
             version=live.version if live else None, deployed_at=live.at if live else None,
-            deployed_why=f"{live.action}: {live.why}" if live else "",
+            deployed_by=_by(live) if live else "",
             evidence=version.verdict.reasons if version else (),
             accuracy=evaluation.accuracy if evaluation else None,
             test_accuracy=evaluation.test_accuracy if evaluation else None,
             test_n=evaluation.test_n if evaluation else 0,
+            conflicts=evaluation.conflicts if evaluation else (),
             serving={name: str(p.get("version")) for name, p in backends.items()},
             refused=tuple(f"{r['version']}: {r['reason']}" for p in backends.values() for r in p.get("refused", ())),
             published=facts.get("published"), annotations=latest.annotations if latest else 0,
@@ -165,6 +167,11 @@ class _Stores:
             return self.registry.version(name)
         except (CorruptArtefactError, ValueError):
             return None
+
+
+def _by(entry: Deployment) -> str:
+    """Who made it live; the gate's own reasons are shown as evidence."""
+    return f"{entry.action} by {entry.by}" + (f": {entry.why}" if entry.action != "deploy" else "")
 
 
 def acceptance(tasks: Mapping[int, Task]) -> tuple[Acceptance, Acceptance]:

@@ -61,6 +61,12 @@ def _rows(project: ProjectStatus) -> Iterable[tuple[str, RenderableType]]:
             "",
             Text(f"{project.test_accuracy:.3f} right on {project.test_n} labels of the test bucket", style="dim"),
         )
+    if project.conflicts:
+        names = ", ".join(uri.rsplit("/", 1)[-1] for uri in project.conflicts[:4])
+        yield (
+            "left out",
+            Text(f"{len(project.conflicts)} duplicates with contradicting labels: {names}", style="yellow"),
+        )
     yield "serving", _serving(project)
     yield "labels", _labels(project)
     yield "next", _next(project)
@@ -76,7 +82,7 @@ def _model(project: ProjectStatus) -> Text:
     if project.version is None:
         return Text("none yet: the queue is in a cold-start order", style="yellow")
     when = ago(project.deployed_at) if project.deployed_at else ""
-    return Text.assemble((project.version, "bold green"), f"  live since {when}  ", (project.deployed_why, "dim"))
+    return Text.assemble((project.version, "bold green"), f"  live since {when}  ", (project.deployed_by, "dim"))
 
 
 def _serving(project: ProjectStatus) -> Text:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from labelloop.records import Bucket
 from tests.acceptance.conftest import Loop, labelloop, until
 
@@ -90,6 +92,22 @@ def test_rollback_and_promote_are_deploys(loop: Loop) -> None:
     assert before is not None
     labelloop("promote", before, "--project", "digits", "--state-dir", loop.home)
     until(lambda: set(loop.status()["serving"].values()) == {before}, what="the backend's way forth")
+
+
+def test_a_corrupted_version_never_serves_and_status_says_why(loop: Loop) -> None:
+    good = loop.live()
+    store, registry = loop.deployment.within(loop.project), loop.deployment.registry(loop.project)
+    bad = next(v for v in registry.versions() if v.name != good)
+    intact = store.get(bad.head_key)
+    store.put(bad.head_key, intact[:-1] + bytes([intact[-1] ^ 1]))
+    with pytest.raises(AssertionError, match="hash"):
+        labelloop("promote", bad.name, "--project", "digits", "--state-dir", loop.home)
+    registry.deploy(bad.name, expected=good, action="promote", by="test", why="past the command line")
+    until(lambda: any(bad.name in why and "hash" in why for why in loop.status()["refused"]), what="the refusal")
+    assert set(loop.status()["serving"].values()) == {good}
+    labelloop("rollback", "--project", "digits", "--state-dir", loop.home)
+    assert loop.live() == good
+    store.put(bad.head_key, intact)
 
 
 def test_a_drain_equals_label_studio(loop: Loop) -> None:

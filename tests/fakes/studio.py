@@ -7,9 +7,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from labelloop.clock import LABEL_STUDIO_FORMAT
+from labelloop.errors import StudioError
 from labelloop.labels import LabelSchema
 from labelloop.records import Annotation, Choice, Seen, Task
-from labelloop.studio import TaskStub
+from labelloop.studio import StudioProject, TaskStub
 
 
 class FakeStudio:
@@ -47,6 +48,15 @@ class FakeStudio:
             self._predictions.setdefault(task, []).append((version, choice))
         self.pushed.append((version, len(places)))
         return len(places)
+
+    def project(self, project: int) -> StudioProject:
+        return StudioProject(project, "fake", 0, "", self.model_version, "Uncertainty sampling", 1)
+
+    def update_project(self, project: int, *, model_version: str) -> StudioProject:
+        if model_version not in self.prediction_counts(project):
+            raise StudioError(f"Model version {model_version} does not exist", status=400)
+        self.model_version = model_version
+        return self.project(project)
 
     def prediction_counts(self, _project: int) -> dict[str, int]:
         counts: dict[str, int] = {}

@@ -1,0 +1,134 @@
+"""What Label Studio shows of a version: a window, topped up, never pushed twice; the old goes in idle time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+import sync.publish
+from labelloop.config import ProjectConfig, parse_config
+from labelloop.labels import LabelSchema
+from labelloop.projects import ProjectRecord
+from labelloop.records import Choice
+from labelloop.scores import ScoreStore
+from labelloop.storage import MemoryStore
+from sync.publish import Publisher
+from tests.fakes.studio import FakeStudio
+
+SCHEMA = LabelSchema("label", "image", "image", ("cat", "dog"))
+CONFIG: ProjectConfig = parse_config({"queue": {"window": 4}}, "the test")
+RECORD = ProjectRecord("main", 1, 0, "t", CONFIG, "", "s3://images/t/")
+
+
+@dataclass
+class World:
+    """One project with ten open tasks."""
+
+    studio: FakeStudio
+    scores: ScoreStore
+    publisher: Publisher
+    open_tasks: dict[str, list[int]]
+
+    def order(self, version: str, uris: list[str], pool: int = 10) -> None:
+        places = [Choice(u, (i + 1) / 20, "cat", 0.6, False, "uncertain") for i, u in enumerate(uris)]
+        self.scores.add(version, snapshot=None, pool=pool, policy="", places=places)
+
+    def restarted(self) -> Publisher:
+        return Publisher(self.studio, RECORD, SCHEMA, self.scores)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def world() -> World:
+    studio, scores = FakeStudio(SCHEMA), ScoreStore(MemoryStore())
+    uris = [f"s3://images/t/{i}" for i in range(10)]
+    open_tasks = {u: [studio.add_task(u)] for u in uris}
+    return World(studio, scores, Publisher(studio, RECORD, SCHEMA, scores), open_tasks)  # type: ignore[arg-type]
+
+
+def test_nothing_is_published_before_there_is_an_order(world: World) -> None:
+    assert not world.publisher.publish("v1", world.open_tasks)
+    assert world.publisher.wants_order("v1", 10, world.open_tasks, settled=True)
+    assert world.studio.pushed == []
+
+
+def test_a_window_is_pushed_and_then_the_version_switched(world: World) -> None:
+    world.order("v1", list(world.open_tasks))
+    assert world.publisher.publish("v1", world.open_tasks)
+    assert world.studio.pushed == [("v1", 4)]
+    assert world.studio.model_version == "v1"
+    world.publisher.publish("v1", world.open_tasks)
+    assert world.studio.pushed == [("v1", 4)]
+
+
+def test_answered_tasks_are_left_out(world: World) -> None:
+    uris = list(world.open_tasks)
+    world.order("v1", uris)
+    for uri in uris[:3]:
+        del world.open_tasks[uri]
+    world.publisher.publish("v1", world.open_tasks)
+    assert [t for t, ps in world.studio._predictions.items() if ps] == [world.open_tasks[u][0] for u in uris[3:7]]
+
+
+def test_the_window_is_topped_up_as_it_runs_low(world: World) -> None:
+    uris = list(world.open_tasks)
+    world.order("v1", uris)
+    world.publisher.publish("v1", world.open_tasks)
+    for uri in uris[:3]:
+        del world.open_tasks[uri]
+    world.publisher.publish("v1", world.open_tasks)
+    assert world.studio.pushed == [("v1", 4), ("v1", 4)]
+    assert max(len(ps) for ps in world.studio._predictions.values()) == 1
+
+
+def test_an_order_that_ran_out_is_made_anew(world: World) -> None:
+    uris = list(world.open_tasks)
+    world.order("v1", uris[:4])
+    world.publisher.publish("v1", world.open_tasks)
+    assert not world.publisher.wants_order("v1", 10, world.open_tasks, settled=True)
+    for uri in uris[:4]:
+        del world.open_tasks[uri]
+    assert world.publisher.wants_order("v1", 10, world.open_tasks, settled=True)
+
+
+def test_new_images_want_a_new_order_but_not_each_one_of_a_stream(world: World) -> None:
+    world.order("v1", list(world.open_tasks), pool=10)
+    assert world.publisher.wants_order("v1", 11, world.open_tasks, settled=True)
+    assert not world.publisher.wants_order("v1", 11, world.open_tasks, settled=False)
+    assert world.publisher.wants_order("v1", 16, world.open_tasks, settled=False)
+
+
+def test_after_a_restart_nothing_is_pushed_twice(world: World) -> None:
+    world.order("v1", list(world.open_tasks))
+    world.publisher.publish("v1", world.open_tasks)
+    again = world.restarted()
+    again.adopt("v1", world.open_tasks)
+    again.publish("v1", world.open_tasks)
+    assert world.studio.pushed == [("v1", 4)]
+
+
+def test_only_retired_versions_go_and_only_in_idle_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sync.publish, "KEEP_RETIRED_S", 0)
+    for version in ("v1", "v2"):
+        world.order(version, list(world.open_tasks))
+        world.publisher.publish(version, world.open_tasks)
+    assert world.publisher.retire(idle_s=0) == 0
+    assert world.publisher.retire(idle_s=60) == 4
+    assert world.publisher.retire(idle_s=60) == 0
+    assert world.studio.prediction_counts(1) == {"v2": 4}
+
+
+def test_a_model_version_that_somebody_changed_is_set_back(world: World) -> None:
+    world.order("v1", list(world.open_tasks))
+    world.publisher.publish("v1", world.open_tasks)
+    world.studio.model_version = None
+    world.publisher.check_version()
+    assert world.studio.model_version == "v1"
+
+
+def test_the_hidden_answer_of_a_blind_place_is_known(world: World) -> None:
+    places = [Choice("s3://images/t/0", 0.1, "dog", 0.8, True, "quota")]
+    world.scores.add("v1", snapshot=None, pool=1, policy="", places=places)
+    assert world.publisher.hidden("v1", "s3://images/t/0") == "dog"
+    assert world.publisher.hidden("v1", "s3://images/t/1") is None
+    assert world.publisher.hidden("v9", "s3://images/t/0") is None
