@@ -259,6 +259,7 @@ def simulate(  # noqa: PLR0913 -- a command's options are its interface
     delete_rate: Annotated[float, typer.Option(min=0, max=0.5, help="Labels taken back, per label given.")] = 0.0,
     reveal: Annotated[int | None, typer.Option(help="Seed labels before; 40 for the digits, else 0.")] = None,
     seed: Annotated[int, typer.Option(help="Of the annotator, the held-out images and the model.")] = 0,
+    keep: Annotated[bool, typer.Option("--keep", help="Go on watching the project afterwards.")] = False,
 ) -> None:
     """Label with an annotator who knows the truth, through Label Studio's API, and measure the loop.
 
@@ -272,7 +273,7 @@ def simulate(  # noqa: PLR0913 -- a command's options are its interface
     with _deployment_for(state_dir) as (deployment, home):
         source, held_out = prepare(home, images=images, test=test, config=config, reveal=reveal, seed=seed)
         with reporting(err) as report:
-            job = Job(labels, Rates(skip_rate, change_rate, delete_rate), seed)
+            job = Job(labels, Rates(skip_rate, change_rate, delete_rate), seed, keep)
             figures = run(deployment, source, held_out, job, report)
     table = Table(box=None, show_header=False)
     for name, value in figures.items():

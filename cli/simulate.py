@@ -42,6 +42,7 @@ class Job:
     labels: int
     rates: Rates
     seed: int = 0
+    keep: bool = False  # go on watching the project afterwards
 
 
 class LiveObserver:
@@ -91,12 +92,15 @@ def simulate(
         _wait_idle(deployment, record)
     snapshot, _ = drain(deployment, record)
     upload(S3Store(deployment.s3, bucket), test, f"{source.prefix.rstrip('/')}-test/", lambda _: None)
-    return {
+    figures = {
         "labels": len(oracle.given),
         **_loop_figures(deployment, record, oracle, observer.live_at),
         **_test_figures(deployment, record, test, report),
         **_exactness(deployment, record, snapshot),
     }
+    if not job.keep:
+        deployment.projects.remove(record.key)
+    return figures
 
 
 def prepare(

@@ -152,7 +152,7 @@ class _Stores:
             test_accuracy=evaluation.test_accuracy if evaluation else None,
             test_n=evaluation.test_n if evaluation else 0,
             conflicts=evaluation.conflicts if evaluation else (),
-            serving={name: str(p.get("version")) for name, p in backends.items()},
+            serving={name: str(p.get("version") or "") for name, p in backends.items()},
             refused=tuple(f"{r['version']}: {r['reason']}" for p in backends.values() for r in p.get("refused", ())),
             published=facts.get("published"), annotations=latest.annotations if latest else 0,
             labels=plan.get("labels") or {}, until_refresh=plan.get("until_refresh"),

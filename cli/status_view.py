@@ -89,7 +89,7 @@ def _serving(project: ProjectStatus) -> Text:
     if not project.serving:
         return Text("no backend has loaded this project yet", style="yellow")
     wrong = {n: v for n, v in project.serving.items() if project.version and v != project.version}
-    text = ", ".join(f"{name} {version}" for name, version in project.serving.items())
+    text = ", ".join(f"{name} {version or 'has no model yet'}" for name, version in project.serving.items())
     shown = f"; Label Studio shows {project.published}" if project.published else ""
     return Text(text + shown, style="yellow" if wrong else "")
 

@@ -20,7 +20,7 @@ class ResidentWorker(SimpleWorker):  # type: ignore[misc]
     def perform_job(self, job: Any, queue: Any) -> bool:
         """Run one job, and tell the watcher that something has ended."""
         succeeded = bool(super().perform_job(job, queue))
-        publish(self.connection, NUDGE_CHANNEL, {"action": "job-ended", "job": job.id})
+        publish(self.connection, NUDGE_CHANNEL, {"action": "job-ended", "project": job.meta.get("project")})
         return succeeded
 
 

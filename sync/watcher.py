@@ -20,6 +20,9 @@ from labelloop.queue import NUDGE_CHANNEL, Heartbeat, HeldLease, JobQueue, publi
 from sync.project import Deps, ProjectWatch
 
 POLL_S = 1.0
+QUIET_POLL_S = 3.0  # of a project that nobody has worked on for a while; a hint still wakes it at once
+QUIET_AFTER_S = 60.0
+RENEW_S = 3.0
 BURST_S = (0.0, 0.03, 0.08, 0.2, 0.5)  # after a nudge: the annotation's transaction may not have committed yet
 PROJECTS_EVERY_S = 2.0
 BACKOFF_CAP_S = 15.0
@@ -33,25 +36,25 @@ class Nudges:
 
     def __init__(self, redis: Redis) -> None:
         self._redis, self._event = redis, threading.Event()
-        self._drains: list[dict[str, Any]] = []
+        self._messages: list[dict[str, Any]] = []
 
     def start(self) -> None:
         """Listen until the process ends."""
         threading.Thread(target=self._listen, name="nudges", daemon=True).start()
 
-    def wait(self, seconds: float) -> bool:
-        """Sleep, or less where a hint comes; True where one came."""
-        came = self._event.wait(seconds)
+    def wait(self, seconds: float) -> None:
+        """Sleep, or less where a hint comes."""
+        self._event.wait(seconds)
         self._event.clear()
-        return came
 
     def wake(self) -> None:
-        """Give a hint from inside the process."""
+        """Give a hint, about everything, from inside the process."""
+        self._messages.append({})
         self._event.set()
 
-    def drains(self) -> list[dict[str, Any]]:
-        """Requests to drain that came since the last call."""
-        found, self._drains = self._drains, []
+    def take(self) -> list[dict[str, Any]]:
+        """The hints that came since the last call."""
+        found, self._messages = self._messages, []
         return found
 
     def _listen(self) -> None:
@@ -59,7 +62,7 @@ class Nudges:
             with suppress(RedisError, OSError):
                 channel = self._redis.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
                 channel.subscribe(NUDGE_CHANNEL)
-                self._event.set()  # what came while nobody listened
+                self.wake()  # what came while nobody listened
                 while True:
                     message = channel.get_message(timeout=5)
                     if message:
@@ -69,8 +72,7 @@ class Nudges:
     def _take(self, data: bytes) -> None:
         with suppress(ValueError):
             message = json.loads(data)
-            if isinstance(message, dict) and message.get("action") == "drain":
-                self._drains.append(message)
+            self._messages.append(message if isinstance(message, dict) else {})
         self._event.set()
 
 
@@ -96,6 +98,21 @@ class _Watched:
     record: ProjectRecord
     watch: ProjectWatch
     backoff: _Backoff = field(default_factory=_Backoff)
+    due: float = 0.0  # monotonic
+    burst: list[float] = field(default_factory=list)
+    changed_at: float = field(default_factory=time.monotonic)
+
+    def meant(self, hint: dict[str, Any]) -> bool:
+        """Whether a hint is about this project; one that names none is about all."""
+        return hint.get("project") in {None, "", self.record.id, self.record.key, self.record.reference}
+
+    def turned(self, *, changed: bool) -> None:
+        """Plan the next turn: soon after a hint that found nothing yet, seldom where nobody works."""
+        moment = time.monotonic()
+        if changed:
+            self.changed_at, self.burst = moment, []
+        quiet = moment - self.changed_at > QUIET_AFTER_S
+        self.due = moment + (self.burst.pop(0) if self.burst else QUIET_POLL_S if quiet else POLL_S)
 
 
 class Watcher:
@@ -112,16 +129,13 @@ class Watcher:
         """The loop; returns after `stop`."""
         self.nudges.start()
         self._heartbeat.start()
-        burst: list[float] = []
-        nudged = True
+        threading.Thread(target=self._renew, name="lease", daemon=True).start()
         while not self.stopping.is_set():
-            if not self._leads():
+            if self._leads():
+                self._round(self.nudges.take())
+                self.nudges.wait(self._pause())
+            else:
                 self.stopping.wait(1)
-                continue
-            changed = self._round(nudged=nudged)
-            nudged = self.nudges.wait(burst.pop(0) if burst and not changed else POLL_S)
-            if nudged:
-                burst = list(BURST_S)
         self._lease.release()
         self._heartbeat.stop()
 
@@ -139,17 +153,34 @@ class Watcher:
         self._heartbeat.facts["leads"] = leads
         return leads
 
-    def _round(self, *, nudged: bool) -> bool:
+    def _renew(self) -> None:
+        """A long turn must not lose the lease to a standby."""
+        while not self.stopping.wait(RENEW_S):
+            if self._heartbeat.facts.get("leads"):
+                self._leads()
+
+    def _pause(self) -> float:
+        soonest = min((max(w.due, w.backoff.until) for w in self._watched.values()), default=float("inf"))
+        return min(max(soonest - time.monotonic(), 0), POLL_S)
+
+    def _round(self, hints: list[dict[str, Any]]) -> None:
         self._guard("the list of projects", self._list)
-        changed = False
-        for drain in self.nudges.drains():
-            self._drain(drain)
-        for item in list(self._watched.values()):
-            if time.monotonic() >= item.backoff.until:
-                changed = self._turn(item, nudged=nudged) or changed
+        for hint in hints:
+            if hint.get("action") == "drain":
+                self._drain(hint)
+        self._turns(hints)
         self._guard("the queue", self._reap)
         self._heartbeat.facts["projects"] = {k: self._facts(w) for k, w in self._watched.items()}
-        return changed
+
+    def _turns(self, hints: list[dict[str, Any]]) -> None:
+        """Projects that somebody works on come first, the others when they are due."""
+        hinted = {key for key, item in self._watched.items() if any(item.meant(hint) for hint in hints)}
+        for key in sorted(self._watched, key=lambda k: k not in hinted):
+            item = self._watched[key]
+            if key in hinted:
+                item.burst = list(BURST_S)
+            if time.monotonic() >= item.backoff.until and (key in hinted or time.monotonic() >= item.due):
+                item.turned(changed=self._turn(item, nudged=key in hinted))
 
     def _turn(self, item: _Watched, *, nudged: bool) -> bool:
         try:
