@@ -26,7 +26,10 @@ def drain(deployment: Deployment, record: ProjectRecord) -> tuple[str, int]:
         raise LabelloopError("another watcher holds the lease but shows no life: try again in ten seconds")
     try:
         s3 = deployment.s3
-        deps = Deps(deployment.studio, deployment.store, deployment.queue, lambda uri: lambda: list_images(s3, uri))
+        deps = Deps(
+            deployment.studio, deployment.store, deployment.projects, deployment.queue,
+            lambda uri: lambda: list_images(s3, uri),
+        )  # fmt: skip
         latest = ProjectWatch(record, deps).drain()
         return latest.snapshot, latest.annotations
     finally:

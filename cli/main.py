@@ -131,7 +131,7 @@ def init(
     Safe to repeat; says what it found, what is wrong and how to mend it.
     """
     from cli.deployment import open_deployment
-    from cli.setup import open_source, set_up
+    from cli.setup import known_project, open_source, set_up
     from cli.up import reporting
     from cli.wiring import Wish, ensure_bucket, wire
     from labelloop.config import ProjectConfig, load_config
@@ -150,9 +150,25 @@ def init(
                 f"{', '.join(deployment.settings.image_buckets)}"
             )
         ensure_bucket(deployment.s3, deployment.settings.state_bucket)
-        wish = Wish(load_config(config) if config else ProjectConfig(), image_uri.rstrip("/") + "/", adopt=adopt)
+        uri = image_uri.rstrip("/") + "/"
+        known = adopt if adopt is not None else known_project(deployment, uri)
+        wish = Wish(load_config(config) if config else ProjectConfig(), uri, adopt=known)
         _, findings = wire(deployment.studio, deployment.projects, deployment.settings, wish)
     _print_findings(findings)
+
+
+@command
+def forget(
+    key: Annotated[str, typer.Argument(help="A project's key, title or id, as `labelloop status` shows it.")],
+    state_dir: StateDir = DEFAULT_STATE,
+) -> None:
+    """Stop looking after a project. Its labels, models and snapshots stay in object storage; `init` brings it back."""
+    from cli.deployment import open_deployment
+
+    deployment = open_deployment(state_dir)
+    record = deployment.project(key)
+    deployment.projects.remove(record.key)
+    out.print(f"{record.title} ({record.key}) is no longer looked after")
 
 
 @command

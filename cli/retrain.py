@@ -7,8 +7,9 @@ import time
 from rich.console import Console
 
 from cli.deployment import Deployment
+from labelloop.errors import LabelloopError
 from labelloop.projects import ProjectRecord
-from labelloop.queue import NUDGE_CHANNEL, RETRAIN, publish
+from labelloop.queue import NUDGE_CHANNEL, RETRAIN, alive, publish
 from labelloop.requests import Request, RequestStore
 from labelloop.runs import Run, RunStore
 
@@ -27,12 +28,27 @@ def wait_for(deployment: Deployment, record: ProjectRecord, request: Request, co
     from cli.up import reporting
 
     runs = RunStore(deployment.within(record))
+    told: set[str] = set()
     with reporting(console) as report:
         while True:
             ended = [r for r in runs.all() if r.kind == RETRAIN.name and r.started_at >= request.at]
             if ended and (ended[-1].done or sum(r.outcome == "failed" for r in ended) >= 3):
                 return ended[-1]
+            _explain(deployment, record, console, told)
             for job in deployment.queue.jobs():
                 if job.kind == RETRAIN.name and job.project == record.key and job.status == "started":
                     report(job.stage or "starting", job.step, job.steps or 1)
             time.sleep(LOOK_S)
+
+
+def _explain(deployment: Deployment, record: ProjectRecord, console: Console, told: set[str]) -> None:
+    """Why nothing runs yet, each reason once; LabelloopError where nobody would ever start it."""
+    watchers = {n: f for n, f in alive(deployment.queue.redis).items() if n.startswith("sync:")}
+    if not watchers:
+        raise LabelloopError("no watcher is running, so nothing will be started: start sync (`python -m sync`)")
+    for facts in watchers.values():
+        plan = ((facts.get("projects") or {}).get(record.key) or {}).get("plan") or {}
+        waiting = plan.get("waiting")
+        if waiting and waiting not in told:
+            told.add(waiting)
+            console.print(f"waiting: {waiting}", style="yellow")

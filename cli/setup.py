@@ -61,7 +61,7 @@ def set_up(deployment: Deployment, source: Source, report: Report) -> tuple[Proj
         lambda done: report("upload images to S3", done, len(source.files)),
     )  # fmt: skip
     wish = Wish(source.config, f"s3://{bucket}/{source.prefix}", source.classes)
-    wish = Wish(wish.config, wish.image_uri, wish.classes, adopt=_known(deployment, wish))
+    wish = Wish(wish.config, wish.image_uri, wish.classes, adopt=known_project(deployment, wish.image_uri))
     record, findings = wire(deployment.studio, deployment.projects, deployment.settings, wish)
     if not deployment.within(record).exists(SET_UP):  # later, people may have removed tasks or taken seeds back
         _wait_imported(deployment, record, len(source.files), report)
@@ -104,10 +104,10 @@ def reveal(deployment: Deployment, record: ProjectRecord, source: Source, report
     return len(seeds)
 
 
-def _known(deployment: Deployment, wish: Wish) -> int | None:
-    """The project that an earlier start made for these images, if Label Studio still has that very one."""
+def known_project(deployment: Deployment, image_uri: str) -> int | None:
+    """The project that was wired to these images before, if Label Studio still has that very one."""
     for record in deployment.projects.all():
-        if record.image_uri != wish.image_uri:
+        if record.image_uri != image_uri:
             continue
         try:
             if deployment.studio.project(record.id).created == record.created:

@@ -57,6 +57,7 @@ class ProjectStatus:
     accuracy: float | None = None  # out of fold
     test_accuracy: float | None = None
     test_n: int = 0
+    unread: int = 0  # annotations that are no label: unknown class, several classes
     conflicts: tuple[str, ...] = ()  # duplicates of one image with contradicting labels, left out
     serving: Mapping[str, str] = field(default_factory=dict)  # backend process -> version it answers with
     refused: tuple[str, ...] = ()  # versions that a backend would not load, and why
@@ -130,6 +131,7 @@ class _Stores:
 
     def __init__(self, deployment: place.Deployment, record: ProjectRecord) -> None:
         store = deployment.within(record)
+        self.record = record
         self.registry = deployment.registry(record)
         self.runs, self.snapshots = RunStore(store), SnapshotStore(store)
 
@@ -151,6 +153,7 @@ class _Stores:
             accuracy=evaluation.accuracy if evaluation else None,
             test_accuracy=evaluation.test_accuracy if evaluation else None,
             test_n=evaluation.test_n if evaluation else 0,
+            unread=sum(a.problem is not None for t in tasks.values() for a in t.annotations),
             conflicts=evaluation.conflicts if evaluation else (),
             serving={name: str(p.get("version") or "") for name, p in backends.items()},
             refused=tuple(f"{r['version']}: {r['reason']}" for p in backends.values() for r in p.get("refused", ())),
@@ -159,8 +162,15 @@ class _Stores:
             until_retrain=plan.get("until_retrain"), waiting=plan.get("waiting"),
             running=tuple(plan.get("running") or ()), pool=facts.get("pool") or {},
             random_quota=random, chosen=chosen, runs=tuple(self.runs.all()[-LAST_RUNS:]),
-            problem=facts.get("problem") or (None if facts else NO_WATCHER),
+            problem=facts.get("problem") or self._other_backbone() or (None if facts else NO_WATCHER),
         )  # fmt: skip
+
+    def _other_backbone(self) -> str | None:
+        """A config that names another network than the one whose features are kept."""
+        initial, wanted = self.registry.initial_backbone(), self.record.config.backbone.name
+        if initial is None or initial.name == wanted:
+            return None
+        return f"the config names the backbone {wanted}, but the project began with {initial.name} and keeps it"
 
     def _version(self, name: str) -> Version | None:
         try:

@@ -61,6 +61,8 @@ def _rows(project: ProjectStatus) -> Iterable[tuple[str, RenderableType]]:
             "",
             Text(f"{project.test_accuracy:.3f} right on {project.test_n} labels of the test bucket", style="dim"),
         )
+    if project.unread:
+        yield "not counted", Text(f"{project.unread} annotations: class unknown or not exactly one", style="yellow")
     if project.conflicts:
         names = ", ".join(uri.rsplit("/", 1)[-1] for uri in project.conflicts[:4])
         yield (

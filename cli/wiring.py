@@ -17,7 +17,7 @@ from labelloop.studio import Studio, StudioProject
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-IMAGE_PATTERN = r".*\.(jpe?g|png|bmp|gif|webp|tiff?|JPE?G|PNG|BMP|GIF|WEBP|TIFF?)$"
+IMAGE_PATTERN = r"(?i).*\.(jpe?g|png|bmp|gif|webp|tiff?|avif)$"  # the same as labelloop.images.SUFFIXES
 BACKEND_TITLE = "labelloop"  # never the name of a version: see sync.publish
 ORDER = "Uncertainty sampling"  # Label Studio's name for "lowest score first"
 

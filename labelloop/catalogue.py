@@ -20,6 +20,7 @@ class Catalogue:
         self._seen: set[str] = set()
         self._lock = threading.Lock()
         self.images: dict[str, ImageFacts] = {}  # by uri
+        self.buckets: dict[str, Bucket] = {}  # of each duplicate group, as decided at its first sight
 
     def add(self, facts: Sequence[ImageFacts], shard: str) -> None:
         """Record images; ``shard`` is unique and sorts by time (see `labelloop.clock.stamp`)."""
@@ -39,3 +40,5 @@ class Catalogue:
             data = json.loads(line)
             facts = ImageFacts(**{**data, "bucket": Bucket(data["bucket"])})
             self.images[facts.uri] = facts
+            if facts.group:
+                self.buckets.setdefault(facts.group, facts.bucket)

@@ -106,8 +106,8 @@ class FeatureStore:
             path = self._local(shard)
             try:
                 self._rows[shard] = _open(path)
-            except (KeyError, ValueError, OSError) as error:
-                path.unlink(missing_ok=True)
+            except (KeyError, ValueError) as error:
+                path.unlink(missing_ok=True)  # fetched anew by the next try
                 raise CorruptArtefactError(f"feature shard {shard} cannot be read: {error}") from error
         return self._rows[shard]
 

@@ -7,12 +7,15 @@ import threading
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import structlog
+
 from labelloop.config import ProjectConfig, parse_config
-from labelloop.errors import NotFoundError
+from labelloop.errors import NotFoundError, SettingsError
 from labelloop.labels import LabelSchema, parse_label_config
 from labelloop.records import canonical
 from labelloop.storage import ObjectStore, Within
 
+log = structlog.get_logger()
 INDEX = "index/"  # beside the projects' own objects, so that finding all projects lists nothing else
 
 
@@ -85,9 +88,15 @@ class ProjectStore:
             return None
 
     def all(self) -> list[ProjectRecord]:
-        """Every project, by key."""
-        keys = [info.key.removeprefix(INDEX).removesuffix(".json") for info in self._store.list(INDEX)]
-        return [self.get(key) for key in keys]
+        """Every project of this Label Studio server, by key. One that cannot be read is left out, and logged."""
+        found = []
+        for info in self._store.list(f"{INDEX}{self._server}-"):
+            key = info.key.removeprefix(INDEX).removesuffix(".json")
+            try:
+                found.append(self.get(key))
+            except (SettingsError, NotFoundError, ValueError, TypeError) as error:
+                log.warning("project left out", action="projects", project=key, reason=str(error))
+        return found
 
     def remove(self, key: str) -> None:
         """Forget the wiring; what was learned stays."""

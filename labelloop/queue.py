@@ -113,12 +113,13 @@ class JobQueue:
         return False
 
     def active(self, kind: JobKind, project: str) -> list[str]:
-        """Ids of the jobs of one kind and project that wait or run."""
+        """Ids of the jobs of one kind and project that wait or run, also those that a flushed Redis has forgotten."""
         prefix = f"{kind.name}_{project}_"
         with _translated("look at the queue"):
             queue = self._queue(kind.queue)
             ids = [*queue.get_job_ids(), *self._started(queue).get_job_ids(cleanup=False)]
-        return [i for i in ids if i.startswith(prefix)]
+        ids += [str(facts["job"]) for facts in alive(self.redis).values() if facts.get("job")]
+        return [i for i in dict.fromkeys(ids) if i.startswith(prefix)]
 
     def jobs(self) -> list[JobState]:
         """Everything that waits, runs or has failed, running first."""

@@ -155,13 +155,9 @@ class Registry:
         self._store.put(key, head)
         number = 1 + max((v.number for v in self.versions()), default=0)
         version = _version(draft, number, key, sha)
-        while True:
-            try:
-                data = canonical(to_dict(version))
-                self._store.put(_version_key(version.number), data, if_absent=True)
-                return version
-            except AlreadyExistsError:
-                version = replace(version, number=version.number + 1)
+        while not self._claim(_version_key(version.number), canonical(to_dict(version))):
+            version = replace(version, number=version.number + 1)
+        return version
 
     def versions(self) -> list[Version]:
         """All versions, oldest first."""
@@ -207,10 +203,8 @@ class Registry:
                 raise ConflictError(f"{current} is live, not {expected}; decide again against {current}")
             number = live.number + 1 if live else 1
             entry = Deployment(number, version, action, current, by, why, now(), fencing)
-            try:
-                self._store.put(_deployment_key(number), canonical(asdict(entry)), if_absent=True)
-            except AlreadyExistsError as error:
-                raise ConflictError(f"deployment {number} was written by somebody else; decide again") from error
+            if not self._claim(_deployment_key(number), canonical(asdict(entry))):
+                raise ConflictError(f"deployment {number} was written by somebody else; decide again")
         return entry
 
     def rollback_target(self) -> str | None:
@@ -218,10 +212,19 @@ class Registry:
         stack: list[str] = []
         for entry in self.deployments():
             if entry.action == "rollback" and entry.version in stack:
-                del stack[stack.index(entry.version) + 1 :]
+                last = len(stack) - 1 - stack[::-1].index(entry.version)
+                del stack[last + 1 :]
             else:
                 stack.append(entry.version)
         return stack[-2] if len(stack) > 1 else None
+
+    def _claim(self, key: str, data: bytes) -> bool:
+        """Write where nothing is; False where somebody else did. Ours counts: its first answer may have been lost."""
+        try:
+            self._store.put(key, data, if_absent=True)
+            return True
+        except AlreadyExistsError:
+            return self._store.get(key) == data
 
     def _verified(self, key: str, sha256: str) -> bytes:
         data = self._store.get(key)

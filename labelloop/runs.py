@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 from labelloop.clock import now, stamp
@@ -65,7 +66,7 @@ class RunStore:
         """Every run, oldest first; what was settled before is not listed again."""
         running = []
         settled = True
-        for info in self._store.list("runs/", start_after=self._settled):
+        for info in self._store.list("runs/", start_after=_earlier(self._settled)):
             run = self._ended.get(info.key) or self._read(info.key)
             if run.outcome == "running":
                 running.append(run)
@@ -81,3 +82,11 @@ class RunStore:
 
     def _put(self, run: Run) -> None:
         self._store.put(f"runs/{run.id}.json", canonical(asdict(run)))
+
+
+def _earlier(key: str) -> str:
+    """The same key an hour before: records of a worker whose clock is behind, or whose write was held up."""
+    if not key:
+        return ""
+    moment = datetime.strptime(key.removeprefix("runs/")[:15], "%Y%m%dT%H%M%S") - timedelta(hours=1)
+    return f"runs/{moment:%Y%m%dT%H%M%S}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,7 +62,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         redis_url=_secret(env, "LABELLOOP_REDIS_URL") or "redis://127.0.0.1:6379/0",
         studio_url=(_url(env, "LABELLOOP_STUDIO_URL") or "http://127.0.0.1:8080").rstrip("/"),
         studio_token=_secret(env, "LABELLOOP_STUDIO_TOKEN"),
-        studio_server=env.get("LABELLOOP_STUDIO_SERVER", "main"),
+        studio_server=_name(env, "LABELLOOP_STUDIO_SERVER", "main"),
         backend_url=(_url(env, "LABELLOOP_BACKEND_URL") or "http://127.0.0.1:9090").rstrip("/"),
         backend_user=env.get("LABELLOOP_BACKEND_USER", "labelloop"),
         backend_password=_secret(env, "LABELLOOP_BACKEND_PASSWORD"),
@@ -88,6 +89,13 @@ def child_environment(environ: Mapping[str, str] | None = None) -> dict[str, str
 def _weights(env: Mapping[str, str]) -> tuple[Path, ...]:
     named = [Path(p) for p in env.get("LABELLOOP_WEIGHTS", "").split(os.pathsep) if p]
     return tuple(p.resolve() for p in [*named, SHARED_WEIGHTS] if p.exists())
+
+
+def _name(env: Mapping[str, str], name: str, default: str) -> str:
+    value = env.get(name, default)
+    if not re.fullmatch(r"[A-Za-z0-9]+", value):  # part of keys and job ids, which are split at "-" and "_"
+        raise SettingsError(f"{name} may hold letters and digits only, not {value!r}")
+    return value
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -44,6 +44,7 @@ class SnapshotStore:
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
         self._shards: dict[int, tuple[str, tuple[Task, ...]]] = {}  # newest content of each shard
+        self._damaged: set[str] = set()  # keys whose bytes are not what they should be: written again when they can be
 
     def freeze(self, tasks: Iterable[Task]) -> Snapshot:
         """Write what changed and the manifest; idempotent. Tasks without annotations are left out."""
@@ -55,14 +56,16 @@ class SnapshotStore:
         manifest = canonical({"format": 1, "shards": names})
         name = digest(manifest)[:32]
         key = f"snapshots/manifests/{name}.json"
-        if not self._store.exists(key):
+        if key in self._damaged or not self._store.exists(key):
             self._store.put(key, manifest)
+            self._damaged.discard(key)
         return Snapshot(name, kept)
 
     def load(self, name: str) -> Snapshot:
         """One snapshot; CorruptArtefactError where a shard's bytes are not what the manifest names."""
         raw = self._store.get(f"snapshots/manifests/{name}.json")
         if digest(raw)[:32] != name:
+            self._damaged.add(f"snapshots/manifests/{name}.json")
             raise CorruptArtefactError(f"the manifest of snapshot {name} was changed after it was written")
         tasks: dict[int, Task] = {}
         for index, shard in json.loads(raw)["shards"].items():
@@ -89,8 +92,9 @@ class SnapshotStore:
         text = b"\n".join(canonical(to_dict(t)) for t in ordered)
         name = digest(text)[:32]
         key = _shard_key(name)
-        if not self._store.exists(key):
+        if key in self._damaged or not self._store.exists(key):
             self._store.put(key, gzip.compress(text, mtime=0))
+            self._damaged.discard(key)
         self._shards[index] = (name, ordered)
         return name
 
@@ -98,7 +102,11 @@ class SnapshotStore:
         known = self._shards.get(index)
         if known and known[0] == name:
             return known[1]
-        text = _inflate(self._store.get(_shard_key(name)), name)
+        try:
+            text = _inflate(self._store.get(_shard_key(name)), name)
+        except CorruptArtefactError:
+            self._damaged.add(_shard_key(name))
+            raise
         tasks = tuple(task_from(json.loads(line)) for line in text.splitlines() if line)
         self._shards[index] = (name, tasks)
         return tasks

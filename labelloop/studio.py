@@ -41,15 +41,10 @@ class TaskStub:
     """One task in the change feed: enough to see whether its annotations moved."""
 
     id: int
-    uri: str | None
+    uri: str  # empty where the task has no image
     updated_at: str
     annotations: tuple[tuple[int, str], ...]  # (id, updated_at)
     cancelled: int
-
-    @property
-    def signature(self) -> tuple[Any, ...]:
-        """Changes whenever an annotation is created, changed, skipped or deleted."""
-        return (self.uri, self.annotations, self.cancelled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +147,7 @@ class Studio:
         try:
             answer = self._feed({**params, "query": json.dumps(query)})
         except StudioError as error:
-            if error.status == 404:  # a page past the end
+            if error.status == 404 and page > 1:  # a page past the end
                 return []
             raise
         return [_stub(t, schema) for t in answer["tasks"]]
@@ -309,14 +304,20 @@ def _project(data: Mapping[str, Any]) -> StudioProject:
 
 def _stub(data: Mapping[str, Any], schema: LabelSchema) -> TaskStub:
     stubs = tuple(sorted((int(a["id"]), str(a["updated_at"])) for a in data.get("annotations", ())))
-    uri = (data.get("data") or {}).get(schema.data_key)
-    return TaskStub(int(data["id"]), uri, str(data["updated_at"]), stubs, int(data.get("cancelled_annotations") or 0))
+    return TaskStub(
+        int(data["id"]), _uri(data, schema), str(data["updated_at"]), stubs, int(data.get("cancelled_annotations") or 0)
+    )
+
+
+def _uri(data: Mapping[str, Any], schema: LabelSchema) -> str:
+    """The image's address; Label Studio also lets a task have none, or a list."""
+    value = (data.get("data") or {}).get(schema.data_key)
+    return value if isinstance(value, str) else ""
 
 
 def _task(data: Mapping[str, Any], schema: LabelSchema) -> Task:
     annotations = tuple(_annotation(a, schema) for a in sorted(data["annotations"], key=lambda a: int(a["id"])))
-    uri = str((data.get("data") or {}).get(schema.data_key) or "")
-    return Task(int(data["id"]), uri, str(data["updated_at"]), annotations)
+    return Task(int(data["id"]), _uri(data, schema), str(data["updated_at"]), annotations)
 
 
 def _annotation(data: Mapping[str, Any], schema: LabelSchema) -> Annotation:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -67,18 +67,19 @@ def featurise_under(
 
 def read(context: Context, project: ProjectContext, backbone: Backbone, uri: str, shares: BucketShares) -> Readable:
     """One image; an unreadable one gets a problem instead of pixels, and stops nobody else."""
+    known = project.catalogue.images.get(uri, ImageFacts(uri, ""))
     try:
         data, etag = context.images.read(uri)
-    except ImageUnreadableError as error:
-        return _unreadable(uri, "", str(error))
-    known = project.catalogue.images.get(uri)
+    except ImageUnreadableError as error:  # what was known of it stays, its bucket above all
+        return _unreadable(replace(known, etag="", problem=str(error)))
     group = group_of(data)
-    # the bucket was decided at first sight: it stays, even if the shares in the config have changed since
-    bucket = known.bucket if known and known.sha256 == group else bucket_of(group, shares)
+    # decided at first sight of the group: it stays, even if the shares in the config have changed since
+    bucket = project.catalogue.buckets.get(group) or bucket_of(group, shares)
+    facts = ImageFacts(uri, etag, group, group, bucket)
     try:
-        return Readable(ImageFacts(uri, etag, group, group, bucket), backbone.decode(data))
+        return Readable(facts, backbone.decode(data))
     except ImageUnreadableError as error:
-        return _unreadable(uri, etag, str(error))
+        return _unreadable(replace(facts, problem=str(error)))
 
 
 def first_backbone(context: Context, project: ProjectContext) -> BackboneRecord:
@@ -105,6 +106,6 @@ def _record(
         project.catalogue.add(news, shard)
 
 
-def _unreadable(uri: str, etag: str, reason: str) -> Readable:
-    log.warning("image unreadable", action="featurise", uri=uri, reason=reason)
-    return Readable(ImageFacts(uri, etag, problem=reason), None)
+def _unreadable(facts: ImageFacts) -> Readable:
+    log.warning("image unreadable", action="featurise", uri=facts.uri, reason=facts.problem)
+    return Readable(facts, None)

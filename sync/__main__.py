@@ -26,11 +26,12 @@ def build(settings: Settings) -> Watcher:
     deps = Deps(
         studio=Studio(settings.studio_url, settings.require_studio_token()),
         store=store,
+        projects=ProjectStore(store, settings.studio_server),
         queue=queue,
         list_images=lambda uri: lambda: list_images(s3, uri),
     )
     name = f"{socket.gethostname()}:{os.getpid()}"
-    return make_watcher(ProjectStore(store, settings.studio_server), deps, queue, name)
+    return make_watcher(deps, name)
 
 
 def main() -> None:

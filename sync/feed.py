@@ -36,11 +36,14 @@ class Feed:
         self.tasks: dict[int, Task] = {}
         self.stubs: dict[int, TaskStub] = {}
         self.cursor = EPOCH
+        self.dirty = False  # `tasks` differ from what was frozen last; the freezer clears it
+        self._unread: set[int] = set()  # tasks to be read again whatever their times say
         self.deleted: set[str] = set()  # images whose task somebody removed: not to be brought back
 
     def begin(self, tasks: Mapping[int, Task]) -> None:
-        """Start from the newest snapshot: only what changed since is fetched again."""
+        """Start from the newest snapshot: only what changed since, or could not be understood then, is fetched."""
         self.tasks = dict(tasks)
+        self._unread = {t.id for t in tasks.values() if any(self._is_foreign(a) for a in t.annotations)}
 
     def poll(self) -> Changes:
         """Read what changed since the cursor, with overlap; cheap where nothing did."""
@@ -56,6 +59,7 @@ class Feed:
         annotated = sum(1 for i in gone if self.tasks.pop(i, None))
         for i in gone:
             self.stubs.pop(i, None)
+        self.dirty = self.dirty or annotated > 0
         return replace(changes, gone=annotated)
 
     def task_count_differs(self) -> bool:
@@ -82,27 +86,35 @@ class Feed:
 
     def _read(self, pages: Iterable[list[TaskStub]]) -> Changes:
         stale: dict[int, TaskStub] = {}
-        new = 0
+        new, cursor = 0, self.cursor
         for page in pages:
             for stub in page:
                 new += stub.id not in self.stubs
                 if self._is_stale(stub):
                     stale[stub.id] = stub
                 self.stubs[stub.id] = stub
-                self.deleted.discard(stub.uri or "")  # somebody brought it back
-                self.cursor = max(self.cursor, stub.updated_at)
-        return Changes(self._fetch(stale), new)
+                self.deleted.discard(stub.uri)  # somebody brought it back
+                cursor = max(cursor, stub.updated_at)
+        changes = Changes(self._fetch(stale), new)
+        self.cursor = cursor  # only now: what could not be fetched is asked for again
+        self._unread -= stale.keys()
+        return changes
 
     def _is_stale(self, stub: TaskStub) -> bool:
         known = self.tasks.get(stub.id)
         if known is None:
             return bool(stub.annotations)
-        return _moves(known) != stub.annotations or known.uri != stub.uri
+        return stub.id in self._unread or _moves(known) != stub.annotations or known.uri != stub.uri
+
+    def _is_foreign(self, annotation: Annotation) -> bool:
+        """Its class was not in the label config then, or is not now."""
+        label = annotation.label
+        return annotation.problem is not None or (label is not None and label not in self._schema.classes)
 
     def _fetch(self, stale: Mapping[int, TaskStub]) -> int:
         emptied = [i for i, stub in stale.items() if not stub.annotations]
         for i in emptied:
-            self.tasks.pop(i, None)
+            self.dirty = self.tasks.pop(i, None) is not None or self.dirty
         wanted = [i for i in stale if i not in set(emptied)]
         changed = len(emptied)
         for task in self._studio.tasks(self._project, self._schema, wanted):
@@ -112,10 +124,14 @@ class Feed:
     def _keep(self, task: Task) -> bool:
         known = self.tasks.get(task.id)
         merged = replace(task, annotations=tuple(self._remember(task, a, known) for a in task.annotations))
-        if not merged.annotations:
-            return self.tasks.pop(task.id, None) is not None
-        self.tasks[task.id] = merged
-        return merged != known
+        if merged == known or (known is None and not merged.annotations):
+            return False
+        self.dirty = True
+        if merged.annotations:
+            self.tasks[task.id] = merged
+        else:
+            del self.tasks[task.id]
+        return True
 
     def _remember(self, task: Task, annotation: Annotation, known: Task | None) -> Annotation:
         """Keep what was seen at first sight: Label Studio forgets the prediction, and we the window."""

@@ -97,7 +97,7 @@ class Planner:
         self, snapshot: Snapshot, live: Version | None, catalogue: Catalogue, index: FeatureIndex | None,
         runs: list[Run], *, asked: bool,
     ) -> Progress:  # fmt: skip
-        labels = snapshot.labels()
+        labels = {uri: label for uri, label in snapshot.labels().items() if uri}  # a task may have no image
         facts = {u: catalogue.images.get(u) for u in labels}
         readable = {u for u, f in facts.items() if f is None or not f.problem}
         train = {u: labels[u] for u, f in facts.items() if f and not f.problem and f.bucket is Bucket.TRAIN}

@@ -13,7 +13,7 @@ from labelloop.catalogue import Catalogue
 from labelloop.errors import LabelloopError
 from labelloop.features import FeatureIndex
 from labelloop.queue import FEATURISE, JobQueue, job_id
-from labelloop.records import canonical, digest
+from labelloop.records import ImageFacts, canonical, digest
 
 CHUNK = 64  # images per featurise job: progress is visible, a killed job costs little
 ACTIVE_JOBS = 16  # queued at once; the rest is derived again as they finish
@@ -74,9 +74,10 @@ class Pool:
         if index is not None:
             index.update()
         missing = [u for u, etag in self._etags.items() if self._lacks(u, etag, catalogue, index)]
-        unreadable = sum(1 for u in self._etags if (f := catalogue.images.get(u)) and f.problem)
+        unreadable = {u for u in self._etags if (f := catalogue.images.get(u)) and f.problem}
+        lacking = len(unreadable.union(missing))
         before = self.state
-        self.state = PoolState(len(self._etags), len(self._etags) - len(missing) - unreadable, unreadable)
+        self.state = PoolState(len(self._etags), len(self._etags) - lacking, len(unreadable))
         self._featurise(missing, active)
         return before != self.state
 
@@ -102,8 +103,7 @@ class Pool:
             log.error("storage sync failed", action="import", reason=str(error))
 
     def _lacks(self, uri: str, etag: str, catalogue: Catalogue, index: FeatureIndex | None) -> bool:
-        facts = catalogue.images.get(uri)
-        if facts and facts.problem and facts.etag in {etag, ""}:
+        if _is_settled(catalogue.images.get(uri), etag):
             return False
         place = index.places.get(uri) if index else None
         return place is None or bool(etag and place.etag != etag)
@@ -124,3 +124,8 @@ class Pool:
         if asked is None:
             return True
         return asked.job not in active and moment - asked.at > RETRY_S * 2 ** min(asked.times, 8)
+
+
+def _is_settled(facts: ImageFacts | None, etag: str) -> bool:
+    """These very bytes cannot be decoded. One that could not be *read* is asked for again, at growing intervals."""
+    return facts is not None and facts.problem is not None and facts.etag != "" and etag in {facts.etag, ""}

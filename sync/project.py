@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import structlog
 
 from labelloop.catalogue import Catalogue
 from labelloop.clock import now
-from labelloop.errors import NotFoundError
+from labelloop.errors import CorruptArtefactError, NotFoundError, StudioError
 from labelloop.features import FeatureIndex
-from labelloop.projects import ProjectRecord, project_store
+from labelloop.labels import parse_label_config
+from labelloop.projects import ProjectRecord, ProjectStore, project_store
 from labelloop.queue import SCORE, JobQueue, RedisLease, job_id
-from labelloop.records import canonical
+from labelloop.records import Task, canonical
 from labelloop.registry import Registry
 from labelloop.requests import RequestStore
 from labelloop.runs import RunStore
@@ -45,6 +46,7 @@ class Deps:
 
     studio: Studio
     store: ObjectStore
+    projects: ProjectStore
     queue: JobQueue
     list_images: Callable[[str], Listing]  # image URI -> its listing
 
@@ -77,6 +79,7 @@ class ProjectWatch:
         changes = self._changes()
         if changes:
             self._changed_at = time.monotonic()
+        if self.feed.dirty:  # also what an outage kept from being frozen in an earlier turn
             self._freeze()
         if changes or nudged or changes.new or self._is_due("look", LOOK_EVERY_S):
             self._look(new=bool(changes.new))
@@ -109,15 +112,28 @@ class ProjectWatch:
 
     def _begin(self) -> None:
         """Find everything as it was left: the newest snapshot, then what changed while nobody watched."""
+        if self._deps.studio.project(self.project.id).created != self.project.created:
+            raise StudioError(
+                f"project {self.project.id} of Label Studio is another one than {self.project.key}: its database was "
+                f"made anew. Take the old one out with `labelloop forget {self.project.key}`"
+            )
         self._latest = self.snapshots.latest()
-        snapshot = self.snapshots.load(self._latest.snapshot) if self._latest else None
-        self.feed.begin(snapshot.tasks if snapshot else {})
+        self.feed.begin(self._last_tasks())
         self.feed.deleted = self._deleted()
         self.feed.reconcile()
+        self._keep_deleted()
         self._freeze()
         live = self.registry.live()
-        self.publisher.adopt(live.version if live else COLD_START, self._open_tasks())
+        self.publisher.adopt(live.version if live else COLD_START, self.feed.task_of)
         log.info("watching", action="watch", project=self.project.key, tasks=len(self.feed.stubs))
+
+    def _last_tasks(self) -> Mapping[int, Task]:
+        """Those of the newest snapshot; Label Studio has them too, so a damaged one is made anew."""
+        try:
+            return self.snapshots.load(self._latest.snapshot).tasks if self._latest else {}
+        except (CorruptArtefactError, NotFoundError) as error:
+            log.warning("snapshot damaged, reading everything again", action="watch", reason=str(error))
+            return {}
 
     def _changes(self) -> Changes:
         changes = self.feed.poll()
@@ -132,11 +148,13 @@ class ProjectWatch:
         self.snapshot = self.snapshots.freeze(self.feed.tasks.values())
         before = self._latest
         if before and before.snapshot == self.snapshot.id:
+            self.feed.dirty = False
             return
         count = sum(len(t.annotations) for t in self.snapshot.tasks.values())
         sequence = before.sequence + 1 if before else 1
-        self._latest = Latest(self.snapshot.id, sequence, self.feed.cursor, now(), count)
-        self.snapshots.set_latest(self._latest)
+        ref = Latest(self.snapshot.id, sequence, self.feed.cursor, now(), count)
+        self.snapshots.set_latest(ref)
+        self._latest, self.feed.dirty = ref, False
         log.info("frozen", action="freeze", snapshot=self.snapshot.id, annotations=count, sequence=sequence)
 
     def _deleted(self) -> set[str]:
@@ -167,13 +185,29 @@ class ProjectWatch:
         featurised = len(self.index) if self.index else 0
         settled = self.pool.state.missing == 0 and not self.pool.importing
         ready = settled or featurised >= FIRST_ORDER
-        if ready and featurised and self.publisher.wants_order(version, featurised, open_tasks, settled=settled):
+        if (
+            ready
+            and featurised
+            and self.publisher.wants_order(
+                version, featurised, open_tasks, settled=settled, snapshot=self.snapshot.id if self.snapshot else ""
+            )
+        ):
             self._order(version)
         self.publisher.publish(version, open_tasks)
         if self._is_due("tidy", TIDY_EVERY_S):
-            self.publisher.check_version()
-            self.publisher.retire(idle_s=time.monotonic() - self._changed_at)
             self.planner.clean()
+            self._follow_label_config()
+            self.publisher.check_version()
+            ours = {COLD_START, *(v.name for v in self.registry.versions())}
+            self.publisher.retire(idle_s=time.monotonic() - self._changed_at, ours=ours)
+
+    def _follow_label_config(self) -> None:
+        """A class that was added in Label Studio counts from now on; labels that were not understood are read again."""
+        config = self._deps.studio.project(self.project.id).label_config
+        if config != self.project.label_config:
+            parse_label_config(config)  # one that cannot be served is a visible problem, and the old one stays
+            log.info("label config changed", action="label_config", project=self.project.key)
+            self._deps.projects.put(replace(self.project, label_config=config))
 
     def _order(self, version: str) -> None:
         if not self._deps.queue.active(SCORE, self.project.key):

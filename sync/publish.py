@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 
 import structlog
 
+from labelloop.errors import StorageError
 from labelloop.labels import LabelSchema
 from labelloop.projects import ProjectRecord
 from labelloop.records import Choice
@@ -39,20 +40,23 @@ class Publisher:
         self._studio, self._project, self._schema, self._scores = studio, project, schema, scores
         self.published: Published | None = None
 
-    def adopt(self, version: str, open_tasks: Mapping[str, list[int]]) -> None:
+    def adopt(self, version: str, tasks: Mapping[str, list[int]]) -> None:
         """After a restart: take what is in Label Studio as pushed, so that nothing is pushed twice."""
         if self._studio.project(self._project.id).model_version != version:
             return
         count = self._studio.prediction_counts(self._project.id).get(version, 0)
         scores = self._scores.newest(version)
         if scores and count:
-            places, stop = _window(scores.places, open_tasks, frozenset(), 0, min(count, len(scores.places)))
-            tasks = frozenset(task for task, _ in places)
-            self.published = Published(version, scores.id, stop, tasks, time.monotonic())
+            places, stop = _window(scores.places, tasks, frozenset(), 0, min(count, len(scores.places)))
+            pushed = frozenset(task for task, _ in places)
+            self.published = Published(version, scores.id, stop, pushed, time.monotonic())
 
     def hidden(self, version: str, uri: str) -> str | None:
-        """What the model says of an image that is shown blind."""
-        scores = self._scores.newest(version)
+        """What the model says of an image that is shown blind; None where that cannot be found out."""
+        try:
+            scores = self._scores.newest(version)
+        except StorageError:
+            return None
         place = scores.by_uri.get(uri) if scores else None
         return place.label if place else None
 
@@ -64,13 +68,17 @@ class Publisher:
         done = self.published
         if done is None or done.version != version:
             self._push(scores, open_tasks, fresh=True)
-            self._switch(version)
         elif done.scores != scores.id or self._runs_low(scores, done, open_tasks):
             self._push(scores, open_tasks, fresh=False)
         return True
 
-    def wants_order(self, version: str, pool: int, open_tasks: Mapping[str, list[int]], *, settled: bool) -> bool:
-        """True where the order should be made anew: none yet, ``pool`` (images) grew, or the window runs out."""
+    def wants_order(
+        self, version: str, pool: int, open_tasks: Mapping[str, list[int]], *, settled: bool, snapshot: str
+    ) -> bool:
+        """True where the order should be made anew: none yet, ``pool`` (images) grew, or the window runs out.
+
+        The same labels give the same order: what it leaves out (unreadable images, duplicates) it leaves out again.
+        """
         scores = self._scores.newest(version)
         if scores is None:
             return True
@@ -79,15 +87,18 @@ class Publisher:
         done = self.published
         ran_out = done is not None and done.version == version and done.next_place >= len(scores.places)
         few = len(open_tasks) > self._left(open_tasks) < self._project.config.queue.window // 4
-        return ran_out and few
+        return ran_out and few and scores.snapshot != snapshot
 
-    def retire(self, *, idle_s: float) -> int:
-        """Delete one retired version's predictions where nobody is waiting; returns how many went."""
+    def retire(self, *, idle_s: float, ours: Set[str]) -> int:
+        """Delete one retired version's predictions where nobody is waiting; returns how many went.
+
+        ``ours``: versions that we made; predictions of anybody else are not touched.
+        """
         done = self.published
         if done is None or idle_s < IDLE_S or time.monotonic() - done.at < KEEP_RETIRED_S:
             return 0
         for version in self._studio.prediction_counts(self._project.id):
-            if version != done.version:
+            if version != done.version and version in ours:
                 count = self._studio.delete_predictions(self._project.id, version)
                 log.info("retired predictions", action="retire", version=version, count=count)
                 return count
@@ -97,7 +108,7 @@ class Publisher:
     def check_version(self) -> None:
         """Mend the project's model version where somebody or something changed it: else the order is random."""
         done = self.published
-        if done and self._studio.project(self._project.id).model_version != done.version:
+        if done and done.tasks and self._studio.project(self._project.id).model_version != done.version:
             log.warning("model version was changed in Label Studio, setting it back", action="mend_version")
             self._switch(done.version)
 
@@ -119,6 +130,10 @@ class Publisher:
         if places:
             self._studio.push(self._project.id, self._schema, scores.version, places)
         tasks = known | {task for task, _ in places}
+        if (
+            fresh and places
+        ):  # Label Studio refuses a version without predictions; then there is nothing to order either
+            self._switch(scores.version)
         self.published = Published(scores.version, scores.id, stop, tasks, time.monotonic())
         log.info("pushed the window", action="push", version=scores.version, count=len(places))
 

@@ -15,8 +15,8 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from labelloop.errors import LabelloopError
-from labelloop.projects import ProjectRecord, ProjectStore
-from labelloop.queue import NUDGE_CHANNEL, Heartbeat, HeldLease, JobQueue, publish
+from labelloop.projects import ProjectRecord
+from labelloop.queue import NUDGE_CHANNEL, Heartbeat, HeldLease, publish
 from sync.project import Deps, ProjectWatch
 
 POLL_S = 1.0
@@ -118,8 +118,8 @@ class _Watched:
 class Watcher:
     """Runs until stopped. Holds the lease; a second watcher waits until it is free."""
 
-    def __init__(self, projects: ProjectStore, deps: Deps, *, heartbeat: Heartbeat, lease: HeldLease) -> None:
-        self._projects, self._deps, self._heartbeat, self._lease = projects, deps, heartbeat, lease
+    def __init__(self, deps: Deps, *, heartbeat: Heartbeat, lease: HeldLease) -> None:
+        self._deps, self._heartbeat, self._lease = deps, heartbeat, lease
         self._watched: dict[str, _Watched] = {}
         self._listed_at = float("-inf")
         self.nudges = Nudges(deps.queue.redis)
@@ -135,6 +135,8 @@ class Watcher:
                 self._round(self.nudges.take())
                 self.nudges.wait(self._pause())
             else:
+                self._watched.clear()  # what another watcher does meanwhile makes all of it old
+                self.nudges.take()
                 self.stopping.wait(1)
         self._lease.release()
         self._heartbeat.stop()
@@ -200,7 +202,7 @@ class Watcher:
         if time.monotonic() - self._listed_at < PROJECTS_EVERY_S:
             return
         self._listed_at = time.monotonic()
-        records = {r.key: r for r in self._projects.all()}
+        records = {r.key: r for r in self._deps.projects.all()}
         for key in set(self._watched) - set(records):
             del self._watched[key]
         for key, record in records.items():
@@ -210,13 +212,14 @@ class Watcher:
 
     def _drain(self, message: dict[str, Any]) -> None:
         item = self._watched.get(str(message.get("project")))
-        if item is None:
-            return
+        answer: dict[str, Any] = {"error": f"the watcher does not know {message.get('project')} yet; try again"}
         try:
-            latest = item.watch.drain()
-            answer: dict[str, Any] = {"snapshot": latest.snapshot, "annotations": latest.annotations}
-        except LabelloopError as error:
-            answer = {"error": str(error)}
+            if item is not None:
+                latest = item.watch.drain()
+                answer = {"snapshot": latest.snapshot, "annotations": latest.annotations}
+        except Exception as error:  # whoever asked must hear of it, and the watcher must go on
+            log.exception("drain failed", action="drain", project=message.get("project"))
+            answer = {"error": str(error) or type(error).__name__}
         publish(self._deps.queue.redis, f"{DRAINED_CHANNEL}{message.get('id')}", answer)
 
     def _reap(self) -> None:
@@ -235,8 +238,7 @@ class Watcher:
         return {**facts, "problem": item.backoff.reason or facts["problem"]}
 
 
-def make_watcher(projects: ProjectStore, deps: Deps, queue: JobQueue, name: str) -> Watcher:
+def make_watcher(deps: Deps, name: str) -> Watcher:
     """A watcher with its heartbeat and lease."""
-    return Watcher(
-        projects, deps, heartbeat=Heartbeat(queue.redis, f"sync:{name}"), lease=HeldLease(queue.redis, "watcher")
-    )
+    redis = deps.queue.redis
+    return Watcher(deps, heartbeat=Heartbeat(redis, f"sync:{name}"), lease=HeldLease(redis, "watcher"))

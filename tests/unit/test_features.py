@@ -71,3 +71,11 @@ def test_catalogue_reads_what_was_added_since(tmp_path: Path) -> None:
     reader.update()
     assert reader.images["a"].problem == "cannot be read"
     assert reader.images["b"].bucket is Bucket.TRAIN
+
+
+def test_the_bucket_of_a_group_is_that_of_its_first_image() -> None:
+    catalogue = Catalogue(MemoryStore())
+    catalogue.add([ImageFacts("a", "e", "h", "h", Bucket.TRAIN)], "1")
+    catalogue.add([ImageFacts("b", "e", "h", "h", Bucket.TEST)], "2")
+    catalogue.update()
+    assert catalogue.buckets == {"h": Bucket.TRAIN}

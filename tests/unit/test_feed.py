@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
+from labelloop.errors import StudioError
 from labelloop.labels import LabelSchema
-from labelloop.records import Choice, Seen
+from labelloop.records import Choice, Seen, Task
 from sync.feed import Feed
 from tests.fakes.studio import FakeStudio
 
@@ -140,3 +143,67 @@ def test_a_task_that_was_removed_is_remembered_until_it_is_back(studio: FakeStud
     studio.add_task("s3://images/1")
     feed.poll()
     assert feed.deleted == set()
+
+
+class Interrupted(FakeStudio):
+    """Fails once when tasks are asked for in full."""
+
+    fails = False
+
+    def tasks(self, project: int, schema: LabelSchema, ids: Sequence[int]) -> list[Task]:
+        if self.fails:
+            self.fails = False
+            raise StudioError("away")
+        return super().tasks(project, schema, ids)
+
+
+def test_what_could_not_be_fetched_is_fetched_by_the_next_poll() -> None:
+    studio = Interrupted(SCHEMA)
+    one, two = studio.add_task("s3://images/1"), studio.add_task("s3://images/2")
+    feed = feed_of(studio)
+    feed.poll()
+    studio.annotate(one, "cat")
+    for _ in range(20):
+        studio.touch(two)  # half a minute passes
+    studio.annotate(two, "dog")
+    studio.fails = True
+    with pytest.raises(StudioError):
+        feed.poll()
+    assert feed.poll()
+    assert feed.dirty
+    assert {t.label for t in feed.tasks.values()} == {"cat", "dog"}
+
+
+def test_changes_stay_dirty_until_they_are_frozen(studio: FakeStudio) -> None:
+    task = studio.add_task("s3://images/1")
+    feed = feed_of(studio)
+    feed.poll()
+    assert not feed.dirty
+    annotation = studio.annotate(task, "cat")
+    feed.poll()
+    assert feed.dirty
+    feed.poll()
+    assert feed.dirty
+    feed.dirty = False
+    studio.delete_annotation(task, annotation)
+    feed.poll()
+    assert feed.dirty
+
+
+def test_labels_of_a_class_that_was_added_later_are_read_again(studio: FakeStudio) -> None:
+    task = studio.add_task("s3://images/1")
+    studio.annotate(task, "cat")
+    known = {task: replace(studio.tasks(1, SCHEMA, [task])[0])}
+    annotation = replace(known[task].annotations[0], label=None, problem="class 'cat' is not in the label config")
+    feed = feed_of(studio)
+    feed.begin({task: replace(known[task], annotations=(annotation,))})
+    feed.reconcile()
+    assert feed.tasks[task].label == "cat"
+
+
+def test_a_task_without_an_image_is_kept_and_harmless(studio: FakeStudio) -> None:
+    studio.annotate(studio.add_task(""), "cat")
+    feed = feed_of(studio)
+    assert feed.poll()
+    assert not feed.poll()
+    assert feed.task_of == {}

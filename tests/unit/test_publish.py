@@ -48,7 +48,7 @@ def world() -> World:
 
 def test_nothing_is_published_before_there_is_an_order(world: World) -> None:
     assert not world.publisher.publish("v1", world.open_tasks)
-    assert world.publisher.wants_order("v1", 10, world.open_tasks, settled=True)
+    assert world.publisher.wants_order("v1", 10, world.open_tasks, settled=True, snapshot="s1")
     assert world.studio.pushed == []
 
 
@@ -85,17 +85,45 @@ def test_an_order_that_ran_out_is_made_anew(world: World) -> None:
     uris = list(world.open_tasks)
     world.order("v1", uris[:4])
     world.publisher.publish("v1", world.open_tasks)
-    assert not world.publisher.wants_order("v1", 10, world.open_tasks, settled=True)
+    assert not world.publisher.wants_order("v1", 10, world.open_tasks, settled=True, snapshot="s1")
     for uri in uris[:4]:
         del world.open_tasks[uri]
-    assert world.publisher.wants_order("v1", 10, world.open_tasks, settled=True)
+    assert world.publisher.wants_order("v1", 10, world.open_tasks, settled=True, snapshot="s1")
+
+
+def test_the_same_labels_never_want_a_second_order(world: World) -> None:
+    """Else an image that can never be placed would make one every second."""
+    uris = list(world.open_tasks)
+    world.scores.add("v1", snapshot="s1", pool=10, policy="", places=[])
+    world.publisher.publish("v1", world.open_tasks)
+    assert not world.publisher.wants_order("v1", 10, {uris[0]: [1]}, settled=True, snapshot="s1")
+    assert world.publisher.wants_order("v1", 10, {uris[0]: [1], uris[1]: [2]}, settled=True, snapshot="s2")
+
+
+def test_a_version_without_anything_to_predict_is_no_error(world: World) -> None:
+    world.order("v1", list(world.open_tasks))
+    world.publisher.publish("v1", {})
+    world.publisher.check_version()
+    assert world.studio.model_version is None
+    assert world.publisher.published is not None
+
+
+def test_a_restart_counts_predictions_of_answered_tasks_too(world: World) -> None:
+    world.order("v1", list(world.open_tasks))
+    world.publisher.publish("v1", world.open_tasks)
+    left = dict(list(world.open_tasks.items())[3:])
+    again = world.restarted()
+    again.adopt("v1", world.open_tasks)
+    again.publish("v1", left)
+    assert world.studio.pushed == [("v1", 4), ("v1", 4)]
+    assert max(len(ps) for ps in world.studio._predictions.values()) == 1
 
 
 def test_new_images_want_a_new_order_but_not_each_one_of_a_stream(world: World) -> None:
     world.order("v1", list(world.open_tasks), pool=10)
-    assert world.publisher.wants_order("v1", 11, world.open_tasks, settled=True)
-    assert not world.publisher.wants_order("v1", 11, world.open_tasks, settled=False)
-    assert world.publisher.wants_order("v1", 16, world.open_tasks, settled=False)
+    assert world.publisher.wants_order("v1", 11, world.open_tasks, settled=True, snapshot="s1")
+    assert not world.publisher.wants_order("v1", 11, world.open_tasks, settled=False, snapshot="s1")
+    assert world.publisher.wants_order("v1", 16, world.open_tasks, settled=False, snapshot="s1")
 
 
 def test_after_a_restart_nothing_is_pushed_twice(world: World) -> None:
@@ -112,10 +140,11 @@ def test_only_retired_versions_go_and_only_in_idle_time(world: World, monkeypatc
     for version in ("v1", "v2"):
         world.order(version, list(world.open_tasks))
         world.publisher.publish(version, world.open_tasks)
-    assert world.publisher.retire(idle_s=0) == 0
-    assert world.publisher.retire(idle_s=60) == 4
-    assert world.publisher.retire(idle_s=60) == 0
-    assert world.studio.prediction_counts(1) == {"v2": 4}
+    world.studio.push(1, SCHEMA, "theirs", [(1, Choice("s3://images/t/0", 0.5, "cat", 0.5, False, "rest"))])
+    assert world.publisher.retire(idle_s=0, ours={"v1", "v2"}) == 0
+    assert world.publisher.retire(idle_s=60, ours={"v1", "v2"}) == 4
+    assert world.publisher.retire(idle_s=60, ours={"v1", "v2"}) == 0
+    assert world.studio.prediction_counts(1) == {"v2": 4, "theirs": 1}
 
 
 def test_a_model_version_that_somebody_changed_is_set_back(world: World) -> None:

@@ -107,3 +107,31 @@ def test_a_corrupted_head_is_never_returned(store: MemoryStore, registry: Regist
 def test_an_unknown_name_is_not_found(registry: Registry, name: str) -> None:
     with pytest.raises(NotFoundError):
         registry.version(name)
+
+
+class Forgetful(MemoryStore):
+    """Writes, but loses the answer of every conditional write, so that it is asked twice."""
+
+    def put(self, key: str, data: bytes, *, if_absent: bool = False) -> None:
+        super().put(key, data, if_absent=if_absent)
+        if if_absent:
+            super().put(key, data, if_absent=True)
+
+
+def test_our_own_write_is_not_taken_for_somebody_elses() -> None:
+    registry = Registry(Forgetful(), lease)
+    assert registry.add(draft(1)).name == "v1"
+    assert registry.add(draft(2)).name == "v2"
+    go(registry, "v1", None)
+    assert [v.name for v in registry.versions()] == ["v1", "v2"]
+
+
+def test_rollback_after_an_old_version_was_promoted_goes_one_step(registry: Registry) -> None:
+    for value in (1, 2, 3, 4):
+        registry.add(draft(value))
+    go(registry, "v1", None)
+    go(registry, "v3", "v1")
+    go(registry, "v1", "v3", "promote")
+    go(registry, "v4", "v1")
+    go(registry, "v1", "v4", "rollback")
+    assert registry.rollback_target() == "v3"

@@ -87,3 +87,15 @@ def test_the_newest_answer_counts_a_skip_never_outranks_a_label() -> None:
     assert replace(both, annotations=(old, skip)).label == "cat"
     assert replace(both, annotations=(skip,)).label is None
     assert replace(both, annotations=(skip,)).skipped
+
+
+@pytest.mark.parametrize("kind", ["shards", "manifests"])
+def test_a_damaged_object_is_written_again_by_the_next_freeze(kind: str) -> None:
+    store = MemoryStore()
+    name = SnapshotStore(store).freeze([task(1)]).id
+    store.put(next(k for k in written(store) if kind in k), b"{}")
+    snapshots = SnapshotStore(store)
+    with pytest.raises(CorruptArtefactError):
+        snapshots.load(name)
+    snapshots.freeze([task(1)])
+    assert SnapshotStore(store).load(name).tasks == {1: task(1)}
