@@ -52,6 +52,13 @@ class Deployment:
         """One project's models and deployment log."""
         return Registry(self.within(record), RedisLease(self.queue.redis, record.key))
 
+    def close(self) -> None:
+        """Give all connections back; for whoever goes on after the command, like a test."""
+        if "studio" in vars(self):
+            self.studio.close()
+        self.s3.close()
+        self.queue.redis.close()
+
     def within(self, record: ProjectRecord) -> ObjectStore:
         """One project's part of the state bucket."""
         return project_store(self.store, record.key)

@@ -79,10 +79,13 @@ class Studio:
     def __init__(self, url: str, token: str, *, timeout_s: float = 60) -> None:
         self.url = url.rstrip("/")
         # the SDK's transport, which refreshes access tokens by itself; its whole client takes two seconds to import
-        wrapper = SyncClientWrapper(
-            base_url=self.url, api_key=token, timeout=timeout_s, httpx_client=httpx.Client(timeout=timeout_s)
-        )
+        self._client = httpx.Client(timeout=timeout_s)
+        wrapper = SyncClientWrapper(base_url=self.url, api_key=token, timeout=timeout_s, httpx_client=self._client)
         self._http = wrapper.httpx_client
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._client.close()
 
     # --- the server
 

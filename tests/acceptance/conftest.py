@@ -80,8 +80,10 @@ class Loop:
 @pytest.fixture(scope="session")
 def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
     home = tmp_path_factory.mktemp("stack")
+    loop = Loop(home)
     try:
         labelloop("up", "--detach", "--state-dir", home)
-        yield Loop(home)
+        yield loop
+        loop.deployment.close()
     finally:
         labelloop("down", "--state-dir", home)
