@@ -46,7 +46,7 @@ setup: ## build all environments (the first time minutes, then instantaneous)
 	echo "$$want" > $(STAMP)
 
 .PHONY: demo
-demo: setup ## Label Studio, services and a project to label (IMAGES=folder SEED=labels.csv ARGS=…)
+demo: setup ## Label Studio, services and a project to label (IMAGES=folder SEED=40 ARGS=…)
 	@exec $(BIN)/labelloop up $(if $(IMAGES),--images $(IMAGES)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 .PHONY: status down
@@ -71,10 +71,6 @@ check: ## lint, formatting, types, import rules, Dockerfile
 format: ## format the code and sort its imports
 	@$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
-
-.PHONY: bench
-bench: setup ## run one benchmark: make bench NAME=…
-	@$(if $(NAME),,echo "error: say which: make bench NAME=…" >&2; exit 2;) $(BIN)/labelloop bench $(NAME) $(ARGS)
 
 .PHONY: lock
 lock: ## compile the lock files anew (UPGRADE=1 for newer versions)

@@ -302,6 +302,11 @@ class Heartbeat:
         """Beat from a thread of its own, so that long work does not silence it."""
         threading.Thread(target=self._run, name="heartbeat", daemon=True).start()
 
+    def say(self, **facts: Any) -> None:
+        """Change facts, and let everybody know at once."""
+        self.facts = {**self.facts, **facts}
+        self._beat()
+
     def stop(self) -> None:
         """Say goodbye: the key goes at once."""
         self._stop.set()
@@ -310,9 +315,12 @@ class Heartbeat:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            with suppress(RedisError):
-                self._redis.set(ALIVE + self._name, json.dumps({**self.facts, "at": now()}), ex=ALIVE_TTL_S)
+            self._beat()
             self._stop.wait(2)
+
+    def _beat(self) -> None:
+        with suppress(RedisError):
+            self._redis.set(ALIVE + self._name, json.dumps({**self.facts, "at": now()}), ex=ALIVE_TTL_S)
 
 
 def alive(redis: Redis) -> dict[str, dict[str, Any]]:

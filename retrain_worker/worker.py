@@ -18,13 +18,13 @@ from labelloop.queue import NUDGE_CHANNEL, Heartbeat, publish
 class ResidentWorker(SimpleWorker):  # type: ignore[misc]
     """Runs jobs in its own process. A job that kills it is found abandoned within seconds and derived again."""
 
-    heartbeat_facts: dict[str, Any]  # what it works on is known even where Redis has lost its queues
+    heart: Heartbeat  # what it works on is known even where Redis has lost its queues
 
     def perform_job(self, job: Any, queue: Any) -> bool:
         """Run one job, and tell the watcher that something has ended."""
-        self.heartbeat_facts["job"] = job.id
+        self.heart.say(job=job.id)
         succeeded = bool(super().perform_job(job, queue))
-        self.heartbeat_facts["job"] = None
+        self.heart.say(job=None)
         publish(self.connection, NUDGE_CHANNEL, {"action": "job-ended", "project": job.meta.get("project")})
         return succeeded
 
@@ -45,7 +45,7 @@ def run_worker(redis: Redis, queues: Sequence[str]) -> None:
         [Queue(q, connection=redis, serializer=JSONSerializer) for q in queues],
         name=name, connection=redis, serializer=JSONSerializer, maintenance_interval=30,
     )  # fmt: skip
-    worker.heartbeat_facts = heartbeat.facts
+    worker.heart = heartbeat
     try:
         worker.work(logging_level="WARNING", with_scheduler=False)
     finally:

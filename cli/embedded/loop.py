@@ -52,9 +52,9 @@ def loop_services(state: StackState, env: Mapping[str, str], logs: Path) -> list
     return [
         _backend(state, whole, logs),
         replace(sync, depends_on=STORES),  # it waits for Label Studio itself
-        replace(_worker(state, "refresh", ("refresh", "score"), resident, logs), niceness=5),
-        replace(_worker(state, "features", ("features",), whole, logs), niceness=10),
-        replace(_worker(state, "train", ("train",), whole, logs), niceness=10),
+        replace(_worker(state, "refresh", ("refresh", "score"), resident, logs), niceness=5, awaited=False),
+        replace(_worker(state, "features", ("features",), whole, logs), niceness=10, awaited=False),
+        replace(_worker(state, "train", ("train",), whole, logs), niceness=10, awaited=False),
         _dashboard(state, env, logs),
     ]
 
@@ -154,6 +154,7 @@ def _dashboard(state: StackState, env: Mapping[str, str], logs: Path) -> Service
         ready=lambda: http_listens(state.dashboard_url),
         log=logs / "rq_dashboard.log",
         niceness=5,
+        awaited=False,
         depends_on=("valkey",),
         cwd=state.directory,  # it puts its working directory on sys.path
     )

@@ -45,6 +45,7 @@ class ServiceSpec:
     depends_on: tuple[str, ...] = ()
     prepare: Callable[[], None] | None = None
     cwd: Path | None = None
+    awaited: bool = True  # False: a person can begin to work while it is still starting
 
 
 class State(StrEnum):

@@ -63,13 +63,13 @@ class Supervisor:
         return tuple(service.status for service in self._services.values())
 
     def wait_ready(self, show: Callable[[tuple[ServiceStatus, ...]], None] = lambda _: None) -> None:
-        """Blocks until every service is ready, showing the statuses as they change; StackError if one fails."""
+        """Blocks until every awaited service is ready, showing the statuses as they change; StackError if one fails."""
         while True:
             statuses = self.statuses()
             show(statuses)
             if failed := [status for status in statuses if status.state is State.FAILED]:
                 raise StackError(self._explain(failed[0]))
-            if all(status.state is State.READY for status in statuses):
+            if all(status.state is State.READY for status in statuses if self._services[status.name].spec.awaited):
                 return
             if self._stopping.wait(TICK_S):
                 raise StackError("the stack was stopped while it was starting")
