@@ -21,6 +21,7 @@ from labelloop.scores import COLD_START
 from labelloop.storage import S3Store
 
 DIGITS_SEEDS = 40
+DIGITS_CONFIG = Path(__file__).parent.parent / "configs" / "digits.yaml"
 SET_UP = "set-up.json"  # written once all images are tasks and the seeds are revealed
 IMPORT_TIMEOUT_S = 1800.0
 READY_TIMEOUT_S = 1800.0
@@ -45,10 +46,16 @@ class Source:
 def open_source(state_dir: Path, images: Path | None, config: Path | None, seeds: int | None) -> Source:
     """The given tree of class folders, or the digits. Without a config the folder gives the name."""
     folder = images or write_digits(state_dir / "digits")
-    found = load_config(config) if config else ProjectConfig(name="digits" if images is None else images.resolve().name)
+    found = load_config(config) if config else _default_config(images)
     prefix = f"{found.name}/"
     default = DIGITS_SEEDS if images is None else 0
     return Source(found, scan(folder, prefix), prefix, default if seeds is None else seeds)
+
+
+def _default_config(images: Path | None) -> ProjectConfig:
+    if images is None:
+        return load_config(DIGITS_CONFIG) if DIGITS_CONFIG.exists() else ProjectConfig(name="digits")
+    return ProjectConfig(name=images.resolve().name)
 
 
 def set_up(deployment: Deployment, source: Source, report: Report) -> tuple[ProjectRecord, list[Finding]]:
