@@ -1,0 +1,1 @@
+"""The verbs of `labelloop`, one module per theme; each function is thin."""

@@ -1,0 +1,107 @@
+"""`models`, `promote`, `rollback`, `retrain`: versions, and which one is live."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, out
+from labelloop.errors import LabelloopError
+
+
+@command
+def models(
+    project: ProjectName = None,
+    as_json: AsJson = False,
+    state_dir: StateDir = DEFAULT_STATE,
+) -> None:
+    """List the model versions with their evidence; the live one is marked."""
+    from cli.deployment import open_deployment
+    from labelloop.records import to_dict
+
+    deployment = open_deployment(state_dir)
+    registry = deployment.registry(deployment.project(project))
+    live = registry.live()
+    versions = registry.versions()
+    if as_json:
+        hidden = ("check_features", "check_probabilities")
+        print(json.dumps([{k: v for k, v in to_dict(x).items() if k not in hidden} for x in versions]))
+        return
+    table = Table("version", "kind", "labels", "out of fold", "test", "backbone", "verdict", "made", box=None)
+    for version in versions:
+        found = version.evaluation
+        mark = " ● live" if live and live.version == version.name else ""
+        test = f"{found.test_accuracy:.3f} of {found.test_n}" if found.test_accuracy is not None else ""
+        accuracy = f"{found.accuracy:.3f}" if found.accuracy is not None else ""
+        table.add_row(version.name + mark, version.kind, str(found.labels), accuracy, test, version.backbone,
+                      version.verdict.outcome.value, version.created_at[:16])  # fmt: skip
+    out.print(table if versions else "no version yet")
+
+
+@command
+def promote(
+    version: Annotated[str, typer.Argument(help="A version that `labelloop models` lists, e.g. v7.")],
+    why: Annotated[str, typer.Option(help="Kept in the deployment log.")] = "by hand",
+    project: ProjectName = None,
+    state_dir: StateDir = DEFAULT_STATE,
+) -> None:
+    """Make a version the live one, whatever the gate said."""
+    _deploy(state_dir, project, lambda _registry: version, "promote", why)
+
+
+@command
+def rollback(
+    why: Annotated[str, typer.Option(help="Kept in the deployment log.")] = "by hand",
+    project: ProjectName = None,
+    state_dir: StateDir = DEFAULT_STATE,
+) -> None:
+    """Go back to the version that was live before."""
+    _deploy(state_dir, project, lambda registry: registry.rollback_target(), "rollback", why)
+
+
+@command
+def retrain(
+    wait: Annotated[bool, typer.Option("--wait", help="Stay until it has ended, with progress.")] = False,
+    project: ProjectName = None,
+    state_dir: StateDir = DEFAULT_STATE,
+) -> None:
+    """Ask for a fine-tune of the backbone now."""
+    from cli.deployment import open_deployment
+    from cli.retrain import ask, wait_for
+
+    deployment = open_deployment(state_dir)
+    record = deployment.project(project)
+    request = ask(deployment, record, by=getpass.getuser())
+    out.print(f"asked for a retrain of {record.title}; `labelloop status` shows how it goes")
+    if wait:
+        run = wait_for(deployment, record, request, out)
+        out.print(f"[bold]{run.outcome}[/bold] {run.version or ''}")
+        for reason in run.reasons:
+            out.print(f"  {reason}", highlight=False)
+        if run.outcome == "failed":
+            raise typer.Exit(1)
+
+
+def _deploy(state_dir: Path, name: str | None, choose: Callable[[Any], str | None], action: str, why: str) -> None:
+    from cli.deployment import open_deployment
+    from labelloop.queue import DEPLOY_CHANNEL, publish
+
+    deployment = open_deployment(state_dir)
+    record = deployment.project(name)
+    registry = deployment.registry(record)
+    target = choose(registry)
+    if target is None:
+        raise LabelloopError("there is no earlier version to go back to; `labelloop models` lists what there is")
+    registry.head(registry.version(target))  # unknown or damaged: refused here, before any backend has to
+    live = registry.live()
+    entry = registry.deploy(
+        target, expected=live.version if live else None, action=action, by=getpass.getuser(), why=why
+    )
+    publish(deployment.queue.redis, DEPLOY_CHANNEL, record.key)
+    out.print(f"{entry.version} is live (was {entry.previous or 'nothing'}); backends follow within a second")

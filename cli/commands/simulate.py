@@ -1,0 +1,77 @@
+"""`simulate`: the loop under an annotator who knows the truth."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from cli.commands.terminal import DEFAULT_STATE, ConfigFile, Images, command, err, out
+
+if TYPE_CHECKING:
+    from cli.deployment import Deployment
+
+
+@command
+def simulate(  # noqa: PLR0913 -- a command's options are its interface
+    images: Images = None,
+    labels: Annotated[int, typer.Option(min=1, help="Labels to give, the random quota included.")] = 200,
+    test: Annotated[Path | None, typer.Option(help="Class folders that never train; else a fifth is held out.")] = None,
+    config: ConfigFile = None,
+    state_dir: Annotated[Path | None, typer.Option(help="A running stack's; else one is started for the time.")] = None,
+    skip_rate: Annotated[float, typer.Option(min=0, max=0.9, help="Share of tasks that are skipped.")] = 0.0,
+    change_rate: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of labels given wrong, corrected later.")
+    ] = 0.0,
+    delete_rate: Annotated[float, typer.Option(min=0, max=0.5, help="Labels taken back, per label given.")] = 0.0,
+    reveal: Annotated[int | None, typer.Option(help="Seed labels before; 40 for the digits, else 0.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the annotator, the held-out images and the model.")] = 0,
+    keep: Annotated[bool, typer.Option("--keep", help="Go on watching the project afterwards.")] = False,
+) -> None:
+    """Label with an annotator who knows the truth, through Label Studio's API, and measure the loop.
+
+    Prints progress, a table, and as its last line one JSON object.
+    """
+    from cli.oracle import Rates
+    from cli.simulate import Job, prepare
+    from cli.simulate import simulate as run
+    from cli.up import reporting
+
+    with _deployment_for(state_dir) as (deployment, home):
+        source, held_out = prepare(home, images=images, test=test, config=config, reveal=reveal, seed=seed)
+        with reporting(err) as report:
+            job = Job(labels, Rates(skip_rate, change_rate, delete_rate), seed, keep)
+            figures = run(deployment, source, held_out, job, report)
+    table = Table(box=None, show_header=False)
+    for name, value in figures.items():
+        table.add_row(name, json.dumps(value) if isinstance(value, dict | list) else str(value))
+    out.print(table)
+    print(json.dumps(figures))
+    if figures["lost"]:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _deployment_for(state_dir: Path | None) -> Iterator[tuple[Deployment, Path]]:
+    """The running stack, or one of its own for as long as it is needed."""
+    from cli.deployment import deployment_of, open_deployment
+    from cli.embedded.progress import live_progress
+    from cli.up import is_running, make_stack
+
+    wanted = state_dir or DEFAULT_STATE
+    if is_running(wanted):
+        yield open_deployment(wanted), wanted
+        return
+    with tempfile.TemporaryDirectory(prefix="labelloop-") as folder:
+        home = state_dir or Path(folder)
+        with make_stack(home, err) as stack:
+            state = stack.start()
+            with live_progress(err) as show:
+                stack.wait_ready(show)
+            yield deployment_of(state), home

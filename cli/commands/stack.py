@@ -1,0 +1,76 @@
+"""`up`, `down`, `status`: the stack of this machine, and what any deployment does."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Annotated
+
+import typer
+
+from cli.commands.terminal import DEFAULT_STATE, AsJson, ConfigFile, Images, StateDir, command, out
+from labelloop.errors import LabelloopError
+
+
+@command
+def up(
+    images: Images = None,
+    config: ConfigFile = None,
+    state_dir: StateDir = DEFAULT_STATE,
+    seed: Annotated[int | None, typer.Option(help="Labels revealed at the start; 40 for the digits, else 0.")] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Run in the background; `labelloop down` stops it.")] = False,
+) -> None:
+    """Start everything on this machine: Label Studio, Valkey, S3, backend, watcher, workers, and a wired project.
+
+    Without --images the project holds scikit-learn's handwritten digits. A second start finds all as it was left.
+    """
+    from cli.up import UpOptions, is_running, up_detached
+    from cli.up import up as run_up
+
+    options = UpOptions(state_dir, images, config, seed)
+    if not detach:
+        run_up(options, out)
+        return
+    if is_running(state_dir):
+        raise LabelloopError(
+            f"a stack runs on {state_dir} already; `labelloop status` shows it, `labelloop down` stops it"
+        )
+    up_detached(options, [a for a in sys.argv[1:] if a != "--detach"], out)
+
+
+@command
+def down(state_dir: StateDir = DEFAULT_STATE) -> None:
+    """Stop the embedded stack in order. Nothing is lost; `labelloop up` goes on where it was."""
+    from cli.embedded.background import stop_running
+
+    stopped = stop_running(state_dir)
+    out.print("stopped" if stopped else f"no stack runs on {state_dir}")
+
+
+@command
+def status(
+    state_dir: StateDir = DEFAULT_STATE,
+    as_json: AsJson = False,
+    once: Annotated[bool, typer.Option("--once", help="Print once, also on a terminal.")] = False,
+) -> None:
+    """Show the loop, live on a terminal: services, live version and its evidence, what comes next, last decisions."""
+    from rich.live import Live
+
+    from cli.deployment import open_deployment
+    from cli.status import StatusReader
+    from cli.status_view import render
+
+    reader = StatusReader(open_deployment(state_dir))
+    if as_json:
+        print(json.dumps(reader.read().to_json(), ensure_ascii=False))
+    elif once or not out.is_terminal:
+        out.print(render(reader.read()))
+    else:
+        with Live(console=out, auto_refresh=False, screen=True, vertical_overflow="crop") as live:
+            try:
+                while True:
+                    live.update(render(reader.read()), refresh=True)
+                    time.sleep(1)
+            except KeyboardInterrupt:
+                return

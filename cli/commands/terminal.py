@@ -1,0 +1,51 @@
+"""What all commands share: the app, the consoles, the common options, and how an error is said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, ParamSpec, TypeVar
+
+import typer
+from rich.console import Console
+
+from labelloop.errors import LabelloopError
+
+app = typer.Typer(
+    help="Label-in-the-loop active learning for Label Studio.", no_args_is_help=True, rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)  # fmt: skip
+out, err = Console(), Console(stderr=True)
+P = ParamSpec("P")
+R = TypeVar("R")
+
+StateDir = Annotated[Path, typer.Option(help="Where the embedded stack keeps its data, logs and secrets.")]
+ProjectName = Annotated[str | None, typer.Option("--project", help="Title, key or id; needed where there are several.")]
+Images = Annotated[Path | None, typer.Option(help="A tree of class folders: DIR/cat/1.jpg, DIR/dog/2.jpg.")]
+ConfigFile = Annotated[Path | None, typer.Option(help="A project's YAML, e.g. configs/intel_scenes.yaml.")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, for machines.")]
+DEFAULT_STATE = Path(".labelloop")
+
+
+def group(name: str, what: str) -> typer.Typer:
+    """A command with commands of its own, e.g. `labelloop run show`."""
+    made = typer.Typer(help=what, no_args_is_help=True, pretty_exceptions_enable=False)
+    app.add_typer(made, name=name)
+    return made
+
+
+def command(function: Callable[P, R], *, to: typer.Typer = app, name: str | None = None) -> Callable[P, R]:
+    """Register; an expected error becomes one plain message and exit code 1."""
+
+    @wraps(function)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except LabelloopError as error:
+            err.print(f"[red]labelloop:[/red] {error}", highlight=False)
+            raise typer.Exit(1) from error
+
+    theme = function.__module__.rpartition(".")[2] if to is app else None  # its heading in --help
+    to.command(name, rich_help_panel=theme)(guarded)
+    return guarded
