@@ -8,18 +8,27 @@
 #   by hand          labelloop init | status | models | promote | rollback | …
 # Label Studio and the S3 server are images of their own: their embedded environments stay out (.dockerignore).
 
+# the uv of the lock, hash and all, as in the Makefile; a stage of its own, for only the program counts below: another
+# tool in the lock does not build everything anew
+FROM python:3.11-slim AS tools
+SHELL ["/bin/bash", "-o", "pipefail", "-c"]
+ENV PIP_ROOT_USER_ACTION=ignore
+WORKDIR /build
+COPY requirements.lock ./
+RUN --mount=type=cache,target=/root/.cache/pip \
+    awk '/^uv==/ {on=1} on {print} on && !/\\$/ {exit}' requirements.lock > uv.lock \
+    && pip install --quiet --require-hashes --no-deps -r uv.lock \
+    && install "$(command -v uv)" /build/uv
+
+
 FROM python:3.11-slim AS builder
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
-ENV PIP_ROOT_USER_ACTION=ignore \
-    UV_COMPILE_BYTECODE=1 \
+ENV UV_COMPILE_BYTECODE=1 \
     UV_LINK_MODE=copy \
     UV_PYTHON_DOWNLOADS=never
 WORKDIR /build
+COPY --from=tools /build/uv /usr/local/bin/uv
 COPY requirements-runtime.lock ./
-# the uv of the lock, hash and all, as in the Makefile
-RUN --mount=type=cache,target=/root/.cache/pip \
-    awk '/^uv==/ {on=1} on {print} on && !/\\$/ {exit}' requirements-runtime.lock > uv.lock \
-    && pip install --quiet --require-hashes --no-deps -r uv.lock
 RUN --mount=type=cache,target=/root/.cache/uv \
     uv venv --quiet --python /usr/local/bin/python3.11 /opt/labelloop \
     && uv pip sync --quiet --python /opt/labelloop/bin/python --require-hashes requirements-runtime.lock

@@ -13,7 +13,7 @@ UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --
 
 .PHONY: help
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
 .PHONY: setup
 setup: ## build all environments (the first time minutes, then instantaneous)
@@ -59,6 +59,14 @@ down: ## stop the running stack
 test: setup ## all tests: unit, integration, acceptance (TESTS=tests/unit for some)
 	@$(BIN)/pytest $(or $(TESTS),tests) $(ARGS)
 
+.PHONY: faults
+faults: setup ## break everything, on and on, and look whether all heals (SCHEDULES=100 ACTIONS=200 SEED=0)
+	@$(BIN)/python -m tests.faults.run --schedules $(or $(SCHEDULES),100) --actions $(or $(ACTIONS),200) --seed $(or $(SEED),0) $(ARGS)
+
+.PHONY: compose-check
+compose-check: setup ## the compose stack from nothing, on a Docker engine (ARGS=--stand-ins without an image registry)
+	@$(BIN)/python -m tests.compose.check $(ARGS)
+
 .PHONY: check
 check: ## lint, formatting, types, import rules, Dockerfile
 	@$(BIN)/ruff check .
@@ -74,8 +82,8 @@ format: ## format the code and sort its imports
 
 .PHONY: lock
 lock: ## compile the lock files anew (UPGRADE=1 for newer versions)
-	@$(UV_COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml --extra dev --output-file requirements.lock
-	# what the image needs: the same versions without the tools
+	@$(UV_COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml --extra embedded --extra dev --output-file requirements.lock
+	# what the image needs: the same versions without the tools and the embedded stack
 	$(UV_COMPILE) --constraint requirements.lock pyproject.toml --output-file requirements-runtime.lock
 	for name in label-studio s3; do
 	  $(UV_COMPILE) $(if $(UPGRADE),--upgrade) cli/embedded/$$name.in --output-file cli/embedded/$$name.lock

@@ -12,8 +12,9 @@ from cli.embedded.state import StackState, running_stack
 from labelloop.errors import NotFoundError, SettingsError
 from labelloop.images import s3_client
 from labelloop.projects import ProjectRecord, ProjectStore, project_store
-from labelloop.queue import JobQueue, RedisLease, connect
+from labelloop.queue import JobQueue, RedisLease
 from labelloop.registry import Registry
+from labelloop.rotation import redis_client
 from labelloop.settings import Settings, child_environment, load_settings
 from labelloop.storage import ObjectStore, S3Store
 from labelloop.studio import Studio
@@ -36,7 +37,11 @@ class Deployment:
     @cached_property
     def studio(self) -> Studio:
         """Label Studio under the deployment's account."""
-        return Studio(self.settings.studio_url, self.settings.require_studio_token())
+        settings = self.settings
+        return Studio(
+            settings.studio_url, settings.require_studio_token(),
+            reread=lambda: settings.reread().require_studio_token(),
+        )  # fmt: skip
 
     def project(self, name: str | None) -> ProjectRecord:
         """The project called ``name`` (key, title or id); the only one where no name is given."""
@@ -87,4 +92,4 @@ def _build(settings: Settings, stack: StackState | None) -> Deployment:
     s3 = s3_client(settings)
     store = S3Store(s3, settings.state_bucket)
     projects = ProjectStore(store, settings.studio_server)
-    return Deployment(settings, s3, store, JobQueue(connect(settings.redis_url)), projects, stack)
+    return Deployment(settings, s3, store, JobQueue(redis_client(settings)), projects, stack)

@@ -12,8 +12,10 @@ from cli.deployment import Deployment
 from cli.imagefolder import LabelledFile
 from cli.setup import Report
 from labelloop.errors import LabelloopError
+from labelloop.head import Head
 from labelloop.projects import ProjectRecord
-from labelloop.registry import BackboneRecord, Registry, Version
+from labelloop.registry import BackboneRecord, Registry
+from labelloop.schema import LabelRules
 
 BATCH = 50
 READERS = 2
@@ -47,7 +49,8 @@ def accuracy_per_version(
         features = _features(registry, registry.backbone(backbone), test, report)
         for version in versions:
             if version.backbone == backbone:
-                found[version.name] = _accuracy(registry, version, features, test)
+                head = registry.head(version)
+                found[version.name] = _accuracy(head, features, test, LabelRules(record.config.label_map))
     return {name: found[name] for name in names}
 
 
@@ -77,13 +80,14 @@ def _features(
 
 
 def _accuracy(
-    registry: Registry,
-    version: Version,
+    head: Head,
     features: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
     test: Sequence[LabelledFile],
+    rules: LabelRules,
 ) -> float:
-    answers = registry.head(version).probabilities(features).argmax(axis=1)
-    right = sum(version.labels[int(a)] == f.label for a, f in zip(answers, test, strict=True))
+    names = rules.names(head.labels)
+    answers = names.of(head.probabilities(features)).argmax(axis=1)
+    right = sum(names.labels[int(a)] == f.label for a, f in zip(answers, test, strict=True))
     return round(float(right) / len(test), 4)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from cli.commands import models, projects, simulate, stack
+from cli.commands import data, doctor, learning, models, projects, queue, runs, schema, simulate, snapshots, stack
 from cli.commands.terminal import app
 
-COMMANDS = (stack, projects, models, simulate)  # importing them registers their verbs, in the order of --help
+# importing them registers their verbs, in the order of --help
+COMMANDS = (stack, doctor, projects, models, runs, snapshots, queue, learning, data, schema, simulate)
 
 __all__ = ["COMMANDS", "app"]
 

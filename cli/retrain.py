@@ -31,7 +31,7 @@ def wait_for(deployment: Deployment, record: ProjectRecord, request: Request, co
     told: set[str] = set()
     with reporting(console) as report:
         while True:
-            ended = [r for r in runs.all() if r.kind == RETRAIN.name and r.started_at >= request.at]
+            ended = [r for r in runs.all() if r.kind == RETRAIN.name and request.id in r.answers]
             if ended and (ended[-1].done or sum(r.outcome == "failed" for r in ended) >= 3):
                 return ended[-1]
             _explain(deployment, record, console, told)

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from cli.deployment import Deployment
 from cli.digits import write_digits
+from cli.doctor.finding import Finding
 from cli.imagefolder import LabelledFile, pick_seeds, scan, upload
 from cli.status import StatusReader
-from cli.wiring import Finding, Wish, ensure_bucket, wire
+from cli.wiring import Wish, ensure_bucket, wire
 from labelloop.config import ProjectConfig, load_config
 from labelloop.errors import LabelloopError, StudioError
 from labelloop.labels import SEED_MARK

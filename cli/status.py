@@ -9,11 +9,13 @@ from typing import Any
 from cli import deployment as place
 from labelloop.clock import now
 from labelloop.errors import CorruptArtefactError, LabelloopError
+from labelloop.pauses import Pause
 from labelloop.projects import ProjectRecord
 from labelloop.queue import JobState, alive
 from labelloop.records import Task
 from labelloop.registry import Deployment, Version
 from labelloop.runs import Run, RunStore
+from labelloop.schema import LabelRules
 from labelloop.snapshot import SnapshotStore
 
 LAST_RUNS = 6
@@ -57,7 +59,7 @@ class ProjectStatus:
     accuracy: float | None = None  # out of fold
     test_accuracy: float | None = None
     test_n: int = 0
-    unread: int = 0  # annotations that are no label: unknown class, several classes
+    unread: int = 0  # annotations that do not count: class dropped, several classes
     conflicts: tuple[str, ...] = ()  # duplicates of one image with contradicting labels, left out
     serving: Mapping[str, str] = field(default_factory=dict)  # backend process -> version it answers with
     refused: tuple[str, ...] = ()  # versions that a backend would not load, and why
@@ -73,6 +75,7 @@ class ProjectStatus:
     chosen: Acceptance = Acceptance()
     runs: tuple[Run, ...] = ()
     problem: str | None = None
+    paused: Pause | None = None  # a person has frozen learning
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,7 @@ class StatusReader:
 
     def _project(self, record: ProjectRecord, living: Mapping[str, Mapping[str, Any]]) -> ProjectStatus:
         stores = self._stores.setdefault(record.key, _Stores(self._deployment, record))
+        stores.record = record  # its config may have been changed
         base = ProjectStatus(record.key, record.title, f"{self._deployment.settings.studio_url}/projects/{record.id}")
         try:
             return stores.read(base, _sync_facts(record.key, living), _backends(record.key, living))
@@ -141,7 +145,8 @@ class _Stores:
         live = self.registry.live()
         version = self._version(live.version) if live else None
         latest = self.snapshots.latest()
-        tasks = self.snapshots.load(latest.snapshot).tasks if latest else {}
+        rules = LabelRules(self.record.config.label_map)
+        tasks = rules.read(self.snapshots.load(latest.snapshot)).tasks if latest else {}
         plan = facts.get("plan") or {}
         evaluation = version.evaluation if version else None
         random, chosen = acceptance(tasks)
@@ -163,6 +168,7 @@ class _Stores:
             running=tuple(plan.get("running") or ()), pool=facts.get("pool") or {},
             random_quota=random, chosen=chosen, runs=tuple(self.runs.all()[-LAST_RUNS:]),
             problem=facts.get("problem") or self._other_backbone() or (None if facts else NO_WATCHER),
+            paused=self.registry.pauses.current(),
         )  # fmt: skip
 
     def _other_backbone(self) -> str | None:

@@ -53,6 +53,8 @@ def _project(project: ProjectStatus) -> Panel:
 
 
 def _rows(project: ProjectStatus) -> Iterable[tuple[str, RenderableType]]:
+    if project.paused:
+        yield "learning", Text(f"{project.paused.told}; `labelloop resume` ends it", style="bold yellow")
     yield "model", _model(project)
     for reason in project.evidence:
         yield "", Text(reason, style="dim")
@@ -62,7 +64,9 @@ def _rows(project: ProjectStatus) -> Iterable[tuple[str, RenderableType]]:
             Text(f"{project.test_accuracy:.3f} right on {project.test_n} labels of the test bucket", style="dim"),
         )
     if project.unread:
-        yield "not counted", Text(f"{project.unread} annotations: class unknown or not exactly one", style="yellow")
+        yield "not counted", Text(
+            f"{project.unread} annotations: class dropped (`labelloop schema`) or not exactly one", style="yellow"
+        )
     if project.conflicts:
         names = ", ".join(uri.rsplit("/", 1)[-1] for uri in project.conflicts[:4])
         yield (
@@ -107,7 +111,8 @@ def _next(project: ProjectStatus) -> Text:
         return Text("not known: is sync running?", style="yellow")
     text = f"refresh {_when(project.until_refresh, 'refresh' in project.running)}"
     text += f", retrain {_when(project.until_retrain, 'retrain' in project.running)}"
-    return Text.assemble(text, (f"  ({project.waiting})" if project.waiting else "", "yellow"))
+    waits = project.waiting if not project.paused else "when the pause has ended"  # who and why stands above
+    return Text.assemble(text, (f"  ({waits})" if waits else "", "yellow"))
 
 
 def _when(labels: int | None, running: bool) -> str:

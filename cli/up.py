@@ -14,13 +14,13 @@ from rich.panel import Panel
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from cli.deployment import deployment_of
+from cli.doctor.finding import Finding
 from cli.embedded.background import detach
 from cli.embedded.loop import loop_services
 from cli.embedded.progress import live_progress
 from cli.embedded.stack import Stack
 from cli.embedded.state import StackState, running_stack
 from cli.setup import Report, Source, open_source, set_up, wait_ready
-from cli.wiring import Finding
 from labelloop.projects import ProjectRecord
 from labelloop.settings import child_environment
 

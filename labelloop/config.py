@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from labelloop.errors import SettingsError
 from labelloop.records import canonical, digest
@@ -76,23 +76,45 @@ class Queue(_Frozen):
     window: Positive = 200  # predictions pushed ahead into Label Studio
 
 
+class Retention(_Frozen):
+    """What is kept of the past. The live version, its reference and the way back are, whatever this says."""
+
+    automatic: bool = True  # tidied once a day
+    versions: Positive = 20  # the newest
+    days: Positive = 30  # versions that were live, and snapshots of runs, for so long
+    log_days: Positive = 365  # versions that the deployment log names, and run records, for so long
+
+
 class ProjectConfig(_Frozen):
     """One project. Every field has a default; `configs/*.yaml` name what differs."""
 
     name: str = "labelloop"
     labels: tuple[str, ...] = ()  # empty: the class folders' names, or those of the label config
+    label_map: dict[str, str | None] = Field(default_factory=dict)  # class -> what it counts as; null: it does not
     backbone: BackboneSpec = BackboneSpec()
     buckets: Buckets = Buckets()
     refresh: Refresh = Refresh()
     retrain: Retrain = Retrain()
     gate: Gate = Gate()
     queue: Queue = Queue()
+    retention: Retention = Retention()
     seed: int = 0
+
+    @field_validator("label_map")
+    @classmethod
+    def _ends(cls, label_map: dict[str, str | None]) -> dict[str, str | None]:
+        for first in label_map:
+            name: str | None = first
+            for _ in label_map:
+                name = label_map.get(name) if name is not None else None
+            if name is not None and name in label_map:
+                raise ValueError(f"class {first!r} ends nowhere: its map goes in a circle")
+        return label_map
 
     @property
     def hash(self) -> str:
-        """Names this configuration in run records."""
-        return digest(canonical(self.model_dump(mode="json")))[:12]
+        """Names this configuration in run records: what is kept of the past has no part in what is learned."""
+        return digest(canonical(self.model_dump(mode="json", exclude={"retention"})))[:12]
 
 
 def parse_config(data: Any, source: str) -> ProjectConfig:

@@ -8,7 +8,9 @@ LabelloopError
 │   ├── NotFoundError
 │   └── AlreadyExistsError   a conditional write found an older object
 ├── CorruptArtefactError     an artefact's bytes do not have the hash that was recorded
+├── FormatError              kept data was written by a newer release than this one
 ├── ConflictError            the live version changed between decision and deploy
+├── PausedError              a person has paused learning: nothing goes live by itself
 ├── LeaseLostError           somebody else holds the lease, or it ran out
 ├── QueueError               Redis refused or cannot be reached
 ├── StudioError              Label Studio refused or cannot be reached
@@ -51,8 +53,16 @@ class CorruptArtefactError(LabelloopError):
     """Bytes do not have the recorded hash, or do not give the recorded outputs."""
 
 
+class FormatError(LabelloopError):
+    """Kept data was written by a newer release: this process must be upgraded to read it."""
+
+
 class ConflictError(LabelloopError):
     """The live version changed between decision and deploy."""
+
+
+class PausedError(LabelloopError):
+    """A person has paused the project's learning."""
 
 
 class LeaseLostError(LabelloopError):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from labelloop.errors import CorruptArtefactError
+from labelloop.errors import CorruptArtefactError, NotFoundError
 from labelloop.records import canonical, digest
+from labelloop.shards import READERS, Shards
 from labelloop.storage import ObjectStore
+
+OPEN_FILES = 256  # maps kept open: each costs a file descriptor
+RELISTS = 3
 
 Floats = NDArray[np.float32]
 
@@ -32,18 +38,27 @@ class FeatureIndex:
     """Which images have features under one backbone; reads no features."""
 
     def __init__(self, store: ObjectStore, backbone: str) -> None:
-        self._store = store
         self.backbone = backbone
         self.prefix = f"features/{backbone}/"
+        self._shards = Shards(store, f"{self.prefix}index/")
         self._sums: dict[str, str] = {}  # shard -> sha256 of its rows
         self.places: dict[str, Place] = {}  # by uri; the newest shard wins
 
-    def update(self) -> None:
-        """Read the shards that were added since the last call."""
-        for info in self._store.list(f"{self.prefix}index/"):
-            shard = info.key.rsplit("/", 1)[1].removesuffix(".json")
-            if shard not in self._sums:
-                self._read(shard, json.loads(self._store.get(info.key)))
+    def update(self, *, whole: bool = False) -> None:
+        """Read the shards that were added since the last call. ``whole``: also look whether any has vanished."""
+        if whole:
+            self._shards.look_at_all()
+        for _ in self.updates():
+            pass
+
+    def updates(self) -> Iterator[set[str]]:
+        """The same; images whose place has changed, shard by shard: those are not told again after an error."""
+        for key, data in self._shards.arrivals():
+            yield self._take(self._name(key), json.loads(data))
+        vanished = {self._name(key) for key in self._shards.vanished}
+        if vanished:
+            self._shards.vanished = set()
+            yield self._drop(vanished)
 
     def __contains__(self, uri: object) -> bool:
         return uri in self.places
@@ -55,10 +70,27 @@ class FeatureIndex:
         """The recorded hash of a shard's rows."""
         return self._sums[shard]
 
-    def _read(self, shard: str, data: dict[str, list[str] | str]) -> None:
+    def _name(self, key: str) -> str:
+        return key.rsplit("/", 1)[1].removesuffix(".json")
+
+    def _take(self, shard: str, data: dict[str, list[str] | str]) -> set[str]:
+        touched = set()
         for row, (uri, etag) in enumerate(zip(data["uris"], data["etags"], strict=True)):
-            self.places[uri] = Place(shard, row, etag)
+            known = self.places.get(uri)
+            if known is None or known.shard < shard:
+                self.places[uri] = Place(shard, row, etag)
+                touched.add(uri)
         self._sums[shard] = str(data["sha256"])
+        return touched
+
+    def _drop(self, shards: set[str]) -> set[str]:
+        """Places in shards that are no more; most were taken over by the larger one that replaced them."""
+        lost = {uri for uri, place in self.places.items() if place.shard in shards}
+        for uri in lost:
+            del self.places[uri]
+        for shard in shards:
+            self._sums.pop(shard, None)
+        return lost
 
 
 class FeatureStore:
@@ -89,37 +121,61 @@ class FeatureStore:
 
     def rows(self, uris: Sequence[str]) -> Floats:
         """(len(uris), dimension) float32, in that order; KeyError for an image without features."""
+        for _ in range(RELISTS):
+            try:
+                return self._gather(uris)
+            except NotFoundError:  # its shard was taken over by a larger one a moment ago
+                self.index.update(whole=True)
+        return self._gather(uris)
+
+    def _gather(self, uris: Sequence[str]) -> Floats:
         by_shard: dict[str, list[tuple[int, int]]] = {}
         for i, uri in enumerate(uris):
             place = self.index.places[uri]
             by_shard.setdefault(place.shard, []).append((i, place.row))
-        maps = {shard: self._map(shard) for shard in by_shard}
-        width = next((m.shape[1] for m in maps.values()), 0)
-        out = np.empty((len(uris), width), dtype=np.float32)
+        self._fetch(by_shard)
+        out = np.empty((len(uris), 0), dtype=np.float32)
         for shard, pairs in by_shard.items():  # one gather per shard keeps reads sequential
-            places, rows = zip(*pairs, strict=True)
-            out[list(places)] = maps[shard][list(rows)]
+            rows = self._map(shard)
+            if out.shape[1] == 0:
+                out = np.empty((len(uris), rows.shape[1]), dtype=np.float32)
+            places, wanted = zip(*pairs, strict=True)
+            out[list(places)] = rows[list(wanted)]
         return out
 
+    def _fetch(self, shards: Iterable[str]) -> None:
+        """Bring what is missing to this machine, several at a time."""
+        missing = [shard for shard in shards if shard not in self._rows and not self._path(shard).exists()]
+        if len(missing) > 1:
+            with ThreadPoolExecutor(READERS) as pool:
+                list(pool.map(self._local, missing))
+
     def _map(self, shard: str) -> Floats:
-        if shard not in self._rows:
+        rows = self._rows.pop(shard, None)
+        if rows is None:
             path = self._local(shard)
             try:
-                self._rows[shard] = _open(path)
+                rows = _open(path)
             except (KeyError, ValueError) as error:
                 path.unlink(missing_ok=True)  # fetched anew by the next try
                 raise CorruptArtefactError(f"feature shard {shard} cannot be read: {error}") from error
-        return self._rows[shard]
+        self._rows[shard] = rows  # the one used last comes last
+        if len(self._rows) > OPEN_FILES:
+            del self._rows[next(iter(self._rows))]
+        return rows
+
+    def _path(self, shard: str) -> Path:
+        return self._cache / f"{shard}.safetensors"
 
     def _local(self, shard: str) -> Path:
         """The shard's file on this machine; written aside and renamed, so that no reader sees half of it."""
-        path = self._cache / f"{shard}.safetensors"
+        path = self._path(shard)
         if not path.exists():
             data = self._store.get(f"{self.index.prefix}rows/{shard}.safetensors")
             if digest(data) != self.index.sha256(shard):
                 raise CorruptArtefactError(f"feature shard {shard} does not have the hash that was recorded")
             self._cache.mkdir(parents=True, exist_ok=True)
-            aside = path.with_suffix(f".{os.getpid()}")
+            aside = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
             aside.write_bytes(data)
             aside.rename(path)
         return path

@@ -38,7 +38,7 @@ def _judge_refresh(evaluation: Evaluation, found: Comparison, policy: Gate) -> V
     that agree everywhere are still promoted when there are new labels: the order of the queue and the
     calibration did change, and holding back would let labels pile up unlearned.
     """
-    if evaluation.new_labels == 0:
+    if evaluation.new_labels == 0 and not evaluation.renamed:
         return _hold("no new label since the champion")
     if found.n == 0:
         return _judge_unseen(evaluation, policy)
@@ -62,6 +62,9 @@ def _bounded(evaluation: Evaluation, told: tuple[str, ...], policy: Gate) -> Ver
 
 def _learned(evaluation: Evaluation, policy: Gate) -> str:
     learned = f"learned from {_labels(evaluation.new_labels)} added or changed"
+    if evaluation.renamed:
+        names = ", ".join(evaluation.renamed)
+        learned += f", knows the classes that people renamed, merged or dropped as they are now ({names})"
     found = evaluation.comparison
     if found and found.difference < -policy.tolerance:
         return f"{learned}; a single image was lost, which says nothing"

@@ -10,6 +10,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from labelloop.errors import ImageUnreadableError, StorageError
+from labelloop.rotation import following_client, keys_are_followed
 from labelloop.settings import Settings
 from labelloop.storage import S3Store
 
@@ -84,6 +85,8 @@ def s3_client(settings: Settings) -> S3Client:
         max_pool_connections=32,
         s3={"addressing_style": "path"},
     )
+    if keys_are_followed(settings):
+        return following_client(settings, config)
     return boto3.client(
         "s3",
         endpoint_url=settings.s3_endpoint,

@@ -38,15 +38,17 @@ class LabelSchema:
         return [item]
 
     def read(self, result: Sequence[Mapping[str, Any]]) -> tuple[str | None, str | None]:
-        """(class, problem): the chosen class, or why there is none that counts."""
+        """(class, problem): the chosen class, or why there is none that can be read.
+
+        The class is as it was given, also where the label config has lost it: what it counts as is for
+        `labelloop.schema` to say.
+        """
         chosen = [c for item in result if item.get("from_name") == self.control
                   for c in item.get("value", {}).get("choices", ())]  # fmt: skip
         if not chosen:
             return None, None
         if len(chosen) > 1:
             return None, f"{len(chosen)} classes chosen, one is expected"
-        if chosen[0] not in self.classes:
-            return None, f"class {chosen[0]!r} is not in the label config"
         return chosen[0], None
 
 

@@ -1,61 +1,140 @@
-"""Structured logs: one line per event, a fixed ``action``, no secrets."""
+"""Structured logs: one line per event, a fixed ``action``, the libraries' lines in the same form, no secrets."""
 
 from __future__ import annotations
 
+import json as json_module
 import logging
+import re
 import sys
-from collections.abc import MutableMapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from typing import Any, TextIO
 
 import structlog
 
 SECRET = ("password", "secret", "token", "authorization", "access_key", "redis_url")
 HIDDEN = "[hidden]"
+LIBRARY = "library"  # the action of lines that are not ours; `logger` says whose they are
+UNNAMED = "unnamed"
+Heard = Callable[[Mapping[str, Any]], None]  # every line on its way out, before it is rendered
+
+_QUOTE = r"\\?[\"']?"
+PATTERNS = (  # what looks like a secret in any text: the first group stays
+    r"(\b[a-z][a-z0-9+.-]*://)[^/\s:@\"']*:[^@\s/\"']+(?=@)",  # an address with a password
+    rf"(?i)(\bauthorization{_QUOTE}\s*[:=]\s*{_QUOTE})(?:(?:token|bearer|basic)\s+)?[^\s\"',\\}}]+",
+    r"(\b(?:Token|Bearer|Basic) )(?=\S*[0-9=+/_-])[A-Za-z0-9._~+/=-]{8,}",
+    r"()\beyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*",  # a JSON web token
+    r"(?i)(\bx-amz-(?:signature|credential|security-token)=)[^&\s\"']+",
+    rf"(?i)((?:password|passwd|secret_?key|secret_access_key|access_token|api_?key|auth_pass){_QUOTE}\s*[:=]\s*{_QUOTE})"
+    r"[^\s\"'&,\\}]+",
+)
+_PATTERNS = tuple(re.compile(pattern) for pattern in PATTERNS)
 
 
-def configure_logs(*, json: bool, level: int = logging.INFO) -> None:
-    """Set the process's log form: JSON for machines, aligned text for a terminal. Called once per process."""
-    renderer = structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer(colors=False)
-    trace = [structlog.processors.format_exc_info] if json else []
+def configure_logs(
+    *, json: bool, service: str = "", secrets: Iterable[str] = (), level: int = logging.INFO, heard: Heard | None = None
+) -> None:
+    """Set the process's log form: JSON for machines, aligned text for a terminal. Called once per process.
+
+    ``secrets``: values that no line may hold, wherever they come from.
+    """
+    shared = _shared(service, heard)
+    rendering = _rendering(json=json, mask=Mask(secrets))
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            hide_secrets,
-            *trace,
-            renderer,
-        ],
+        processors=[*shared, *rendering],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,  # a later configure counts for loggers made at import, too
     )
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[_of_library, *shared],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
+    )
+    take_over(logging.getLogger(), formatter, logging.WARNING)
+    logging.captureWarnings(capture=True)
 
 
-class Log:
-    """A logger whose every line names an action."""
+def take_over(logger: logging.Logger, formatter: logging.Formatter | None = None, level: int | None = None) -> None:
+    """Let a library's logger write as we do, whatever it has set up; without a formatter as the root logger does."""
+    found = formatter or next((h.formatter for h in logging.getLogger().handlers if isinstance(h, _ToStderr)), None)
+    for handler in [h for h in logger.handlers if isinstance(h, _ToStderr) or formatter is None]:
+        logger.removeHandler(handler)
+    handler = _ToStderr()
+    handler.setFormatter(found)
+    logger.addHandler(handler)
+    if level is not None:
+        logger.setLevel(level)
 
-    def __init__(self, room: str, **facts: Any) -> None:
-        self._log = structlog.stdlib.get_logger(room=room, **facts)
 
-    def info(self, action: str, **facts: Any) -> None:
-        """Something happened as it should."""
-        self._log.info(action, action=action, **facts)
+class Mask:
+    """Blanks what is known to be a secret, or looks like one, in a finished line."""
 
-    def warning(self, action: str, **facts: Any) -> None:
-        """Something was refused or fell back; the loop goes on."""
-        self._log.warning(action, action=action, **facts)
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        written = {form for secret in secrets for form in (secret, json_module.dumps(secret)[1:-1]) if secret}
+        longest_first = sorted(written, key=len, reverse=True)  # one may be a part of another
+        self._known = re.compile("|".join(map(re.escape, longest_first))) if written else None
 
-    def failure(self, action: str, error: BaseException, **facts: Any) -> None:
-        """An error nobody planned for, with its stack."""
-        self._log.error(action, action=action, exc_info=error, **facts)
+    def __call__(self, line: str) -> str:
+        """The line, safe to show."""
+        text = self._known.sub(HIDDEN, line) if self._known else line
+        for pattern in _PATTERNS:
+            text = pattern.sub(rf"\1{HIDDEN}", text)
+        return text
 
 
 def hide_secrets(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Blank every value whose name sounds like a secret, at any depth of dicts."""
+    """Blank every value whose name sounds like a secret, at any depth."""
     for name, value in event.items():
-        if any(word in name.lower() for word in SECRET):
-            event[name] = HIDDEN
-        elif isinstance(value, dict):
-            event[name] = hide_secrets(None, "", dict(value))
+        event[name] = HIDDEN if any(word in name.lower() for word in SECRET) else _clean(value)
     return event
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, dict):
+        return hide_secrets(None, "", {str(k): v for k, v in value.items()})
+    if isinstance(value, list):
+        return [_clean(item) for item in value]
+    return tuple(_clean(item) for item in value) if type(value) is tuple else value  # an error's stack is one
+
+
+def _shared(service: str, heard: Heard | None) -> list[structlog.typing.Processor]:
+    """What every line goes through, ours and the libraries'."""
+
+    def name(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        event.setdefault("action", UNNAMED)
+        if service:
+            event["service"] = service
+        if heard:
+            heard(event)
+        return event
+
+    stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
+    return [structlog.contextvars.merge_contextvars, structlog.processors.add_log_level, stamp, name, hide_secrets]
+
+
+def _rendering(*, json: bool, mask: Mask) -> list[structlog.typing.Processor]:
+    if json:
+        lines: list[structlog.typing.Processor] = [
+            structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str),
+        ]  # fmt: skip
+    else:
+        plain = structlog.dev.plain_traceback  # the pretty one shows local variables, and breaks lines within a secret
+        lines = [structlog.dev.ConsoleRenderer(colors=False, exception_formatter=plain)]
+
+    def masked(_logger: Any, _method: str, line: Any) -> str:
+        return mask(line)
+
+    return [*lines, masked]
+
+
+def _of_library(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    record: logging.LogRecord = event["_record"]
+    event["action"], event["logger"] = LIBRARY, record.name
+    return event
+
+
+class _ToStderr(logging.StreamHandler[TextIO]):
+    """Whatever is standard error at the time: tests and daemons exchange it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)

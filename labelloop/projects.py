@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,9 +9,10 @@ from typing import Any
 import structlog
 
 from labelloop.config import ProjectConfig, parse_config
-from labelloop.errors import NotFoundError, SettingsError
+from labelloop.errors import FormatError, NotFoundError, SettingsError
+from labelloop.formats import Kind, read, write
 from labelloop.labels import LabelSchema, parse_label_config
-from labelloop.records import canonical
+from labelloop.records import known
 from labelloop.storage import ObjectStore, Within
 
 log = structlog.get_logger()
@@ -66,7 +66,7 @@ class ProjectStore:
     def put(self, record: ProjectRecord) -> None:
         """Add or replace."""
         data: dict[str, Any] = {**asdict(record), "config": record.config.model_dump(mode="json")}
-        self._store.put(_index_key(record.key), canonical(data))
+        self._store.put(_index_key(record.key), write(Kind.PROJECT, data))
 
     def get(self, key: str) -> ProjectRecord:
         """One project; NotFoundError where there is none."""
@@ -94,7 +94,7 @@ class ProjectStore:
             key = info.key.removeprefix(INDEX).removesuffix(".json")
             try:
                 found.append(self.get(key))
-            except (SettingsError, NotFoundError, ValueError, TypeError) as error:
+            except (SettingsError, FormatError, NotFoundError, ValueError, TypeError) as error:
                 log.warning("project left out", action="projects", project=key, reason=str(error))
         return found
 
@@ -108,5 +108,5 @@ def _index_key(key: str) -> str:
 
 
 def _parse(raw: bytes, key: str) -> ProjectRecord:
-    data = json.loads(raw)
+    data = known(ProjectRecord, read(Kind.PROJECT, raw))
     return ProjectRecord(**{**data, "config": parse_config(data["config"], f"the stored config of project {key}")})

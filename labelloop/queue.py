@@ -13,6 +13,7 @@ from typing import Any
 
 from redis import Redis
 from redis.backoff import ExponentialBackoff
+from redis.credentials import CredentialProvider
 from redis.exceptions import RedisError
 from redis.retry import Retry
 from rq import Queue, get_current_job
@@ -21,14 +22,16 @@ from rq.job import Job, JobStatus
 from rq.registry import FailedJobRegistry, StartedJobRegistry
 from rq.serializers import JSONSerializer
 
-from labelloop.clock import now
+from labelloop.clock import Standing, now
+from labelloop.code import code_version
 from labelloop.errors import LeaseLostError, QueueError
 
 NUDGE_CHANNEL = "labelloop:nudge"  # something may have changed in Label Studio, or a job has ended
 DEPLOY_CHANNEL = "labelloop:deployed"  # carries a project key: look at its deployment log
 ALIVE = "labelloop:alive:"  # one key per process, gone soon after the process
 FAILED_KEPT_S = 3600
-ALIVE_TTL_S = 10
+ALIVE_TTL_S = 8
+ABANDONED_S = 3.0  # without a heartbeat for so long: after a flush the living need a beat to show themselves
 FAILED_REST_S = 10
 
 
@@ -46,7 +49,8 @@ FEATURISE = JobKind("featurise", "retrain_worker.jobs.featurise", "features", 60
 REFRESH = JobKind("refresh", "retrain_worker.jobs.refresh", "refresh", 300)
 SCORE = JobKind("score", "retrain_worker.jobs.score", "score", 600)
 RETRAIN = JobKind("retrain", "retrain_worker.jobs.retrain", "train", 6 * 3600)
-KINDS = {kind.name: kind for kind in (FEATURISE, REFRESH, SCORE, RETRAIN)}
+TIDY = JobKind("tidy", "retrain_worker.jobs.tidy", "features", 3600)
+KINDS = {kind.name: kind for kind in (FEATURISE, REFRESH, SCORE, RETRAIN, TIDY)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +67,21 @@ class JobState:
     eta_s: float | None = None
     worker: str | None = None
     started_at: str | None = None
+    queued_at: str | None = None
     error: str = ""
 
 
-def connect(url: str, *, timeout_s: float | None = 5.0) -> Redis:
+def connect(url: str, *, timeout_s: float | None = 5.0, credentials: CredentialProvider | None = None) -> Redis:
     """A client that retries a lost connection briefly; opens nothing yet.
 
-    ``timeout_s`` None: RQ's own, for a worker that waits minutes for its next job.
+    ``timeout_s`` None: RQ's own, for a worker that waits minutes for its next job. ``credentials``: asked at each new
+    connection, where the address holds none.
     """
     retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), 3)
     return Redis.from_url(
-        url, socket_timeout=timeout_s, socket_connect_timeout=2, retry=retry, health_check_interval=15
-    )
+        url, socket_timeout=timeout_s, socket_connect_timeout=2, retry=retry, health_check_interval=15,
+        credential_provider=credentials,
+    )  # fmt: skip
 
 
 class JobQueue:
@@ -82,6 +89,7 @@ class JobQueue:
 
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
+        self._silent = Standing()
 
     def enqueue(self, kind: JobKind, job_id: str, payload: Mapping[str, Any], *, front: bool = False) -> bool:
         """Queue one job; False where a job of that id waits or runs already, or has failed a moment ago."""
@@ -105,7 +113,7 @@ class JobQueue:
         if job is None:
             return True
         status = job.get_status()
-        if status == JobStatus.FAILED and job.ended_at and _since(job.ended_at) < FAILED_REST_S:
+        if status == JobStatus.FAILED and job.ended_at and 0 <= _since(job.ended_at) < FAILED_REST_S:
             return False
         if status in {JobStatus.FAILED, JobStatus.FINISHED, JobStatus.CANCELED, JobStatus.STOPPED}:
             job.delete()
@@ -142,10 +150,11 @@ class JobQueue:
         """Remove jobs whose worker is gone; what they were for is derived again. Returns their ids."""
         with _translated("clean up the queue"):
             registries = [self._started(self._queue(name)) for name in {k.queue for k in KINDS.values()}]
-            gone = [(r, i) for r in registries for i in r.get_job_ids(cleanup=False) if self._abandoned(i)]
-            for registry, job_id in gone:
-                self._forget(registry, job_id)
-        return [job_id for _, job_id in gone]
+            silent = {i: r for r in registries for i in r.get_job_ids(cleanup=False) if self._is_silent(i)}
+            gone = [i for i, age_s in self._silent.ages_s(silent).items() if age_s > ABANDONED_S]
+            for job_id in gone:
+                self._forget(silent[job_id], job_id)
+        return gone
 
     def _forget(self, registry: StartedJobRegistry, job_id: str) -> None:
         entries = [e for e in _text(self.redis.zrange(registry.key, 0, -1)) if registry.parse_job_id(e) == job_id]
@@ -154,13 +163,9 @@ class JobQueue:
         with suppress(NoSuchJobError, InvalidJobOperation):
             self._fetch(job_id).delete()
 
-    def _abandoned(self, job_id: str) -> bool:
+    def _is_silent(self, job_id: str) -> bool:
         job = self._fetch_or_none(job_id)
-        if job is None:
-            return True
-        if not job.worker_name or not job.started_at:
-            return False
-        return _since(job.started_at) > ALIVE_TTL_S and not self.redis.exists(f"{ALIVE}worker:{job.worker_name}")
+        return job is None or not job.worker_name or not self.redis.exists(f"{ALIVE}worker:{job.worker_name}")
 
     def _states(self, ids: Sequence[str], status: str) -> list[JobState]:
         return [_state(job, status) for i in ids if (job := self._fetch_or_none(i)) is not None]
@@ -242,7 +247,7 @@ def _state(job: Job, status: str) -> JobState:
         id=job.id, kind=meta.get("kind", "?"), project=meta.get("project", ""), status=status,
         stage=meta.get("stage", ""), step=meta.get("step", 0), steps=meta.get("steps", 0), eta_s=meta.get("eta_s"),
         worker=job.worker_name, started_at=job.started_at.isoformat() if job.started_at else None,
-        error=error,
+        queued_at=meta.get("queued_at"), error=error,
     )  # fmt: skip
 
 
@@ -296,7 +301,7 @@ class Heartbeat:
 
     def __init__(self, redis: Redis, name: str, facts: Mapping[str, Any] | None = None) -> None:
         self._redis, self._name, self._stop = redis, name, threading.Event()
-        self.facts: dict[str, Any] = {"since": now(), **(facts or {})}
+        self.facts: dict[str, Any] = {"since": now(), "code": code_version(), **(facts or {})}
 
     def start(self) -> None:
         """Beat from a thread of its own, so that long work does not silence it."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
@@ -54,10 +55,16 @@ class Task:
     annotations: tuple[Annotation, ...] = ()
 
     @property
-    def label(self) -> str | None:
-        """The class that counts: the newest annotation that is neither skipped nor empty."""
+    def counted(self) -> Annotation | None:
+        """The annotation that counts: the newest that is neither skipped nor empty."""
         answers = [a for a in self.annotations if a.label is not None and not a.cancelled]
-        return max(answers, key=lambda a: (a.updated_at, a.id)).label if answers else None
+        return max(answers, key=lambda a: (a.updated_at, a.id)) if answers else None
+
+    @property
+    def label(self) -> str | None:
+        """The class that counts."""
+        counted = self.counted
+        return counted.label if counted else None
 
     @property
     def skipped(self) -> bool:
@@ -124,6 +131,7 @@ class Evaluation:
     reference: Comparison | None = None  # with the fixed reference version
     test_comparison: Comparison | None = None
     conflicts: tuple[str, ...] = ()  # duplicate images with contradicting labels, left out
+    renamed: tuple[str, ...] = ()  # classes that people have renamed, merged, dropped or taken back since the champion
 
 
 class Outcome(StrEnum):
@@ -169,10 +177,22 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def known(record: type, data: Mapping[str, Any]) -> dict[str, Any]:
+    """Those fields that ``record`` has: a newer release may have written more of them."""
+    names = _names(record)
+    return {name: value for name, value in data.items() if name in names}
+
+
+@functools.cache
+def _names(record: type) -> frozenset[str]:
+    return frozenset(f.name for f in fields(record))
+
+
 def annotation_from(data: Mapping[str, Any]) -> Annotation:
     """The inverse of `to_dict` for an annotation."""
     seen = data.get("seen")
-    return Annotation(**{"label": None, **data, "seen": Seen(**{"label": None, **seen}) if seen else None})
+    found = Seen(**{"label": None, **known(Seen, seen)}) if seen else None
+    return Annotation(**{"label": None, **known(Annotation, data), "seen": found})
 
 
 def task_from(data: Mapping[str, Any]) -> Task:
@@ -183,10 +203,11 @@ def task_from(data: Mapping[str, Any]) -> Task:
 
 def evaluation_from(data: Mapping[str, Any]) -> Evaluation:
     """The inverse of `to_dict` for an evaluation."""
-    values = dict(data)
+    values = known(Evaluation, data)
     for name in ("comparison", "reference", "test_comparison"):
         if values.get(name):
-            values[name] = Comparison(**values[name])
+            values[name] = Comparison(**known(Comparison, values[name]))
     values["classes"] = tuple(values.get("classes", ()))
-    values["conflicts"] = tuple(values.get("conflicts", ()))
+    for name in ("conflicts", "renamed"):
+        values[name] = tuple(values.get(name, ()))
     return Evaluation(**values)

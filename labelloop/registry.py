@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -12,8 +12,10 @@ import numpy as np
 
 from labelloop.clock import now
 from labelloop.errors import AlreadyExistsError, ConflictError, CorruptArtefactError, NotFoundError
+from labelloop.formats import Kind, load, read, write
 from labelloop.head import Head, load_head
-from labelloop.records import Evaluation, Outcome, Verdict, canonical, digest, evaluation_from, to_dict
+from labelloop.pauses import PauseStore
+from labelloop.records import Evaluation, Outcome, Verdict, canonical, digest, evaluation_from, known, to_dict
 from labelloop.storage import ObjectStore
 
 Lease = Callable[[str], AbstractContextManager[int]]  # name -> fencing number, which only grows
@@ -100,6 +102,7 @@ class Registry:
     def __init__(self, store: ObjectStore, lease: Lease) -> None:
         self._store = store
         self._lease = lease
+        self.pauses = PauseStore(store)
         self._versions: dict[str, Version] = {}
         self._log: dict[int, Deployment] = {}
         self._backbones: dict[str, BackboneRecord] = {}
@@ -110,13 +113,14 @@ class Registry:
     def add_backbone(self, record: BackboneRecord, weights: bytes) -> None:
         """Weights first, record last: a record is only there when its weights are."""
         self._store.put(f"backbones/{record.id}/weights.safetensors", weights)
-        self._store.put(f"backbones/{record.id}/backbone.json", canonical(to_dict(record)))
+        self._store.put(f"backbones/{record.id}/backbone.json", write(Kind.BACKBONE, to_dict(record)))
 
     def backbone(self, name: str) -> BackboneRecord:
         """One backbone's record; NotFoundError where there is none."""
         if name not in self._backbones:
-            data = json.loads(self._store.get(f"backbones/{name}/backbone.json"))
-            self._backbones[name] = BackboneRecord(**data)
+            self._backbones[name] = load(
+                Kind.BACKBONE, self._store.get(f"backbones/{name}/backbone.json"), BackboneRecord
+            )
         return self._backbones[name]
 
     def backbone_weights(self, record: BackboneRecord) -> bytes:
@@ -155,25 +159,40 @@ class Registry:
         self._store.put(key, head)
         number = 1 + max((v.number for v in self.versions()), default=0)
         version = _version(draft, number, key, sha)
-        while not self._claim(_version_key(version.number), canonical(to_dict(version))):
+        while not self._claim(_version_key(version.number), write(Kind.VERSION, to_dict(version))):
             version = replace(version, number=version.number + 1)
         return version
 
     def versions(self) -> list[Version]:
-        """All versions, oldest first."""
+        """All versions that are kept, oldest first."""
+        found = []
         for info in self._store.list("models/versions/"):
-            name = f"v{int(info.key.split('/')[-1].removesuffix('.json'))}"
-            if name not in self._versions:
-                self.version(name)
-        return sorted(self._versions.values(), key=lambda v: v.number)
+            with suppress(NotFoundError):  # tidied away since it was listed
+                found.append(self.version(f"v{int(info.key.split('/')[-1].removesuffix('.json'))}"))
+        return sorted(found, key=lambda v: v.number)
 
     def version(self, name: str) -> Version:
-        """One version by name (`v7`); NotFoundError where there is none."""
+        """One version by name (`v7`); NotFoundError where there is none, or no longer."""
         if name not in self._versions:
             if not (name.startswith("v") and name[1:].isdigit()):
                 raise NotFoundError(f"{name!r} is no version; `labelloop models` lists them")
-            self._versions[name] = _read_version(self._store.get(_version_key(int(name[1:]))))
+            try:
+                self._versions[name] = _read_version(self._store.get(_version_key(int(name[1:]))))
+            except NotFoundError as error:
+                raise _gone(name) from error
         return self._versions[name]
+
+    def forget(self, choose: Callable[[Sequence[Deployment]], Sequence[str]]) -> list[str]:
+        """Remove the version records that ``choose`` names, by the log as it is under the deploy lease.
+
+        Whoever deploys one of them at the same time comes first, and then it is not chosen, or is refused.
+        """
+        with self._lease("deploy"):
+            names = list(choose(self.deployments()))
+            for name in names:
+                self._store.delete(_version_key(int(name[1:])))
+                self._versions.pop(name, None)
+        return names
 
     def head(self, version: Version) -> Head:
         """The head, its hash verified."""
@@ -185,7 +204,7 @@ class Registry:
         """The whole log, oldest first; entries already read are not fetched again."""
         last = max(self._log, default=0)
         for info in self._store.list("deployments/", start_after=_deployment_key(last)):
-            entry = Deployment(**json.loads(self._store.get(info.key)))
+            entry = load(Kind.DEPLOYMENT, self._store.get(info.key), Deployment)
             self._log[entry.number] = entry
         return [self._log[n] for n in sorted(self._log)]
 
@@ -195,27 +214,28 @@ class Registry:
         return log[-1] if log else None
 
     def deploy(self, version: str, *, expected: str | None, action: str, by: str, why: str) -> Deployment:
-        """Compare-and-swap on the live version; ConflictError where it is no longer ``expected``."""
+        """Compare-and-swap on the live version; ConflictError where it is no longer ``expected``.
+
+        PausedError where learning is paused and the action is `deploy`, which no person has asked for.
+        """
         with self._lease("deploy") as fencing:
+            if action == "deploy":  # under the lease: whoever pauses and then takes it knows that none slips through
+                self.pauses.check()
             live = self.live()
             current = live.version if live else None
             if current != expected:
                 raise ConflictError(f"{current} is live, not {expected}; decide again against {current}")
+            if not self._store.exists(_version_key(int(version[1:]))):
+                raise _gone(version)
             number = live.number + 1 if live else 1
             entry = Deployment(number, version, action, current, by, why, now(), fencing)
-            if not self._claim(_deployment_key(number), canonical(asdict(entry))):
+            if not self._claim(_deployment_key(number), write(Kind.DEPLOYMENT, asdict(entry))):
                 raise ConflictError(f"deployment {number} was written by somebody else; decide again")
         return entry
 
     def rollback_target(self) -> str | None:
         """The version that was live before the live one, skipping versions that were rolled back."""
-        stack: list[str] = []
-        for entry in self.deployments():
-            if entry.action == "rollback" and entry.version in stack:
-                last = len(stack) - 1 - stack[::-1].index(entry.version)
-                del stack[last + 1 :]
-            else:
-                stack.append(entry.version)
+        stack = way_back(self.deployments())
         return stack[-2] if len(stack) > 1 else None
 
     def _claim(self, key: str, data: bytes) -> bool:
@@ -233,6 +253,22 @@ class Registry:
         return data
 
 
+def way_back(log: Iterable[Deployment]) -> list[str]:
+    """The versions that rollbacks go through, the live one last."""
+    stack: list[str] = []
+    for entry in log:
+        if entry.action == "rollback" and entry.version in stack:
+            last = len(stack) - 1 - stack[::-1].index(entry.version)
+            del stack[last + 1 :]
+        else:
+            stack.append(entry.version)
+    return stack
+
+
+def _gone(name: str) -> NotFoundError:
+    return NotFoundError(f"there is no version {name}, or it is no longer kept; `labelloop models` lists them")
+
+
 def _version(draft: Draft, number: int, key: str, sha: str) -> Version:
     probabilities = draft.head.probabilities(draft.check_features)
     return Version(
@@ -245,7 +281,7 @@ def _version(draft: Draft, number: int, key: str, sha: str) -> Version:
 
 
 def _read_version(data: bytes) -> Version:
-    values = {"parent": None, "reference": None, **json.loads(data)}
+    values = {"parent": None, "reference": None, **known(Version, read(Kind.VERSION, data))}
     values["labels"] = tuple(values["labels"])
     values["evaluation"] = evaluation_from(values["evaluation"])
     values["verdict"] = Verdict(Outcome(values["verdict"]["outcome"]), tuple(values["verdict"]["reasons"]))

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 from labelloop.clock import now, stamp
-from labelloop.records import canonical
+from labelloop.formats import Kind, load, write
 from labelloop.storage import ObjectStore
 
 PREFIX = "requests/"
+RETRY = "retry"
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One wish, e.g. `retrain` now."""
+    """One wish: `retrain` now, or `retry` what is on hold after too many failures."""
 
     id: str
     what: str
     by: str
     at: str
+    about: str = ""  # of a `retry`: refresh | retrain
+
+    @property
+    def kind(self) -> str:
+        """The kind of run that answers it."""
+        return self.about or self.what
 
 
 class RequestStore:
@@ -28,16 +35,22 @@ class RequestStore:
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
 
-    def add(self, what: str, *, by: str) -> Request:
+    def add(self, what: str, *, by: str, about: str = "") -> Request:
         """Ask."""
-        request = Request(stamp(), what, by, now())
-        self._store.put(f"{PREFIX}{request.id}.json", canonical(asdict(request)))
+        request = Request(stamp(), what, by, now(), about)
+        fields = {name: value for name, value in asdict(request).items() if value}
+        self._store.put(f"{PREFIX}{request.id}.json", write(Kind.REQUEST, fields))
         return request
 
     def open(self) -> list[Request]:
         """What is not done yet."""
-        return [Request(**json.loads(self._store.get(info.key))) for info in self._store.list(PREFIX)]
+        return [load(Kind.REQUEST, self._store.get(info.key), Request) for info in self._store.list(PREFIX)]
 
     def done(self, request: Request) -> None:
         """Strike it off."""
         self._store.delete(f"{PREFIX}{request.id}.json")
+
+
+def asked_again_at(wishes: Iterable[Request], kind: str) -> str:
+    """When a person last asked to try this kind of run again; empty where nobody did."""
+    return max((w.at for w in wishes if (w.what, w.about) == (RETRY, kind)), default="")

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from labelloop import __version__
 from labelloop.clock import now, stamp
-from labelloop.records import canonical
+from labelloop.errors import NotFoundError
+from labelloop.formats import Kind, read, write
+from labelloop.records import known
 from labelloop.storage import ObjectStore
+
+READERS = 16
+CHUNK = 64  # records read ahead where many are looked through
+TRANSIENT = "transient"  # in a run's detail: a store, Redis or the disk failed it, not its inputs
+AGAIN = "again"  # in a run's detail: held back by a pause, its inputs are run again afterwards
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +36,22 @@ class Run:
     worker: str
     queued_at: str | None = None
     outcome: str = "running"
+    answers: tuple[str, ...] = ()  # people's requests that it was queued for; times cannot tell, clocks differ
     reasons: tuple[str, ...] = ()
     version: str | None = None
     ended_at: str | None = None
     detail: Mapping[str, Any] = field(default_factory=dict)
+    code: str = ""  # labelloop version that ran it
 
     @property
     def done(self) -> bool:
-        """True where it came to a verdict: the same inputs need no further run."""
-        return self.outcome in {"promote", "hold", "reject"}
+        """True where it came to a verdict: the same inputs need no further run. One that a pause held back did not."""
+        return self.outcome in {"promote", "hold", "reject"} and not self.detail.get(AGAIN)
+
+    @property
+    def short(self) -> str:
+        """The part of the id that is drawn at random: enough to tell runs apart."""
+        return _short(self.id)
 
 
 class RunStore:
@@ -45,11 +62,15 @@ class RunStore:
         self._ended: dict[str, Run] = {}
         self._settled = ""  # every record up to this key has ended
 
-    def start(
-        self, kind: str, *, snapshot: str, config: str, attempt: int, worker: str, queued_at: str | None = None
-    ) -> Run:
+    def start(  # noqa: PLR0913 -- what a record begins with
+        self, kind: str, *, snapshot: str, config: str, attempt: int, worker: str, queued_at: str | None = None,
+        answers: Iterable[str] = (),
+    ) -> Run:  # fmt: skip
         """Write the record before any work is done."""
-        run = Run(f"{stamp()}-{kind}", kind, snapshot, config, attempt, now(), worker, queued_at)
+        name = f"{stamp()}-{kind}"
+        run = Run(
+            name, kind, snapshot, config, attempt, now(), worker, queued_at, code=__version__, answers=tuple(answers)
+        )
         self._put(run)
         return run
 
@@ -67,7 +88,9 @@ class RunStore:
         running = []
         settled = True
         for info in self._store.list("runs/", start_after=_earlier(self._settled)):
-            run = self._ended.get(info.key) or self._read(info.key)
+            run = self._ended.get(info.key) or self._read_if_kept(info.key)
+            if run is None:
+                continue
             if run.outcome == "running":
                 running.append(run)
                 settled = False
@@ -76,12 +99,37 @@ class RunStore:
             self._settled = info.key if settled else self._settled
         return sorted([*self._ended.values(), *running], key=lambda r: r.id)
 
+    def newest(self) -> Iterator[Run]:
+        """Every run, newest first, read only as far as they are asked for."""
+        keys = [_key(name) for name in self.ids()]
+        with ThreadPoolExecutor(READERS) as pool:
+            for start in range(0, len(keys), CHUNK):
+                yield from filter(None, pool.map(self._read_if_kept, keys[start : start + CHUNK]))
+
+    def ids(self) -> list[str]:
+        """The id of every run, newest first; reads none of them."""
+        return [info.key.removeprefix("runs/").removesuffix(".json") for info in self._store.list("runs/")][::-1]
+
+    def find(self, name: str) -> Run:
+        """The run whose id begins with ``name``, or whose short id is ``name``; NotFoundError where it is not one."""
+        return self._read(_key(match(self.ids(), name)))
+
     def _read(self, key: str) -> Run:
-        data = json.loads(self._store.get(key))
-        return Run(**{**data, "reasons": tuple(data["reasons"])})
+        data = known(Run, read(Kind.RUN, self._store.get(key)))
+        tuples = {name: tuple(data.get(name, ())) for name in ("reasons", "answers")}
+        return Run(**{**data, **tuples})
+
+    def _read_if_kept(self, key: str) -> Run | None:
+        with suppress(NotFoundError):  # tidied away since it was listed
+            return self._read(key)
+        return None
 
     def _put(self, run: Run) -> None:
-        self._store.put(f"runs/{run.id}.json", canonical(asdict(run)))
+        self._store.put(_key(run.id), write(Kind.RUN, asdict(run)))
+
+
+def _key(name: str) -> str:
+    return f"runs/{name}.json"
 
 
 def _earlier(key: str) -> str:
@@ -90,3 +138,33 @@ def _earlier(key: str) -> str:
         return ""
     moment = datetime.strptime(key.removeprefix("runs/")[:15], "%Y%m%dT%H%M%S") - timedelta(hours=1)
     return f"runs/{moment:%Y%m%dT%H%M%S}"
+
+
+def failures(runs: Iterable[Run], kind: str, snapshot: str, *, since: str = "") -> int:
+    """Failed runs of one kind on one snapshot that count: those before a person asked for another try do not.
+
+    Nor does what a store, Redis or a full disk has failed: that is tried until it works.
+    """
+    failed = [r for r in runs if (r.kind, r.snapshot, r.outcome) == (kind, snapshot, "failed")]
+    return sum(r.started_at >= since and not r.detail.get(TRANSIENT) for r in failed)
+
+
+def match(ids: Sequence[str], name: str) -> str:
+    """The one id that begins with ``name``, or whose short part does; NotFoundError says which are near."""
+    found = [i for i in ids if _short(i) == name]
+    found = found or [i for i in ids if name and (i.startswith(name) or _short(i).startswith(name))]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise NotFoundError(f"no run is called {name!r}; `labelloop runs` lists them")
+    near = ", ".join(found[:4])
+    raise NotFoundError(f"{len(found)} runs begin with {name!r}: give more of it, e.g. one of {near}")
+
+
+def shared(ids: Iterable[str]) -> set[str]:
+    """Short ids that more than one run has: only the whole id names these."""
+    return {short for short, n in Counter(map(_short, ids)).items() if n > 1}
+
+
+def _short(name: str) -> str:
+    return name.partition("-")[2].partition("-")[0]

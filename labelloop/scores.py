@@ -37,6 +37,7 @@ class ScoreStore:
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
         self._read: dict[str, Scores] = {}
+        self._newest: dict[str, str] = {}  # version -> key of its newest order: only later ones are listed
 
     def add(self, version: str, *, snapshot: str | None, pool: int, policy: str, places: Sequence[Choice]) -> Scores:
         """Write one order."""
@@ -46,8 +47,11 @@ class ScoreStore:
 
     def newest(self, version: str) -> Scores | None:
         """The order to push for a version, or None before there is one."""
-        keys = [info.key for info in self._store.list(f"scores/{version}/")]
-        return self._get(keys[-1]) if keys else None
+        prefix = f"scores/{version}/"
+        for info in self._store.list(prefix, start_after=self._newest.get(version, prefix)):
+            self._newest[version] = info.key
+        key = self._newest.get(version)
+        return self._get(key) if key else None
 
     def _get(self, key: str) -> Scores:
         if key not in self._read:

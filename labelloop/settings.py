@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from labelloop.errors import SettingsError
 
 SHARED_WEIGHTS = Path("../shared/weights")
 SHARED_DATA = Path("../shared/data")
+GB = 1_000_000_000
+LOG_FORMS = ("json", "text")
+SHORTEST_SECRET = 8  # shorter ones are words that stand everywhere, like the `test` of a local S3 server
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,34 @@ class Settings:
     weights_dirs: tuple[Path, ...]
     offline: bool
     log_json: bool
+    former_backend_passwords: tuple[str, ...] = field(default=(), repr=False)  # accepted, too, while one is replaced
+    metrics_port: int | None = None  # of sync and the workers; the backend shows its own under /metrics
+    metrics_bind: str = "127.0.0.1"
+    cache_max_bytes: int = 50 * GB
+    secret_files: Mapping[str, str] = field(default_factory=dict)  # secrets that came from files: variable -> path
+
+    @property
+    def backend_passwords(self) -> tuple[str, ...]:
+        """All that the backend accepts, the current one first; none: everybody is let in."""
+        return () if self.backend_password is None else (self.backend_password, *self.former_backend_passwords)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Every secret value that is long enough to be told from a word: what no log may show."""
+        inside = urlsplit(self.redis_url).password or ""
+        found = (self.s3_secret_key, inside, unquote(inside), self.studio_token, *self.backend_passwords)
+        return tuple(dict.fromkeys(text for text in found if text and len(text) >= SHORTEST_SECRET))
+
+    def reread(self) -> Settings:
+        """The same, with the secrets of files as the files say now. What cannot be read stays as it was.
+
+        For whoever was refused: the secret may have been replaced meanwhile.
+        """
+        try:
+            found = _secrets({f"{name}_FILE": path for name, path in self.secret_files.items()})
+        except SettingsError:  # just being replaced
+            return self
+        return replace(self, **found)
 
     def require_studio_token(self) -> str:
         """The token; SettingsError where there is none."""
@@ -51,27 +83,30 @@ class Settings:
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     """Settings from ``LABELLOOP_*`` variables; SettingsError names the variable that is wrong."""
     env = os.environ if environ is None else environ
-    state_bucket = env.get("LABELLOOP_STATE_BUCKET", "labelloop")
-    return Settings(
+    none = Settings(
         s3_endpoint=_url(env, "LABELLOOP_S3_ENDPOINT"),
-        s3_access_key=env.get("LABELLOOP_S3_ACCESS_KEY"),
-        s3_secret_key=_secret(env, "LABELLOOP_S3_SECRET_KEY"),
+        s3_access_key=None,
+        s3_secret_key=None,
         s3_region=env.get("LABELLOOP_S3_REGION", "us-east-1"),
-        state_bucket=state_bucket,
+        state_bucket=env.get("LABELLOOP_STATE_BUCKET", "labelloop"),
         image_buckets=_words(env.get("LABELLOOP_IMAGE_BUCKETS", "images")),
-        redis_url=_secret(env, "LABELLOOP_REDIS_URL") or "redis://127.0.0.1:6379/0",
+        redis_url="redis://127.0.0.1:6379/0",
         studio_url=(_url(env, "LABELLOOP_STUDIO_URL") or "http://127.0.0.1:8080").rstrip("/"),
-        studio_token=_secret(env, "LABELLOOP_STUDIO_TOKEN"),
+        studio_token=None,
         studio_server=_name(env, "LABELLOOP_STUDIO_SERVER", "main"),
         backend_url=(_url(env, "LABELLOOP_BACKEND_URL") or "http://127.0.0.1:9090").rstrip("/"),
         backend_user=env.get("LABELLOOP_BACKEND_USER", "labelloop"),
-        backend_password=_secret(env, "LABELLOOP_BACKEND_PASSWORD"),
+        backend_password=None,
         dashboard_url=_url(env, "LABELLOOP_DASHBOARD_URL"),
         cache_dir=Path(env.get("LABELLOOP_CACHE_DIR", "~/.cache/labelloop")).expanduser(),
         weights_dirs=_weights(env),
         offline=env.get("LABELLOOP_OFFLINE", "") not in {"", "0", "false"},
         log_json=env.get("LABELLOOP_LOG", "json") == "json",
+        metrics_port=_port(env, "LABELLOOP_METRICS_PORT"),
+        metrics_bind=env.get("LABELLOOP_METRICS_BIND", "127.0.0.1"),
+        cache_max_bytes=_gigabytes(env, "LABELLOOP_CACHE_MAX_GB", 50),
     )
+    return replace(none, **_secrets(env), secret_files=_secret_files(env))
 
 
 def data_dir(environ: Mapping[str, str] | None = None) -> Path | None:
@@ -84,6 +119,43 @@ def data_dir(environ: Mapping[str, str] | None = None) -> Path | None:
 def child_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """A copy of the environment for a child process."""
     return dict(os.environ if environ is None else environ)
+
+
+def our_variables(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Every ``LABELLOOP_*`` variable that is set, known or not."""
+    env = os.environ if environ is None else environ
+    return {name: value for name, value in env.items() if name.startswith("LABELLOOP_")}
+
+
+def known_variables() -> frozenset[str]:
+    """The names that are read, found by reading."""
+    asked = _Asked()
+    load_settings(asked)
+    data_dir(asked)
+    return frozenset(asked.names)
+
+
+class _Asked(dict[str, str]):
+    """An empty environment that remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.names.add(key)
+        return default
+
+
+def share_counters(folder: Path) -> None:
+    """Let the processes that are forked from now on keep their Prometheus counters in one folder."""
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+
+
+def shared_counters(environ: Mapping[str, str] | None = None) -> Path | None:
+    """The folder where several processes keep their counters together; None where each keeps its own."""
+    folder = (os.environ if environ is None else environ).get("PROMETHEUS_MULTIPROC_DIR")
+    return Path(folder) if folder else None
 
 
 def _weights(env: Mapping[str, str]) -> tuple[Path, ...]:
@@ -102,14 +174,39 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(w.strip() for w in text.split(",") if w.strip())
 
 
+def _secrets(env: Mapping[str, str]) -> dict[str, Any]:
+    """Field -> value, of the secrets that are given."""
+    passwords = _secret(env, "LABELLOOP_BACKEND_PASSWORD")
+    lines = [line.strip() for line in (passwords or "").splitlines() if line.strip()]
+    found: dict[str, Any] = {
+        "s3_access_key": _secret(env, "LABELLOOP_S3_ACCESS_KEY"),
+        "s3_secret_key": _secret(env, "LABELLOOP_S3_SECRET_KEY"),
+        "redis_url": _secret(env, "LABELLOOP_REDIS_URL") or None,
+        "studio_token": _secret(env, "LABELLOOP_STUDIO_TOKEN"),
+        "backend_password": lines[0] if lines else passwords,
+        "former_backend_passwords": tuple(lines[1:]) if lines else None,
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
 def _secret(env: Mapping[str, str], name: str) -> str | None:
     """The variable, or the content of the file that ``<name>_FILE`` names (container secrets)."""
-    if path := env.get(f"{name}_FILE"):
-        try:
-            return Path(path).read_text().strip()
-        except OSError as error:
-            raise SettingsError(f"{name}_FILE names {path}, which cannot be read: {error}") from error
-    return env.get(name)
+    path = env.get(f"{name}_FILE")
+    if not path:
+        return env.get(name)
+    try:
+        text = Path(path).read_text().strip()
+    except OSError as error:
+        raise SettingsError(f"{name}_FILE names {path}, which cannot be read: {error}") from error
+    if not text:
+        raise SettingsError(f"{name}_FILE names {path}, which is empty")
+    return text
+
+
+def _secret_files(env: Mapping[str, str]) -> dict[str, str]:
+    """Variable -> file, of those that `_secret` reads."""
+    named = {name.removesuffix("_FILE"): path for name, path in env.items() if name.endswith("_FILE") and path}
+    return {name: path for name, path in named.items() if name.startswith("LABELLOOP_")}
 
 
 def _url(env: Mapping[str, str], name: str) -> str | None:
@@ -117,3 +214,20 @@ def _url(env: Mapping[str, str], name: str) -> str | None:
     if value and urlsplit(value).scheme not in {"http", "https"}:
         raise SettingsError(f"{name} must begin with http:// or https://")
     return value or None
+
+
+def _gigabytes(env: Mapping[str, str], name: str, default: float) -> int:
+    """In bytes."""
+    value = env.get(name) or str(default)
+    if not re.fullmatch(r"\d+(\.\d+)?", value):
+        raise SettingsError(f"{name} must be a number of gigabytes, e.g. 50 or 0.5, not {value!r}")
+    return int(float(value) * GB)
+
+
+def _port(env: Mapping[str, str], name: str) -> int | None:
+    value = env.get(name, "")
+    if not value:
+        return None
+    if not value.isdigit() or not 0 < int(value) < 65536:
+        raise SettingsError(f"{name} must be a port, 1 to 65535, or empty, not {value!r}")
+    return int(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 
 from labelloop.errors import CorruptArtefactError, NotFoundError
@@ -12,6 +12,7 @@ from labelloop.records import Task, canonical, digest, task_from, to_dict
 from labelloop.storage import ObjectStore
 
 SHARDS = 64  # k changed tasks rewrite at most k of them
+LEVEL = 3  # of compression: at most a few per cent larger than 9, and several times quicker
 LATEST = "snapshots/latest.json"
 
 
@@ -38,28 +39,59 @@ class Snapshot:
         return {t.uri: label for t in self.tasks.values() if (label := t.label) is not None}
 
 
+@dataclass(slots=True)
+class _Shard:
+    """One shard as it was frozen last."""
+
+    lines: dict[int, bytes]  # task id -> its canonical form
+    name: str = ""
+
+
 class SnapshotStore:
     """One project's snapshots. Shards already written are never written again."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
-        self._shards: dict[int, tuple[str, tuple[Task, ...]]] = {}  # newest content of each shard
+        self._frozen: dict[int, _Shard] = {}  # shard number -> its newest content
+        self._newest: Snapshot | None = None
+        self._shards: dict[int, tuple[str, tuple[Task, ...]]] = {}  # of each shard what was loaded last
         self._damaged: set[str] = set()  # keys whose bytes are not what they should be: written again when they can be
 
     def freeze(self, tasks: Iterable[Task]) -> Snapshot:
         """Write what changed and the manifest; idempotent. Tasks without annotations are left out."""
         kept = {t.id: t for t in tasks if t.annotations}
-        parts: dict[int, list[Task]] = {}
-        for task in kept.values():
-            parts.setdefault(task.id % SHARDS, []).append(task)
-        names = {str(i): self._shard(i, parts[i]) for i in sorted(parts)}
+        if self._newest is None:
+            self._frozen = {}  # the last write broke off in the middle
+        before = self._newest.tasks if self._newest else {}
+        moved = [i for i, task in kept.items() if before.get(i) != task] + [i for i in before if i not in kept]
+        return self._write(kept, moved if not self._damaged else [*kept, *before])
+
+    def advance(self, tasks: Mapping[int, Task], moved: Collection[int]) -> Snapshot:
+        """The same as `freeze`, of what was frozen last and the tasks that moved since: costs as much as moved."""
+        if self._newest is None or self._damaged:
+            return self.freeze(tasks.values())
+        kept = dict(self._newest.tasks)
+        for number in moved:
+            task = tasks.get(number)
+            if task and task.annotations:
+                kept[number] = task
+            else:
+                kept.pop(number, None)
+        return self._write(kept, moved)
+
+    def _write(self, kept: Mapping[int, Task], moved: Iterable[int]) -> Snapshot:
+        parts: dict[int, list[int]] = {}
+        for number in moved:
+            parts.setdefault(number % SHARDS, []).append(number)
+        self._newest = None  # until all of it is written
+        for shard, numbers in parts.items():
+            self._freeze_shard(shard, {i: kept.get(i) for i in numbers})
+        names = {str(i): self._frozen[i].name for i in sorted(self._frozen)}
         manifest = canonical({"format": 1, "shards": names})
         name = digest(manifest)[:32]
-        key = f"snapshots/manifests/{name}.json"
-        if key in self._damaged or not self._store.exists(key):
-            self._store.put(key, manifest)
-            self._damaged.discard(key)
-        return Snapshot(name, kept)
+        self._put(f"snapshots/manifests/{name}.json", manifest)
+        self._newest = Snapshot(name, kept)
+        return self._newest
 
     def load(self, name: str) -> Snapshot:
         """One snapshot; CorruptArtefactError where a shard's bytes are not what the manifest names."""
@@ -84,19 +116,29 @@ class SnapshotStore:
         """Move the ref; only the watcher that holds the lease does this."""
         self._store.put(LATEST, canonical(asdict(ref)))
 
-    def _shard(self, index: int, tasks: list[Task]) -> str:
-        ordered = tuple(sorted(tasks, key=lambda t: t.id))
-        known = self._shards.get(index)
-        if known and known[1] == ordered:
-            return known[0]
-        text = b"\n".join(canonical(to_dict(t)) for t in ordered)
+    def _freeze_shard(self, index: int, moved: Mapping[int, Task | None]) -> None:
+        """Write one shard with these tasks changed, or taken out (None)."""
+        before = self._frozen.get(index)
+        lines = {**(before.lines if before else {})}
+        for number, task in moved.items():
+            if task is None:
+                lines.pop(number, None)
+            else:
+                lines[number] = canonical(to_dict(task))
+        if not lines:
+            self._frozen.pop(index, None)
+            return
+        text = b"\n".join(lines[i] for i in sorted(lines))
         name = digest(text)[:32]
-        key = _shard_key(name)
+        if before is None or before.name != name or self._damaged:
+            self._put(_shard_key(name), lambda: gzip.compress(text, LEVEL, mtime=0))
+        self._frozen[index] = _Shard(lines, name)
+
+    def _put(self, key: str, data: bytes | Callable[[], bytes]) -> None:
+        """Write where nothing is, or something that was damaged."""
         if key in self._damaged or not self._store.exists(key):
-            self._store.put(key, gzip.compress(text, mtime=0))
+            self._store.put(key, data() if callable(data) else data)
             self._damaged.discard(key)
-        self._shards[index] = (name, ordered)
-        return name
 
     def _read(self, index: int, name: str) -> tuple[Task, ...]:
         known = self._shards.get(index)

@@ -10,14 +10,11 @@ from datetime import timedelta
 from typing import Any, Protocol
 from urllib.parse import parse_qs, urlsplit
 
-import httpx
-from label_studio_sdk.core.api_error import ApiError
-from label_studio_sdk.core.client_wrapper import SyncClientWrapper
-
 from labelloop.clock import LABEL_STUDIO_FORMAT, parse
 from labelloop.errors import StudioError
 from labelloop.labels import SEED_MARK, LabelSchema
 from labelloop.records import Annotation, Choice, Seen, Task
+from labelloop.studio_http import Heard, Reread, StudioHttp
 
 PAGE = 1000
 EXPORT_CHUNK = 100  # ids per export request: the URL stays short
@@ -34,6 +31,9 @@ class StudioProject:
     model_version: str | None
     sampling: str
     maximum_annotations: int
+    trains_on_submit: bool = False  # calls the backend inside the annotator's submit
+    predicts_by_itself: bool = False  # asks the backend for predictions when a task is opened
+    shows_predictions: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,23 +69,27 @@ class TaskFeed(Protocol):
     def tasks(self, project: int, schema: LabelSchema, ids: Sequence[int]) -> list[Task]:
         """Tasks with all annotations in full; deleted tasks are absent."""
 
-    def task_count(self, project: int) -> int:
-        """How many tasks the project has now."""
+    def task_count(self, project: int, between: tuple[int, int] | None = None) -> int:
+        """How many tasks the project has now, or those of them whose ids lie between two, both included."""
+
+    def task_ids(self, project: int, between: tuple[int, int]) -> set[int]:
+        """Ids of the tasks between two, both included; at most `PAGE` of them."""
 
 
 class Studio:
     """A Label Studio server under one account. Every method may raise StudioError."""
 
-    def __init__(self, url: str, token: str, *, timeout_s: float = 60) -> None:
-        self.url = url.rstrip("/")
-        # the SDK's transport, which refreshes access tokens by itself; its whole client takes two seconds to import
-        self._client = httpx.Client(timeout=timeout_s)
-        wrapper = SyncClientWrapper(base_url=self.url, api_key=token, timeout=timeout_s, httpx_client=self._client)
-        self._http = wrapper.httpx_client
+    def __init__(
+        self, url: str, token: str, *, timeout_s: float = 60, reread: Reread | None = None, heard: Heard | None = None
+    ) -> None:
+        """See `StudioHttp` for ``reread`` and ``heard``."""
+        self.http = StudioHttp(url, token, timeout_s=timeout_s, reread=reread, heard=heard)
+        self.url = self.http.url
+        self._call = self.http.call
 
     def close(self) -> None:
         """Give the connections back."""
-        self._client.close()
+        self.http.close()
 
     # --- the server
 
@@ -96,6 +100,10 @@ class Studio:
     def whoami(self) -> str:
         """The account's e-mail; StudioError 401 where the token is dead."""
         return str(self._call("GET", "api/current-user/whoami")["email"])
+
+    def people(self) -> dict[int, str]:
+        """Account id -> e-mail of everybody in the organisation."""
+        return {int(user["id"]): str(user["email"]) for user in self._call("GET", "api/users/")}
 
     # --- projects
 
@@ -112,9 +120,15 @@ class Studio:
         """Change fields; returns the project as it is then."""
         return _project(self._call("PATCH", f"api/projects/{project}/", json=fields))
 
-    def task_count(self, project: int) -> int:
-        """How many tasks the project has now."""
-        return int(self._feed({"project": project, "page_size": 1, "include": "id"})["total"])
+    def task_count(self, project: int, between: tuple[int, int] | None = None) -> int:
+        """How many tasks the project has now, or those of them whose ids lie between two, both included."""
+        params: dict[str, Any] = {"project": project, "page_size": 1, "include": "id"}
+        return int(self._feed(params | (_between(between) if between else {}))["total"])
+
+    def task_ids(self, project: int, between: tuple[int, int]) -> set[int]:
+        """Ids of the tasks between two, both included; at most `PAGE` of them."""
+        answer = self._feed({"project": project, "page_size": PAGE, "include": "id", **_between(between)})
+        return {int(t["id"]) for t in answer["tasks"]}
 
     # --- the change feed
 
@@ -264,37 +278,10 @@ class Studio:
         """Label Studio's own export of the annotated tasks: what exactness is judged by."""
         return list(self._call("GET", f"api/projects/{project}/export", params={"exportType": "JSON"}))
 
-    def _call(
-        self, method: str, path: str, *, params: Mapping[str, Any] | None = None, json: Any = None,
-        timeout_s: float | None = None,
-    ) -> Any:  # fmt: skip
-        options: dict[str, Any] = {"max_retries": 2 if method == "GET" else 0}  # a repeated POST could count twice
-        if timeout_s:
-            options["timeout"] = timeout_s
-        try:
-            answer = self._http.request(
-                path, method=method, params=dict(params or {}), json=json, request_options=options
-            )
-        except (httpx.HTTPError, ApiError) as error:
-            raise StudioError(
-                f"Label Studio at {self.url} cannot be reached: {type(error).__name__} {error}; is it running, and "
-                "LABELLOOP_STUDIO_URL right?"
-            ) from error
-        return _body(answer, method, path)
-
-
-def _body(answer: httpx.Response, method: str, path: str) -> Any:
-    if answer.status_code == 401:
-        raise StudioError(
-            "Label Studio does not accept the token: put a valid access token into LABELLOOP_STUDIO_TOKEN (legacy "
-            "tokens must be enabled under Organization > API Tokens)", status=401
-        )  # fmt: skip
-    if answer.status_code >= 400:
-        raise StudioError(
-            f"Label Studio answered {answer.status_code} to {method} /{path}: {answer.text[:300]}",
-            status=answer.status_code,
-        )
-    return answer.json() if answer.content else {}
+    def image(self, task: int, uri: str) -> bytes:
+        """An image as a browser gets it through Label Studio; empty where it sends the browser to S3 itself."""
+        name = base64.urlsafe_b64encode(uri.encode()).decode()
+        return self.http.answer("GET", f"tasks/{task}/resolve/", params={"fileuri": name}).content
 
 
 def _project(data: Mapping[str, Any]) -> StudioProject:
@@ -302,7 +289,17 @@ def _project(data: Mapping[str, Any]) -> StudioProject:
         id=int(data["id"]), title=data["title"], created=int(parse(data["created_at"]).timestamp()),
         label_config=data["label_config"], model_version=data.get("model_version") or None,
         sampling=data.get("sampling") or "", maximum_annotations=int(data.get("maximum_annotations") or 1),
+        trains_on_submit=bool(data.get("start_training_on_annotation_update")),
+        predicts_by_itself=bool(data.get("evaluate_predictions_automatically")),
+        shows_predictions=bool(data.get("show_collab_predictions", True)),
     )  # fmt: skip
+
+
+def _between(ids: tuple[int, int]) -> dict[str, str]:
+    """The filter of the Data Manager for a range of task ids."""
+    value = {"min": ids[0], "max": ids[1]}
+    item = {"filter": "filter:tasks:id", "operator": "in", "type": "Number", "value": value}
+    return {"query": json.dumps({"filters": {"conjunction": "and", "items": [item]}, "ordering": ["tasks:id"]})}
 
 
 def _stub(data: Mapping[str, Any], schema: LabelSchema) -> TaskStub:

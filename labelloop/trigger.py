@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from labelloop.config import ProjectConfig
 
-ATTEMPTS = 3  # failed runs per (snapshot, config) before a visible hold
+ATTEMPTS = 3  # failed runs per (snapshot, config) before a visible hold; a person's `retry` counts them anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +24,13 @@ class Progress:
     backbone_saw: int = 0  # train labels it was fine-tuned on
     judged: bool = False  # whether any refresh was judged yet
     live: bool = False  # whether a model is live
-    failed_refreshes: int = 0  # of (newest snapshot, config)
+    failed_refreshes: int = 0  # of (newest snapshot, config), since a person last asked for a retry
     failed_retrains: int = 0
     since_refresh_s: float | None = None  # since the last refresh started; None: never
     retrain_asked: bool = False  # by a person, and not done yet
     missing_features: int = 0  # labelled, readable train images whose features are still being computed
+    paused: str | None = None  # in words: a person has frozen learning
+    undecided: tuple[str, ...] = ()  # in words: classes with labels that the label config lacks
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +56,21 @@ def decide(progress: Progress, config: ProjectConfig) -> Decision:
     """What the project needs now."""
     until_refresh = _until_refresh(progress, config)
     until_retrain = _until_retrain(progress, config)
+    if progress.paused:
+        return Decision((), until_refresh, until_retrain, progress.paused)
+    if progress.undecided:
+        return Decision((), until_refresh, until_retrain, _undecided(progress))
     refresh, refresh_waits, again = _refresh(progress, config, until_refresh)
     retrain, retrain_waits = _retrain(progress, config, until_retrain)
     waits = tuple(dict.fromkeys(w for w in (refresh_waits, retrain_waits) if w))
     actions = tuple(a for a in (refresh, retrain) if a)
     return Decision(actions, until_refresh, until_retrain, "; ".join(waits) or None, again)
+
+
+def _undecided(progress: Progress) -> str:
+    """Learning without these labels, or with them, would be our choice; it is a person's."""
+    be = "is" if len(progress.undecided) == 1 else "are"
+    return f"{', '.join(progress.undecided)} {be} no longer in the label config: decide with `labelloop schema`"
 
 
 def _until_refresh(progress: Progress, config: ProjectConfig) -> int:
@@ -96,7 +108,7 @@ def _refresh(progress: Progress, config: ProjectConfig, until: int) -> tuple[Act
 
 def _throttled(progress: Progress, config: ProjectConfig) -> float:
     """Seconds to wait. Leading edge: the first batch starts at once, the next one waits its turn."""
-    if progress.since_refresh_s is None:
+    if progress.since_refresh_s is None or progress.since_refresh_s < 0:  # a worker's clock is ahead of ours
         return 0.0
     return max(0.0, config.refresh.throttle_s - progress.since_refresh_s)
 
@@ -131,7 +143,10 @@ def _two_classes(progress: Progress, config: ProjectConfig) -> str | None:
 
 def _blocked(kind: str, failed: int, progress: Progress) -> str | None:
     if failed >= ATTEMPTS:
-        return f"{kind} failed {failed} times on this snapshot: on hold until labels or the config change"
+        return (
+            f"{kind} failed {failed} times on this snapshot: on hold until labels or the config change, or "
+            "`labelloop queue retry`"
+        )
     if progress.missing_features:
         return f"{kind} waits for the features of {progress.missing_features} labelled images"
     return None

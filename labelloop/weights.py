@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import huggingface_hub
+import structlog
 import timm
 
 from labelloop.errors import SettingsError
-from labelloop.logs import Log
 
 PROBE_S = 3.0
-log = Log("weights")
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def _automatic(name: str, folders: Sequence[Path], *, offline: bool) -> Weights:
     found, why = _available(name, folders, offline=offline)
     if found is not None:
         return found
-    log.warning("weights_fallback", backbone=name, fell_back_to="random start", why=why)
+    log.warning("no weights, random start", action="weights_fallback", backbone=name, why=why)
     return Weights(None, False, f"random start, because no weights could be had: {why}")
 
 

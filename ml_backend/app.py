@@ -5,41 +5,45 @@ from __future__ import annotations
 import atexit
 import time
 
+import structlog
 from flask import Flask, Response, g, jsonify, request
 from prometheus_client import CONTENT_TYPE_LATEST
 from werkzeug.exceptions import HTTPException
 
 from labelloop.errors import ImageUnreadableError, LabelConfigError, StorageError
-from labelloop.logs import Log, configure_logs
+from labelloop.logs import configure_logs
 from labelloop.settings import Settings, load_settings
-from ml_backend.auth import authorised, permitted
+from ml_backend.auth import Gate
 from ml_backend.backend import Backend, make_backend
 from ml_backend.contract import RequestError, body_of, problem, project_of_event, tasks_of, text_of
 
 MAX_BODY = 64 * 1024 * 1024  # bytes; thousands of tasks with their annotations
+EXTENSION = "labelloop"  # where the app keeps its backend, for gunicorn's worker
 
-log = Log("backend")
+log = structlog.get_logger()
 
 
 def create_app(settings: Settings | None = None) -> Flask:
     """The app with everything it needs, its threads running. Called in the worker process, after the fork."""
     settings = settings or load_settings()
-    configure_logs(json=settings.log_json)
-    if settings.backend_password is None:
-        log.warning("no_password", note="LABELLOOP_BACKEND_PASSWORD is not set: everybody may ask for predictions")
+    configure_logs(json=settings.log_json, service="backend", secrets=settings.secrets)
+    gate = Gate(settings)
+    if gate.is_open:
+        log.warning("LABELLOOP_BACKEND_PASSWORD is not set: everybody may ask for predictions", action="auth")
     backend = make_backend(settings)
     backend.start()
     atexit.register(backend.stop)
-    return make_app(backend, settings.backend_user, settings.backend_password)
+    return make_app(backend, gate)
 
 
-def make_app(backend: Backend, user: str, password: str | None) -> Flask:
+def make_app(backend: Backend, gate: Gate) -> Flask:
     """The handlers over a backend; starts nothing."""
     app = Flask("ml_backend")
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
-    _add_edges(app, backend, user, password)
+    app.extensions[EXTENSION] = backend
+    _add_edges(app, backend, gate)
     _add_contract(app, backend)
-    _add_views(app, backend, user, password)
+    _add_views(app, backend, gate)
     return app
 
 
@@ -68,23 +72,28 @@ def _add_contract(app: Flask, backend: Backend) -> None:
         return jsonify(backend.versions(request.args.get("project", "")))
 
 
-def _add_views(app: Flask, backend: Backend, user: str, password: str | None) -> None:
+def _add_views(app: Flask, backend: Backend, gate: Gate) -> None:
     @app.get("/health")
     def health() -> Response:
-        known = authorised(request.authorization, user, password)
+        known = gate.knows(request.authorization)
         details = {"projects": backend.live.facts()} if known else {}
         return jsonify({"status": "UP", "model_class": "labelloop", **details})
+
+    @app.get("/ready")
+    def ready() -> Response:
+        reason = backend.not_ready()
+        return problem(reason, 503) if reason else jsonify({"status": "READY"})
 
     @app.get("/metrics")
     def metrics() -> Response:
         return Response(backend.metrics.text(), content_type=CONTENT_TYPE_LATEST)
 
 
-def _add_edges(app: Flask, backend: Backend, user: str, password: str | None) -> None:
+def _add_edges(app: Flask, backend: Backend, gate: Gate) -> None:
     @app.before_request
     def before() -> Response | None:
         g.begun = time.perf_counter()
-        if permitted(request, user, password):
+        if gate.permits(request):
             return None
         answer = problem("labelloop: wrong or missing basic auth user and password", 401)
         answer.headers["WWW-Authenticate"] = 'Basic realm="labelloop"'
@@ -110,9 +119,9 @@ def _as_response(error: Exception) -> Response:
         case LabelConfigError() | ImageUnreadableError():
             return problem(str(error), 400)
         case StorageError():
-            log.warning("storage_away", reason=str(error))
+            log.warning("object storage is away", action="request", endpoint=request.endpoint, reason=str(error))
             return problem("object storage cannot be reached; try again soon", 503)
         case HTTPException():
             return problem(error.description or error.name, error.code or 500)
-    log.failure("request_failed", error, endpoint=request.endpoint)
+    log.error("request failed", action="request", endpoint=request.endpoint, exc_info=error)
     return problem("labelloop failed on this request; the backend's log has the stack", 500)

@@ -3,24 +3,60 @@
 from __future__ import annotations
 
 import hmac
+import threading
+import time
 
 from flask import Request
 from werkzeug.datastructures import Authorization
 
-OPEN = frozenset({"health", "webhook"})  # endpoints; Label Studio's own webhook sends no credentials
+from labelloop.settings import Settings
+
+OPEN = frozenset({"health", "ready", "webhook"})  # endpoints; probes and Label Studio's own webhook send no credentials
+LOOK_EVERY_S = 5.0  # how soon a withdrawn password no longer counts
+LOOK_AGAIN_S = 1.0  # and a new one does; whoever guesses cannot make us read more often
 
 
-def permitted(request: Request, user: str, password: str | None) -> bool:
-    """True where the request may go on: the endpoint is open, no password is set, or the credentials are right."""
-    return request.endpoint in OPEN or authorised(request.authorization, user, password)
+class Gate:
+    """Who may ask. The passwords of a file are those that it holds now: the current one, and former ones below it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings, self._looked_at = settings, time.monotonic()
+        self._lock = threading.Lock()
+
+    @property
+    def is_open(self) -> bool:
+        """True where no password is set: everybody may ask."""
+        return not self._settings.backend_passwords
+
+    def permits(self, request: Request) -> bool:
+        """True where the request may go on: the endpoint is open, no password is set, or the credentials are right."""
+        return request.endpoint in OPEN or self.knows(request.authorization)
+
+    def knows(self, given: Authorization | None) -> bool:
+        """True where no password is set, or user and password are right."""
+        return _right(given, self._now(LOOK_EVERY_S)) or (
+            given is not None and bool(self._settings.secret_files) and _right(given, self._now(LOOK_AGAIN_S))
+        )
+
+    def _now(self, older_than_s: float) -> Settings:
+        if time.monotonic() - self._looked_at > older_than_s and self._lock.acquire(blocking=False):
+            try:
+                self._settings, self._looked_at = self._settings.reread(), time.monotonic()
+            finally:
+                self._lock.release()
+        return self._settings
 
 
-def authorised(given: Authorization | None, user: str, password: str | None) -> bool:
-    """Compare in constant time; both parts always, so that neither can be guessed alone."""
-    if password is None:
+def _right(given: Authorization | None, settings: Settings) -> bool:
+    """Compare in constant time; both parts always, and every password, so that none can be guessed alone."""
+    if not settings.backend_passwords:
         return True
     if given is None or given.type != "basic":
         return False
-    right_user = hmac.compare_digest((given.username or "").encode(), user.encode())
-    right_password = hmac.compare_digest((given.password or "").encode(), password.encode())
-    return right_user and right_password
+    right_user = _same(given.username, settings.backend_user)
+    right = [_same(given.password, password) for password in settings.backend_passwords]
+    return right_user and any(right)
+
+
+def _same(given: str | None, wanted: str) -> bool:
+    return hmac.compare_digest((given or "").encode(), wanted.encode())

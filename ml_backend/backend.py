@@ -10,9 +10,9 @@ from typing import Any
 from labelloop.images import image_reader, s3_client
 from labelloop.labels import LabelSchema, parse_label_config
 from labelloop.projects import ProjectRecord, ProjectStore
-from labelloop.queue import connect
+from labelloop.rotation import redis_client
 from labelloop.scores import COLD_START
-from labelloop.settings import Settings
+from labelloop.settings import Settings, shared_counters
 from labelloop.storage import S3Store
 from ml_backend.contract import RequestError
 from ml_backend.hints import Hints
@@ -37,6 +37,7 @@ class Backend:
     metrics: Metrics
     hints: Hints | None = None
     places: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(MAX_PREDICTS))
+    leaving: threading.Event = field(default_factory=threading.Event)
 
     def start(self) -> None:
         """Begin to follow the deployment logs."""
@@ -50,6 +51,12 @@ class Backend:
             self.hints.stop()
         self.live.stop()
         self.predictor.stop()
+
+    def not_ready(self) -> str:
+        """Why no new request should be sent here, or nothing. Those that come all the same are answered."""
+        if self.leaving.is_set():
+            return "this backend is about to stop"
+        return "" if self.live.warm() else "the models are still being loaded"
 
     def setup(self, reference: str, label_config: str) -> str:
         """The version that answers, or `cold-start`; LabelConfigError, RequestError."""
@@ -101,10 +108,10 @@ def make_backend(settings: Settings) -> Backend:
     s3 = s3_client(settings)
     store = S3Store(s3, settings.state_bucket)
     directory = Directory(ProjectStore(store, settings.studio_server))
-    metrics = Metrics()
+    metrics = Metrics(shared_counters())
     live = LiveModels(store, directory.all, metrics)
     predictor = Predictor(image_reader(settings, s3), metrics)
-    hints = Hints(connect(settings.redis_url, timeout_s=5), live.nudge, live.facts)
+    hints = Hints(redis_client(settings), live.nudge, live.facts)
     return Backend(directory, live, predictor, metrics, hints)
 
 

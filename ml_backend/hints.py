@@ -9,16 +9,16 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import structlog
 from redis import Redis
 from redis.exceptions import RedisError
 
-from labelloop.logs import Log
 from labelloop.queue import DEPLOY_CHANNEL, NUDGE_CHANNEL, Heartbeat, publish
 
 WAITING_NUDGES = 64
 PAUSE_S = 1.0
 
-log = Log("backend")
+log = structlog.get_logger()
 
 
 class Hints:
@@ -72,7 +72,7 @@ class Hints:
                 away = False
             except RedisError as error:
                 if not away:  # once per outage
-                    log.warning("hints_away", reason=str(error), instead="polling")
+                    log.warning("no hints, polling instead", action="hints", reason=str(error))
                 away = True
                 self._stop.wait(PAUSE_S)
 

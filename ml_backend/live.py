@@ -11,10 +11,11 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import structlog
+
 from labelloop.catalogue import Catalogue
 from labelloop.clock import now
 from labelloop.errors import CorruptArtefactError, LabelloopError, LeaseLostError, NotFoundError, StorageError
-from labelloop.logs import Log
 from labelloop.projects import ProjectRecord, project_store
 from labelloop.registry import Deployment, Registry
 from labelloop.storage import ObjectStore
@@ -27,7 +28,7 @@ RETRY_S = 60.0  # a refused version is looked at again: somebody may have restor
 LOADERS = 4  # projects that load at once, so that a large backbone does not hold up the others' heads
 MAX_PROJECTS = 8
 
-log = Log("backend")
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class LiveProject:
             self._follow(self._registry.deployments())
             self._settled.set()
         except StorageError as error:  # the next poll tries again; what serves goes on serving
-            log.warning("poll_failed", project=self.key, reason=str(error))
+            log.warning("the deployment log cannot be read", action="poll", project=self.key, reason=str(error))
         finally:
             self._busy.release()
 
@@ -107,7 +108,8 @@ class LiveProject:
         for name in dict.fromkeys(d.version for d in reversed(deployments[:-1])):
             entry = next(d for d in reversed(deployments) if d.version == name)
             if name != self.deployed and self._try(entry):
-                log.warning("serving_predecessor", project=self.key, version=name, instead_of=self.deployed)
+                bad = self.deployed
+                log.warning("serving a predecessor", action="fall_back", project=self.key, version=name, instead_of=bad)
                 return
 
     def _try(self, entry: Deployment) -> bool:
@@ -123,7 +125,7 @@ class LiveProject:
         except StorageError:
             raise
         except Exception as error:  # whatever is wrong with an artefact, the one that serves goes on serving
-            log.failure("load_failed", error, project=self.key, version=name)
+            log.error("loading failed", action="load", project=self.key, version=name, exc_info=error)
             self._refuse(entry, f"{type(error).__name__}: {error}")
         return name not in self._refused
 
@@ -134,13 +136,15 @@ class LiveProject:
         kind = "head" if before and before.engine is model.engine else "backbone"
         self._metrics.swaps.labels(self.key, kind).inc()
         self._metrics.live(self.key, model.name, model.engine.id)
-        log.info("swap", project=self.key, version=model.name, backbone=model.engine.id, kind=kind)
+        log.info("swapped", action="swap", project=self.key, version=model.name, backbone=model.engine.id, kind=kind)
 
     def _refuse(self, entry: Deployment, reason: str) -> None:
         self._refused[entry.version] = (Refused(entry.version, reason, now()), entry.number, time.monotonic())
         self._metrics.refused.labels(self.key).inc()
         serving = self.model.name if self.model else None
-        log.warning("version_refused", project=self.key, version=entry.version, reason=reason, serving=serving)
+        log.warning(
+            "version refused", action="refuse", project=self.key, version=entry.version, reason=reason, serving=serving
+        )
 
 
 class LiveModels:
@@ -156,6 +160,7 @@ class LiveModels:
         self._live: OrderedDict[str, LiveProject] = OrderedDict()
         self._lock = threading.Lock()
         self._wake, self._stop = threading.Event(), threading.Event()
+        self._preloaded = self._warm = False
         self._pool = ThreadPoolExecutor(LOADERS, thread_name_prefix="load")
         self._thread = threading.Thread(target=self._run, name="poll", daemon=True)
 
@@ -170,6 +175,12 @@ class LiveModels:
         if self._thread.is_alive():
             self._thread.join(timeout=5)
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def warm(self) -> bool:
+        """Whether all that was wired before this process began was looked at once; true for good from then on."""
+        if not self._warm:
+            self._warm = self._preloaded and all(live.settled(0) for live in self.all())
+        return self._warm
 
     def nudge(self) -> None:
         """Look now instead of at the next poll."""
@@ -199,30 +210,32 @@ class LiveModels:
         while len(self._live) > self._limit:
             key, _ = self._live.popitem(last=False)
             self._metrics.gone(key)
-            log.info("evict", project=key)
+            log.info("least recently used, unloaded", action="evict", project=key)
         return live
 
     def _run(self) -> None:
-        self._preload()
         while not self._stop.is_set():
+            self._preloaded = self._preloaded or self._preload()
             for live in self.all():
                 self._pool.submit(self._refresh, live)
             self._wake.wait(self._poll_s)
             self._wake.clear()
 
-    def _preload(self) -> None:
-        """Load what was wired before this process began, so that the first request finds it warm."""
+    def _preload(self) -> bool:
+        """Load what was wired before this process began, so that the first request finds it warm. False: try again."""
         try:
             for record in self._projects()[: self._limit]:
                 self.get(record)
         except LabelloopError as error:  # each project comes with its first request
-            log.warning("preload_failed", reason=str(error))
+            log.warning("projects cannot be listed", action="preload", reason=str(error))
+            return False
+        return True
 
     def _refresh(self, live: LiveProject) -> None:
         try:
             live.refresh()
         except Exception as error:  # a thread's edge: the next poll tries again
-            log.failure("poll_failed", error, project=live.key)
+            log.error("following the deployment log failed", action="poll", project=live.key, exc_info=error)
 
 
 def no_lease(name: str) -> AbstractContextManager[int]:

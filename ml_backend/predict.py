@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from labelloop.decode import Pixels
 from labelloop.errors import ImageUnreadableError, StorageError
-from labelloop.head import Head
 from labelloop.images import Reader
 from labelloop.labels import LabelSchema
-from labelloop.logs import Log
 from labelloop.projects import ProjectRecord
+from labelloop.schema import LabelRules, Names
 from labelloop.scores import COLD_START
 from ml_backend.live import LiveProject
 from ml_backend.loader import LiveModel
@@ -26,7 +26,7 @@ READERS = 8
 CHUNK = 32  # images per batch; while one is computed the next is read
 LAST = 1.0  # Label Studio serves the lowest score first: what has no answer does not push ahead
 
-log = Log("backend")
+log = structlog.get_logger()
 Result = dict[str, Any]
 Floats = NDArray[np.float32]
 
@@ -68,11 +68,11 @@ class Predictor:
         """One result per task, in order. StorageError where not one image could be had for storage's sake."""
         if asked.model is None:
             return [self._empty(asked, "cold-start") for _ in tasks]
-        rank = _shared_classes(asked.model.head, asked.schema)
+        names = LabelRules(asked.record.config.label_map).names(asked.model.head.labels)
         results: list[Result] = []
         storage = 0
         for looked in self._chunks(asked, tasks):
-            results += self._answer(asked, asked.model, looked, rank)
+            results += self._answer(asked, asked.model, looked, names)
             storage += sum(item.why == "storage" for item in looked)
         if tasks and storage == len(tasks):
             raise StorageError("object storage cannot be reached; ask again when it is back")
@@ -115,24 +115,24 @@ class Predictor:
 
     def _unreadable(self, task: Mapping[str, Any], why: str, reason: str) -> Looked:
         self._metrics.unreadable.labels(why).inc()
-        log.warning("image_unreadable", task=task.get("id"), why=why, reason=reason)
+        log.warning("image unreadable", action="predict", task=task.get("id"), why=why, reason=reason)
         return Looked(why=why)
 
-    def _answer(
-        self, asked: Asked, model: LiveModel, looked: Sequence[Looked], rank: tuple[NDArray[np.intp], tuple[str, ...]]
-    ) -> list[Result]:
-        places, labels = rank
+    def _answer(self, asked: Asked, model: LiveModel, looked: Sequence[Looked], names: Names) -> list[Result]:
         pixels = [item.pixels for item in looked if item.pixels is not None]
-        if not labels:  # the label config was changed: the head knows none of its classes
+        if not any(label in asked.schema.classes for label in names.labels):  # it knows none of Label Studio's classes
             return [self._empty(asked, item.why or "no-class") for item in looked]
-        rows = iter(_probabilities(model, pixels, places))
+        rows = iter(names.of(_probabilities(model, pixels)))
         return [
-            self._empty(asked, item.why) if item.pixels is None else self._sure(asked, next(rows), labels)
+            self._empty(asked, item.why) if item.pixels is None else self._sure(asked, next(rows), names.labels)
             for item in looked
         ]
 
     def _sure(self, asked: Asked, row: Floats, labels: tuple[str, ...]) -> Result:
+        """The likeliest class; nothing where Label Studio has lost that one: the second best would only mislead."""
         best = int(row.argmax())
+        if labels[best] not in asked.schema.classes:
+            return self._empty(asked, "no-class")
         probability = min(max(float(row[best]), 0.0), 1.0)
         self._metrics.images.labels("label").inc()
         result = asked.schema.result(labels[best], probability)
@@ -143,19 +143,11 @@ class Predictor:
         return {"result": [], "score": LAST, "model_version": asked.version}
 
 
-def _probabilities(model: LiveModel, pixels: Sequence[Pixels], places: NDArray[np.intp]) -> Floats:
-    """(n, classes that the label config still has), rows renormalised to sum to 1."""
+def _probabilities(model: LiveModel, pixels: Sequence[Pixels]) -> Floats:
+    """(n, classes of the head)."""
     if not pixels:
-        return np.empty((0, len(places)), dtype=np.float32)
-    rows = model.head.probabilities(model.engine.features(np.stack(pixels)))[:, places]
-    total = rows.sum(axis=1, keepdims=True)
-    return np.asarray(np.divide(rows, total, out=np.full_like(rows, 1 / len(places)), where=total > 0))
-
-
-def _shared_classes(head: Head, schema: LabelSchema) -> tuple[NDArray[np.intp], tuple[str, ...]]:
-    """Rows of the head that the label config still has, and their names."""
-    kept = [i for i, label in enumerate(head.labels) if label in schema.classes]
-    return np.asarray(kept, dtype=np.intp), tuple(head.labels[i] for i in kept)
+        return np.empty((0, len(model.head.labels)), dtype=np.float32)
+    return model.head.probabilities(model.engine.features(np.stack(pixels)))
 
 
 def _uri(task: Mapping[str, Any], key: str) -> str | None:

@@ -6,9 +6,10 @@ import threading
 import time
 from dataclasses import dataclass
 
+import structlog
+
 from labelloop.catalogue import Catalogue
 from labelloop.errors import StorageError
-from labelloop.logs import Log
 from labelloop.projects import ProjectRecord, ProjectStore
 from labelloop.records import Bucket, ImageFacts
 from labelloop.split import bucket_of, group_of
@@ -16,7 +17,7 @@ from labelloop.split import bucket_of, group_of
 KEEP_S = 2.0  # how long a project's record is not asked for again
 CATALOGUE_EVERY_S = 2.0
 
-log = Log("backend")
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ class Blinds:
             try:
                 self._catalogue.update()
             except StorageError as error:  # the bytes decide the same; see `computed`
-                log.warning("catalogue_unreachable", reason=str(error))
+                log.warning("the catalogue cannot be read", action="catalogue", reason=str(error))
             self._updated = time.monotonic()
 
 

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from redis import Redis
 
+from labelloop import cache
 from labelloop.catalogue import Catalogue
 from labelloop.features import FeatureStore
 from labelloop.images import ImageReader, Reader, s3_client
 from labelloop.projects import ProjectRecord, ProjectStore, project_store
-from labelloop.queue import RedisLease, connect
+from labelloop.queue import RedisLease
 from labelloop.registry import BackboneRecord, Registry
+from labelloop.rotation import redis_client
 from labelloop.runs import RunStore
+from labelloop.schema import LabelRules
 from labelloop.scores import ScoreStore
 from labelloop.settings import Settings, load_settings
-from labelloop.snapshot import SnapshotStore
+from labelloop.snapshot import Snapshot, SnapshotStore
 from labelloop.storage import ObjectStore, S3Store
 
 if TYPE_CHECKING:
     from labelloop.net import Backbone
+
+
+OPEN_FEATURES = 3  # backbones whose features a project keeps at hand: the live one's, an older one's, a new one's
 
 
 @dataclass
@@ -36,14 +43,36 @@ class ProjectContext:
     runs: RunStore
     scores: ScoreStore
     cache: Path
+    cache_max_bytes: int  # of all projects' together
     _features: dict[str, FeatureStore] = field(default_factory=dict)
+
+    @property
+    def rules(self) -> LabelRules:
+        """What each class counts as, by the config of now."""
+        return LabelRules(self.record.config.label_map)
+
+    def snapshot(self, name: str) -> Snapshot:
+        """A snapshot with classes as they count now, whenever it was frozen."""
+        return self.rules.read(self.snapshots.load(name))
 
     def features(self, backbone: str) -> FeatureStore:
         """The kept features under one backbone, up to date."""
-        if backbone not in self._features:
-            self._features[backbone] = FeatureStore(self.store, backbone, self.cache)
-        self._features[backbone].update()
-        return self._features[backbone]
+        found = self._features.pop(backbone, None)
+        if found is None:
+            found = FeatureStore(self.store, backbone, self.cache)
+            cache.bound(self.cache.parent, self.cache_max_bytes)  # one more is about to come
+        self._features[backbone] = found  # the one used last comes last
+        if len(self._features) > OPEN_FEATURES:
+            del self._features[next(iter(self._features))]
+        cache.mark_used(cache.folder(self.cache, backbone))
+        found.update()
+        return found
+
+    def keep_features(self, shards: Mapping[str, Collection[str]]) -> None:
+        """Let go of this machine's copies of all others. ``shards``: backbone -> those that there are."""
+        self._features = {name: store for name, store in self._features.items() if name in shards}
+        cache.clear(self.cache.parent, self.record.key, shards)
+        cache.bound(self.cache.parent, self.cache_max_bytes)
 
 
 class Context:
@@ -80,6 +109,7 @@ class Context:
             record=record, store=store, registry=Registry(store, RedisLease(self.redis, record.key)),
             snapshots=SnapshotStore(store), catalogue=Catalogue(store), runs=RunStore(store),
             scores=ScoreStore(store), cache=self.settings.cache_dir / record.key,
+            cache_max_bytes=self.settings.cache_max_bytes,
         )  # fmt: skip
 
 
@@ -87,5 +117,5 @@ def make_context() -> Context:
     """From the environment."""
     settings = load_settings()
     s3 = s3_client(settings)
-    redis = connect(settings.redis_url)
+    redis = redis_client(settings)
     return Context(settings, redis, S3Store(s3, settings.state_bucket), ImageReader(s3, settings.image_buckets))

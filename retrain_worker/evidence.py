@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from labelloop.errors import NotEnoughLabelsError
 from labelloop.head import Floats, Head
 from labelloop.records import Bucket, Comparison, Evaluation, Example
+from labelloop.schema import AS_GIVEN, LabelRules
 from retrain_worker.logistic import Bools, FittedHead, codes, cross_fit, fit_head, log_loss, rotate
 
 Z95 = 1.959963984540054
@@ -39,6 +40,7 @@ class Recipe:
     class_min: int = 3  # labels that a class needs to enter the head
     strength: float | None = None  # of the champion's fit; None searches the whole grid
     backbone_saw: Collection[str] = field(default_factory=frozenset)  # groups it was fine-tuned on
+    rules: LabelRules = AS_GIVEN  # how the classes of the champion's head are called now
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +49,15 @@ class Side:
 
     head: Head
     rows: Rows
+    rules: LabelRules = AS_GIVEN
 
     def answers(self, uris: Sequence[str]) -> Strings:
-        """The class named for each image (n,)."""
-        probabilities = self.head.probabilities(self.rows(uris))
-        return np.asarray(np.array(self.head.labels, dtype=np.str_)[probabilities.argmax(axis=1)], dtype=np.str_)
+        """The class named for each image (n,), by the names of now; empty where all of them were dropped."""
+        names = self.rules.names(self.head.labels)
+        if not names.labels:
+            return np.full(len(uris), "", dtype=np.str_)
+        probabilities = names.of(self.head.probabilities(self.rows(uris)))
+        return np.asarray(np.array(names.labels, dtype=np.str_)[probabilities.argmax(axis=1)], dtype=np.str_)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +81,18 @@ def refresh_evidence(sets: LabelSets, rows: Rows, *, champion: Head | None, reci
         evaluation,
         comparison=table.compare(fitted.oof, named.get("champion")),
         reference=table.compare(fitted.oof, named.get("reference")),
+        renamed=_renamed(champion, sets.champion, recipe.class_min) if champion and sets.champion else (),
     )
-    side = Side(champion, rows) if champion else None
+    side = Side(champion, rows, recipe.rules) if champion else None
     return Learned(fitted, _with_test(evaluation, sets.grown, Side(fitted.head, rows), side))
+
+
+def _renamed(champion: Head, labels: Sequence[Example], class_min: int) -> tuple[str, ...]:
+    """Classes of the head that its own labels have no more, and the other way round: people decided otherwise."""
+    gone = set(champion.labels) - {e.label for e in labels}
+    agreed, _ = _train(labels)
+    came = set(entering([e.label for e in agreed.values()], class_min)[0]) - set(champion.labels)
+    return tuple(sorted(gone | came))
 
 
 def retrain_evidence(sets: LabelSets, rows: Rows, *, champion: Side | None, recipe: Recipe) -> Learned:

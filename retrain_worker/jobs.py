@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import structlog
 from rq import get_current_job
 
-from labelloop.errors import LabelloopError, NotEnoughLabelsError
+from labelloop.errors import (
+    ConflictError,
+    LabelloopError,
+    LeaseLostError,
+    NotEnoughLabelsError,
+    NotFoundError,
+    PausedError,
+    QueueError,
+    StorageError,
+)
 from labelloop.queue import SCORE, JobQueue, job_id
 from labelloop.records import Outcome, to_dict
+from labelloop.runs import AGAIN, TRANSIENT
 from retrain_worker.context import Context, ProjectContext, make_context
 
 if TYPE_CHECKING:
     from retrain_worker.refresh import Judged
+
+# not the inputs' fault: tried again until the world is whole
+TRANSIENT_ERRORS = (StorageError, QueueError, LeaseLostError, ConflictError, OSError)
 
 log = structlog.get_logger()
 
@@ -40,18 +54,25 @@ def featurise(project: str, uris: list[str]) -> dict[str, Any]:
     return {"images": len(uris), "used": used}
 
 
-def refresh(project: str, snapshot: str, attempt: int) -> dict[str, Any]:
+def tidy(project: str) -> dict[str, Any]:
+    """Remove what nothing needs any more."""
+    from retrain_worker import tidy as module
+
+    return module.tidy(context().project(project))
+
+
+def refresh(project: str, snapshot: str, attempt: int, answers: Sequence[str] = ()) -> dict[str, Any]:
     """A new head from a snapshot."""
     from retrain_worker import refresh as module
 
-    return _recorded("refresh", project, snapshot, attempt, lambda c, p: module.refresh(c, p, snapshot))
+    return _recorded(Asked("refresh", project, snapshot, attempt, answers), lambda c, p: module.refresh(c, p, snapshot))
 
 
-def retrain(project: str, snapshot: str, attempt: int) -> dict[str, Any]:
+def retrain(project: str, snapshot: str, attempt: int, answers: Sequence[str] = ()) -> dict[str, Any]:
     """A fine-tuned backbone, its features, and a head on the newest snapshot."""
     from retrain_worker import retrain as module
 
-    return _recorded("retrain", project, snapshot, attempt, lambda c, p: module.retrain(c, p, snapshot))
+    return _recorded(Asked("retrain", project, snapshot, attempt, answers), lambda c, p: module.retrain(c, p, snapshot))
 
 
 def score(project: str, version: str) -> dict[str, Any]:
@@ -61,32 +82,52 @@ def score(project: str, version: str) -> dict[str, Any]:
     return {"places": module.score(context(), context().project(project), version)}
 
 
-def _recorded(
-    kind: str, key: str, snapshot: str, attempt: int, work: Callable[[Context, ProjectContext], Judged]
-) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the watcher queued."""
+
+    kind: str
+    project: str
+    snapshot: str
+    attempt: int
+    answers: Sequence[str]  # requests of people
+
+
+def _recorded(asked: Asked, work: Callable[[Context, ProjectContext], Judged]) -> dict[str, Any]:
     """Write the run record before and after; a failure is a record, too, and never a dead worker."""
+    kind, key = asked.kind, asked.project
     project = context().project(key)
     job = get_current_job()
     run = project.runs.start(
-        kind, snapshot=snapshot, config=project.record.config.hash, attempt=attempt,
+        kind, snapshot=asked.snapshot, config=project.record.config.hash, attempt=asked.attempt,
         worker=(job.worker_name or "") if job else "", queued_at=job.meta.get("queued_at") if job else None,
+        answers=asked.answers,
     )  # fmt: skip
     try:
+        project.registry.pauses.check()
         judged = work(context(), project)
+    except PausedError as error:
+        project.runs.end(run, Outcome.HOLD.value, (f"not run, {error}",), detail={AGAIN: True})
+        return {"outcome": "hold", "reasons": [str(error)]}
     except NotEnoughLabelsError as error:
         project.runs.end(run, Outcome.HOLD.value, (str(error),))
         return {"outcome": "hold", "reasons": [str(error)]}
+    except TRANSIENT_ERRORS as error:
+        transient = not isinstance(error, NotFoundError)
+        project.runs.end(run, "failed", (f"{type(error).__name__}: {error}",), detail={TRANSIENT: transient})
+        log.error("run failed", action="run", kind=kind, project=key, reason=str(error))
+        raise
     except LabelloopError as error:
         project.runs.end(run, "failed", (str(error),))
-        log.error("run failed", action=kind, project=key, reason=str(error))
+        log.error("run failed", action="run", kind=kind, project=key, reason=str(error))
         raise
     except Exception as error:  # the edge of a job
         project.runs.end(run, "failed", (f"{type(error).__name__}: {error}",))
-        log.exception("run failed unexpectedly", action=kind, project=key)
+        log.exception("run failed unexpectedly", action="run", kind=kind, project=key)
         raise
     return _ended(project, run_id=run.id, judged=judged, end=lambda: project.runs.end(
         run, judged.verdict.outcome.value, judged.verdict.reasons, version=judged.version,
-        detail={"evaluation": to_dict(judged.evaluation)}))  # fmt: skip
+        detail={"evaluation": to_dict(judged.evaluation), **({AGAIN: True} if judged.again else {})}))  # fmt: skip
 
 
 def _ended(project: ProjectContext, *, run_id: str, judged: Judged, end: Callable[[], object]) -> dict[str, Any]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import structlog
 
 from labelloop import __version__
-from labelloop.errors import ConflictError, CorruptArtefactError, NotFoundError
+from labelloop.errors import ConflictError, CorruptArtefactError, NotFoundError, PausedError
 from labelloop.features import FeatureStore
 from labelloop.gate import judge
 from labelloop.head import Head
@@ -34,12 +34,13 @@ class Judged:
     verdict: Verdict
     evaluation: Evaluation
     version: str | None = None
+    again: bool = False  # held back by a pause: the same inputs are run again when it has ended
 
 
 def refresh(context: Context, project: ProjectContext, snapshot_id: str) -> Judged:
     """Fit, judge, register, deploy. NotEnoughLabelsError where nothing can be fitted yet."""
     progress = Progress.of_job()
-    snapshot = project.snapshots.load(snapshot_id)
+    snapshot = project.snapshot(snapshot_id)
     for attempt in range(1, DEPLOY_TRIES + 1):
         progress.report("fit and judge the head", 0, 2)
         live = project.registry.live()
@@ -56,6 +57,8 @@ def refresh(context: Context, project: ProjectContext, snapshot_id: str) -> Judg
         try:
             deploy(context, project, version, verdict)
             return Judged(verdict, learned.evaluation, version.name)
+        except PausedError as pause:
+            return held(Judged(verdict, learned.evaluation, version.name, again=True), pause)
         except ConflictError:
             if attempt == DEPLOY_TRIES:
                 raise
@@ -67,6 +70,12 @@ def deploy(context: Context, project: ProjectContext, version: Version, verdict:
     why = verdict.reasons[0] if verdict.reasons else ""
     project.registry.deploy(version.name, expected=version.parent, action="deploy", by=version.kind, why=why)
     publish(context.redis, DEPLOY_CHANNEL, project.record.key)
+
+
+def held(judged: Judged, pause: PausedError) -> Judged:
+    """Learning was paused while the run was under way: the version stays, and a person may promote it."""
+    reasons = (f"not deployed, {pause}", *judged.verdict.reasons)
+    return replace(judged, verdict=Verdict(Outcome.HOLD, reasons))
 
 
 def draft_of(  # noqa: PLR0913 -- a version names everything it came from
@@ -123,6 +132,7 @@ def _learn(project: ProjectContext, snapshot: Snapshot, champion: Version | None
         class_min=project.record.config.refresh.class_min,
         strength=float(champion.recipe["strength"]) if champion else None,
         backbone_saw=saw,
+        rules=project.rules,
     )
     return refresh_evidence(sets, features.rows, champion=_head_of(project, champion), recipe=recipe)
 
@@ -137,7 +147,7 @@ def _head_of(project: ProjectContext, champion: Version | None) -> Head | None:
 
 
 def _examples_at(project: ProjectContext, snapshot: str, features: FeatureStore) -> Sequence[Example]:
-    return examples_of(project.snapshots.load(snapshot), project.catalogue, features)
+    return examples_of(project.snapshot(snapshot), project.catalogue, features)
 
 
 def _check_rows(features: FeatureStore) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:

@@ -8,7 +8,7 @@ import numpy as np
 import structlog
 
 from labelloop import net
-from labelloop.errors import ConflictError, ImageUnreadableError, NotEnoughLabelsError
+from labelloop.errors import ConflictError, ImageUnreadableError, NotEnoughLabelsError, PausedError
 from labelloop.gate import judge
 from labelloop.net import Backbone
 from labelloop.queue import Progress
@@ -20,7 +20,7 @@ from retrain_worker.evidence import LabelSets, Learned, Recipe, Side, entering, 
 from retrain_worker.examples import examples_of, train_groups
 from retrain_worker.featurise import featurise_under
 from retrain_worker.finetune import TrainSet, finetune
-from retrain_worker.refresh import DEPLOY_TRIES, Judged, deploy, draft_of
+from retrain_worker.refresh import DEPLOY_TRIES, Judged, deploy, draft_of, held
 
 SHARD = 512  # images per feature shard: a killed run repeats one shard at most
 
@@ -33,7 +33,7 @@ def retrain(context: Context, project: ProjectContext, snapshot_id: str) -> Judg
     The version is registered whatever the verdict, so that a person can promote one that is held.
     """
     progress = Progress.of_job()
-    snapshot = project.snapshots.load(snapshot_id)
+    snapshot = project.snapshot(snapshot_id)
     backbone = _tuned(context, project, snapshot, progress)
     _featurise_pool(context, project, backbone, progress)
     for attempt in range(1, DEPLOY_TRIES + 1):
@@ -45,6 +45,8 @@ def retrain(context: Context, project: ProjectContext, snapshot_id: str) -> Judg
         try:
             deploy(context, project, version, judged.verdict)
             return judged
+        except PausedError as pause:  # hours of work: it counts as done, and whoever ends the pause hears of it
+            return held(judged, pause)
         except ConflictError:  # a refresh was deployed meanwhile: judge against that one
             if attempt == DEPLOY_TRIES:
                 raise
@@ -113,7 +115,7 @@ def _featurise_pool(context: Context, project: ProjectContext, backbone: Backbon
 def _judged(project: ProjectContext, record: BackboneRecord, trained_on: Snapshot) -> tuple[Judged, Version]:
     """Head on the newest snapshot, evidence against the champion of this moment, a registered version."""
     latest = project.snapshots.latest()
-    newest = project.snapshots.load(latest.snapshot) if latest else trained_on
+    newest = project.snapshot(latest.snapshot) if latest else trained_on
     live = project.registry.live()
     champion = project.registry.version(live.version) if live else None
     learned = _learn(project, record, newest, trained_on, champion)
@@ -134,9 +136,9 @@ def _learn(
     before: Sequence[Example] | None = None
     if champion:
         old = project.features(champion.backbone)
-        side = Side(project.registry.head(champion), old.rows)
+        side = Side(project.registry.head(champion), old.rows, project.rules)
         grown = [e for e in grown if e.uri in old]
-        before = examples_of(project.snapshots.load(champion.snapshot), project.catalogue, features)
+        before = examples_of(project.snapshot(champion.snapshot), project.catalogue, features)
     return retrain_evidence(LabelSets(grown, champion=before), features.rows, champion=side, recipe=recipe)
 
 

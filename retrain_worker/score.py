@@ -12,6 +12,7 @@ from labelloop.features import FeatureStore
 from labelloop.head import Floats, Head
 from labelloop.queue import Progress
 from labelloop.records import Bucket, ImageFacts, Task
+from labelloop.schema import LabelRules
 from labelloop.scores import COLD_START
 from retrain_worker.context import Context, ProjectContext
 
@@ -28,7 +29,7 @@ def score(context: Context, project: ProjectContext, version: str) -> int:
     latest = project.snapshots.latest()
     answered = project.snapshots.load(latest.snapshot).tasks if latest else {}
     facts = _open_images(project, features, answered)
-    pool = _pool(features, facts, head)
+    pool = _pool(features, facts, head, project.rules)
     config = project.record.config
     plan = Plan(window=config.queue.window * AHEAD, batch=config.refresh.after, seed=config.seed)
     places = plan_queue(pool, quota=_quota(config.queue.quota, answered, project.catalogue.images), plan=plan)
@@ -57,16 +58,25 @@ def _open_images(project: ProjectContext, features: FeatureStore, answered: Mapp
     return [images[u] for u in uris if images[u].group not in taken]
 
 
-def _pool(features: FeatureStore, facts: Sequence[ImageFacts], head: Head | None) -> Pool:
+def _pool(features: FeatureStore, facts: Sequence[ImageFacts], head: Head | None, rules: LabelRules) -> Pool:
     uris = [f.uri for f in facts]
 
     def read(rows: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Floats:
         return features.rows([uris[i] for i in rows])
 
+    labels, probabilities = _answers(features, uris, head, rules) if head else ((), None)
     return Pool(
         uris=uris, groups=[f.group for f in facts], buckets=[f.bucket for f in facts], read=read,
-        labels=head.labels if head else (), probabilities=_probabilities(features, uris, head) if head else None,
+        labels=labels, probabilities=probabilities,
     )  # fmt: skip
+
+
+def _answers(
+    features: FeatureStore, uris: Sequence[str], head: Head, rules: LabelRules
+) -> tuple[tuple[str, ...], Floats | None]:
+    """The classes as they are called now, and what the head says; nothing where all of its classes were dropped."""
+    names = rules.names(head.labels)
+    return names.labels, names.of(_probabilities(features, uris, head)) if names.labels else None
 
 
 def _probabilities(features: FeatureStore, uris: Sequence[str], head: Head) -> Floats:

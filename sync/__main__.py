@@ -7,38 +7,47 @@ import signal
 import socket
 from types import FrameType
 
+from labelloop.exposition import expose
 from labelloop.images import list_images, s3_client
 from labelloop.logs import configure_logs
 from labelloop.projects import ProjectStore
-from labelloop.queue import JobQueue, connect
+from labelloop.queue import JobQueue
+from labelloop.rotation import redis_client
 from labelloop.settings import Settings, load_settings
 from labelloop.storage import S3Store
 from labelloop.studio import Studio
+from sync.metrics import SyncMetrics
 from sync.project import Deps
 from sync.watcher import Watcher, make_watcher
 
 
-def build(settings: Settings) -> Watcher:
+def build(settings: Settings, metrics: SyncMetrics) -> Watcher:
     """The watcher with everything it needs; opens connections when it runs, not before."""
     s3 = s3_client(settings)
     store = S3Store(s3, settings.state_bucket)
-    queue = JobQueue(connect(settings.redis_url, timeout_s=10))
+    queue = JobQueue(redis_client(settings, timeout_s=10))
     deps = Deps(
-        studio=Studio(settings.studio_url, settings.require_studio_token()),
+        studio=Studio(
+            settings.studio_url, settings.require_studio_token(), heard=metrics.asked_studio,
+            reread=lambda: settings.reread().require_studio_token(),
+        ),
         store=store,
         projects=ProjectStore(store, settings.studio_server),
         queue=queue,
         list_images=lambda uri: lambda: list_images(s3, uri),
-    )
+    )  # fmt: skip
     name = f"{socket.gethostname()}:{os.getpid()}"
-    return make_watcher(deps, name)
+    facts = {"server": settings.studio_server, "studio": settings.studio_url}
+    return make_watcher(deps, name, metrics=metrics, facts=facts)
 
 
 def main() -> None:
     """Run until SIGTERM or SIGINT."""
     settings = load_settings()
-    configure_logs(json=settings.log_json)
-    watcher = build(settings)
+    metrics = SyncMetrics()
+    configure_logs(json=settings.log_json, service="sync", secrets=settings.secrets, heard=metrics.heard)
+    watcher = build(settings, metrics)
+    metrics.exposed = expose(metrics.registry, settings)
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         watcher.stop()

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from labelloop.clock import LABEL_STUDIO_FORMAT, parse
+from labelloop.errors import StudioError
 from labelloop.labels import LabelSchema
 from labelloop.records import Annotation, Seen, Task
 from labelloop.studio import TaskFeed, TaskStub
+from sync.board import Board
+from sync.sweep import EPOCH, Sweep, earlier, find_missing
 
 OVERLAP = timedelta(seconds=5)  # transactions that commit late carry an earlier `updated_at`
-EPOCH = "1970-01-01T00:00:00.000000Z"
+OVERLAP_EVERY_S = 30.0  # where nothing moves: what a large import left within the overlap is not read by each poll
+MANY = 1000  # tasks that seem to be gone: above, they are not asked for one by one
 Hidden = Callable[[str, str], str | None]  # (version, uri) -> what the model would have said of a blind task
 
 
@@ -22,83 +26,145 @@ class Changes:
 
     tasks: int = 0  # tasks whose annotations moved
     new: int = 0  # tasks never seen before
-    gone: int = 0  # tasks deleted in Label Studio
+    gone: int = 0  # annotated tasks deleted in Label Studio
 
     def __bool__(self) -> bool:
         return bool(self.tasks or self.gone)
 
+    def __add__(self, other: Changes) -> Changes:
+        return Changes(self.tasks + other.tasks, self.new + other.new, self.gone + other.gone)
+
 
 class Feed:
-    """Keeps `tasks` (annotated) and `stubs` (all) equal to Label Studio. Memory only: rebuilt at every start."""
+    """Keeps `tasks` (annotated) and `board` (all) equal to Label Studio. Memory only: rebuilt at every start."""
 
-    def __init__(self, studio: TaskFeed, project: int, schema: LabelSchema, *, hidden: Hidden) -> None:
+    def __init__(
+        self, studio: TaskFeed, project: int, schema: LabelSchema, *, hidden: Hidden,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
         self._studio, self._project, self._schema, self._hidden = studio, project, schema, hidden
+        self._clock = clock
         self.tasks: dict[int, Task] = {}
-        self.stubs: dict[int, TaskStub] = {}
+        self.board = Board()
         self.cursor = EPOCH
-        self.dirty = False  # `tasks` differ from what was frozen last; the freezer clears it
+        self.moved: set[int] = set()  # tasks that differ from what was frozen last; see `frozen`
+        self.annotations = 0  # of all `tasks`
         self._unread: set[int] = set()  # tasks to be read again whatever their times say
         self.deleted: set[str] = set()  # images whose task somebody removed: not to be brought back
+        self._sweep: Sweep | None = None
+        self.sweep_took_s = 0.0  # the last one, in Label Studio
+        self._moved_at = self._overlapped_at = float("-inf")
 
     def begin(self, tasks: Mapping[int, Task]) -> None:
         """Start from the newest snapshot: only what changed since, or could not be understood then, is fetched."""
         self.tasks = dict(tasks)
+        self.annotations = sum(len(t.annotations) for t in tasks.values())
         self._unread = {t.id for t in tasks.values() if any(self._is_foreign(a) for a in t.annotations)}
+
+    @property
+    def dirty(self) -> bool:
+        """True where `tasks` differ from what was frozen last."""
+        return bool(self.moved)
+
+    def frozen(self) -> None:
+        """What moved until now is in a snapshot."""
+        self.moved = set()
 
     def poll(self) -> Changes:
         """Read what changed since the cursor, with overlap; cheap where nothing did."""
-        return self._read(self._studio.changes(self._project, self._schema, self._since()))
+        began = self._clock()
+        settled = began - self._moved_at > OVERLAP_EVERY_S > began - self._overlapped_at
+        since = EPOCH if self.cursor == EPOCH else earlier(self.cursor, timedelta() if settled else OVERLAP)
+        changes = self._read(self._studio.changes(self._project, self._schema, since))
+        if not settled:
+            self._overlapped_at = began
+        return changes
 
     def reconcile(self) -> Changes:
-        """Read every task: the only way to see deleted ones."""
-        pages = list(self._studio.all_tasks(self._project, self._schema))
-        changes = self._read(pages)
-        present = {stub.id for page in pages for stub in page}
-        gone = [i for i in {*self.stubs, *self.tasks} if i not in present]
-        self.deleted |= {uri for i in gone if (uri := self._uri_of(i))}
-        annotated = sum(1 for i in gone if self.tasks.pop(i, None))
-        for i in gone:
-            self.stubs.pop(i, None)
-        self.dirty = self.dirty or annotated > 0
-        return replace(changes, gone=annotated)
+        """Read every task at once: at the start, and for whoever wants to be sure."""
+        self._sweep = None
+        changes, done = self.sweep()
+        while not done:
+            more, done = self.sweep()
+            changes += more
+        return changes
 
-    def task_count_differs(self) -> bool:
-        """A cheap sign that tasks were deleted."""
-        return self._studio.task_count(self._project) != len(self.stubs)
+    def sweep(self) -> tuple[Changes, bool]:
+        """Read one more page of every task, and at the end take out what is gone; True then."""
+        if self._sweep is None:
+            self._sweep = Sweep(self._studio, self._project, self._schema, {*self.board.ids(), *self.tasks})
+        stubs = self._sweep.page()
+        if stubs is not None:
+            return self._swept(self._sweep, stubs), False
+        missing = self._confirmed(self._sweep.missing)
+        self.sweep_took_s, self._sweep = self._sweep.took_s, None
+        return self._take_out(missing), True
 
     @property
-    def task_of(self) -> dict[str, list[int]]:
-        """Uri -> ids of the tasks that show it."""
-        found: dict[str, list[int]] = {}
-        for stub in self.stubs.values():
-            if stub.uri:
-                found.setdefault(stub.uri, []).append(stub.id)
-        return found
+    def sweeping(self) -> bool:
+        """True while a reading of every task is under way."""
+        return self._sweep is not None
 
-    def _uri_of(self, task: int) -> str | None:
-        known = self.stubs.get(task) or self.tasks.get(task)
-        return known.uri if known else None
+    def surplus(self) -> int:
+        """How many more tasks are known than Label Studio has: a cheap sign that some were deleted."""
+        return len(self.board) - self._studio.task_count(self._project)
 
-    def _since(self) -> str:
-        if self.cursor == EPOCH:
-            return EPOCH
-        return (parse(self.cursor) - OVERLAP).strftime(LABEL_STUDIO_FORMAT)
+    def task_count_differs(self) -> bool:
+        """True where tasks were deleted, or have come since the last poll."""
+        return self.surplus() != 0
+
+    def find_deleted(self, surplus: int) -> Changes | None:
+        """Look for as many deleted tasks and take them out; None where reading everything is quicker."""
+        missing = find_missing(self._studio, self._project, sorted(self.board.ids()), surplus)  # O(tasks), but rare
+        return None if missing is None else self._take_out(self._confirmed(missing))
+
+    def _swept(self, sweep: Sweep, stubs: list[TaskStub]) -> Changes:
+        try:
+            return self._read([stubs])
+        except StudioError:
+            sweep.again()
+            raise
+
+    def _confirmed(self, missing: set[int]) -> set[int]:
+        """Labels hang on it: what seems to be gone is asked for by its id, or proved by the number where it is much."""
+        known = len(self.board) + sum(1 for i in self.tasks if i not in self.board)
+        if len(missing) > MANY and known - len(missing) == self._studio.task_count(self._project):
+            return missing
+        there = self._studio.tasks(self._project, self._schema, sorted(missing))
+        return missing - {task.id for task in there}
+
+    def _take_out(self, missing: Iterable[int]) -> Changes:
+        gone = 0
+        for task in missing:
+            known = self.tasks.get(task)
+            uri = self.board.remove(task) or (known.uri if known else "")
+            if uri and uri not in self.board.tasks_of:
+                self.deleted.add(uri)
+            gone += known is not None
+            self._drop(task)
+        return Changes(gone=gone)
 
     def _read(self, pages: Iterable[list[TaskStub]]) -> Changes:
         stale: dict[int, TaskStub] = {}
         new, cursor = 0, self.cursor
         for page in pages:
             for stub in page:
-                new += stub.id not in self.stubs
+                new += stub.id not in self.board
                 if self._is_stale(stub):
                     stale[stub.id] = stub
-                self.stubs[stub.id] = stub
-                self.deleted.discard(stub.uri)  # somebody brought it back
+                self._place(stub)
                 cursor = max(cursor, stub.updated_at)
         changes = Changes(self._fetch(stale), new)
-        self.cursor = cursor  # only now: what could not be fetched is asked for again
+        if cursor != self.cursor:  # only now: what could not be fetched is asked for again
+            self.cursor, self._moved_at = cursor, self._clock()
         self._unread -= stale.keys()
         return changes
+
+    def _place(self, stub: TaskStub) -> None:
+        left = self.board.put(stub.id, stub.uri, answered=bool(stub.annotations))
+        if left:  # its task was changed, or deleted and its id used again
+            self.deleted.add(left)
+        self.deleted.discard(stub.uri)  # somebody brought it back
 
     def _is_stale(self, stub: TaskStub) -> bool:
         known = self.tasks.get(stub.id)
@@ -107,31 +173,33 @@ class Feed:
         return stub.id in self._unread or _moves(known) != stub.annotations or known.uri != stub.uri
 
     def _is_foreign(self, annotation: Annotation) -> bool:
-        """Its class was not in the label config then, or is not now."""
-        label = annotation.label
-        return annotation.problem is not None or (label is not None and label not in self._schema.classes)
+        """It could not be read then; perhaps it can be now."""
+        return annotation.problem is not None
 
     def _fetch(self, stale: Mapping[int, TaskStub]) -> int:
         emptied = [i for i, stub in stale.items() if not stub.annotations]
         for i in emptied:
-            self.dirty = self.tasks.pop(i, None) is not None or self.dirty
-        wanted = [i for i in stale if i not in set(emptied)]
-        changed = len(emptied)
-        for task in self._studio.tasks(self._project, self._schema, wanted):
-            changed += self._keep(task)
-        return changed
+            self._drop(i)
+        wanted = [i for i, stub in stale.items() if stub.annotations]
+        return len(emptied) + sum(map(self._keep, self._studio.tasks(self._project, self._schema, wanted)))
 
     def _keep(self, task: Task) -> bool:
         known = self.tasks.get(task.id)
         merged = replace(task, annotations=tuple(self._remember(task, a, known) for a in task.annotations))
         if merged == known or (known is None and not merged.annotations):
             return False
-        self.dirty = True
+        self._drop(task.id)
         if merged.annotations:
             self.tasks[task.id] = merged
-        else:
-            del self.tasks[task.id]
+            self.annotations += len(merged.annotations)
+        self.moved.add(task.id)
         return True
+
+    def _drop(self, task: int) -> None:
+        known = self.tasks.pop(task, None)
+        if known is not None:
+            self.annotations -= len(known.annotations)
+            self.moved.add(task)
 
     def _remember(self, task: Task, annotation: Annotation, known: Task | None) -> Annotation:
         """Keep what was seen at first sight: Label Studio forgets the prediction, and we the window."""

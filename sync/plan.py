@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import structlog
 
 from labelloop.catalogue import Catalogue
-from labelloop.clock import age_s
+from labelloop.clock import Standing, age_s
 from labelloop.errors import NotFoundError
 from labelloop.features import FeatureIndex
+from labelloop.migration import told, undecided
 from labelloop.projects import ProjectRecord
 from labelloop.queue import KINDS, REFRESH, RETRAIN, JobQueue, job_id
 from labelloop.records import Bucket
 from labelloop.registry import Registry, Version
-from labelloop.requests import Request, RequestStore
-from labelloop.runs import Run, RunStore
+from labelloop.requests import Request, RequestStore, asked_again_at
+from labelloop.runs import Run, RunStore, failures
+from labelloop.schema import LabelRules
 from labelloop.snapshot import Snapshot, SnapshotStore
-from labelloop.trigger import Decision, Progress, decide
+from labelloop.trigger import Action, Decision, Progress, decide
 
-ORPHANED_S = 15.0  # a record that says "running" without a job for so long: its worker died
+ORPHANED_S = 4.0  # a record that says "running" without a job for so long: its worker died
+RETRY_CAP_S = 30.0
 
 log = structlog.get_logger()
 
@@ -49,45 +54,56 @@ class Planner:
     ) -> None:  # fmt: skip
         self._project, self._runs, self._requests, self._queue = project, runs, requests, queue
         self._snapshots, self._registry = snapshots, registry
+        self._rules = LabelRules(project.config.label_map)
+        self._newest: Snapshot | None = None
+        self._orphans = Standing()
+        self._tried: dict[str, float] = {}  # kind -> when it was queued last, by our own clock
         self._labels: dict[str, dict[str, str]] = {}  # snapshot -> its labels; the few that comparisons need
 
     def plan(self, snapshot: Snapshot, live: Version | None, catalogue: Catalogue, index: FeatureIndex | None) -> Plan:
         """Decide, then queue."""
         runs = [r for r in self._runs.all() if r.config == self._project.config.hash]
-        asked = self._asked(runs)
-        progress = self._progress(snapshot, live, catalogue, index, runs, asked=bool(asked))
+        wishes = self._wishes(runs)
+        progress = self._progress(snapshot, live, catalogue, index, runs, wishes)
         decision = decide(progress, self._project.config)
         under_way = [k for k in (REFRESH, RETRAIN) if self._queue.active(k, self._project.key)]
         for action in decision.actions:
             kind = KINDS[action.kind]
-            if kind not in under_way:
-                self._enqueue(action.kind, action.why, snapshot, runs)
+            attempt = 1 + sum(r.kind == kind.name and r.snapshot == snapshot.id for r in runs)
+            if kind not in under_way and not self._rests(kind.name, attempt):
+                self._enqueue(action, snapshot, attempt, wishes)
                 under_way.append(kind)
         return Plan(progress, decision, tuple(k.name for k in under_way))
 
     def clean(self) -> None:
         """End the records of runs whose worker died, so that they count as failed and are tried again."""
-        for run in self._runs.all():
-            kind = KINDS.get(run.kind)
-            if run.outcome != "running" or kind is None or age_s(run.started_at) < ORPHANED_S:
-                continue
-            if not self._queue.active(kind, self._project.key):
-                self._runs.end(run, "failed", ("its worker died before the run ended",))
-                log.warning("run ended by a dead worker", action="clean", run=run.id)
+        running = {r.id: r for r in self._runs.all() if r.outcome == "running" and r.kind in KINDS}
+        kinds = {r.kind for r in running.values()}
+        active = {kind for kind in kinds if self._queue.active(KINDS[kind], self._project.key)}
+        orphans = self._orphans.ages_s(i for i, r in running.items() if r.kind not in active)
+        for name, waited_s in orphans.items():
+            if waited_s > ORPHANED_S:
+                self._runs.end(running[name], "failed", ("its worker died before the run ended",))
+                log.warning("run ended by a dead worker", action="clean", run=name)
 
-    def _enqueue(self, kind: str, why: str, snapshot: Snapshot, runs: list[Run]) -> None:
-        attempt = 1 + sum(r.kind == kind and r.snapshot == snapshot.id for r in runs)
-        name = job_id(KINDS[kind], self._project.key, snapshot.id[:12], self._project.config.hash, attempt)
-        payload = {"project": self._project.key, "snapshot": snapshot.id, "attempt": attempt}
-        if self._queue.enqueue(KINDS[kind], name, payload):
-            log.info("queued", action="queue", kind=kind, why=why, snapshot=snapshot.id, attempt=attempt)
+    def _enqueue(self, action: Action, snapshot: Snapshot, attempt: int, wishes: Sequence[Request]) -> None:
+        name = job_id(KINDS[action.kind], self._project.key, snapshot.id[:12], self._project.config.hash, attempt)
+        answers = [w.id for w in wishes if w.kind == action.kind]
+        payload = {"project": self._project.key, "snapshot": snapshot.id, "attempt": attempt, "answers": answers}
+        if self._queue.enqueue(KINDS[action.kind], name, payload):
+            self._tried[action.kind] = time.monotonic()
+            log.info("queued", action="queue", kind=action.kind, why=action.why, snapshot=snapshot.id, attempt=attempt)
 
-    def _asked(self, runs: list[Run]) -> list[Request]:
-        """Open wishes for a retrain; those that a run has answered since are struck off."""
-        wishes = [r for r in self._requests.open() if r.what == RETRAIN.name]
+    def _rests(self, kind: str, attempt: int) -> bool:
+        """A second try waits a little, the next one longer: what failed for a store's sake fails again at once."""
+        since = time.monotonic() - self._tried.get(kind, float("-inf"))
+        return attempt > 1 and since < min(2.0 ** (attempt - 1), RETRY_CAP_S)
+
+    def _wishes(self, runs: list[Run]) -> list[Request]:
+        """What people ask for; wishes that a run has answered since are struck off."""
         open_wishes = []
-        for wish in wishes:
-            if any(r.kind == RETRAIN.name and r.done and r.started_at >= wish.at for r in runs):
+        for wish in self._requests.open():
+            if any(r.done and wish.id in r.answers for r in runs):
                 self._requests.done(wish)
             else:
                 open_wishes.append(wish)
@@ -95,29 +111,34 @@ class Planner:
 
     def _progress(
         self, snapshot: Snapshot, live: Version | None, catalogue: Catalogue, index: FeatureIndex | None,
-        runs: list[Run], *, asked: bool,
+        runs: list[Run], wishes: Sequence[Request],
     ) -> Progress:  # fmt: skip
-        labels = {uri: label for uri, label in snapshot.labels().items() if uri}  # a task may have no image
+        labels = {uri: label for uri, label in self._read(snapshot).labels().items() if uri}  # a task may have no image
         facts = {u: catalogue.images.get(u) for u in labels}
         readable = {u for u, f in facts.items() if f is None or not f.problem}
         train = {u: labels[u] for u, f in facts.items() if f and not f.problem and f.bucket is Bucket.TRAIN}
         missing = sum(1 for u in readable if index is None or u not in index)
-        judged = [r for r in runs if r.kind == REFRESH.name and r.done]
+        judged = [r for r in self._runs.all() if r.kind == REFRESH.name and r.done]
+        if judged and judged[-1].config != self._project.config.hash:
+            judged = []  # also where an older config came back: what is live was learned by another one
         saw = self._backbone_saw(live)
         started = [r.started_at for r in runs if r.kind == REFRESH.name]
         counts = Counter(train.values())
+        pause = self._registry.pauses.current()
         return Progress(
-            labels={c: counts[c] for c in self._project.schema.classes},
+            labels={c: counts[c] for c in self._project.schema.classes if self._rules.resolve(c) == c},
             changes=_changes(labels, self._labels_of(judged[-1].snapshot) if judged else {}),
             new_for_backbone=sum(1 for u, label in train.items() if saw.get(u) != label),
             backbone_saw=len(saw),
             judged=bool(judged),
             live=live is not None,
-            failed_refreshes=_failed(runs, REFRESH.name, snapshot.id),
-            failed_retrains=_failed(runs, RETRAIN.name, snapshot.id),
+            failed_refreshes=failures(runs, REFRESH.name, snapshot.id, since=asked_again_at(wishes, REFRESH.name)),
+            failed_retrains=failures(runs, RETRAIN.name, snapshot.id, since=asked_again_at(wishes, RETRAIN.name)),
             since_refresh_s=age_s(max(started)) if started else None,
-            retrain_asked=asked,
+            retrain_asked=any(w.what == RETRAIN.name for w in wishes),
             missing_features=missing,
+            paused=f"learning is {pause.told}" if pause else None,
+            undecided=told(undecided(labels.values(), self._project.schema.classes)),
         )
 
     def _backbone_saw(self, live: Version | None) -> dict[str, str]:
@@ -128,10 +149,16 @@ class Planner:
         record = self._registry.backbone(live.backbone) if live else None
         return self._labels_of(record.snapshot) if record and record.snapshot else {}
 
+    def _read(self, snapshot: Snapshot) -> Snapshot:
+        """The newest snapshot with classes as they count."""
+        if self._newest is None or self._newest.id != snapshot.id:
+            self._newest = self._rules.read(snapshot)
+        return self._newest
+
     def _labels_of(self, snapshot: str) -> dict[str, str]:
         if snapshot not in self._labels:
             try:
-                labels = self._snapshots.load(snapshot).labels()
+                labels = self._rules.read(self._snapshots.load(snapshot)).labels()
             except NotFoundError:  # beyond retention: everything counts as new
                 labels = {}
             self._labels = {**dict(list(self._labels.items())[-3:]), snapshot: labels}
@@ -141,7 +168,3 @@ class Planner:
 def _changes(now: dict[str, str], before: dict[str, str]) -> int:
     """Labels added, changed or withdrawn."""
     return sum(now.get(u) != before.get(u) for u in now.keys() | before.keys())
-
-
-def _failed(runs: list[Run], kind: str, snapshot: str) -> int:
-    return sum(r.kind == kind and r.snapshot == snapshot and r.outcome == "failed" for r in runs)

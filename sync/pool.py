@@ -1,10 +1,12 @@
-"""New images in the bucket in, tasks in Label Studio and featurise jobs out."""
+"""New images in the bucket in, tasks in Label Studio and featurise jobs out.
+
+A turn costs what has changed since the last one, not what there is.
+"""
 
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 
 import structlog
@@ -14,23 +16,14 @@ from labelloop.errors import LabelloopError
 from labelloop.features import FeatureIndex
 from labelloop.queue import FEATURISE, JobQueue, job_id
 from labelloop.records import ImageFacts, canonical, digest
+from sync.board import Board
+from sync.listing import Lister, Listing
+from sync.waiting import Waiting
 
 CHUNK = 64  # images per featurise job: progress is visible, a killed job costs little
 ACTIVE_JOBS = 16  # queued at once; the rest is derived again as they finish
-LIST_EVERY_S = 15.0
-RETRY_S = 5.0  # an image whose job came to nothing is asked for again after this long, then twice as long, ...
 
 log = structlog.get_logger()
-Listing = Callable[[], Iterable[tuple[str, str]]]  # (uri, etag) of every image in the bucket
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """The last job that was queued for an image."""
-
-    job: str
-    at: float
-    times: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,79 +44,121 @@ class Pool:
     """One project's images: every one becomes a task, gets a bucket and features, before anyone labels it."""
 
     def __init__(self, key: str, listing: Listing, import_new: Callable[[], None], queue: JobQueue) -> None:
-        self._key, self._listing, self._import, self._queue = key, listing, import_new, queue
-        self._etags: dict[str, str] = {}
-        self._listed_at = float("-inf")
-        self._asked: dict[str, _Asked] = {}  # by uri
+        self._key, self._import, self._queue = key, import_new, queue
+        self._lister = Lister(listing)
         self._importing: threading.Thread | None = None
+        self._import_problem: str | None = None
+        self._index: FeatureIndex | None = None
+        self._etags: dict[str, str] = {}  # every image -> its ETag; empty where only a task names it
+        self._stale: set[str] = set()  # images of which something has changed
+        self._waiting = Waiting()  # images without features
+        self._unreadable: set[str] = set()
+        self._both = 0  # images that are in both
+        self._unimported: set[str] = set()  # in the bucket, without a task, and nobody removed it
         self.state = PoolState()
-        self.problem: str | None = None
 
-    def turn(self, tasks: Sequence[str], catalogue: Catalogue, index: FeatureIndex | None, *,
-             deleted: Set[str], now: bool) -> bool:  # fmt: skip
-        """Look for new images (every 15 s, or ``now``) and queue what lacks features. True where anything is new.
+    def turn(self, board: Board, catalogue: Catalogue, index: FeatureIndex | None, *, deleted: Set[str]) -> None:
+        """Take in what has changed of tasks, bucket, catalogue and index, and queue what lacks features.
 
         ``deleted``: images whose task a person removed; alone they are no reason to sync again.
         """
-        if now or time.monotonic() - self._listed_at > LIST_EVERY_S:
-            self._list(set(tasks), deleted)
-        for uri in tasks:  # tasks that point elsewhere than the listed prefix count, too
-            self._etags.setdefault(uri, "")
+        self._stale |= board.news()
+        listed = self._listed(board)
         active = set(self._queue.active(FEATURISE, self._key))  # before the index: what ended since is in it
-        catalogue.update()
-        if index is not None:
-            index.update()
-        missing = [u for u, etag in self._etags.items() if self._lacks(u, etag, catalogue, index)]
-        unreadable = {u for u in self._etags if (f := catalogue.images.get(u)) and f.problem}
-        lacking = len(unreadable.union(missing))
-        before = self.state
-        self.state = PoolState(len(self._etags), len(self._etags) - lacking, len(unreadable))
-        self._featurise(missing, active)
-        return before != self.state
+        self._read(catalogue, index)
+        while self._stale:
+            self._judge(self._stale.pop(), board, catalogue, deleted)
+        lacking = len(self._waiting) + len(self._unreadable) - self._both
+        self.state = PoolState(len(self._etags), len(self._etags) - lacking, len(self._unreadable))
+        if listed and self._unimported and not self.importing:
+            self._importing = threading.Thread(target=self._import_new, name="storage-sync", daemon=True)
+            self._importing.start()
+        self._featurise(active)
 
     @property
     def importing(self) -> bool:
         """True while Label Studio turns objects into tasks."""
         return self._importing is not None and self._importing.is_alive()
 
-    def _list(self, tasks: set[str], deleted: Set[str]) -> None:
-        self._listed_at = time.monotonic()
-        found = dict(self._listing())
-        self._etags = {**{u: e for u, e in self._etags.items() if u in tasks}, **found}
-        if not self.importing and any(uri not in tasks and uri not in deleted for uri in found):
-            self._importing = threading.Thread(target=self._import_new, name="storage-sync", daemon=True)
-            self._importing.start()
+    @property
+    def settled(self) -> bool:
+        """True where every image that there is has its features."""
+        return self._lister.listed and self.state.missing == 0 and not self.importing
+
+    @property
+    def problem(self) -> str | None:
+        """Why new images do not become tasks, in words."""
+        return self._import_problem or self._lister.problem
+
+    def _listed(self, board: Board) -> bool:
+        """Take in the newest listing of the bucket; False where there is none since the last call."""
+        found = self._lister.take()
+        if found is None:
+            return False
+        for uri, etag in found.changed.items():
+            self._etags[uri] = etag
+        for uri in found.gone - board.tasks_of.keys():
+            self._etags.pop(uri, None)
+        self._stale |= found.changed.keys() | found.gone
+        return True
+
+    def _read(self, catalogue: Catalogue, index: FeatureIndex | None) -> None:
+        for touched in catalogue.updates():
+            self._stale |= touched
+        if index is not self._index:
+            self._index = index
+            self._stale |= self._etags.keys()
+        for touched in index.updates() if index is not None else ():
+            self._stale |= touched
+
+    def _judge(self, uri: str, board: Board, catalogue: Catalogue, deleted: Set[str]) -> None:
+        """Where one image stands now."""
+        self._both -= self._is_both(uri)
+        shown, listed = uri in board.tasks_of, uri in self._lister.etags
+        if shown:
+            self._etags.setdefault(uri, "")  # tasks that point elsewhere than the listed prefix count, too
+        elif not listed:
+            self._etags.pop(uri, None)
+        facts = catalogue.images.get(uri)
+        there = uri in self._etags
+        _put(self._unreadable, uri, there and facts is not None and facts.problem is not None)
+        _put(self._unimported, uri, listed and not shown and uri not in deleted)
+        self._waiting.put(uri, waits=there and self._lacks(uri, facts))
+        self._both += self._is_both(uri)
+
+    def _is_both(self, uri: str) -> bool:
+        return uri in self._unreadable and uri in self._waiting
+
+    def _lacks(self, uri: str, facts: ImageFacts | None) -> bool:
+        etag = self._etags[uri]
+        if _is_settled(facts, etag):
+            return False
+        place = self._index.places.get(uri) if self._index is not None else None
+        return place is None or bool(etag and place.etag != etag)
+
+    def _featurise(self, active: set[str]) -> None:
+        for _ in range(ACTIVE_JOBS - len(active)):
+            chunk = self._waiting.take(CHUNK, active)
+            if not chunk:
+                return
+            name = job_id(FEATURISE, self._key, digest(canonical(chunk))[:12])
+            self._waiting.asked(chunk, name)  # first: where it cannot be queued now, it is asked for again later
+            self._queue.enqueue(FEATURISE, name, {"project": self._key, "uris": chunk})
 
     def _import_new(self) -> None:
         try:
             self._import()
-            self.problem = None
+            self._import_problem = None
         except LabelloopError as error:
-            self.problem = f"new images cannot be synced into Label Studio: {error}"
+            self._import_problem = f"new images cannot be synced into Label Studio: {error}"
             log.error("storage sync failed", action="import", reason=str(error))
 
-    def _lacks(self, uri: str, etag: str, catalogue: Catalogue, index: FeatureIndex | None) -> bool:
-        if _is_settled(catalogue.images.get(uri), etag):
-            return False
-        place = index.places.get(uri) if index else None
-        return place is None or bool(etag and place.etag != etag)
 
-    def _featurise(self, missing: list[str], active: set[str]) -> None:
-        moment = time.monotonic()
-        due = sorted(u for u in missing if self._is_due(u, active, moment))
-        for start in range(0, min(len(due), (ACTIVE_JOBS - len(active)) * CHUNK), CHUNK):
-            chunk = due[start : start + CHUNK]
-            name = job_id(FEATURISE, self._key, digest(canonical(chunk))[:12])
-            self._queue.enqueue(FEATURISE, name, {"project": self._key, "uris": chunk})
-            for uri in chunk:
-                before = self._asked.get(uri)
-                self._asked[uri] = _Asked(name, moment, before.times + 1 if before else 1)
-
-    def _is_due(self, uri: str, active: set[str], moment: float) -> bool:
-        asked = self._asked.get(uri)
-        if asked is None:
-            return True
-        return asked.job not in active and moment - asked.at > RETRY_S * 2 ** min(asked.times, 8)
+def _put(where: set[str], uri: str, present: bool) -> None:
+    if present:
+        where.add(uri)
+    else:
+        where.discard(uri)
 
 
 def _is_settled(facts: ImageFacts | None, etag: str) -> bool:

@@ -12,9 +12,10 @@ import structlog
 
 from labelloop.catalogue import Catalogue
 from labelloop.clock import now
-from labelloop.errors import CorruptArtefactError, NotFoundError, StudioError
+from labelloop.errors import CorruptArtefactError, LabelConfigError, NotFoundError, StudioError
 from labelloop.features import FeatureIndex
 from labelloop.labels import parse_label_config
+from labelloop.migration import changed
 from labelloop.projects import ProjectRecord, ProjectStore, project_store
 from labelloop.queue import SCORE, JobQueue, RedisLease, job_id
 from labelloop.records import Task, canonical
@@ -26,14 +27,19 @@ from labelloop.snapshot import Latest, Snapshot, SnapshotStore
 from labelloop.storage import ObjectStore
 from labelloop.studio import Studio
 from sync.feed import Changes, Feed
+from sync.listing import Listing
 from sync.plan import Plan, Planner
-from sync.pool import Listing, Pool
+from sync.pool import Pool
 from sync.publish import Publisher
 
 COUNT_EVERY_S = 5.0  # how soon a deleted task is noticed
-RECONCILE_EVERY_S = 300.0  # the whole list of tasks, for what no cheap sign shows
+COUNT_SHARE = 0.02  # of Label Studio's time that counting may take
+SWEEP_EVERY_S = 300.0  # the whole list of tasks, for what no cheap sign shows
+SWEEP_SHARE = 0.01  # of Label Studio's time that this may take: seldom where there are many tasks
+PAGE_EVERY_S = 10.0  # a page of it at least this often, although people work
 LOOK_EVERY_S = 1.0  # pool, plan and publication where nothing nudged
 TIDY_EVERY_S = 10.0
+LABEL_CONFIG_EVERY_S = 2.0  # while people give a class that it lacks
 DELETED = "deleted.json"  # images whose tasks people removed
 FIRST_ORDER = 500  # images with features that make a first order worth having, while the others are on their way
 
@@ -68,7 +74,11 @@ class ProjectWatch:
         self.pool = Pool(project.key, deps.list_images(project.image_uri), self._import, deps.queue)
         self.snapshot: Snapshot | None = None
         self.plan: Plan | None = None
+        self._config_problem: str | None = None
         self._latest: Latest | None = None
+        self._deleted_kept: set[str] = set()
+        self._sweep_at = self._count_at = 0.0
+        self._unseen = 0  # how many tasks more than we know Label Studio had, as a negative number
         self._due: dict[str, float] = {}
         self._changed_at = time.monotonic()
 
@@ -76,13 +86,13 @@ class ProjectWatch:
         """One round; True where annotations changed. Cheap where nothing did."""
         if self.snapshot is None:
             self._begin()
-        changes = self._changes()
+        changes = self._changes(nudged=nudged)
         if changes:
             self._changed_at = time.monotonic()
         if self.feed.dirty:  # also what an outage kept from being frozen in an earlier turn
             self._freeze()
         if changes or nudged or changes.new or self._is_due("look", LOOK_EVERY_S):
-            self._look(new=bool(changes.new))
+            self._look()
         return bool(changes)
 
     def drain(self) -> Latest:
@@ -101,9 +111,9 @@ class ProjectWatch:
         """What `labelloop status` shows of this project."""
         return {
             "title": self.project.title,
-            "tasks": len(self.feed.stubs),
+            "tasks": len(self.feed.board),
             "pool": asdict(self.pool.state) | {"importing": self.pool.importing},
-            "problem": self.pool.problem,
+            "problem": self._config_problem or self.pool.problem,
             "latest": asdict(self._latest) if self._latest else None,
             "plan": self.plan.facts() if self.plan else None,
             "published": self.publisher.published.version if self.publisher.published else None,
@@ -120,12 +130,15 @@ class ProjectWatch:
         self._latest = self.snapshots.latest()
         self.feed.begin(self._last_tasks())
         self.feed.deleted = self._deleted()
+        self._deleted_kept = set(self.feed.deleted)
+        began = time.monotonic()
         self.feed.reconcile()
+        self._plan_sweep(time.monotonic() - began)
         self._keep_deleted()
         self._freeze()
         live = self.registry.live()
-        self.publisher.adopt(live.version if live else COLD_START, self.feed.task_of)
-        log.info("watching", action="watch", project=self.project.key, tasks=len(self.feed.stubs))
+        self.publisher.adopt(live.version if live else COLD_START, self.feed.board.tasks_of)
+        log.info("watching", action="watch", project=self.project.key, tasks=len(self.feed.board))
 
     def _last_tasks(self) -> Mapping[int, Task]:
         """Those of the newest snapshot; Label Studio has them too, so a damaged one is made anew."""
@@ -135,27 +148,61 @@ class ProjectWatch:
             log.warning("snapshot damaged, reading everything again", action="watch", reason=str(error))
             return {}
 
-    def _changes(self) -> Changes:
-        changes = self.feed.poll()
-        counted = self._is_due("count", COUNT_EVERY_S) and self.feed.task_count_differs()
-        if counted or self._is_due("reconcile", RECONCILE_EVERY_S):
-            more = self.feed.reconcile()
-            self._keep_deleted()
-            return Changes(changes.tasks + more.tasks, changes.new + more.new, more.gone)
+    def _changes(self, *, nudged: bool) -> Changes:
+        changes = self.feed.poll() + self._recount()
+        quiet = not (changes or nudged)
+        if time.monotonic() > self._sweep_at and (quiet or self._is_due("page", PAGE_EVERY_S)):
+            changes += self._sweep()
+        self._keep_deleted()
         return changes
 
+    def _recount(self) -> Changes:
+        """Deleted tasks are found by their number; tasks that are not seen although they are there, by a sweep."""
+        if time.monotonic() < self._count_at or self.feed.sweeping:
+            return Changes()
+        began = time.monotonic()
+        surplus = self.feed.surplus()
+        self._count_at = time.monotonic() + max(COUNT_EVERY_S, (time.monotonic() - began) / COUNT_SHARE)
+        if surplus > 0:
+            return self._find_deleted(surplus)
+        changes = self.feed.poll() if surplus else Changes()
+        if surplus and not changes.new and self._unseen != surplus:  # they do not merely arrive; once for each number
+            self._sweep_at = 0.0
+        self._unseen = surplus
+        return changes
+
+    def _find_deleted(self, surplus: int) -> Changes:
+        found = self.feed.find_deleted(surplus)
+        if found is None:
+            self._sweep_at = 0.0
+        return found or Changes()
+
+    def _sweep(self) -> Changes:
+        """One more page of the whole list."""
+        changes, done = self.feed.sweep()
+        self._due["page"] = time.monotonic()
+        if done:
+            self._plan_sweep(self.feed.sweep_took_s)
+        return changes
+
+    def _plan_sweep(self, took_s: float) -> None:
+        self._sweep_at = time.monotonic() + max(SWEEP_EVERY_S, took_s / SWEEP_SHARE)
+
     def _freeze(self) -> None:
-        self.snapshot = self.snapshots.freeze(self.feed.tasks.values())
+        began = time.monotonic()
+        self.snapshot = self.snapshots.advance(self.feed.tasks, self.feed.moved)
         before = self._latest
         if before and before.snapshot == self.snapshot.id:
-            self.feed.dirty = False
+            self.feed.frozen()
             return
-        count = sum(len(t.annotations) for t in self.snapshot.tasks.values())
+        count = self.feed.annotations
         sequence = before.sequence + 1 if before else 1
         ref = Latest(self.snapshot.id, sequence, self.feed.cursor, now(), count)
         self.snapshots.set_latest(ref)
-        self._latest, self.feed.dirty = ref, False
-        log.info("frozen", action="freeze", snapshot=self.snapshot.id, annotations=count, sequence=sequence)
+        self._latest = ref
+        self.feed.frozen()
+        log.info("frozen", action="freeze", snapshot=self.snapshot.id, annotations=count, sequence=sequence,
+                 seconds=round(time.monotonic() - began, 3))  # fmt: skip
 
     def _deleted(self) -> set[str]:
         try:
@@ -164,26 +211,28 @@ class ProjectWatch:
             return set()
 
     def _keep_deleted(self) -> None:
-        if self.feed.deleted != self._deleted():
+        if self.feed.deleted != self._deleted_kept:
             self._store.put(DELETED, canonical(sorted(self.feed.deleted)))
+            self._deleted_kept = set(self.feed.deleted)
 
-    def _look(self, *, new: bool) -> None:
+    def _look(self) -> None:
         """Plan first: a person waits for the model, nobody for the rest."""
         assert self.snapshot is not None
         live = self.registry.live()
         version = self.registry.version(live.version) if live else None
         self.plan = self.planner.plan(self.snapshot, version, self.catalogue, self.index)
+        if self.plan.progress.undecided and self._is_due("label_config", LABEL_CONFIG_EVERY_S):
+            self._follow_label_config()  # the class may just have been added
         backbone = self.registry.current_backbone()
         if backbone and (self.index is None or self.index.backbone != backbone.id):
             self.index = FeatureIndex(self._store, backbone.id)
-        self.pool.turn([s.uri for s in self.feed.stubs.values() if s.uri], self.catalogue, self.index,
-                       deleted=self.feed.deleted, now=new)  # fmt: skip
+        self.pool.turn(self.feed.board, self.catalogue, self.index, deleted=self.feed.deleted)
         self._publish(live.version if live else COLD_START)
 
     def _publish(self, version: str) -> None:
-        open_tasks = self._open_tasks()
+        open_tasks = self.feed.board.open
         featurised = len(self.index) if self.index else 0
-        settled = self.pool.state.missing == 0 and not self.pool.importing
+        settled = self.pool.settled
         ready = settled or featurised >= FIRST_ORDER
         if (
             ready
@@ -202,25 +251,34 @@ class ProjectWatch:
             self.publisher.retire(idle_s=time.monotonic() - self._changed_at, ours=ours)
 
     def _follow_label_config(self) -> None:
-        """A class that was added in Label Studio counts from now on; labels that were not understood are read again."""
+        """Serve the classes that Label Studio has now. What becomes of labels of a lost class, people decide.
+
+        A config that cannot be served is a visible problem, and the old one stays.
+        """
         config = self._deps.studio.project(self.project.id).label_config
-        if config != self.project.label_config:
-            parse_label_config(config)  # one that cannot be served is a visible problem, and the old one stays
-            log.info("label config changed", action="label_config", project=self.project.key)
-            self._deps.projects.put(replace(self.project, label_config=config))
+        self._config_problem = None
+        if config == self.project.label_config:
+            return
+        try:
+            schema = parse_label_config(config)
+        except LabelConfigError as error:
+            self._config_problem = f"the label config was changed and is not followed: {error}"
+            return
+        change = changed(self.schema, schema, labelled=bool(self.feed.tasks))
+        if change.hidden:
+            self._config_problem = f"the label config is not followed: {change.hidden}"
+            return
+        log.info("label config changed", action="label_config", project=self.project.key,
+                 added=list(change.added), removed=list(change.removed))  # fmt: skip
+        if change.removed:
+            self.publisher.withdraw(schema)
+        newest = self._deps.projects.get(self.project.key)  # its config may have been changed a moment ago
+        self._deps.projects.put(replace(newest, label_config=config))
 
     def _order(self, version: str) -> None:
         if not self._deps.queue.active(SCORE, self.project.key):
             name = job_id(SCORE, self.project.key, version)
             self._deps.queue.enqueue(SCORE, name, {"project": self.project.key, "version": version})
-
-    def _open_tasks(self) -> dict[str, list[int]]:
-        """Uri -> tasks that nobody has answered yet."""
-        found: dict[str, list[int]] = {}
-        for stub in self.feed.stubs.values():
-            if stub.uri and not stub.annotations:
-                found.setdefault(stub.uri, []).append(stub.id)
-        return found
 
     def _import(self) -> None:
         if self.project.storage_id is not None:

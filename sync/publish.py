@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Set
+from collections.abc import Container, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 import structlog
@@ -12,6 +12,7 @@ from labelloop.errors import StorageError
 from labelloop.labels import LabelSchema
 from labelloop.projects import ProjectRecord
 from labelloop.records import Choice
+from labelloop.schema import LabelRules
 from labelloop.scores import Scores, ScoreStore
 from labelloop.studio import Studio
 
@@ -20,6 +21,7 @@ GROWTH = 0.5  # while images stream in: make the order anew each time the pool h
 KEEP_RETIRED_S = 5.0  # a page opened just before the switch still shows the old prediction
 
 log = structlog.get_logger()
+OpenTasks = Mapping[str, Sequence[int]]  # uri -> tasks that nobody has answered yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ class Published:
     version: str
     scores: str  # id of the order that was pushed last
     next_place: int  # places of that order from here on are not pushed yet
-    tasks: frozenset[int]  # with a prediction of this version
+    tasks: Mapping[int, str]  # with a prediction of this version -> the image they show
     at: float
 
 
@@ -38,17 +40,18 @@ class Publisher:
 
     def __init__(self, studio: Studio, project: ProjectRecord, schema: LabelSchema, scores: ScoreStore) -> None:
         self._studio, self._project, self._schema, self._scores = studio, project, schema, scores
+        self._rules = LabelRules(project.config.label_map)
         self.published: Published | None = None
 
-    def adopt(self, version: str, tasks: Mapping[str, list[int]]) -> None:
+    def adopt(self, version: str, tasks: OpenTasks) -> None:
         """After a restart: take what is in Label Studio as pushed, so that nothing is pushed twice."""
         if self._studio.project(self._project.id).model_version != version:
             return
         count = self._studio.prediction_counts(self._project.id).get(version, 0)
         scores = self._scores.newest(version)
         if scores and count:
-            places, stop = _window(scores.places, tasks, frozenset(), 0, min(count, len(scores.places)))
-            pushed = frozenset(task for task, _ in places)
+            places, stop = _window(scores.places, tasks, {}, 0, min(count, len(scores.places)))
+            pushed = {task: choice.uri for task, choice in places}
             self.published = Published(version, scores.id, stop, pushed, time.monotonic())
 
     def hidden(self, version: str, uri: str) -> str | None:
@@ -60,7 +63,7 @@ class Publisher:
         place = scores.by_uri.get(uri) if scores else None
         return place.label if place else None
 
-    def publish(self, version: str, open_tasks: Mapping[str, list[int]]) -> bool:
+    def publish(self, version: str, open_tasks: OpenTasks) -> bool:
         """Push the newest order's window where it is not pushed yet. False where there is no order yet."""
         scores = self._scores.newest(version)
         if scores is None:
@@ -72,9 +75,7 @@ class Publisher:
             self._push(scores, open_tasks, fresh=False)
         return True
 
-    def wants_order(
-        self, version: str, pool: int, open_tasks: Mapping[str, list[int]], *, settled: bool, snapshot: str
-    ) -> bool:
+    def wants_order(self, version: str, pool: int, open_tasks: OpenTasks, *, settled: bool, snapshot: str) -> bool:
         """True where the order should be made anew: none yet, ``pool`` (images) grew, or the window runs out.
 
         The same labels give the same order: what it leaves out (unreadable images, duplicates) it leaves out again.
@@ -105,6 +106,13 @@ class Publisher:
         self.published = replace(done, at=float("inf"))  # nothing is left to retire until the next switch
         return 0
 
+    def withdraw(self, schema: LabelSchema) -> None:
+        """Label Studio has lost classes: what was pushed is taken back, and pushed anew with those of ``schema``."""
+        self._schema = schema
+        if self.published and self.published.tasks:
+            self._studio.delete_predictions(self._project.id, self.published.version)
+        self.published = None
+
     def check_version(self) -> None:
         """Mend the project's model version where somebody or something changed it: else the order is random."""
         done = self.published
@@ -112,24 +120,25 @@ class Publisher:
             log.warning("model version was changed in Label Studio, setting it back", action="mend_version")
             self._switch(done.version)
 
-    def _runs_low(self, scores: Scores, done: Published, open_tasks: Mapping[str, list[int]]) -> bool:
+    def _runs_low(self, scores: Scores, done: Published, open_tasks: OpenTasks) -> bool:
         half = self._project.config.queue.window // 2
         return done.next_place < len(scores.places) and self._left(open_tasks) < half
 
-    def _left(self, open_tasks: Mapping[str, list[int]]) -> int:
+    def _left(self, open_tasks: OpenTasks) -> int:
         done = self.published
-        return sum(1 for ids in open_tasks.values() for i in ids if i in done.tasks) if done else 0
+        return sum(1 for task, uri in done.tasks.items() if task in open_tasks.get(uri, ())) if done else 0
 
-    def _push(self, scores: Scores, open_tasks: Mapping[str, list[int]], *, fresh: bool) -> None:
+    def _push(self, scores: Scores, open_tasks: OpenTasks, *, fresh: bool) -> None:
         """Fresh: the first push of a version. Else only tasks that have no prediction of this version yet."""
         before = self.published
-        known = frozenset() if fresh or before is None else before.tasks
+        known = {} if fresh or before is None else before.tasks
         same = before is not None and not fresh and before.scores == scores.id
         start = before.next_place if same and before else 0
         places, stop = _window(scores.places, open_tasks, known, start, self._project.config.queue.window)
         if places:
-            self._studio.push(self._project.id, self._schema, scores.version, places)
-        tasks = known | {task for task, _ in places}
+            shown = [(task, self._rules.shown(choice, self._schema.classes)) for task, choice in places]
+            self._studio.push(self._project.id, self._schema, scores.version, shown)
+        tasks = {**known, **{task: choice.uri for task, choice in places}}
         if (
             fresh and places
         ):  # Label Studio refuses a version without predictions; then there is nothing to order either
@@ -147,7 +156,7 @@ class Publisher:
 
 
 def _window(
-    places: tuple[Choice, ...], open_tasks: Mapping[str, list[int]], known: frozenset[int], start: int, size: int
+    places: tuple[Choice, ...], open_tasks: OpenTasks, known: Container[int], start: int, size: int
 ) -> tuple[list[tuple[int, Choice]], int]:
     """(task id, choice) of the next ``size`` places that are still open, and where the next window begins."""
     found: list[tuple[int, Choice]] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,14 +17,18 @@ from redis.exceptions import RedisError
 from labelloop.errors import LabelloopError
 from labelloop.projects import ProjectRecord
 from labelloop.queue import NUDGE_CHANNEL, Heartbeat, HeldLease, publish
+from labelloop.records import Task
+from sync.metrics import SyncMetrics, moves_between
 from sync.project import Deps, ProjectWatch
 
 POLL_S = 1.0
 QUIET_POLL_S = 3.0  # of a project that nobody has worked on for a while; a hint still wakes it at once
 QUIET_AFTER_S = 60.0
 RENEW_S = 3.0
+REST_CAP_S = 1.0
 BURST_S = (0.0, 0.03, 0.08, 0.2, 0.5)  # after a nudge: the annotation's transaction may not have committed yet
 PROJECTS_EVERY_S = 2.0
+MEASURE_EVERY_S = 5.0
 BACKOFF_CAP_S = 15.0
 DRAINED_CHANNEL = "labelloop:drained:"
 
@@ -101,14 +105,30 @@ class _Watched:
     due: float = 0.0  # monotonic
     burst: list[float] = field(default_factory=list)
     changed_at: float = field(default_factory=time.monotonic)
+    counted: dict[int, Task] | None = None  # the annotations that the figures know of
+    nudged: bool = False  # by a hint that no turn has followed yet
+    rests_until: float = 0.0
+
+    @property
+    def next_turn(self) -> float:
+        """When it may be looked at again (monotonic)."""
+        return max(0.0 if self.nudged else self.due, self.rests_until, self.backoff.until)
 
     def meant(self, hint: dict[str, Any]) -> bool:
         """Whether a hint is about this project; one that names none is about all."""
         return hint.get("project") in {None, "", self.record.id, self.record.key, self.record.reference}
 
-    def turned(self, *, changed: bool) -> None:
-        """Plan the next turn: soon after a hint that found nothing yet, seldom where nobody works."""
+    def nudge(self) -> None:
+        """A hint came: look at once, and again until what it told of is seen."""
+        self.nudged, self.burst = True, list(BURST_S)
+
+    def turned(self, *, changed: bool, took_s: float) -> None:
+        """Plan the next turn: soon after a hint that found nothing yet, seldom where nobody works.
+
+        Label Studio has one core for everybody: in a stream of hints we rest as long as we have asked.
+        """
         moment = time.monotonic()
+        self.nudged, self.rests_until = False, moment + min(took_s, REST_CAP_S)
         if changed:
             self.changed_at, self.burst = moment, []
         quiet = moment - self.changed_at > QUIET_AFTER_S
@@ -118,8 +138,12 @@ class _Watched:
 class Watcher:
     """Runs until stopped. Holds the lease; a second watcher waits until it is free."""
 
-    def __init__(self, deps: Deps, *, heartbeat: Heartbeat, lease: HeldLease) -> None:
+    def __init__(
+        self, deps: Deps, *, heartbeat: Heartbeat, lease: HeldLease, metrics: SyncMetrics | None = None
+    ) -> None:
         self._deps, self._heartbeat, self._lease = deps, heartbeat, lease
+        self._metrics = metrics or SyncMetrics()
+        self._measured_at = float("-inf")
         self._watched: dict[str, _Watched] = {}
         self._listed_at = float("-inf")
         self.nudges = Nudges(deps.queue.redis)
@@ -136,6 +160,7 @@ class Watcher:
                 self.nudges.wait(self._pause())
             else:
                 self._watched.clear()  # what another watcher does meanwhile makes all of it old
+                self._metrics.saw({})
                 self.nudges.take()
                 self.stopping.wait(1)
         self._lease.release()
@@ -151,8 +176,10 @@ class Watcher:
             leads = self._lease.hold()
         except LabelloopError as error:
             log.warning("waiting for redis", action="lease", reason=str(error))
+            self._metrics.leader.set(0)
             return False
         self._heartbeat.facts["leads"] = leads
+        self._metrics.leader.set(leads)
         return leads
 
     def _renew(self) -> None:
@@ -162,7 +189,7 @@ class Watcher:
                 self._leads()
 
     def _pause(self) -> float:
-        soonest = min((max(w.due, w.backoff.until) for w in self._watched.values()), default=float("inf"))
+        soonest = min((w.next_turn for w in self._watched.values()), default=float("inf"))
         return min(max(soonest - time.monotonic(), 0), POLL_S)
 
     def _round(self, hints: list[dict[str, Any]]) -> None:
@@ -173,30 +200,56 @@ class Watcher:
         self._turns(hints)
         self._guard("the queue", self._reap)
         self._heartbeat.facts["projects"] = {k: self._facts(w) for k, w in self._watched.items()}
+        self._guard("the figures", self._measure)
 
     def _turns(self, hints: list[dict[str, Any]]) -> None:
         """Projects that somebody works on come first, the others when they are due."""
-        hinted = {key for key, item in self._watched.items() if any(item.meant(hint) for hint in hints)}
-        for key in sorted(self._watched, key=lambda k: k not in hinted):
+        for item in self._watched.values():
+            if any(item.meant(hint) for hint in hints):
+                item.nudge()
+        for key in sorted(self._watched, key=lambda k: not self._watched[k].nudged):
             item = self._watched[key]
-            if key in hinted:
-                item.burst = list(BURST_S)
-            if time.monotonic() >= item.backoff.until and (key in hinted or time.monotonic() >= item.due):
-                item.turned(changed=self._turn(item, nudged=key in hinted))
+            began = time.monotonic()
+            if began >= item.next_turn:
+                changed = self._turn(item, nudged=item.nudged)
+                item.turned(changed=changed, took_s=time.monotonic() - began)
 
     def _turn(self, item: _Watched, *, nudged: bool) -> bool:
+        with structlog.contextvars.bound_contextvars(project=item.record.key):
+            return self._guarded_turn(item, nudged=nudged)
+
+    def _guarded_turn(self, item: _Watched, *, nudged: bool) -> bool:
+        began = time.monotonic()
         try:
             changed = item.watch.turn(nudged=nudged)
             item.backoff.succeeded()
+            self._count(item, changed=changed, took_s=time.monotonic() - began)
             return changed
         except LabelloopError as error:
             item.backoff.failed(str(error))
             log.error("turn failed", action="turn", project=item.record.key, reason=str(error))
+            self._metrics.failed.labels(item.record.key).inc()
         except Exception as error:  # the edge: one project's surprise must not stop the others
             item.backoff.failed(f"{type(error).__name__}: {error}")
             log.exception("turn failed unexpectedly", action="turn", project=item.record.key)
+            self._metrics.failed.labels(item.record.key).inc()
             self._watched[item.record.key] = _Watched(item.record, ProjectWatch(item.record, self._deps), item.backoff)
         return False
+
+    def _count(self, item: _Watched, *, changed: bool, took_s: float) -> None:
+        """Figures of a look that ended well."""
+        self._metrics.turns.labels(str(changed).lower()).observe(took_s)
+        self._metrics.looked.labels(item.record.key).set_to_current_time()
+        if self._metrics.exposed and (changed or item.counted is None):
+            if item.counted is not None:
+                self._metrics.moved(item.record.key, list(moves_between(item.counted, item.watch.feed.tasks)))
+            item.counted = dict(item.watch.feed.tasks)
+
+    def _measure(self) -> None:
+        self._metrics.saw(self._heartbeat.facts["projects"])
+        if self._metrics.exposed and time.monotonic() - self._measured_at > MEASURE_EVERY_S:
+            self._measured_at = time.monotonic()
+            self._metrics.queues(self._deps.queue.depths(), self._deps.queue.jobs())
 
     def _list(self) -> None:
         if time.monotonic() - self._listed_at < PROJECTS_EVERY_S:
@@ -238,7 +291,10 @@ class Watcher:
         return {**facts, "problem": item.backoff.reason or facts["problem"]}
 
 
-def make_watcher(deps: Deps, name: str) -> Watcher:
-    """A watcher with its heartbeat and lease."""
+def make_watcher(
+    deps: Deps, name: str, *, metrics: SyncMetrics | None = None, facts: Mapping[str, Any] | None = None
+) -> Watcher:
+    """A watcher with its heartbeat and lease. ``facts``: what the heartbeat tells of it from the start."""
     redis = deps.queue.redis
-    return Watcher(deps, heartbeat=Heartbeat(redis, f"sync:{name}"), lease=HeldLease(redis, "watcher"))
+    heartbeat = Heartbeat(redis, f"sync:{name}", facts)
+    return Watcher(deps, heartbeat=heartbeat, lease=HeldLease(redis, "watcher"), metrics=metrics)

@@ -90,6 +90,7 @@ def retrain(
 
 def _deploy(state_dir: Path, name: str | None, choose: Callable[[Any], str | None], action: str, why: str) -> None:
     from cli.deployment import open_deployment
+    from cli.learning import reminder
     from labelloop.queue import DEPLOY_CHANNEL, publish
 
     deployment = open_deployment(state_dir)
@@ -105,3 +106,5 @@ def _deploy(state_dir: Path, name: str | None, choose: Callable[[Any], str | Non
     )
     publish(deployment.queue.redis, DEPLOY_CHANNEL, record.key)
     out.print(f"{entry.version} is live (was {entry.previous or 'nothing'}); backends follow within a second")
+    if paused := reminder(deployment, record):
+        out.print(paused, style="yellow", highlight=False, markup=False)

@@ -10,7 +10,7 @@ from cli.commands.terminal import DEFAULT_STATE, ConfigFile, Images, ProjectName
 from labelloop.errors import LabelloopError
 
 if TYPE_CHECKING:
-    from cli.wiring import Finding
+    from cli.doctor.finding import Finding
 
 
 @command
@@ -28,6 +28,7 @@ def init(
     Safe to repeat; says what it found, what is wrong and how to mend it.
     """
     from cli.deployment import open_deployment
+    from cli.rotate import hand_over
     from cli.setup import known_project, open_source, set_up
     from cli.up import reporting
     from cli.wiring import Wish, ensure_bucket, wire
@@ -36,7 +37,7 @@ def init(
     deployment = open_deployment(state_dir)
     if images:
         with reporting(out) as report:
-            _, findings = set_up(deployment, open_source(state_dir, images, config, None), report)
+            record, findings = set_up(deployment, open_source(state_dir, images, config, None), report)
     else:
         if image_uri is None:
             raise LabelloopError("init needs --image-uri s3://BUCKET/PREFIX/ (or --images DIR to upload a folder)")
@@ -50,8 +51,8 @@ def init(
         uri = image_uri.rstrip("/") + "/"
         known = adopt if adopt is not None else known_project(deployment, uri)
         wish = Wish(load_config(config) if config else ProjectConfig(), uri, adopt=known)
-        _, findings = wire(deployment.studio, deployment.projects, deployment.settings, wish)
-    _print_findings(findings)
+        record, findings = wire(deployment.studio, deployment.projects, deployment.settings, wish)
+    _print_findings([*findings, *hand_over(deployment, record)])
 
 
 @command

@@ -20,8 +20,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import uv
-
 from labelloop.errors import StackError
 
 HERE = Path(__file__).parent
@@ -89,9 +87,13 @@ def _one_builder(root: Path) -> Iterator[None]:
 def find_uv() -> str:
     """The uv program of our own environment; called before any thread, for sysconfig is not safe in several."""
     try:
+        import uv
+
         return uv.find_uv_bin()
-    except FileNotFoundError as error:
-        raise StackError(f"the program uv is missing ({error}): run `make setup`, or pip install uv") from error
+    except (ImportError, FileNotFoundError) as error:  # a container has neither uv nor the embedded stack
+        raise StackError(
+            f"the program uv is missing ({error}): run `make setup`, or pip install 'labelloop[embedded]'"
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from cli.embedded.ports import LOOPBACK
 from cli.embedded.probes import TIMEOUT_S, http_answers, http_listens
 from cli.embedded.process import ServiceSpec
 from cli.embedded.state import StackState
-from labelloop.clock import parse
+from labelloop.errors import QueueError
 from labelloop.queue import alive, connect
 
 STORES = ("valkey", "s3")
@@ -95,11 +95,12 @@ class ExpectedHeartbeat:
         self._redis_url = redis_url
         self._kind = "sync:" if module == ("sync",) else "worker:"
         self._queues = list(module[1:])
-        self._after = 0.0
+        self._earlier: frozenset[str] = frozenset()
 
     def forget_earlier(self) -> None:
-        """Heartbeats of processes older than this moment do not count."""
-        self._after = time.time()
+        """What beats now does not count; by name, for clocks may differ. A Redis that is away knows of none."""
+        with suppress(QueueError), connect(self._redis_url, timeout_s=TIMEOUT_S) as redis:
+            self._earlier = frozenset(alive(redis))
 
     def seen(self) -> bool:
         """Asks once; raises QueueError if Redis does not answer."""
@@ -108,15 +109,15 @@ class ExpectedHeartbeat:
 
     def matches(self, name: str, facts: Mapping[str, Any]) -> bool:
         """Whether this is the process we wait for."""
-        if not name.startswith(self._kind) or facts.get("queues", []) != self._queues:
-            return False
-        return parse(facts["since"]).timestamp() >= self._after
+        ours = name.startswith(self._kind) and facts.get("queues", []) == self._queues
+        return ours and name not in self._earlier
 
 
 def _backend(state: StackState, env: Mapping[str, str], logs: Path) -> ServiceSpec:
     """One process, or two would serve different versions; threads share the model."""
     bind = f"{LOOPBACK}:{state.ports.backend}"
     options = {
+        "--config": "python:ml_backend.serve",
         "--worker-class": "gthread",
         "--workers": "1",
         "--threads": "32",

@@ -36,8 +36,11 @@ class FakeStudio:
     def all_tasks(self, project: int, schema: LabelSchema) -> Iterator[list[TaskStub]]:
         return self.changes(project, schema, "")
 
-    def task_count(self, _project: int) -> int:
-        return len(self._tasks)
+    def task_count(self, _project: int, between: tuple[int, int] | None = None) -> int:
+        return len(self.task_ids(_project, between)) if between else len(self._tasks)
+
+    def task_ids(self, _project: int, between: tuple[int, int]) -> set[int]:
+        return {i for i in self._tasks if between[0] <= i <= between[1]}
 
     def tasks(self, _project: int, _schema: LabelSchema, ids: Sequence[int]) -> list[Task]:
         self.fetched += ids
@@ -97,6 +100,15 @@ class FakeStudio:
 
     def delete_task(self, task: int) -> None:
         del self._tasks[task]
+
+    def use_again(self, task: int, uri: str) -> None:
+        """A new task under the id of a deleted one, as SQLite gives it."""
+        self._tasks[task] = Task(task, uri, self._now())
+
+    def use_annotation_again(self, task: int, annotation: int, label: str) -> None:
+        """A new annotation under the id of a deleted one."""
+        moment = self._now()
+        self._put(task, Annotation(annotation, moment, moment, label))
 
     def touch(self, task: int) -> None:
         """A live prediction moves `updated_at`, too."""

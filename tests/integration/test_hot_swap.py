@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,120 +12,12 @@ import httpx
 import pytest
 
 from cli.embedded.ports import LOOPBACK, pick_port
-from labelloop.images import s3_client
-from labelloop.queue import DEPLOY_CHANNEL, NUDGE_CHANNEL, alive, connect, publish
-from labelloop.records import Bucket
-from labelloop.registry import BackboneRecord, Version
-from labelloop.settings import load_settings
-from labelloop.split import BucketShares, bucket_of, group_of
-from labelloop.storage import S3Store
-from tests.unit.backend_world import CLASSES, World, picture
+from labelloop.queue import NUDGE_CHANNEL, alive
+from tests.integration.serving import TASKS, Served, environment, next_version, started, wait_for, wait_for_version
+from tests.unit.backend_world import CLASSES
 
-PASSWORD = "letmein"
 CLIENTS = 4
 DEPLOYS = 50
-TASKS = 6
-
-
-class Served:
-    """A running backend, the world behind it, and a client."""
-
-    def __init__(self, env: dict[str, str], log: Path) -> None:
-        settings = load_settings(env)
-        s3 = s3_client(settings)
-        for bucket in (settings.state_bucket, settings.image_buckets[0]):
-            s3.create_bucket(Bucket=bucket)
-        self.redis = connect(settings.redis_url)
-        self.world = World(S3Store(s3, settings.state_bucket))
-        self._images, bucket = S3Store(s3, settings.image_buckets[0]), settings.image_buckets[0]
-        self.tasks = [{"id": i, "data": {"image": f"s3://{bucket}/animals/{i}.png"}} for i in self._upload()]
-        self.url = env["LABELLOOP_BACKEND_URL"]
-        self.auth = ("labelloop", PASSWORD)
-        self.client = httpx.Client(base_url=self.url, auth=self.auth, timeout=30)
-        bind = self.url.removeprefix("http://")
-        with log.open("wb") as out:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "--worker-class", "gthread", "--threads", "32", "--bind", bind,
-                 "ml_backend.app:create_app()"],
-                env={**os.environ, **env}, stdout=out, stderr=out, start_new_session=True,
-            )  # fmt: skip
-
-    def deploy(self, version: Version) -> None:
-        self.world.deploy(version)
-        publish(self.redis, DEPLOY_CHANNEL, self.world.record.key)
-
-    def predict(self, client: httpx.Client | None = None) -> list[dict[str, Any]]:
-        body = {
-            "tasks": self.tasks,
-            "project": self.world.record.reference,
-            "label_config": self.world.record.label_config,
-        }
-        answer = (client or self.client).post("/predict", json=body)
-        assert answer.status_code == 200, answer.text
-        results: list[dict[str, Any]] = answer.json()["results"]
-        return results
-
-    def version(self) -> str:
-        return str(self.predict()[0]["model_version"])
-
-    def facts(self) -> dict[str, Any]:
-        facts: dict[str, Any] = self.client.get("/health").json()["projects"].get(self.world.record.key, {})
-        return facts
-
-    def stop(self) -> None:
-        self.client.close()
-        self.redis.close()
-        os.kill(self.process.pid, signal.SIGTERM)
-        self.process.wait(timeout=30)
-
-    def _upload(self) -> list[int]:
-        """The first few pictures that are not blind."""
-        seeds = [i for i in range(100) if bucket_of(group_of(picture(i)), BucketShares()) is Bucket.TRAIN][:TASKS]
-        for seed in seeds:
-            self._images.put(f"animals/{seed}.png", picture(seed))
-        return seeds
-
-
-def wait_for(what: Callable[[], bool], seconds: float) -> float:
-    begun = time.monotonic()
-    while not what():
-        assert time.monotonic() - begun < seconds, "it did not happen in time"
-        time.sleep(0.02)
-    return time.monotonic() - begun
-
-
-def wait_for_version(served: Served, name: str, seconds: float) -> float:
-    return wait_for(lambda: served.version() == name, seconds)
-
-
-def environment(s3_endpoint: str, redis_url: str) -> dict[str, str]:
-    return {
-        "LABELLOOP_S3_ENDPOINT": s3_endpoint,
-        "LABELLOOP_S3_ACCESS_KEY": "test",
-        "LABELLOOP_S3_SECRET_KEY": "test",
-        "LABELLOOP_STATE_BUCKET": f"state-{uuid.uuid4().hex[:12]}",
-        "LABELLOOP_IMAGE_BUCKETS": f"images-{uuid.uuid4().hex[:12]}",
-        "LABELLOOP_REDIS_URL": redis_url,
-        "LABELLOOP_BACKEND_URL": f"http://{LOOPBACK}:{pick_port()}",
-        "LABELLOOP_BACKEND_PASSWORD": PASSWORD,
-    }
-
-
-def healthy(served: Served) -> bool:
-    try:
-        return served.client.get("/health").status_code == 200
-    except httpx.TransportError:
-        return False
-
-
-@contextmanager
-def started(env: dict[str, str], log: Path) -> Iterator[Served]:
-    served = Served(env, log)
-    try:
-        wait_for(lambda: healthy(served), 60)
-        yield served
-    finally:
-        served.stop()
 
 
 @pytest.fixture
@@ -181,13 +67,6 @@ class Load:
 
 def _class(result: dict[str, Any]) -> str:
     return str(result["result"][0]["value"]["choices"][0])
-
-
-def next_version(served: Served, backbone: BackboneRecord, number: int) -> Version:
-    """Version ``number``, whose answer follows from its number."""
-    version = served.world.add(backbone, answer=number % 3)
-    assert version.number == number
-    return version
 
 
 def test_heads_and_backbones_swap_under_load(served: Served) -> None:

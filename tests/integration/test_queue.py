@@ -29,7 +29,7 @@ module.refresh = refresh
 sys.modules["retrain_worker.jobs"] = module
 from labelloop.queue import connect
 from retrain_worker.worker import run_worker
-run_worker(connect(sys.argv[1], timeout_s=None), ["refresh"])
+run_worker(connect(sys.argv[1], timeout_s=None), connect(sys.argv[1]), ["refresh"])
 """
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,13 +17,16 @@ from labelloop.catalogue import Catalogue
 from labelloop.clock import stamp
 from labelloop.labels import make_label_config
 from labelloop.records import Bucket, ImageFacts, digest
+from labelloop.settings import load_settings
 from labelloop.split import bucket_of, group_of
 from ml_backend import backend as backend_module
 from ml_backend.app import make_app
+from ml_backend.auth import Gate
 from ml_backend.backend import Backend
 from tests.unit.backend_world import CLASSES, PREFIX, FakeReader, World, make_backend, picture
 
 PASSWORD = "letmein"
+SETTINGS = load_settings({"LABELLOOP_BACKEND_PASSWORD": PASSWORD})
 AUTH = {"Authorization": "Basic " + base64.b64encode(f"labelloop:{PASSWORD}".encode()).decode()}
 TRAIN = [s for s in range(60) if bucket_of(group_of(picture(s)), World().record.config.buckets.shares()) == "train"]
 BLIND = [s for s in range(60) if s not in TRAIN]
@@ -34,7 +38,7 @@ class Stage:
     def __init__(self) -> None:
         self.world, self.reader = World(), FakeReader()
         self.backend: Backend = make_backend(self.world, self.reader)
-        self.app: Flask = make_app(self.backend, "labelloop", PASSWORD)
+        self.app: Flask = make_app(self.backend, Gate(SETTINGS))
         self.client: FlaskClient = self.app.test_client()
 
     def images(self, *seeds: int, prefix: str = PREFIX) -> list[dict[str, Any]]:
@@ -113,8 +117,7 @@ def test_the_control_is_found_by_its_tags(live: Stage) -> None:
 
 def test_classes_that_the_label_config_lost_are_not_answered(live: Stage) -> None:
     (result,) = live.predict(live.images(TRAIN[0]), make_label_config(["cat", "fox", "new"]))
-    assert result["result"][0]["value"]["choices"][0] in {"cat", "fox"}
-    assert result["score"] == pytest.approx(0.5)  # renormalised over the two that are left
+    assert (result["result"], result["score"]) == ([], 1.0)  # it says dog: nothing is better than the second best
     (result,) = live.predict(live.images(TRAIN[0]), make_label_config(["x", "y"]))
     assert (result["result"], result["model_version"]) == ([], "v1")
 
@@ -320,7 +323,7 @@ def test_a_webhook_only_nudges(body: dict[str, Any], expected: tuple[Any, str]) 
     world, hints = World(), FakeHints()
     made = make_backend(world, FakeReader())
     backend = Backend(made.directory, made.live, made.predictor, made.metrics, hints)  # type: ignore[arg-type]
-    answer = make_app(backend, "labelloop", PASSWORD).test_client().post("/webhook", json=body)
+    answer = make_app(backend, Gate(SETTINGS)).test_client().post("/webhook", json=body)
     assert answer.status_code == 202
     assert hints.sent == [expected]
     backend.stop()
@@ -328,3 +331,34 @@ def test_a_webhook_only_nudges(body: dict[str, Any], expected: tuple[Any, str]) 
 
 def test_a_webhook_that_is_no_json_is_refused(live: Stage) -> None:
     assert live.client.post("/webhook", data=b"x").status_code == 400
+
+
+# --- classes that were renamed, merged or dropped
+
+
+def decided(live: Stage, label_map: dict[str, str | None], *classes: str) -> list[dict[str, Any]]:
+    """Answers after a decision, as Label Studio asks with its label config of now."""
+    config = live.world.record.config.model_copy(update={"label_map": label_map})
+    live.world.projects.put(replace(live.world.record, config=config))
+    live.backend.directory._known.clear()
+    return live.predict(live.images(TRAIN[0]), make_label_config(classes))
+
+
+def test_a_renamed_class_is_answered_under_its_new_name(live: Stage) -> None:
+    before = live.predict(live.images(TRAIN[0]))[0]["score"]
+    (result,) = decided(live, {"dog": "hound"}, "cat", "hound", "fox")
+    assert result["result"][0]["value"] == {"choices": ["hound"]}
+    assert result["score"] == pytest.approx(before)
+
+
+def test_merged_classes_answer_with_their_sum(live: Stage) -> None:
+    before = live.predict(live.images(TRAIN[0]))[0]["score"]
+    (result,) = decided(live, {"fox": "dog"}, "cat", "dog")
+    assert result["result"][0]["value"] == {"choices": ["dog"]}
+    assert result["score"] == pytest.approx(before + (1 - before) / 2)
+
+
+def test_a_dropped_class_leaves_the_answer_to_the_others(live: Stage) -> None:
+    (result,) = decided(live, {"dog": None}, "cat", "fox")
+    assert result["result"][0]["value"]["choices"][0] in {"cat", "fox"}
+    assert result["score"] == pytest.approx(0.5)

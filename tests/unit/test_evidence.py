@@ -7,6 +7,7 @@ import pytest
 from labelloop.errors import NotEnoughLabelsError
 from labelloop.head import Floats, Head
 from labelloop.records import Bucket, Example
+from labelloop.schema import LabelRules
 from retrain_worker.evidence import (
     LabelSets,
     Recipe,
@@ -234,3 +235,20 @@ def test_calibration_error_of_a_boaster_and_of_an_honest_one() -> None:
     honest = np.tile(np.array([[0.75, 0.25]], np.float32), (100, 1))
     assert expected_calibration_error(sure, given) == pytest.approx(0.24, abs=1e-4)
     assert expected_calibration_error(honest, given) == pytest.approx(0, abs=1e-4)
+
+
+def test_after_a_rename_the_champion_is_compared_under_the_new_names() -> None:
+    rules = LabelRules({"a": "alpha"})
+    grown = [replace(e, label="alpha") if e.label == "a" else e for e in examples(0, 60)]
+    test = [replace(e, label="alpha") if e.label == "a" else e for e in examples(180, 240, bucket=Bucket.TEST)]
+    champion = refresh_evidence(LabelSets(examples(0, 60)), rows, champion=None, recipe=Recipe()).fitted.head
+    sets = LabelSets([*grown, *test], champion=grown)  # old snapshots are read through the same rules
+    found = refresh_evidence(sets, rows, champion=champion, recipe=replace(RECIPE, rules=rules)).evaluation
+    assert found.renamed == ("a", "alpha")
+    assert found.new_labels == 0
+    compared = found.test_comparison
+    assert compared is not None
+    assert (compared.n, compared.changed) == (60, 0)
+    blind = refresh_evidence(sets, rows, champion=champion, recipe=RECIPE).evaluation.test_comparison
+    assert blind is not None
+    assert blind.champion < compared.champion - 0.2  # what the gate would see without the rules

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import pytest
@@ -11,7 +11,8 @@ import pytest
 from labelloop.errors import StudioError
 from labelloop.labels import LabelSchema
 from labelloop.records import Choice, Seen, Task
-from sync.feed import Feed
+from labelloop.studio import TaskStub
+from sync.feed import OVERLAP_EVERY_S, Changes, Feed
 from tests.fakes.studio import FakeStudio
 
 SCHEMA = LabelSchema("label", "image", "image", ("cat", "dog"))
@@ -87,7 +88,7 @@ def test_what_happened_while_nobody_watched_is_found(studio: FakeStudio) -> None
     after.begin(before.tasks)
     after.reconcile()
     assert {i: t.label for i, t in after.tasks.items()} == {tasks[2]: "dog", tasks[3]: "cat", tasks[4]: "cat"}
-    assert studio.fetched == [tasks[2]]
+    assert studio.fetched == [tasks[2], tasks[0]]  # the last to make sure that it is gone
 
 
 def test_the_hidden_answer_of_a_blind_task_is_kept_at_first_sight(studio: FakeStudio) -> None:
@@ -184,7 +185,7 @@ def test_changes_stay_dirty_until_they_are_frozen(studio: FakeStudio) -> None:
     assert feed.dirty
     feed.poll()
     assert feed.dirty
-    feed.dirty = False
+    feed.frozen()
     studio.delete_annotation(task, annotation)
     feed.poll()
     assert feed.dirty
@@ -206,4 +207,228 @@ def test_a_task_without_an_image_is_kept_and_harmless(studio: FakeStudio) -> Non
     feed = feed_of(studio)
     assert feed.poll()
     assert not feed.poll()
-    assert feed.task_of == {}
+    assert feed.board.tasks_of == {}
+
+
+class Counting(FakeStudio):
+    """Counts what is asked, and how much is answered."""
+
+    requests = stubs = 0
+
+    def changes(self, project: int, schema: LabelSchema, since: str) -> Iterator[list[TaskStub]]:
+        self.requests += 1
+        for page in super().changes(project, schema, since):
+            self.stubs += len(page)
+            yield page
+
+    def task_count(self, project: int, between: tuple[int, int] | None = None) -> int:
+        self.requests += 1
+        return super().task_count(project, between)
+
+    def task_ids(self, project: int, between: tuple[int, int]) -> set[int]:
+        self.requests += 1
+        return super().task_ids(project, between)
+
+
+def test_a_few_deleted_tasks_among_many_are_found_by_a_few_requests() -> None:
+    studio = Counting(SCHEMA)
+    tasks = [studio.add_task(f"s3://images/{i}") for i in range(20_000)]
+    studio.annotate(tasks[12_345], "cat")
+    feed = feed_of(studio)
+    feed.poll()
+    for task in (tasks[3], tasks[12_345], tasks[-1]):
+        studio.delete_task(task)
+    studio.requests = 0
+    assert feed.surplus() == 3
+    assert feed.find_deleted(3) == Changes(gone=1)
+    assert studio.requests < 40
+    assert feed.surplus() == 0
+    assert feed.deleted == {"s3://images/3", "s3://images/12345", "s3://images/19999"}
+    assert feed.dirty
+
+
+def test_many_deleted_tasks_are_left_to_a_reading_of_everything() -> None:
+    studio = Counting(SCHEMA)
+    tasks = [studio.add_task(f"s3://images/{i}") for i in range(40_000)]
+    feed = feed_of(studio)
+    feed.poll()
+    for task in tasks[::100]:
+        studio.delete_task(task)
+    assert feed.find_deleted(feed.surplus()) is None
+    feed.reconcile()
+    assert feed.surplus() == 0
+
+
+def test_a_sweep_between_polls_finds_what_is_gone_and_loses_nothing(studio: FakeStudio) -> None:
+    tasks = [studio.add_task(f"s3://images/{i}") for i in range(10)]
+    for task in tasks[:4]:
+        studio.annotate(task, "cat")
+    feed = feed_of(studio)
+    feed.poll()
+    feed.frozen()
+    studio.delete_task(tasks[0])
+    done = False
+    steps: list[Callable[[], object]] = [
+        lambda: studio.annotate(tasks[5], "dog"), lambda: studio.touch(tasks[6]), lambda: studio.add_task("s3://images/x"),
+        lambda: studio.delete_task(tasks[9]),
+    ]  # fmt: skip
+    while not done:
+        _, done = feed.sweep()
+        if steps:
+            steps.pop(0)()
+            feed.poll()
+    feed.poll()
+    assert tasks[0] not in feed.board
+    assert tasks[0] not in feed.tasks
+    assert feed.tasks.keys() == {*tasks[1:4], tasks[5]}
+    assert feed.moved == {tasks[0], tasks[5]}
+    assert len(feed.board.tasks_of["s3://images/x"]) == 1
+
+
+def test_a_sweep_that_breaks_off_does_not_take_the_rest_for_deleted() -> None:
+    studio = Breaking(SCHEMA, page=2)
+    tasks = [studio.add_task(f"s3://images/{i}") for i in range(9)]
+    studio.annotate(tasks[8], "cat")
+    feed = feed_of(studio)
+    feed.poll()
+    feed.sweep()
+    studio.breaks = True
+    with pytest.raises(StudioError):
+        feed.sweep()
+    studio.breaks = False
+    done = False
+    while not done:
+        changes, done = feed.sweep()
+        assert not changes
+    assert len(feed.board) == 9
+    assert feed.deleted == set()
+
+
+class Breaking(FakeStudio):
+    """Answers some pages with an error."""
+
+    breaks = False
+
+    def changes(self, project: int, schema: LabelSchema, since: str) -> Iterator[list[TaskStub]]:
+        for page in super().changes(project, schema, since):
+            if self.breaks:
+                raise StudioError("away")
+            yield page
+
+
+def test_what_a_sweep_could_not_fetch_is_fetched_by_its_next_page() -> None:
+    studio = Interrupted(SCHEMA, page=2)
+    tasks = [studio.add_task(f"s3://images/{i}") for i in range(6)]
+    for task in tasks:
+        studio.annotate(task, "cat")
+    feed = feed_of(studio)
+    studio.fails = True
+    with pytest.raises(StudioError):
+        feed.sweep()
+    feed.reconcile()
+    assert feed.tasks.keys() == set(tasks)
+
+
+def test_a_task_that_seems_to_be_gone_is_asked_for_before_its_labels_go() -> None:
+    studio = Hiding(SCHEMA)
+    task = studio.add_task("s3://images/1")
+    studio.annotate(task, "cat")
+    feed = feed_of(studio)
+    feed.poll()
+    studio.hidden = True
+    feed.reconcile()
+    assert feed.tasks[task].label == "cat"
+
+
+class Hiding(FakeStudio):
+    """Passes over every task in its pages, as paging by number may do where rows move."""
+
+    hidden = False
+
+    def changes(self, project: int, schema: LabelSchema, since: str) -> Iterator[list[TaskStub]]:
+        return iter(()) if self.hidden else super().changes(project, schema, since)
+
+
+def test_what_an_import_left_within_the_overlap_is_not_read_by_every_poll() -> None:
+    studio, now = Counting(SCHEMA), [0.0]
+    feed = Feed(studio, 1, SCHEMA, hidden=lambda *_: None, clock=lambda: now[0])
+    for i in range(10):
+        studio.add_task(f"s3://images/{i}")
+    feed.poll()
+    read = []
+    for _ in range(100):
+        now[0] += 1
+        studio.stubs = 0
+        feed.poll()
+        read.append(studio.stubs)
+    assert all(read[: int(OVERLAP_EVERY_S) - 1])
+    assert sum(map(bool, read[int(OVERLAP_EVERY_S) + 1 :])) <= 3
+    studio.annotate(1, "cat")
+    assert feed.poll().tasks == 1
+
+
+def test_an_id_that_is_used_again_is_another_task(studio: FakeStudio) -> None:
+    task = studio.add_task("s3://images/1")
+    studio.annotate(task, "cat")
+    feed = feed_of(studio)
+    feed.poll()
+    studio.delete_task(task)
+    studio.use_again(task, "s3://images/2")
+    feed.poll()
+    assert feed.tasks == {}
+    assert feed.board.tasks_of == {"s3://images/2": (task,)}
+    assert feed.deleted == {"s3://images/1"}
+
+
+def test_an_annotation_id_that_is_used_again_is_another_answer(studio: FakeStudio) -> None:
+    task = studio.add_task("s3://images/1")
+    first = studio.annotate(task, "cat")
+    feed = feed_of(studio)
+    feed.poll()
+    studio.delete_annotation(task, first)
+    studio.use_annotation_again(task, first, "dog")
+    feed.poll()
+    assert feed.tasks[task].label == "dog"
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_any_history_keeps_the_board_and_what_moved_exact(studio: FakeStudio, seed: int) -> None:
+    chance, feed = random.Random(seed), feed_of(studio)
+    tasks = [studio.add_task(f"s3://images/{i % 5}") for i in range(12)]
+    frozen: dict[int, Task] = {}
+    for _ in range(80):
+        what, task = chance.random(), chance.choice(tasks)
+        if what < 0.5:
+            studio.annotate(task, chance.choice(SCHEMA.classes), skip=chance.random() < 0.2)
+        elif what < 0.6 and len(tasks) > 3:
+            tasks.remove(task)
+            studio.delete_task(task)
+            if chance.random() < 0.5:
+                studio.use_again(task, f"s3://images/{chance.randrange(7)}")
+                tasks.append(task)
+        elif what < 0.7:
+            tasks.append(studio.add_task(f"s3://images/{chance.randrange(7)}"))
+        elif what < 0.8 and (given := studio.tasks(1, SCHEMA, [task])[0].annotations):
+            studio.delete_annotation(task, given[0].id)
+        elif what < 0.9:
+            feed.sweep()
+        feed.poll()
+        if chance.random() < 0.2:
+            for i in feed.moved:
+                frozen.pop(i, None)
+                if i in feed.tasks:
+                    frozen[i] = feed.tasks[i]
+            feed.frozen()
+            assert frozen == feed.tasks
+    feed.reconcile()
+    stubs = [stub for page in studio.all_tasks(1, SCHEMA) for stub in page]
+    shown: dict[str, set[int]] = {}
+    unanswered: dict[str, set[int]] = {}
+    for stub in stubs:
+        shown.setdefault(stub.uri, set()).add(stub.id)
+        if not stub.annotations:
+            unanswered.setdefault(stub.uri, set()).add(stub.id)
+    assert {u: set(ids) for u, ids in feed.board.tasks_of.items()} == shown
+    assert {u: set(ids) for u, ids in feed.board.open.items()} == unanswered
+    assert feed.annotations == sum(len(s.annotations) for s in stubs)
+    assert not feed.deleted & shown.keys()

@@ -157,3 +157,9 @@ def test_waiting_classes_are_named_and_do_not_block() -> None:
     verdict = judge(replace(REFRESH, waiting={"owl": 2}), POLICY)
     assert verdict.outcome is Outcome.PROMOTE
     assert "classes still waiting for labels: owl 2" in verdict.reasons
+
+
+def test_a_champion_that_speaks_of_renamed_classes_is_replaced_without_a_new_label() -> None:
+    verdict = judge(replace(REFRESH, new_labels=0, renamed=("cat",), comparison=compared(difference=0.0)), POLICY)
+    assert verdict.outcome is Outcome.PROMOTE
+    assert "renamed, merged or dropped as they are now (cat)" in verdict.reasons[0]

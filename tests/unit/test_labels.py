@@ -30,11 +30,18 @@ def test_other_controls_are_ignored() -> None:
     assert schema.read([note, *schema.result("Dog")]) == ("Dog", None)
 
 
-def test_an_unknown_class_is_a_problem_not_a_label() -> None:
-    label, problem = parse_label_config(CONFIG).read(parse_label_config(CONFIG).result("Cat"))
+def test_a_class_that_the_label_config_lacks_is_read_as_it_was_given() -> None:
+    schema = parse_label_config(CONFIG)
+    assert "Cat" not in schema.classes
+    assert schema.read(schema.result("Cat")) == ("Cat", None)
+
+
+def test_two_chosen_classes_are_a_problem_not_a_label() -> None:
+    schema = parse_label_config(CONFIG)
+    both = [{**schema.result("Dog")[0], "value": {"choices": ["Dog", "felis"]}}]
+    label, problem = schema.read(both)
     assert label is None
-    assert problem is not None
-    assert "Cat" in problem
+    assert problem == "2 classes chosen, one is expected"
 
 
 def test_generated_config_holds_any_class_name() -> None:

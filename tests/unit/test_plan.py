@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -15,11 +15,12 @@ from labelloop.config import parse_config
 from labelloop.features import FeatureIndex, FeatureStore
 from labelloop.labels import make_label_config
 from labelloop.projects import ProjectRecord
+from labelloop.pauses import PauseStore
 from labelloop.queue import JobKind
 from labelloop.records import Annotation, Bucket, ImageFacts, Task
 from labelloop.registry import Registry
 from labelloop.requests import RequestStore
-from labelloop.runs import RunStore
+from labelloop.runs import AGAIN, RunStore
 from labelloop.snapshot import Snapshot, SnapshotStore
 from labelloop.storage import MemoryStore
 from sync.plan import Plan, Planner
@@ -84,13 +85,14 @@ class World:
         ]
         return self.snapshots.freeze(tasks)
 
-    def finish(self, outcome: str, kind: str = "refresh") -> None:
+    def finish(self, outcome: str, kind: str = "refresh", detail: dict[str, Any] | None = None) -> None:
         (job_id, payload) = self.queue.jobs.popitem()
         assert job_id.startswith(kind)
         run = self.runs.start(
-            kind, snapshot=payload["snapshot"], config=CONFIG.hash, attempt=payload["attempt"], worker="w"
-        )
-        self.runs.end(run, outcome, ("because",))
+            kind, snapshot=payload["snapshot"], config=CONFIG.hash, attempt=payload["attempt"], worker="w",
+            answers=payload["answers"],
+        )  # fmt: skip
+        self.runs.end(run, outcome, ("because",), detail=detail)
 
 
 @pytest.fixture
@@ -131,7 +133,31 @@ def test_a_lost_queue_is_derived_again(world: World, tmp_path: Any) -> None:
     assert len(world.queue.jobs) == 1
 
 
-def test_failures_are_tried_again_and_then_held_visibly(world: World, tmp_path: Any) -> None:
+def test_a_second_try_waits_a_little(world: World, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.label(*["cat", "dog"] * 3, tmp=tmp_path)
+    world.plan()
+    world.finish("failed")
+    assert world.plan().running == ()
+    moment = sync.plan.time.monotonic()
+    monkeypatch.setattr(sync.plan.time, "monotonic", lambda: moment + 2.1)
+    assert world.plan().running == ("refresh",)
+
+
+def test_what_a_store_has_failed_is_tried_until_it_works(
+    world: World, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sync.plan, "RETRY_CAP_S", 0)
+    world.label(*["cat", "dog"] * 3, tmp=tmp_path)
+    for _ in range(5):
+        assert world.plan().running == ("refresh",)
+        world.finish("failed", detail={"transient": True})
+    assert world.plan().running == ("refresh",)
+
+
+def test_failures_are_tried_again_and_then_held_visibly(
+    world: World, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sync.plan, "RETRY_CAP_S", 0)
     world.label(*["cat", "dog"] * 3, tmp=tmp_path)
     ids = []
     for _ in range(3):
@@ -156,7 +182,8 @@ def test_labels_without_features_are_waited_for(world: World, tmp_path: Any) -> 
 
 
 def test_a_dead_workers_run_counts_as_failed(world: World, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sync.plan, "ORPHANED_S", 0)
+    monkeypatch.setattr(sync.plan, "ORPHANED_S", -1)
+    monkeypatch.setattr(sync.plan, "RETRY_CAP_S", 0)
     world.label(*["cat", "dog"] * 3, tmp=tmp_path)
     world.plan()
     payload = world.queue.jobs.popitem()[1]
@@ -179,3 +206,100 @@ def test_a_persons_wish_is_kept_until_a_run_has_answered_it(world: World, tmp_pa
     world.finish("hold", "retrain")
     assert world.plan().running == ()
     assert world.requests.open() == []
+
+
+def planner_of(world: World, label_map: dict[str, str | None], *classes: str) -> tuple[Planner, str]:
+    config = parse_config({**CONFIG.model_dump(mode="json"), "label_map": label_map}, "the test")
+    record = replace(RECORD, config=config, label_config=make_label_config(classes))
+    registry = Registry(world.store, lease)
+    planner = Planner(record, RunStore(world.store), world.requests, world.queue, world.snapshots, registry)  # type: ignore[arg-type]
+    return planner, config.hash
+
+
+def test_labels_of_a_class_that_is_gone_hold_everything_until_they_are_decided(world: World, tmp_path: Any) -> None:
+    world.label(*["cat", "dog", "owl"] * 4, tmp=tmp_path)
+    world.planner, _ = planner_of(world, {}, "dog", "owl", "feline")
+    plan = world.plan()
+    assert plan.running == ()
+    waiting = "class 'cat' (4 labels) is no longer in the label config: decide with `labelloop schema`"
+    assert plan.decision.waiting == waiting
+    world.planner, _ = planner_of(world, {"cat": "feline"}, "dog", "owl", "feline")
+    plan = world.plan()
+    assert plan.running == ("refresh",)
+    assert plan.progress.labels == {"dog": 4, "owl": 4, "feline": 4}
+
+
+def test_a_class_without_labels_may_go_and_a_merged_one_is_not_waited_for(world: World, tmp_path: Any) -> None:
+    world.label(*["cat", "dog"] * 4, tmp=tmp_path)
+    world.planner, _ = planner_of(world, {}, "cat", "dog")  # owl went
+    assert world.plan().progress.undecided == ()
+    world.planner, _ = planner_of(world, {"kitten": "cat"}, "cat", "dog", "kitten")
+    assert world.plan().progress.labels == {"cat": 4, "dog": 4}
+
+
+def test_a_decision_that_is_taken_back_is_learned_again(world: World, tmp_path: Any) -> None:
+    world.label(*["cat", "dog"] * 4, tmp=tmp_path)
+    for label_map, classes in (({}, ("cat", "dog")), ({"cat": "feline"}, ("dog", "feline")), ({}, ("cat", "dog"))):
+        world.planner, config = planner_of(world, label_map, *classes)  # type: ignore[arg-type]
+        assert world.plan().running == ("refresh",)
+        (_, payload) = world.queue.jobs.popitem()
+        run = world.runs.start("refresh", snapshot=payload["snapshot"], config=config, attempt=1, worker="w")
+        world.runs.end(run, "promote", ("because",))
+        assert world.plan().running == ()
+
+
+def test_a_retry_lifts_the_hold_until_a_run_succeeds(
+    world: World, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sync.plan, "RETRY_CAP_S", 0)
+    world.label(*["cat", "dog"] * 3, tmp=tmp_path)
+    for _ in range(3):
+        world.plan()
+        world.finish("failed")
+    assert world.plan().running == ()
+    world.requests.add("retry", by="a person", about="retrain")
+    assert world.plan().running == ()  # about something else
+    world.requests.add("retry", by="a person", about="refresh")
+    ids = []
+    for _ in range(3):
+        assert world.plan().running == ("refresh",)
+        ids += list(world.queue.jobs)
+        world.finish("failed")
+    assert [name.rsplit("_", 1)[1] for name in ids] == ["4", "5", "6"]
+    assert "labelloop queue retry" in str(world.plan().decision.waiting)
+    world.requests.add("retry", by="a person", about="refresh")
+    world.planner = world.restarted()
+    assert world.plan().running == ("refresh",)
+    world.finish("promote")
+    world.plan()
+    assert [w.about for w in world.requests.open()] == ["retrain"]
+
+
+def test_a_pause_keeps_everything_from_being_queued_and_is_told(
+    world: World, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sync.plan, "RETRY_CAP_S", 0)
+    world.label(*["cat", "dog"] * 3, tmp=tmp_path)
+    world.requests.add("retrain", by="a person")
+    pauses = PauseStore(world.store)
+    pauses.pause(by="anna", why="under review")
+    paused = world.plan()
+    assert (paused.running, paused.decision.until_refresh) == ((), 0)
+    assert "learning is paused by anna" in str(paused.decision.waiting)
+    assert "under review" in paused.facts()["waiting"]
+    pauses.resume()
+    assert world.plan().running == ("refresh", "retrain")
+
+
+def test_what_a_pause_held_back_is_run_again_afterwards(
+    world: World, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sync.plan, "RETRY_CAP_S", 0)
+    world.label(*["cat", "dog"] * 3, tmp=tmp_path)
+    world.plan()
+    PauseStore(world.store).pause(by="anna")
+    world.finish("hold", detail={AGAIN: True})
+    assert world.plan().running == ()
+    PauseStore(world.store).resume()
+    assert world.plan().running == ("refresh",)
+    assert next(iter(world.queue.jobs)).endswith("_2")

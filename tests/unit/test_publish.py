@@ -161,3 +161,24 @@ def test_the_hidden_answer_of_a_blind_place_is_known(world: World) -> None:
     assert world.publisher.hidden("v1", "s3://images/t/0") == "dog"
     assert world.publisher.hidden("v1", "s3://images/t/1") is None
     assert world.publisher.hidden("v9", "s3://images/t/0") is None
+
+
+def test_a_class_that_label_studio_has_lost_is_not_suggested(world: World) -> None:
+    world.order("v1", list(world.open_tasks))
+    world.publisher.publish("v1", world.open_tasks)
+    assert {c.label for ps in world.studio._predictions.values() for _, c in ps} == {"cat"}
+    world.publisher.withdraw(LabelSchema("label", "image", "image", ("dog", "owl")))
+    assert world.studio.prediction_counts(1) == {}
+    world.publisher.publish("v1", world.open_tasks)
+    assert world.studio.model_version == "v1"
+    assert {c.label for ps in world.studio._predictions.values() for _, c in ps} == {None}
+
+
+def test_an_older_order_is_pushed_under_the_names_of_now(world: World) -> None:
+    config = parse_config({"queue": {"window": 4}, "label_map": {"cat": "feline"}}, "the test")
+    record = ProjectRecord("main", 1, 0, "t", config, "", "s3://images/t/")
+    schema = LabelSchema("label", "image", "image", ("feline", "dog"))
+    publisher = Publisher(world.studio, record, schema, world.scores)  # type: ignore[arg-type]
+    world.order("v1", list(world.open_tasks))
+    publisher.publish("v1", world.open_tasks)
+    assert {c.label for ps in world.studio._predictions.values() for _, c in ps} == {"feline"}

@@ -83,7 +83,9 @@ def test_attempts_run_out_visibly() -> None:
     assert kinds(decide(due, CONFIG)) == ["refresh"]
     held = decide(replace(due, failed_refreshes=ATTEMPTS), CONFIG)
     assert kinds(held) == []
-    assert held.waiting == "refresh failed 3 times on this snapshot: on hold until labels or the config change"
+    assert held.waiting == (
+        "refresh failed 3 times on this snapshot: on hold until labels or the config change, or `labelloop queue retry`"
+    )
 
 
 def test_one_kind_on_hold_does_not_stop_the_other() -> None:
@@ -122,3 +124,19 @@ def test_a_retrain_that_cannot_run_says_why() -> None:
 
 def test_refresh_and_retrain_may_be_due_together() -> None:
     assert kinds(decide(replace(LIVE, changes=10, new_for_backbone=200), CONFIG)) == ["refresh", "retrain"]
+
+
+def test_classes_that_are_gone_hold_learning_until_a_person_has_decided() -> None:
+    due = replace(LIVE, changes=50, new_for_backbone=500, retrain_asked=True)
+    assert kinds(decide(due, CONFIG)) == ["refresh", "retrain"]
+    held = decide(replace(due, undecided=("class 'cat' (17 labels)",)), CONFIG)
+    assert held.actions == ()
+    assert held.waiting == "class 'cat' (17 labels) is no longer in the label config: decide with `labelloop schema`"
+
+
+def test_a_pause_stops_both_and_still_counts() -> None:
+    both = replace(LIVE, changes=10, new_for_backbone=200, retrain_asked=True, paused="learning is paused by anna")
+    decision = decide(both, CONFIG)
+    assert decision.actions == ()
+    assert (decision.until_refresh, decision.until_retrain) == (0, 0)
+    assert decision.waiting == "learning is paused by anna"

@@ -1,0 +1,1 @@
+"""Measurements: `make bench NAME=…`; each prints a table and a JSON line per figure."""

@@ -1,0 +1,102 @@
+"""`export`: the labelled data, for whoever trains elsewhere."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, err, out
+from labelloop.errors import LabelloopError
+
+if TYPE_CHECKING:
+    from cli.export import Exported
+
+SHOWN = 10  # images that could not be copied
+
+
+class Form(StrEnum):
+    """What an export looks like."""
+
+    CSV = "csv"
+    JSON = "json"
+    FOLDERS = "folders"
+
+
+class Bucket(StrEnum):
+    """What an image's label is used for."""
+
+    TRAIN = "train"
+    TEST = "test"
+    AUDIT = "audit"
+
+
+@command
+def export(  # noqa: PLR0913 -- a command's options are its interface
+    form: Annotated[Form, typer.Option("--format", help="csv: a row per task; json: with all answers; folders: "
+                                       "manifest.json of class folders.")],
+    path: Annotated[Path, typer.Option("--out", help="The file, or for folders the folder. Replaced in one step.")],
+    at: Annotated[str | None, typer.Option(help="A version (v17: what its head learned from), or the beginning of a "
+                                           "snapshot's id; else the latest.")] = None,
+    bucket: Annotated[Bucket | None, typer.Option(help="Only images of this bucket.")] = None,
+    with_skipped: Annotated[bool, typer.Option("--with-skipped", help="Also tasks without a class.")] = False,
+    copy: Annotated[bool, typer.Option("--copy", help="With folders: fetch the images, too. Goes on where it was.")
+                    ] = False,
+    drain: Annotated[bool, typer.Option("--drain", help="First bring the snapshot up to date, exactly.")] = False,
+    project: ProjectName = None,
+    as_json: AsJson = False,
+    state_dir: StateDir = DEFAULT_STATE,
+) -> None:  # fmt: skip
+    """Write the labelled data: one class per task, the answer that counts, who gave it, and what they saw.
+
+    In csv a ' is put before a text that a spreadsheet would take for a formula (it begins with = + - @ or a tab), and
+    before one that begins with a ' of its own: whoever reads it back removes exactly one.
+    """
+    from cli.deployment import open_deployment
+    from cli.drain import drain as run_drain
+    from cli.export import collect, write_csv, write_json
+    from cli.export_folders import write_folders
+    from cli.up import reporting
+    from labelloop import records
+    from labelloop.export import Wanted
+    from labelloop.images import ImageReader
+
+    if copy and form is not Form.FOLDERS:
+        raise LabelloopError("--copy goes with --format folders: a csv or json file holds no images")
+    if drain and at:
+        raise LabelloopError("--drain reads the newest labels, --at names older ones: give one of them")
+    deployment = open_deployment(state_dir)
+    record = deployment.project(project)
+    if drain:
+        run_drain(deployment, record)
+    wanted = Wanted(records.Bucket(bucket.value) if bucket else None, with_skipped)
+    data = collect(deployment, record, wanted, at=at)
+    if form is Form.FOLDERS:
+        reader = ImageReader(deployment.s3, deployment.settings.image_buckets) if copy else None
+        with reporting(err) as report:
+            done = write_folders(data, path, reader, report)
+    else:
+        done = (write_csv if form is Form.CSV else write_json)(data, path)
+    if as_json:
+        print(json.dumps(asdict(done), ensure_ascii=False))
+    else:
+        _tell(done)
+    if done.problems:
+        raise typer.Exit(1)
+
+
+def _tell(done: Exported) -> None:
+    out.print(f"{done.path}: {done.labelled} labelled tasks of snapshot {done.snapshot[:12]}", highlight=False,
+              markup=False)  # fmt: skip
+    if done.tasks != done.labelled:
+        out.print(f"and {done.tasks - done.labelled} without a class")
+    if done.copied or done.kept or done.removed:
+        out.print(f"images: {done.copied} copied, {done.kept} there already, {done.removed} removed")
+    for uri, why in list((done.problems or {}).items())[:SHOWN]:
+        err.print(f"not copied: {uri}: {why}", highlight=False, markup=False)
+    if done.problems:
+        err.print(f"{len(done.problems)} images could not be copied; the manifest says why", style="red")

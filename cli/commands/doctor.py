@@ -1,0 +1,79 @@
+"""`doctor`, `rotate`: is the wiring right from end to end, and do replaced secrets count everywhere."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import typer
+
+from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, err, out
+
+if TYPE_CHECKING:
+    from cli.doctor.diagnosis import Found
+    from cli.doctor.finding import Finding
+
+COLOURS = {"ok": "green", "warn": "yellow", "wrong": "red"}
+
+
+@command
+def doctor(project: ProjectName = None, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
+    """Check the wiring from end to end: Label Studio, S3, Redis, backend, workers, clocks, disks, each project.
+
+    Changes nothing. Names a remedy for whatever is not right; exit code 1 where something is wrong.
+    """
+    from cli.deployment import open_deployment
+    from cli.doctor.diagnosis import diagnose, is_well
+    from labelloop.logs import configure_logs
+
+    configure_logs(json=False)  # warnings of what is read go to standard error
+    deployment = open_deployment(state_dir)
+    with err.status("looking", spinner="dots") as status:
+        found = diagnose(deployment, project, lambda done, of: status.update(f"looked at {done} of {of}"))
+    if as_json:
+        print(json.dumps([f.to_json() for f in found], ensure_ascii=False))
+    else:
+        _print(found)
+    if not is_well(found):
+        raise typer.Exit(1)
+
+
+@command
+def rotate(project: ProjectName = None, state_dir: StateDir = DEFAULT_STATE) -> None:
+    """Hand Label Studio the S3 keys and the backend password that count now, for one project or all.
+
+    The last step of replacing either; docs/operations.md tells the others.
+    """
+    from cli.deployment import open_deployment
+    from cli.rotate import hand_over
+
+    deployment = open_deployment(state_dir)
+    records = [deployment.project(project)] if project else deployment.projects.all()
+    findings = [finding for record in records for finding in hand_over(deployment, record)]
+    for finding in findings:
+        _print_one(finding)
+    if not all(f.ok for f in findings):
+        raise typer.Exit(1)
+
+
+def _print(found: Sequence[Found]) -> None:
+    area = ""
+    for item in found:
+        if item.area != area:
+            area = item.area
+            out.print(f"\n[bold]{area}[/bold]", highlight=False)
+        _print_one(item.finding)
+    count = Counter(str(item.finding.level) for item in found)
+    out.print(f"\n{count['ok']} fine, {count['warn']} to look at, {count['wrong']} wrong", highlight=False)
+
+
+def _print_one(finding: Finding) -> None:
+    from rich.padding import Padding
+    from rich.text import Text
+
+    line = Text.assemble(("● ", COLOURS[finding.level]), (finding.what, "bold"), "  ", finding.found)
+    out.print(Padding(line, (0, 0, 0, 2)))
+    if finding.remedy:
+        out.print(Padding(Text(f"→ {finding.remedy}", style="cyan"), (0, 0, 0, 6)))

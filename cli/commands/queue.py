@@ -1,0 +1,116 @@
+"""`queue`, `queue failed`, `queue retry`, `queue discard`: what runs, what waits, what has failed."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.commands.terminal import DEFAULT_STATE, AsJson, StateDir, command, group, out
+
+if TYPE_CHECKING:
+    from cli.deployment import Deployment
+    from labelloop.projects import ProjectRecord
+
+queue = group("queue", "Jobs that run, wait or have failed, and the ways back.")
+
+OneOrAll = Annotated[str | None, typer.Option("--project", help="Title, key or id; else all projects.")]
+Jobs = Annotated[list[str] | None, typer.Argument(metavar="[JOB]…", help="Job ids or a part that only one has, or "
+                                                  "`refresh`, `retrain` for all of a kind.")]  # fmt: skip
+Everything = Annotated[bool, typer.Option("--all", help="All that have failed.")]
+
+
+@queue.callback(invoke_without_command=True, no_args_is_help=False)
+def queue_or_list(
+    context: typer.Context,
+    project: OneOrAll = None,
+    as_json: AsJson = False,
+    state_dir: StateDir = DEFAULT_STATE,
+) -> None:
+    """Jobs that run (with progress and time left), wait or have failed; and the ways back."""
+    if context.invoked_subcommand is None:
+        listed(project, as_json, state_dir)
+
+
+def list_jobs(project: OneOrAll = None, as_json: AsJson = False, state_dir: StateDir = DEFAULT_STATE) -> None:
+    """List the jobs: running with progress and time left, waiting, failed."""
+    from cli.jobs import read_queue
+    from cli.jobs_view import queue_view
+
+    page = read_queue(*_open(state_dir, project))
+    if as_json:
+        print(json.dumps(asdict(page), ensure_ascii=False))
+        return
+    out.print(queue_view(page))
+
+
+def failed(
+    whole: Annotated[bool, typer.Option("--whole", help="The whole stack of each error.")] = False,
+    project: OneOrAll = None,
+    as_json: AsJson = False,
+    state_dir: StateDir = DEFAULT_STATE,
+) -> None:
+    """Tell of each failed job the error, why, and what to do. The queue keeps them for an hour, `runs` for good."""
+    from cli.jobs import failed_jobs, holds
+    from cli.jobs_view import failed_view
+
+    deployment, records = _open(state_dir, project)
+    jobs = failed_jobs(deployment, records)
+    held = [h for r in records for h in holds(deployment, r)]
+    if as_json:
+        rows = [asdict(j) | {"why": j.why, "advice": j.advice} for j in jobs]
+        print(json.dumps({"jobs": rows, "holds": [asdict(h) for h in held]}, ensure_ascii=False))
+        return
+    out.print(failed_view(jobs, held, {r.key: r.title for r in records}, whole=whole))
+
+
+def retry(
+    jobs: Jobs = None,
+    everything: Everything = False,
+    project: OneOrAll = None,
+    as_json: AsJson = False,
+    state_dir: StateDir = DEFAULT_STATE,
+) -> None:
+    """Try failed jobs again, once the cause is mended; lifts the hold of runs that failed too often."""
+    from cli.jobs import retry as run_retry
+    from cli.jobs_view import retried_view
+
+    found = run_retry(*_open(state_dir, project), jobs or [], everything=everything, by=getpass.getuser())
+    if as_json:
+        print(json.dumps(asdict(found)))
+        return
+    out.print(retried_view(found))
+
+
+def discard(
+    jobs: Jobs = None,
+    everything: Everything = False,
+    project: OneOrAll = None,
+    as_json: AsJson = False,
+    state_dir: StateDir = DEFAULT_STATE,
+) -> None:
+    """Forget failed jobs. Their run records stay; what is still wanted is derived again all the same."""
+    from cli.jobs import discard as run_discard
+
+    gone = run_discard(*_open(state_dir, project), jobs or [], everything=everything)
+    if as_json:
+        print(json.dumps({"discarded": gone}))
+        return
+    for name in gone:
+        out.print(f"discarded: {name}", highlight=False)
+
+
+def _open(state_dir: Path, project: str | None) -> tuple[Deployment, list[ProjectRecord]]:
+    from cli.deployment import open_deployment
+
+    deployment = open_deployment(state_dir)
+    return deployment, [deployment.project(project)] if project else deployment.projects.all()
+
+
+listed = command(list_jobs, to=queue, name="list")
+for verb in (failed, retry, discard):
+    command(verb, to=queue)

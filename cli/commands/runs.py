@@ -1,0 +1,85 @@
+"""`runs`, `run show`: every attempt of the project, and everything that is known of one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, group, out
+
+run = group("run", "One run of the project: `labelloop run show ID`.")
+
+
+class Kind(StrEnum):
+    """Kinds of runs."""
+
+    REFRESH = "refresh"
+    RETRAIN = "retrain"
+
+
+class Ended(StrEnum):
+    """How a run ends."""
+
+    RUNNING = "running"
+    PROMOTE = "promote"
+    HOLD = "hold"
+    REJECT = "reject"
+    FAILED = "failed"
+
+
+@command
+def runs(
+    kind: Annotated[Kind | None, typer.Option(help="Only these.")] = None,
+    outcome: Annotated[Ended | None, typer.Option(help="Only those that ended so.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many, at most.")] = 20,
+    project: ProjectName = None,
+    as_json: AsJson = False,
+    state_dir: StateDir = DEFAULT_STATE,
+) -> None:
+    """List the runs, newest first: what was decided, on what evidence, and why. `run show` tells all of one.
+
+    "right" is the accuracy (out of fold; of a retrain on the test bucket), and in points the difference to the
+    champion. ● marks the live version.
+    """
+    from cli.deployment import open_deployment
+    from cli.runs import list_runs
+    from cli.runs_view import runs_table
+
+    deployment = open_deployment(state_dir)
+    found = list_runs(deployment, deployment.project(project), kind=kind, outcome=outcome, limit=limit)
+    if as_json:
+        print(json.dumps([asdict(row) for row in found], ensure_ascii=False))
+        return
+    out.print(runs_table(found))
+
+
+def show(
+    name: Annotated[str, typer.Argument(metavar="ID", help="A run as `labelloop runs` shows it, the beginning of its "
+                                        "id, the version it made (v17), or `latest`.")],
+    annotations: Annotated[
+        bool, typer.Option("--annotations", help="List the annotation revisions that it learned from.")
+    ] = False,
+    project: ProjectName = None,
+    as_json: AsJson = False,
+    state_dir: StateDir = DEFAULT_STATE,
+) -> None:  # fmt: skip
+    """Show everything of one run: reasons, evidence, inputs, times, its version, and what to do about it."""
+    from cli.deployment import open_deployment
+    from cli.people import people
+    from cli.runs import find_run, show_run
+    from cli.runs_view import run_view
+
+    deployment = open_deployment(state_dir)
+    record = deployment.project(project)
+    page = show_run(deployment, record, find_run(deployment, record, name), annotations=annotations)
+    if as_json:
+        print(json.dumps(page.to_json(), ensure_ascii=False))
+        return
+    out.print(run_view(page, people(deployment) if annotations else {}))
+
+
+command(show, to=run)

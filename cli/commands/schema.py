@@ -1,0 +1,124 @@
+"""`schema`: what becomes of labels whose class was renamed or removed in Label Studio."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, out
+from labelloop.errors import SettingsError
+
+if TYPE_CHECKING:
+    from cli.schema import Effect, SchemaView
+
+
+@command
+def schema(  # noqa: PLR0913 -- a command's options are its interface
+    maps: Annotated[
+        list[str] | None, typer.Option("--map", help="OLD=NEW: labels of OLD count as NEW. May be repeated.")
+    ] = None,
+    drop: Annotated[
+        list[str] | None, typer.Option(help="A class whose labels shall not count. May be repeated.")
+    ] = None,
+    keep: Annotated[
+        list[str] | None, typer.Option(help="Take back what was decided about a class that is offered again.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    project: ProjectName = None,
+    as_json: AsJson = False,
+    state_dir: StateDir = DEFAULT_STATE,
+) -> None:
+    """Show the classes, and decide about labels whose class was renamed or removed in Label Studio.
+
+    Until each is decided, nothing new is learned; the live model goes on. The labels in Label Studio stay as they are:
+    the decision is kept in the project's config (`label_map`).
+    """
+    from cli.deployment import open_deployment
+    from cli.schema import SchemaReader, write
+    from labelloop.migration import Wishes
+
+    deployment = open_deployment(state_dir)
+    record = deployment.project(project)
+    reader = SchemaReader(deployment, record)
+    wishes = Wishes(_pairs(maps or ()), tuple(drop or ()), tuple(keep or ()))
+    if not wishes:
+        _show(reader.view(), as_json=as_json)
+        return
+    effect = reader.effect(wishes)
+    _show_effect(effect, as_json=as_json)
+    if dry_run:
+        return
+    _agree(yes=yes)
+    write(deployment, record, effect.label_map)
+    if not as_json:
+        out.print("written; the next refresh learns by it")
+
+
+def _pairs(words: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for word in words:
+        old, equals, new = word.partition("=")
+        if not (old and equals and new):
+            raise SettingsError(f"--map wants OLD=NEW, not {word!r}")
+        if old in found:
+            raise SettingsError(f"{old!r} is mapped twice")
+        found[old] = new
+    return found
+
+
+def _agree(*, yes: bool) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise SettingsError("nothing was changed: add --yes to do this without being asked")
+    typer.confirm("Do this?", abort=True)
+
+
+def _show(view: SchemaView, *, as_json: bool) -> None:
+    from cli.schema import BUCKETS
+
+    if as_json:
+        print(json.dumps(view.to_json(), ensure_ascii=False))
+        return
+    table = Table("class", "offered", *BUCKETS, f"head {view.version or ''}".strip(), "", box=None)
+    for row in view.rows:
+        counts = [str(row.labels.get(b, "")) for b in BUCKETS]
+        state = f"[yellow]{row.state}[/yellow]" if row.name in view.undecided else escape(row.state)
+        table.add_row(escape(row.name), "yes" if row.offered else "no", *counts, "knows" if row.in_head else "", state)
+    out.print(table)
+    if not view.undecided:
+        out.print("\nnothing to decide")
+        return
+    out.print("\nLabels of these classes wait for a decision, and learning with them. Likely:")
+    for p in view.proposals:
+        what = f"{p.kind.value} {p.old} to {p.new}" if p.new else f"{p.kind.value} {p.old}"
+        out.print(f"  [bold]{escape(what)}[/bold]  {escape(p.option)}   [dim]{escape(p.why)}[/dim]", highlight=False)
+    options = " ".join(p.option for p in view.proposals)
+    out.print(f"\n  labelloop schema {escape(options)} --dry-run", highlight=False, soft_wrap=True)
+
+
+def _show_effect(effect: Effect, *, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from cli.schema import BUCKETS
+
+    if as_json:
+        print(json.dumps(asdict(effect), ensure_ascii=False))
+        return
+    table = Table("class", *BUCKETS, box=None)
+    for name in sorted({*effect.before, *effect.after}):
+        before, after = effect.before.get(name, {}), effect.after.get(name, {})
+        cells = [(before.get(b, 0), after.get(b, 0)) for b in BUCKETS]
+        told = [f"{old} → [bold]{new}[/bold]" if old != new else str(old or "") for old, new in cells]
+        table.add_row(escape(name), *told)
+    out.print(table)
+    if effect.undecided:
+        left = ", ".join(f"{escape(name)} ({n})" for name, n in effect.undecided.items())
+        out.print(f"[yellow]still to be decided: {left}[/yellow]", highlight=False)

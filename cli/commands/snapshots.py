@@ -1,0 +1,80 @@
+"""`snapshots`, `snapshots diff`: what people had answered at a moment, and what they did between two."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, group, out
+
+snapshots = group("snapshots", "What people had answered at a moment: list the snapshots, or compare two.")
+
+Limit = Annotated[int, typer.Option(min=1, help="How many, at most.")]
+Used = Annotated[bool, typer.Option("--used", help="Only those that a run or a version names.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Without counts: reads no snapshot.")]
+
+
+@snapshots.callback(invoke_without_command=True, no_args_is_help=False)
+def snapshots_or_list(  # noqa: PLR0913 -- a command's options are its interface
+    context: typer.Context,
+    limit: Limit = 15,
+    used: Used = False,
+    quick: Quick = False,
+    project: ProjectName = None,
+    as_json: AsJson = False,
+    state_dir: StateDir = DEFAULT_STATE,
+) -> None:
+    """What people had answered at a moment: list the snapshots (the default), or compare two with `diff`."""
+    if context.invoked_subcommand is None:
+        listed(limit, used, quick, project, as_json, state_dir)
+
+
+def list_them(
+    limit: Limit = 15,
+    used: Used = False,
+    quick: Quick = False,
+    project: ProjectName = None,
+    as_json: AsJson = False,
+    state_dir: StateDir = DEFAULT_STATE,
+) -> None:
+    """List the snapshots, newest first, with the versions and runs that used them."""
+    from cli.deployment import open_deployment
+    from cli.snapshots import list_snapshots
+    from cli.snapshots_view import snapshots_table
+
+    deployment = open_deployment(state_dir)
+    rows = list_snapshots(deployment, deployment.project(project), limit=limit, used=used, count=not quick)
+    if as_json:
+        print(json.dumps([asdict(row) for row in rows]))
+        return
+    out.print(snapshots_table(rows))
+
+
+def diff(
+    before: Annotated[str, typer.Argument(metavar="A", help="The beginning of a snapshot's id, a version (v17: what "
+                                          "its head learned from), or `latest`.")],
+    after: Annotated[str, typer.Argument(metavar="[B]", help="The same; the latest where it is left out.")] = "latest",
+    limit: Annotated[int, typer.Option(min=0, help="How many changes are shown, at most.")] = 40,
+    project: ProjectName = None,
+    as_json: AsJson = False,
+    state_dir: StateDir = DEFAULT_STATE,
+) -> None:  # fmt: skip
+    """Tell what people did between two snapshots: added, relabelled, removed, skipped, by class and by person."""
+    from cli.deployment import open_deployment
+    from cli.people import people
+    from cli.snapshots import between
+    from cli.snapshots_view import diff_view
+
+    deployment = open_deployment(state_dir)
+    found = between(deployment, deployment.project(project), before, after)
+    if as_json:
+        print(json.dumps({**asdict(found), "counts": found.diff.counts}, ensure_ascii=False))
+        return
+    out.print(diff_view(found, people(deployment), limit=limit))
+
+
+listed = command(list_them, to=snapshots, name="list")
+command(diff, to=snapshots)

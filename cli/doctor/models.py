@@ -1,0 +1,120 @@
+"""What a project has learned: the champion intact, runs that come to an end, features for every image."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cli.doctor import queue, storage
+from cli.doctor.checks import Check
+from cli.doctor.finding import Finding, fine, warn, wrong
+from cli.doctor.project import area_of
+from cli.doctor.scene import Scene
+from labelloop.errors import CorruptArtefactError, NotFoundError
+from labelloop.projects import ProjectRecord
+from labelloop.queue import FEATURISE, JobState, alive
+from labelloop.records import digest
+from labelloop.registry import BackboneRecord, Registry
+from labelloop.runs import Run
+from labelloop.trigger import ATTEMPTS
+
+WEIGHTS_S = 120.0  # a large backbone is read whole
+AGAIN_S = 3.0  # between two looks at the pool
+
+
+def of_project(scene: Scene, record: ProjectRecord) -> list[Check]:
+    """All of one project's."""
+    area, needs = area_of(record), (storage.REACHED,)
+    registry = scene.registry(record)
+    return [
+        Check(area, "champion", lambda: champion(registry), needs),
+        Check(area, "backbone", lambda: backbone(registry), needs, limit_s=WEIGHTS_S),
+        Check(area, "runs", lambda: runs(scene.runs(record), _newest(scene, record), record.config.hash), needs),
+        Check(area, "features", lambda: _features(scene, record), (*needs, queue.REACHED)),
+    ]
+
+
+def champion(registry: Registry) -> Finding:
+    """Its bytes have the recorded hash, and it gives the outputs that were stored with it."""
+    live = registry.live()
+    if live is None:
+        return fine("champion", "no model yet")
+    try:
+        head = registry.head(registry.version(live.version))
+    except (CorruptArtefactError, NotFoundError, ValueError, TypeError, KeyError) as error:
+        return wrong("champion", f"{live.version} is damaged: {error}", "`labelloop rollback`, or promote another "
+                     "version; the next refresh replaces it, too")  # fmt: skip
+    return fine("champion", f"{live.version} is intact, {len(head.labels)} classes")
+
+
+def backbone(registry: Registry) -> Finding:
+    """Without its weights nothing new can be featurised, and no backend can start."""
+    record: BackboneRecord | None = None
+    try:
+        record = registry.current_backbone()
+        if record is None:
+            return fine("backbone", "none yet: the first image makes it")
+        weights = registry.backbone_weights(record)
+    except (CorruptArtefactError, NotFoundError) as error:
+        name = record.id if record else "its record"
+        return wrong("backbone", f"{name} is damaged or gone: {error}", "bring the bucket's backbones/ back from a "
+                     "backup, or go back to a version on another backbone: `labelloop models`")  # fmt: skip
+    return fine("backbone", f"{record.id} is intact, {len(weights) / 1e6:.1f} MB, {digest(weights)[:8]}")
+
+
+def runs(found: Sequence[Run], snapshot: str | None, config: str) -> Finding:
+    """``found``: newest first. Three failures on the same labels, and nothing is tried until something changes."""
+    ours = [run for run in found if run.config == config and run.snapshot == snapshot]
+    for kind in ("refresh", "retrain"):
+        failed = [run for run in ours if run.kind == kind and run.outcome == "failed"]
+        if len(failed) >= ATTEMPTS:
+            why = failed[0].reasons[0] if failed[0].reasons else "no reason kept"
+            return wrong("runs", f"{kind} failed {len(failed)} times on these labels and is on hold: {why}", "mend the "
+                         "reason; then new labels start it again, or ask for another try")  # fmt: skip
+    last = next((run for run in found if run.outcome != "running"), None)
+    if last and last.outcome == "failed":
+        return warn("runs", f"the last {last.kind} failed: {last.reasons[0] if last.reasons else '?'}", "it is tried "
+                    "again by itself; look at the worker's log if it stays so")  # fmt: skip
+    return fine("runs", f"last: {last.kind} {last.outcome}" if last else "none yet")
+
+
+def features(first: Mapping[str, Any], second: Mapping[str, Any], jobs: Sequence[JobState]) -> Finding:
+    """The pool at two moments. An image without features is neither ordered nor learned from."""
+    missing = _missing(second)
+    images, unreadable = int(second.get("images", 0)), int(second.get("unreadable", 0))
+    if missing <= 0:
+        if unreadable:
+            return warn("features", f"{unreadable} of {images} images cannot be read", "see the worker's log (action "
+                        "featurise) for which and why")  # fmt: skip
+        return fine("features", f"{images} images, all with features")
+    if jobs or missing < _missing(first):
+        return fine("features", f"{missing} of {images} images to go")
+    return warn("features", f"{missing} of {images} images have none, and no job computes them", "see that a worker "
+                "for features runs; the watcher asks again at growing intervals")  # fmt: skip
+
+
+def _features(scene: Scene, record: ProjectRecord) -> Finding:
+    before = _pool(scene.watched(record))
+    jobs = [job for job in scene.jobs() if job.kind == FEATURISE.name and job.project == record.key]
+    if not before:
+        return fine("features", "not told: no watcher looks after the project")
+    if not _missing(before) or jobs:
+        return features(before, before, jobs)
+    time.sleep(AGAIN_S)
+    later = {n: f for n, f in alive(scene.deployment.queue.redis).items() if n.startswith("sync:")}
+    told = [facts["projects"][record.key] for facts in later.values() if record.key in (facts.get("projects") or {})]
+    return features(before, _pool(told[0]) if told else before, [])
+
+
+def _pool(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    return facts.get("pool") or {}
+
+
+def _missing(pool: Mapping[str, Any]) -> int:
+    return int(pool.get("images", 0)) - int(pool.get("featurised", 0)) - int(pool.get("unreadable", 0))
+
+
+def _newest(scene: Scene, record: ProjectRecord) -> str | None:
+    snapshot = scene.snapshot(record)
+    return snapshot.id if snapshot else None

@@ -1,0 +1,101 @@
+"""The copies of features on this machine's disk: no larger than they may be, and none of what is gone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+FEATURES = "features"
+FRESH_S = 3600
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """The local features of one project under one backbone."""
+
+    path: Path
+    size: int
+    used_at: float  # unix seconds
+
+    @property
+    def backbone(self) -> str:
+        return self.path.name
+
+    @property
+    def project(self) -> str:
+        return self.path.parent.parent.name
+
+
+def folder(project: Path, backbone: str) -> Path:
+    """Where a project's copies under one backbone lie; ``project``: its folder in the cache."""
+    return project / FEATURES / backbone
+
+
+def mark_used(path: Path) -> None:
+    """Remember that these copies were needed now; nothing where there are none yet."""
+    with suppress(FileNotFoundError):
+        os.utime(path)
+
+
+def copies(root: Path) -> list[Copy]:
+    """Everything in the cache."""
+    return [found for path in sorted(root.glob(f"*/{FEATURES}/*")) if (found := _look(path))]
+
+
+def surplus(found: Iterable[Copy], limit: int) -> list[Copy]:
+    """What has to go for the rest to have at most ``limit`` bytes: the longest unused first, never the last used."""
+    newest_first = sorted(found, key=lambda c: c.used_at, reverse=True)
+    total, gone = 0, []
+    for i, copy in enumerate(newest_first):
+        total += copy.size
+        if i and total > limit:
+            gone.append(copy)
+            total -= copy.size
+    return gone
+
+
+def bound(root: Path, limit: int) -> list[Copy]:
+    """Remove the surplus. Whoever reads a copy at this moment goes on, or fetches it anew."""
+    return _remove(surplus(copies(root), limit), "the cache is full")
+
+
+def clear(root: Path, project: str, kept: Mapping[str, Collection[str]]) -> list[Copy]:
+    """Remove a project's copies of what is gone. ``kept``: backbone -> shards; returns whole backbones that went."""
+    found = [c for c in copies(root) if c.project == project]
+    for copy in found:
+        _clear_files(copy.path, kept.get(copy.backbone, ()))
+    return _remove([c for c in found if c.backbone not in kept], "their backbone is gone")
+
+
+def _clear_files(path: Path, shards: Collection[str]) -> None:
+    """Files of shards that are gone; not those that were fetched a moment ago, of which nobody could know yet."""
+    for file in path.glob("*"):
+        with suppress(OSError):
+            if file.name.partition(".")[0] not in shards and time.time() - file.stat().st_mtime > FRESH_S:
+                file.unlink()
+
+
+def _look(path: Path) -> Copy | None:
+    try:
+        with os.scandir(path) as entries:
+            size = sum(entry.stat().st_size for entry in entries)
+        return Copy(path, size, path.stat().st_mtime)
+    except OSError:  # another process removes it, too, or it is no folder
+        return None
+
+
+def _remove(gone: Sequence[Copy], why: str) -> list[Copy]:
+    for copy in gone:
+        shutil.rmtree(copy.path, ignore_errors=True)
+        log.info("removed local features", action="cache", project=copy.project, backbone=copy.backbone,
+                 bytes=copy.size, why=why)  # fmt: skip
+    return list(gone)

@@ -1,0 +1,98 @@
+"""Classes as people gave them and as heads learned them in, the classes that are learned now out. Pure.
+
+Snapshots keep what Label Studio says; the project's `label_map` says what a class counts as. Whoever learns or compares
+reads labels and heads through it, also those of old versions, so that all speak of the same classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelloop.head import Floats
+from labelloop.records import Annotation, Choice, Seen, Task
+from labelloop.snapshot import Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """A head's classes under the names that they have now."""
+
+    labels: tuple[str, ...]  # empty where every class was dropped
+    sums: NDArray[np.float32]  # (head classes, labels): 1 where the one counts as the other
+
+    def of(self, probabilities: Floats) -> Floats:
+        """(n, head classes) to (n, labels): merged classes are summed, what was dropped is left out, rows sum to 1."""
+        if self.sums.shape[0] == self.sums.shape[1]:  # none merged, none dropped: at most other names
+            return probabilities
+        rows = probabilities @ self.sums
+        total = rows.sum(axis=1, keepdims=True)
+        even = np.full_like(rows, 1 / max(len(self.labels), 1))
+        return np.asarray(np.divide(rows, total, out=even, where=total > 0), dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelRules:
+    """What each class counts as. A function of the project's config alone, so that every run can be repeated."""
+
+    label_map: Mapping[str, str | None] = field(default_factory=dict)  # None: does not count
+
+    def resolve(self, given: str) -> str | None:
+        """The class that it counts as, over several renames; itself where nobody decided anything."""
+        name: str | None = given
+        for _ in self.label_map:  # never longer, even if it went in a circle
+            if name is None or name not in self.label_map:
+                break
+            name = self.label_map[name]
+        return name
+
+    def read(self, snapshot: Snapshot) -> Snapshot:
+        """The snapshot with classes as they count. It keeps its id: the two together name what was learned from."""
+        if not self.label_map:
+            return snapshot
+        return replace(snapshot, tasks={i: self.task(t) for i, t in snapshot.tasks.items()})
+
+    def task(self, task: Task) -> Task:
+        """The task with classes as they count; an answer of a dropped class is there, without a label."""
+        if not any(self._is_touched(a) for a in task.annotations):
+            return task
+        return replace(task, annotations=tuple(self._annotation(a) for a in task.annotations))
+
+    def names(self, labels: Sequence[str]) -> Names:
+        """How a head's classes are called now."""
+        resolved = [self.resolve(label) for label in labels]
+        kept = tuple(dict.fromkeys(label for label in resolved if label is not None))
+        sums = np.zeros((len(labels), len(kept)), dtype=np.float32)
+        for row, label in enumerate(resolved):
+            if label is not None:
+                sums[row, kept.index(label)] = 1
+        return Names(kept, sums)
+
+    def shown(self, choice: Choice, classes: Collection[str]) -> Choice:
+        """A place of an older order as it may be shown now: without a pre-label where ``classes`` lack its class."""
+        label = self.resolve(choice.label) if choice.label is not None else None
+        if label == choice.label and (label is None or label in classes):
+            return choice
+        if label is None or label not in classes:
+            return replace(choice, label=None, probability=None)
+        return replace(choice, label=label)
+
+    def _is_touched(self, annotation: Annotation) -> bool:
+        seen = annotation.seen.label if annotation.seen else None
+        return annotation.label in self.label_map or seen in self.label_map
+
+    def _annotation(self, annotation: Annotation) -> Annotation:
+        if annotation.label is None:
+            return replace(annotation, seen=self._seen(annotation.seen))
+        label = self.resolve(annotation.label)
+        problem = f"class {annotation.label!r} is dropped by label_map" if label is None else annotation.problem
+        return replace(annotation, label=label, seen=self._seen(annotation.seen), problem=problem)
+
+    def _seen(self, seen: Seen | None) -> Seen | None:
+        return replace(seen, label=self.resolve(seen.label)) if seen and seen.label is not None else seen
+
+
+AS_GIVEN = LabelRules()  # every class is itself

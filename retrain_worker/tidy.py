@@ -1,0 +1,35 @@
+"""What nothing needs any more out of object storage, and out of this machine's cache."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+
+from labelloop.holdings import What, classify
+from labelloop.queue import Progress
+from labelloop.tidying import Tidier, counts
+from retrain_worker.context import ProjectContext
+
+log = structlog.get_logger()
+
+
+def tidy(project: ProjectContext) -> dict[str, Any]:
+    """Tidy one project; returns what went: what -> [objects, bytes]."""
+    progress = Progress.of_job()
+    progress.report("look for what nothing needs")
+    tidier = Tidier(project.store, project.registry, project.runs, project.record.config.retention)
+    gone = counts(tidier.tidy(progress.report))
+    project.keep_features(_feature_shards(project))
+    log.info("tidied", action="tidy", project=project.record.key, removed=gone)
+    return {"removed": gone}
+
+
+def _feature_shards(project: ProjectContext) -> dict[str, set[str]]:
+    """Backbone -> shards, of all that there are now."""
+    found: dict[str, set[str]] = {}
+    for held in classify(project.store.list("features/")):
+        if held.what is What.INDEX:
+            backbone, shard = held.names
+            found.setdefault(backbone, set()).add(shard)
+    return found

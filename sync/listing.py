@@ -1,0 +1,80 @@
+"""What lies in the bucket, listed by a thread of its own; only the difference to the last listing comes out."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import structlog
+
+from labelloop.errors import LabelloopError
+
+LIST_EVERY_S = 15.0
+SHARE = 0.05  # of the time that listing may take: seldom where the bucket is large
+
+log = structlog.get_logger()
+Listing = Callable[[], Iterable[tuple[str, str]]]  # (uri, etag) of every image in the bucket
+Start = Callable[[Callable[[], None]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """How the bucket differs from the listing before."""
+
+    changed: dict[str, str]  # uri -> etag of images that are new, or have other bytes
+    gone: set[str]
+
+
+class Lister:
+    """Lists in the background, at growing intervals as the bucket grows. `take` is called by one thread alone."""
+
+    def __init__(self, listing: Listing, *, start: Start | None = None) -> None:
+        self._listing, self._start = listing, start or _in_thread
+        self._found: Found | None = None
+        self._busy = False
+        self._again_at = float("-inf")
+        self.etags: dict[str, str] = {}  # as `take` has told it
+        self.listed = False  # whether any listing was taken
+        self.problem: str | None = None
+
+    def take(self) -> Found | None:
+        """How the bucket has changed; None where no listing has ended since the last call. Begins the next one."""
+        found, self._found = self._found, None
+        if found is not None:
+            self.listed = True
+            self.etags.update(found.changed)
+            for uri in found.gone:
+                del self.etags[uri]
+        if found is None and not self._busy and time.monotonic() > self._again_at:
+            self._busy = True
+            self._start(self._run)
+        return found
+
+    def _run(self) -> None:
+        began = time.monotonic()
+        try:
+            self._found = self._differences()
+            self.problem = None
+        except LabelloopError as error:
+            self.problem = f"the images cannot be listed: {error}"
+            log.error("listing failed", action="list", reason=str(error))
+        finally:
+            took_s = time.monotonic() - began
+            self._again_at = time.monotonic() + max(LIST_EVERY_S, took_s / SHARE)
+            self._busy = False
+
+    def _differences(self) -> Found:
+        """`etags` stands still meanwhile: it changes only in `take`, and not before this is found."""
+        changed: dict[str, str] = {}
+        unseen = set(self.etags)
+        for uri, etag in self._listing():
+            unseen.discard(uri)
+            if self.etags.get(uri) != etag:
+                changed[uri] = etag
+        return Found(changed, unseen)
+
+
+def _in_thread(run: Callable[[], None]) -> None:
+    threading.Thread(target=run, name="listing", daemon=True).start()

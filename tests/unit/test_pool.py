@@ -1,0 +1,274 @@
+"""Images in: what is missing is asked for, once; only what changed is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from labelloop.catalogue import Catalogue
+from labelloop.errors import StorageError
+from labelloop.features import FeatureIndex, FeatureStore
+from labelloop.queue import JobKind
+from labelloop.records import ImageFacts
+from labelloop.storage import MemoryStore
+from sync.board import Board
+from sync.listing import Lister
+from sync.pool import ACTIVE_JOBS, CHUNK, Pool
+from sync.waiting import RETRY_S, Waiting
+
+
+class FakeQueue:
+    def __init__(self) -> None:
+        self.jobs: dict[str, list[str]] = {}
+
+    def enqueue(self, _kind: JobKind, job_id: str, payload: Mapping[str, Any]) -> bool:
+        return self.jobs.setdefault(job_id, payload["uris"]) is payload["uris"]
+
+    def active(self, _kind: JobKind, _project: str) -> list[str]:
+        return list(self.jobs)
+
+
+class World:
+    """A bucket, its tasks, and a worker that does what is queued."""
+
+    def __init__(self, tmp: Path) -> None:
+        self.store, self.queue, self.board = MemoryStore(), FakeQueue(), Board()
+        self.bucket: dict[str, str] = {}
+        self.deleted: set[str] = set()
+        self.imports = self.shards = 0
+        self.catalogue = Catalogue(self.store)
+        self.index = FeatureIndex(self.store, "b")
+        self.features = FeatureStore(self.store, "b", tmp)
+        self.pool = Pool("p", lambda: list(self.bucket.items()), self._import, self.queue)  # type: ignore[arg-type]
+        self.pool._lister = Lister(lambda: list(self.bucket.items()), start=lambda run: run())
+
+    def turn(self, *, listed: bool = True) -> None:
+        if listed:
+            self.pool._lister._again_at = float("-inf")
+            self.pool.turn(self.board, self.catalogue, self.index, deleted=self.deleted)
+        self.pool.turn(self.board, self.catalogue, self.index, deleted=self.deleted)
+        if self.pool._importing:
+            self.pool._importing.join()
+
+    def work(self, *, broken: frozenset[str] = frozenset()) -> None:
+        for uris in self.queue.jobs.values():
+            good = [u for u in uris if u not in broken]
+            self.record(good)
+            self.catalogue.add(
+                [ImageFacts(u, self.etag(u), problem="no image") for u in uris if u in broken], self.name()
+            )
+        self.queue.jobs.clear()
+
+    def record(self, uris: list[str]) -> None:
+        if uris:
+            rows = np.zeros((len(uris), 2), dtype=np.float32)
+            self.features.add(self.name(), uris, [self.etag(u) for u in uris], rows)
+            self.catalogue.add([ImageFacts(u, self.etag(u), u, u) for u in uris], self.name())
+
+    def etag(self, uri: str) -> str:
+        return self.bucket.get(uri, "other")
+
+    def name(self) -> str:
+        self.shards += 1
+        return f"{self.shards:04d}"
+
+    def asked(self) -> set[str]:
+        return {u for uris in self.queue.jobs.values() for u in uris}
+
+    def _import(self) -> None:
+        self.imports += 1
+        for number, uri in enumerate(self.bucket):
+            if uri not in self.deleted:
+                self.board.put(number, uri, answered=False)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def uris(count: int) -> list[str]:
+    return [f"s3://images/{i:04d}.png" for i in range(count)]
+
+
+def test_every_image_is_asked_for_once_and_counted_as_it_comes_back(world: World) -> None:
+    world.bucket = dict.fromkeys(uris(100), "e")
+    world.turn()
+    assert world.asked() == set(world.bucket)
+    assert (world.pool.state.images, world.pool.state.missing) == (100, 100)
+    assert not world.pool.settled
+    world.work(broken=frozenset(uris(2)))
+    world.turn(listed=False)
+    assert world.queue.jobs == {}
+    assert (world.pool.state.featurised, world.pool.state.unreadable, world.pool.state.missing) == (98, 2, 0)
+    assert world.pool.settled
+
+
+def test_only_so_many_jobs_wait_at_once(world: World) -> None:
+    world.bucket = dict.fromkeys(uris((ACTIVE_JOBS + 3) * CHUNK), "e")
+    world.turn()
+    assert len(world.queue.jobs) == ACTIVE_JOBS
+    world.work()
+    world.turn(listed=False)
+    assert len(world.queue.jobs) == 3
+    assert world.asked().isdisjoint(world.index.places)
+
+
+def test_an_image_with_new_bytes_is_asked_for_again(world: World) -> None:
+    world.bucket = dict.fromkeys(uris(3), "e")
+    world.turn()
+    world.work()
+    world.turn()
+    assert world.asked() == set()
+    world.bucket[uris(1)[0]] = "new"
+    world.turn()
+    assert world.asked() == {uris(1)[0]}
+
+
+def test_an_image_that_is_only_named_by_a_task_counts_and_goes_with_it(world: World) -> None:
+    world.board.put(7, "s3://elsewhere/x.png", answered=False)
+    world.turn()
+    assert world.asked() == {"s3://elsewhere/x.png"}
+    world.board.remove(7)
+    world.turn()
+    assert world.pool.state.images == 0
+
+
+def test_new_images_become_tasks_but_deleted_ones_alone_do_not(world: World) -> None:
+    world.bucket = dict.fromkeys(uris(2), "e")
+    world.turn()
+    assert world.imports == 1
+    world.turn()
+    assert world.imports == 1
+    world.board.remove(0)
+    world.deleted = {uris(1)[0]}
+    world.turn()
+    assert world.imports == 1
+    world.bucket["s3://images/new.png"] = "e"
+    world.turn()
+    assert world.imports == 2
+
+
+def test_images_that_leave_the_bucket_leave_the_pool(world: World) -> None:
+    world.bucket = dict.fromkeys(uris(4), "e")
+    world.pool._import = lambda: None
+    world.turn()
+    world.bucket = dict.fromkeys(uris(3), "e")
+    world.turn()
+    assert world.pool.state.images == 3
+
+
+def test_another_backbone_has_no_features_yet(world: World) -> None:
+    world.bucket = dict.fromkeys(uris(3), "e")
+    world.turn()
+    world.work()
+    world.turn()
+    assert world.pool.state.missing == 0
+    world.index = FeatureIndex(world.store, "other")
+    world.turn()
+    assert world.pool.state.missing == 3
+
+
+def test_what_an_error_interrupts_is_done_by_the_next_turn(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.bucket = dict.fromkeys(uris(5), "e")
+    world.turn()
+    world.work()
+    update = FeatureIndex.updates
+    monkeypatch.setattr(FeatureIndex, "updates", _failing)
+    with pytest.raises(StorageError):
+        world.turn(listed=False)
+    monkeypatch.setattr(FeatureIndex, "updates", update)
+    world.turn(listed=False)
+    assert world.pool.state.missing == 0
+
+
+def _failing(_self: FeatureIndex) -> Iterator[set[str]]:
+    raise StorageError("away")
+    yield set()
+
+
+def test_a_turn_without_changes_looks_at_no_image(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.bucket = dict.fromkeys(uris(50), "e")
+    world.turn()
+    world.work()
+    world.turn()
+    judged: list[str] = []
+    monkeypatch.setattr(Pool, "_judge", lambda _self, uri, *_: judged.append(uri))
+    world.turn(listed=False)
+    world.turn()
+    assert judged == []
+
+
+def test_a_bucket_that_cannot_be_listed_is_a_visible_problem(world: World) -> None:
+    def away() -> list[tuple[str, str]]:
+        raise StorageError("away")
+
+    world.pool._lister = Lister(away, start=lambda run: run())
+    world.turn()
+    assert "away" in str(world.pool.problem)
+    assert not world.pool.settled
+
+
+def test_a_failed_job_is_asked_for_again_later_and_later() -> None:
+    now = [0.0]
+    waiting = Waiting(lambda: now[0])
+    for uri in ("b", "a"):
+        waiting.put(uri, waits=True)
+    assert waiting.take(5, ()) == ["a", "b"]
+    waiting.asked(["a", "b"], "job")
+    waiting.put("b", waits=False)
+    assert waiting.take(5, ()) == []
+    for pause in (2 * RETRY_S, 4 * RETRY_S, 8 * RETRY_S):
+        now[0] += pause
+        assert waiting.take(5, ()) == []
+        now[0] += 0.1
+        assert waiting.take(5, ["job"]) == []  # it still runs
+        now[0] += RETRY_S + 0.1
+        assert waiting.take(5, ()) == ["a"]
+        waiting.asked(["a"], "job")
+
+
+def test_a_large_bucket_is_listed_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("sync.listing.time.monotonic", lambda: now[0])
+
+    def slow() -> Iterator[tuple[str, str]]:
+        now[0] += 4
+        yield "s3://images/1.png", "e"
+
+    runs: list[Callable[[], None]] = []
+    lister = Lister(slow, start=runs.append)
+    assert lister.take() is None
+    runs.pop()()
+    found = lister.take()
+    assert found is not None
+    assert found.changed == {"s3://images/1.png": "e"}
+    now[0] += 79
+    lister.take()
+    assert runs == []
+    now[0] += 2
+    lister.take()
+    assert len(runs) == 1
+
+
+def test_the_board_follows_answers_changes_and_deletes() -> None:
+    board = Board()
+    board.put(1, "a", answered=False)
+    board.put(2, "a", answered=False)
+    board.put(3, "", answered=False)
+    assert (board.tasks_of, board.open, len(board)) == ({"a": (1, 2)}, {"a": (1, 2)}, 3)
+    assert board.put(1, "a", answered=True) == ""
+    assert board.open == {"a": (2,)}
+    assert board.put(1, "a", answered=False) == ""
+    assert board.put(2, "b", answered=True) == ""
+    assert (board.tasks_of, board.open) == ({"a": (1,), "b": (2,)}, {"a": (1,)})
+    assert board.news() == {"a", "b"}
+    assert board.put(1, "c", answered=False) == "a"
+    assert board.remove(2) == "b"
+    assert board.remove(2) == ""
+    assert board.news() == {"a", "b", "c"}
+    assert board.news() == set()
