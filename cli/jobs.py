@@ -12,7 +12,7 @@ from labelloop.failures import RECORDED, FailedJob, FailedJobs, choose
 from labelloop.pauses import PauseStore
 from labelloop.projects import ProjectRecord
 from labelloop.queue import NUDGE_CHANNEL, JobState, alive, publish
-from labelloop.requests import RETRY, Request, RequestStore, asked_again_at
+from labelloop.requests import RETRY, Request, RequestStore, retries
 from labelloop.runs import Run, RunStore, failures
 from labelloop.snapshot import SnapshotStore
 from labelloop.trigger import ATTEMPTS
@@ -87,7 +87,7 @@ def held(record: ProjectRecord, runs: Sequence[Run], snapshot: str, wishes: Sequ
     """The same, from runs (newest first) and open wishes. Pure; the rule is the planner's."""
     found = []
     for kind in RECORDED:
-        failed = failures(runs, kind, snapshot, since=asked_again_at(wishes, kind))
+        failed = failures(runs, kind, snapshot, retries=retries(wishes, kind))
         if failed >= ATTEMPTS:
             last = next(r for r in runs if (r.kind, r.snapshot, r.outcome) == (kind, snapshot, "failed"))
             reason = last.reasons[0] if last.reasons else ""

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from cli.commands import data, doctor, learning, models, projects, queue, runs, schema, simulate, snapshots, stack
+from cli.commands import (
+    data,
+    doctor,
+    learning,
+    models,
+    projects,
+    queue,
+    runs,
+    schema,
+    simulate,
+    snapshots,
+    stack,
+    upkeep,
+)
 from cli.commands.terminal import app
 
 # importing them registers their verbs, in the order of --help
-COMMANDS = (stack, doctor, projects, models, runs, snapshots, queue, learning, data, schema, simulate)
+COMMANDS = (stack, doctor, projects, models, runs, snapshots, queue, learning, data, schema, simulate, upkeep)
 
 __all__ = ["COMMANDS", "app"]
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from cli.deployment import Deployment
 from cli.digits import write_digits
 from cli.doctor.finding import Finding
-from cli.imagefolder import LabelledFile, pick_seeds, scan, upload
+from cli.imagefolder import LABELS, LabelledFile, classes_of, pick_seeds, scan, upload
 from cli.status import StatusReader
 from cli.wiring import Wish, ensure_bucket, wire
 from labelloop.config import ProjectConfig, load_config
-from labelloop.errors import LabelloopError, StudioError
+from labelloop.errors import LabelloopError, SettingsError, StudioError
 from labelloop.labels import SEED_MARK
 from labelloop.projects import ProjectRecord
 from labelloop.records import canonical
@@ -37,20 +37,45 @@ class Source:
     files: Sequence[LabelledFile]
     prefix: str  # in the image bucket
     seeds: int
+    named: tuple[str, ...] = ()  # classes that were given by name
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Class names: the config's, else the folders'."""
-        return self.config.labels or tuple(sorted({f.label for f in self.files}))
+        """Class names: the config's, those that were given, else those of the folders or of the list of labels."""
+        return self.config.labels or self.named or classes_of(self.files)
 
 
-def open_source(state_dir: Path, images: Path | None, config: Path | None, seeds: int | None) -> Source:
-    """The given tree of class folders, or the digits. Without a config the folder gives the name."""
+def open_source(
+    state_dir: Path, images: Path | None, config: Path | None, seeds: int | None,
+    *, labels: Path | None = None, classes: Sequence[str] = (),
+) -> Source:  # fmt: skip
+    """The given folder of images, or the digits. Without a config the folder gives the name."""
     folder = images or write_digits(state_dir / "digits")
     found = load_config(config) if config else _default_config(images)
     prefix = f"{found.name}/"
     default = DIGITS_SEEDS if images is None else 0
-    return Source(found, scan(folder, prefix), prefix, default if seeds is None else seeds)
+    source = Source(found, scan(folder, prefix, labels), prefix, default if seeds is None else seeds, tuple(classes))
+    _check_classes(source, folder)
+    return source
+
+
+def _check_classes(source: Source, folder: Path) -> None:
+    """SettingsError where people could not choose what is right, or not choose at all."""
+    if source.config.labels and source.named:
+        raise SettingsError("the classes are given twice: keep `labels:` of the config, or --classes")
+    if len(source.classes) < 2:
+        raise SettingsError(
+            f"{folder} tells {len(source.classes)} classes, and two are needed: name them (--classes cat,dog, or "
+            f"`labels:` in the config), or give the labels (class folders, or a {LABELS} with the line file,label)"
+        )
+    unknown = [f for f in source.files if f.label is not None and f.label not in source.classes]
+    if unknown:
+        raise SettingsError(
+            f"{unknown[0].path} is labelled {unknown[0].label!r}, which is not among the classes "
+            f"({', '.join(source.classes)}): mend the label, or add the class"
+        )
+    if source.seeds and not classes_of(source.files):
+        raise SettingsError(f"there are no labels to reveal {source.seeds} of: add a {LABELS}, or leave out --seed")
 
 
 def _default_config(images: Path | None) -> ProjectConfig:
@@ -105,7 +130,7 @@ def reveal(deployment: Deployment, record: ProjectRecord, source: Source, report
     stubs = {s.uri: s for page in studio.all_tasks(record.id, record.schema) for s in page}
     for done, file in enumerate(seeds, 1):
         stub = stubs.get(f"s3://{bucket}/{file.key}")
-        if stub and not stub.annotations:
+        if stub and not stub.annotations and file.label is not None:
             result = [{**item, "meta": {"text": [SEED_MARK]}} for item in record.schema.result(file.label)]
             studio.annotate(stub.id, result)
         report("reveal seed labels", done, len(seeds))

@@ -14,7 +14,7 @@ import httpx
 
 from cli.deployment import Deployment
 from cli.drain import drain
-from cli.imagefolder import LabelledFile, scan, upload
+from cli.imagefolder import LabelledFile, require_labels, scan, upload
 from cli.judge import accuracy_per_version, accuracy_through_predict
 from cli.oracle import Oracle, Rates, Submitted
 from cli.setup import Report, Source, open_source, set_up, wait_ready
@@ -84,7 +84,7 @@ def simulate(
     record, _ = set_up(deployment, source, report)
     wait_ready(deployment, record, report)
     bucket = deployment.settings.image_buckets[0]
-    truth = {f"s3://{bucket}/{f.key}": f.label for f in source.files}
+    truth = {f"s3://{bucket}/{key}": label for key, label in require_labels(source.files, "simulate").items()}
     oracle = Oracle(deployment.studio, record.id, record.schema, truth, job.rates, job.seed)
     with LiveObserver(deployment, record) as observer:
         _label(deployment, record, oracle, job.labels, report)
@@ -103,18 +103,22 @@ def simulate(
     return figures
 
 
-def prepare(
-    home: Path, *, images: Path | None, test: Path | None, config: Path | None, reveal: int | None, seed: int
-) -> tuple[Source, list[LabelledFile]]:
-    """A project of its own for this run, and the images it is judged on."""
-    source = open_source(home, images, config, reveal)
+def prepare(  # noqa: PLR0913 -- what a run is made of
+    home: Path, *, images: Path | None, test: Path | None, config: Path | None, reveal: int | None, seed: int,
+    truth: Path | None = None,
+) -> tuple[Source, list[LabelledFile]]:  # fmt: skip
+    """A project of its own for this run, and the images it is judged on. Every image needs its class."""
+    source = open_source(home, images, config, reveal, labels=truth)
+    require_labels(source.files, "simulate")
     name = f"{source.config.name}-{stamp()[4:13]}-{seed}"
     named = source.config.model_copy(update={"name": name, "seed": seed})
     files = [replace(f, key=f"{name}/{f.key.removeprefix(source.prefix)}") for f in source.files]
     source = replace(source, config=named, files=files, prefix=f"{name}/")
     if test is None:
         return hold_out(source, seed)
-    return source, scan(test, f"{name}-test/")
+    held_out = scan(test, f"{name}-test/")
+    require_labels(held_out, "simulate")
+    return source, held_out
 
 
 def hold_out(source: Source, seed: int) -> tuple[Source, list[LabelledFile]]:

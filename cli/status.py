@@ -71,6 +71,7 @@ class ProjectStatus:
     waiting: str | None = None
     running: tuple[str, ...] = ()
     pool: Mapping[str, Any] = field(default_factory=dict)
+    copies: Mapping[str, Any] = field(default_factory=dict)  # of images that are not in S3
     random_quota: Acceptance = Acceptance()
     chosen: Acceptance = Acceptance()
     runs: tuple[Run, ...] = ()
@@ -166,6 +167,7 @@ class _Stores:
             labels=plan.get("labels") or {}, until_refresh=plan.get("until_refresh"),
             until_retrain=plan.get("until_retrain"), waiting=plan.get("waiting"),
             running=tuple(plan.get("running") or ()), pool=facts.get("pool") or {},
+            copies=facts.get("copies") or {},
             random_quota=random, chosen=chosen, runs=tuple(self.runs.all()[-LAST_RUNS:]),
             problem=facts.get("problem") or self._other_backbone() or (None if facts else NO_WATCHER),
             paused=self.registry.pauses.current(),

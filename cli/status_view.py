@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel
@@ -77,6 +78,8 @@ def _rows(project: ProjectStatus) -> Iterable[tuple[str, RenderableType]]:
     yield "labels", _labels(project)
     yield "next", _next(project)
     yield "images", _images(project)
+    if any(project.copies.get(k) for k in ("copied", "waiting", "failed")):
+        yield "from elsewhere", _copies(project.copies)
     yield "pre-labels right", _acceptance(project.random_quota, project.chosen)
     for refused in project.refused:
         yield "refused", Text(refused, style="bold red")
@@ -130,6 +133,16 @@ def _images(project: ProjectStatus) -> RenderableType:
     if images and done + bad < images:
         return Group(Text(text), ProgressBar(total=images, completed=done + bad, width=40))
     return Text(text)
+
+
+def _copies(copies: Mapping[str, Any]) -> Text:
+    """Images that are not in S3."""
+    text = Text(f"{copies.get('copied', 0)} copied to S3")
+    if copies.get("waiting"):
+        text.append(f", {copies['waiting']} to be copied", style="yellow")
+    if copies.get("failed"):
+        text.append(f", {copies['failed']} cannot be had: {copies.get('problem')}", style="yellow")
+    return text
 
 
 def _acceptance(random: Acceptance, chosen: Acceptance) -> Text:

@@ -33,6 +33,14 @@ class UpOptions:
     images: Path | None
     config: Path | None
     seeds: int | None
+    labels: Path | None = None
+    classes: tuple[str, ...] = ()
+
+    def source(self) -> Source:
+        """The images; SettingsError."""
+        return open_source(
+            self.state_dir, self.images, self.config, self.seeds, labels=self.labels, classes=self.classes
+        )
 
 
 def make_stack(state_dir: Path, console: Console) -> Stack:
@@ -50,7 +58,7 @@ def make_stack(state_dir: Path, console: Console) -> Stack:
 def up(options: UpOptions, console: Console) -> None:
     """Start, set up, print where to go, stay until Ctrl-C."""
     began = time.monotonic()
-    source = open_source(options.state_dir, options.images, options.config, options.seeds)
+    source = options.source()
     with make_stack(options.state_dir, console) as stack:
         state = stack.start()
         with live_progress(console) as show:
@@ -68,7 +76,7 @@ def up_detached(options: UpOptions, argv: Sequence[str], console: Console) -> No
     with live_progress(console) as show:
         state = detach(options.state_dir, [sys.executable, "-m", "cli.main", *argv], show=show)
     deployment = deployment_of(state)
-    source = open_source(options.state_dir, options.images, options.config, options.seeds)
+    source = options.source()
     bucket = deployment.settings.image_buckets[0]
     records = [r for r in deployment.projects.all() if r.image_uri == f"s3://{bucket}/{source.prefix}"]
     if records:

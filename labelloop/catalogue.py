@@ -8,13 +8,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
+from labelloop.clock import now
+from labelloop.compaction import Replaced, merged_name
 from labelloop.errors import NotFoundError
-from labelloop.records import Bucket, ImageFacts, canonical, to_dict
+from labelloop.records import Bucket, ImageFacts, canonical, digest, to_dict
 from labelloop.shards import Shards
 from labelloop.storage import ObjectStore
 
 PREFIX = "catalogue/"
-REPLACES = "replaces"  # in the first line of a shard that was made of others: their names
+REPLACES = "replaces"  # in the first line of a shard that was made of others: their names, and when
 
 
 class Catalogue:
@@ -25,13 +27,28 @@ class Catalogue:
         self._shards = Shards(store, PREFIX)
         self._newest = ""  # the last shard that was read, by name
         self._lock = threading.Lock()
+        self.sizes: dict[str, int] = {}  # shard -> images
+        self.replaced: dict[str, Replaced] = {}  # large shard -> those that it was made of
         self.images: dict[str, ImageFacts] = {}  # by uri
         self.buckets: dict[str, Bucket] = {}  # of each duplicate group, as decided at its first sight
 
     def add(self, facts: Sequence[ImageFacts], shard: str) -> None:
         """Record images; ``shard`` is unique and sorts by time (see `labelloop.clock.stamp`)."""
         lines = b"\n".join(canonical(to_dict(f)) for f in facts)
-        self._store.put(f"{PREFIX}{shard}.jsonl", lines)
+        self._store.put(_key(shard), lines)
+
+    def merge(self, shards: Sequence[str]) -> str:
+        """One large shard instead of these small ones, which stay until `drop`; its name."""
+        parts = [self._store.get(_key(shard)) for shard in sorted(shards)]
+        lines = [line for part in parts for line in part.splitlines() if line and not _is_head(line)]
+        name = merged_name(list(shards), digest(b"\n".join(lines)))
+        self._store.put(_key(name), b"\n".join([canonical({REPLACES: list(shards), "made_at": now()}), *lines]))
+        return name
+
+    def drop(self, shards: Sequence[str]) -> None:
+        """Remove shards that a larger one has replaced."""
+        for shard in shards:
+            self._store.delete(_key(shard))
 
     def update(self) -> None:
         """Read the shards that were added since the last call."""
@@ -43,13 +60,16 @@ class Catalogue:
         with self._lock:
             for key, data in self._shards.arrivals():
                 yield self._take(key, data)
+            for key in self._shards.vanished:
+                self.sizes.pop(_name(key), None)
 
     def _take(self, key: str, data: bytes) -> set[str]:
         lines = [json.loads(line) for line in data.splitlines() if line]
-        replaced = [f"{PREFIX}{name}.jsonl" for name in lines[0][REPLACES]] if lines and REPLACES in lines[0] else []
-        if replaced:
-            lines = lines[1:]
-            if self._shards.taken.issuperset(replaced):  # nothing new in it
+        head = lines.pop(0) if lines and REPLACES in lines[0] else None
+        self.sizes[_name(key)] = len(lines)
+        if head:
+            self.replaced[_name(key)] = Replaced(tuple(head[REPLACES]), head["made_at"])
+            if self._shards.taken.issuperset(map(_key, head[REPLACES])):  # nothing new in it
                 return set()
         touched = self._apply(lines)
         if key < self._newest:  # its writer's clock is behind: what was read before it is newer all the same
@@ -74,5 +94,16 @@ class Catalogue:
 
 
 def _facts(data: bytes) -> list[dict[str, Any]]:
-    lines = (json.loads(line) for line in data.splitlines() if line)
-    return [line for line in lines if REPLACES not in line]
+    return [json.loads(line) for line in data.splitlines() if line and not _is_head(line)]
+
+
+def _is_head(line: bytes) -> bool:
+    return REPLACES in json.loads(line)
+
+
+def _key(shard: str) -> str:
+    return f"{PREFIX}{shard}.jsonl"
+
+
+def _name(key: str) -> str:
+    return key.removeprefix(PREFIX).removesuffix(".jsonl")

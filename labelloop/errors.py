@@ -4,6 +4,7 @@ LabelloopError
 ├── SettingsError            the environment or a project's YAML is wrong
 ├── LabelConfigError         the label config is not one image and one single-choice control
 ├── ImageUnreadableError     one image cannot be had or decoded; others are not affected
+├── SourceAwayError          an image's server does not answer now; it may later
 ├── StorageError             object storage refused or cannot be reached
 │   ├── NotFoundError
 │   └── AlreadyExistsError   a conditional write found an older object
@@ -35,6 +36,10 @@ class LabelConfigError(LabelloopError):
 
 class ImageUnreadableError(LabelloopError):
     """One image cannot be had or decoded."""
+
+
+class SourceAwayError(LabelloopError):
+    """An image's server does not answer now."""
 
 
 class StorageError(LabelloopError):

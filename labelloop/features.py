@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
+from labelloop.clock import now
+from labelloop.compaction import Replaced, merged_name
 from labelloop.errors import CorruptArtefactError, NotFoundError
 from labelloop.records import canonical, digest
 from labelloop.shards import READERS, Shards
@@ -43,6 +46,10 @@ class FeatureIndex:
         self._shards = Shards(store, f"{self.prefix}index/")
         self._sums: dict[str, str] = {}  # shard -> sha256 of its rows
         self.places: dict[str, Place] = {}  # by uri; the newest shard wins
+        self._ordered: list[str] = []
+        self._arrived: list[str] = []  # not in `_ordered` yet
+        self.sizes: dict[str, int] = {}  # shard -> rows
+        self.replaced: dict[str, Replaced] = {}  # large shard -> those that it was made of
 
     def update(self, *, whole: bool = False) -> None:
         """Read the shards that were added since the last call. ``whole``: also look whether any has vanished."""
@@ -66,6 +73,14 @@ class FeatureIndex:
     def __len__(self) -> int:
         return len(self.places)
 
+    def ordered(self) -> list[str]:
+        """Every image, by name; sorted anew only as far as images have come, which is quick."""
+        if self._arrived:
+            self._ordered += self._arrived
+            self._ordered.sort()
+            self._arrived = []
+        return self._ordered
+
     def sha256(self, shard: str) -> str:
         """The recorded hash of a shard's rows."""
         return self._sums[shard]
@@ -73,14 +88,18 @@ class FeatureIndex:
     def _name(self, key: str) -> str:
         return key.rsplit("/", 1)[1].removesuffix(".json")
 
-    def _take(self, shard: str, data: dict[str, list[str] | str]) -> set[str]:
+    def _take(self, shard: str, data: Mapping[str, Any]) -> set[str]:
         touched = set()
         for row, (uri, etag) in enumerate(zip(data["uris"], data["etags"], strict=True)):
             known = self.places.get(uri)
+            if known is None:
+                self._arrived.append(uri)
             if known is None or known.shard < shard:
                 self.places[uri] = Place(shard, row, etag)
                 touched.add(uri)
-        self._sums[shard] = str(data["sha256"])
+        self._sums[shard], self.sizes[shard] = str(data["sha256"]), len(data["uris"])
+        if data.get("replaces"):
+            self.replaced[shard] = Replaced(tuple(data["replaces"]), str(data["made_at"]))
         return touched
 
     def _drop(self, shards: set[str]) -> set[str]:
@@ -88,9 +107,19 @@ class FeatureIndex:
         lost = {uri for uri, place in self.places.items() if place.shard in shards}
         for uri in lost:
             del self.places[uri]
+        if lost:
+            self._ordered, self._arrived = [], list(self.places)
         for shard in shards:
             self._sums.pop(shard, None)
+            self.sizes.pop(shard, None)
         return lost
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    uris: Sequence[str]
+    etags: Sequence[str]
+    features: Floats
 
 
 class FeatureStore:
@@ -104,10 +133,31 @@ class FeatureStore:
 
     def add(self, shard: str, uris: Sequence[str], etags: Sequence[str], features: Floats) -> None:
         """Write one shard; ``features`` is (len(uris), dimension) float32. Rows count once the index names them."""
-        data = bytes(save({"features": np.ascontiguousarray(features, dtype=np.float32)}))
+        self._write(shard, _Rows(uris, etags, features), {})
+
+    def _write(self, shard: str, rows: _Rows, more: Mapping[str, Any]) -> None:
+        data = bytes(save({"features": np.ascontiguousarray(rows.features, dtype=np.float32)}))
         self._store.put(f"{self.index.prefix}rows/{shard}.safetensors", data)
-        index = {"uris": list(uris), "etags": list(etags), "sha256": digest(data)}
+        index = {"uris": list(rows.uris), "etags": list(rows.etags), "sha256": digest(data), **more}
         self._store.put(f"{self.index.prefix}index/{shard}.json", canonical(index))
+
+    def merge(self, shards: Sequence[str]) -> str:
+        """One large shard instead of these small ones, which stay until `drop`; its name."""
+        wanted = set(shards)
+        kept = sorted((p.shard, p.row, uri) for uri, p in self.index.places.items() if p.shard in wanted)
+        uris = [uri for _, _, uri in kept]
+        etags = [self.index.places[uri].etag for uri in uris]
+        name = merged_name(list(shards), digest(canonical([list(shards), uris])))
+        self._write(name, _Rows(uris, etags, self.rows(uris)), {"replaces": list(shards), "made_at": now()})
+        return name
+
+    def drop(self, shards: Sequence[str]) -> None:
+        """Remove shards that a larger one has replaced: the index first, so that no index names rows that are gone."""
+        for shard in shards:
+            self._store.delete(f"{self.index.prefix}index/{shard}.json")
+            self._store.delete(f"{self.index.prefix}rows/{shard}.safetensors")
+            self._rows.pop(shard, None)
+            self._path(shard).unlink(missing_ok=True)
 
     def update(self) -> None:
         """See the shards that were added since the last call; rows are fetched when they are asked for."""

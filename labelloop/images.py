@@ -1,4 +1,4 @@
-"""An image's address in, its bytes out: S3 alone, and only from the buckets that are allowed."""
+"""An S3 address in, the image's bytes out: only from the buckets that are allowed. For others see `mirror`."""
 
 from __future__ import annotations
 
@@ -63,16 +63,16 @@ def allowed(uri: str, buckets: Collection[str]) -> tuple[str, str]:
     bucket, _, key = rest.partition("/")
     if not separator or scheme != "s3":
         raise ImageUnreadableError(
-            f"{_short(uri)} is no s3://bucket/key address; labelloop reads images from S3 only: connect the bucket as "
-            "a source storage in Label Studio"
+            f"{short(uri)} is no s3://bucket/key address, and not one that sync copies (uploads to Label Studio, http:// "
+            "and https:// of LABELLOOP_IMAGE_HOSTS): put the image into a bucket and connect that in Label Studio"
         )
     if bucket not in buckets:
         names = ", ".join(sorted(buckets)) or "none"
         raise ImageUnreadableError(
-            f"{_short(uri)} is in bucket {bucket!r}, which is not allowed ({names}); add it to LABELLOOP_IMAGE_BUCKETS"
+            f"{short(uri)} is in bucket {bucket!r}, which is not allowed ({names}); add it to LABELLOOP_IMAGE_BUCKETS"
         )
     if not key:
-        raise ImageUnreadableError(f"{_short(uri)} names a bucket, but no image in it")
+        raise ImageUnreadableError(f"{short(uri)} names a bucket, but no image in it")
     return bucket, key
 
 
@@ -122,7 +122,7 @@ def _translated(error: ClientError, uri: str) -> ImageUnreadableError | StorageE
     return StorageError(f"{uri}: {error}; object storage has trouble, try again")
 
 
-def _short(uri: str) -> str:
+def short(uri: str) -> str:
     """An address as a log may show it: no query (it may hold a signature), no endless data URI."""
     text = uri.partition("?")[0]
     return text if len(text) <= 200 else text[:197] + "..."

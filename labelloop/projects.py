@@ -65,8 +65,7 @@ class ProjectStore:
 
     def put(self, record: ProjectRecord) -> None:
         """Add or replace."""
-        data: dict[str, Any] = {**asdict(record), "config": record.config.model_dump(mode="json")}
-        self._store.put(_index_key(record.key), write(Kind.PROJECT, data))
+        self._store.put(_index_key(record.key), dump_record(record))
 
     def get(self, key: str) -> ProjectRecord:
         """One project; NotFoundError where there is none."""
@@ -74,7 +73,7 @@ class ProjectStore:
         with self._lock:
             known = self._parsed.get(key)
             if known is None or known[0] != raw:
-                self._parsed[key] = known = (raw, _parse(raw, key))
+                self._parsed[key] = known = (raw, load_record(raw, f"project {key}"))
         return known[1]
 
     def find(self, reference: str) -> ProjectRecord | None:
@@ -107,6 +106,13 @@ def _index_key(key: str) -> str:
     return f"{INDEX}{key}.json"
 
 
-def _parse(raw: bytes, key: str) -> ProjectRecord:
+def dump_record(record: ProjectRecord) -> bytes:
+    """As JSON. A record holds no secret: those are in the environment."""
+    data: dict[str, Any] = {**asdict(record), "config": record.config.model_dump(mode="json")}
+    return write(Kind.PROJECT, data)
+
+
+def load_record(raw: bytes, what: str) -> ProjectRecord:
+    """The inverse of `dump_record`; ``what`` it is, for errors."""
     data = known(ProjectRecord, read(Kind.PROJECT, raw))
-    return ProjectRecord(**{**data, "config": parse_config(data["config"], f"the stored config of project {key}")})
+    return ProjectRecord(**{**data, "config": parse_config(data["config"], f"the stored config of {what}")})

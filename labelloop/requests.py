@@ -51,6 +51,6 @@ class RequestStore:
         self._store.delete(f"{PREFIX}{request.id}.json")
 
 
-def asked_again_at(wishes: Iterable[Request], kind: str) -> str:
-    """When a person last asked to try this kind of run again; empty where nobody did."""
-    return max((w.at for w in wishes if (w.what, w.about) == (RETRY, kind)), default="")
+def retries(wishes: Iterable[Request], kind: str) -> list[str]:
+    """The ids of people's open wishes that this kind of run be tried again."""
+    return [w.id for w in wishes if (w.what, w.about) == (RETRY, kind)]

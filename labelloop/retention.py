@@ -218,7 +218,7 @@ _GONE = {
 
 
 def sweep(objects: Sequence[Held], kept: Kept, contents: Contents, now: datetime) -> Decision:
-    """Keep or remove, each object. Rows whose index goes go with it."""
+    """Keep or remove, each object."""
     view = _View(kept, contents, _newest_orders(objects), {o.names for o in objects if o.what is What.INDEX})
     keep: list[Item] = []
     remove: list[Item] = []
@@ -251,7 +251,7 @@ class _View:
             What.BACKBONE: self.kept.backbones, What.WEIGHTS: self.kept.backbones,
         }.get(held.what)  # fmt: skip
         if reasons is None:
-            return True, "not ours to judge"
+            return True, "never removed"
         return held.name in reasons, reasons.get(held.name, _GONE[held.what])
 
     def _order(self, version: str, order: str) -> tuple[bool, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -140,13 +140,13 @@ def _earlier(key: str) -> str:
     return f"runs/{moment:%Y%m%dT%H%M%S}"
 
 
-def failures(runs: Iterable[Run], kind: str, snapshot: str, *, since: str = "") -> int:
-    """Failed runs of one kind on one snapshot that count: those before a person asked for another try do not.
+def failures(runs: Iterable[Run], kind: str, snapshot: str, *, retries: Collection[str] = ()) -> int:
+    """Failed runs of one kind on one snapshot that count: only those since a person asked for all of ``retries``.
 
     Nor does what a store, Redis or a full disk has failed: that is tried until it works.
     """
     failed = [r for r in runs if (r.kind, r.snapshot, r.outcome) == (kind, snapshot, "failed")]
-    return sum(r.started_at >= since and not r.detail.get(TRANSIENT) for r in failed)
+    return sum(set(retries) <= set(r.answers) and not r.detail.get(TRANSIENT) for r in failed)
 
 
 def match(ids: Sequence[str], name: str) -> str:

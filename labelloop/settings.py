@@ -28,7 +28,7 @@ class Settings:
     s3_secret_key: str | None = field(repr=False)
     s3_region: str
     state_bucket: str
-    image_buckets: tuple[str, ...]  # the allow-list: nothing else is ever fetched
+    image_buckets: tuple[str, ...]  # the allow-list: from no other bucket is an image ever read
     redis_url: str = field(repr=False)
     studio_url: str
     studio_token: str | None = field(repr=False)
@@ -44,6 +44,8 @@ class Settings:
     former_backend_passwords: tuple[str, ...] = field(default=(), repr=False)  # accepted, too, while one is replaced
     metrics_port: int | None = None  # of sync and the workers; the backend shows its own under /metrics
     metrics_bind: str = "127.0.0.1"
+    image_hosts: tuple[str, ...] = ()  # the allow-list of the web: host or host:port
+    image_hosts_private: bool = False  # these names may lead to private addresses
     cache_max_bytes: int = 50 * GB
     secret_files: Mapping[str, str] = field(default_factory=dict)  # secrets that came from files: variable -> path
 
@@ -90,6 +92,8 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         s3_region=env.get("LABELLOOP_S3_REGION", "us-east-1"),
         state_bucket=env.get("LABELLOOP_STATE_BUCKET", "labelloop"),
         image_buckets=_words(env.get("LABELLOOP_IMAGE_BUCKETS", "images")),
+        image_hosts=_words(env.get("LABELLOOP_IMAGE_HOSTS", "")),
+        image_hosts_private=env.get("LABELLOOP_IMAGE_HOSTS_PRIVATE", "") not in {"", "0", "false"},
         redis_url="redis://127.0.0.1:6379/0",
         studio_url=(_url(env, "LABELLOOP_STUDIO_URL") or "http://127.0.0.1:8080").rstrip("/"),
         studio_token=None,
@@ -106,7 +110,11 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         metrics_bind=env.get("LABELLOOP_METRICS_BIND", "127.0.0.1"),
         cache_max_bytes=_gigabytes(env, "LABELLOOP_CACHE_MAX_GB", 50),
     )
-    return replace(none, **_secrets(env), secret_files=_secret_files(env))
+    found = replace(none, **_secrets(env), secret_files=_secret_files(env))
+    if bool(found.s3_access_key) != bool(found.s3_secret_key):
+        missing = "LABELLOOP_S3_SECRET_KEY" if found.s3_access_key else "LABELLOOP_S3_ACCESS_KEY"
+        raise SettingsError(f"{missing} is missing beside its other half: set both, or neither")
+    return found
 
 
 def data_dir(environ: Mapping[str, str] | None = None) -> Path | None:

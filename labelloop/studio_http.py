@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -15,6 +17,15 @@ from labelloop.errors import StudioError
 
 Reread = Callable[[], str]  # gives the token as it is now, after one was refused
 Heard = Callable[[str, float, int], None]  # (call with N for numbers, seconds, HTTP status or 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """An answer that is still coming."""
+
+    status: int
+    headers: Mapping[str, str]
+    chunks: Iterator[bytes]
 
 
 class StudioHttp:
@@ -61,6 +72,18 @@ class StudioHttp:
             if error.status != 401 or not self._was_replaced():
                 raise
         return _checked(self._send(path, request), method, path)  # it was refused before anything was done
+
+    @contextmanager
+    def stream(self, path: str, *, params: Mapping[str, Any] | None = None, timeout_s: float) -> Iterator[Stream]:
+        """An answer of any status, read as it comes: nobody has to hold all of it. A redirect is not followed."""
+        options = {"timeout": timeout_s}
+        try:
+            with self._transport().stream(
+                path, method="GET", params=dict(params or {}), request_options=options
+            ) as answer:
+                yield Stream(answer.status_code, answer.headers, answer.iter_bytes())
+        except (ApiError, httpx.HTTPError) as error:
+            raise StudioError(f"Label Studio at {self.url} does not answer: {type(error).__name__} {error}") from error
 
     def _send(self, path: str, request: Mapping[str, Any]) -> httpx.Response:
         began, status = time.perf_counter(), 0

@@ -101,7 +101,7 @@ class StudioWiring:
             said = str(error)
             if "field: task ID 0" in said:
                 return True
-            return False if "Invalid task ID" in said or "couldn't be retrieved" in said else None
+            return False if "Invalid task ID 0" in said or "field: corresponding task" in said else None
         return None
 
     def replace_storage_keys(self, storage: int, fields: Mapping[str, Any]) -> None:

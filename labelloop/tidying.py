@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -52,17 +52,19 @@ class Tidier:
     def decide(self) -> Decision:
         """What would stay and what would go now; removes nothing."""
         refs, objects = self._read()
-        return self._decide(refs, objects)
+        return self._decide(refs, objects, ())
 
     def tidy(self, report: Report = lambda _what, _done, _of: None) -> tuple[Item, ...]:
         """Remove what nothing needs; returns what went.
 
-        Each phase is decided anew: what was named meanwhile stays.
+        Each phase is decided anew, by what is there then: what was named meanwhile stays.
         """
         refs, objects = self._read()
         gone = self._forget_versions(refs, objects)
-        for phase in PHASES[1:]:
-            items = [item for item in self.decide().remove if item.what in phase]
+        for i, phase in enumerate(PHASES[1:], 1):
+            refs, objects = self._read()
+            decision = self._decide(refs, objects, [what for before in PHASES[:i] for what in before])
+            items = [item for item in decision.remove if item.what in phase]
             self._delete(items, report)
             gone += items
         self._store.put(DONE, write(Kind.TIDY, {"at": moment(), "removed": counts(gone)}))
@@ -82,12 +84,12 @@ class Tidier:
             versions, deployments, backbones, initial.id if initial else None, runs, latest.snapshot if latest else None
         ), objects
 
-    def _decide(self, refs: References, objects: Sequence[Held]) -> Decision:
+    def _decide(self, refs: References, objects: Sequence[Held], settled: Collection[What]) -> Decision:
         now = self._now()
-        kept = mark(refs, objects, self._policy, now)
+        kept = mark(refs, objects, self._policy, now, settled=settled)
         heads = {v.head_key for v in refs.versions if v.name in kept.versions}
-        contents = Contents(heads, self._kept_shards(kept, objects), {b: self._used(b) for b in kept.features})
-        return sweep(objects, kept, contents, now)
+        rows = _indexed(objects) if What.INDEX in settled else {b: self._used(b) for b in kept.features}
+        return sweep(objects, kept, Contents(heads, self._kept_shards(kept, objects), rows), now)
 
     def _kept_shards(self, kept: Kept, objects: Sequence[Held]) -> set[str]:
         """Of all snapshots that stay; every one there is where a manifest cannot tell."""
@@ -124,7 +126,7 @@ class Tidier:
 
     def _forget_versions(self, refs: References, objects: Sequence[Held]) -> list[Item]:
         """Under the deploy lease: a version that is promoted at this moment stays, or cannot be promoted."""
-        decided = {item.key: item for item in self._decide(refs, objects).remove if item.what is What.VERSION}
+        decided = {item.key: item for item in self._decide(refs, objects, ()).remove if item.what is What.VERSION}
         items = {held.name: decided[held.info.key] for held in objects if held.info.key in decided}
         young = [held.name for held in objects if held.what is What.VERSION and held.is_young(self._now())]
         names, gone = list(items), list[str]()
@@ -142,6 +144,15 @@ class Tidier:
         with ThreadPoolExecutor(READERS) as pool:
             for done, _ in enumerate(pool.map(lambda item: self._store.delete(item.key), items), 1):
                 report("remove", done, len(items))
+
+
+def _indexed(objects: Sequence[Held]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for held in objects:
+        if held.what is What.INDEX:
+            backbone, shard = held.names
+            found.setdefault(backbone, set()).add(shard)
+    return found
 
 
 class _AsOf:

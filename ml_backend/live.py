@@ -16,6 +16,7 @@ import structlog
 from labelloop.catalogue import Catalogue
 from labelloop.clock import now
 from labelloop.errors import CorruptArtefactError, LabelloopError, LeaseLostError, NotFoundError, StorageError
+from labelloop.mirror import Mirror
 from labelloop.projects import ProjectRecord, project_store
 from labelloop.registry import Deployment, Registry
 from labelloop.storage import ObjectStore
@@ -27,6 +28,7 @@ POLL_S = 1.0
 RETRY_S = 60.0  # a refused version is looked at again: somebody may have restored the artefact
 LOADERS = 4  # projects that load at once, so that a large backbone does not hold up the others' heads
 MAX_PROJECTS = 8
+MIRROR_EVERY_S = 1.0  # for images that are not copied yet
 
 log = structlog.get_logger()
 
@@ -47,6 +49,7 @@ class LiveProject:
         self.key = record.key
         own = project_store(store, record.key)
         self.blinds = Blinds(Catalogue(own))
+        self.mirror = Mirror(own, every_s=MIRROR_EVERY_S)
         self.model: LiveModel | None = None
         self.deployed: str | None = None  # what the log says, served or not
         self._registry = Registry(own, no_lease)

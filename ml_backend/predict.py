@@ -15,6 +15,7 @@ from labelloop.decode import Pixels
 from labelloop.errors import ImageUnreadableError, StorageError
 from labelloop.images import Reader
 from labelloop.labels import LabelSchema
+from labelloop.mirror import MirroredReader, NotCopiedError
 from labelloop.projects import ProjectRecord
 from labelloop.schema import LabelRules, Names
 from labelloop.scores import COLD_START
@@ -50,7 +51,7 @@ class Looked:
     """One image after reading: pixels, or why there are none."""
 
     pixels: Pixels | None = None
-    why: str = ""  # blind | missing | refused | undecodable | storage
+    why: str = ""  # blind | missing | uncopied | refused | undecodable | storage
 
 
 class Predictor:
@@ -95,6 +96,8 @@ class Predictor:
             return self._unreadable(task, "missing", f"the task has no image under {asked.schema.data_key!r}")
         try:
             return self._read(asked, uri)
+        except NotCopiedError:  # uploaded a moment ago: sync copies it, and then it is known
+            return Looked(why="uncopied")
         except ImageUnreadableError as error:
             return self._unreadable(task, "refused", str(error))
         except StorageError as error:
@@ -104,7 +107,7 @@ class Predictor:
         blind = asked.live.blinds.recorded(uri)
         if blind:
             return Looked(why="blind")
-        data, _ = self._reader.read(uri)
+        data, _ = MirroredReader(self._reader, asked.live.mirror).read(uri)
         if blind is None and asked.live.blinds.computed(asked.record, uri, data):
             return Looked(why="blind")
         assert asked.model is not None

@@ -10,6 +10,7 @@ import structlog
 
 from labelloop.catalogue import Catalogue
 from labelloop.errors import StorageError
+from labelloop.mirror import source_of
 from labelloop.projects import ProjectRecord, ProjectStore
 from labelloop.records import Bucket, ImageFacts
 from labelloop.split import bucket_of, group_of
@@ -72,8 +73,8 @@ class Blinds:
         return None if facts is None or not facts.sha256 else _is_blind(facts)
 
     def computed(self, record: ProjectRecord, uri: str, data: bytes) -> bool:
-        """What `featurise` will decide from these bytes; never blind outside the project's image prefix."""
-        if not uri.startswith(record.image_uri):
+        """What `featurise` will decide from these bytes; never blind where S3 holds it outside the project's prefix."""
+        if not uri.startswith(record.image_uri) and source_of(uri) is None:
             return False
         return bucket_of(group_of(data), record.config.buckets.shares()) is not Bucket.TRAIN
 

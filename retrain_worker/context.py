@@ -13,6 +13,7 @@ from labelloop import cache
 from labelloop.catalogue import Catalogue
 from labelloop.features import FeatureStore
 from labelloop.images import ImageReader, Reader, s3_client
+from labelloop.mirror import Mirror, MirroredReader
 from labelloop.projects import ProjectRecord, ProjectStore, project_store
 from labelloop.queue import RedisLease
 from labelloop.registry import BackboneRecord, Registry
@@ -43,6 +44,7 @@ class ProjectContext:
     runs: RunStore
     scores: ScoreStore
     cache: Path
+    images: Reader  # also of what the watcher has copied for this project
     cache_max_bytes: int  # of all projects' together
     _features: dict[str, FeatureStore] = field(default_factory=dict)
 
@@ -109,6 +111,7 @@ class Context:
             record=record, store=store, registry=Registry(store, RedisLease(self.redis, record.key)),
             snapshots=SnapshotStore(store), catalogue=Catalogue(store), runs=RunStore(store),
             scores=ScoreStore(store), cache=self.settings.cache_dir / record.key,
+            images=MirroredReader(self.images, Mirror(store)),
             cache_max_bytes=self.settings.cache_max_bytes,
         )  # fmt: skip
 

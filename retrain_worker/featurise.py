@@ -18,6 +18,7 @@ from labelloop.queue import Progress
 from labelloop.records import ImageFacts
 from labelloop.registry import BackboneRecord
 from labelloop.split import BucketShares, bucket_of, group_of
+from retrain_worker.compact import compact
 from retrain_worker.context import Context, ProjectContext
 
 if TYPE_CHECKING:
@@ -42,7 +43,9 @@ def featurise(context: Context, project: ProjectContext, uris: Sequence[str]) ->
     record = project.registry.current_backbone() or first_backbone(context, project)
     backbone = context.backbone(project, record)
     project.catalogue.update()
-    return featurise_under(context, project, backbone, uris, Progress.of_job())
+    used = featurise_under(context, project, backbone, uris, Progress.of_job())
+    compact(project.catalogue, project.features(record.id))
+    return used
 
 
 def featurise_under(
@@ -69,7 +72,7 @@ def read(context: Context, project: ProjectContext, backbone: Backbone, uri: str
     """One image; an unreadable one gets a problem instead of pixels, and stops nobody else."""
     known = project.catalogue.images.get(uri, ImageFacts(uri, ""))
     try:
-        data, etag = context.images.read(uri)
+        data, etag = project.images.read(uri)
     except ImageUnreadableError as error:  # what was known of it stays, its bucket above all
         return _unreadable(replace(known, etag="", problem=str(error)))
     group = group_of(data)

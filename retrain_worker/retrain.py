@@ -34,7 +34,7 @@ def retrain(context: Context, project: ProjectContext, snapshot_id: str) -> Judg
     """
     progress = Progress.of_job()
     snapshot = project.snapshot(snapshot_id)
-    backbone = _tuned(context, project, snapshot, progress)
+    backbone = _tuned(project, snapshot, progress)
     _featurise_pool(context, project, backbone, progress)
     for attempt in range(1, DEPLOY_TRIES + 1):
         progress.report("fit and judge the head on the newest labels")
@@ -53,13 +53,13 @@ def retrain(context: Context, project: ProjectContext, snapshot_id: str) -> Judg
     raise AssertionError("unreachable")
 
 
-def _tuned(context: Context, project: ProjectContext, snapshot: Snapshot, progress: Progress) -> Backbone:
+def _tuned(project: ProjectContext, snapshot: Snapshot, progress: Progress) -> Backbone:
     """The initial backbone fine-tuned on one snapshot: a function of (snapshot, config, seed)."""
     initial = project.registry.initial_backbone()
     if initial is None:
         raise NotEnoughLabelsError("no image has features yet: a retrain needs labelled images")
     backbone = net.load(initial, project.registry.backbone_weights(initial), device=net.best_device())
-    data = _train_set(context, project, snapshot, backbone, progress)
+    data = _train_set(project, snapshot, backbone, progress)
     policy = project.record.config.retrain
     losses = finetune(
         backbone, data, policy, seed=project.record.config.seed,
@@ -71,9 +71,7 @@ def _tuned(context: Context, project: ProjectContext, snapshot: Snapshot, progre
     return tuned
 
 
-def _train_set(
-    context: Context, project: ProjectContext, snapshot: Snapshot, backbone: Backbone, progress: Progress
-) -> TrainSet:
+def _train_set(project: ProjectContext, snapshot: Snapshot, backbone: Backbone, progress: Progress) -> TrainSet:
     """Train-bucket images only: test and audit never train."""
     project.catalogue.update()
     features = project.features(_serving(project).id)
@@ -85,7 +83,7 @@ def _train_set(
     images, targets = [], []
     for i, example in enumerate(agreed):
         progress.report("read the labelled images", i, len(agreed))
-        pixels = _pixels(context, backbone, example)
+        pixels = _pixels(project, backbone, example)
         if example.label in classes and pixels is not None:
             images.append(pixels)
             targets.append(classes.index(example.label))
@@ -93,10 +91,10 @@ def _train_set(
 
 
 def _pixels(
-    context: Context, backbone: Backbone, example: Example
+    project: ProjectContext, backbone: Backbone, example: Example
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]] | None:
     try:
-        return backbone.decode(context.images.read(example.uri)[0])
+        return backbone.decode(project.images.read(example.uri)[0])
     except ImageUnreadableError as error:
         log.warning("image left out", action="retrain", uri=example.uri, reason=str(error))
         return None

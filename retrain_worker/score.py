@@ -54,8 +54,8 @@ def _open_images(project: ProjectContext, features: FeatureStore, answered: Mapp
     """Images that may be shown: not answered, and no duplicate of one that is."""
     images = project.catalogue.images
     taken = {images[t.uri].group for t in answered.values() if t.uri in images}
-    uris = [u for u in features.index.places if u in images and not images[u].problem]
-    return [images[u] for u in uris if images[u].group not in taken]
+    known = (images.get(uri) for uri in features.index.ordered())  # in the order that `plan_queue` would sort them into
+    return [facts for facts in known if facts and not facts.problem and facts.group not in taken]
 
 
 def _pool(features: FeatureStore, facts: Sequence[ImageFacts], head: Head | None, rules: LabelRules) -> Pool:

@@ -16,6 +16,7 @@ from labelloop.rotation import redis_client
 from labelloop.settings import Settings, load_settings
 from labelloop.storage import S3Store
 from labelloop.studio import Studio
+from sync.fetch import make_fetcher
 from sync.metrics import SyncMetrics
 from sync.project import Deps
 from sync.watcher import Watcher, make_watcher
@@ -26,18 +27,20 @@ def build(settings: Settings, metrics: SyncMetrics) -> Watcher:
     s3 = s3_client(settings)
     store = S3Store(s3, settings.state_bucket)
     queue = JobQueue(redis_client(settings, timeout_s=10))
+    studio = Studio(
+        settings.studio_url, settings.require_studio_token(), heard=metrics.asked_studio,
+        reread=lambda: settings.reread().require_studio_token(),
+    )  # fmt: skip
     deps = Deps(
-        studio=Studio(
-            settings.studio_url, settings.require_studio_token(), heard=metrics.asked_studio,
-            reread=lambda: settings.reread().require_studio_token(),
-        ),
+        studio=studio,
         store=store,
         projects=ProjectStore(store, settings.studio_server),
         queue=queue,
         list_images=lambda uri: lambda: list_images(s3, uri),
-    )  # fmt: skip
+        fetch=make_fetcher(settings, studio),
+    )
     name = f"{socket.gethostname()}:{os.getpid()}"
-    facts = {"server": settings.studio_server, "studio": settings.studio_url}
+    facts = {"pid": os.getpid(), "server": settings.studio_server, "studio": settings.studio_url}
     return make_watcher(deps, name, metrics=metrics, facts=facts)
 
 

@@ -19,7 +19,7 @@ from labelloop.projects import ProjectRecord
 from labelloop.queue import KINDS, REFRESH, RETRAIN, JobQueue, job_id
 from labelloop.records import Bucket
 from labelloop.registry import Registry, Version
-from labelloop.requests import Request, RequestStore, asked_again_at
+from labelloop.requests import Request, RequestStore, retries
 from labelloop.runs import Run, RunStore, failures
 from labelloop.schema import LabelRules
 from labelloop.snapshot import Snapshot, SnapshotStore
@@ -132,8 +132,8 @@ class Planner:
             backbone_saw=len(saw),
             judged=bool(judged),
             live=live is not None,
-            failed_refreshes=failures(runs, REFRESH.name, snapshot.id, since=asked_again_at(wishes, REFRESH.name)),
-            failed_retrains=failures(runs, RETRAIN.name, snapshot.id, since=asked_again_at(wishes, RETRAIN.name)),
+            failed_refreshes=failures(runs, REFRESH.name, snapshot.id, retries=retries(wishes, REFRESH.name)),
+            failed_retrains=failures(runs, RETRAIN.name, snapshot.id, retries=retries(wishes, RETRAIN.name)),
             since_refresh_s=age_s(max(started)) if started else None,
             retrain_asked=any(w.what == RETRAIN.name for w in wishes),
             missing_features=missing,

@@ -18,6 +18,7 @@ from labelloop.queue import FEATURISE, JobQueue, job_id
 from labelloop.records import ImageFacts, canonical, digest
 from sync.board import Board
 from sync.listing import Lister, Listing
+from sync.mirror import Mirroring
 from sync.waiting import Waiting
 
 CHUNK = 64  # images per featurise job: progress is visible, a killed job costs little
@@ -43,8 +44,11 @@ class PoolState:
 class Pool:
     """One project's images: every one becomes a task, gets a bucket and features, before anyone labels it."""
 
-    def __init__(self, key: str, listing: Listing, import_new: Callable[[], None], queue: JobQueue) -> None:
-        self._key, self._import, self._queue = key, import_new, queue
+    def __init__(
+        self, key: str, listing: Listing, import_new: Callable[[], None], queue: JobQueue,
+        mirroring: Mirroring | None = None,
+    ) -> None:  # fmt: skip
+        self._key, self._import, self._queue, self._mirroring = key, import_new, queue, mirroring
         self._lister = Lister(listing)
         self._importing: threading.Thread | None = None
         self._import_problem: str | None = None
@@ -52,6 +56,7 @@ class Pool:
         self._etags: dict[str, str] = {}  # every image -> its ETag; empty where only a task names it
         self._stale: set[str] = set()  # images of which something has changed
         self._waiting = Waiting()  # images without features
+        self._uncopied: set[str] = set()  # images without features, and without a copy that workers can read
         self._unreadable: set[str] = set()
         self._both = 0  # images that are in both
         self._unimported: set[str] = set()  # in the bucket, without a task, and nobody removed it
@@ -62,13 +67,13 @@ class Pool:
 
         ``deleted``: images whose task a person removed; alone they are no reason to sync again.
         """
-        self._stale |= board.news()
+        self._stale |= board.news() | (self._mirroring.turn() if self._mirroring else set())
         listed = self._listed(board)
         active = set(self._queue.active(FEATURISE, self._key))  # before the index: what ended since is in it
         self._read(catalogue, index)
         while self._stale:
             self._judge(self._stale.pop(), board, catalogue, deleted)
-        lacking = len(self._waiting) + len(self._unreadable) - self._both
+        lacking = len(self._waiting) + len(self._uncopied) + len(self._unreadable) - self._both
         self.state = PoolState(len(self._etags), len(self._etags) - lacking, len(self._unreadable))
         if listed and self._unimported and not self.importing:
             self._importing = threading.Thread(target=self._import_new, name="storage-sync", daemon=True)
@@ -123,11 +128,19 @@ class Pool:
         there = uri in self._etags
         _put(self._unreadable, uri, there and facts is not None and facts.problem is not None)
         _put(self._unimported, uri, listed and not shown and uri not in deleted)
-        self._waiting.put(uri, waits=there and self._lacks(uri, facts))
+        waits = there and self._lacks(uri, facts)
+        ready = not waits or self._is_ready(uri)
+        _put(self._uncopied, uri, not ready)
+        self._waiting.put(uri, waits=waits and ready)
+        if not there and self._mirroring:
+            self._mirroring.forget(uri)
         self._both += self._is_both(uri)
 
+    def _is_ready(self, uri: str) -> bool:
+        return self._mirroring is None or self._mirroring.ready(uri)
+
     def _is_both(self, uri: str) -> bool:
-        return uri in self._unreadable and uri in self._waiting
+        return uri in self._unreadable and (uri in self._waiting or uri in self._uncopied)
 
     def _lacks(self, uri: str, facts: ImageFacts | None) -> bool:
         etag = self._etags[uri]

@@ -16,6 +16,7 @@ from labelloop.errors import CorruptArtefactError, LabelConfigError, NotFoundErr
 from labelloop.features import FeatureIndex
 from labelloop.labels import parse_label_config
 from labelloop.migration import changed
+from labelloop.mirror import Mirror
 from labelloop.projects import ProjectRecord, ProjectStore, project_store
 from labelloop.queue import SCORE, JobQueue, RedisLease, job_id
 from labelloop.records import Task, canonical
@@ -28,9 +29,11 @@ from labelloop.storage import ObjectStore
 from labelloop.studio import Studio
 from sync.feed import Changes, Feed
 from sync.listing import Listing
+from sync.mirror import Fetch, Mirroring
 from sync.plan import Plan, Planner
 from sync.pool import Pool
 from sync.publish import Publisher
+from sync.upkeep import Upkeep
 
 COUNT_EVERY_S = 5.0  # how soon a deleted task is noticed
 COUNT_SHARE = 0.02  # of Label Studio's time that counting may take
@@ -55,6 +58,7 @@ class Deps:
     projects: ProjectStore
     queue: JobQueue
     list_images: Callable[[str], Listing]  # image URI -> its listing
+    fetch: Fetch | None = None  # gets images that are not in S3; none: they are not copied
 
 
 class ProjectWatch:
@@ -71,7 +75,11 @@ class ProjectWatch:
         self.publisher = Publisher(deps.studio, project, self.schema, ScoreStore(store))
         self.feed = Feed(deps.studio, project.id, self.schema, hidden=self.publisher.hidden)
         self.planner = Planner(project, RunStore(store), RequestStore(store), deps.queue, self.snapshots, self.registry)
-        self.pool = Pool(project.key, deps.list_images(project.image_uri), self._import, deps.queue)
+        self.mirroring = Mirroring(Mirror(store), deps.fetch)
+        self.pool = Pool(
+            project.key, deps.list_images(project.image_uri), self._import, deps.queue, self.mirroring
+        )
+        self.upkeep = Upkeep(project, store, deps.queue)
         self.snapshot: Snapshot | None = None
         self.plan: Plan | None = None
         self._config_problem: str | None = None
@@ -113,6 +121,7 @@ class ProjectWatch:
             "title": self.project.title,
             "tasks": len(self.feed.board),
             "pool": asdict(self.pool.state) | {"importing": self.pool.importing},
+            "copies": asdict(self.mirroring.state),
             "problem": self._config_problem or self.pool.problem,
             "latest": asdict(self._latest) if self._latest else None,
             "plan": self.plan.facts() if self.plan else None,
@@ -204,6 +213,12 @@ class ProjectWatch:
         log.info("frozen", action="freeze", snapshot=self.snapshot.id, annotations=count, sequence=sequence,
                  seconds=round(time.monotonic() - began, 3))  # fmt: skip
 
+    def _keep_latest(self) -> None:
+        """A watcher that lost its lease in the middle of a write may have put an older snapshot back."""
+        if self._latest and self.snapshots.latest() != self._latest:
+            log.warning("set the newest snapshot again", action="keep_latest", snapshot=self._latest.snapshot)
+            self.snapshots.set_latest(self._latest)
+
     def _deleted(self) -> set[str]:
         try:
             return set(json.loads(self._store.get(DELETED)))
@@ -245,6 +260,8 @@ class ProjectWatch:
         self.publisher.publish(version, open_tasks)
         if self._is_due("tidy", TIDY_EVERY_S):
             self.planner.clean()
+            self._keep_latest()
+            self.upkeep.turn()
             self._follow_label_config()
             self.publisher.check_version()
             ours = {COLD_START, *(v.name for v in self.registry.versions())}

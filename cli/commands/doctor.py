@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -12,6 +13,7 @@ import typer
 from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, err, out
 
 if TYPE_CHECKING:
+    from cli.doctor.checks import Progress
     from cli.doctor.diagnosis import Found
     from cli.doctor.finding import Finding
 
@@ -24,14 +26,10 @@ def doctor(project: ProjectName = None, state_dir: StateDir = DEFAULT_STATE, as_
 
     Changes nothing. Names a remedy for whatever is not right; exit code 1 where something is wrong.
     """
-    from cli.deployment import open_deployment
-    from cli.doctor.diagnosis import diagnose, is_well
-    from labelloop.logs import configure_logs
+    from cli.doctor.diagnosis import is_well
 
-    configure_logs(json=False)  # warnings of what is read go to standard error
-    deployment = open_deployment(state_dir)
     with err.status("looking", spinner="dots") as status:
-        found = diagnose(deployment, project, lambda done, of: status.update(f"looked at {done} of {of}"))
+        found = _found(state_dir, project, lambda done, of: status.update(f"looked at {done} of {of}"))
     if as_json:
         print(json.dumps([f.to_json() for f in found], ensure_ascii=False))
     else:
@@ -56,6 +54,20 @@ def rotate(project: ProjectName = None, state_dir: StateDir = DEFAULT_STATE) -> 
         _print_one(finding)
     if not all(f.ok for f in findings):
         raise typer.Exit(1)
+
+
+def _found(state_dir: Path, project: str | None, progress: Progress) -> list[Found]:
+    """Settings that cannot even be read are a finding, too."""
+    from cli.deployment import open_deployment
+    from cli.doctor.diagnosis import Found, diagnose
+    from cli.doctor.settings import AREA, unreadable
+    from labelloop.errors import SettingsError
+
+    try:
+        deployment = open_deployment(state_dir)
+    except SettingsError as error:
+        return [Found(AREA, finding) for finding in unreadable(error)]
+    return diagnose(deployment, project, progress)
 
 
 def _print(found: Sequence[Found]) -> None:

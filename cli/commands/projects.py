@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.commands.terminal import DEFAULT_STATE, ConfigFile, Images, ProjectName, StateDir, command, out
+from cli.commands.terminal import (
+    DEFAULT_STATE,
+    Classes,
+    ConfigFile,
+    Images,
+    Labels,
+    ProjectName,
+    StateDir,
+    command,
+    names,
+    out,
+)
 from labelloop.errors import LabelloopError
 
 if TYPE_CHECKING:
@@ -14,12 +25,14 @@ if TYPE_CHECKING:
 
 
 @command
-def init(
+def init(  # noqa: PLR0913 -- a command's options are its interface
     config: ConfigFile = None,
     image_uri: Annotated[
         str | None, typer.Option(help="Where images are and will appear: s3://BUCKET/PREFIX/.")
     ] = None,
     images: Images = None,
+    labels: Labels = None,
+    classes: Classes = "",
     adopt: Annotated[int | None, typer.Option("--project", help="Id of a Label Studio project to adopt.")] = None,
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
@@ -37,7 +50,8 @@ def init(
     deployment = open_deployment(state_dir)
     if images:
         with reporting(out) as report:
-            record, findings = set_up(deployment, open_source(state_dir, images, config, None), report)
+            source = open_source(state_dir, images, config, None, labels=labels, classes=names(classes))
+            record, findings = set_up(deployment, source, report)
     else:
         if image_uri is None:
             raise LabelloopError("init needs --image-uri s3://BUCKET/PREFIX/ (or --images DIR to upload a folder)")
@@ -50,7 +64,7 @@ def init(
         ensure_bucket(deployment.s3, deployment.settings.state_bucket)
         uri = image_uri.rstrip("/") + "/"
         known = adopt if adopt is not None else known_project(deployment, uri)
-        wish = Wish(load_config(config) if config else ProjectConfig(), uri, adopt=known)
+        wish = Wish(load_config(config) if config else ProjectConfig(), uri, names(classes), adopt=known)
         record, findings = wire(deployment.studio, deployment.projects, deployment.settings, wish)
     _print_findings([*findings, *hand_over(deployment, record)])
 

@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 def simulate(  # noqa: PLR0913 -- a command's options are its interface
     images: Images = None,
     labels: Annotated[int, typer.Option(min=1, help="Labels to give, the random quota included.")] = 200,
-    test: Annotated[Path | None, typer.Option(help="Class folders that never train; else a fifth is held out.")] = None,
+    truth: Annotated[
+        Path | None, typer.Option(help="CSV with the columns file,label of --images; else its labels.csv or folders.")
+    ] = None,
+    test: Annotated[
+        Path | None, typer.Option(help="A folder like --images that never trains; else a fifth is held out.")
+    ] = None,
     config: ConfigFile = None,
     state_dir: Annotated[Path | None, typer.Option(help="A running stack's; else one is started for the time.")] = None,
     skip_rate: Annotated[float, typer.Option(min=0, max=0.9, help="Share of tasks that are skipped.")] = 0.0,
@@ -44,7 +49,8 @@ def simulate(  # noqa: PLR0913 -- a command's options are its interface
     from cli.up import reporting
 
     with _deployment_for(state_dir) as (deployment, home):
-        source, held_out = prepare(home, images=images, test=test, config=config, reveal=reveal, seed=seed)
+        source, held_out = prepare(home, images=images, truth=truth, test=test, config=config, reveal=reveal,
+                                   seed=seed)  # fmt: skip
         with reporting(err) as report:
             job = Job(labels, Rates(skip_rate, change_rate, delete_rate), seed, keep)
             figures = run(deployment, source, held_out, job, report)

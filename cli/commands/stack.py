@@ -9,13 +9,26 @@ from typing import Annotated
 
 import typer
 
-from cli.commands.terminal import DEFAULT_STATE, AsJson, ConfigFile, Images, StateDir, command, out
+from cli.commands.terminal import (
+    DEFAULT_STATE,
+    AsJson,
+    Classes,
+    ConfigFile,
+    Images,
+    Labels,
+    StateDir,
+    command,
+    names,
+    out,
+)
 from labelloop.errors import LabelloopError
 
 
 @command
-def up(
+def up(  # noqa: PLR0913 -- a command's options are its interface
     images: Images = None,
+    labels: Labels = None,
+    classes: Classes = "",
     config: ConfigFile = None,
     state_dir: StateDir = DEFAULT_STATE,
     seed: Annotated[int | None, typer.Option(help="Labels revealed at the start; 40 for the digits, else 0.")] = None,
@@ -28,7 +41,7 @@ def up(
     from cli.up import UpOptions, is_running, up_detached
     from cli.up import up as run_up
 
-    options = UpOptions(state_dir, images, config, seed)
+    options = UpOptions(state_dir, images, config, seed, labels, names(classes))
     if not detach:
         run_up(options, out)
         return

@@ -22,7 +22,12 @@ R = TypeVar("R")
 
 StateDir = Annotated[Path, typer.Option(help="Where the embedded stack keeps its data, logs and secrets.")]
 ProjectName = Annotated[str | None, typer.Option("--project", help="Title, key or id; needed where there are several.")]
-Images = Annotated[Path | None, typer.Option(help="A tree of class folders: DIR/cat/1.jpg, DIR/dog/2.jpg.")]
+Images = Annotated[
+    Path | None,
+    typer.Option(help="Class folders (DIR/cat/1.jpg), or images right in DIR with a labels.csv or --classes."),
+]
+Labels = Annotated[Path | None, typer.Option("--labels", help="CSV with the columns file,label; else DIR/labels.csv.")]
+Classes = Annotated[str, typer.Option(help="Class names, separated by commas, where neither folders nor labels tell.")]
 ConfigFile = Annotated[Path | None, typer.Option(help="A project's YAML, e.g. configs/intel_scenes.yaml.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, for machines.")]
 DEFAULT_STATE = Path(".labelloop")
@@ -40,6 +45,9 @@ def command(function: Callable[P, R], *, to: typer.Typer = app, name: str | None
 
     @wraps(function)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        from labelloop.logs import configure_logs
+
+        configure_logs(json=False)  # to standard error: what a command prints may be JSON for a machine
         try:
             return function(*args, **kwargs)
         except LabelloopError as error:
@@ -49,3 +57,8 @@ def command(function: Callable[P, R], *, to: typer.Typer = app, name: str | None
     theme = function.__module__.rpartition(".")[2] if to is app else None  # its heading in --help
     to.command(name, rich_help_panel=theme)(guarded)
     return guarded
+
+
+def names(text: str) -> tuple[str, ...]:
+    """The words of a list that is separated by commas."""
+    return tuple(word.strip() for word in text.split(",") if word.strip())

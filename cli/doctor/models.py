@@ -71,7 +71,7 @@ def runs(found: Sequence[Run], snapshot: str | None, config: str) -> Finding:
         if len(failed) >= ATTEMPTS:
             why = failed[0].reasons[0] if failed[0].reasons else "no reason kept"
             return wrong("runs", f"{kind} failed {len(failed)} times on these labels and is on hold: {why}", "mend the "
-                         "reason; then new labels start it again, or ask for another try")  # fmt: skip
+                         f"reason, then `labelloop queue retry {kind}`; new labels start it, too")  # fmt: skip
     last = next((run for run in found if run.outcome != "running"), None)
     if last and last.outcome == "failed":
         return warn("runs", f"the last {last.kind} failed: {last.reasons[0] if last.reasons else '?'}", "it is tried "

@@ -87,8 +87,8 @@ def failed(jobs: Sequence[JobState]) -> Finding:
     found = [job for job in jobs if job.status == "failed"]
     if not found:
         return fine("failed jobs", "none in the last hour")
-    return warn("failed jobs", f"{len(found)} in the last hour, e.g. {found[0].id}: {found[0].error}", "read the error "
-                "in the worker's log; what is still needed is queued again by itself")  # fmt: skip
+    return warn("failed jobs", f"{len(found)} in the last hour, e.g. {found[0].id}: {found[0].error}", "see `labelloop "
+                "queue failed` for the reasons, and `labelloop queue retry` to try again")  # fmt: skip
 
 
 def _limit(job: JobState) -> float:

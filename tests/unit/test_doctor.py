@@ -17,7 +17,7 @@ from cli.doctor.finding import Finding, Level, fine, warn, wrong
 from labelloop.clock import now
 from labelloop.code import code_version
 from labelloop.config import ProjectConfig
-from labelloop.errors import StorageError
+from labelloop.errors import SettingsError, StorageError
 from labelloop.labels import make_label_config
 from labelloop.projects import ProjectRecord
 from labelloop.queue import JobState
@@ -119,9 +119,6 @@ def of(**variables: str) -> Any:
         (settings.doubles({"LABELLOOP_REDIS_URL": "x"}), Level.OK, "twice"),
         (settings.log_form({"LABELLOOP_LOG": "jsno"}), Level.WARN, "taken as text"),
         (settings.log_form({}), Level.OK, "json"),
-        (settings.key_pair(of(S3_ACCESS_KEY="k")), Level.WRONG, "LABELLOOP_S3_SECRET_KEY"),
-        (settings.key_pair(of(S3_SECRET_KEY="k")), Level.WRONG, "LABELLOOP_S3_ACCESS_KEY"),
-        (settings.key_pair(of()), Level.OK, "AWS SDK"),
         (settings.backend_password(of()), Level.WARN, "everybody"),
         (settings.backend_password(of(BACKEND_PASSWORD="new\nold")), Level.WARN, "former"),
         (settings.backend_password(of(BACKEND_PASSWORD="new")), Level.OK, "set"),
@@ -138,6 +135,15 @@ def of(**variables: str) -> Any:
 )  # fmt: skip
 def test_settings(finding: Finding, level: Level, word: str) -> None:
     expect(finding, level, word)
+
+
+def test_half_a_key_pair_is_refused_and_a_misspelt_half_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABELLOOP_S3_SECRET_KE", "k")
+    with pytest.raises(SettingsError, match="LABELLOOP_S3_SECRET_KEY is missing") as caught:
+        of(S3_ACCESS_KEY="k")
+    refused, misspelt = settings.unreadable(caught.value)
+    expect(refused, Level.WRONG, "both, or neither")
+    expect(misspelt, Level.WARN, "did you mean LABELLOOP_S3_SECRET_KEY?")
 
 
 # --- Label Studio and its projects

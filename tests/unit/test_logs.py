@@ -106,7 +106,7 @@ def raised(text: str) -> Exception:
 
 @pytest.mark.parametrize("as_json", [True, False], ids=["json", "text"])
 def test_no_planted_secret_is_ever_rendered(as_json: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    settings = load_settings({"LABELLOOP_S3_SECRET_KEY": PLANTED["s3"], "LABELLOOP_BACKEND_PASSWORD": "x-y-z-1-2-3"})
+    settings = load_settings({"LABELLOOP_S3_ACCESS_KEY": "AKIA", "LABELLOOP_S3_SECRET_KEY": PLANTED["s3"]})
     configure_logs(json=as_json, service="sync", secrets=settings.secrets)
     log = structlog.get_logger()
     for text in TEXTS:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,15 +12,18 @@ import numpy as np
 import pytest
 
 from labelloop.catalogue import Catalogue
-from labelloop.errors import StorageError
+from labelloop.errors import ImageUnreadableError, StorageError
 from labelloop.features import FeatureIndex, FeatureStore
+from labelloop.mirror import Mirror
 from labelloop.queue import JobKind
 from labelloop.records import ImageFacts
 from labelloop.storage import MemoryStore
 from sync.board import Board
 from sync.listing import Lister
+from sync.mirror import Mirroring
 from sync.pool import ACTIVE_JOBS, CHUNK, Pool
 from sync.waiting import RETRY_S, Waiting
+from sync.web import Fetched
 
 
 class FakeQueue:
@@ -272,3 +277,48 @@ def test_the_board_follows_answers_changes_and_deletes() -> None:
     assert board.remove(2) == ""
     assert board.news() == {"a", "b", "c"}
     assert board.news() == set()
+
+
+def test_images_from_elsewhere_wait_for_their_copy_and_are_counted_meanwhile(world: World) -> None:
+    upload, fetched = "/data/upload/1/a.png", threading.Event()
+
+    def fetch(_uri: str) -> Fetched:
+        fetched.wait(5)
+        return Fetched(b"bytes")
+
+    world.pool._mirroring = Mirroring(Mirror(world.store), fetch)
+    world.board.put(7, upload, answered=False)
+    world.bucket = dict.fromkeys(uris(1), "e")
+    world.turn()
+    assert world.asked() == set(uris(1))
+    assert (world.pool.state.images, world.pool.state.missing) == (2, 2)
+    assert not world.pool.settled
+    fetched.set()
+    end = time.monotonic() + 10
+    while upload not in world.asked():
+        world.turn()
+        assert time.monotonic() < end
+    world.work()
+    world.turn()
+    assert world.pool.state.missing == 0
+
+
+def test_an_image_that_cannot_be_copied_is_left_to_a_worker_to_record(world: World) -> None:
+    url = "https://images.example.com/a.png"
+
+    def refuse(_uri: str) -> Fetched:
+        raise ImageUnreadableError("not allowed")
+
+    world.pool._mirroring = Mirroring(Mirror(world.store), refuse)
+    world.board.put(7, url, answered=False)
+    end = time.monotonic() + 10
+    while url not in world.asked():
+        world.turn()
+        assert time.monotonic() < end
+    world.work(broken=frozenset({url}))
+    world.turn()
+    assert (world.pool.state.unreadable, world.pool.state.missing) == (1, 0)
+    assert world.pool._mirroring.state.problem == "not allowed"
+    world.board.remove(7)
+    world.turn()
+    assert world.pool._mirroring.state.failed == 0

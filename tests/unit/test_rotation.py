@@ -128,6 +128,7 @@ def test_redis_takes_user_and_password_from_the_file_at_each_connection(tmp_path
 def test_secrets_are_listed_for_the_log_but_not_words() -> None:
     settings = load_settings(
         {
+            "LABELLOOP_S3_ACCESS_KEY": "test",
             "LABELLOOP_S3_SECRET_KEY": "test",
             "LABELLOOP_REDIS_URL": "redis://:p%40ssword1@h/0",
             "LABELLOOP_STUDIO_TOKEN": "0123456789abcdef",

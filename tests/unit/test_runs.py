@@ -8,7 +8,7 @@ import pytest
 
 from labelloop import __version__
 from labelloop.errors import NotFoundError
-from labelloop.requests import RETRY, RequestStore, asked_again_at
+from labelloop.requests import RETRY, RequestStore, retries
 from labelloop.runs import AGAIN, Run, RunStore, failures, match, shared
 from labelloop.storage import MemoryStore
 
@@ -70,14 +70,16 @@ def test_failures_before_a_persons_word_do_not_count() -> None:
     old = [store.end(start(store), "failed", ("w",)) for _ in range(3)]
     assert failures(old, "refresh", "s") == 3
     assert failures(old, "retrain", "s") == failures(old, "refresh", "other") == 0
-    assert asked_again_at(requests.open(), "refresh") == ""
-    wish = requests.add(RETRY, by="anna", about="refresh")
-    assert asked_again_at(requests.open(), "refresh") == wish.at
-    assert asked_again_at(requests.open(), "retrain") == ""
-    assert wish.kind == "refresh"
-    new = [*old, store.end(start(store), "failed", ("w",))]
-    assert failures(new, "refresh", "s", since=wish.at) == 1
-    assert failures([replace(r, snapshot="t") for r in new], "refresh", "s", since=wish.at) == 0
+    assert retries(requests.open(), "refresh") == []
+    one, two = (requests.add(RETRY, by="anna", about="refresh") for _ in range(2))
+    wishes = retries(requests.open(), "refresh")
+    assert set(wishes) == {one.id, two.id}
+    assert retries(requests.open(), "retrain") == []
+    assert one.kind == "refresh"
+    between = replace(store.end(start(store), "failed", ("w",)), answers=(one.id,))
+    since = replace(between, answers=(one.id, two.id))
+    assert failures([*old, between, since], "refresh", "s", retries=wishes) == 1
+    assert failures([replace(since, snapshot="t")], "refresh", "s", retries=wishes) == 0
 
 
 def test_wishes_of_older_versions_are_still_read() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import pytest
 
-from labelloop.errors import CorruptArtefactError, NotFoundError
+from labelloop.errors import CorruptArtefactError, NotFoundError, StorageError
 from labelloop.records import Annotation, Seen, Task
 from labelloop.snapshot import SnapshotStore
 from labelloop.storage import MemoryStore
@@ -99,3 +100,77 @@ def test_a_damaged_object_is_written_again_by_the_next_freeze(kind: str) -> None
         snapshots.load(name)
     snapshots.freeze([task(1)])
     assert SnapshotStore(store).load(name).tasks == {1: task(1)}
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_what_moved_alone_gives_the_snapshot_of_everything(seed: int) -> None:
+    chance, store = random.Random(seed), MemoryStore()
+    steps = SnapshotStore(store)
+    tasks = {i: task(i) for i in range(150)}
+    steps.freeze(tasks.values())
+    for _ in range(30):
+        moved = set()
+        for number in chance.sample(range(200), chance.randrange(4)):
+            moved.add(number)
+            what = chance.random()
+            if what < 0.3:
+                tasks.pop(number, None)
+            else:
+                tasks[number] = task(number, "dog" if what < 0.6 else "cat")
+        snapshot = steps.advance(tasks, moved)
+        whole = SnapshotStore(MemoryStore()).freeze(tasks.values())
+        assert (snapshot.id, snapshot.tasks) == (whole.id, whole.tasks)
+        assert SnapshotStore(store).load(snapshot.id).tasks == tasks
+
+
+def test_a_freeze_writes_and_reads_as_little_as_has_moved() -> None:
+    store = Counting()
+    snapshots = SnapshotStore(store)
+    tasks = {i: task(i) for i in range(2000)}
+    snapshots.freeze(tasks.values())
+    store.asked = 0
+    tasks[7] = task(7, "dog")
+    snapshots.advance(tasks, {7})
+    assert store.asked == 4  # one shard and the manifest: looked for, written
+
+
+def test_a_snapshot_does_not_change_as_the_next_is_made() -> None:
+    snapshots = SnapshotStore(MemoryStore())
+    tasks = {1: task(1)}
+    first = snapshots.freeze(tasks.values())
+    tasks[1] = task(1, "dog")
+    snapshots.advance(tasks, {1})
+    assert first.tasks == {1: task(1)}
+
+
+def test_a_freeze_that_broke_off_is_made_good_by_the_next() -> None:
+    store = Counting()
+    snapshots = SnapshotStore(store)
+    tasks = {i: task(i) for i in range(100)}
+    snapshots.freeze(tasks.values())
+    del tasks[3]
+    store.fails_at = store.asked + 3
+    with pytest.raises(StorageError):
+        snapshots.advance(tasks, {3})
+    del tasks[4]
+    assert snapshots.advance(tasks, {3, 4}).id == SnapshotStore(MemoryStore()).freeze(tasks.values()).id
+
+
+class Counting(MemoryStore):
+    """Counts requests; one of them may fail."""
+
+    asked = 0
+    fails_at = -1
+
+    def exists(self, key: str) -> bool:
+        self._count()
+        return super().exists(key)
+
+    def put(self, key: str, data: bytes, *, if_absent: bool = False) -> None:
+        self._count()
+        super().put(key, data, if_absent=if_absent)
+
+    def _count(self) -> None:
+        self.asked += 1
+        if self.asked == self.fails_at:
+            raise StorageError("away")

@@ -108,7 +108,7 @@ def project(store: ObjectStore, cache: Path) -> World:
     world = World(store, cache)
     world.registry.set_initial_backbone(world.backbone("b1"))
     world.featurise("b1", "20260101T000000-a", 1, 2, 3)
-    for task, label in enumerate(("cat", "dog", "cat"), 1):
+    for task, label in ((1, "cat"), (2, "dog"), (1, "dog")):
         world.version("b1", world.label(task, label))
     tuned = world.label(4, "dog")
     world.backbone("b2", snapshot=tuned)

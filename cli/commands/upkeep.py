@@ -1,0 +1,152 @@
+"""`gc`, `backup`, `restore`: what keeps a deployment alive for years."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, err, out
+
+if TYPE_CHECKING:
+    from cli.backup import BackedUp
+    from cli.gc import Heap, Tidying
+    from cli.restore import Restored
+
+
+@command
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would go, and remove nothing.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Show what stays, too, and why.")] = False,
+    project: Annotated[str | None, typer.Option("--project", help="Title, key or id; all where none is named.")] = None,
+    as_json: AsJson = False,
+    state_dir: StateDir = DEFAULT_STATE,
+) -> None:
+    """Remove what nothing needs any more: old versions, snapshots between them, features of old backbones, leftovers.
+
+    The same happens once a day by itself (`retention:` in the project's YAML). The deployment log stays, and nothing
+    younger than a day goes.
+    """
+    from cli.deployment import open_deployment
+    from cli.gc import tidy
+    from cli.up import reporting
+
+    deployment = open_deployment(state_dir)
+    records = [deployment.project(project)] if project else deployment.projects.all()
+    with reporting(err) as report:
+        found = [tidy(deployment, record, report, dry_run=dry_run) for record in records]
+    if as_json:
+        print(json.dumps([asdict(one) for one in found]))
+        return
+    for one in found:
+        _show(one, dry_run=dry_run, keep=keep)
+
+
+@command
+def backup(
+    path: Annotated[Path, typer.Option("--out", help="The file to write, e.g. digits.tar.")],
+    features: Annotated[
+        bool, typer.Option("--with-features/--without-features", help="They are large, and can be computed again.")
+    ] = True,
+    images: Annotated[bool, typer.Option("--with-images", help="The images, too, as they lie in S3.")] = False,
+    project: ProjectName = None,
+    as_json: AsJson = False,
+    state_dir: StateDir = DEFAULT_STATE,
+) -> None:
+    """Write a project to one file: labels, label config, models, deployment log, features; every hash verified.
+
+    Everything may go on meanwhile. The file appears when it is whole. It holds no secret, but people's answers and
+    e-mails. `labelloop restore` reads it.
+    """
+    from cli.backup import Wanted
+    from cli.backup import backup as run_backup
+    from cli.deployment import open_deployment
+    from cli.up import reporting
+
+    deployment = open_deployment(state_dir)
+    with reporting(err) as report:
+        done = run_backup(deployment, deployment.project(project), path, Wanted(features, images), report)
+    if as_json:
+        print(json.dumps(asdict(done)))
+    else:
+        _show_backup(done)
+    if done.damaged:
+        raise typer.Exit(1)
+
+
+@command
+def restore(
+    path: Annotated[Path, typer.Argument(help="A file that `labelloop backup` wrote.")],
+    title: Annotated[str | None, typer.Option(help="Make a new Label Studio project of this name.")] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Put versions and log entries back that were made anew since the backup.")
+    ] = False,
+    as_json: AsJson = False,
+    state_dir: StateDir = DEFAULT_STATE,
+) -> None:
+    """Bring a project back from a file; all of it is verified before anything is written.
+
+    Where Label Studio still has the very project, what is missing or damaged in object storage is put back, and what is
+    newer stays. Else, or with --title, a new project gets labels, models and log, and serves its champion at once.
+    """
+    from cli.deployment import open_deployment
+    from cli.restore import restore as run_restore
+    from cli.up import reporting
+
+    deployment = open_deployment(state_dir)
+    with reporting(err) as report:
+        done = run_restore(deployment, path, title=title, force=force, report=report)
+    if as_json:
+        print(json.dumps(asdict(done)))
+    else:
+        _show_restore(done)
+
+
+def _show_backup(done: BackedUp) -> None:
+    from cli.gc import told_size
+
+    images = f", {done.images} images" if done.images else ""
+    out.print(
+        f"[bold]{done.project}[/bold] is in {done.path} ({told_size(done.bytes)}): {done.objects} objects, "
+        f"{done.tasks} tasks with {done.annotations} answers{images}; live: {done.live or 'nothing'}", highlight=False,
+    )  # fmt: skip
+    for line in done.damaged:
+        out.print(f"[red]left out:[/red] {line}", highlight=False)
+
+
+def _show_restore(done: Restored) -> None:
+    if done.anew:
+        what = f"{done.tasks} tasks with {done.annotations} answers, {done.put} objects, {done.images} images"
+    else:
+        what = f"{done.put} objects put back, {done.intact} were intact, {done.newer} are newer than the backup"
+    out.print(f"[bold]{done.project}[/bold] ({done.key}): {what}; live: {done.live or 'nothing'}", highlight=False)
+    for line in done.notes:
+        out.print(f"  {line}", highlight=False)
+
+
+def _show(found: Tidying, *, dry_run: bool, keep: bool) -> None:
+    last = f"tidied last at {found.before[:16].replace('T', ' ')} UTC" if found.before else "never tidied before"
+    out.print(f"[bold]{found.project}[/bold] ({found.key}), {last}", highlight=False)
+    if found.removed:
+        out.print(_table("would go" if dry_run else "went", found.removed))
+    else:
+        out.print("nothing to remove")
+    if keep:
+        out.print(_table("stays", found.kept))
+
+
+def _table(title: str, heaps: Sequence[Heap]) -> Table:
+    from cli.gc import told_size
+
+    table = Table(title, "objects", "size", "why", box=None, header_style="dim", padding=(0, 2, 0, 0))
+    table.columns[1].justify = table.columns[2].justify = "right"
+    for heap in heaps:
+        table.add_row(heap.what, str(heap.count), told_size(heap.bytes), heap.why)
+    total = sum(h.count for h in heaps), told_size(sum(h.bytes for h in heaps))
+    table.add_row("[bold]together[/bold]", str(total[0]), total[1], "")
+    return table
