@@ -67,6 +67,11 @@ faults: setup ## break everything, on and on, and look whether all heals (SCHEDU
 compose-check: setup ## the compose stack from nothing, on a Docker engine (ARGS=--stand-ins without an image registry)
 	@$(BIN)/python -m tests.compose.check $(ARGS)
 
+.PHONY: bench
+bench: setup ## a measurement: make bench NAME=watcher ARGS="--sizes 1e4,1e5" (bench/README.md lists them)
+	@test -n "$(NAME)" || { echo "error: say which one, e.g. make bench NAME=watcher; bench/README.md lists them" >&2; exit 1; }
+	exec $(BIN)/python -m bench.$(NAME) $(ARGS)
+
 .PHONY: check
 check: ## lint, formatting, types, import rules, Dockerfile
 	@$(BIN)/ruff check .

@@ -118,13 +118,13 @@ class _Copier:
 
     def run(self, wanted: Wanted) -> None:
         """References first, then all that they reach: that is never replaced, so it is still what they meant."""
-        self._copy([h for h in self._listed() if h.info.key.startswith(MOVING)])
+        self._copy([h for h in self._listed() if h.info.key.startswith(MOVING)], "back up the log")
         for _ in range(ROUNDS):
             kept = {item.key for item in self._tidier.decide().keep} | self._newest_snapshot()
             found = [h for h in self._listed() if h.info.key in kept]
             if not wanted.features:
                 found = [h for h in found if h.what not in {What.INDEX, What.ROWS}]
-            if not self._copy(found):
+            if not self._copy(found, "back up what was learned"):
                 return
         raise LabelloopError("more and more went while it was backed up: run it again when less is going on")
 
@@ -141,7 +141,7 @@ class _Copier:
             return {manifest, *(f"snapshots/shards/{shard}.jsonl.gz" for shard in shards)}
         return set()
 
-    def _copy(self, found: Sequence[Held]) -> bool:
+    def _copy(self, found: Sequence[Held], step: str) -> bool:
         """True where something vanished that may live on in another object."""
         order, copied, vanished = list(What), 0, False
         with ThreadPoolExecutor(READERS) as pool:
@@ -153,7 +153,7 @@ class _Copier:
                     else:
                         self._keep(held, data)
                 copied += len(batch)
-                self._job.report("back up what was learned", copied, len(found))
+                self._job.report(step, copied, len(found))
         return vanished
 
     def _get(self, held: Held) -> bytes | None:
@@ -213,7 +213,7 @@ def _images(job: _Job, uris: Iterable[str]) -> None:
     """Of the tasks, and those that the model knows of removed tasks."""
     catalogue = Catalogue(job.deployment.within(job.record))
     catalogue.update()
-    wanted = list(dict.fromkeys([*uris, *catalogue.images]))
+    wanted = [uri for uri in dict.fromkeys([*uris, *catalogue.images]) if uri.startswith("s3://")]  # others: mirror/
     reader = ImageReader(job.deployment.s3, job.deployment.settings.image_buckets)
 
     def get(uri: str) -> bytes | str:

@@ -61,9 +61,8 @@ def make_anew(
     label_config = archive.get(LABEL_CONFIG).decode()
     parse_label_config(label_config)
     made = StudioArchive(deployment.studio).create(title, label_config, json.loads(archive.get(SETTINGS)))
-    config = old.config.model_copy(update={"name": title})
-    record = ProjectRecord(
-        deployment.settings.studio_server, made.id, made.created, made.title, config, label_config, old.image_uri
+    record = ProjectRecord(  # under the same config, the runs that came along still count
+        deployment.settings.studio_server, made.id, made.created, made.title, old.config, label_config, old.image_uri
     )
     job = _Job(deployment, archive, record, Restored(title, record.key, anew=True, images=images), report)
     try:

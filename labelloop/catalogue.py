@@ -11,7 +11,8 @@ from typing import Any
 from labelloop.clock import now
 from labelloop.compaction import Replaced, merged_name
 from labelloop.errors import NotFoundError
-from labelloop.records import Bucket, ImageFacts, canonical, digest, to_dict
+from labelloop.formats import Kind, upgrade
+from labelloop.records import Bucket, ImageFacts, canonical, digest, fields_of, to_dict
 from labelloop.shards import Shards
 from labelloop.storage import ObjectStore
 
@@ -86,7 +87,8 @@ class Catalogue:
 
     def _apply(self, lines: Sequence[dict[str, Any]]) -> set[str]:
         for data in lines:
-            facts = ImageFacts(**{**data, "bucket": Bucket(data["bucket"])})
+            found = fields_of(ImageFacts, upgrade(Kind.CATALOGUE, data))
+            facts = ImageFacts(**{**found, "bucket": Bucket(found["bucket"])})
             self.images[facts.uri] = facts
             if facts.group:
                 self.buckets.setdefault(facts.group, facts.bucket)

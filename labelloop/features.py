@@ -18,6 +18,7 @@ from safetensors.numpy import save
 from labelloop.clock import now
 from labelloop.compaction import Replaced, merged_name
 from labelloop.errors import CorruptArtefactError, NotFoundError
+from labelloop.formats import Kind, read, write
 from labelloop.records import canonical, digest
 from labelloop.shards import READERS, Shards
 from labelloop.storage import ObjectStore
@@ -61,7 +62,7 @@ class FeatureIndex:
     def updates(self) -> Iterator[set[str]]:
         """The same; images whose place has changed, shard by shard: those are not told again after an error."""
         for key, data in self._shards.arrivals():
-            yield self._take(self._name(key), json.loads(data))
+            yield self._take(self._name(key), read(Kind.FEATURES, data))
         vanished = {self._name(key) for key in self._shards.vanished}
         if vanished:
             self._shards.vanished = set()
@@ -139,7 +140,7 @@ class FeatureStore:
         data = bytes(save({"features": np.ascontiguousarray(rows.features, dtype=np.float32)}))
         self._store.put(f"{self.index.prefix}rows/{shard}.safetensors", data)
         index = {"uris": list(rows.uris), "etags": list(rows.etags), "sha256": digest(data), **more}
-        self._store.put(f"{self.index.prefix}index/{shard}.json", canonical(index))
+        self._store.put(f"{self.index.prefix}index/{shard}.json", write(Kind.FEATURES, index))
 
     def merge(self, shards: Sequence[str]) -> str:
         """One large shard instead of these small ones, which stay until `drop`; its name."""

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from labelloop import __version__
 from labelloop.errors import FormatError
-from labelloop.records import canonical, known
+from labelloop.records import canonical, fields_of
 
 T = TypeVar("T")
 Data = dict[str, Any]
@@ -32,6 +32,7 @@ class Kind(StrEnum):
     SNAPSHOT = "snapshot"  # the manifest; it speaks for the lines of its shards, too
     LATEST = "latest"
     CATALOGUE = "catalogue"  # one line of a shard
+    MIRROR = "mirror"  # one line of its index
     FEATURES = "features"  # the index of a shard of rows
     SCORES = "scores"
     REQUEST = "request"
@@ -54,11 +55,13 @@ def read(kind: Kind, raw: bytes | str) -> Data:
 
 def load(kind: Kind, raw: bytes | str, record: type[T]) -> T:
     """The same as a record whose fields are plain JSON. Fields that this release does not know are left out."""
-    return record(**known(record, read(kind, raw)))
+    return record(**fields_of(record, read(kind, raw)))
 
 
-def upgrade(kind: Kind, data: Mapping[str, Any]) -> Data:
+def upgrade(kind: Kind, data: Data) -> Data:
     """Step by step to today's format."""
+    if FIELD not in data and CURRENT[kind] == 1:  # lines come by the million
+        return data
     found = dict(data)
     number = found.pop(FIELD, 1)
     if not isinstance(number, int) or number < 1:

@@ -63,8 +63,8 @@ def allowed(uri: str, buckets: Collection[str]) -> tuple[str, str]:
     bucket, _, key = rest.partition("/")
     if not separator or scheme != "s3":
         raise ImageUnreadableError(
-            f"{short(uri)} is no s3://bucket/key address, and not one that sync copies (uploads to Label Studio, http:// "
-            "and https:// of LABELLOOP_IMAGE_HOSTS): put the image into a bucket and connect that in Label Studio"
+            f"{short(uri)} is no s3://bucket/key address, and not one that sync copies (uploads to Label Studio, "
+            "http(s):// of LABELLOOP_IMAGE_HOSTS): put the image into a bucket and connect that in Label Studio"
         )
     if bucket not in buckets:
         names = ", ".join(sorted(buckets)) or "none"

@@ -12,8 +12,9 @@ from enum import StrEnum
 
 from labelloop.clock import now, stamp
 from labelloop.errors import ImageUnreadableError, NotFoundError
+from labelloop.formats import Kind, upgrade
 from labelloop.images import Reader, short
-from labelloop.records import canonical, digest, to_dict
+from labelloop.records import canonical, digest, fields_of, to_dict
 from labelloop.shards import Shards
 from labelloop.storage import ObjectStore
 
@@ -112,7 +113,7 @@ class Mirror:
     def _update(self) -> None:
         for _, data in self._shards.arrivals():
             for line in data.splitlines():
-                copy = Copy(**json.loads(line))
+                copy = Copy(**fields_of(Copy, upgrade(Kind.MIRROR, json.loads(line))))
                 known = self.copies.get(copy.uri)
                 if known is None or known.at <= copy.at:
                     self.copies[copy.uri] = copy

@@ -12,7 +12,7 @@ from labelloop.config import ProjectConfig, parse_config
 from labelloop.errors import FormatError, NotFoundError, SettingsError
 from labelloop.formats import Kind, read, write
 from labelloop.labels import LabelSchema, parse_label_config
-from labelloop.records import known
+from labelloop.records import fields_of
 from labelloop.storage import ObjectStore, Within
 
 log = structlog.get_logger()
@@ -114,5 +114,6 @@ def dump_record(record: ProjectRecord) -> bytes:
 
 def load_record(raw: bytes, what: str) -> ProjectRecord:
     """The inverse of `dump_record`; ``what`` it is, for errors."""
-    data = known(ProjectRecord, read(Kind.PROJECT, raw))
-    return ProjectRecord(**{**data, "config": parse_config(data["config"], f"the stored config of {what}")})
+    data = fields_of(ProjectRecord, read(Kind.PROJECT, raw))
+    source = f"the stored config of {what} (if a newer labelloop has written it: upgrade this process)"
+    return ProjectRecord(**{**data, "config": parse_config(data["config"], source)})

@@ -177,10 +177,10 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def known(record: type, data: Mapping[str, Any]) -> dict[str, Any]:
+def fields_of(record: type, data: Mapping[str, Any]) -> Mapping[str, Any]:
     """Those fields that ``record`` has: a newer release may have written more of them."""
     names = _names(record)
-    return {name: value for name, value in data.items() if name in names}
+    return data if names.issuperset(data) else {name: value for name, value in data.items() if name in names}
 
 
 @functools.cache
@@ -191,8 +191,8 @@ def _names(record: type) -> frozenset[str]:
 def annotation_from(data: Mapping[str, Any]) -> Annotation:
     """The inverse of `to_dict` for an annotation."""
     seen = data.get("seen")
-    found = Seen(**{"label": None, **known(Seen, seen)}) if seen else None
-    return Annotation(**{"label": None, **known(Annotation, data), "seen": found})
+    found = Seen(**{"label": None, **fields_of(Seen, seen)}) if seen else None
+    return Annotation(**{"label": None, **fields_of(Annotation, data), "seen": found})
 
 
 def task_from(data: Mapping[str, Any]) -> Task:
@@ -203,10 +203,10 @@ def task_from(data: Mapping[str, Any]) -> Task:
 
 def evaluation_from(data: Mapping[str, Any]) -> Evaluation:
     """The inverse of `to_dict` for an evaluation."""
-    values = known(Evaluation, data)
+    values = dict(fields_of(Evaluation, data))
     for name in ("comparison", "reference", "test_comparison"):
         if values.get(name):
-            values[name] = Comparison(**known(Comparison, values[name]))
+            values[name] = Comparison(**fields_of(Comparison, values[name]))
     values["classes"] = tuple(values.get("classes", ()))
     for name in ("conflicts", "renamed"):
         values[name] = tuple(values.get(name, ()))

@@ -15,7 +15,7 @@ from labelloop.errors import AlreadyExistsError, ConflictError, CorruptArtefactE
 from labelloop.formats import Kind, load, read, write
 from labelloop.head import Head, load_head
 from labelloop.pauses import PauseStore
-from labelloop.records import Evaluation, Outcome, Verdict, canonical, digest, evaluation_from, known, to_dict
+from labelloop.records import Evaluation, Outcome, Verdict, canonical, digest, evaluation_from, fields_of, to_dict
 from labelloop.storage import ObjectStore
 
 Lease = Callable[[str], AbstractContextManager[int]]  # name -> fencing number, which only grows
@@ -281,7 +281,7 @@ def _version(draft: Draft, number: int, key: str, sha: str) -> Version:
 
 
 def _read_version(data: bytes) -> Version:
-    values = {"parent": None, "reference": None, **known(Version, read(Kind.VERSION, data))}
+    values = {"parent": None, "reference": None, **fields_of(Version, read(Kind.VERSION, data))}
     values["labels"] = tuple(values["labels"])
     values["evaluation"] = evaluation_from(values["evaluation"])
     values["verdict"] = Verdict(Outcome(values["verdict"]["outcome"]), tuple(values["verdict"]["reasons"]))

@@ -14,7 +14,7 @@ from labelloop import __version__
 from labelloop.clock import now, stamp
 from labelloop.errors import NotFoundError
 from labelloop.formats import Kind, read, write
-from labelloop.records import known
+from labelloop.records import fields_of
 from labelloop.storage import ObjectStore
 
 READERS = 16
@@ -115,7 +115,7 @@ class RunStore:
         return self._read(_key(match(self.ids(), name)))
 
     def _read(self, key: str) -> Run:
-        data = known(Run, read(Kind.RUN, self._store.get(key)))
+        data = fields_of(Run, read(Kind.RUN, self._store.get(key)))
         tuples = {name: tuple(data.get(name, ())) for name in ("reasons", "answers")}
         return Run(**{**data, **tuples})
 

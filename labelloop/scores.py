@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from labelloop.clock import now, stamp
-from labelloop.records import Choice, canonical
+from labelloop.formats import Kind, read, write
+from labelloop.records import Choice, fields_of
 from labelloop.storage import ObjectStore
 
 COLD_START = "cold-start"  # names the order before the first model
@@ -42,7 +42,7 @@ class ScoreStore:
     def add(self, version: str, *, snapshot: str | None, pool: int, policy: str, places: Sequence[Choice]) -> Scores:
         """Write one order."""
         scores = Scores(stamp(), version, snapshot, pool, policy, tuple(places), now())
-        self._store.put(f"scores/{version}/{scores.id}.json", canonical(asdict(scores)))
+        self._store.put(f"scores/{version}/{scores.id}.json", write(Kind.SCORES, asdict(scores)))
         return scores
 
     def newest(self, version: str) -> Scores | None:
@@ -55,7 +55,7 @@ class ScoreStore:
 
     def _get(self, key: str) -> Scores:
         if key not in self._read:
-            data = json.loads(self._store.get(key))
-            places = tuple(Choice(**place) for place in data["places"])
+            data = fields_of(Scores, read(Kind.SCORES, self._store.get(key)))
+            places = tuple(Choice(**fields_of(Choice, place)) for place in data["places"])
             self._read = {**dict(list(self._read.items())[-7:]), key: Scores(**{**data, "places": places})}
         return self._read[key]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 
 from labelloop.errors import CorruptArtefactError, NotFoundError
+from labelloop.formats import Kind, load, read, write
 from labelloop.records import Task, canonical, digest, task_from, to_dict
 from labelloop.storage import ObjectStore
 
@@ -87,7 +88,7 @@ class SnapshotStore:
         for shard, numbers in parts.items():
             self._freeze_shard(shard, {i: kept.get(i) for i in numbers})
         names = {str(i): self._frozen[i].name for i in sorted(self._frozen)}
-        manifest = canonical({"format": 1, "shards": names})
+        manifest = write(Kind.SNAPSHOT, {"shards": names})
         name = digest(manifest)[:32]
         self._put(f"snapshots/manifests/{name}.json", manifest)
         self._newest = Snapshot(name, kept)
@@ -100,7 +101,7 @@ class SnapshotStore:
             self._damaged.add(f"snapshots/manifests/{name}.json")
             raise CorruptArtefactError(f"the manifest of snapshot {name} was changed after it was written")
         tasks: dict[int, Task] = {}
-        for index, shard in json.loads(raw)["shards"].items():
+        for index, shard in read(Kind.SNAPSHOT, raw)["shards"].items():
             for task in self._read(int(index), shard):
                 tasks[task.id] = task
         return Snapshot(name, tasks)
@@ -108,13 +109,13 @@ class SnapshotStore:
     def latest(self) -> Latest | None:
         """The newest ref, or None before the first snapshot."""
         try:
-            return Latest(**json.loads(self._store.get(LATEST)))
+            return load(Kind.LATEST, self._store.get(LATEST), Latest)
         except NotFoundError:
             return None
 
     def set_latest(self, ref: Latest) -> None:
         """Move the ref; only the watcher that holds the lease does this."""
-        self._store.put(LATEST, canonical(asdict(ref)))
+        self._store.put(LATEST, write(Kind.LATEST, asdict(ref)))
 
     def _freeze_shard(self, index: int, moved: Mapping[int, Task | None]) -> None:
         """Write one shard with these tasks changed, or taken out (None)."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from labelloop.errors import StudioError
 from labelloop.labels import LabelSchema
-from labelloop.records import known
+from labelloop.records import fields_of
 from labelloop.studio import Studio, StudioProject
 
 PAGE = 1000
@@ -63,8 +63,8 @@ def task_line(task: KeptTask) -> dict[str, Any]:
 
 def task_of(line: Mapping[str, Any]) -> KeptTask:
     """The inverse of `task_line`."""
-    annotations = tuple(KeptAnnotation(**known(KeptAnnotation, a)) for a in line.get("annotations", ()))
-    return KeptTask(**{**known(KeptTask, line), "annotations": annotations})
+    annotations = tuple(KeptAnnotation(**fields_of(KeptAnnotation, a)) for a in line.get("annotations", ()))
+    return KeptTask(**{**fields_of(KeptTask, line), "annotations": annotations})
 
 
 class StudioArchive:

@@ -6,6 +6,7 @@ A turn costs what has changed since the last one, not what there is.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Set
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ from sync.mirror import Mirroring
 from sync.waiting import Waiting
 
 CHUNK = 64  # images per featurise job: progress is visible, a killed job costs little
+READ_EVERY_S = 5.0  # catalogue and features where no job of ours is under way: only a retrain adds to them then
 ACTIVE_JOBS = 16  # queued at once; the rest is derived again as they finish
 
 log = structlog.get_logger()
@@ -50,6 +52,7 @@ class Pool:
     ) -> None:  # fmt: skip
         self._key, self._import, self._queue, self._mirroring = key, import_new, queue, mirroring
         self._lister = Lister(listing)
+        self._read_at = float("-inf")
         self._importing: threading.Thread | None = None
         self._import_problem: str | None = None
         self._index: FeatureIndex | None = None
@@ -70,7 +73,8 @@ class Pool:
         self._stale |= board.news() | (self._mirroring.turn() if self._mirroring else set())
         listed = self._listed(board)
         active = set(self._queue.active(FEATURISE, self._key))  # before the index: what ended since is in it
-        self._read(catalogue, index)
+        if active or self._waiting or index is not self._index or time.monotonic() - self._read_at > READ_EVERY_S:
+            self._read(catalogue, index)
         while self._stale:
             self._judge(self._stale.pop(), board, catalogue, deleted)
         lacking = len(self._waiting) + len(self._uncopied) + len(self._unreadable) - self._both
@@ -115,6 +119,7 @@ class Pool:
             self._stale |= self._etags.keys()
         for touched in index.updates() if index is not None else ():
             self._stale |= touched
+        self._read_at = time.monotonic()
 
     def _judge(self, uri: str, board: Board, catalogue: Catalogue, deleted: Set[str]) -> None:
         """Where one image stands now."""

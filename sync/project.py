@@ -238,7 +238,7 @@ class ProjectWatch:
         self.plan = self.planner.plan(self.snapshot, version, self.catalogue, self.index)
         if self.plan.progress.undecided and self._is_due("label_config", LABEL_CONFIG_EVERY_S):
             self._follow_label_config()  # the class may just have been added
-        backbone = self.registry.current_backbone()
+        backbone = self.registry.backbone(version.backbone) if version else self.registry.initial_backbone()
         if backbone and (self.index is None or self.index.backbone != backbone.id):
             self.index = FeatureIndex(self._store, backbone.id)
         self.pool.turn(self.feed.board, self.catalogue, self.index, deleted=self.feed.deleted)

@@ -41,8 +41,8 @@ class Tally:
         began = time.monotonic()
         try:
             answer = client.post("/predict", json=body)
+            assert answer.status_code == 200, f"{answer.status_code} {answer.reason_phrase}"
             results = answer.json()["results"]
-            assert answer.status_code == 200, answer.text
             assert len(results) == len(body["tasks"]), answer.text
             self.versions.add(results[0]["model_version"])
         except Exception as error:

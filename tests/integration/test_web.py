@@ -12,10 +12,13 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import parse_qs, quote
 
 import pytest
 
 from labelloop.errors import ImageUnreadableError, SourceAwayError
+from labelloop.studio import Studio
+from sync.fetch import Fetcher
 from sync.hosts import Address, parse_hosts
 from sync.web import Web
 
@@ -30,11 +33,16 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.asked.append((self.headers["Host"], self.path))  # type: ignore[attr-defined]
+        self.server.tokens.append(self.headers["Authorization"])  # type: ignore[attr-defined]
         path = self.path.partition("?")[0]
         if path.startswith("/status/"):
             self._answer(int(path.rsplit("/", 1)[-1]), b"no")
         elif path.startswith("/to/"):
             self._answer(302, b"", Location=self.path.removeprefix("/to/"))
+        elif path == "/tasks/1/resolve/":
+            self._answer(303, b"", Location=parse_qs(self.path.partition("?")[2])["fileuri"][0])
+        elif path.startswith("/data/upload/") and path.rsplit("/", 1)[-1].isdigit():
+            self._answer(int(path.rsplit("/", 1)[-1]), b"no")
         elif path == "/loop":
             self._answer(301, b"", Location="/loop")
         elif path == "/packed":
@@ -84,7 +92,7 @@ class Handler(BaseHTTPRequestHandler):
 def server() -> Iterator[ThreadingHTTPServer]:
     made = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     made.daemon_threads = True
-    made.asked = []  # type: ignore[attr-defined]
+    made.asked, made.tokens = [], []  # type: ignore[attr-defined]
     thread = threading.Thread(target=made.serve_forever, daemon=True)
     thread.start()
     yield made
@@ -248,3 +256,53 @@ def test_a_certificate_must_be_for_the_name_although_the_address_is_connected_to
         ask("other.example.com", trusted)
     with pytest.raises(SourceAwayError):
         ask("images.example.com", ssl.create_default_context())
+
+
+# --- what lies in Label Studio
+
+
+@pytest.fixture
+def studio(url: str) -> Iterator[Studio]:
+    made = Studio(url, "a" * 40)
+    yield made
+    made.close()
+
+
+def test_an_upload_is_read_under_our_account(studio: Studio, server: ThreadingHTTPServer) -> None:
+    fetch = Fetcher(studio, web())
+    assert fetch("/data/upload/1/0a1b-a b.png").data == BODY
+    assert fetch("/data/upload/1/0a1b-a%20b.png").data == BODY
+    assert fetch("/data/local-files/?d=cats/1.png").etag == '"abc"'
+    assert {path for _, path in server.asked} == {"/data/upload/1/0a1b-a%20b.png", "/data/local-files/?d=cats%2F1.png"}  # type: ignore[attr-defined]
+    assert set(server.tokens) == {f"Token {'a' * 40}"}  # type: ignore[attr-defined]
+
+
+def test_where_label_studio_sends_us_to_the_allow_list_counts_and_our_token_stays_here(
+    studio: Studio, url: str, server: ThreadingHTTPServer
+) -> None:
+    address = f"/tasks/1/resolve/?fileuri={quote(url + '/signed.png', safe='')}"
+    with pytest.raises(ImageUnreadableError, match="LABELLOOP_IMAGE_HOSTS"):
+        Fetcher(studio, web())(address)
+    assert Fetcher(studio, listed(url))(address).data == BODY
+    assert server.tokens == [f"Token {'a' * 40}"] * 2 + [None]  # type: ignore[attr-defined]
+
+
+def test_a_page_of_label_studio_is_no_image(studio: Studio) -> None:
+    with pytest.raises(ImageUnreadableError, match="a page of its own"):
+        Fetcher(studio, web())("/tasks/1/resolve/?fileuri=/user/login/")
+
+
+@pytest.mark.parametrize(("status", "error"), [(404, ImageUnreadableError), (403, ImageUnreadableError),
+                                               (500, SourceAwayError), (401, SourceAwayError)])  # fmt: skip
+def test_what_label_studio_refuses(studio: Studio, status: int, error: type[Exception]) -> None:
+    with pytest.raises(error, match=f"answers {status}"):
+        Fetcher(studio, web())(f"/data/upload/1/{status}")
+
+
+def test_an_upload_that_is_too_large_or_a_server_that_is_away(studio: Studio, server: ThreadingHTTPServer) -> None:
+    with pytest.raises(ImageUnreadableError, match="more than 10 bytes"):
+        Fetcher(studio, web(), max_bytes=10)("/data/upload/1/a.png")
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(SourceAwayError, match="does not answer"):
+        Fetcher(studio, web())("/data/upload/1/a.png")

@@ -14,8 +14,8 @@ from labelloop.catalogue import Catalogue
 from labelloop.config import parse_config
 from labelloop.features import FeatureIndex, FeatureStore
 from labelloop.labels import make_label_config
-from labelloop.projects import ProjectRecord
 from labelloop.pauses import PauseStore
+from labelloop.projects import ProjectRecord
 from labelloop.queue import JobKind
 from labelloop.records import Annotation, Bucket, ImageFacts, Task
 from labelloop.registry import Registry

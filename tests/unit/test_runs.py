@@ -13,8 +13,10 @@ from labelloop.runs import AGAIN, Run, RunStore, failures, match, shared
 from labelloop.storage import MemoryStore
 
 IDS = [
-    "20260301T021500000001-aaaaaa-refresh", "20260301T021500000002-bbbbbb-refresh", "20260301T030000000000-202603-retrain"
-]  # fmt: skip
+    "20260301T021500000001-aaaaaa-refresh",
+    "20260301T021500000002-bbbbbb-refresh",
+    "20260301T030000000000-202603-retrain",
+]
 
 
 def start(store: RunStore, kind: str = "refresh") -> Run:
@@ -38,10 +40,14 @@ def test_a_run_names_the_code_that_ran_it() -> None:
 @pytest.mark.parametrize(
     ("name", "found"),
     [
-        ("aaaaaa", IDS[0]), ("bb", IDS[1]), (IDS[2], IDS[2]), ("20260301T03", IDS[2]), ("20260301T021500000001", IDS[0]),
+        ("aaaaaa", IDS[0]),
+        ("bb", IDS[1]),
+        (IDS[2], IDS[2]),
+        ("20260301T03", IDS[2]),
+        ("20260301T021500000001", IDS[0]),
         ("202603", IDS[2]),  # a whole short id counts more than the beginning of a date
     ],
-)  # fmt: skip
+)
 def test_a_run_is_found_by_any_part_that_only_one_has(name: str, found: str) -> None:
     assert match(IDS, name) == found
 

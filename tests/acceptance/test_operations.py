@@ -1,0 +1,81 @@
+"""The everyday commands on the running loop: what happened, who did it, stop, go on, take it with you."""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.acceptance.conftest import Loop, labelloop, until
+
+
+def asked(loop: Loop, *words: str) -> Any:
+    """A command's JSON about the digits."""
+    return json.loads(labelloop(*words, "--json", "--project", "digits", "--state-dir", loop.home))
+
+
+def test_pause_keeps_the_live_version_and_resume_learns_what_came_meanwhile(loop: Loop) -> None:
+    until(lambda: loop.live() is not None, what="a first model")
+    before = loop.live()
+    told = asked(loop, "pause", "--why", "labels under review")
+    assert (told["live"], told["settled"], told["already"]) == (before, True, False)
+    loop.submit(11)
+    until(lambda: loop.status()["until_refresh"] == 0, what="a refresh that is due")
+    status = loop.status()
+    assert "labels under review" in status["waiting"]
+    assert status["paused"]["why"] == "labels under review"
+    time.sleep(2)  # ten times as long as a watcher needs
+    assert (loop.live(), loop.status()["running"]) == (before, [])
+    page = labelloop("status", "--once", "--state-dir", loop.home)
+    assert "labels under review" in " ".join(page.split())
+    assert asked(loop, "resume")["was"]["why"] == "labels under review"
+    until(lambda: loop.live() != before, what="a version of what came meanwhile")
+    assert loop.status()["paused"] is None
+
+
+def test_a_run_tells_which_annotations_trained_it(loop: Loop) -> None:
+    runs = asked(loop, "runs", "--limit", "50")
+    live = next(r for r in runs if r["live"])
+    page = asked(loop, "run", "show", live["short"], "--annotations")
+    assert page["run"]["version"] == loop.live()
+    assert page["trained"]["uses"]["trained"] == page["evaluation"]["labels"]
+    assert page["trained"]["note"] == ""
+    trained = [r for r in page["trained"]["revisions"] if r["use"] == "trained"]
+    known = {(row["id"], a["id"]): a["updated_at"] for row in loop.studio.export(loop.project.id)
+             for a in row["annotations"]}  # fmt: skip
+    assert all(known[r["task"], r["annotation"]] == r["updated_at"] for r in trained)
+    text = labelloop("run", "show", loop.live() or "", "--project", "digits", "--state-dir", loop.home)
+    assert live["short"] in text
+
+
+def test_what_people_did_between_two_snapshots_is_told_by_name(loop: Loop) -> None:
+    before = asked(loop, "snapshots")[0]
+    assert before["latest"]
+    loop.submit(1)
+    until(lambda: asked(loop, "snapshots")[0]["id"] != before["id"], what="a new snapshot")
+    found = asked(loop, "snapshots", "diff", before["id"][:10])
+    assert found["counts"]["added"] == 1
+    text = labelloop("snapshots", "diff", before["id"][:10], "--project", "digits", "--state-dir", loop.home)
+    assert loop.studio.whoami() in text
+
+
+def test_the_queue_is_shown(loop: Loop) -> None:
+    assert set(asked(loop, "queue")["workers"]) == {"features", "refresh", "score", "train"}
+    assert asked(loop, "queue", "failed") == {"jobs": [], "holds": []}
+
+
+def test_an_export_holds_every_label_and_its_images(loop: Loop, tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    done = asked(loop, "export", "--format", "csv", "--drain", "--out", str(path))
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    answered = {row["id"] for row in loop.studio.export(loop.project.id)
+                if any(not a["was_cancelled"] for a in row["annotations"])}  # fmt: skip
+    assert {int(r["task_id"]) for r in rows} == answered
+    assert done["labelled"] == len(rows)
+    tree = tmp_path / "tree"
+    copied = asked(loop, "export", "--format", "folders", "--copy", "--bucket", "train", "--out", str(tree))
+    manifest = json.loads((tree / "manifest.json").read_text())
+    assert len(list(tree.rglob("*.png"))) == copied["copied"] == len(manifest["images"])
+    assert copied["labelled"] == sum(r["bucket"] == "train" for r in rows)
