@@ -84,7 +84,8 @@ class ArchiveWriter:
         except OSError as error:
             raise SettingsError(f"cannot write {self._path}: {error.strerror}; is the disk full?") from error
         finally:
-            self._file.close()
+            with suppress(OSError):  # what was not written yet does not matter any more
+                self._file.close()
             with suppress(OSError):
                 self._aside.unlink(missing_ok=True)
 
@@ -101,8 +102,12 @@ class ArchiveReader:
             self._file: IO[bytes] = path.open("rb")
         except OSError as error:
             raise SettingsError(f"cannot read {path}: {error.strerror}") from error
-        self._members = self._look()
-        self.facts = self._manifest()
+        try:
+            self._members = self._look()
+            self.facts = self._manifest()
+        except BaseException:
+            self.close()
+            raise
         self._objects: dict[str, tuple[int, str]] = {n: (int(s), str(h)) for n, s, h in self.facts.pop("objects")}
 
     def names(self, prefix: str = "") -> list[str]:

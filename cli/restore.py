@@ -68,9 +68,13 @@ def restore(deployment: Deployment, path: Path, *, title: str | None, force: boo
     try:
         archive.verify(report)
         record = load_record(archive.get(PROJECT), f"the project in {path}")
-        if title is None and is_there(deployment, record):
+        lost = not is_there(deployment, record)
+        if title is None and not lost:
             return put_back(deployment, archive, record, force=force, report=report)
-        return make_anew(deployment, archive, record, title or record.title, report)
+        made = make_anew(deployment, archive, record, title or record.title, report)
+        if lost:  # nobody can look after it any more; its objects stay
+            deployment.projects.remove(record.key)
+        return made
     finally:
         archive.close()
 

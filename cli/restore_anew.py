@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from cli.archive import ArchiveReader
 from cli.backup import LABEL_CONFIG, READERS, SETTINGS, STATE, TASKS, image_uri
 from cli.deployment import Deployment
-from cli.restore import Restored, held_in, wanted_objects
+from cli.restore import Restored, held_in, is_there, wanted_objects
 from cli.setup import Report
 from cli.source import storage_fields
 from cli.wiring import Wish, ensure_bucket, wire
@@ -76,7 +76,8 @@ def make_anew(
 
 
 def _check(deployment: Deployment, old: ProjectRecord, title: str) -> None:
-    if any(known.title == title for known in deployment.projects.all()):
+    taken = {known.title for known in deployment.projects.all() if known.key != old.key or is_there(deployment, old)}
+    if title in taken:
         raise SettingsError(f"a project is called {title!r} already: choose another name with --title")
     bucket = old.image_uri.removeprefix("s3://").partition("/")[0]
     if bucket not in deployment.settings.image_buckets:

@@ -135,7 +135,13 @@ class SchemaReader:
 
 
 def write(deployment: Deployment, record: ProjectRecord, label_map: Mapping[str, str | None]) -> ProjectRecord:
-    """Keep a decision with the project's config, and wake the watcher; learning goes on from there."""
+    """Keep a decision with the project's config, and wake the watcher; learning goes on from there.
+
+    What the live version suggests is taken back first: the watcher pushes it anew, under the names of now.
+    """
+    live = deployment.registry(record).live()
+    if live:
+        deployment.studio.delete_predictions(record.id, live.version)
     newest = deployment.projects.get(record.key)  # the watcher may have followed the label config meanwhile
     data = {**newest.config.model_dump(mode="json"), "label_map": dict(label_map)}
     changed = replace(newest, config=parse_config(data, f"the config of {record.title}"))

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from urllib.parse import unquote
 
 from labelloop.clock import now, stamp
 from labelloop.errors import ImageUnreadableError, NotFoundError
@@ -41,7 +42,14 @@ def source_of(uri: str) -> Source | None:
     """Where a copy must come from; None where none is made: S3 is read directly, anything else is refused."""
     if uri.lower().startswith(("http://", "https://")):
         return Source.WEB
-    return Source.STUDIO if _STUDIO.fullmatch(uri) and "/../" not in uri else None
+    return Source.STUDIO if _STUDIO.fullmatch(uri) and _stays(uri.partition("?")[0]) else None
+
+
+def _stays(path: str) -> bool:
+    """False where a path could leave its place, however its dots and slashes are written."""
+    while (plain := unquote(path)) != path:
+        path = plain
+    return "\\" not in path and not {".", ".."}.intersection(path.split("/"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,6 +167,25 @@ def to_dict(record: Any) -> dict[str, Any]:
     return {k: v for k, v in asdict(record).items() if v is not None}
 
 
+_ALWAYS = frozenset({
+    "id", "created_at", "updated_at", "label", "cancelled", "ground_truth", "completed_by", "lead_time_s", "seen",
+    "seed", "problem",
+})  # fmt: skip
+
+
+def task_line(task: Task) -> dict[str, Any]:
+    """A task as a snapshot holds it, whose id is its bytes.
+
+    A field that is added to `Annotation` later stands there only where it says something: no snapshot changes its id.
+    """
+    found = to_dict(task)
+    later = [f for f in fields(Annotation) if f.name not in _ALWAYS]
+    for annotation in found["annotations"] if later else ():
+        for name in [f.name for f in later if annotation[f.name] == f.default]:
+            del annotation[name]
+    return found
+
+
 def canonical(value: Any) -> bytes:
     """The one byte form that is hashed: sorted keys, no white space, UTF-8."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()

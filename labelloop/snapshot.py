@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 from labelloop.errors import CorruptArtefactError, NotFoundError
 from labelloop.formats import Kind, load, read, write
-from labelloop.records import Task, canonical, digest, task_from, to_dict
+from labelloop.records import Task, canonical, digest, task_from, task_line
 from labelloop.storage import ObjectStore
 
 SHARDS = 64  # k changed tasks rewrite at most k of them
@@ -125,7 +125,7 @@ class SnapshotStore:
             if task is None:
                 lines.pop(number, None)
             else:
-                lines[number] = canonical(to_dict(task))
+                lines[number] = canonical(task_line(task))
         if not lines:
             self._frozen.pop(index, None)
             return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from labelloop.errors import ImageUnreadableError, SourceAwayError, StudioError
 from labelloop.images import MAX_BYTES, short
@@ -35,7 +35,7 @@ class Fetcher:
 
     def _from_studio(self, uri: str) -> Fetched:
         parts = urlsplit(uri)
-        path, params = unquote(parts.path), dict(parse_qsl(parts.query))
+        path, params = parts.path, dict(parse_qsl(parts.query))
         try:
             with self._studio.http.stream(path, params=params, timeout_s=STUDIO_S) as answer:
                 return self._read(uri, answer)

@@ -33,7 +33,7 @@ class Upkeep:
         last = last_tidied(self._store)
         if not is_due(last.at if last else None, self._project.created, datetime.now(UTC)):
             return False
-        queued = self._queue.enqueue(TIDY, job_id(TIDY, self._project.key), {"project": self._project.key})
+        queued = self._queue.enqueue(TIDY, job_id(TIDY, self._project.key, "daily"), {"project": self._project.key})
         if queued:
             log.info("queued", action="queue", kind=TIDY.name, project=self._project.key, why="once a day")
         return queued

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.commands.terminal import DEFAULT_STATE, AsJson, StateDir, command, group, out
+from cli.commands.terminal import DEFAULT_STATE, AsJson, StateDir, alone, command, group, out
 
 if TYPE_CHECKING:
     from cli.deployment import Deployment
@@ -32,7 +32,7 @@ def queue_or_list(
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
     """Jobs that run (with progress and time left), wait or have failed; and the ways back."""
-    if context.invoked_subcommand is None:
+    if alone(context):
         listed(project, as_json, state_dir)
 
 

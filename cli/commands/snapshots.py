@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, group, out
+from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, alone, command, group, out
 
 snapshots = group("snapshots", "What people had answered at a moment: list the snapshots, or compare two.")
 
@@ -28,7 +28,7 @@ def snapshots_or_list(  # noqa: PLR0913 -- a command's options are its interface
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
     """What people had answered at a moment: list the snapshots (the default), or compare two with `diff`."""
-    if context.invoked_subcommand is None:
+    if alone(context):
         listed(limit, used, quick, project, as_json, state_dir)
 
 

@@ -33,11 +33,24 @@ AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, f
 DEFAULT_STATE = Path(".labelloop")
 
 
-def group(name: str, what: str) -> typer.Typer:
-    """A command with commands of its own, e.g. `labelloop run show`."""
+def group(name: str, what: str, *, theme: str | None = None) -> typer.Typer:
+    """A command with commands of its own, e.g. `labelloop run show`; ``theme``: its heading in --help."""
     made = typer.Typer(help=what, no_args_is_help=True, pretty_exceptions_enable=False)
-    app.add_typer(made, name=name)
+    app.add_typer(made, name=name, rich_help_panel=theme or name)
     return made
+
+
+def alone(context: typer.Context) -> bool:
+    """Whether a group was called without one of its commands. Options in front of one would be lost in silence."""
+    if context.invoked_subcommand is None:
+        return True
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise typer.BadParameter(
+                f"put --{name.replace('_', '-')} behind `{context.invoked_subcommand}`, which would not see it here"
+            )
+    return False
 
 
 def command(function: Callable[P, R], *, to: typer.Typer = app, name: str | None = None) -> Callable[P, R]:

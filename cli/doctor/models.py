@@ -16,7 +16,8 @@ from labelloop.projects import ProjectRecord
 from labelloop.queue import FEATURISE, JobState, alive
 from labelloop.records import digest
 from labelloop.registry import BackboneRecord, Registry
-from labelloop.runs import Run
+from labelloop.requests import Request, RequestStore, asked_again_at
+from labelloop.runs import Run, failures
 from labelloop.trigger import ATTEMPTS
 
 WEIGHTS_S = 120.0  # a large backbone is read whole
@@ -30,7 +31,7 @@ def of_project(scene: Scene, record: ProjectRecord) -> list[Check]:
     return [
         Check(area, "champion", lambda: champion(registry), needs),
         Check(area, "backbone", lambda: backbone(registry), needs, limit_s=WEIGHTS_S),
-        Check(area, "runs", lambda: runs(scene.runs(record), _newest(scene, record), record.config.hash), needs),
+        Check(area, "runs", lambda: _runs(scene, record), needs),
         Check(area, "features", lambda: _features(scene, record), (*needs, queue.REACHED)),
     ]
 
@@ -63,14 +64,17 @@ def backbone(registry: Registry) -> Finding:
     return fine("backbone", f"{record.id} is intact, {len(weights) / 1e6:.1f} MB, {digest(weights)[:8]}")
 
 
-def runs(found: Sequence[Run], snapshot: str | None, config: str) -> Finding:
-    """``found``: newest first. Three failures on the same labels, and nothing is tried until something changes."""
-    ours = [run for run in found if run.config == config and run.snapshot == snapshot]
+def runs(found: Sequence[Run], snapshot: str, wishes: Sequence[Request] = ()) -> Finding:
+    """``found``: newest first, of the config that counts. Three failures on the same labels, and nothing is tried.
+
+    ``wishes``: what people ask for; after one for another try only later failures count.
+    """
     for kind in ("refresh", "retrain"):
-        failed = [run for run in ours if run.kind == kind and run.outcome == "failed"]
-        if len(failed) >= ATTEMPTS:
-            why = failed[0].reasons[0] if failed[0].reasons else "no reason kept"
-            return wrong("runs", f"{kind} failed {len(failed)} times on these labels and is on hold: {why}", "mend the "
+        failed = failures(found, kind, snapshot, since=asked_again_at(wishes, kind))
+        if failed >= ATTEMPTS:
+            last = next(run for run in found if (run.kind, run.outcome) == (kind, "failed"))
+            why = last.reasons[0] if last.reasons else "no reason kept"
+            return wrong("runs", f"{kind} failed {failed} times on these labels and is on hold: {why}", "mend the "
                          f"reason, then `labelloop queue retry {kind}`; new labels start it, too")  # fmt: skip
     last = next((run for run in found if run.outcome != "running"), None)
     if last and last.outcome == "failed":
@@ -115,6 +119,8 @@ def _missing(pool: Mapping[str, Any]) -> int:
     return int(pool.get("images", 0)) - int(pool.get("featurised", 0)) - int(pool.get("unreadable", 0))
 
 
-def _newest(scene: Scene, record: ProjectRecord) -> str | None:
+def _runs(scene: Scene, record: ProjectRecord) -> Finding:
     snapshot = scene.snapshot(record)
-    return snapshot.id if snapshot else None
+    ours = [run for run in scene.runs(record) if run.config == record.config.hash]
+    wishes = RequestStore(scene.deployment.within(record)).open()
+    return runs(ours, snapshot.id if snapshot else "", wishes)

@@ -105,6 +105,7 @@ def test_a_dead_token_is_found_and_what_hangs_on_it_left_out(well: Loop) -> None
     assert any("checks need what failed" in f.finding.found for f in found)
 
 
+@pytest.mark.filterwarnings("ignore:The `parse_obj` method is deprecated")  # the SDK, as it renews its access token
 def test_a_legacy_token_that_was_switched_off_is_told_apart(well: Loop) -> None:
     token = well.studio.http.call("POST", "api/token/")["token"]
     owner = Studio(well.studio.url, token)

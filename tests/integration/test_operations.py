@@ -254,3 +254,15 @@ def test_a_mistake_is_one_plain_line(world: World, monkeypatch: pytest.MonkeyPat
         assert done.exit_code == 1
         assert "labelloop:" in done.output
         assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize("words", [["queue", "--project", "pets", "retry", "--all"], ["snapshots", "--json", "list"]])
+def test_an_option_in_front_of_the_verb_is_refused_and_not_lost(
+    world: World, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold(world)
+    monkeypatch.setattr("cli.deployment.open_deployment", lambda _: world.deployment)
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 2
+    assert f"behind `{words[-1 if words[0] == 'snapshots' else -2]}`" in " ".join(done.output.split())
+    assert RequestStore(world.store).open() == []

@@ -21,6 +21,7 @@ from labelloop.errors import SettingsError, StorageError
 from labelloop.labels import make_label_config
 from labelloop.projects import ProjectRecord
 from labelloop.queue import JobState
+from labelloop.requests import Request
 from labelloop.runs import Run
 from labelloop.settings import load_settings
 from labelloop.storage import MemoryStore
@@ -323,16 +324,22 @@ def test_processes(look: Callable[[], Finding], level: Level, word: str) -> None
 
 # --- what was learned, clocks, disks
 
+LATER = "2999-01-01T00:00:00.000000Z"
 POOL = {"images": 100, "featurised": 90, "unreadable": 0}
 
 
 @pytest.mark.parametrize(
     ("finding", "level", "word"),
     [
-        (models.runs([], "s", RECORD.config.hash), Level.OK, "none yet"),
-        (models.runs([run("refresh", "promote")], "s", RECORD.config.hash), Level.OK, "refresh promote"),
-        (models.runs([run("refresh", "failed")] * 3, "s", RECORD.config.hash), Level.WRONG, "on hold: bad"),
-        (models.runs([run("refresh", "failed")] * 3, "newer", RECORD.config.hash), Level.WARN, "last refresh failed"),
+        (models.runs([], "s"), Level.OK, "none yet"),
+        (models.runs([run("refresh", "promote")], "s"), Level.OK, "refresh promote"),
+        (models.runs([run("refresh", "failed")] * 3, "s"), Level.WRONG, "on hold: bad"),
+        (models.runs([run("refresh", "failed")] * 3, "newer"), Level.WARN, "last refresh failed"),
+        (
+            models.runs([run("refresh", "failed")] * 3, "s", [Request("r", "retry", "me", LATER, "refresh")]),
+            Level.WARN,
+            "last refresh failed",
+        ),
         (models.features(POOL, POOL, []), Level.WARN, "10 of 100"),
         (models.features(POOL, POOL, [job("started", now(), "featurise")]), Level.OK, "to go"),
         (models.features({**POOL, "featurised": 80}, POOL, []), Level.OK, "to go"),

@@ -1,0 +1,164 @@
+"""Label Studio's HTTP answers, as far as a whole project is read or made: in memory, behind the real `Studio`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from labelloop.clock import LABEL_STUDIO_FORMAT, parse
+from labelloop.errors import StudioError
+from labelloop.studio import Studio
+
+Json = dict[str, Any]
+
+
+@dataclass
+class StudioApi:
+    """Projects, tasks, annotations. ``images``: what a storage finds when it is synced."""
+
+    images: Sequence[str] = ()
+    users: dict[int, str] = field(default_factory=lambda: {1: "owner@example.com"})
+    projects: dict[int, Json] = field(default_factory=dict)
+    rows: dict[int, Json] = field(default_factory=dict)  # tasks
+    storages: dict[int, Json] = field(default_factory=dict)
+    fail_after: int = 10**9  # answers that are taken before it breaks down
+    _ids: int = 0
+    _clock: datetime = datetime(2030, 1, 1, tzinfo=UTC)
+
+    def call(
+        self, method: str, path: str, *, params: Mapping[str, Any] | None = None, json: Any = None,
+        timeout_s: float | None = None,
+    ) -> Any:  # fmt: skip
+        """As `StudioHttp.call`."""
+        del timeout_s
+        parts = [int(p) if p.isdigit() else p for p in path.strip("/").split("/")[1:]]
+        return self._route(method, parts, dict(params or {}), json)
+
+    def _route(self, method: str, parts: list[Any], params: Json, body: Any) -> Any:  # noqa: PLR0911
+        match (method, *parts):
+            case ("GET", "version"):
+                return {"release": "1.23.2"}
+            case ("GET", "current-user", "whoami"):
+                return {"email": self.users[1]}
+            case ("GET", "users"):
+                return [{"id": i, "email": email} for i, email in self.users.items()]
+            case ("POST", "projects"):
+                return self.project(**body)
+            case ("GET", "projects", project):
+                return self._known(self.projects, project)
+            case ("PATCH", "projects", project):
+                return self._known(self.projects, project) | (self.projects[project].update(body) or {})
+            case ("DELETE", "projects", project):
+                del self.projects[project]
+                self.rows = {i: row for i, row in self.rows.items() if row["project"] != project}
+                return {}
+            case ("GET", "projects", project, "export"):
+                return [self.rows[i] for i in params["ids[]"] if self.rows[i]["project"] == project]
+            case ("POST", "projects", project, "import"):
+                for row in body:
+                    task = self.task(project, row["data"], row["meta"])
+                    for annotation in row["annotations"]:
+                        self.annotate(task, **annotation)
+                return {"task_count": len(body)}
+            case _:
+                return self._more(method, parts, params, body)
+
+    def _more(self, method: str, parts: list[Any], params: Json, body: Any) -> Any:  # noqa: PLR0911
+        match (method, *parts):
+            case ("GET", "tasks"):
+                return self._page(params)
+            case ("PATCH", "tasks", task):
+                return self.rows[task] | (self.rows[task].update(body) or {})
+            case ("DELETE", "tasks", task):
+                del self.rows[task]
+                return {}
+            case ("POST", "tasks", task, "annotations"):
+                return self.annotate(task, **body)
+            case ("GET", "ml" | "webhooks"):
+                return []
+            case ("POST", "ml"):
+                return {"id": 1, **body}
+            case ("GET", "storages", "s3"):
+                return [s for s in self.storages.values() if s["project"] == params["project"]]
+            case ("POST", "storages", "s3"):
+                made = self._next()
+                self.storages[made] = {"id": made, "status": "completed", **body}
+                return self.storages[made]
+            case ("POST", "storages", "s3", storage, "sync"):
+                for uri in self.images:
+                    self.task(self.storages[storage]["project"], {"image": uri})
+                return self.storages[storage]
+        raise StudioError(f"no fake of {method} {parts}", status=404)
+
+    # --- what tests prepare
+
+    def project(self, title: str, label_config: str, **more: Any) -> Json:
+        made = self._next()
+        self.projects[made] = {
+            "id": made, "title": title, "label_config": label_config, "created_at": self._now(), "description": "",
+            "maximum_annotations": 1, "sampling": "Uncertainty sampling", **more,
+        }  # fmt: skip
+        return self.projects[made]
+
+    def task(self, project: int, data: Mapping[str, Any], meta: Mapping[str, Any] | None = None) -> int:
+        made = self._next()
+        self.rows[made] = {
+            "id": made, "project": project, "data": dict(data), "meta": dict(meta or {}), "updated_at": self._now(),
+            "annotations": [], "total_annotations": 0, "cancelled_annotations": 0,
+        }  # fmt: skip
+        return made
+
+    def annotate(self, task: int, *, completed_by: int = 1, was_cancelled: bool = False, **more: Any) -> Json:
+        if self.fail_after <= 0:
+            raise StudioError("Label Studio answered 500", status=500)
+        self.fail_after -= 1
+        moment, row = self._now(), self.rows[task]
+        made = {"id": self._next(), "created_at": moment, "updated_at": moment, "completed_by": completed_by,
+                "was_cancelled": was_cancelled, **more}  # fmt: skip
+        row["annotations"].append(made)
+        row["updated_at"] = moment
+        row["cancelled_annotations" if was_cancelled else "total_annotations"] += 1
+        return made
+
+    def of_project(self, project: int) -> list[Json]:
+        return [row for row in self.rows.values() if row["project"] == project]
+
+    # ---
+
+    def _page(self, params: Json) -> Json:
+        rows = self.of_project(int(params["project"]))
+        total = len(rows)
+        if "query" in params:
+            asked = json.loads(params["query"])["filters"]["items"][0]
+            if asked["filter"] == "filter:tasks:id":
+                rows = sorted((r for r in rows if r["id"] > asked["value"]), key=lambda r: r["id"])
+            else:
+                since = parse(asked["value"])
+                rows = sorted((r for r in rows if parse(r["updated_at"]) > since), key=lambda r: r["updated_at"])
+        start = (int(params.get("page", 1)) - 1) * int(params["page_size"])
+        return {"total": total, "tasks": rows[start : start + int(params["page_size"])]}
+
+    def _known(self, table: dict[int, Json], number: int) -> Json:
+        if number not in table:
+            raise StudioError("not found", status=404)
+        return table[number]
+
+    def _next(self) -> int:
+        self._ids += 1
+        return self._ids
+
+    def _now(self) -> str:
+        self._clock += timedelta(seconds=1)
+        return self._clock.strftime(LABEL_STUDIO_FORMAT)
+
+
+def studio_of(api: StudioApi) -> Studio:
+    """The real client, which talks to the fake."""
+    studio = Studio("http://studio", "token")
+    studio.close()
+    studio.http = api  # type: ignore[assignment]
+    studio._call = api.call
+    return studio
