@@ -1,4 +1,4 @@
-"""`python -m bench.annotators`: three people with own accounts label at once, beside a loop at rest and beside one at work.
+"""`python -m bench.annotators`: three people with own accounts label at once, beside a loop at rest and at work.
 
 At rest: watcher and workers are stopped (SIGSTOP), so that Label Studio has the machine to itself. At work: refreshes
 after every ten labels. Prints the latency of `next` and of the submit for both (A B A), whether anybody got a task

@@ -138,12 +138,16 @@ class World:
         for task in self.ids[:LABELLED]:
             self.studio.annotate(task, CLASSES[task % 10])
         self._fill()
+        self.next = LABELLED
+        self.restart()
+
+    def restart(self) -> None:
+        """A watcher that has seen nothing yet."""
         store: Any = Metered(self.memory, self.meter)
         studio: Any = Metered(self.studio, self.meter)
         queue: Any = Queue()
         deps = Deps(studio, store, ProjectStore(store, "main"), queue, lambda _uri: lambda: iter(()))
         self.watch = ProjectWatch(self.record, deps)
-        self.next = LABELLED
 
     def _fill(self) -> None:
         within = project_store(self.memory, self.record.key)

@@ -10,9 +10,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from cli.archive import ArchiveReader
-from cli.backup import LABEL_CONFIG, READERS, SETTINGS, STATE, TASKS, image_uri
+from cli.backup import LABEL_CONFIG, LEFT_OUT, READERS, SETTINGS, STATE, TASKS, image_uri
 from cli.deployment import Deployment
-from cli.restore import Restored, held_in, is_there, wanted_objects
+from cli.restored import Restored, held_in, is_there
 from cli.setup import Report
 from cli.source import storage_fields
 from cli.wiring import Wish, ensure_bucket, wire
@@ -20,6 +20,7 @@ from labelloop.errors import LabelloopError, SettingsError
 from labelloop.images import allowed
 from labelloop.labels import LabelSchema, parse_label_config
 from labelloop.projects import ProjectRecord
+from labelloop.snapshot import LATEST
 from labelloop.storage import S3Store
 from labelloop.studio_archive import KeptTask, StudioArchive, task_of
 
@@ -106,7 +107,9 @@ def _images(deployment: Deployment, archive: ArchiveReader, report: Report) -> i
 
 def _objects(job: _Job) -> None:
     """All but the snapshot that is the newest: it is made anew of what the new project's tasks say."""
-    store, objects = job.deployment.within(job.record), wanted_objects(held_in(job.archive))
+    left_out = (*LEFT_OUT, LATEST)
+    store = job.deployment.within(job.record)
+    objects = [held for held in held_in(job.archive) if not held.info.key.startswith(left_out)]
     with ThreadPoolExecutor(READERS) as pool:
         for start in range(0, len(objects), READERS):
             part = [held.info.key for held in objects[start : start + READERS]]

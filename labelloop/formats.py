@@ -1,6 +1,6 @@
 """Kept JSON in, the data that this release knows out: every kind has a format number, and older ones are upgraded.
 
-The number grows when an older process would misread the new data (docs/adr/0009-format-versions.md). Data without a
+The number grows when an older process would misread the new data (docs/adr/0011-format-versions.md). Data without a
 number is of format 1.
 """
 

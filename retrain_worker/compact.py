@@ -33,6 +33,18 @@ def compact(catalogue: Catalogue, features: FeatureStore) -> int:
     return _compact(catalogue, catalogue.sizes, catalogue.replaced) + _compact(features, index.sizes, index.replaced)
 
 
+def compact_all(catalogue: Catalogue, features: FeatureStore) -> int:
+    """The same until nothing is left to merge: after an import that was quicker than its shards could rest."""
+    total = 0
+    while True:
+        catalogue.update()
+        features.update()
+        merged = compact(catalogue, features)
+        total += merged
+        if not merged:
+            return total
+
+
 def _compact(shelf: Shelf, sizes: Mapping[str, int], replaced: Mapping[str, Replaced]) -> int:
     now = datetime.now(UTC)
     done = {shard for r in replaced.values() for shard in r.shards}

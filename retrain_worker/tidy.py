@@ -9,6 +9,7 @@ import structlog
 from labelloop.holdings import What, classify
 from labelloop.queue import Progress
 from labelloop.tidying import Tidier, counts
+from retrain_worker.compact import compact_all
 from retrain_worker.context import ProjectContext
 
 log = structlog.get_logger()
@@ -19,6 +20,9 @@ def tidy(project: ProjectContext) -> dict[str, Any]:
     progress = Progress.of_job()
     progress.report("look for what nothing needs")
     tidier = Tidier(project.store, project.registry, project.runs, project.record.config.retention)
+    backbone = project.registry.current_backbone()
+    if backbone:
+        compact_all(project.catalogue, project.features(backbone.id))
     gone = counts(tidier.tidy(progress.report))
     project.keep_features(_feature_shards(project))
     log.info("tidied", action="tidy", project=project.record.key, removed=gone)

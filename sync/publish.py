@@ -18,6 +18,7 @@ from labelloop.studio import Studio
 
 IDLE_S = 3.0  # nobody has submitted for so long: time to tidy up
 GROWTH = 0.5  # while images stream in: make the order anew each time the pool has grown by this share
+MOST = 3  # windows of one version that wait in Label Studio at once
 KEEP_RETIRED_S = 5.0  # a page opened just before the switch still shows the old prediction
 
 log = structlog.get_logger()
@@ -71,7 +72,7 @@ class Publisher:
         done = self.published
         if done is None or done.version != version:
             self._push(scores, open_tasks, fresh=True)
-        elif done.scores != scores.id or self._runs_low(scores, done, open_tasks):
+        elif (done.scores != scores.id and self._has_room(open_tasks)) or self._runs_low(scores, done, open_tasks):
             self._push(scores, open_tasks, fresh=False)
         return True
 
@@ -119,6 +120,10 @@ class Publisher:
         if done and done.tasks and self._studio.project(self._project.id).model_version != done.version:
             log.warning("model version was changed in Label Studio, setting it back", action="mend_version")
             self._switch(done.version)
+
+    def _has_room(self, open_tasks: OpenTasks) -> bool:
+        """As images stream in, order follows order: each adds predictions, and people wait while they are deleted."""
+        return self._left(open_tasks) < MOST * self._project.config.queue.window
 
     def _runs_low(self, scores: Scores, done: Published, open_tasks: OpenTasks) -> bool:
         half = self._project.config.queue.window // 2

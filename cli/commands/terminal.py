@@ -44,11 +44,11 @@ def alone(context: typer.Context) -> bool:
     """Whether a group was called without one of its commands. Options in front of one would be lost in silence."""
     if context.invoked_subcommand is None:
         return True
-    for name in context.params:
-        source = context.get_parameter_source(name)
+    for option in context.command.params:
+        source = context.get_parameter_source(option.name or "")
         if source is not None and source.name == "COMMANDLINE":
             raise typer.BadParameter(
-                f"put --{name.replace('_', '-')} behind `{context.invoked_subcommand}`, which would not see it here"
+                f"put {option.opts[0]} behind `{context.invoked_subcommand}`, which would not see it here"
             )
     return False
 

@@ -16,7 +16,7 @@ from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, 
 if TYPE_CHECKING:
     from cli.backup import BackedUp
     from cli.gc import Heap, Tidying
-    from cli.restore import Restored
+    from cli.restored import Restored
 
 
 @command

@@ -16,7 +16,7 @@ from labelloop.projects import ProjectRecord
 from labelloop.queue import FEATURISE, JobState, alive
 from labelloop.records import digest
 from labelloop.registry import BackboneRecord, Registry
-from labelloop.requests import Request, RequestStore, asked_again_at
+from labelloop.requests import Request, RequestStore, retries
 from labelloop.runs import Run, failures
 from labelloop.trigger import ATTEMPTS
 
@@ -67,13 +67,13 @@ def backbone(registry: Registry) -> Finding:
 def runs(found: Sequence[Run], snapshot: str, wishes: Sequence[Request] = ()) -> Finding:
     """``found``: newest first, of the config that counts. Three failures on the same labels, and nothing is tried.
 
-    ``wishes``: what people ask for; after one for another try only later failures count.
+    ``wishes``: what people ask for; after one for another try earlier failures do not count.
     """
     for kind in ("refresh", "retrain"):
-        failed = failures(found, kind, snapshot, since=asked_again_at(wishes, kind))
+        failed = failures(found, kind, snapshot, retries=retries(wishes, kind))
         if failed >= ATTEMPTS:
-            last = next(run for run in found if (run.kind, run.outcome) == (kind, "failed"))
-            why = last.reasons[0] if last.reasons else "no reason kept"
+            worst = next(run for run in found if (run.kind, run.outcome) == (kind, "failed"))
+            why = worst.reasons[0] if worst.reasons else "no reason kept"
             return wrong("runs", f"{kind} failed {failed} times on these labels and is on hold: {why}", "mend the "
                          f"reason, then `labelloop queue retry {kind}`; new labels start it, too")  # fmt: skip
     last = next((run for run in found if run.outcome != "running"), None)

@@ -42,6 +42,8 @@ class FakeStudio:
                 place += 1
             if page:
                 yield page
+            if len(page) < self._page:  # what moves from now on is the next call's
+                return
 
     def all_tasks(self, project: int, schema: LabelSchema) -> Iterator[list[TaskStub]]:
         return self.changes(project, schema, "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,9 @@ class Judge:
         """Each wanted run was done once in effect: one verdict that counts, and what was promoted was deployed."""
         runs = self._runs()
         deployed = {d.version for d in self._registry().deployments()}
-        promoted = Counter((r.kind, r.snapshot, r.config) for r in runs if r.outcome == "promote" and r.kind == "refresh")
+        promoted = Counter(
+            (r.kind, r.snapshot, r.config) for r in runs if r.outcome == "promote" and r.kind == "refresh"
+        )
         for (kind, snapshot, _), times in promoted.items():
             if times > 1:
                 yield f"{kind} of snapshot {snapshot} was promoted {times} times"
@@ -136,7 +139,7 @@ class Judge:
         log = self._registry().deployments()
         if [d.number for d in log] != list(range(1, len(log) + 1)):
             yield f"the deployment log has gaps: {[d.number for d in log]}"
-        for before, after in zip(log, log[1:], strict=False):
+        for before, after in pairwise(log):
             if after.previous != before.version:
                 yield f"deployment {after.number} replaced {after.previous}, but {before.version} was live"
 
@@ -151,7 +154,9 @@ class Judge:
             except (CorruptArtefactError, NotFoundError) as error:
                 yield f"{version.name} is torn: {error}"
         for info in self._store.list("features/"):
-            if "/index/" in info.key and not self._store.exists(info.key.replace("/index/", "/rows/")[:-4] + "safetensors"):
+            if "/index/" in info.key and not self._store.exists(
+                info.key.replace("/index/", "/rows/")[:-4] + "safetensors"
+            ):
                 yield f"{info.key} names rows that are not there"
         for half in Path(self.world.home).glob("cache/**/*"):
             if half.is_file() and half.suffix.lstrip(".").isdigit():

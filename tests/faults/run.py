@@ -127,6 +127,13 @@ def _judged(world: World, record: ProjectRecord, judge: Judge) -> list[str]:
     return judge.broken()
 
 
+def told(outcome: Outcome) -> str:
+    """One schedule in a line; a failure names its seed."""
+    state = "held" if not outcome.broken else "BROKEN: " + "; ".join(outcome.broken)
+    faults = ", ".join(outcome.faults)
+    return f"seed {outcome.seed}: {faults} → recovery {outcome.recovery_s} s of {outcome.took_s} s; {state}"
+
+
 def table(outcomes: Sequence[Outcome]) -> str:
     """Faults × recoveries, in Markdown: single faults by name, several at once in one row."""
     rows: dict[str, list[Outcome]] = defaultdict(list)
@@ -161,9 +168,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for i, seed in enumerate(seeds, 1):
                 outcome = run_schedule(world, make_schedule(seed, asked.actions))
                 outcomes.append(outcome)
-                state = "held" if not outcome.broken else f"BROKEN (seed {seed}): " + "; ".join(outcome.broken)
-                console.print(f"{i}/{len(seeds)} seed {seed}: {', '.join(outcome.faults)} → recovery "
-                              f"{outcome.recovery_s} s of {outcome.took_s} s; {state}", highlight=False, markup=False)  # fmt: skip
+                console.print(f"{i}/{len(seeds)} {told(outcome)}", highlight=False, markup=False)
                 if asked.out:
                     with asked.out.open("a") as file:
                         file.write(json.dumps(asdict(outcome)) + "\n")

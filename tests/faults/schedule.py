@@ -53,7 +53,7 @@ SINGLE: Sequence[tuple[str, str, float]] = [
 
 
 def make_schedule(seed: int, actions: int) -> Schedule:
-    """The first seeds break one thing each (so that every fault has a figure of its own), the others several at once."""
+    """The first seeds break one thing each, so that every fault has a figure of its own; the others several."""
     source = random.Random(f"schedule:{seed}")
     names, weights = list(ACTIONS), list(ACTIONS.values())
     done = tuple(source.choices(names, weights, k=actions))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import subprocess
@@ -15,11 +16,18 @@ import pytest
 from flask import Flask
 
 from cli.embedded.ports import LOOPBACK, pick_port
+from labelloop.errors import ImageUnreadableError
+from labelloop.projects import ProjectStore
 from labelloop.settings import load_settings
+from labelloop.storage import MemoryStore
 from ml_backend.app import make_app
 from ml_backend.auth import Gate
+from ml_backend.backend import Backend
 from ml_backend.drain import DrainingWorker
-from tests.unit.backend_world import FakeReader, World, make_backend
+from ml_backend.live import LiveModels
+from ml_backend.metrics import Metrics
+from ml_backend.predict import Predictor
+from ml_backend.projects import Directory
 
 DRAIN_S = 3.0
 SLOW_S = 5.0  # longer than the drain
@@ -31,10 +39,21 @@ class Quick(DrainingWorker):
     drain_s = DRAIN_S
 
 
+class NoImages:
+    """There are none."""
+
+    def read(self, uri: str) -> tuple[bytes, str]:
+        raise ImageUnreadableError(f"{uri} does not exist")
+
+
 def slow_app() -> Flask:
-    """The backend over an empty world, with one request that takes long."""
-    backend = make_backend(World(), FakeReader())
+    """The backend of a deployment without projects (so torch is never imported), with one request that takes long."""
+    store, metrics = MemoryStore(), Metrics()
+    directory = Directory(ProjectStore(store, "main"))
+    live = LiveModels(store, directory.all, metrics)
+    backend = Backend(directory, live, Predictor(NoImages(), metrics), metrics)
     backend.start()
+    atexit.register(backend.stop)
     app = make_app(backend, Gate(load_settings({})))
 
     @app.get("/slow")
@@ -67,7 +86,7 @@ def ready(client: httpx.Client) -> int:
 
 
 def wait_for(client: httpx.Client, status: int) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 120
     while ready(client) != status:
         assert time.monotonic() < end, f"/ready never came to {status}"
         time.sleep(0.05)
@@ -86,4 +105,4 @@ def test_it_says_so_goes_on_and_finishes(served: tuple[subprocess.Popen[bytes], 
         wait_for(client, 0)
         assert time.monotonic() - begun > DRAIN_S, "it closed before anybody could notice"
         assert under_way.result().text == "done"
-    assert process.wait(timeout=10) == 0
+    assert process.wait(timeout=60) == 0

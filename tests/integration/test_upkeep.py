@@ -16,7 +16,8 @@ import pytest
 from cli.backup import BackedUp, Wanted, backup
 from cli.deployment import Deployment
 from cli.gc import tidy
-from cli.restore import Restored, restore
+from cli.restore import restore
+from cli.restored import Restored
 from labelloop.config import ProjectConfig, parse_config
 from labelloop.errors import ConflictError, LabelloopError, SettingsError, StudioError
 from labelloop.features import FeatureStore

@@ -16,7 +16,7 @@ from labelloop.errors import StorageError
 from labelloop.features import FeatureStore
 from labelloop.records import ImageFacts
 from labelloop.storage import MemoryStore
-from retrain_worker.compact import compact
+from retrain_worker.compact import compact, compact_all
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 OLD = NOW - timedelta(hours=1)
@@ -84,6 +84,18 @@ def test_a_worker_compacts_both_stores_and_clears_up(tmp_path: Path, monkeypatch
     fresh.update()
     rows.update()
     assert (fresh.images, len(rows)) == before
+
+
+def test_tidying_merges_all_that_there_is(tmp_path: Path) -> None:
+    store = MemoryStore()
+    catalogue, features = Catalogue(store), FeatureStore(store, "b", tmp_path)
+    for name in shards(3 * LARGE // 64):
+        uris = [f"{name}/{i}" for i in range(64)]
+        features.add(name, uris, ["e"] * 64, np.zeros((64, 2), dtype=np.float32))
+        catalogue.add([ImageFacts(u, "e", u, u) for u in uris], name)
+    assert compact_all(catalogue, features) == 2 * 3 * LARGE // 64
+    assert len(features.index.places) == 3 * LARGE
+    assert len({p.shard for p in features.index.places.values()}) == 3
 
 
 def test_a_store_that_is_away_fails_no_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

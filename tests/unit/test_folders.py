@@ -138,12 +138,14 @@ def test_a_corrected_label_moves_the_image(world: OpsWorld, tmp_path: Path) -> N
 def test_a_copy_that_was_broken_off_leaves_no_manifest_and_nothing_stale(world: OpsWorld, tmp_path: Path) -> None:
     root, reader = tmp_path / "out", FakeReader()
     export(world, root, reader)
+    world.answer(3, "2.png", "cat", minute=9)  # somebody has corrected one
+    world.freeze()
     reader.trouble[PREFIX + "3.png"] = StorageError("away")
     with pytest.raises(StorageError):
         export(world, root, reader, with_skipped=True)
     assert not (root / MANIFEST).exists()
     assert (root / UNFINISHED).exists()
-    world.answer(3, "2.png", "cat", minute=9)  # and meanwhile somebody corrects one
+    world.answer(1, "a/1.png", "owl", minute=9)  # and meanwhile another one
     world.freeze()
     _, content = export(world, root, FakeReader())
     assert files(root) == {MANIFEST, *(i["file_name"] for i in content["images"])}

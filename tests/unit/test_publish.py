@@ -182,3 +182,20 @@ def test_an_older_order_is_pushed_under_the_names_of_now(world: World) -> None:
     world.order("v1", list(world.open_tasks))
     publisher.publish("v1", world.open_tasks)
     assert {c.label for ps in world.studio._predictions.values() for _, c in ps} == {"feline"}
+
+
+def test_order_after_order_does_not_pile_up_predictions() -> None:
+    studio, scores = FakeStudio(SCHEMA), ScoreStore(MemoryStore())
+    publisher = Publisher(studio, RECORD, SCHEMA, scores)  # type: ignore[arg-type]
+    open_tasks = {f"s3://images/t/{i}": [studio.add_task(f"s3://images/t/{i}")] for i in range(100)}
+    uris = list(open_tasks)
+    for first in range(0, 40, 4):  # each time other images come first
+        places = [Choice(u, 0.5, None, None, False, "cold-start") for u in uris[first : first + 20]]
+        scores.add("v1", snapshot=None, pool=first, policy="", places=places)
+        publisher.publish("v1", open_tasks)
+    assert studio.prediction_counts(1) == {"v1": 12}
+    for uri in uris[:5]:
+        del open_tasks[uri]
+    publisher.publish("v1", open_tasks)
+    assert studio.prediction_counts(1) == {"v1": 16}
+    assert studio._predictions.keys() >= {open_tasks[uri][0] for uri in uris[36:40]}  # the newest order's
