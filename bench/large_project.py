@@ -29,6 +29,7 @@ from bench.accounts import join
 from bench.annotators import Served, at_rest, phase
 from bench.many_images import truth, upload
 from bench.postgres import postgres
+from bench.prepared import featurise
 from cli.deployment import Deployment, deployment_of
 from cli.embedded.stack import Stack
 from cli.setup import known_project
@@ -73,8 +74,9 @@ class Bench:
         return next(s.pid for s in self.stack.statuses() if s.name == service and s.pid)
 
 
-def build(stack: Stack, deployment: Deployment, tasks: int, home: Path) -> Bench:
-    """Images in the bucket, tasks by the API, then the wiring: so nothing has to be synced."""
+def build(stack: Stack, deployment: Deployment, asked: argparse.Namespace, home: Path) -> Bench:
+    """Tasks by the API, then the wiring: so nothing has to be synced. Images in the bucket only where that is asked."""
+    tasks = asked.tasks
     bucket = deployment.settings.image_buckets[0]
     for name in (bucket, deployment.settings.state_bucket):
         ensure_bucket(deployment.s3, name)
@@ -82,16 +84,20 @@ def build(stack: Stack, deployment: Deployment, tasks: int, home: Path) -> Bench
     uri = f"s3://{bucket}/{PREFIX}"
     adopt = known_project(deployment, uri)
     if adopt is None:
-        upload(S3Store(deployment.s3, bucket), tasks, PREFIX, lambda n: print(f"uploaded {n}", flush=True))
+        if asked.upload:
+            upload(S3Store(deployment.s3, bucket), tasks, PREFIX, lambda n: print(f"uploaded {n}", flush=True))
         studio = deployment.studio
         adopt = studio.create_project("large", make_label_config(CLASSES)).id
         rows = [{"image": address} for address in known]
         for start in range(0, tasks, IMPORT_CHUNK):
             studio.import_tasks(adopt, rows[start : start + IMPORT_CHUNK])
-        print("imported", flush=True)
+            print(f"imported {start + IMPORT_CHUNK}", flush=True)
     config = load_config(CONFIG)
     wish = Wish(config, uri, CLASSES, adopt=adopt)
     record, _ = wire(deployment.studio, deployment.projects, deployment.settings, wish)
+    if not asked.upload:
+        numbers = {address: number for number, address in enumerate(known)}
+        featurise(deployment, record, numbers, lambda n: print(f"featurised {n}", flush=True))
     return Bench(stack, deployment, record, known, home)
 
 
@@ -259,6 +265,7 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=3)
     parser.add_argument("--each", type=int, default=30, help="labels that each gives while the loop works")
     parser.add_argument("--rest", type=float, default=1.0, help="seconds that a person looks at an image")
+    parser.add_argument("--upload", action="store_true", help="images in the bucket, featurised by the worker")
     parser.add_argument("--postgres", action="store_true", help="Label Studio on PostgreSQL instead of SQLite")
     parser.add_argument("--state-dir", type=Path, help="kept; else everything is made anew and thrown away")
     asked = parser.parse_args()
@@ -271,7 +278,8 @@ def main() -> None:
         state = stack.start()
         stack.wait_ready()
         deployment = deployment_of(state)
-        bench = build(stack, deployment, asked.tasks, home)
+        with at_rest(stack):  # the watcher shall find it whole
+            bench = build(stack, deployment, asked, home)
         bench.facts = {"tasks": asked.tasks, "database": "PostgreSQL" if asked.postgres else "SQLite"}
         run(bench, asked)
         deployment.close()

@@ -12,11 +12,11 @@ from urllib.parse import quote, unquote
 from cli.archive import ArchiveWriter, is_safe
 from cli.deployment import Deployment
 from cli.setup import Report
-from cli.soundness import Inspector
+from cli.soundness import LOG, Inspector
 from labelloop.catalogue import Catalogue
 from labelloop.clock import now
 from labelloop.code import code_version
-from labelloop.errors import ImageUnreadableError, LabelloopError, NotFoundError
+from labelloop.errors import CorruptArtefactError, ImageUnreadableError, LabelloopError, NotFoundError
 from labelloop.formats import Kind, read
 from labelloop.holdings import Held, What, classify
 from labelloop.images import ImageReader
@@ -34,7 +34,7 @@ ROUNDS = 3  # features are gathered into larger files now and then: what went me
 PROJECT, STATE, TASKS = "project.json", "state/", "studio/tasks/"
 SETTINGS, LABEL_CONFIG = "studio/settings.json", "studio/label_config.xml"
 LEFT_OUT = ("requests/", DONE)  # of the moment alone
-MOVING = ("deployments/", LATEST)  # what names the rest; all else that names something is never replaced
+MOVING = (LOG, LATEST)  # what names the rest; all else that names something is never replaced
 SOLID = {What.HEAD, What.SHARD, What.WEIGHTS}  # never gathered into anything else
 
 
@@ -63,8 +63,7 @@ class BackedUp:
 
 def backup(deployment: Deployment, record: ProjectRecord, path: Path, wanted: Wanted, report: Report) -> BackedUp:
     """Write the file; it is whole, or not there."""
-    live = deployment.registry(record).live()
-    done = BackedUp(str(path), record.title, live.version if live else None)
+    done = BackedUp(str(path), record.title, _live(deployment, record))
     with ArchiveWriter(path) as archive:
         at, job = now(), _Job(deployment, record, archive, done, report)
         archive.add(PROJECT, dump_record(record))
@@ -79,6 +78,13 @@ def backup(deployment: Deployment, record: ProjectRecord, path: Path, wanted: Wa
     done.bytes = path.stat().st_size
     return done
 
+
+def _live(deployment: Deployment, record: ProjectRecord) -> str | None:
+    try:
+        live = deployment.registry(record).live()
+    except (ValueError, TypeError, KeyError):  # a damaged entry is told of when it is copied
+        return None
+    return live.version if live else None
 
 
 def image_name(uri: str) -> str:
@@ -120,8 +126,8 @@ class _Copier:
         """References first, then all that they reach: that is never replaced, so it is still what they meant."""
         self._copy([h for h in self._listed() if h.info.key.startswith(MOVING)], "back up the log")
         for _ in range(ROUNDS):
-            kept = {item.key for item in self._tidier.decide().keep} | self._newest_snapshot()
-            found = [h for h in self._listed() if h.info.key in kept]
+            kept = self._kept()
+            found = [h for h in self._listed() if kept is None or h.info.key in kept]
             if not wanted.features:
                 found = [h for h in found if h.what not in {What.INDEX, What.ROWS}]
             if not self._copy(found, "back up what was learned"):
@@ -131,6 +137,13 @@ class _Copier:
     def _listed(self) -> list[Held]:
         found = classify(self._store.list(""))
         return [h for h in found if h.info.key not in self._seen and not h.info.key.startswith(LEFT_OUT)]
+
+    def _kept(self) -> set[str] | None:
+        """What something needs; None, which means all, where a damaged record leaves that open."""
+        try:
+            return {item.key for item in self._tidier.decide().keep} | self._newest_snapshot()
+        except CorruptArtefactError:
+            return None
 
     def _newest_snapshot(self) -> set[str]:
         """What `latest` named when it was copied: meanwhile another one may be the newest."""

@@ -12,8 +12,9 @@ from enum import StrEnum
 from cli.archive import ArchiveReader
 from cli.backup import LEFT_OUT, READERS, STATE, batches
 from cli.deployment import Deployment
-from cli.restored import LOG, Restored, held_in
+from cli.restored import Restored, held_in
 from cli.setup import Report
+from cli.soundness import LOG
 from labelloop.errors import ConflictError, NotFoundError
 from labelloop.formats import Kind, read
 from labelloop.holdings import Held, What

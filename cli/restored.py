@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 from cli.archive import ArchiveReader
 from cli.backup import STATE
 from cli.deployment import Deployment
+from cli.soundness import LOG
 from labelloop.errors import StudioError
 from labelloop.holdings import Held, What, classify
 from labelloop.projects import ProjectRecord
 from labelloop.snapshot import LATEST
 from labelloop.storage import ObjectInfo
 
-LOG = "deployments/"
 _ORDER = (What.WEIGHTS, What.HEAD, What.SHARD, What.ROWS, What.BACKBONE, What.SNAPSHOT, What.INDEX, What.VERSION,
           What.SCORES, What.RUN, What.OTHER)  # fmt: skip
 

@@ -10,6 +10,7 @@ from labelloop.formats import Kind, read
 from labelloop.holdings import Held, What
 from labelloop.records import digest
 
+LOG = "deployments/"
 CHANGED = "it was changed after it was written"
 _KINDS = {
     What.VERSION: Kind.VERSION, What.RUN: Kind.RUN, What.SCORES: Kind.SCORES, What.SNAPSHOT: Kind.SNAPSHOT,
@@ -26,8 +27,9 @@ class Inspector:
 
     def fault(self, held: Held, data: bytes) -> str | None:
         """Why it is damaged, or None. FormatError where a newer release wrote it."""
-        if held.what in _KINDS:
-            return self._of_record(held, data)
+        kind = Kind.DEPLOYMENT if held.info.key.startswith(LOG) else _KINDS.get(held.what)
+        if kind:
+            return self._of_record(kind, held, data)
         if held.what is What.SHARD:
             return _of_shard(held.name, data)
         if held.what is What.HEAD:
@@ -35,9 +37,9 @@ class Inspector:
         seal = self._seals.get((held.what, held.names))
         return CHANGED if seal and digest(data) != seal else None
 
-    def _of_record(self, held: Held, data: bytes) -> str | None:
+    def _of_record(self, kind: Kind, held: Held, data: bytes) -> str | None:
         try:
-            found = read(_KINDS[held.what], data)
+            found = read(kind, data)
             if held.what in _SEALS:
                 sealed, name = _SEALS[held.what]
                 self._seals[sealed, held.names] = str(found[name])

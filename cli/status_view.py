@@ -65,8 +65,11 @@ def _rows(project: ProjectStatus) -> Iterable[tuple[str, RenderableType]]:
             Text(f"{project.test_accuracy:.3f} right on {project.test_n} labels of the test bucket", style="dim"),
         )
     if project.unread:
-        yield "not counted", Text(
-            f"{project.unread} annotations: class dropped (`labelloop schema`) or not exactly one", style="yellow"
+        yield (
+            "not counted",
+            Text(
+                f"{project.unread} annotations: class dropped (`labelloop schema`) or not exactly one", style="yellow"
+            ),
         )
     if project.conflicts:
         names = ", ".join(uri.rsplit("/", 1)[-1] for uri in project.conflicts[:4])

@@ -43,7 +43,11 @@ class Catalogue:
         parts = [self._store.get(_key(shard)) for shard in sorted(shards)]
         lines = [line for part in parts for line in part.splitlines() if line and not _is_head(line)]
         name = merged_name(list(shards), digest(b"\n".join(lines)))
-        self._store.put(_key(name), b"\n".join([canonical({REPLACES: list(shards), "made_at": now()}), *lines]))
+        replaced = Replaced(tuple(shards), now())
+        head = canonical({REPLACES: list(shards), "made_at": replaced.made_at})
+        self._store.put(_key(name), b"\n".join([head, *lines]))
+        self.sizes[name], self.replaced[name] = len(lines), replaced
+        self._shards.taken.add(_key(name))  # its name lies too far back to be listed soon
         return name
 
     def drop(self, shards: Sequence[str]) -> None:

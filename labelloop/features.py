@@ -86,6 +86,11 @@ class FeatureIndex:
         """The recorded hash of a shard's rows."""
         return self._sums[shard]
 
+    def note(self, shard: str, data: Mapping[str, Any]) -> None:
+        """A shard of our own whose name lies too far back to be listed soon."""
+        self._take(shard, data)
+        self._shards.taken.add(f"{self.prefix}index/{shard}.json")
+
     def _name(self, key: str) -> str:
         return key.rsplit("/", 1)[1].removesuffix(".json")
 
@@ -136,11 +141,12 @@ class FeatureStore:
         """Write one shard; ``features`` is (len(uris), dimension) float32. Rows count once the index names them."""
         self._write(shard, _Rows(uris, etags, features), {})
 
-    def _write(self, shard: str, rows: _Rows, more: Mapping[str, Any]) -> None:
+    def _write(self, shard: str, rows: _Rows, more: Mapping[str, Any]) -> dict[str, Any]:
         data = bytes(save({"features": np.ascontiguousarray(rows.features, dtype=np.float32)}))
         self._store.put(f"{self.index.prefix}rows/{shard}.safetensors", data)
         index = {"uris": list(rows.uris), "etags": list(rows.etags), "sha256": digest(data), **more}
         self._store.put(f"{self.index.prefix}index/{shard}.json", write(Kind.FEATURES, index))
+        return index
 
     def merge(self, shards: Sequence[str]) -> str:
         """One large shard instead of these small ones, which stay until `drop`; its name."""
@@ -149,7 +155,8 @@ class FeatureStore:
         uris = [uri for _, _, uri in kept]
         etags = [self.index.places[uri].etag for uri in uris]
         name = merged_name(list(shards), digest(canonical([list(shards), uris])))
-        self._write(name, _Rows(uris, etags, self.rows(uris)), {"replaces": list(shards), "made_at": now()})
+        more = {"replaces": list(shards), "made_at": now()}
+        self.index.note(name, self._write(name, _Rows(uris, etags, self.rows(uris)), more))
         return name
 
     def drop(self, shards: Sequence[str]) -> None:

@@ -86,7 +86,7 @@ class StudioArchive:
         last = 0
         while rows := self._page(project, last):
             last = int(rows[-1]["id"])
-            answered = [int(r["id"]) for r in rows if r.get("total_annotations") or r.get("cancelled_annotations")]
+            answered = [int(r["id"]) for r in rows if r.get("annotations")]  # its counters may lag behind for good
             found = self._answers(project, answered)
             yield [KeptTask(int(r["id"]), r["data"], r.get("meta") or {}, found.get(int(r["id"]), ())) for r in rows]
 
@@ -98,7 +98,7 @@ class StudioArchive:
         }  # fmt: skip
         return list(self._call("GET", "api/tasks/", params={
             "project": project, "page_size": PAGE, "page": 1, "fields": "all", "resolve_uri": "false",
-            "include": "id,data,meta,total_annotations,cancelled_annotations", "query": json.dumps(query),
+            "include": "id,data,meta,annotations", "query": json.dumps(query),
         })["tasks"])  # fmt: skip
 
     def _answers(self, project: int, ids: Sequence[int]) -> dict[int, tuple[KeptAnnotation, ...]]:

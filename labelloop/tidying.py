@@ -11,7 +11,7 @@ import structlog
 
 from labelloop.clock import now as moment
 from labelloop.config import Retention
-from labelloop.errors import NotFoundError
+from labelloop.errors import CorruptArtefactError, NotFoundError
 from labelloop.features import FeatureIndex
 from labelloop.formats import Kind, load, read, write
 from labelloop.holdings import PHASES, YOUNG, Held, What, classify
@@ -74,6 +74,15 @@ class Tidier:
 
     def _read(self) -> tuple[References, list[Held]]:
         """References before the listing: whatever they name is in it, or is gone already."""
+        try:
+            return self._read_all()
+        except (ValueError, KeyError, TypeError) as error:
+            raise CorruptArtefactError(
+                f"a record is damaged ({type(error).__name__}: {error}), so nobody can tell what is still needed: "
+                "nothing was removed. Restore a backup, or delete the damaged object"
+            ) from error
+
+    def _read_all(self) -> tuple[References, list[Held]]:
         latest = SnapshotStore(self._store).latest()
         deployments, versions, runs = self._registry.deployments(), self._registry.versions(), self._runs.all()
         initial = self._registry.initial_backbone()

@@ -76,9 +76,7 @@ class ProjectWatch:
         self.feed = Feed(deps.studio, project.id, self.schema, hidden=self.publisher.hidden)
         self.planner = Planner(project, RunStore(store), RequestStore(store), deps.queue, self.snapshots, self.registry)
         self.mirroring = Mirroring(Mirror(store), deps.fetch)
-        self.pool = Pool(
-            project.key, deps.list_images(project.image_uri), self._import, deps.queue, self.mirroring
-        )
+        self.pool = Pool(project.key, deps.list_images(project.image_uri), self._import, deps.queue, self.mirroring)
         self.upkeep = Upkeep(project, store, deps.queue)
         self.snapshot: Snapshot | None = None
         self.plan: Plan | None = None
@@ -160,7 +158,8 @@ class ProjectWatch:
     def _changes(self, *, nudged: bool) -> Changes:
         changes = self.feed.poll() + self._recount()
         quiet = not (changes or nudged)
-        if time.monotonic() > self._sweep_at and (quiet or self._is_due("page", PAGE_EVERY_S)):
+        due = self.feed.sweeping or time.monotonic() > self._sweep_at
+        if due and (quiet or self._is_due("page", PAGE_EVERY_S)):
             changes += self._sweep()
         self._keep_deleted()
         return changes

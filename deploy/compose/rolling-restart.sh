@@ -2,7 +2,7 @@
 # Replaces the ml-backend containers one at a time, without a failed call: a new one comes first, then an old one goes.
 # New ones run what `docker compose build` (or pull) made last: this is also how a new release goes live.
 #
-#   deploy/compose/rolling-restart.sh [options of docker compose, such as -f docker-compose.yml -f docker-compose.gpu.yml]
+#   deploy/compose/rolling-restart.sh [options of docker compose, such as -f FILE -f FILE]
 #
 # By hand, for one container:
 #   docker compose up -d --no-deps --no-recreate --scale ml-backend=2 --wait ml-backend

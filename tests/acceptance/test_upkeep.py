@@ -16,15 +16,16 @@ from tests.acceptance.conftest import Loop, labelloop, until
 
 
 def answers(loop: Loop, project: ProjectRecord) -> dict[str, list[Any]]:
-    """Image -> what people said of it, as Label Studio's own export tells it."""
-    found = {}
-    for row in loop.studio.export(project.id):
-        said = sorted((a["updated_at"], a) for a in row["annotations"])
-        found[row["data"]["image"]] = [
-            (loop.schema.read(a["result"])[0], a["was_cancelled"], a["ground_truth"], a["lead_time"], a["completed_by"])
-            for _, a in said
+    """Image -> what people said of it, oldest first. Label Studio's counters may be wrong: every task is looked at."""
+    stubs = {stub.id: stub for page in loop.studio.all_tasks(project.id, loop.schema) for stub in page}
+    tasks = loop.studio.tasks(project.id, loop.schema, [i for i, stub in stubs.items() if stub.annotations])
+    return {
+        task.uri: [
+            (a.label, a.cancelled, a.ground_truth, a.lead_time_s, a.completed_by, a.seed)
+            for a in sorted(task.annotations, key=lambda a: (a.updated_at, a.id))
         ]
-    return found
+        for task in tasks
+    }
 
 
 def predictions(loop: Loop, project: ProjectRecord, uris: Sequence[str]) -> list[dict[str, Any]]:

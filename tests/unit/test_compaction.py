@@ -89,13 +89,19 @@ def test_a_worker_compacts_both_stores_and_clears_up(tmp_path: Path, monkeypatch
 def test_tidying_merges_all_that_there_is(tmp_path: Path) -> None:
     store = MemoryStore()
     catalogue, features = Catalogue(store), FeatureStore(store, "b", tmp_path)
-    for name in shards(3 * LARGE // 64):
+    for i in range(3 * LARGE // 64):
+        name = named(OLD + timedelta(minutes=i), 0)  # most lie far behind the newest, where nothing is listed again
         uris = [f"{name}/{i}" for i in range(64)]
         features.add(name, uris, ["e"] * 64, np.zeros((64, 2), dtype=np.float32))
         catalogue.add([ImageFacts(u, "e", u, u) for u in uris], name)
     assert compact_all(catalogue, features) == 2 * 3 * LARGE // 64
     assert len(features.index.places) == 3 * LARGE
     assert len({p.shard for p in features.index.places.values()}) == 3
+    rows, fresh = FeatureStore(store, "b", tmp_path / "other"), Catalogue(store)
+    fresh.update()
+    rows.update()
+    assert fresh.images == catalogue.images
+    assert rows.index.places == features.index.places
 
 
 def test_a_store_that_is_away_fails_no_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import structlog
 
 import sync.project
 from bench.watcher import World, measure
+from labelloop.errors import StudioError
+from labelloop.studio import TaskStub
 
 
 @pytest.fixture(autouse=True)
@@ -95,3 +99,22 @@ def test_the_order_is_pushed_once_and_again_after_a_restart_not_at_all(world: Wo
     world.watch.turn(nudged=True)
     assert world.studio.pushed == [("cold-start", 200)]
     assert len(world.watch.feed.board) == 1200
+
+
+def test_a_reading_that_an_error_interrupted_goes_on_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = world.watch
+    changes = world.studio.changes
+    monkeypatch.setattr(world.studio, "changes", lambda *_: _raising())
+    with pytest.raises(StudioError):
+        watch.drain()
+    monkeypatch.setattr(world.studio, "changes", changes)
+    world.studio.delete_task(world.ids[7])
+    for _ in range(4):
+        watch.turn(nudged=False)
+    assert not watch.feed.sweeping
+    assert world.ids[7] not in watch.feed.tasks
+
+
+def _raising() -> Iterator[list[TaskStub]]:
+    raise StudioError("away")
+    yield []

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from labelloop.catalogue import Catalogue
-from labelloop.errors import FormatError, NotFoundError
+from labelloop.errors import CorruptArtefactError, FormatError, NotFoundError
 from labelloop.features import FeatureStore
 from labelloop.holdings import PHASES
 from labelloop.registry import Registry
@@ -227,6 +227,16 @@ def test_what_a_newer_release_wrote_is_not_tidied(world: World) -> None:
     world.age(3)
     before = world.keys()
     with pytest.raises(FormatError, match="newer labelloop"):
+        world.tidier().tidy()
+    assert world.keys() == before
+
+
+@pytest.mark.parametrize("key", ["models/versions/00000002.json", "deployments/00000003.json", "snapshots/latest.json"])
+def test_with_a_damaged_record_nothing_goes(world: World, key: str) -> None:
+    world.store.put(key, b'{"number"')
+    world.age(3)
+    before = world.keys()
+    with pytest.raises(CorruptArtefactError, match="nothing was removed"):
         world.tidier().tidy()
     assert world.keys() == before
 
