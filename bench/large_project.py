@@ -84,8 +84,8 @@ def build(stack: Stack, deployment: Deployment, asked: argparse.Namespace, home:
     uri = f"s3://{bucket}/{PREFIX}"
     adopt = known_project(deployment, uri)
     if adopt is None:
-        if asked.upload:
-            upload(S3Store(deployment.s3, bucket), tasks, PREFIX, lambda n: print(f"uploaded {n}", flush=True))
+        count = tasks if asked.upload else 1  # Label Studio wants to see at least one
+        upload(S3Store(deployment.s3, bucket), count, PREFIX, lambda n: print(f"uploaded {n}", flush=True))
         studio = deployment.studio
         adopt = studio.create_project("large", make_label_config(CLASSES)).id
         rows = [{"image": address} for address in known]

@@ -12,6 +12,7 @@ import typer
 from rich.table import Table
 
 from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, err, out
+from labelloop.errors import LabelloopError
 
 if TYPE_CHECKING:
     from cli.backup import BackedUp
@@ -38,13 +39,20 @@ def gc(
 
     deployment = open_deployment(state_dir)
     records = [deployment.project(project)] if project else deployment.projects.all()
+    found, failed = [], []
     with reporting(err) as report:
-        found = [tidy(deployment, record, report, dry_run=dry_run) for record in records]
+        for record in records:
+            try:
+                found.append(tidy(deployment, record, report, dry_run=dry_run))
+            except LabelloopError as error:  # the others can be tidied all the same
+                failed.append(f"{record.title}: {error}")
     if as_json:
         print(json.dumps([asdict(one) for one in found]))
-        return
-    for one in found:
-        _show(one, dry_run=dry_run, keep=keep)
+    else:
+        for one in found:
+            _show(one, dry_run=dry_run, keep=keep)
+    if failed:
+        raise LabelloopError("\n".join(failed))
 
 
 @command

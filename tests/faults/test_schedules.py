@@ -7,8 +7,8 @@ from pathlib import Path
 from tests.faults.run import main
 from tests.faults.schedule import ACTIONS, SINGLE, make_schedule
 
-CI_SEEDS = (8, 100, 103)  # a frozen watcher; several faults, one of them all at once
-CI_ACTIONS = 60
+CI_SEEDS = (0,)  # a killed watcher; the long run has them all
+CI_ACTIONS = 40
 
 
 def test_a_seed_gives_one_schedule() -> None:

@@ -6,11 +6,15 @@ import os
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from labelloop.cache import Copy, bound, clear, copies, folder, mark_used, surplus
 from labelloop.errors import SettingsError
+from labelloop.features import FeatureStore
 from labelloop.settings import load_settings
+from labelloop.storage import MemoryStore
+from retrain_worker.context import ProjectContext
 
 
 def copy(root: Path, project: str, backbone: str, *, size: int, age_s: float = 0) -> Path:
@@ -79,3 +83,17 @@ def test_the_size_is_given_in_gigabytes(text: str, size: int) -> None:
 def test_a_wrong_size_is_said(text: str) -> None:
     with pytest.raises(SettingsError, match="LABELLOOP_CACHE_MAX_GB"):
         load_settings({"LABELLOOP_CACHE_MAX_GB": text})
+
+
+def test_a_worker_keeps_few_backbones_at_hand_and_the_cache_small(tmp_path: Path) -> None:
+    store = MemoryStore()
+    worker = ProjectContext(
+        record=None, store=store, registry=None, snapshots=None, catalogue=None, runs=None, scores=None,  # type: ignore[arg-type]
+        images=None, cache=tmp_path / "p", cache_max_bytes=250,  # type: ignore[arg-type]
+    )  # fmt: skip
+    for i in range(6):
+        FeatureStore(store, f"b{i}", tmp_path).add("s1", ["u"], ["e"], np.ones((1, 4), dtype=np.float32))
+        assert worker.features(f"b{i}").rows(["u"]).shape == (1, 4)
+    assert list(worker._features) == ["b3", "b4", "b5"]
+    assert len(list((tmp_path / "p" / "features").iterdir())) < 6
+    assert worker.features("b0").rows(["u"]).shape == (1, 4)  # fetched anew
