@@ -23,8 +23,15 @@ _STAMP = re.compile(r"\d{8}T\d{6}")
 class Shards:
     """What is new under one prefix. Names are those of `labelloop.clock.stamp`; any others are listed as a whole."""
 
-    def __init__(self, store: ObjectStore, prefix: str, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._store, self._prefix, self._clock = store, prefix, clock
+    def __init__(
+        self,
+        store: ObjectStore,
+        prefix: str,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        today: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._store, self._prefix, self._clock, self._today = store, prefix, clock, today
         self.taken: set[str] = set()  # keys that were read
         self.vanished: set[str] = set()  # keys that were read and are no more there, by the last whole listing
         self._whole_at = float("-inf")
@@ -73,7 +80,7 @@ class Shards:
         """A clock that is far ahead of ours, too, must not hide the others' names."""
         if self._ahead is None:
             return ""
-        begin = min(self._fastest(moment), datetime.now(UTC)) - SKEW
+        begin = min(self._fastest(moment), self._today()) - SKEW
         return f"{self._prefix}{begin:%Y%m%dT%H%M%S}"
 
     def _fetched(self, keys: Sequence[str]) -> Iterator[tuple[str, bytes | None]]:

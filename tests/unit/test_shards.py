@@ -11,7 +11,8 @@ import pytest
 from labelloop.shards import SKEW, WHOLE_EVERY_S, Shards
 from labelloop.storage import MemoryStore, ObjectInfo
 
-START = datetime.now(UTC) - timedelta(days=1)
+START = datetime(2026, 3, 1, 12, tzinfo=UTC)
+OUR_TIME = START + timedelta(days=1)  # by the reader's own calendar
 
 
 class Counting(MemoryStore):
@@ -30,7 +31,7 @@ class Counting(MemoryStore):
 class World:
     def __init__(self) -> None:
         self.store, self.now = Counting(), 0.0
-        self.shards = Shards(self.store, "x/", clock=lambda: self.now)
+        self.shards = Shards(self.store, "x/", clock=lambda: self.now, today=lambda: OUR_TIME + timedelta(seconds=self.now))
 
     def write(self, clock_s: float, tail: str = "aaaaaa") -> str:
         key = f"x/{START + timedelta(seconds=clock_s):%Y%m%dT%H%M%S%f}-{tail}.json"
