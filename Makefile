@@ -39,7 +39,8 @@ setup: ## build all environments (the first time minutes, then instantaneous)
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r .venv/uv.lock
 	echo "building our own environment (once, a minute or two)"
 	$(BIN)/python -m cli.embedded.environments & embedded=$$!
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	# compiled once here, or every process compiles torch for itself where no bytecode may be written
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
 	wait $$embedded
 	rm -f .venvs/.building

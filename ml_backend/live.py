@@ -176,7 +176,7 @@ class LiveModels:
         self._stop.set()
         self._wake.set()
         if self._thread.is_alive():
-            self._thread.join(timeout=5)
+            self._thread.join()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def warm(self) -> bool:
@@ -217,6 +217,7 @@ class LiveModels:
         return live
 
     def _run(self) -> None:
+        self._pool.submit(self._engines.prepare)
         while not self._stop.is_set():
             self._preloaded = self._preloaded or self._preload()
             for live in self.all():

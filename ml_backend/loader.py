@@ -50,6 +50,11 @@ class Engines:
         self._loaded: weakref.WeakValueDictionary[str, Engine] = weakref.WeakValueDictionary()
         self._lock = threading.Lock()
 
+    @staticmethod
+    def prepare() -> None:
+        """Import what loads a backbone, so that the first one does not wait seconds for that."""
+        import labelloop.net  # noqa: F401
+
     def get(self, registry: Registry, name: str) -> Engine:
         """The engine of a backbone, verified and warm; CorruptArtefactError, StorageError."""
         from labelloop import net  # torch: /health must answer before that is imported

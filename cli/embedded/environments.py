@@ -120,7 +120,7 @@ class Builder:
         """A virtual environment at `place` with exactly the packages of `lock`; StackError tells what uv said."""
         python = str(place / "bin" / "python")
         run([self.uv, "venv", "--quiet", "--clear", "--no-project", "--python", sys.executable, str(place)])
-        run([self.uv, "pip", "sync", "--quiet", "--python", python, "--require-hashes", str(lock)])
+        run([self.uv, "pip", "sync", "--quiet", "--compile-bytecode", "--python", python, "--require-hashes", str(lock)])
 
 
 def run(command: Sequence[str], *, env: Mapping[str, str] | None = None) -> None:

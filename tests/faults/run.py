@@ -124,7 +124,7 @@ def _wait(judge: Judge) -> list[str]:
 
 def _judged(world: World, record: ProjectRecord, judge: Judge) -> list[str]:
     drain(replace(world.direct), record)
-    return judge.broken()
+    return _wait(judge) or judge.broken()  # the drain may have made the first version
 
 
 def told(outcome: Outcome) -> str:
