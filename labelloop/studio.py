@@ -17,6 +17,10 @@ from labelloop.records import Annotation, Choice, Seen, Task
 from labelloop.studio_http import Heard, Reread, StudioHttp
 
 PAGE = 1000
+FIELDS = (  # of a project; unasked it comes with eight counts over all its tasks, annotations and predictions
+    "id", "title", "created_at", "label_config", "model_version", "sampling", "maximum_annotations",
+    "start_training_on_annotation_update", "evaluate_predictions_automatically", "show_collab_predictions",
+)  # fmt: skip
 EXPORT_CHUNK = 100  # ids per export request: the URL stays short
 
 
@@ -109,7 +113,7 @@ class Studio:
 
     def project(self, project: int) -> StudioProject:
         """One project."""
-        return _project(self._call("GET", f"api/projects/{project}/"))
+        return _project(self._call("GET", f"api/projects/{project}/", params={"include": ",".join(FIELDS)}))
 
     def create_project(self, title: str, label_config: str) -> StudioProject:
         """A project whose queue is ordered by score, lowest first."""
@@ -118,7 +122,8 @@ class Studio:
 
     def update_project(self, project: int, **fields: Any) -> StudioProject:
         """Change fields; returns the project as it is then."""
-        return _project(self._call("PATCH", f"api/projects/{project}/", json=fields))
+        include = ",".join({*FIELDS, *fields})  # a field that is not asked for is not written either
+        return _project(self._call("PATCH", f"api/projects/{project}/", json=fields, params={"include": include}))
 
     def task_count(self, project: int, between: tuple[int, int] | None = None) -> int:
         """How many tasks the project has now, or those of them whose ids lie between two, both included."""

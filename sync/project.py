@@ -256,7 +256,8 @@ class ProjectWatch:
             )
         ):
             self._order(version)
-        self.publisher.publish(version, open_tasks)
+        idle_s = time.monotonic() - self._changed_at
+        self.publisher.publish(version, open_tasks, idle_s=idle_s)
         if self._is_due("tidy", TIDY_EVERY_S):
             self.planner.clean()
             self._keep_latest()
@@ -264,7 +265,7 @@ class ProjectWatch:
             self._follow_label_config()
             self.publisher.check_version()
             ours = {COLD_START, *(v.name for v in self.registry.versions())}
-            self.publisher.retire(idle_s=time.monotonic() - self._changed_at, ours=ours)
+            self.publisher.retire(idle_s=idle_s, ours=ours)
 
     def _follow_label_config(self) -> None:
         """Serve the classes that Label Studio has now. What becomes of labels of a lost class, people decide.

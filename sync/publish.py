@@ -18,6 +18,7 @@ from labelloop.studio import Studio
 
 IDLE_S = 3.0  # nobody has submitted for so long: time to tidy up
 GROWTH = 0.5  # while images stream in: make the order anew each time the pool has grown by this share
+FRONT = 50  # of a window; at once, as people are served meanwhile. The rest follows where nobody is waiting
 MOST = 3  # windows of one version that wait in Label Studio at once
 KEEP_RETIRED_S = 5.0  # a page opened just before the switch still shows the old prediction
 
@@ -64,16 +65,24 @@ class Publisher:
         place = scores.by_uri.get(uri) if scores else None
         return place.label if place else None
 
-    def publish(self, version: str, open_tasks: OpenTasks) -> bool:
-        """Push the newest order's window where it is not pushed yet. False where there is no order yet."""
+    def publish(self, version: str, open_tasks: OpenTasks, *, idle_s: float = 0.0) -> bool:
+        """Push the newest order's window where it is not pushed yet: its front at once, all of it in idle time.
+
+        False where there is no order yet.
+        """
         scores = self._scores.newest(version)
         if scores is None:
             return False
-        done = self.published
+        done, window = self.published, self._project.config.queue.window
+        front = min(window, FRONT)
         if done is None or done.version != version:
-            self._push(scores, open_tasks, fresh=True)
-        elif (done.scores != scores.id and self._has_room(open_tasks)) or self._runs_low(scores, done, open_tasks):
-            self._push(scores, open_tasks, fresh=False)
+            self._push(scores, open_tasks, front, fresh=True)
+        elif (done.scores != scores.id and self._has_room(open_tasks)) or self._runs_low(
+            scores, done, open_tasks, front // 2
+        ):
+            self._push(scores, open_tasks, front, fresh=False)
+        elif idle_s > IDLE_S and self._runs_low(scores, done, open_tasks, window - front // 2):
+            self._push(scores, open_tasks, window - self._left(open_tasks), fresh=False)
         return True
 
     def wants_order(self, version: str, pool: int, open_tasks: OpenTasks, *, settled: bool, snapshot: str) -> bool:
@@ -125,28 +134,25 @@ class Publisher:
         """As images stream in, order follows order: each adds predictions, and people wait while they are deleted."""
         return self._left(open_tasks) < MOST * self._project.config.queue.window
 
-    def _runs_low(self, scores: Scores, done: Published, open_tasks: OpenTasks) -> bool:
-        half = self._project.config.queue.window // 2
-        return done.next_place < len(scores.places) and self._left(open_tasks) < half
+    def _runs_low(self, scores: Scores, done: Published, open_tasks: OpenTasks, few: int) -> bool:
+        return done.next_place < len(scores.places) and self._left(open_tasks) < few
 
     def _left(self, open_tasks: OpenTasks) -> int:
         done = self.published
         return sum(1 for task, uri in done.tasks.items() if task in open_tasks.get(uri, ())) if done else 0
 
-    def _push(self, scores: Scores, open_tasks: OpenTasks, *, fresh: bool) -> None:
+    def _push(self, scores: Scores, open_tasks: OpenTasks, size: int, *, fresh: bool) -> None:
         """Fresh: the first push of a version. Else only tasks that have no prediction of this version yet."""
         before = self.published
         known = {} if fresh or before is None else before.tasks
         same = before is not None and not fresh and before.scores == scores.id
         start = before.next_place if same and before else 0
-        places, stop = _window(scores.places, open_tasks, known, start, self._project.config.queue.window)
+        places, stop = _window(scores.places, open_tasks, known, start, size)
         if places:
             shown = [(task, self._rules.shown(choice, self._schema.classes)) for task, choice in places]
             self._studio.push(self._project.id, self._schema, scores.version, shown)
         tasks = {**known, **{task: choice.uri for task, choice in places}}
-        if (
-            fresh and places
-        ):  # Label Studio refuses a version without predictions; then there is nothing to order either
+        if fresh and places:  # Label Studio refuses a version without predictions; nothing is to be ordered then
             self._switch(scores.version)
         self.published = Published(scores.version, scores.id, stop, tasks, time.monotonic())
         log.info("pushed the window", action="push", version=scores.version, count=len(places))
@@ -156,8 +162,7 @@ class Publisher:
 
         The backend's title is not touched: deleting predictions named like the title would unset the version.
         """
-        if self._studio.project(self._project.id).model_version != version:
-            self._studio.update_project(self._project.id, model_version=version)
+        self._studio.update_project(self._project.id, model_version=version)
 
 
 def _window(

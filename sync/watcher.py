@@ -25,7 +25,8 @@ POLL_S = 1.0
 QUIET_POLL_S = 3.0  # of a project that nobody has worked on for a while; a hint still wakes it at once
 QUIET_AFTER_S = 60.0
 RENEW_S = 3.0
-REST_CAP_S = 1.0
+REST_SHARE = 2.0  # of a turn's length; in a stream of hints
+REST_CAP_S = 1.5
 BURST_S = (0.0, 0.03, 0.08, 0.2, 0.5)  # after a nudge: the annotation's transaction may not have committed yet
 PROJECTS_EVERY_S = 2.0
 MEASURE_EVERY_S = 5.0
@@ -125,10 +126,10 @@ class _Watched:
     def turned(self, *, changed: bool, took_s: float) -> None:
         """Plan the next turn: soon after a hint that found nothing yet, seldom where nobody works.
 
-        Label Studio has one core for everybody: in a stream of hints we rest as long as we have asked.
+        Label Studio has one core for everybody: in a stream of hints we rest twice as long as we have asked.
         """
         moment = time.monotonic()
-        self.nudged, self.rests_until = False, moment + min(took_s, REST_CAP_S)
+        self.nudged, self.rests_until = False, moment + min(REST_SHARE * took_s, REST_CAP_S)
         if changed:
             self.changed_at, self.burst = moment, []
         quiet = moment - self.changed_at > QUIET_AFTER_S

@@ -118,9 +118,9 @@ class Builder:
 
     def install(self, place: Path, lock: Path) -> None:
         """A virtual environment at `place` with exactly the packages of `lock`; StackError tells what uv said."""
-        python = str(place / "bin" / "python")
         run([self.uv, "venv", "--quiet", "--clear", "--no-project", "--python", sys.executable, str(place)])
-        run([self.uv, "pip", "sync", "--quiet", "--compile-bytecode", "--python", python, "--require-hashes", str(lock)])
+        install = [self.uv, "pip", "sync", "--quiet", "--compile-bytecode", "--require-hashes"]
+        run([*install, "--python", str(place / "bin" / "python"), str(lock)])
 
 
 def run(command: Sequence[str], *, env: Mapping[str, str] | None = None) -> None:

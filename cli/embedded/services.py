@@ -18,6 +18,7 @@ from labelloop.errors import StackError
 # foreign servers read dozens of variables: they get what any program needs, and nothing that could configure them
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR", "LD_LIBRARY_PATH")
 LABEL_STUDIO_FIRST_START_S = 600.0
+STUDIO_SITE = Path(__file__).parent / "studio_site"  # what Label Studio imports of ours
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,8 @@ def label_studio_settings(data: Path, secrets: Secrets) -> dict[str, str]:
     return {
         "LABEL_STUDIO_BASE_DATA_DIR": str(data),
         "DJANGO_DB": "sqlite",
+        "DJANGO_SETTINGS_MODULE": "labelloop_settings",
+        "PYTHONPATH": str(STUDIO_SITE),
         "LABEL_STUDIO_USERNAME": secrets.studio_email,
         "LABEL_STUDIO_PASSWORD": secrets.studio_password,
         "LABEL_STUDIO_USER_TOKEN": secrets.studio_token,

@@ -11,6 +11,7 @@ import sync.project
 from bench.watcher import World, measure
 from labelloop.errors import StudioError
 from labelloop.studio import TaskStub
+from sync.publish import FRONT
 
 
 @pytest.fixture(autouse=True)
@@ -93,11 +94,11 @@ def test_tasks_that_the_feed_does_not_show_are_looked_for_once(world: World, mon
 
 
 def test_the_order_is_pushed_once_and_again_after_a_restart_not_at_all(world: World) -> None:
-    assert world.studio.pushed == [("cold-start", 200)]
+    assert world.studio.pushed == [("cold-start", FRONT)]
     world.restart()
     world.watch.turn(nudged=True)
     world.watch.turn(nudged=True)
-    assert world.studio.pushed == [("cold-start", 200)]
+    assert world.studio.pushed == [("cold-start", FRONT)]
     assert len(world.watch.feed.board) == 1200
 
 

@@ -81,6 +81,20 @@ def test_the_window_is_topped_up_as_it_runs_low(world: World) -> None:
     assert max(len(ps) for ps in world.studio._predictions.values()) == 1
 
 
+def test_a_new_version_gets_the_front_at_once_and_the_rest_while_nobody_waits(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sync.publish, "FRONT", 2)
+    world.order("v1", list(world.open_tasks))
+    world.publisher.publish("v1", world.open_tasks)
+    world.publisher.publish("v1", world.open_tasks, idle_s=1.0)
+    assert world.studio.pushed == [("v1", 2)]
+    for _ in range(2):
+        world.publisher.publish("v1", world.open_tasks, idle_s=4.0)
+    assert world.studio.pushed == [("v1", 2), ("v1", 2)]
+    assert world.studio.model_version == "v1"
+
+
 def test_an_order_that_ran_out_is_made_anew(world: World) -> None:
     uris = list(world.open_tasks)
     world.order("v1", uris[:4])

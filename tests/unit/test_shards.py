@@ -31,7 +31,10 @@ class Counting(MemoryStore):
 class World:
     def __init__(self) -> None:
         self.store, self.now = Counting(), 0.0
-        self.shards = Shards(self.store, "x/", clock=lambda: self.now, today=lambda: OUR_TIME + timedelta(seconds=self.now))
+        self.shards = Shards(self.store, "x/", clock=lambda: self.now, today=self.today)
+
+    def today(self) -> datetime:
+        return OUR_TIME + timedelta(seconds=self.now)
 
     def write(self, clock_s: float, tail: str = "aaaaaa") -> str:
         key = f"x/{START + timedelta(seconds=clock_s):%Y%m%dT%H%M%S%f}-{tail}.json"
