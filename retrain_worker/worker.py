@@ -81,7 +81,7 @@ def run_worker(redis: Redis, beats: Redis, queues: Sequence[str], metrics: Worke
     # a container that is restarted has its host name and pid again: the token tells its processes apart
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     bury_dead(beats)
-    heartbeat = Heartbeat(beats, f"worker:{name}", {"queues": list(queues)})
+    heartbeat = Heartbeat(beats, f"worker:{name}", {"queues": list(queues), "pid": os.getpid()})
     heartbeat.start()
     _allow_many_files()
     worker = ResidentWorker(

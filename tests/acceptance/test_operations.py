@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
 
+from cli.retrain import ask
 from cli.snapshots import resolve
 from cli.status import ProjectStatus, StatusReader
+from labelloop.queue import alive
+from labelloop.runs import Run, RunStore
 from tests.acceptance.conftest import Loop, labelloop, until
 
 
@@ -21,6 +26,16 @@ def asked(loop: Loop, *words: str) -> Any:
 def picture(loop: Loop) -> ProjectStatus:
     """What `status` shows of the digits, without starting a process each time."""
     return next(p for p in StatusReader(loop.deployment).read().projects if p.title == "digits")
+
+
+def trainers(loop: Loop) -> dict[str, Any]:
+    """The workers that live and train, by name."""
+    living = alive(loop.deployment.queue.redis)
+    return {name: facts for name, facts in living.items() if "train" in (facts.get("queues") or ())}
+
+
+def worker_pid(loop: Loop, name: str) -> int:
+    return int(next(f["pid"] for n, f in trainers(loop).items() if name in n))
 
 
 def test_pause_keeps_the_live_version_and_resume_learns_what_came_meanwhile(loop: Loop) -> None:
@@ -58,6 +73,26 @@ def test_what_people_did_between_two_snapshots_is_told_by_name(loop: Loop) -> No
     text = labelloop("snapshots", "diff", before[:10], "--project", "digits", "--state-dir", loop.home)
     assert "1 added" in text
     assert loop.studio.whoami()[:20] in text
+
+
+def test_a_retrain_whose_worker_is_killed_ends_well_by_itself(loop: Loop) -> None:
+    runs = RunStore(loop.deployment.within(loop.project))
+    request = ask(loop.deployment, loop.project, by="the test")
+
+    def attempts() -> list[Run]:
+        return [r for r in runs.all() if request.id in r.answers]
+
+    until(lambda: any(r.outcome == "running" for r in attempts()), what="the retrain")
+    victim = attempts()[-1].worker
+    os.kill(worker_pid(loop, victim), signal.SIGKILL)
+    until(lambda: any(n != victim for n in trainers(loop)), 60, what="another worker")
+    there = time.monotonic()
+    until(lambda: any(r.done for r in attempts()), 90, what="a verdict")
+    print(f"a verdict {time.monotonic() - there:.1f} s after a worker was there")
+    first, *rest = attempts()
+    assert first.outcome == "failed"
+    assert "worker" in " ".join(first.reasons)
+    assert [r.done for r in rest] == [True]
 
 
 def test_the_queue_is_shown(loop: Loop) -> None:
