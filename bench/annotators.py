@@ -129,7 +129,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--labels", type=int, default=300)
     parser.add_argument("--people", type=int, default=3)
-    parser.add_argument("--rest", type=float, default=0.5, help="seconds that a person looks at an image")
+    parser.add_argument("--rest", type=float, default=1.5, help="seconds that a person looks at an image")
     asked = parser.parse_args()
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory(prefix="labelloop-bench-") as folder:

@@ -1,7 +1,11 @@
-"""A seed gives one schedule, and the seeds cover every fault; the runs themselves are `make faults`."""
+"""A seed gives one schedule, the seeds cover every fault, and a short run heals; the long one is `make faults`."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+from tests.faults.run import main
 from tests.faults.schedule import ACTIONS, SINGLE, make_schedule
 
 
@@ -17,3 +21,11 @@ def test_the_first_seeds_break_every_single_thing_once() -> None:
 
 def test_people_do_everything_they_may() -> None:
     assert set(make_schedule(100, 2000).actions) == set(ACTIONS)
+
+
+def test_everything_heals_by_itself(tmp_path: Path) -> None:
+    """A killed watcher, then six faults in one schedule, on the real stack; `make faults` is the long run."""
+    out = tmp_path / "outcomes.jsonl"
+    code = main(["--only", "0", "100", "--actions", "50", "--home", str(tmp_path / "stack"), "--out", str(out)])
+    broken = [seed["broken"] for seed in map(json.loads, out.read_text().splitlines())]
+    assert (broken, code) == ([[], []], 0)
