@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import structlog
 
 from labelloop.errors import LabelloopError
+from sync.pace import Pace
 
 LIST_EVERY_S = 15.0
 SHARE = 0.05  # of the time that listing may take: seldom where the bucket is large
@@ -34,7 +35,7 @@ class Lister:
         self._listing, self._start = listing, start or _in_thread
         self._found: Found | None = None
         self._busy = False
-        self._again_at = float("-inf")
+        self._again_at, self._pace = float("-inf"), Pace(LIST_EVERY_S, SHARE)
         self.etags: dict[str, str] = {}  # as `take` has told it
         self.listed = False  # whether any listing was taken
         self.problem: str | None = None
@@ -61,8 +62,7 @@ class Lister:
             self.problem = f"the images cannot be listed: {error}"
             log.error("listing failed", action="list", reason=str(error))
         finally:
-            took_s = time.monotonic() - began
-            self._again_at = time.monotonic() + max(LIST_EVERY_S, took_s / SHARE)
+            self._again_at = time.monotonic() + self._pace.rest_s(time.monotonic() - began)
             self._busy = False
 
     def _differences(self) -> Found:

@@ -30,6 +30,7 @@ from labelloop.studio import Studio
 from sync.feed import Changes, Feed
 from sync.listing import Listing
 from sync.mirror import Fetch, Mirroring
+from sync.pace import Pace
 from sync.plan import Plan, Planner
 from sync.pool import Pool
 from sync.publish import Publisher
@@ -84,6 +85,7 @@ class ProjectWatch:
         self._latest: Latest | None = None
         self._deleted_kept: set[str] = set()
         self._sweep_at = self._count_at = 0.0
+        self._sweep_pace, self._count_pace = Pace(SWEEP_EVERY_S, SWEEP_SHARE), Pace(COUNT_EVERY_S, COUNT_SHARE)
         self._unseen = 0  # how many tasks more than we know Label Studio had, as a negative number
         self._due: dict[str, float] = {}
         self._changed_at = time.monotonic()
@@ -170,7 +172,7 @@ class ProjectWatch:
             return Changes()
         began = time.monotonic()
         surplus = self.feed.surplus()
-        self._count_at = time.monotonic() + max(COUNT_EVERY_S, (time.monotonic() - began) / COUNT_SHARE)
+        self._count_at = time.monotonic() + self._count_pace.rest_s(time.monotonic() - began)
         if surplus > 0:
             return self._find_deleted(surplus)
         changes = self.feed.poll() if surplus else Changes()
@@ -194,7 +196,7 @@ class ProjectWatch:
         return changes
 
     def _plan_sweep(self, took_s: float) -> None:
-        self._sweep_at = time.monotonic() + max(SWEEP_EVERY_S, took_s / SWEEP_SHARE)
+        self._sweep_at = time.monotonic() + self._sweep_pace.rest_s(took_s)
 
     def _freeze(self) -> None:
         began = time.monotonic()
