@@ -24,5 +24,5 @@ def test_one_slow_answer_is_soon_forgotten() -> None:
     """A fault run found it: eight seconds of errors, and a deleted task was not noticed for minutes."""
     pace = Pace(5.0, 0.02)
     pace.rest_s(0.05)
-    assert pace.rest_s(8.0) <= 15.0
+    assert pace.rest_s(8.0) < 16.0
     assert pace.rest_s(0.05) == pytest.approx(5.0)

@@ -252,6 +252,10 @@ def test_a_large_bucket_is_listed_seldom(monkeypatch: pytest.MonkeyPatch) -> Non
     found = lister.take()
     assert found is not None
     assert found.changed == {"s3://images/1.png": "e"}
+    now[0] += 46  # after one slow listing alone, soon again
+    lister.take()
+    runs.pop()()
+    lister.take()
     now[0] += 79
     lister.take()
     assert runs == []
