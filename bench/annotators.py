@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from bench.accounts import join
+from cli.accounts import join
 from cli.deployment import Deployment, deployment_of
 from cli.embedded.stack import Stack
 from cli.setup import open_source, set_up, wait_ready

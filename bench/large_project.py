@@ -25,11 +25,11 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from bench.accounts import join
 from bench.annotators import Served, at_rest, phase
 from bench.many_images import truth, upload
 from bench.postgres import postgres
 from bench.prepared import featurise
+from cli.accounts import join
 from cli.deployment import Deployment, deployment_of
 from cli.embedded.stack import Stack
 from cli.setup import known_project

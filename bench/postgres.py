@@ -25,7 +25,8 @@ def postgres(folder: Path) -> Iterator[None]:
                 f"-p {port} -c listen_addresses={LOOPBACK} -c unix_socket_directories={data}", "start")  # fmt: skip
     before = services.label_studio_settings
     services.label_studio_settings = lambda data, secrets: {
-        **before(data, secrets), "DJANGO_DB": "default", "POSTGRE_USER": ACCOUNT, "POSTGRE_NAME": ACCOUNT,
+        **{n: v for n, v in before(data, secrets).items() if n not in services.ON_SQLITE},
+        "DJANGO_DB": "default", "POSTGRE_USER": ACCOUNT, "POSTGRE_NAME": ACCOUNT,
         "POSTGRE_PASSWORD": password, "POSTGRE_HOST": LOOPBACK, "POSTGRE_PORT": str(port),
     }  # fmt: skip
     try:

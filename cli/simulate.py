@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from cli.crew import Crew, recruit
 from cli.deployment import Deployment
 from cli.drain import drain
 from cli.imagefolder import LabelledFile, require_labels, scan, upload
@@ -43,6 +44,7 @@ class Job:
     rates: Rates
     seed: int = 0
     keep: bool = False  # go on watching the project afterwards
+    people: int = 1  # who label at once, each under an account of their own
 
 
 class LiveObserver:
@@ -85,19 +87,22 @@ def simulate(
     wait_ready(deployment, record, report)
     bucket = deployment.settings.image_buckets[0]
     truth = {f"s3://{bucket}/{key}": label for key, label in require_labels(source.files, "simulate").items()}
-    oracle = Oracle(deployment.studio, record.id, record.schema, truth, job.rates, job.seed)
+    crew = Crew([
+        Oracle(studio, record.id, record.schema, truth, job.rates, job.seed + 1000 * i)
+        for i, studio in enumerate(recruit(deployment, job.people))
+    ])  # fmt: skip
     with LiveObserver(deployment, record) as observer:
-        _label(deployment, record, oracle, job.labels, report)
-        oracle.settle()
+        _label(deployment, record, crew, job.labels, report)
+        crew.settle()
         _wait_idle(deployment, record)
     snapshot, _ = drain(deployment, record)
     upload(S3Store(deployment.s3, bucket), test, f"{source.prefix.rstrip('/')}-test/", lambda _: None)
     figures = {
-        "labels": len(oracle.given),
-        **_loop_figures(deployment, record, oracle, observer.live_at),
+        "labels": len(crew.given), "people": job.people, "labelled_twice": crew.twice,
+        **_loop_figures(deployment, record, crew.given, observer.live_at),
         **_test_figures(deployment, record, test, report),
         **_exactness(deployment, record, snapshot),
-    }
+    }  # fmt: skip
     if not job.keep:
         deployment.projects.remove(record.key)
     return figures
@@ -131,19 +136,19 @@ def hold_out(source: Source, seed: int) -> tuple[Source, list[LabelledFile]]:
     return replace(source, files=kept), renamed
 
 
-def _label(deployment: Deployment, record: ProjectRecord, oracle: Oracle, labels: int, report: Report) -> None:
+def _label(deployment: Deployment, record: ProjectRecord, crew: Crew, labels: int, report: Report) -> None:
     """Submit; after each complete batch give the loop the seconds that a person would take."""
     runs = RunStore(deployment.within(record))
     since, patience = 0, RUN_APPEARS_S
     known = len(_refreshes(runs))
-    while len(oracle.given) < labels:
-        submitted = oracle.step()
-        report("label", len(oracle.given), labels)
-        if submitted is None:
-            if oracle.is_done:
+    while (given := len(crew.given)) < labels:
+        submitted = crew.step(labels - given)
+        report("label", len(crew.given), labels)
+        if not submitted:
+            if crew.is_done:
                 return
             continue
-        since += 1
+        since += len(submitted)
         if since < record.config.refresh.after:
             continue
         if _await_run(runs, known, patience):
@@ -192,13 +197,13 @@ def _refreshes(runs: RunStore) -> list[Run]:
 
 
 def _loop_figures(
-    deployment: Deployment, record: ProjectRecord, oracle: Oracle, live_at: dict[str, str]
+    deployment: Deployment, record: ProjectRecord, given: Sequence[Submitted], live_at: dict[str, str]
 ) -> dict[str, Any]:
     store = deployment.within(record)
     runs = [r for r in _refreshes(RunStore(store)) if r.queued_at]
     queued, live = [], []
     for run in runs:
-        before = [s.at for s in oracle.given if run.queued_at and s.at <= run.queued_at]
+        before = [s.at for s in given if run.queued_at and s.at <= run.queued_at]
         if not before:
             continue  # of the seeds
         queued.append(_seconds(max(before), run.queued_at or ""))
@@ -210,7 +215,7 @@ def _loop_figures(
     return {
         "versions": len({d.version for d in deployment.registry(record).deployments()}),
         "runs": {o: sum(r.outcome == o for r in runs) for o in sorted({r.outcome for r in runs})},
-        "accepted_per_50": _accepted(oracle.given),
+        "accepted_per_50": _accepted(given),
         "accepted_random_quota": _round(random.share),
         "random_quota_labels": random.of,
         "submit_to_queued_p95_s": _quantile(queued, 95),

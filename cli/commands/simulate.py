@@ -35,11 +35,14 @@ def simulate(  # noqa: PLR0913 -- a command's options are its interface
         float, typer.Option(min=0, max=1, help="Share of labels given wrong, corrected later.")
     ] = 0.0,
     delete_rate: Annotated[float, typer.Option(min=0, max=0.5, help="Labels taken back, per label given.")] = 0.0,
+    people: Annotated[
+        int, typer.Option(min=1, max=50, help="Who label at once, each under an account of their own.")
+    ] = 1,
     reveal: Annotated[int | None, typer.Option(help="Seed labels before; 40 for the digits, else 0.")] = None,
     seed: Annotated[int, typer.Option(help="Of the annotator, the held-out images and the model.")] = 0,
     keep: Annotated[bool, typer.Option("--keep", help="Go on watching the project afterwards.")] = False,
 ) -> None:
-    """Label with an annotator who knows the truth, through Label Studio's API, and measure the loop.
+    """Label with annotators who know the truth, through Label Studio's API, and measure the loop.
 
     Prints progress, a table, and as its last line one JSON object.
     """
@@ -52,7 +55,7 @@ def simulate(  # noqa: PLR0913 -- a command's options are its interface
         source, held_out = prepare(home, images=images, truth=truth, test=test, config=config, reveal=reveal,
                                    seed=seed)  # fmt: skip
         with reporting(err) as report:
-            job = Job(labels, Rates(skip_rate, change_rate, delete_rate), seed, keep)
+            job = Job(labels, Rates(skip_rate, change_rate, delete_rate), seed, keep, people)
             figures = run(deployment, source, held_out, job, report)
     table = Table(box=None, show_header=False)
     for name, value in figures.items():

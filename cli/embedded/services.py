@@ -141,13 +141,19 @@ def label_studio_service(place: Place, secrets: Secrets, environments: Environme
     )
 
 
+# On PostgreSQL, Label Studio locks a task that it hands out by itself.
+ON_SQLITE = {
+    "DJANGO_DB": "sqlite",
+    "DJANGO_SETTINGS_MODULE": "labelloop_settings",
+    "PYTHONPATH": str(STUDIO_SITE),
+}
+
+
 def label_studio_settings(data: Path, secrets: Secrets) -> dict[str, str]:
     """The variables that Label Studio 1.23.2 reads, as far as they matter here."""
     return {
         "LABEL_STUDIO_BASE_DATA_DIR": str(data),
-        "DJANGO_DB": "sqlite",
-        "DJANGO_SETTINGS_MODULE": "labelloop_settings",
-        "PYTHONPATH": str(STUDIO_SITE),
+        **ON_SQLITE,
         "LABEL_STUDIO_USERNAME": secrets.studio_email,
         "LABEL_STUDIO_PASSWORD": secrets.studio_password,
         "LABEL_STUDIO_USER_TOKEN": secrets.studio_token,

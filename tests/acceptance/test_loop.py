@@ -62,13 +62,14 @@ def test_quota_tasks_come_from_test_and_audit_and_are_blind(loop: Loop) -> None:
     assert {catalogue[p["uri"]] for p in places if not p["blind"]} == {Bucket.TRAIN}
 
 
-def test_an_oracle_with_second_thoughts_loses_nothing(loop: Loop) -> None:
+def test_three_annotators_with_second_thoughts_lose_nothing_and_get_no_task_twice(loop: Loop) -> None:
     printed = labelloop(
-        "simulate", "--labels", "40", "--skip-rate", "0.1", "--change-rate", "0.1", "--delete-rate", "0.1",
-        "--state-dir", loop.home,
+        "simulate", "--labels", "40", "--people", "3", "--skip-rate", "0.1", "--change-rate", "0.1",
+        "--delete-rate", "0.1", "--state-dir", loop.home,
     )  # fmt: skip
     figures = json.loads(printed.splitlines()[-1])
     assert figures["lost"] == 0
+    assert figures["labelled_twice"] == 0
     assert figures["annotations_in_snapshot"] == figures["annotations_in_label_studio"] >= 80
     assert figures["versions"] >= 3
     assert figures["test_accuracy"] > 0.7

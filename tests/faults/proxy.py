@@ -47,10 +47,16 @@ class Link:
         self._pairs: set[_Pair] = set()
         self._moving = asyncio.Event()
         self._moving.set()
+        self._server: asyncio.Server | None = None
         self.trouble = Trouble.NONE
 
     async def serve(self) -> None:
-        await asyncio.start_server(self._accept, LOOPBACK, self._listen)
+        self._server = await asyncio.start_server(self._accept, LOOPBACK, self._listen)
+
+    def close(self) -> None:
+        """Nobody new is let in."""
+        if self._server:
+            self._server.close()
 
     def set(self, trouble: Trouble) -> None:
         """From now on; what is open is affected, too."""
@@ -148,6 +154,8 @@ class Proxy:
         self._loop.close()
 
     async def _end(self) -> None:
+        for link in self.links.values():
+            link.close()
         tasks = [t for t in asyncio.all_tasks() if t is not asyncio.current_task()]
         for task in tasks:
             task.cancel()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cli.embedded.services import label_studio_settings
+from cli.embedded.services import ON_SQLITE, label_studio_settings
 from cli.embedded.state import Secrets
 from ml_backend.drain import DRAIN_S
 
@@ -168,8 +168,7 @@ def test_every_variable_of_settings_is_explained_in_the_example() -> None:
 def test_label_studio_is_set_up_as_in_the_embedded_stack() -> None:
     embedded = label_studio_settings(Path("/data"), Secrets())
     compose = SERVICES["label-studio"]["environment"]
-    sqlite = {"DJANGO_DB", "DJANGO_SETTINGS_MODULE", "PYTHONPATH"}  # PostgreSQL locks a task by itself
-    where_and_who = {"LABEL_STUDIO_BASE_DATA_DIR", *sqlite, *(n for n in embedded if "_USER" in n or "PASSW" in n)}
+    where_and_who = {"LABEL_STUDIO_BASE_DATA_DIR", *ON_SQLITE, *(n for n in embedded if "_USER" in n or "PASSW" in n)}
     for variable in set(embedded) - where_and_who:
         assert compose[variable] == embedded[variable], variable
     assert compose["LABEL_STUDIO_USER_TOKEN"] == OURS["sync"]["environment"]["LABELLOOP_STUDIO_TOKEN"]

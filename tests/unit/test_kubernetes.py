@@ -15,7 +15,7 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 
-from cli.embedded.services import label_studio_settings
+from cli.embedded.services import ON_SQLITE, label_studio_settings
 from cli.embedded.state import Secrets
 from labelloop.queue import KINDS
 from ml_backend.drain import DRAIN_S
@@ -211,7 +211,7 @@ def test_label_studio_reaches_the_backend_by_a_name_with_a_dot(manifests: list[M
 
 def test_label_studio_is_set_up_as_everywhere(manifests: list[Manifest]) -> None:
     embedded, here = label_studio_settings(Path("/data"), Secrets()), config(manifests, "label-studio")
-    where_and_who = {"LABEL_STUDIO_BASE_DATA_DIR", "DJANGO_DB", *(n for n in embedded if "_USER" in n or "PASSW" in n)}
+    where_and_who = {"LABEL_STUDIO_BASE_DATA_DIR", *ON_SQLITE, *(n for n in embedded if "_USER" in n or "PASSW" in n)}
     for variable in set(embedded) - where_and_who:
         assert here[variable] == embedded[variable], variable
     image = pods(manifests)["label-studio"]["containers"][0]["image"]
