@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import boto3
 from botocore.config import Config
@@ -86,15 +86,23 @@ def s3_client(settings: Settings) -> S3Client:
         s3={"addressing_style": "path"},
     )
     if keys_are_followed(settings):
-        return following_client(settings, config)
-    return boto3.client(
-        "s3",
-        endpoint_url=settings.s3_endpoint,
-        aws_access_key_id=settings.s3_access_key,
-        aws_secret_access_key=settings.s3_secret_key,
-        region_name=settings.s3_region,
-        config=config,
-    )
+        client = following_client(settings, config)
+    else:
+        client = boto3.client(
+            "s3",
+            endpoint_url=settings.s3_endpoint,
+            aws_access_key_id=settings.s3_access_key,
+            aws_secret_access_key=settings.s3_secret_key,
+            region_name=settings.s3_region,
+            config=config,
+        )
+    client.meta.events.register_last("before-call.s3", _expect_nothing)
+    return client
+
+
+def _expect_nothing(params: dict[str, Any], **_: Any) -> None:
+    """Send bodies at once: botocore, waiting for "100 Continue", reads for ever where the line breaks in its middle."""
+    params["headers"].pop("Expect", None)
 
 
 def image_reader(settings: Settings, client: S3Client) -> ImageReader:

@@ -22,6 +22,7 @@ FIELDS = (  # of a project; unasked it comes with eight counts over all its task
     "start_training_on_annotation_update", "evaluate_predictions_automatically", "show_collab_predictions",
 )  # fmt: skip
 EXPORT_CHUNK = 100  # ids per export request: the URL stays short
+STORAGE_SYNC_S = 1800.0  # Label Studio lists the whole bucket before it answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +241,7 @@ class Studio:
 
     def sync_storage(self, storage: int) -> dict[str, Any]:
         """Turn new objects into tasks; returns when done."""
-        return dict(self._call("POST", f"api/storages/s3/{storage}/sync", timeout_s=1800))
+        return dict(self._call("POST", f"api/storages/s3/{storage}/sync", timeout_s=STORAGE_SYNC_S))
 
     # --- what a person does
 

@@ -19,16 +19,24 @@ from labelloop.studio import Studio
 from sync.fetch import make_fetcher
 from sync.metrics import SyncMetrics
 from sync.project import Deps
+from sync.watchdog import Watchdog
 from sync.watcher import Watcher, make_watcher
 
 
 def build(settings: Settings, metrics: SyncMetrics) -> Watcher:
     """The watcher with everything it needs; opens connections when it runs, not before."""
+    watchdog = Watchdog()
+
+    def asked_studio(call: str, seconds: float, status: int) -> None:
+        watchdog.alive()
+        metrics.asked_studio(call, seconds, status)
+
     s3 = s3_client(settings)
+    s3.meta.events.register("after-call.s3", lambda **_: watchdog.alive())
     store = S3Store(s3, settings.state_bucket)
     queue = JobQueue(redis_client(settings, timeout_s=10))
     studio = Studio(
-        settings.studio_url, settings.require_studio_token(), heard=metrics.asked_studio,
+        settings.studio_url, settings.require_studio_token(), heard=asked_studio,
         reread=lambda: settings.reread().require_studio_token(),
     )  # fmt: skip
     deps = Deps(
@@ -38,10 +46,11 @@ def build(settings: Settings, metrics: SyncMetrics) -> Watcher:
         queue=queue,
         list_images=lambda uri: lambda: list_images(s3, uri),
         fetch=make_fetcher(settings, studio),
+        patience=watchdog.alive,
     )
     name = f"{socket.gethostname()}:{os.getpid()}"
     facts = {"pid": os.getpid(), "server": settings.studio_server, "studio": settings.studio_url}
-    return make_watcher(deps, name, metrics=metrics, facts=facts)
+    return make_watcher(deps, name, metrics=metrics, facts=facts, watchdog=watchdog)
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ from labelloop.runs import RunStore
 from labelloop.scores import COLD_START, ScoreStore
 from labelloop.snapshot import Latest, Snapshot, SnapshotStore
 from labelloop.storage import ObjectStore
-from labelloop.studio import Studio
+from labelloop.studio import STORAGE_SYNC_S, Studio
 from sync.feed import Changes, Feed
 from sync.listing import Listing
 from sync.mirror import Fetch, Mirroring
@@ -60,6 +60,7 @@ class Deps:
     queue: JobQueue
     list_images: Callable[[str], Listing]  # image URI -> its listing
     fetch: Fetch | None = None  # gets images that are not in S3; none: they are not copied
+    patience: Callable[[float], None] = lambda _: None  # told before a request that may take so many seconds
 
 
 class ProjectWatch:
@@ -301,6 +302,7 @@ class ProjectWatch:
 
     def _import(self) -> None:
         if self.project.storage_id is not None:
+            self._deps.patience(STORAGE_SYNC_S)
             self._deps.studio.sync_storage(self.project.storage_id)
 
     def _is_due(self, what: str, every_s: float) -> bool:

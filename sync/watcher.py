@@ -20,6 +20,7 @@ from labelloop.queue import NUDGE_CHANNEL, Heartbeat, HeldLease, publish
 from labelloop.records import Task
 from sync.metrics import SyncMetrics, moves_between
 from sync.project import Deps, ProjectWatch
+from sync.watchdog import Watchdog
 
 POLL_S = 1.0
 QUIET_POLL_S = 3.0  # of a project that nobody has worked on for a while; a hint still wakes it at once
@@ -140,8 +141,9 @@ class Watcher:
     """Runs until stopped. Holds the lease; a second watcher waits until it is free."""
 
     def __init__(
-        self, deps: Deps, *, heartbeat: Heartbeat, lease: HeldLease, metrics: SyncMetrics | None = None
-    ) -> None:
+        self, deps: Deps, *, heartbeat: Heartbeat, lease: HeldLease, metrics: SyncMetrics | None = None,
+        watchdog: Watchdog | None = None,
+    ) -> None:  # fmt: skip
         self._deps, self._heartbeat, self._lease = deps, heartbeat, lease
         self._metrics = metrics or SyncMetrics()
         self._measured_at = float("-inf")
@@ -149,13 +151,16 @@ class Watcher:
         self._listed_at = float("-inf")
         self.nudges = Nudges(deps.queue.redis)
         self.stopping = threading.Event()
+        self._watchdog = watchdog or Watchdog()
 
     def run(self) -> None:
         """The loop; returns after `stop`."""
         self.nudges.start()
         self._heartbeat.start()
         threading.Thread(target=self._renew, name="lease", daemon=True).start()
+        self._watchdog.start()
         while not self.stopping.is_set():
+            self._watchdog.alive()
             if self._leads():
                 self._round(self.nudges.take())
                 self.nudges.wait(self._pause())
@@ -164,6 +169,7 @@ class Watcher:
                 self._metrics.saw({})
                 self.nudges.take()
                 self.stopping.wait(1)
+        self._watchdog.stop()
         self._lease.release()
         self._heartbeat.stop()
 
@@ -293,9 +299,10 @@ class Watcher:
 
 
 def make_watcher(
-    deps: Deps, name: str, *, metrics: SyncMetrics | None = None, facts: Mapping[str, Any] | None = None
-) -> Watcher:
+    deps: Deps, name: str, *, metrics: SyncMetrics | None = None, facts: Mapping[str, Any] | None = None,
+    watchdog: Watchdog | None = None,
+) -> Watcher:  # fmt: skip
     """A watcher with its heartbeat and lease. ``facts``: what the heartbeat tells of it from the start."""
     redis = deps.queue.redis
     heartbeat = Heartbeat(redis, f"sync:{name}", facts)
-    return Watcher(deps, heartbeat=heartbeat, lease=HeldLease(redis, "watcher"), metrics=metrics)
+    return Watcher(deps, heartbeat=heartbeat, lease=HeldLease(redis, "watcher"), metrics=metrics, watchdog=watchdog)
