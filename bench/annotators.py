@@ -25,6 +25,7 @@ from rich.console import Console
 
 from cli.accounts import join
 from cli.deployment import Deployment, deployment_of
+from cli.embedded.process import State
 from cli.embedded.stack import Stack
 from cli.setup import open_source, set_up, wait_ready
 from cli.up import make_stack
@@ -70,7 +71,9 @@ def label(
 
 @contextmanager
 def at_rest(stack: Stack) -> Iterator[None]:
-    """Watcher and workers do nothing."""
+    """Watcher and workers do nothing. Not before they have started: one that is frozen in its start is given up."""
+    while any(s.name in WORKERS and s.state is not State.READY for s in stack.statuses()):
+        time.sleep(0.2)
     pids = [s.pid for s in stack.statuses() if s.name in WORKERS and s.pid]
     for pid in pids:
         os.killpg(pid, signal.SIGSTOP)
