@@ -139,7 +139,7 @@ class MemoryStore:
         return key in self._objects
 
     def list(self, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
-        for key in sorted(k for k in self._objects if k.startswith(prefix) and k > start_after):
+        for key in sorted(k for k in list(self._objects) if k.startswith(prefix) and k > start_after):
             data, modified = self._objects[key]
             yield ObjectInfo(key, len(data), digest(data)[:32], modified)
 

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import structlog
 
@@ -51,6 +52,7 @@ class Watchdog:
     def _watch(self) -> None:
         while not self._stopped.wait(self._look_s):
             if self._clock() > self._until:
-                log.critical("stuck: ending, to be started again", action="stuck", limit_s=self._limit_s)
+                with suppress(Exception):  # a log that cannot be written must not keep it alive
+                    log.critical("stuck: ending, to be started again", action="stuck", limit_s=self._limit_s)
                 self._end()
                 return
