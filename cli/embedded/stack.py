@@ -85,9 +85,10 @@ class Stack:
 
     def run_forever(self) -> None:
         """Tells waiting processes that all is set up, then stays until SIGINT, SIGTERM or SIGHUP, and stops."""
-        self._announced_ready = True
-        self._write(self.statuses())
         try:
+            # within the try: who reads that all is ready may stop us before the write has returned
+            self._announced_ready = True
+            self._write(self.statuses())
             threading.Event().wait()
         except KeyboardInterrupt:
             self._report("stopping")

@@ -36,7 +36,7 @@ time.sleep(600)
 """
 
 SUPERVISE = """
-import json, os, sys
+import json, os, signal, sys
 from pathlib import Path
 from cli.embedded import stack
 from cli.embedded.process import ServiceSpec
@@ -53,6 +53,9 @@ def service(name, *needs):
 # the foreign servers are not what is tested here
 stack.ensure_environments = lambda *_: Environments(folder, folder, folder)
 stack.base_services = lambda *_: [service("base")]
+if "STOP_WHEN_ANNOUNCED" in os.environ:
+    write = stack.write_progress
+    stack.write_progress = lambda folder, now: (write(folder, now), now.ready and os.kill(os.getpid(), signal.SIGTERM))
 with stack.Stack(folder, base_env={}, extra=lambda _: [service("upper", "base")], report=print) as running:
     running.start()
     running.wait_ready()
@@ -165,6 +168,16 @@ def test_the_stop_is_orderly_and_in_reverse_order(start: Callable[[], Run]) -> N
     assert not marked(run.folder)
     assert progress(run.folder)["ready"] is False
     assert status(run.folder, "base")["state"] == "stopped"
+
+
+def test_a_stop_in_the_moment_of_the_announcement_is_orderly_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STOP_WHEN_ANNOUNCED", "1")
+    run = Run(tmp_path)
+    assert run.process.wait(20) == 0, (tmp_path / "up.log").read_text()
+    assert (tmp_path / "stopped").read_text().split() == ["upper", "base"]
+    assert not marked(tmp_path)
 
 
 @pytest.mark.parametrize("victim", ["child", "guard"])
