@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -11,9 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from labelloop.errors import SettingsError
 from labelloop.records import canonical, digest
 from labelloop.split import BucketShares
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(gt=0)]
+from labelloop.training_config import Positive, Retrain, Share
 
 
 class _Frozen(BaseModel):
@@ -46,19 +44,6 @@ class Refresh(_Frozen):
     after: Positive = 10  # new or changed labels
     throttle_s: float = 1.0  # at least this long between two starts
     class_min: Positive = 3  # labels that a class needs to enter the head
-
-
-class Retrain(_Frozen):
-    """When and how the backbone is fine-tuned."""
-
-    after: Positive = 200  # new labels, at least
-    growth: Share = 0.25  # and at least this share of those it was trained on
-    automatic: bool = True
-    epochs: Positive = 4
-    batch_size: Positive = 32
-    learning_rate: float = 1e-3
-    mirror: bool = False  # flip images left to right at random; wrong for digits, right for most photographs
-    backbone_rate: float = 0.1  # the backbone's learning rate, as a share of the head's
 
 
 class Gate(_Frozen):

@@ -23,7 +23,7 @@ def group_of(data: bytes) -> str:
 
 def bucket_of(group: str, shares: BucketShares) -> Bucket:
     """The bucket of a duplicate group. Salted, so that folds by the same hash stay independent."""
-    place = _unit(f"bucket:{group}")
+    place = unit(f"bucket:{group}")
     if place < shares.test:
         return Bucket.TEST
     return Bucket.AUDIT if place < shares.test + shares.audit else Bucket.TRAIN
@@ -31,8 +31,9 @@ def bucket_of(group: str, shares: BucketShares) -> Bucket:
 
 def fold_of(group: str, folds: int) -> int:
     """The cross-validation fold of a duplicate group, in [0, folds)."""
-    return int(_unit(f"fold:{group}") * folds)
+    return int(unit(f"fold:{group}") * folds)
 
 
-def _unit(text: str) -> float:
+def unit(text: str) -> float:
+    """A place in [0, 1) that only the text decides."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64

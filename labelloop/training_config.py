@@ -1,0 +1,66 @@
+"""How a backbone is fine-tuned: `retrain:` of a project's YAML."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0, le=10)]
+
+
+class Retrain(BaseModel):
+    """When and how the backbone is fine-tuned."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # when
+    after: Positive = 200  # new labels, at least
+    growth: Share = 0.25  # and at least this share of those it was trained on
+    automatic: bool = True
+
+    # how long
+    epochs: Positive = 4
+    batch_size: Positive = 32
+    validation: Annotated[float, Field(ge=0, le=0.5)] = 0.15  # of the train bucket: stops, and picks the best epoch
+    patience: Positive | None = None  # epochs without gain after which it ends early
+
+    # optimiser
+    optimiser: Literal["sgd", "adam", "adamw", "rmsprop"] = "adamw"
+    learning_rate: Rate = 1e-3  # of the layer on top
+    backbone_rate: Share = 0.1  # the backbone's, as a share of it
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0  # each layer further down learns slower by this factor
+    momentum: Share = 0.9  # sgd, rmsprop
+    weight_decay: Share = 0.01
+
+    # learning rate over time
+    schedule: Literal["onecycle", "cosine", "plateau", "constant"] = "onecycle"
+    warm_up: Share = 0.1  # of the steps, cosine
+    plateau_patience: Positive = 3  # epochs without gain ...
+    plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.5  # ... after which the rate is multiplied by this ...
+    plateau_floor: Annotated[float, Field(ge=0)] = 1e-5  # ... but never below
+
+    # what is learned
+    warm_head: bool = True  # begin with a head fitted on the kept features, else with noise
+    freeze_norm: bool | None = None  # batch-norm statistics; none: where the network came with weights
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0  # decay of the averaged weights that are kept; 0: the last ones
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    balance: Literal["none", "weights", "sampling"] = "none"  # of classes
+    augment: Literal["none", "light", "heavy"] = "none"
+    mirror: bool = False  # flip images left to right at random; wrong for digits, right for most photographs
+    mixup: Annotated[float, Field(ge=0)] = 0.0  # alpha of the beta distribution; 0: none
+    cutmix: Annotated[float, Field(ge=0)] = 0.0
+
+    # on what
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: bool = False  # torch.compile: pays on a GPU and for long runs
+
+    @model_validator(mode="after")
+    def _fits(self) -> Retrain:
+        if self.schedule == "plateau" and self.validation == 0:
+            raise ValueError("schedule: plateau watches the validation part: set validation above 0")
+        if self.patience is not None and self.validation == 0:
+            raise ValueError("patience counts epochs without gain on the validation part: set validation above 0")
+        return self
