@@ -1,4 +1,4 @@
-"""The copies of features on this machine's disk: no larger than they may be, and none of what is gone."""
+"""Features and decoded images on this machine's disk: no larger than they may be, and none of what is gone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from pathlib import Path
 
 import structlog
 
-FEATURES = "features"
+FEATURES = "features"  # by backbone
+PIXELS = "pixels"  # by preprocessing
 FRESH_S = 3600
 
 log = structlog.get_logger()
@@ -20,14 +21,18 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """The local features of one project under one backbone."""
+    """One project's local features under one backbone, or its images after one preprocessing."""
 
     path: Path
     size: int
     used_at: float  # unix seconds
 
     @property
-    def backbone(self) -> str:
+    def kind(self) -> str:
+        return self.path.parent.name
+
+    @property
+    def name(self) -> str:
         return self.path.name
 
     @property
@@ -40,6 +45,11 @@ def folder(project: Path, backbone: str) -> Path:
     return project / FEATURES / backbone
 
 
+def pixel_folder(project: Path, preprocessing: str) -> Path:
+    """Where a project's images lie as they are after one preprocessing."""
+    return project / PIXELS / preprocessing
+
+
 def mark_used(path: Path) -> None:
     """Remember that these copies were needed now; nothing where there are none yet."""
     with suppress(FileNotFoundError):
@@ -48,7 +58,8 @@ def mark_used(path: Path) -> None:
 
 def copies(root: Path) -> list[Copy]:
     """Everything in the cache."""
-    return [found for path in sorted(root.glob(f"*/{FEATURES}/*")) if (found := _look(path))]
+    paths = sorted(path for kind in (FEATURES, PIXELS) for path in root.glob(f"*/{kind}/*"))
+    return [found for path in paths if (found := _look(path))]
 
 
 def surplus(found: Iterable[Copy], limit: int) -> list[Copy]:
@@ -69,11 +80,11 @@ def bound(root: Path, limit: int) -> list[Copy]:
 
 
 def clear(root: Path, project: str, kept: Mapping[str, Collection[str]]) -> list[Copy]:
-    """Remove a project's copies of what is gone. ``kept``: backbone -> shards; returns whole backbones that went."""
-    found = [c for c in copies(root) if c.project == project]
+    """Remove a project's features of what is gone. ``kept``: backbone -> shards; returns whole backbones that went."""
+    found = [c for c in copies(root) if c.project == project and c.kind == FEATURES]
     for copy in found:
-        _clear_files(copy.path, kept.get(copy.backbone, ()))
-    return _remove([c for c in found if c.backbone not in kept], "their backbone is gone")
+        _clear_files(copy.path, kept.get(copy.name, ()))
+    return _remove([c for c in found if c.name not in kept], "their backbone is gone")
 
 
 def _clear_files(path: Path, shards: Collection[str]) -> None:
@@ -96,6 +107,6 @@ def _look(path: Path) -> Copy | None:
 def _remove(gone: Sequence[Copy], why: str) -> list[Copy]:
     for copy in gone:
         shutil.rmtree(copy.path, ignore_errors=True)
-        log.info("removed local features", action="cache", project=copy.project, backbone=copy.backbone,
+        log.info("removed local copies", action="cache", project=copy.project, kind=copy.kind, name=copy.name,
                  bytes=copy.size, why=why)  # fmt: skip
     return list(gone)

@@ -196,7 +196,7 @@ class Progress:
 
     def __init__(self, job: Job | None = None) -> None:
         self._job = job
-        self._stage, self._begun = "", datetime.now(UTC)
+        self._stage, self._begun, self._first = "", datetime.now(UTC), 0
 
     @staticmethod
     def of_job() -> Progress:
@@ -207,9 +207,9 @@ class Progress:
         """Tell where the job is; time left is extrapolated within the stage."""
         moment = datetime.now(UTC)
         if stage != self._stage:
-            self._stage, self._begun = stage, moment
-        spent = (moment - self._begun).total_seconds()
-        eta = spent / step * (steps - step) if step and steps else None
+            self._stage, self._begun, self._first = stage, moment, step
+        spent, done = (moment - self._begun).total_seconds(), step - self._first
+        eta = spent / done * (steps - step) if done > 0 and steps else None
         if self._job is not None:
             self._job.meta.update(stage=stage, step=step, steps=steps, eta_s=eta, at=now())
             with suppress(RedisError):  # progress is a courtesy: never a reason to fail

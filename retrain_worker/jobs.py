@@ -125,9 +125,19 @@ def _recorded(asked: Asked, work: Callable[[Context, ProjectContext], Judged]) -
         project.runs.end(run, "failed", (f"{type(error).__name__}: {error}",))
         log.exception("run failed unexpectedly", action="run", kind=kind, project=key)
         raise
-    return _ended(project, run_id=run.id, judged=judged, end=lambda: project.runs.end(
-        run, judged.verdict.outcome.value, judged.verdict.reasons, version=judged.version,
-        detail={"evaluation": to_dict(judged.evaluation), **({AGAIN: True} if judged.again else {})}))  # fmt: skip
+    return _ended(
+        project,
+        run_id=run.id,
+        judged=judged,
+        end=lambda: project.runs.end(
+            run, judged.verdict.outcome.value, judged.verdict.reasons, version=judged.version, detail=_detail(judged)
+        ),
+    )
+
+
+def _detail(judged: Judged) -> dict[str, Any]:
+    training = {"training": dict(judged.training)} if judged.training else {}
+    return {"evaluation": to_dict(judged.evaluation), **training, **({AGAIN: True} if judged.again else {})}
 
 
 def _ended(project: ProjectContext, *, run_id: str, judged: Judged, end: Callable[[], object]) -> dict[str, Any]:

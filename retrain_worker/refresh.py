@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import structlog
@@ -35,6 +36,7 @@ class Judged:
     evaluation: Evaluation
     version: str | None = None
     again: bool = False  # held back by a pause: the same inputs are run again when it has ended
+    training: Mapping[str, Any] = field(default_factory=dict)  # how the fine-tune went, for the run record
 
 
 def refresh(context: Context, project: ProjectContext, snapshot_id: str) -> Judged:

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-import numpy as np
 import structlog
 
 from labelloop import net
-from labelloop.errors import ConflictError, ImageUnreadableError, NotEnoughLabelsError, PausedError
+from labelloop.code import code_version
+from labelloop.errors import ConflictError, NotEnoughLabelsError, PausedError
 from labelloop.gate import judge
+from labelloop.head import Head
 from labelloop.net import Backbone
 from labelloop.queue import Progress
 from labelloop.records import Bucket, Example, Outcome
 from labelloop.registry import BackboneRecord, Version
 from labelloop.snapshot import Snapshot
 from retrain_worker.context import Context, ProjectContext
-from retrain_worker.evidence import LabelSets, Learned, Recipe, Side, entering, one_per_group, retrain_evidence
+from retrain_worker.evidence import LabelSets, Learned, Recipe, Side, retrain_evidence
 from retrain_worker.examples import examples_of, train_groups
 from retrain_worker.featurise import featurise_under
-from retrain_worker.finetune import TrainSet, finetune
+from retrain_worker.logistic import fit_head, rotate
 from retrain_worker.refresh import DEPLOY_TRIES, Judged, deploy, draft_of, held
+from retrain_worker.training.checkpoint import StoredKeeper
+from retrain_worker.training.data import Source, parts_of
+from retrain_worker.training.fit import History, Run, fit
+from retrain_worker.training.parts import Parts, divide
+from retrain_worker.training.pixel_cache import PixelCache
 
 SHARD = 512  # images per feature shard: a killed run repeats one shard at most
 
@@ -34,11 +41,12 @@ def retrain(context: Context, project: ProjectContext, snapshot_id: str) -> Judg
     """
     progress = Progress.of_job()
     snapshot = project.snapshot(snapshot_id)
-    backbone = _tuned(project, snapshot, progress)
+    backbone, history = _tuned(project, snapshot, progress)
     _featurise_pool(context, project, backbone, progress)
     for attempt in range(1, DEPLOY_TRIES + 1):
         progress.report("fit and judge the head on the newest labels")
         judged, version = _judged(project, backbone.record, snapshot)
+        judged = replace(judged, training=history.to_json())
         if judged.verdict.outcome is not Outcome.PROMOTE:
             return judged
         _featurise_pool(context, project, backbone, progress)  # images that came meanwhile
@@ -53,51 +61,51 @@ def retrain(context: Context, project: ProjectContext, snapshot_id: str) -> Judg
     raise AssertionError("unreachable")
 
 
-def _tuned(project: ProjectContext, snapshot: Snapshot, progress: Progress) -> Backbone:
-    """The initial backbone fine-tuned on one snapshot: a function of (snapshot, config, seed)."""
+def _tuned(project: ProjectContext, snapshot: Snapshot, progress: Progress) -> tuple[Backbone, History]:
+    """The initial backbone fine-tuned on one snapshot: a function of (snapshot, config, code, seed)."""
     initial = project.registry.initial_backbone()
     if initial is None:
         raise NotEnoughLabelsError("no image has features yet: a retrain needs labelled images")
+    config = project.record.config
     backbone = net.load(initial, project.registry.backbone_weights(initial), device=net.best_device())
-    data = _train_set(project, snapshot, backbone, progress)
-    policy = project.record.config.retrain
-    losses = finetune(
-        backbone, data, policy, seed=project.record.config.seed,
-        report=lambda step, steps: progress.report(f"fine-tune on {len(data.targets)} labels", step, steps),
-    )  # fmt: skip
+    examples = _train_examples(project, snapshot)
+    parts = parts_of(examples, _source(project, backbone), config.retrain, config.refresh.class_min, progress.report)
+    inputs = {"snapshot": snapshot.id, "config": config.hash, "backbone": initial.id, "code": code_version()}
+    keeper = StoredKeeper(project.store, inputs)
+    run = Run(backbone, parts, config.retrain, config.seed, keeper, progress.report)
+    history = fit(run, _first_head(project, initial, examples, parts))
     tuned = backbone.recorded(snapshot=snapshot.id, provenance=f"{initial.id} fine-tuned on snapshot {snapshot.id}")
     project.registry.add_backbone(tuned.record, net.dump(tuned))
-    log.info("fine-tuned", action="retrain", backbone=tuned.record.id, losses=[round(x, 4) for x in losses])
-    return tuned
+    keeper.clear()
+    log.info("fine-tuned", action="retrain", backbone=tuned.record.id, best=history.best,
+             images_per_s=round(history.images_per_s, 1), waited_share=round(history.waited_share, 4))  # fmt: skip
+    return tuned, history
 
 
-def _train_set(project: ProjectContext, snapshot: Snapshot, backbone: Backbone, progress: Progress) -> TrainSet:
+def _train_examples(project: ProjectContext, snapshot: Snapshot) -> list[Example]:
     """Train-bucket images only: test and audit never train."""
     project.catalogue.update()
     features = project.features(_serving(project).id)
-    found = [e for e in examples_of(snapshot, project.catalogue, features) if e.bucket is Bucket.TRAIN]
-    agreed = list(one_per_group(found)[0].values())
-    classes, _ = entering([e.label for e in agreed], project.record.config.refresh.class_min)
-    if len(classes) < 2:
-        raise NotEnoughLabelsError("a retrain needs two classes with enough labels each")
-    images, targets = [], []
-    for i, example in enumerate(agreed):
-        progress.report("read the labelled images", i, len(agreed))
-        pixels = _pixels(project, backbone, example)
-        if example.label in classes and pixels is not None:
-            images.append(pixels)
-            targets.append(classes.index(example.label))
-    return TrainSet(np.stack(images), np.array(targets, dtype=np.int64), len(classes))
+    return [e for e in examples_of(snapshot, project.catalogue, features) if e.bucket is Bucket.TRAIN]
 
 
-def _pixels(
-    project: ProjectContext, backbone: Backbone, example: Example
-) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]] | None:
-    try:
-        return backbone.decode(project.images.read(example.uri)[0])
-    except ImageUnreadableError as error:
-        log.warning("image left out", action="retrain", uri=example.uri, reason=str(error))
+def _source(project: ProjectContext, backbone: Backbone) -> Source:
+    contents = {uri: facts.sha256 for uri, facts in project.catalogue.images.items()}
+    cache = PixelCache(project.cache, backbone.record.preprocessing, backbone.square.size)
+    return Source(project.images, backbone, cache, contents)
+
+
+def _first_head(
+    project: ProjectContext, initial: BackboneRecord, examples: Sequence[Example], parts: Parts
+) -> Head | None:
+    """A head on the kept features of the initial backbone, fitted on the train part alone; None where they are gone."""
+    features = project.features(initial.id)
+    train = [e for e in divide(examples, project.record.config.retrain.validation)[0] if e.label in parts.classes]
+    known = [e for e in train if e.uri in features]
+    if len({e.label for e in known}) < len(parts.classes):
         return None
+    rotated = rotate(features.rows([e.uri for e in known]))
+    return fit_head(rotated, [e.label for e in known], [e.group for e in known], classes=parts.classes).head
 
 
 def _featurise_pool(context: Context, project: ProjectContext, backbone: Backbone, progress: Progress) -> None:

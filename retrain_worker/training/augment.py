@@ -73,7 +73,8 @@ class Augmenter:
             return images, shares
         partner = torch.from_numpy(draw.permutation(len(images))).to(images.device)
         cuts = bool(self._cutmix) and (not self._mixup or draw.random() < 0.5)
-        kept = float(draw.beta(*[self._cutmix if cuts else self._mixup] * 2))
+        alpha = self._cutmix if cuts else self._mixup
+        kept = float(draw.beta(alpha, alpha))
         if cuts:
             images, kept = _cut(images, partner, kept, draw)
         else:

@@ -100,7 +100,7 @@ class _Reader:
             for step in range(steps_per_epoch(len(self.order), self.size)):
                 rows = self.order[step * self.size : (step + 1) * self.size][self.shard.rank :: self.shard.world]
                 self._put(self._batch(rows))
-        except BaseException as error:  # noqa: BLE001 -- handed to the trainer, who is waiting for a batch
+        except BaseException as error:
             self._put(error)
 
     def _batch(self, rows: NDArray[np.int64]) -> Batch:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import structlog
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as read_tensors
 from safetensors.torch import save as write_tensors
@@ -73,8 +72,7 @@ class StoredKeeper:
         try:
             note = json.loads(self._store.get(f"{self._place}note.json"))
             data = self._store.get(self._place + note["tensors"])
-            if digest(data) != note["sha256"]:
-                raise ValueError("the tensors do not have the recorded hash")
+            _check(data, note["sha256"])
             return Checkpoint(int(note["epoch"]), read_tensors(data), note["facts"])
         except NotFoundError:
             return None
@@ -97,6 +95,11 @@ class StoredKeeper:
         for info in list(self._store.list(self._place)):
             if info.key.removeprefix(self._place) not in keep:
                 self._store.delete(info.key)
+
+
+def _check(data: bytes, recorded: str) -> None:
+    if digest(data) != recorded:
+        raise ValueError("the tensors do not have the recorded hash")
 
 
 def optimiser_tensors(optimiser: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -136,4 +139,4 @@ def of(prefix: str, tensors: Tensors) -> dict[str, Tensor]:
 
 def copied(state: Tensors) -> dict[str, Tensor]:
     """A state that later steps do not change."""
-    return {name: value.detach().cpu().clone() for name, value in state.items() if isinstance(value, torch.Tensor)}
+    return {name: value.detach().cpu().clone() for name, value in state.items()}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,7 @@ from retrain_worker.training.checkpoint import (
     under,
 )
 from retrain_worker.training.optimiser import make_optimiser, make_schedule, rates
-from retrain_worker.training.parts import Part, Parts, class_weights
+from retrain_worker.training.parts import Part, Parts, weighted
 
 EVALUATE_BATCH = 64
 
@@ -82,7 +82,8 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(n, 3, H, W) to (n, classes)."""
-        return self.layer(self.backbone(images).float())
+        logits: Tensor = self.layer(self.backbone(images).float())
+        return logits
 
 
 @dataclass
@@ -95,11 +96,13 @@ class Run:
     seed: int
     keeper: Keeper = field(default_factory=NoKeeper)
     report: Report = lambda *_: None
-    shard: Shard = Shard()
+    shard: Shard = field(default_factory=Shard)
     wrap: Callable[[nn.Module], nn.Module] = lambda module: module  # DistributedDataParallel, where there are several
 
     def __post_init__(self) -> None:
         torch.manual_seed(self.seed)
+        if self.policy.balance == "weights":
+            self.parts = replace(self.parts, train=weighted(self.parts.train, len(self.parts.classes)))
         self.model = Classifier(self.backbone.module, self.backbone.record.dimension, len(self.parts.classes))
         self.model.to(self.backbone.device)
         self.optimiser = make_optimiser(self.backbone.module, self.model.layer, self.policy)
@@ -122,7 +125,9 @@ class Run:
     def run(self) -> History:
         """To the end, or until nothing is gained any more; the backbone then holds the best epoch's weights."""
         self._resume()
-        step = self.wrap(torch.compile(self.model) if self.policy.compile else self.model)
+        if self.policy.compile:
+            self.model.compile()
+        step = self.wrap(self.model)
         while len(self.epochs) < self.policy.epochs and not self._exhausted():
             self._epoch(step)
             if self.shard.rank == 0:
@@ -138,7 +143,8 @@ class Run:
         took = time.monotonic() - began
         judged = self._judge()
         self.schedule.judged(judged[1] if judged else None)
-        epoch = Epoch(number, loss, *(judged or (None, None)), rates(self.optimiser)[0], took, waits.seconds)
+        on_validation, accuracy = judged or (None, None)
+        epoch = Epoch(number, loss, on_validation, accuracy, rates(self.optimiser)[0], took, waits.seconds)
         self.epochs.append(epoch)
         if not self.best or judged is None or self._is_best(epoch):
             self.best, self.best_epoch = copied(self._kept().state_dict()), number
@@ -162,7 +168,7 @@ class Run:
             total += loss.detach() * len(batch.targets)
             seen += len(batch.targets)
             done = (number - 1) * self.per_epoch + i + 1
-            self.report(f"epoch {number} of {policy.epochs}", done, policy.epochs * self.per_epoch)
+            self.report(f"fine-tune on {len(part)} labels", done, policy.epochs * self.per_epoch)
         return float(total) / seen
 
     def _prepared(self, batch: Batch, seed: int) -> tuple[Tensor, Tensor]:
@@ -259,11 +265,6 @@ def evaluate(model: nn.Module, backbone: Backbone, part: Part, precision: str) -
     return losses / len(part), right / len(part)
 
 
-def weighted(part: Part, classes: int) -> Part:
-    """The part with weights that give every class the same say."""
-    return Part(part.images, part.targets, part.weights * class_weights(part.targets, classes))
-
-
 def precision_of(asked: str, device: torch.device) -> str:
     """bf16 where the processor has it, else fp32: by what there is and not by a stopwatch, so that runs repeat."""
     if asked != "auto":
@@ -281,7 +282,9 @@ def freezes_norm(policy: Retrain, backbone: Backbone) -> bool:
 
 
 def _averaged(model: nn.Module, decay: float) -> AveragedModel | None:
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True) if decay else None
+    if not decay:
+        return None
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]
 
 
 def _autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:

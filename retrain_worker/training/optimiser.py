@@ -6,10 +6,16 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
-import torch
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
-from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, OneCycleLR, ReduceLROnPlateau, SequentialLR
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    LinearLR,
+    LRScheduler,
+    OneCycleLR,
+    ReduceLROnPlateau,
+    SequentialLR,
+)
 
 from labelloop.training_config import Retrain
 
@@ -160,5 +166,3 @@ def rates(optimiser: Optimizer) -> tuple[float, float]:
     """The highest and the lowest learning rate now."""
     found = [float(g["lr"]) for g in optimiser.param_groups]
     return max(found), min(found)
-
-

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from labelloop.records import Bucket, Example
 from labelloop.split import unit
+from retrain_worker.training.pixel_cache import Images
 
 Balance = Literal["none", "weights", "sampling"]
-Images = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """``images`` (n, 3, H, W) uint8, perhaps a memory map; ``targets`` (n,) int64 in [0, classes); ``weights`` (n,)."""
+    """``images`` (n, 3, H, W) uint8, perhaps mapped; ``targets`` (n,) int64 in [0, classes); ``weights`` (n,)."""
 
     images: Images
     targets: NDArray[np.int64]
@@ -56,3 +56,8 @@ def class_weights(targets: NDArray[np.int64], classes: int) -> NDArray[np.float3
     counts = np.bincount(targets, minlength=classes)
     weights = 1.0 / counts[targets]
     return np.asarray(weights * len(targets) / weights.sum(), dtype=np.float32)
+
+
+def weighted(part: Part, classes: int) -> Part:
+    """The part with weights that give every class the same say."""
+    return Part(part.images, part.targets, part.weights * class_weights(part.targets, classes))

@@ -20,9 +20,9 @@ from labelloop.training_config import Retrain
 from retrain_worker.training.augment import SETS, Augmenter
 from retrain_worker.training.batches import Shard, Waits, batches, epoch_order, steps_per_epoch
 from retrain_worker.training.checkpoint import NoKeeper, StoredKeeper
-from retrain_worker.training.fit import History, Run, fit, weighted
+from retrain_worker.training.fit import History, Run, fit
 from retrain_worker.training.optimiser import blocks, make_optimiser
-from retrain_worker.training.parts import Part, Parts, class_weights, divide
+from retrain_worker.training.parts import Part, Parts, class_weights, divide, weighted
 
 CLASSES = tuple("0123456789")
 
@@ -151,6 +151,13 @@ def test_the_layer_begins_as_the_head(digits: Parts) -> None:
         found = torch.softmax(run.model(backbone.normalise(torch.from_numpy(images))), dim=1).numpy()
     expected = head.probabilities(backbone.features(images))[:, ::-1]
     assert np.allclose(found, expected, atol=1e-4)
+
+
+def test_balance_reaches_the_loss(digits: Parts) -> None:
+    few = np.r_[np.arange(200), np.flatnonzero(digits.train.targets[200:] == 3) + 200]
+    skewed = Parts(part(digits.train.images[few], digits.train.targets[few]), digits.validation, CLASSES)
+    plain, balanced = tuned(skewed, epochs=1), tuned(skewed, epochs=1, balance="weights")
+    assert not same(weights_of(plain[0]), weights_of(balanced[0]))
 
 
 def test_a_head_that_lacks_a_class_is_not_begun_with(digits: Parts) -> None:
