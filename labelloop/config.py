@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from labelloop.errors import SettingsError
 from labelloop.records import canonical, digest
 from labelloop.split import BucketShares
+from labelloop.steps import Step
 from labelloop.training_config import Positive, Retrain, Share
 
 
@@ -25,6 +26,8 @@ class BackboneSpec(_Frozen):
     pretrained: str | bool = "auto"  # auto | true | false | a weight file's path or name
     image_size: Positive | None = None  # pixels, square; None: what the network was made for
     options: dict[str, Any] = Field(default_factory=dict)  # passed to timm.create_model
+    steps: tuple[Step, ...] = ()  # what is done to an image after it was cut to size, in this order
+    scale: Literal["network", "unit"] = "network"  # pixels as the network's weights want them, or in [0, 1]
 
 
 class Buckets(_Frozen):

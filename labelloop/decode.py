@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from labelloop import pixel_steps
 from labelloop.errors import ImageUnreadableError
 
 Pixels = NDArray[np.uint8]
@@ -45,6 +46,7 @@ class Square:
     crop: float = 1.0  # share of the short side that is kept
     squash: bool = False  # ignore the aspect ratio instead of cropping
     interpolation: str = "bicubic"
+    steps: tuple[Any, ...] = ()  # what follows, see `pixel_steps`
 
     @classmethod
     def of(cls, preprocessing: Any) -> Square:
@@ -54,6 +56,7 @@ class Square:
             float(preprocessing["crop"]),
             preprocessing["crop_mode"] == "squash",
             str(preprocessing["interpolation"]),
+            tuple(preprocessing.get("steps", ())),
         )
 
 
@@ -66,7 +69,8 @@ def decode(data: bytes, square: Square) -> Pixels:
         image = _turned(image)
         image = _rgb(image)
         image = _squared(image, square)
-        return np.ascontiguousarray(np.asarray(image, dtype=np.uint8).transpose(2, 0, 1))
+        pixels = pixel_steps.apply(np.asarray(image, dtype=np.uint8), square.steps)
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
     except ImageUnreadableError:
         raise
     except Exception as error:  # PIL's parsers raise nearly anything on broken or hostile bytes

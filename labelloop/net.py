@@ -20,6 +20,7 @@ from safetensors.torch import save as write_tensors
 from torch import Tensor, nn
 
 from labelloop.clock import now
+from labelloop.cnn import SMALL_CNN, SmallCnn
 from labelloop.config import BackboneSpec
 from labelloop.decode import RESAMPLING, Pixels, Square, decode
 from labelloop.errors import CorruptArtefactError, SettingsError
@@ -34,6 +35,11 @@ BATCH = 32
 CHECK_IMAGES = 2
 CHECK_VALUES = 64  # feature values kept per check image
 CHECK_TOLERANCE = 5e-3  # relative to the largest value: machines and thread counts round differently
+UNIT = {"mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}
+OWN: Mapping[str, tuple[Any, str]] = {  # built in: (module, where its weights come from)
+    PIXELS: (PixelNet, "built in, needs no weights"),
+    SMALL_CNN: (SmallCnn, "random start, as it is built in without weights"),
+}
 RESERVED = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "num_classes"}
 
 
@@ -81,13 +87,14 @@ def build(spec: BackboneSpec, weights_dirs: Sequence[Path], *, offline: bool = F
     """A new backbone from a project's config; SettingsError where it cannot be built as asked."""
     if RESERVED & set(spec.options):
         raise SettingsError(f"backbone.options must not hold {', '.join(sorted(RESERVED & set(spec.options)))}")
-    if spec.name == PIXELS:
-        return _build_pixels(spec, device)
+    if spec.name in OWN:
+        return _build_own(spec, device)
     _require_known(spec.name)
     options = _options(spec)
     weights = find_weights(spec.name, spec.pretrained, weights_dirs, offline=offline)
     module = _network(spec.name, options, weights)
-    return _recorded(_blank(spec.name, options, _timm_preprocessing(module, spec), weights.provenance), module, device)
+    preprocessing = {**_timm_preprocessing(module, spec), **_asked(spec)}
+    return _recorded(_blank(spec.name, options, preprocessing, weights.provenance), module, device)
 
 
 def load(record: BackboneRecord, weights: bytes, *, device: str = "cpu") -> Backbone:
@@ -157,23 +164,37 @@ def _blank(name: str, options: Mapping[str, Any], preprocessing: Mapping[str, An
 
 def _empty(record: BackboneRecord) -> nn.Module:
     """The record's architecture, weights still to come."""
-    if record.name == PIXELS:
-        return PixelNet(int(record.preprocessing["size"]), **record.options)
+    if record.name in OWN:
+        return _own(record.name, int(record.preprocessing["size"]), record.options)
     _require_known(record.name)
     return _network(record.name, record.options, Weights(None, False, ""))
 
 
-def _build_pixels(spec: BackboneSpec, device: str) -> Backbone:
-    size = spec.image_size or PixelNet.SIZE
+def _build_own(spec: BackboneSpec, device: str) -> Backbone:
+    kind, provenance = OWN[spec.name]
+    size = spec.image_size or kind.SIZE
     preprocessing = {
-        "size": size, "crop": 1.0, "crop_mode": "squash", "interpolation": "bilinear",
-        "mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0],
+        "size": size, "crop": 1.0, "crop_mode": "squash", "interpolation": "bilinear", **UNIT, **_asked(spec),
     }  # fmt: skip
     try:
-        module = PixelNet(size, **spec.options)
+        module = _own(spec.name, size, spec.options)
     except (TypeError, ValueError) as error:
-        raise SettingsError(f"backbone.options do not fit the built-in pixels backbone: {error}") from error
-    return _recorded(_blank(PIXELS, spec.options, preprocessing, "built in, needs no weights"), module, device)
+        raise SettingsError(f"backbone.options do not fit the built-in {spec.name} backbone: {error}") from error
+    return _recorded(_blank(spec.name, spec.options, preprocessing, provenance), module, device)
+
+
+def _own(name: str, size: int, options: Mapping[str, Any]) -> nn.Module:
+    """A random start is the same in every process."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module: nn.Module = OWN[name][0](size, **options)
+        return module
+
+
+def _asked(spec: BackboneSpec) -> dict[str, Any]:
+    """What the config says of preprocessing; nothing where it says nothing, so that no backbone changes its id."""
+    steps = {"steps": [step.model_dump(mode="json") for step in spec.steps]} if spec.steps else {}
+    return {**steps, **(UNIT if spec.scale == "unit" else {})}
 
 
 def _network(name: str, options: Mapping[str, Any], weights: Weights) -> nn.Module:
@@ -223,4 +244,5 @@ def _require_known(name: str) -> None:
     if not timm.is_model(name):
         near = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), 3)
         hint = f"; near: {', '.join(near)}" if near else ""
-        raise SettingsError(f"backbone.name {name!r} is neither {PIXELS!r} nor a network of timm{hint}")
+        own = ", ".join(map(repr, OWN))
+        raise SettingsError(f"backbone.name {name!r} is neither built in ({own}) nor a network of timm{hint}")
