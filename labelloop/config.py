@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -55,6 +55,14 @@ class Gate(_Frozen):
     tolerance: Share = 0.02  # loss of accuracy that is still "as good"
     reference_tolerance: Share = 0.03  # the same, summed up since the reference version
     min_test_labels: Positive = 50  # test labels below which a retrain cannot be judged
+    min_accuracy: Share = 0.60  # on the test bucket, once it has that many labels
+    recall_floor: Share = 0.20  # of every class ...
+    recall_drop: Share = 0.15  # ... and what it may lose against the champion
+    recall_labels: Positive = 5  # a class's labels below which its recall says nothing
+    max_ece: Share = 0.15  # mean gap between what it says and how often it is right, from 100 labels on
+    robustness_tolerance: Share = 0.05  # loss against the champion on images with noise and blur
+    slowdown: Annotated[float, Field(ge=0)] = 0.30  # an image may take this share longer than with the champion
+    approval: Literal["auto", "manual", "auto-for-refresh"] = "auto"  # who has the last word
 
 
 class Queue(_Frozen):

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any
 
@@ -110,6 +110,36 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassRecall:
+    """How often one class is recognised, on the images that judge. Shares in [0, 1]."""
+
+    name: str
+    n: int  # labels of this class among them
+    challenger: float
+    high: float  # upper 95 % Wilson bound of it
+    champion: float | None = None
+    drop_high: float = 1.0  # upper bound of challenger minus champion, all classes together at 97.5 %
+
+
+@dataclass(frozen=True, slots=True)
+class Renaming:
+    """What the model would have been right on if some of its class names stood for others."""
+
+    accuracy: float
+    names: tuple[str, ...]  # those that would have to change
+
+
+@dataclass(frozen=True, slots=True)
+class Artefact:
+    """The artefact that would serve, loaded as the backend loads it and run on images from their bytes."""
+
+    images: int
+    difference: float  # largest one of a probability to what was evaluated, in [0, 1]
+    ms: float  # of one image, median
+    champion_ms: float | None = None  # the same of the live version, measured in turn
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """Everything the gate looks at. Accuracies in [0, 1]; ``None`` where there is nothing to judge on."""
 
@@ -127,9 +157,15 @@ class Evaluation:
     log_loss: float | None = None
     test_n: int = 0
     test_accuracy: float | None = None  # on the test bucket: random, never anchored, never trained on
+    test_high: float | None = None  # its upper 95 % Wilson bound
     comparison: Comparison | None = None  # with the champion; None for the first
     reference: Comparison | None = None  # with the fixed reference version
     test_comparison: Comparison | None = None
+    recalls: tuple[ClassRecall, ...] = ()
+    known_accuracy: float | None = None  # of the head that would serve, on the labels it learned from
+    renaming: Renaming | None = None  # the best one, by the labels that it learned from
+    artefact: Artefact | None = None  # of a retrain: a refresh leaves the backbone as it is
+    robustness: Comparison | None = None  # with the champion, on test images with noise and blur
     conflicts: tuple[str, ...] = ()  # duplicate images with contradicting labels, left out
     renamed: tuple[str, ...] = ()  # classes that people have renamed, merged, dropped or taken back since the champion
 
@@ -143,11 +179,22 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Check:
+    """What one rule of the gate found."""
+
+    rule: str
+    outcome: Outcome
+    reason: str  # in words and numbers
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """The gate's answer, with reasons a person can act on."""
 
     outcome: Outcome
     reasons: tuple[str, ...]
+    checks: tuple[Check, ...] = ()  # every rule that had something to judge on
+    awaits: bool = False  # held for nothing but a person's approval
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,12 +267,28 @@ def task_from(data: Mapping[str, Any]) -> Task:
     return Task(data["id"], data["uri"], data["updated_at"], annotations)
 
 
+_PARTS: Mapping[str, type] = {
+    "comparison": Comparison, "reference": Comparison, "test_comparison": Comparison, "robustness": Comparison,
+    "renaming": Renaming, "artefact": Artefact,
+}  # fmt: skip
+
+
+def verdict_from(data: Mapping[str, Any]) -> Verdict:
+    """The inverse of `to_dict` for a verdict."""
+    checks = (fields_of(Check, c) for c in data.get("checks", ()))
+    found = tuple(Check(c["rule"], Outcome(c["outcome"]), c["reason"]) for c in checks)
+    return Verdict(Outcome(data["outcome"]), tuple(data["reasons"]), found, bool(data.get("awaits")))
+
+
 def evaluation_from(data: Mapping[str, Any]) -> Evaluation:
     """The inverse of `to_dict` for an evaluation."""
     values = dict(fields_of(Evaluation, data))
-    for name in ("comparison", "reference", "test_comparison"):
+    for name, record in _PARTS.items():
         if values.get(name):
-            values[name] = Comparison(**fields_of(Comparison, values[name]))
+            values[name] = record(**fields_of(record, values[name]))
+    if values.get("renaming"):
+        values["renaming"] = replace(values["renaming"], names=tuple(values["renaming"].names))
+    values["recalls"] = tuple(ClassRecall(**fields_of(ClassRecall, r)) for r in values.get("recalls", ()))
     values["classes"] = tuple(values.get("classes", ()))
     for name in ("conflicts", "renamed"):
         values[name] = tuple(values.get(name, ()))

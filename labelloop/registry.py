@@ -15,7 +15,7 @@ from labelloop.errors import AlreadyExistsError, ConflictError, CorruptArtefactE
 from labelloop.formats import Kind, load, read, write
 from labelloop.head import Head, load_head
 from labelloop.pauses import PauseStore
-from labelloop.records import Evaluation, Outcome, Verdict, canonical, digest, evaluation_from, fields_of, to_dict
+from labelloop.records import Evaluation, Verdict, canonical, digest, evaluation_from, fields_of, to_dict, verdict_from
 from labelloop.storage import ObjectStore
 
 Lease = Callable[[str], AbstractContextManager[int]]  # name -> fencing number, which only grows
@@ -284,7 +284,7 @@ def _read_version(data: bytes) -> Version:
     values = {"parent": None, "reference": None, **fields_of(Version, read(Kind.VERSION, data))}
     values["labels"] = tuple(values["labels"])
     values["evaluation"] = evaluation_from(values["evaluation"])
-    values["verdict"] = Verdict(Outcome(values["verdict"]["outcome"]), tuple(values["verdict"]["reasons"]))
+    values["verdict"] = verdict_from(values["verdict"])
     for name in ("check_features", "check_probabilities"):
         values[name] = tuple(tuple(row) for row in values[name])
     return Version(**values)

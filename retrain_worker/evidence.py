@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelloop.errors import NotEnoughLabelsError
-from labelloop.head import Floats, Head
+from labelloop.head import Floats, Head, load_head
 from labelloop.records import Bucket, Comparison, Evaluation, Example
 from labelloop.schema import AS_GIVEN, LabelRules
+from retrain_worker.answers import Answers, best_renaming, recalls
+from retrain_worker.intervals import wilson
 from retrain_worker.logistic import Bools, FittedHead, codes, cross_fit, fit_head, log_loss, rotate
 
-Z95 = 1.959963984540054
 Rows = Callable[[Sequence[str]], Floats]  # uris -> (n, features)
 Strings = NDArray[np.str_]
 
@@ -54,7 +55,7 @@ class Side:
     def answers(self, uris: Sequence[str]) -> Strings:
         """The class named for each image (n,), by the names of now; empty where all of them were dropped."""
         names = self.rules.names(self.head.labels)
-        if not names.labels:
+        if not (names.labels and uris):
             return np.full(len(uris), "", dtype=np.str_)
         probabilities = names.of(self.head.probabilities(self.rows(uris)))
         return np.asarray(np.array(names.labels, dtype=np.str_)[probabilities.argmax(axis=1)], dtype=np.str_)
@@ -75,7 +76,7 @@ def refresh_evidence(sets: LabelSets, rows: Rows, *, champion: Head | None, reci
     """
     table = _table(sets, recipe)
     fitted, arms = _fit(table, rows, recipe)
-    evaluation = _common("refresh", table, fitted)
+    evaluation = _common("refresh", table, fitted, rows)
     named = dict(zip(table.arms, arms, strict=True))
     evaluation = replace(
         evaluation,
@@ -84,7 +85,8 @@ def refresh_evidence(sets: LabelSets, rows: Rows, *, champion: Head | None, reci
         renamed=_renamed(champion, sets.champion, recipe.class_min) if champion and sets.champion else (),
     )
     side = Side(champion, rows, recipe.rules) if champion else None
-    return Learned(fitted, _with_test(evaluation, sets.grown, Side(fitted.head, rows), side))
+    unseen = table.answers(fitted.oof, named.get("champion"))
+    return Learned(fitted, _with_test(evaluation, sets.grown, Side(fitted.head, rows), side, unseen))
 
 
 def _renamed(champion: Head, labels: Sequence[Example], class_min: int) -> tuple[str, ...]:
@@ -102,8 +104,8 @@ def retrain_evidence(sets: LabelSets, rows: Rows, *, champion: Side | None, reci
     """
     table = _table(sets, recipe)
     fitted, _ = _fit(replace(table, arms={}), rows, recipe)
-    evaluation = _common("retrain", table, fitted)
-    return Learned(fitted, _with_test(evaluation, sets.grown, Side(fitted.head, rows), champion))
+    evaluation = _common("retrain", table, fitted, rows)
+    return Learned(fitted, _with_test(evaluation, sets.grown, Side(fitted.head, rows), champion, Answers.none()))
 
 
 def one_per_group(examples: Sequence[Example]) -> tuple[dict[str, Example], tuple[str, ...]]:
@@ -140,12 +142,14 @@ class _Table:
 
     def compare(self, challenger: Floats, arm: Strings | None) -> Comparison | None:
         """Both out of fold on the judged rows; None where there is no such arm."""
-        if arm is None:
-            return None
+        return self.answers(challenger, arm).compared("train labels, out of fold")
+
+    def answers(self, challenger: Floats, arm: Strings | None) -> Answers:
+        """Of both on the judged rows, out of fold."""
         ours = np.array(self.classes, dtype=np.str_)[challenger.argmax(axis=1)]
         truth = np.array([label or "" for label in self.labels], dtype=np.str_)
         seen = self.judged
-        return paired(truth[seen], champion=arm[seen], challenger=ours[seen], on="train labels, out of fold")
+        return Answers(truth[seen], ours[seen], None if arm is None else arm[seen])
 
 
 def _table(sets: LabelSets, recipe: Recipe) -> _Table:
@@ -202,10 +206,11 @@ def _fit(table: _Table, rows: Rows, recipe: Recipe) -> tuple[FittedHead, list[St
     return fitted, [np.array(classes, dtype=np.str_)[p.argmax(axis=1)] for p in found]
 
 
-def _common(kind: str, table: _Table, fitted: FittedHead) -> Evaluation:
+def _common(kind: str, table: _Table, fitted: FittedHead, rows: Rows) -> Evaluation:
     """What both kinds report."""
     learned = sum(label is not None for label in table.labels)
     evaluation = Evaluation(kind, learned, table.changes, table.classes, dict(table.waiting), conflicts=table.conflicts)
+    evaluation = _with_known(evaluation, table, fitted.head, rows)
     given = codes(table.labels, table.classes)[table.judged]
     if not len(given):
         return evaluation
@@ -219,58 +224,33 @@ def _common(kind: str, table: _Table, fitted: FittedHead) -> Evaluation:
     )  # fmt: skip
 
 
+def _with_known(evaluation: Evaluation, table: _Table, head: Head, rows: Rows) -> Evaluation:
+    """What the head that would serve says of its own training labels, as it was written down and read again."""
+    served = load_head(head.dump(), head.labels)
+    learned = [i for i, label in enumerate(table.labels) if label is not None]
+    given = codes([table.labels[i] for i in learned], served.labels)
+    answers = served.probabilities(rows([table.uris[i] for i in learned])).argmax(axis=1)
+    known = float((answers == given).mean())
+    return replace(evaluation, known_accuracy=known, renaming=best_renaming(given, answers, served.labels))
+
+
 def _with_test(
-    evaluation: Evaluation, examples: Sequence[Example], challenger: Side, champion: Side | None
+    evaluation: Evaluation, examples: Sequence[Example], challenger: Side, champion: Side | None, unseen: Answers
 ) -> Evaluation:
-    """Add what the heads that serve say of the test bucket; a class that a head lacks counts as wrong."""
-    on = "labels of the random test bucket"
+    """Add what the heads that serve say of the test bucket; a class that a head lacks counts as wrong.
+
+    ``unseen``: answers on train labels that judge, too; with the test bucket they give the recalls.
+    """
     kept, _ = one_per_group([e for e in examples if e.bucket is Bucket.TEST])
-    if not kept:
-        none = np.array([], dtype=np.str_)
-        compared = paired(none, champion=none, challenger=none, on=on) if champion else None
-        return replace(evaluation, test_comparison=compared)
     uris = [e.uri for e in kept.values()]
     truth = np.array([e.label for e in kept.values()], dtype=np.str_)
-    ours = challenger.answers(uris)
-    accuracy = float((ours == truth).mean())
-    compared = None
-    if champion:
-        theirs = champion.answers(uris)
-        compared = paired(truth, champion=theirs, challenger=ours, on=on)
-    return replace(evaluation, test_n=len(truth), test_accuracy=accuracy, test_comparison=compared)
-
-
-def paired(truth: Strings, *, champion: Strings, challenger: Strings, on: str) -> Comparison:
-    """Two columns of answers against the truth; n 0 leaves the whole interval open."""
-    n = len(truth)
-    if n == 0:
-        return Comparison(on, 0, 0.0, 0.0, 0.0, -1.0, 1.0, 0)
-    before, after = champion == truth, challenger == truth
-    gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
-    low, high = paired_interval(gained, lost, n)
-    changed = int((champion != challenger).sum())
-    return Comparison(on, n, float(before.mean()), float(after.mean()), (gained - lost) / n, low, high, changed)
-
-
-def paired_interval(gained: int, lost: int, n: int) -> tuple[float, float]:
-    """95 % interval of a difference of paired proportions, in [-1, 1], valid at small n.
-
-    Bonett and Price 2012 (Wald with one added to each discordant cell), as advised by Fagerland, Lydersen
-    and Laake 2014: simple, and it neither collapses to a point nor opens wide where the arms agree.
-    """
-    plus, minus = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
-    half = Z95 * float(np.sqrt((plus + minus - (plus - minus) ** 2) / (n + 2)))
-    return max(-1.0, plus - minus - half), min(1.0, plus - minus + half)
-
-
-def wilson(right: int, n: int) -> tuple[float, float]:
-    """95 % Wilson bounds of a proportion; (0, 1) where n is 0."""
-    if n == 0:
-        return 0.0, 1.0
-    share, square = right / n, Z95**2
-    centre = (share + square / (2 * n)) / (1 + square / n)
-    half = Z95 / (1 + square / n) * float(np.sqrt(share * (1 - share) / n + square / (4 * n * n)))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    found = Answers(truth, challenger.answers(uris), champion.answers(uris) if champion else None)
+    evaluation = replace(
+        evaluation, test_comparison=found.compared("labels of the random test bucket"),
+        recalls=recalls(unseen.and_of(found)),
+    )  # fmt: skip
+    right, n = int((found.ours == truth).sum()), len(truth)
+    return replace(evaluation, test_n=n, test_accuracy=right / n, test_high=wilson(right, n)[1]) if n else evaluation
 
 
 def expected_calibration_error(probabilities: Floats, given: NDArray[np.int64], bins: int = 10) -> float:

@@ -17,6 +17,7 @@ from labelloop.queue import Progress
 from labelloop.records import Bucket, Example, Outcome
 from labelloop.registry import BackboneRecord, Version
 from labelloop.snapshot import Snapshot
+from retrain_worker.artefact import served, served_champion, try_out
 from retrain_worker.context import Context, ProjectContext
 from retrain_worker.evidence import LabelSets, Learned, Recipe, Side, retrain_evidence
 from retrain_worker.examples import examples_of, train_groups
@@ -125,6 +126,7 @@ def _judged(project: ProjectContext, record: BackboneRecord, trained_on: Snapsho
     live = project.registry.live()
     champion = project.registry.version(live.version) if live else None
     learned = _learn(project, record, newest, trained_on, champion)
+    learned = _tried_out(project, record, learned, newest, champion)
     verdict = judge(learned.evaluation, project.record.config.gate)
     version = project.registry.add(draft_of(project, "retrain", newest, champion, record, learned, verdict))
     return Judged(verdict, learned.evaluation, version.name), version
@@ -146,6 +148,17 @@ def _learn(
         grown = [e for e in grown if e.uri in old]
         before = examples_of(project.snapshot(champion.snapshot), project.catalogue, features)
     return retrain_evidence(LabelSets(grown, champion=before), features.rows, champion=side, recipe=recipe)
+
+
+def _tried_out(
+    project: ProjectContext, record: BackboneRecord, learned: Learned, newest: Snapshot, champion: Version | None
+) -> Learned:
+    """With what the artefact that would serve does, on images of the test bucket; before it has any, on the others."""
+    features, head = project.features(record.id), learned.fitted.head
+    examples = sorted(examples_of(newest, project.catalogue, features), key=lambda e: e.bucket is not Bucket.TEST)
+    evaluated = head.probabilities(features.rows([e.uri for e in examples]))
+    found = try_out(project, served(project, record, head), served_champion(project, champion), examples, evaluated)
+    return replace(learned, evaluation=replace(learned.evaluation, artefact=found))
 
 
 def _serving(project: ProjectContext) -> BackboneRecord:

@@ -8,6 +8,7 @@ from labelloop.errors import NotEnoughLabelsError
 from labelloop.head import Floats, Head
 from labelloop.records import Bucket, Example
 from labelloop.schema import LabelRules
+from retrain_worker.answers import paired
 from retrain_worker.evidence import (
     LabelSets,
     Recipe,
@@ -15,12 +16,10 @@ from retrain_worker.evidence import (
     entering,
     expected_calibration_error,
     one_per_group,
-    paired,
-    paired_interval,
     refresh_evidence,
     retrain_evidence,
-    wilson,
 )
+from retrain_worker.intervals import paired_interval, wilson
 
 RNG = np.random.default_rng(0)
 CENTRES = {name: RNG.normal(size=12) * 1.5 for name in "abc"}

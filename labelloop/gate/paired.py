@@ -1,4 +1,4 @@
-"""Evidence in, a verdict with its reasons out: promote, hold or reject. Pure."""
+"""The rule that compares: challenger against champion on the same images. Pure."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from labelloop.config import Gate
 from labelloop.records import Comparison, Evaluation, Outcome, Verdict
 
 
-def judge(evaluation: Evaluation, policy: Gate) -> Verdict:
-    """Whether the challenger goes live. A first head has no comparison."""
+def compared(evaluation: Evaluation, policy: Gate) -> Verdict:
+    """Whether the challenger is as good as the champion. A first head has no comparison."""
     if evaluation.kind == "retrain" and evaluation.test_comparison:
         return _judge_retrain(evaluation.test_comparison, policy)
     if evaluation.kind != "retrain" and evaluation.comparison:
@@ -46,7 +46,7 @@ def _judge_refresh(evaluation: Evaluation, found: Comparison, policy: Gate) -> V
     if found.high < 0:
         return _reject("the new labels make it worse", *told)
     if _lost(found, policy.tolerance):
-        return _hold(f"looks worse by more than {_points(policy.tolerance)}, not yet proven", *told)
+        return _hold(f"looks worse by more than {points(policy.tolerance)}, not yet proven", *told)
     return _bounded(evaluation, told, policy)
 
 
@@ -54,14 +54,14 @@ def _bounded(evaluation: Evaluation, told: tuple[str, ...], policy: Gate) -> Ver
     """Small losses within tolerance may not add up against the reference version."""
     reference = evaluation.reference
     if reference and _lost(reference, policy.reference_tolerance):
-        bound = f"summed up since the reference it lost more than {_points(policy.reference_tolerance)}"
+        bound = f"summed up since the reference it lost more than {points(policy.reference_tolerance)}"
         outcome = Outcome.REJECT if reference.high < 0 else Outcome.HOLD
         return Verdict(outcome, (bound, f"reference: {_told(reference)}", *told))
     return Verdict(Outcome.PROMOTE, (_learned(evaluation, policy), *told))
 
 
 def _learned(evaluation: Evaluation, policy: Gate) -> str:
-    learned = f"learned from {_labels(evaluation.new_labels)} added or changed"
+    learned = f"learned from {labels_in_words(evaluation.new_labels)} added or changed"
     if evaluation.renamed:
         names = ", ".join(evaluation.renamed)
         learned += f", knows the classes that people renamed, merged or dropped as they are now ({names})"
@@ -117,13 +117,13 @@ def _not_enough(found: Comparison | None, policy: Gate) -> str:
     size = float(f"{needed:.2g}")
     return (
         f"not enough evidence: {found.n} test labels, about {size:.0f} needed "
-        f"to tell a difference of {_points(policy.tolerance)}"
+        f"to tell a difference of {points(policy.tolerance)}"
     )
 
 
 def _told(found: Comparison) -> str:
     return (
-        f"{found.on}: {found.challenger:.3f} against {found.champion:.3f} on {_labels(found.n)} "
+        f"{found.on}: {found.challenger:.3f} against {found.champion:.3f} on {labels_in_words(found.n)} "
         f"(difference {100 * found.difference:+.1f} points, "
         f"95 % interval {100 * found.low:+.1f} to {100 * found.high:+.1f})"
     )
@@ -134,11 +134,13 @@ def _waiting(evaluation: Evaluation) -> tuple[str, ...]:
     return (f"classes still waiting for labels: {few}",) if few else ()
 
 
-def _labels(n: int) -> str:
+def labels_in_words(n: int) -> str:
+    """So many labels."""
     return f"{n} label" if n == 1 else f"{n} labels"
 
 
-def _points(share: float) -> str:
+def points(share: float) -> str:
+    """A share in percentage points."""
     return f"{100 * share:.3g} points"
 
 

@@ -1,0 +1,168 @@
+"""What else can stop a model, rule by rule: the evaluation in, a finding in words and numbers out. Pure.
+
+A rule gives None where there is nothing to judge on, and never blocks a challenger for a fault that the champion has
+as well: the worse one would stay live.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from labelloop.config import Gate
+from labelloop.gate.paired import labels_in_words, points
+from labelloop.records import Check, ClassRecall, Evaluation, Outcome
+
+Rule = Callable[[Evaluation, Gate], Check | None]
+
+FORGOT = 0.10  # loss on the very labels it learned from, against images it has not seen, that no fit explains
+SWAPPED = 0.30  # what a renaming of classes must win to be the likely cause
+SAME = 1e-3  # probabilities of the same bytes: in serving and in evaluation
+MIN_ECE_LABELS = 100  # below, ten bins are mostly noise
+
+
+def artefact(evaluation: Evaluation, policy: Gate) -> Check | None:
+    """What will serve must say what was evaluated: another preprocessing or class order shows here."""
+    found = evaluation.artefact
+    if found is None:
+        return None
+    told = f"probabilities on {_images(found.images)} are {found.difference:.2g} off those that were evaluated"
+    if found.difference > SAME:
+        return _reject("artefact", f"the artefact that would serve is not the one that was evaluated: its {told}")
+    return _fine("artefact", f"loaded as the backend loads it, its {told} at most")
+
+
+def class_order(evaluation: Evaluation, policy: Gate) -> Check | None:
+    """A head whose rows are in another order than its class names."""
+    known, other = evaluation.known_accuracy, evaluation.renaming
+    if known is None or other is None:
+        return None
+    if other.accuracy - known > SWAPPED:
+        return _reject(
+            "class order",
+            f"class names are swapped ({', '.join(other.names)}): right on {known:.3f} of the labels it learned from, "
+            f"on {other.accuracy:.3f} if these names were exchanged",
+        )
+    return _fine("class order", f"right on {known:.3f} of the labels it learned from, under its own class names")
+
+
+def knows_its_labels(evaluation: Evaluation, policy: Gate) -> Check | None:
+    """The head that would serve, on its own training labels: worse than out of fold means that it is not that head."""
+    known, unseen = evaluation.known_accuracy, evaluation.accuracy
+    if known is None or unseen is None:
+        return None
+    told = f"{known:.3f} on the labels it learned from, {unseen:.3f} out of fold"
+    if known < unseen - FORGOT:
+        return _reject("known labels", f"the head does not know what it has learned: {told}")
+    return _fine("known labels", told)
+
+
+def chance(evaluation: Evaluation, policy: Gate) -> Check | None:
+    """Labels from which nothing can be learned, such as shuffled ones."""
+    found, low = evaluation.accuracy, evaluation.accuracy_low
+    if found is None or low is None:
+        return None
+    judged = labels_in_words(evaluation.judged_on)
+    told = f"out of fold {found:.3f} on {judged}, always naming the largest class {evaluation.majority:.3f}"
+    high = evaluation.accuracy_high
+    if evaluation.judged_on >= policy.min_test_labels and high is not None and high < evaluation.majority + 0.05:
+        return _reject("chance", f"nothing was learned, the labels look random: {told}")
+    return _fine("chance", told)
+
+
+def minimum(evaluation: Evaluation, policy: Gate) -> Check | None:
+    """An accuracy below which nothing goes live, on labels drawn at random."""
+    found, n = evaluation.test_accuracy, evaluation.test_n
+    if found is None:
+        return None
+    told = f"{found:.3f} on {labels_in_words(n)} of the random test bucket, {policy.min_accuracy:.2f} wanted"
+    if n < policy.min_test_labels:
+        return _fine("minimum accuracy", f"not judged before {policy.min_test_labels} test labels: {told}")
+    if found >= policy.min_accuracy:
+        return _fine("minimum accuracy", told)
+    champion = evaluation.test_comparison.champion if evaluation.test_comparison else None
+    if champion is not None and champion <= found:
+        return _fine("minimum accuracy", f"{told}; the live version is at {champion:.3f}, so it gains")
+    shown = evaluation.test_high is not None and evaluation.test_high < policy.min_accuracy
+    reason = f"below the minimum accuracy: {told}"
+    return _reject("minimum accuracy", reason) if shown else _hold("minimum accuracy", f"{reason}, not yet proven")
+
+
+def class_recall(evaluation: Evaluation, policy: Gate) -> Check | None:
+    """No class may be given up for the sake of the others."""
+    judged = [r for r in evaluation.recalls if r.n >= policy.recall_labels]
+    if not judged:
+        return None
+    dropped = [r for r in judged if r.champion is not None and r.challenger < r.champion - policy.recall_drop]
+    proven = [r for r in dropped if r.drop_high < 0]
+    if proven:
+        return _reject("class recall", f"loses a class: {_recalls(proven)}")
+    low = [r for r in judged if r.high < policy.recall_floor and (r.champion or 0.0) > r.challenger]
+    if low:
+        return _hold("class recall", f"below the floor of {policy.recall_floor:.2f}: {_recalls(low)}")
+    worst = min(judged, key=lambda r: r.challenger)
+    return _fine("class recall", f"the weakest of {len(judged)} classes: {_recalls([worst])}")
+
+
+def calibration(evaluation: Evaluation, policy: Gate) -> Check | None:
+    """Who works with the probabilities must be able to believe them."""
+    if evaluation.ece is None or evaluation.judged_on < MIN_ECE_LABELS:
+        return None
+    told = f"expected calibration error {evaluation.ece:.3f} on {labels_in_words(evaluation.judged_on)}"
+    if evaluation.ece > policy.max_ece:
+        return _hold("calibration", f"its probabilities cannot be believed: {told}, {policy.max_ece:.2f} allowed")
+    return _fine("calibration", told)
+
+
+def robustness(evaluation: Evaluation, policy: Gate) -> Check | None:
+    """Noise and blur may not cost more than they cost the champion."""
+    found = evaluation.robustness
+    if found is None or not found.n:
+        return None
+    told = f"{found.on}: {found.challenger:.3f} against {found.champion:.3f} on {_images(found.n)}"
+    if found.high < -policy.robustness_tolerance:
+        return _reject("robustness", f"breaks where images are noisy or blurred: {told}")
+    if found.difference < -policy.robustness_tolerance:
+        return _hold("robustness", f"loses more than {points(policy.robustness_tolerance)} on noise and blur: {told}")
+    return _fine("robustness", told)
+
+
+def latency(evaluation: Evaluation, policy: Gate) -> Check | None:
+    """The artefact that will serve, beside the one that does."""
+    found = evaluation.artefact
+    if found is None or not found.champion_ms:
+        return None
+    more = found.ms / found.champion_ms - 1
+    told = f"{found.ms:.1f} ms an image against {found.champion_ms:.1f} ms ({100 * more:+.0f} %)"
+    if more > policy.slowdown:
+        return _hold("latency", f"too slow: {told}, {100 * policy.slowdown:.0f} % more allowed")
+    return _fine("latency", told)
+
+
+RULES: Sequence[Rule] = (
+    artefact, class_order, knows_its_labels, chance, minimum, class_recall, calibration, robustness, latency,
+)  # fmt: skip
+
+
+def _recalls(found: Sequence[ClassRecall]) -> str:
+    return ", ".join(_recall(r) for r in sorted(found, key=lambda r: r.challenger)[:3])
+
+
+def _recall(found: ClassRecall) -> str:
+    was = f" (was {found.champion:.2f})" if found.champion is not None else ""
+    return f"{found.name} recognised {found.challenger:.2f}{was} of {labels_in_words(found.n)}"
+
+
+def _images(n: int) -> str:
+    return f"{n} image" if n == 1 else f"{n} images"
+
+
+def _fine(rule: str, reason: str) -> Check:
+    return Check(rule, Outcome.PROMOTE, reason)
+
+
+def _hold(rule: str, reason: str) -> Check:
+    return Check(rule, Outcome.HOLD, reason)
+
+
+def _reject(rule: str, reason: str) -> Check:
+    return Check(rule, Outcome.REJECT, reason)

@@ -1,0 +1,88 @@
+"""Answers beside the truth: where two models differ, class by class, and whether class names look exchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from scipy.stats import norm
+
+from labelloop.records import ClassRecall, Comparison, Renaming
+from retrain_worker.intervals import paired_interval, wilson
+
+Strings = NDArray[np.str_]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Of challenger and champion (None: there is none) beside the truth; (n,) each."""
+
+    truth: Strings
+    ours: Strings
+    theirs: Strings | None
+
+    @staticmethod
+    def none() -> Answers:
+        """To no image."""
+        empty = np.array([], dtype=np.str_)
+        return Answers(empty, empty, empty)
+
+    def compared(self, on: str) -> Comparison | None:
+        """None where there is no champion."""
+        if self.theirs is None:
+            return None
+        return paired(self.truth, champion=self.theirs, challenger=self.ours, on=on)
+
+    def and_of(self, other: Answers) -> Answers:
+        """These and the others."""
+        theirs = None
+        if self.theirs is not None and other.theirs is not None:
+            theirs = np.concatenate([self.theirs, other.theirs])
+        return Answers(np.concatenate([self.truth, other.truth]), np.concatenate([self.ours, other.ours]), theirs)
+
+
+def paired(truth: Strings, *, champion: Strings, challenger: Strings, on: str) -> Comparison:
+    """Two columns of answers against the truth; n 0 leaves the whole interval open."""
+    n = len(truth)
+    if n == 0:
+        return Comparison(on, 0, 0.0, 0.0, 0.0, -1.0, 1.0, 0)
+    before, after = champion == truth, challenger == truth
+    gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
+    low, high = paired_interval(gained, lost, n)
+    changed = int((champion != challenger).sum())
+    return Comparison(on, n, float(before.mean()), float(after.mean()), (gained - lost) / n, low, high, changed)
+
+
+def recalls(answers: Answers) -> tuple[ClassRecall, ...]:
+    """One row per class of the truth; the bounds of all drops hold together (Bonferroni)."""
+    names = sorted(set(answers.truth.tolist()))
+    z = float(norm.ppf(1 - 0.025 / max(len(names), 1)))
+    return tuple(_recall(name, answers, z) for name in names)
+
+
+def _recall(name: str, answers: Answers, z: float) -> ClassRecall:
+    rows = answers.truth == name
+    n, ours = int(rows.sum()), answers.ours[rows] == name
+    _, high = wilson(int(ours.sum()), n)
+    if answers.theirs is None:
+        return ClassRecall(name, n, float(ours.mean()), high)
+    theirs = answers.theirs[rows] == name
+    _, drop_high = paired_interval(int((ours & ~theirs).sum()), int((theirs & ~ours).sum()), n, z)
+    return ClassRecall(name, n, float(ours.mean()), high, float(theirs.mean()), drop_high)
+
+
+def best_renaming(given: Ints, answers: Ints, classes: Sequence[str]) -> Renaming:
+    """The exchange of class names under which ``answers`` (n,) would agree best with ``given`` (n,).
+
+    Source: the assignment problem on the confusion matrix (Kuhn 1955), as scipy solves it.
+    """
+    confusion = np.zeros((len(classes), len(classes)), dtype=np.int64)
+    np.add.at(confusion, (answers, given), 1)
+    rows, columns = linear_sum_assignment(confusion, maximize=True)
+    pairs = zip(rows.tolist(), columns.tolist(), strict=True)
+    moved = tuple(f"{classes[a]} → {classes[b]}" for a, b in pairs if a != b)
+    return Renaming(float(confusion[rows, columns].sum() / max(len(given), 1)), moved)
