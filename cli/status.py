@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from cli import deployment as place
+from labelloop.approvals import waiting
 from labelloop.clock import now
 from labelloop.errors import CorruptArtefactError, LabelloopError
 from labelloop.pauses import Pause
 from labelloop.projects import ProjectRecord
-from labelloop.queue import JobState, alive
+from labelloop.queue import RETRAIN, JobState, alive
 from labelloop.records import Task
 from labelloop.registry import Deployment, Version
 from labelloop.runs import Run, RunStore
@@ -77,6 +78,7 @@ class ProjectStatus:
     runs: tuple[Run, ...] = ()
     problem: str | None = None
     paused: Pause | None = None  # a person has frozen learning
+    approvals: tuple[tuple[str, str, tuple[str, ...]], ...] = ()  # (version, kind, reasons) that wait for a person
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +173,14 @@ class _Stores:
             random_quota=random, chosen=chosen, runs=tuple(self.runs.all()[-LAST_RUNS:]),
             problem=facts.get("problem") or self._other_backbone() or (None if facts else NO_WATCHER),
             paused=self.registry.pauses.current(),
+            approvals=tuple((v.name, v.kind, v.verdict.reasons) for v in self._waiting(live)),
         )  # fmt: skip
+
+    def _waiting(self, live: Deployment | None) -> list[Version]:
+        found = waiting(
+            self.registry.versions(), live=live.version if live else None, rejected=self.registry.rejected()
+        )
+        return [v for v in found if v.verdict.awaits or v.kind == RETRAIN.name]
 
     def _other_backbone(self) -> str | None:
         """A config that names another network than the one whose features are kept."""

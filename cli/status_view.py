@@ -64,6 +64,13 @@ def _rows(project: ProjectStatus) -> Iterable[tuple[str, RenderableType]]:
             "",
             Text(f"{project.test_accuracy:.3f} right on {project.test_n} labels of the test bucket", style="dim"),
         )
+    for name, kind, reasons in project.approvals:
+        yield (
+            "your decision",
+            Text(f"{kind} {name}: `labelloop promote {name}` or `reject {name}`", style="bold yellow"),
+        )
+        for reason in reasons[:2]:
+            yield "", Text(reason, style="dim")
     if project.unread:
         yield (
             "not counted",

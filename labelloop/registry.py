@@ -18,6 +18,7 @@ from labelloop.pauses import PauseStore
 from labelloop.records import Evaluation, Verdict, canonical, digest, evaluation_from, fields_of, to_dict, verdict_from
 from labelloop.storage import ObjectStore
 
+REJECT = "reject"
 Lease = Callable[[str], AbstractContextManager[int]]  # name -> fencing number, which only grows
 
 
@@ -87,13 +88,14 @@ class Deployment:
     """One numbered entry of the append-only log; the last one names the live version."""
 
     number: int
-    version: str
-    action: str  # deploy | promote | rollback
+    version: str  # live from here on
+    action: str  # deploy | promote | rollback | reject
     previous: str | None
     by: str
     why: str
     at: str
     fencing: int
+    rejected: str | None = None  # a version that a person has refused; the live one stays
 
 
 class Registry:
@@ -201,6 +203,20 @@ class Registry:
     # --- deployments
 
     def deployments(self) -> list[Deployment]:
+        """What went live, oldest first."""
+        return [entry for entry in self.decisions() if entry.action != REJECT]
+
+    def rejected(self) -> dict[str, Deployment]:
+        """Versions that people have refused and not promoted since, with who, when and why."""
+        found: dict[str, Deployment] = {}
+        for entry in self.decisions():
+            if entry.rejected:
+                found[entry.rejected] = entry
+            else:
+                found.pop(entry.version, None)
+        return found
+
+    def decisions(self) -> list[Deployment]:
         """The whole log, oldest first; entries already read are not fetched again."""
         last = max(self._log, default=0)
         for info in self._store.list("deployments/", start_after=_deployment_key(last)):
@@ -227,10 +243,25 @@ class Registry:
                 raise ConflictError(f"{current} is live, not {expected}; decide again against {current}")
             if not self._store.exists(_version_key(int(version[1:]))):
                 raise _gone(version)
-            number = live.number + 1 if live else 1
-            entry = Deployment(number, version, action, current, by, why, now(), fencing)
-            if not self._claim(_deployment_key(number), write(Kind.DEPLOYMENT, asdict(entry))):
-                raise ConflictError(f"deployment {number} was written by somebody else; decide again")
+            return self._decide(Deployment(0, version, action, current, by, why, now(), fencing))
+
+    def reject(self, version: str, *, by: str, why: str) -> Deployment:
+        """Note that a person refuses a version; ConflictError where it is live: that needs a rollback."""
+        with self._lease("deploy") as fencing:
+            live = self.live()
+            current = live.version if live else ""
+            if current == version:
+                raise ConflictError(f"{version} is live: `labelloop rollback` goes back to the version before it")
+            self.version(version)  # NotFoundError says how to find one
+            entry = Deployment(0, current, REJECT, current or None, by, why, now(), fencing, rejected=version)
+            return self._decide(entry)
+
+    def _decide(self, entry: Deployment) -> Deployment:
+        """Append to the log; call it under the lease."""
+        log = self.decisions()
+        entry = replace(entry, number=log[-1].number + 1 if log else 1)
+        if not self._claim(_deployment_key(entry.number), write(Kind.DEPLOYMENT, asdict(entry))):
+            raise ConflictError(f"deployment {entry.number} was written by somebody else; decide again")
         return entry
 
     def rollback_target(self) -> str | None:

@@ -52,10 +52,12 @@ def refresh(context: Context, project: ProjectContext, snapshot_id: str) -> Judg
             raise ConflictError("the project has no backbone yet: the first image must be featurised before a refresh")
         learned = _learn(project, snapshot, champion, backbone)
         verdict = judge(learned.evaluation, project.record.config.gate)
-        if verdict.outcome is not Outcome.PROMOTE:
+        if verdict.outcome is not Outcome.PROMOTE and not verdict.awaits:
             return Judged(verdict, learned.evaluation)
         progress.report("register and deploy", 1, 2)
         version = project.registry.add(draft_of(project, "refresh", snapshot, champion, backbone, learned, verdict))
+        if verdict.awaits:
+            return Judged(verdict, learned.evaluation, version.name)
         try:
             deploy(context, project, version, verdict)
             return Judged(verdict, learned.evaluation, version.name)

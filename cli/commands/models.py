@@ -1,4 +1,4 @@
-"""`models`, `promote`, `rollback`, `retrain`: versions, and which one is live."""
+"""`models`, `promote`, `reject`, `rollback`, `retrain`: versions, and which one is live."""
 
 from __future__ import annotations
 
@@ -6,42 +6,68 @@ import getpass
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, out
 from labelloop.errors import LabelloopError
 
+if TYPE_CHECKING:
+    from labelloop.registry import Registry
+
 
 @command
 def models(
+    log: Annotated[bool, typer.Option("--log", help="Who decided what, when and why, instead.")] = False,
     project: ProjectName = None,
     as_json: AsJson = False,
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
     """List the model versions with their evidence; the live one is marked."""
     from cli.deployment import open_deployment
+    from labelloop.approvals import state, waiting
     from labelloop.records import to_dict
 
     deployment = open_deployment(state_dir)
     registry = deployment.registry(deployment.project(project))
+    if log:
+        _decisions(registry, as_json=as_json)
+        return
     live = registry.live()
-    versions = registry.versions()
+    versions, rejected = registry.versions(), registry.rejected()
+    name = live.version if live else None
+    waits = {v.name for v in waiting(versions, live=name, rejected=rejected)}
     if as_json:
         hidden = ("check_features", "check_probabilities")
         print(json.dumps([{k: v for k, v in to_dict(x).items() if k not in hidden} for x in versions]))
         return
-    table = Table("version", "kind", "labels", "out of fold", "test", "backbone", "verdict", "made", box=None)
+    table = Table("version", "kind", "labels", "out of fold", "test", "backbone", "verdict", "state", "made", box=None)
     for version in versions:
         found = version.evaluation
         mark = " ● live" if live and live.version == version.name else ""
         test = f"{found.test_accuracy:.3f} of {found.test_n}" if found.test_accuracy is not None else ""
         accuracy = f"{found.accuracy:.3f}" if found.accuracy is not None else ""
         table.add_row(version.name + mark, version.kind, str(found.labels), accuracy, test, version.backbone,
-                      version.verdict.outcome.value, version.created_at[:16])  # fmt: skip
+                      version.verdict.outcome.value, state(version, live=name, rejected=rejected, waits=waits),
+                      version.created_at[:16])  # fmt: skip
     out.print(table if versions else "no version yet")
+
+
+def _decisions(registry: Registry, *, as_json: bool) -> None:
+    from labelloop.records import to_dict
+
+    entries = registry.decisions()
+    if as_json:
+        print(json.dumps([to_dict(e) for e in entries]))
+        return
+    table = Table("no", "at", "what", "version", "live before", "by", "why", box=None)
+    for entry in entries:
+        table.add_row(str(entry.number), entry.at[:19], entry.action, entry.rejected or entry.version,
+                      entry.previous or "", entry.by, escape(entry.why))  # fmt: skip
+    out.print(table if entries else "nothing was decided yet")
 
 
 @command
@@ -53,6 +79,22 @@ def promote(
 ) -> None:
     """Make a version the live one, whatever the gate said."""
     _deploy(state_dir, project, lambda _registry: version, "promote", why)
+
+
+@command
+def reject(
+    version: Annotated[str, typer.Argument(help="A version that waits for a person, e.g. v7.")],
+    why: Annotated[str, typer.Option(help="Kept in the deployment log.")] = "by hand",
+    project: ProjectName = None,
+    state_dir: StateDir = DEFAULT_STATE,
+) -> None:
+    """Refuse a version: it is no longer offered, and the log keeps who refused it and why."""
+    from cli.deployment import open_deployment
+
+    deployment = open_deployment(state_dir)
+    record = deployment.project(project)
+    entry = deployment.registry(record).reject(version, by=getpass.getuser(), why=why)
+    out.print(f"{version} is refused; {entry.version or 'nothing'} stays live")
 
 
 @command

@@ -1,10 +1,11 @@
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from labelloop.config import Gate
 from labelloop.gate import judge
-from labelloop.records import Comparison, Evaluation, Outcome, Verdict
+from labelloop.records import Artefact, ClassRecall, Comparison, Evaluation, Outcome, Renaming, Verdict
 
 POLICY = Gate()
 
@@ -163,3 +164,84 @@ def test_a_champion_that_speaks_of_renamed_classes_is_replaced_without_a_new_lab
     verdict = judge(replace(REFRESH, new_labels=0, renamed=("cat",), comparison=compared(difference=0.0)), POLICY)
     assert verdict.outcome is Outcome.PROMOTE
     assert "renamed, merged or dropped as they are now (cat)" in verdict.reasons[0]
+
+
+# --- rules beside the comparison
+
+
+def with_rules(**changes: Any) -> Verdict:
+    return judge(replace(REFRESH, **changes), POLICY)
+
+
+@pytest.mark.parametrize(
+    ("rule", "outcome", "changes"),
+    [
+        ("artefact", Outcome.PROMOTE, {"artefact": Artefact(32, 0.0009, 10.0)}),
+        ("artefact", Outcome.REJECT, {"artefact": Artefact(32, 0.0011, 10.0)}),
+        ("latency", Outcome.PROMOTE, {"artefact": Artefact(32, 0.0, 12.9, 10.0)}),
+        ("latency", Outcome.HOLD, {"artefact": Artefact(32, 0.0, 14.0, 10.0)}),
+        ("class order", Outcome.PROMOTE, {"known_accuracy": 0.75, "renaming": Renaming(0.95, ("a → b", "b → a"))}),
+        ("class order", Outcome.REJECT, {"known_accuracy": 0.6, "renaming": Renaming(0.95, ("a → b", "b → a"))}),
+        ("known labels", Outcome.PROMOTE, {"known_accuracy": 0.71}),
+        ("known labels", Outcome.REJECT, {"known_accuracy": 0.69}),
+        ("chance", Outcome.PROMOTE, {"judged_on": 100, "accuracy_high": 0.61}),
+        ("chance", Outcome.REJECT, {"judged_on": 100, "accuracy_high": 0.59}),
+        ("chance", Outcome.PROMOTE, {"judged_on": 49, "accuracy_high": 0.59}),
+        ("minimum accuracy", Outcome.PROMOTE, {"test_n": 49, "test_accuracy": 0.1, "test_high": 0.2}),
+        ("minimum accuracy", Outcome.PROMOTE, {"test_n": 50, "test_accuracy": 0.60, "test_high": 0.7}),
+        ("minimum accuracy", Outcome.HOLD, {"test_n": 50, "test_accuracy": 0.59, "test_high": 0.7}),
+        ("minimum accuracy", Outcome.REJECT, {"test_n": 90, "test_accuracy": 0.45, "test_high": 0.55}),
+        ("class recall", Outcome.PROMOTE, {"recalls": (ClassRecall("a", 30, 0.5, 0.7, 0.6, 0.05),)}),
+        ("class recall", Outcome.PROMOTE, {"recalls": (ClassRecall("a", 4, 0.0, 0.5, 1.0, -0.1),)}),
+        ("class recall", Outcome.REJECT, {"recalls": (ClassRecall("a", 30, 0.5, 0.7, 0.7, -0.01),)}),
+        ("class recall", Outcome.HOLD, {"recalls": (ClassRecall("a", 30, 0.0, 0.11, 0.1, 0.05),)}),
+        ("class recall", Outcome.PROMOTE, {"recalls": (ClassRecall("a", 30, 0.0, 0.11, 0.0, 0.05),)}),
+        ("calibration", Outcome.PROMOTE, {"judged_on": 100, "ece": 0.15}),
+        ("calibration", Outcome.HOLD, {"judged_on": 100, "ece": 0.16}),
+        ("calibration", Outcome.PROMOTE, {"judged_on": 99, "ece": 0.16}),
+        ("robustness", Outcome.PROMOTE, {"robustness": compared(300, difference=-0.04)}),
+        ("robustness", Outcome.HOLD, {"robustness": compared(300, difference=-0.06)}),
+        ("robustness", Outcome.REJECT, {"robustness": compared(300, difference=-0.09)}),
+    ],
+)
+def test_each_rule_on_both_sides(rule: str, outcome: Outcome, changes: dict[str, Any]) -> None:
+    verdict = with_rules(**changes)
+    assert verdict.outcome is outcome
+    assert [c.outcome for c in verdict.checks if c.rule == rule] == ([outcome] if _judged(rule, changes) else [])
+
+
+def _judged(rule: str, changes: dict[str, Any]) -> bool:
+    """Whether the rule had enough to judge on."""
+    few = rule == "calibration" and changes["judged_on"] < 100
+    return not few and not (rule == "class recall" and changes["recalls"][0].n < 5)
+
+
+def test_no_model_is_kept_out_for_what_the_champion_does_worse() -> None:
+    worse = compared(200, difference=0.1, half=0.05)
+    assert worse.champion == 0.835
+    low = replace(worse, champion=0.3, challenger=0.4)
+    assert with_rules(test_n=200, test_accuracy=0.4, test_high=0.47, test_comparison=low).outcome is Outcome.PROMOTE
+
+
+def test_the_gravest_reason_stands_first() -> None:
+    verdict = with_rules(artefact=Artefact(32, 0.5, 14.0, 10.0))
+    assert verdict.outcome is Outcome.REJECT
+    assert verdict.reasons[0].startswith("the artefact that would serve is not the one")
+    assert verdict.reasons[1].startswith("too slow")
+
+
+@pytest.mark.parametrize(
+    ("approval", "evaluation", "awaits"),
+    [
+        ("auto", REFRESH, False),
+        ("manual", REFRESH, True),
+        ("auto-for-refresh", REFRESH, False),
+        ("auto-for-refresh", replace(RETRAIN, test_comparison=compared(200, difference=0.05, half=0.02)), True),
+    ],
+)
+def test_a_person_may_have_the_last_word(approval: Any, evaluation: Evaluation, awaits: bool) -> None:
+    verdict = judge(evaluation, Gate(approval=approval))
+    assert verdict.awaits is awaits
+    assert verdict.outcome is (Outcome.HOLD if awaits else Outcome.PROMOTE)
+    stopped = judge(replace(evaluation, artefact=Artefact(1, 1.0, 1.0)), Gate(approval=approval))
+    assert (stopped.awaits, stopped.outcome) == (False, Outcome.REJECT)  # approval is asked for good models only
