@@ -70,6 +70,7 @@ class ProjectStatus:
     until_refresh: int | None = None
     until_retrain: int | None = None
     waiting: str | None = None
+    watched: tuple[str, ...] = ()  # every trigger of a retrain, in words
     running: tuple[str, ...] = ()
     pool: Mapping[str, Any] = field(default_factory=dict)
     copies: Mapping[str, Any] = field(default_factory=dict)  # of images that are not in S3
@@ -168,6 +169,7 @@ class _Stores:
             published=facts.get("published"), annotations=latest.annotations if latest else 0,
             labels=plan.get("labels") or {}, until_refresh=plan.get("until_refresh"),
             until_retrain=plan.get("until_retrain"), waiting=plan.get("waiting"),
+            watched=tuple(plan.get("watched") or ()),
             running=tuple(plan.get("running") or ()), pool=facts.get("pool") or {},
             copies=facts.get("copies") or {},
             random_quota=random, chosen=chosen, runs=tuple(self.runs.all()[-LAST_RUNS:]),

@@ -112,6 +112,12 @@ class ProjectConfig(_Frozen):
         """Names this configuration in run records: what is kept of the past has no part in what is learned."""
         return digest(canonical(self.model_dump(mode="json", exclude={"retention"})))[:12]
 
+    @property
+    def recipe(self) -> str:
+        """Names what a retrain does: another recipe is worth another retrain."""
+        parts = {"backbone": self.backbone.model_dump(mode="json"), "retrain": self.retrain.recipe, "seed": self.seed}
+        return digest(canonical(parts))[:12]
+
 
 def parse_config(data: Any, source: str) -> ProjectConfig:
     """Validated config; SettingsError names the field and the file."""

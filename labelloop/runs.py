@@ -42,6 +42,7 @@ class Run:
     ended_at: str | None = None
     detail: Mapping[str, Any] = field(default_factory=dict)
     code: str = ""  # labelloop version that ran it
+    recipe: str = ""  # of a retrain: ProjectConfig.recipe
 
     @property
     def done(self) -> bool:
@@ -64,12 +65,22 @@ class RunStore:
 
     def start(  # noqa: PLR0913 -- what a record begins with
         self, kind: str, *, snapshot: str, config: str, attempt: int, worker: str, queued_at: str | None = None,
-        answers: Iterable[str] = (),
+        answers: Iterable[str] = (), recipe: str = "",
     ) -> Run:  # fmt: skip
         """Write the record before any work is done."""
         name = f"{stamp()}-{kind}"
         run = Run(
-            name, kind, snapshot, config, attempt, now(), worker, queued_at, code=__version__, answers=tuple(answers)
+            name,
+            kind,
+            snapshot,
+            config,
+            attempt,
+            now(),
+            worker,
+            queued_at,
+            code=__version__,
+            answers=tuple(answers),
+            recipe=recipe,
         )
         self._put(run)
         return run

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from croniter import croniter
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0, le=10)]
+
+
+WHEN = ("after", "growth", "mix", "cron", "on_change", "on_upgrade", "automatic")
 
 
 class Retrain(BaseModel):
@@ -19,7 +23,11 @@ class Retrain(BaseModel):
     # when
     after: Positive = 200  # new labels, at least
     growth: Share = 0.25  # and at least this share of those it was trained on
-    automatic: bool = True
+    mix: Share | None = None  # or the shares of the classes have moved by so much since
+    cron: str | None = None  # or at these times (UTC), where there are new labels at all
+    on_change: bool = True  # or this part of the config, or the backbone's, is not that of the last one
+    on_upgrade: bool = False  # or labelloop itself is not
+    automatic: bool = True  # none of these where it is false: only when a person asks
 
     # how long
     epochs: Positive = 4
@@ -56,6 +64,20 @@ class Retrain(BaseModel):
     # on what
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: bool = False  # torch.compile: pays on a GPU and for long runs
+
+    @field_validator("cron")
+    @classmethod
+    def _is_cron(cls, cron: str | None) -> str | None:
+        if cron is not None and not croniter.is_valid(cron):
+            raise ValueError(f"{cron!r} is no cron expression; `0 3 * * *` means every day at three (UTC)")
+        return cron
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """What a fine-tune does, without when it does."""
+        return self.model_dump(
+            mode="json", exclude={"after", "growth", "mix", "cron", "on_change", "on_upgrade", "automatic"}
+        )
 
     @model_validator(mode="after")
     def _fits(self) -> Retrain:

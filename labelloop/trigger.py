@@ -29,6 +29,11 @@ class Progress:
     since_refresh_s: float | None = None  # since the last refresh started; None: never
     retrain_asked: bool = False  # by a person, and not done yet
     missing_features: int = 0  # labelled, readable train images whose features are still being computed
+    mix: float = 0.0  # how far the classes' shares have moved since the last retrain: total variation, in [0, 1]
+    recipe_changed: bool = False  # the last retrain followed another `backbone:` or `retrain:` config
+    upgraded: bool = False  # ... or was done by another release
+    cron_due: bool = False  # one of its times has passed since the last retrain
+    cron_next: str | None = None  # the next one, in words
     paused: str | None = None  # in words: a person has frozen learning
     undecided: tuple[str, ...] = ()  # in words: classes with labels that the label config lacks
 
@@ -50,6 +55,15 @@ class Decision:
     until_retrain: int
     waiting: str | None = None  # why something that is due, or nothing at all, can run
     again_in_s: float | None = None  # when to ask again though nothing may have changed
+    watched: tuple[str, ...] = ()  # every trigger of a retrain, in words: how far it is
+
+
+def moved(now: Mapping[str, int], before: Mapping[str, int]) -> float:
+    """Total variation distance of the shares of classes, in [0, 1]; 0 where either holds nothing."""
+    new, old = sum(now.values()), sum(before.values())
+    if not (new and old):
+        return 0.0
+    return sum(abs(now.get(c, 0) / new - before.get(c, 0) / old) for c in now.keys() | before.keys()) / 2
 
 
 def decide(progress: Progress, config: ProjectConfig) -> Decision:
@@ -64,7 +78,8 @@ def decide(progress: Progress, config: ProjectConfig) -> Decision:
     retrain, retrain_waits = _retrain(progress, config, until_retrain)
     waits = tuple(dict.fromkeys(w for w in (refresh_waits, retrain_waits) if w))
     actions = tuple(a for a in (refresh, retrain) if a)
-    return Decision(actions, until_refresh, until_retrain, "; ".join(waits) or None, again)
+    watched = _watched(progress, config, until_retrain)
+    return Decision(actions, until_refresh, until_retrain, "; ".join(waits) or None, again, watched)
 
 
 def _undecided(progress: Progress) -> str:
@@ -121,7 +136,7 @@ def _why_refresh(progress: Progress) -> str:
 
 def _retrain(progress: Progress, config: ProjectConfig, until: int) -> tuple[Action | None, str | None]:
     """The retrain, or why not."""
-    due = config.retrain.automatic and progress.live and until == 0
+    due = _why_retrain(progress, config, until) if config.retrain.automatic and progress.live else None
     if not (due or progress.retrain_asked):
         return None, None
     blocked = _two_classes(progress, config) or _blocked("retrain", progress.failed_retrains, progress)
@@ -129,7 +144,36 @@ def _retrain(progress: Progress, config: ProjectConfig, until: int) -> tuple[Act
         return None, blocked
     if progress.retrain_asked:
         return Action("retrain", "asked for by a person"), None
-    return Action("retrain", f"{progress.new_for_backbone} labels that the backbone has not seen"), None
+    return Action("retrain", due or ""), None
+
+
+def _why_retrain(progress: Progress, config: ProjectConfig, until: int) -> str | None:
+    """The first trigger that has fired."""
+    policy, new = config.retrain, progress.new_for_backbone
+    if until == 0:
+        return f"{new} labels that the backbone has not seen"
+    if policy.mix is not None and progress.mix >= policy.mix and new >= config.refresh.after:
+        return f"the shares of the classes have moved by {progress.mix:.2f} since the last retrain"
+    if policy.on_change and progress.recipe_changed:
+        return "`backbone:` or `retrain:` of the config has changed since the last retrain"
+    if policy.on_upgrade and progress.upgraded:
+        return "another release of labelloop did the last retrain"
+    if policy.cron and progress.cron_due and new:
+        return f"its time has come (retrain.cron: {policy.cron}), with {new} new labels"
+    return None
+
+
+def _watched(progress: Progress, config: ProjectConfig, until: int) -> tuple[str, ...]:
+    """How far every trigger is that could cause a retrain."""
+    policy = config.retrain
+    if not policy.automatic:
+        return ("only when a person asks (retrain.automatic: false)",)
+    found = [f"in {until} labels" if until else "enough new labels"]
+    if policy.mix is not None:
+        found.append(f"shares of classes moved by {progress.mix:.2f} of {policy.mix:.2f}")
+    if policy.cron:
+        found.append(f"by the clock {progress.cron_next}")
+    return tuple(found)
 
 
 def _two_classes(progress: Progress, config: ProjectConfig) -> str | None:

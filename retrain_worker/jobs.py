@@ -101,7 +101,7 @@ def _recorded(asked: Asked, work: Callable[[Context, ProjectContext], Judged]) -
     run = project.runs.start(
         kind, snapshot=asked.snapshot, config=project.record.config.hash, attempt=asked.attempt,
         worker=(job.worker_name or "") if job else "", queued_at=job.meta.get("queued_at") if job else None,
-        answers=asked.answers,
+        answers=asked.answers, recipe=project.record.config.recipe if kind == "retrain" else "",
     )  # fmt: skip
     try:
         project.registry.pauses.check()

@@ -6,15 +6,18 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import structlog
 
+from labelloop import __version__
 from labelloop.catalogue import Catalogue
-from labelloop.clock import Standing, age_s
+from labelloop.clock import Standing, age_s, parse
 from labelloop.errors import NotFoundError
 from labelloop.features import FeatureIndex
 from labelloop.migration import told, undecided
+from labelloop.moments import cron_times
 from labelloop.projects import ProjectRecord
 from labelloop.queue import KINDS, REFRESH, RETRAIN, JobQueue, job_id
 from labelloop.records import Bucket
@@ -23,7 +26,7 @@ from labelloop.requests import Request, RequestStore, retries
 from labelloop.runs import Run, RunStore, failures
 from labelloop.schema import LabelRules
 from labelloop.snapshot import Snapshot, SnapshotStore
-from labelloop.trigger import Action, Decision, Progress, decide
+from labelloop.trigger import Action, Decision, Progress, decide, moved
 
 ORPHANED_S = 4.0  # a record that says "running" without a job for so long: its worker died
 RETRY_CAP_S = 30.0
@@ -125,6 +128,9 @@ class Planner:
         started = [r.started_at for r in runs if r.kind == REFRESH.name]
         counts = Counter(train.values())
         pause = self._registry.pauses.current()
+        last = next((r for r in reversed(self._runs.all()) if r.kind == RETRAIN.name and r.done), None)
+        since = parse(last.started_at) if last else datetime.fromtimestamp(self._project.created, UTC)
+        times = cron_times(self._project.config.retrain.cron, since)
         return Progress(
             labels={c: counts[c] for c in self._project.schema.classes if self._rules.resolve(c) == c},
             changes=_changes(labels, self._labels_of(judged[-1].snapshot) if judged else {}),
@@ -137,6 +143,11 @@ class Planner:
             since_refresh_s=age_s(max(started)) if started else None,
             retrain_asked=any(w.what == RETRAIN.name for w in wishes),
             missing_features=missing,
+            mix=moved(counts, Counter(saw.values())) if saw else 0.0,
+            recipe_changed=bool(last and last.recipe and last.recipe != self._project.config.recipe),
+            upgraded=bool(last and last.code and last.code != __version__),
+            cron_due=times.due,
+            cron_next=times.next,
             paused=f"learning is {pause.told}" if pause else None,
             undecided=told(undecided(labels.values(), self._project.schema.classes)),
         )

@@ -1,9 +1,13 @@
 from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
-from labelloop.config import ProjectConfig
-from labelloop.trigger import ATTEMPTS, Decision, Progress, decide
+from labelloop.config import ProjectConfig, parse_config
+from labelloop.errors import SettingsError
+from labelloop.moments import cron_times
+from labelloop.trigger import ATTEMPTS, Decision, Progress, decide, moved
 
 CONFIG = ProjectConfig()  # refresh after 10, class_min 3, retrain after max(200, a quarter more)
 NEW = Progress({"cat": 0, "dog": 0, "owl": 0}, changes=0)
@@ -140,3 +144,73 @@ def test_a_pause_stops_both_and_still_counts() -> None:
     assert decision.actions == ()
     assert (decision.until_refresh, decision.until_retrain) == (0, 0)
     assert decision.waiting == "learning is paused by anna"
+
+
+# --- what else causes a retrain
+
+
+def with_policy(**policy: Any) -> ProjectConfig:
+    return parse_config({"retrain": policy}, "test")
+
+
+@pytest.mark.parametrize(
+    ("policy", "progress", "why"),
+    [
+        ({"mix": 0.3}, {"mix": 0.29}, None),
+        ({"mix": 0.3}, {"mix": 0.3}, "the shares of the classes have moved by 0.30"),
+        ({"mix": 0.3}, {"mix": 0.9, "new_for_backbone": 9}, None),  # a handful of labels moves any share
+        ({}, {"mix": 1.0}, None),
+        ({}, {"recipe_changed": True}, "`backbone:` or `retrain:` of the config has changed"),
+        ({"on_change": False}, {"recipe_changed": True}, None),
+        ({}, {"upgraded": True}, None),
+        ({"on_upgrade": True}, {"upgraded": True}, "another release"),
+        ({"cron": "0 3 * * *"}, {"cron_due": True}, "its time has come (retrain.cron: 0 3 * * *), with 60 new labels"),
+        ({"cron": "0 3 * * *"}, {"cron_due": True, "new_for_backbone": 0}, None),
+        ({"cron": "0 3 * * *"}, {}, None),
+        ({"automatic": False, "cron": "0 3 * * *"}, {"cron_due": True, "recipe_changed": True}, None),
+        ({"cron": "0 3 * * *"}, {"cron_due": True, "live": False}, None),
+    ],
+)
+def test_other_triggers_of_a_retrain(policy: dict[str, Any], progress: dict[str, Any], why: str | None) -> None:
+    decision = decide(replace(LIVE, **progress), with_policy(**policy))
+    found = [a.why for a in decision.actions if a.kind == "retrain"]
+    assert found[0].startswith(why) if why else not found, found
+
+
+def test_every_trigger_is_told() -> None:
+    progress = replace(LIVE, mix=0.1, cron_next="2026-01-02 03:00 UTC")
+    assert decide(progress, with_policy(mix=0.3, cron="0 3 * * *")).watched == (
+        "in 140 labels", "shares of classes moved by 0.10 of 0.30", "by the clock 2026-01-02 03:00 UTC",
+    )  # fmt: skip
+    assert "only when a person asks" in decide(progress, with_policy(automatic=False)).watched[0]
+
+
+def test_how_far_shares_have_moved() -> None:
+    assert moved({"a": 50, "b": 50}, {"a": 5, "b": 5}) == 0
+    assert moved({"a": 10, "b": 0}, {"a": 0, "b": 3}) == 1
+    assert moved({"a": 75, "b": 25}, {"a": 50, "b": 50}) == pytest.approx(0.25)
+    assert moved({"a": 50, "b": 25, "c": 25}, {"a": 1, "b": 1}) == pytest.approx(0.25)
+    assert moved({"a": 1}, {}) == 0
+
+
+def test_a_time_that_nobody_was_there_for_is_made_up() -> None:
+    def at(day: int, hour: int) -> datetime:
+        return datetime(2026, 1, day, hour, tzinfo=UTC)
+
+    assert not cron_times("0 3 * * *", at(1, 4), at(1, 23)).due
+    assert cron_times("0 3 * * *", at(1, 4), at(2, 4)).due
+    assert cron_times("0 3 * * *", at(1, 4), at(9, 12)).due
+    assert cron_times("0 3 * * *", at(1, 4), at(1, 23)).next == "2026-01-02 03:00 UTC"
+    assert not cron_times(None, at(1, 4), at(9, 12)).due
+
+
+def test_a_cron_expression_is_checked_when_the_config_is_read() -> None:
+    with pytest.raises(SettingsError, match="is no cron expression"):
+        with_policy(cron="every day")
+
+
+def test_when_it_runs_is_no_part_of_what_it_does() -> None:
+    assert with_policy(cron="0 3 * * *", after=7).recipe == with_policy().recipe
+    assert with_policy(epochs=9).recipe != with_policy().recipe
+    assert parse_config({"gate": {"tolerance": 0.1}}, "test").recipe == with_policy().recipe
+    assert parse_config({"backbone": {"name": "small_cnn"}}, "test").recipe != with_policy().recipe
