@@ -35,6 +35,7 @@ class Buckets(_Frozen):
 
     test: Share = 0.10
     audit: Share = 0.05
+    near_duplicates: bool = True  # the same picture in another size or format stands in the same bucket
 
     def shares(self) -> BucketShares:
         """The same, for the rules."""

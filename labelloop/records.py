@@ -17,6 +17,10 @@ class Bucket(StrEnum):
     TRAIN = "train"  # fits models; the only bucket the model chooses from
     TEST = "test"  # judges models
     AUDIT = "audit"  # only reports, stop advice and auto-label bounds
+    QUARANTINE = "quarantine"  # near images of two groups, which may stand on both sides: neither trains nor judges
+
+
+JUDGING = frozenset({Bucket.TEST, Bucket.AUDIT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +83,10 @@ class ImageFacts:
     uri: str
     etag: str
     sha256: str = ""  # of the bytes; empty where they could not be read
-    group: str = ""  # images that show the same; today the content hash
+    group: str = ""  # images that show the same: the content hash of the first of them
     bucket: Bucket = Bucket.TRAIN
     problem: str | None = None  # why the image cannot be used
+    phash: str = ""  # perceptual hash; empty: not looked at
 
 
 @dataclass(frozen=True, slots=True)

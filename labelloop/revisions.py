@@ -18,11 +18,12 @@ class Use(StrEnum):
     """What an annotation was good for."""
 
     TRAINED = "trained"
-    DUPLICATE = "duplicate"  # another image with the same bytes and label trained in its place
-    CONFLICT = "conflict"  # images with the same bytes have different labels: none of them trains
+    DUPLICATE = "duplicate"  # another image that shows the same, with the same label, trained in its place
+    CONFLICT = "conflict"  # images that show the same have different labels: none of them trains
     WAITING = "waiting"  # its class has too few labels to enter the head
     TEST = "test"  # judges, never trains
     AUDIT = "audit"  # reports, never trains
+    QUARANTINE = "quarantine"  # the image looks like images of two groups: neither trains nor judges
     UNUSABLE = "unusable"  # the image cannot be read, or has no features
     OLDER = "older"  # another answer to the same task counts
     SKIPPED = "skipped"
@@ -86,7 +87,7 @@ def _uses(
         if facts is None or facts.problem or task.uri not in featurised:
             found[task.id] = Use.UNUSABLE
         elif facts.bucket is not Bucket.TRAIN:
-            found[task.id] = Use.TEST if facts.bucket is Bucket.TEST else Use.AUDIT
+            found[task.id] = Use(facts.bucket.value)
         elif task.label is not None:
             groups.setdefault(facts.group, []).append(task)
     for same in groups.values():

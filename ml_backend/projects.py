@@ -12,7 +12,7 @@ from labelloop.catalogue import Catalogue
 from labelloop.errors import StorageError
 from labelloop.mirror import source_of
 from labelloop.projects import ProjectRecord, ProjectStore
-from labelloop.records import Bucket, ImageFacts
+from labelloop.records import JUDGING, Bucket, ImageFacts
 from labelloop.split import bucket_of, group_of
 
 KEEP_S = 2.0  # how long a project's record is not asked for again
@@ -90,4 +90,4 @@ class Blinds:
 
 
 def _is_blind(facts: ImageFacts) -> bool:
-    return facts.bucket is not Bucket.TRAIN
+    return facts.bucket in JUDGING

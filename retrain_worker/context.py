@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from labelloop.catalogue import Catalogue
 from labelloop.features import FeatureStore
 from labelloop.images import ImageReader, Reader, s3_client
 from labelloop.mirror import Mirror, MirroredReader
+from labelloop.near import NearIndex
 from labelloop.projects import ProjectRecord, ProjectStore, project_store
 from labelloop.queue import RedisLease
 from labelloop.registry import BackboneRecord, Registry
@@ -46,12 +48,21 @@ class ProjectContext:
     cache: Path
     images: Reader  # also of what the watcher has copied for this project
     cache_max_bytes: int  # of all projects' together
+    near: NearIndex = field(default_factory=NearIndex)  # of the images of the catalogue, see `look_again`
     _features: dict[str, FeatureStore] = field(default_factory=dict)
+    _looked_at: int = 0
 
     @property
     def rules(self) -> LabelRules:
         """What each class counts as, by the config of now."""
         return LabelRules(self.record.config.label_map)
+
+    def look_again(self) -> None:
+        """Take what the catalogue has learned since into the index of near duplicates."""
+        images = self.catalogue.images  # what is new stands last
+        new = list(islice(images.values(), self._looked_at, None))
+        self.near.add((f.phash, f.group) for f in new)
+        self._looked_at += len(new)
 
     def snapshot(self, name: str) -> Snapshot:
         """A snapshot with classes as they count now, whenever it was frozen."""

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from labelloop.clock import stamp
 from labelloop.errors import ImageUnreadableError
 from labelloop.features import FeatureStore
+from labelloop.near import perceptual_hash
 from labelloop.queue import Progress
-from labelloop.records import ImageFacts
+from labelloop.records import Bucket, ImageFacts
 from labelloop.registry import BackboneRecord
-from labelloop.split import BucketShares, bucket_of, group_of
+from labelloop.split import BucketShares, group_of, join
 from retrain_worker.compact import compact
 from retrain_worker.context import Context, ProjectContext
 
@@ -43,6 +44,7 @@ def featurise(context: Context, project: ProjectContext, uris: Sequence[str]) ->
     record = project.registry.current_backbone() or first_backbone(context, project)
     backbone = context.backbone(project, record)
     project.catalogue.update()
+    project.look_again()
     used = featurise_under(context, project, backbone, uris, Progress.of_job())
     compact(project.catalogue, project.features(record.id))
     return used
@@ -59,7 +61,8 @@ def featurise_under(
     with ThreadPoolExecutor(READERS) as pool:
         for start in range(0, len(uris), BATCH):
             progress.report(f"features of {len(uris)} images", start, len(uris))
-            batch = list(pool.map(lambda u: read(context, project, backbone, u, shares), uris[start : start + BATCH]))
+            batch = list(pool.map(lambda u: read(project, backbone, u), uris[start : start + BATCH]))
+            batch = [placed(project, found, shares) for found in batch]
             pixels = [r.pixels for r in batch if r.pixels is not None]
             if pixels:
                 rows.append(backbone.features(np.stack(pixels)))
@@ -68,21 +71,37 @@ def featurise_under(
     return sum(r.pixels is not None for r in done)
 
 
-def read(context: Context, project: ProjectContext, backbone: Backbone, uri: str, shares: BucketShares) -> Readable:
+def read(project: ProjectContext, backbone: Backbone, uri: str) -> Readable:
     """One image; an unreadable one gets a problem instead of pixels, and stops nobody else."""
     known = project.catalogue.images.get(uri, ImageFacts(uri, ""))
     try:
         data, etag = project.images.read(uri)
     except ImageUnreadableError as error:  # what was known of it stays, its bucket above all
         return _unreadable(replace(known, etag="", problem=str(error)))
-    group = group_of(data)
-    # decided at first sight of the group: it stays, even if the shares in the config have changed since
-    bucket = project.catalogue.buckets.get(group) or bucket_of(group, shares)
-    facts = ImageFacts(uri, etag, group, group, bucket)
+    own = group_of(data)
+    facts = replace(known, etag=etag, problem=None) if known.sha256 == own else ImageFacts(uri, etag, own)
     try:
-        return Readable(facts, backbone.decode(data))
+        pixels = backbone.decode(data)
+        if project.record.config.buckets.near_duplicates and not facts.phash and not facts.group:
+            facts = replace(facts, phash=perceptual_hash(data))
+        return Readable(facts, pixels)
     except ImageUnreadableError as error:
         return _unreadable(replace(facts, problem=str(error)))
+
+
+def placed(project: ProjectContext, found: Readable, shares: BucketShares) -> Readable:
+    """With group and bucket: decided at first sight, they stay even if the shares in the config have changed since."""
+    facts = found.facts
+    if facts.group or not facts.sha256:
+        return found
+    near = project.near.near(facts.phash) if facts.phash else ()
+    group, bucket = join(facts.sha256, near, project.catalogue.buckets, shares)
+    if facts.phash:
+        project.near.add([(facts.phash, group)])
+    if bucket is Bucket.QUARANTINE:
+        log.warning("looks like images of two groups: neither trains nor judges", action="quarantine", uri=facts.uri,
+                    groups=[g[:12] for g in near])  # fmt: skip
+    return replace(found, facts=replace(facts, group=group, bucket=bucket))
 
 
 def first_backbone(context: Context, project: ProjectContext) -> BackboneRecord:
@@ -107,6 +126,20 @@ def _record(
     news = [r.facts for r in done if known.get(r.facts.uri) != r.facts]
     if news:
         project.catalogue.add(news, shard)
+        _part(project, news)
+
+
+def _part(project: ProjectContext, news: Sequence[ImageFacts]) -> None:
+    """Two workers may have placed images that look alike at the same time: the one with the larger hash yields."""
+    project.catalogue.update()
+    project.look_again()
+    yielding = []
+    for facts in news:
+        near = project.near.near(facts.phash) if facts.phash else ()
+        if facts.bucket is not Bucket.QUARANTINE and any(g != facts.group and g < facts.sha256 for g in near):
+            yielding.append(replace(facts, bucket=Bucket.QUARANTINE))
+    if yielding:
+        project.catalogue.add(yielding, stamp())
 
 
 def _unreadable(facts: ImageFacts) -> Readable:

@@ -11,7 +11,7 @@ from labelloop.errors import ConflictError
 from labelloop.features import FeatureStore
 from labelloop.head import Floats, Head
 from labelloop.queue import Progress
-from labelloop.records import Bucket, ImageFacts, Task
+from labelloop.records import JUDGING, ImageFacts, Task
 from labelloop.schema import LabelRules
 from labelloop.scores import COLD_START
 from retrain_worker.context import Context, ProjectContext
@@ -87,7 +87,7 @@ def _probabilities(features: FeatureStore, uris: Sequence[str], head: Head) -> F
 def _quota(share: float, answered: Mapping[int, Task], images: Mapping[str, ImageFacts]) -> Quota:
     """What people have labelled so far; seeds were given, not drawn."""
     given = [t for t in answered.values() if t.label is not None and not all(a.seed for a in t.annotations)]
-    random = sum(1 for t in given if t.uri in images and images[t.uri].bucket is not Bucket.TRAIN)
+    random = sum(1 for t in given if t.uri in images and images[t.uri].bucket in JUDGING)
     return Quota(share=share, labels=len(given), random=random)
 
 

@@ -13,7 +13,7 @@ from labelloop.acquisition.diversity import centroid_order
 from labelloop.acquisition.select import SHORTLIST, Ints, Read
 from labelloop.acquisition.strategies import DEFAULT, STRATEGIES
 from labelloop.head import Floats
-from labelloop.records import Bucket, Choice, digest
+from labelloop.records import JUDGING, Bucket, Choice, digest
 
 CLUSTERS = 20  # of the cold start: a few per class in most projects
 COLD = 20_000  # images that the cold start looks at
@@ -65,7 +65,7 @@ def plan_queue(pool: Pool, *, quota: Quota, plan: Plan) -> tuple[Choice, ...]:
     rows = _representatives(pool)
     train = np.array([i for i in rows if pool.buckets[i] is Bucket.TRAIN], dtype=np.int64)
     chosen = _chosen(pool, train, plan)
-    drawn = _drawn(pool, [i for i in rows if pool.buckets[i] is not Bucket.TRAIN], plan.seed)
+    drawn = _drawn(pool, [i for i in rows if pool.buckets[i] in JUDGING], plan.seed)
     places = _mixed(chosen, drawn, quota, plan.window)
     return tuple(_choice(pool, row, why, (rank + 1) / (len(places) + 1)) for rank, (row, why) in enumerate(places))
 

@@ -1,0 +1,164 @@
+"""The same picture in another form stands in the same group; what looks like two groups is in none."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance
+
+from labelloop.errors import ImageUnreadableError
+from labelloop.near import BITS, NEAR, NearIndex, perceptual_hash
+from labelloop.records import Bucket, ImageFacts
+from labelloop.split import BucketShares, bucket_of, group_of, join
+from retrain_worker.featurise import featurise
+from tests.unit.learning_world import LearningWorld, digits
+
+SHARES = BucketShares()
+
+
+def bits(one: str, other: str) -> int:
+    return (int(one, 16) ^ int(other, 16)).bit_count()
+
+
+def scene(seed: int, size: int = 240) -> Image.Image:
+    """Soft blobs of colour, as a photograph has them."""
+    rng = np.random.default_rng(seed)
+    small = Image.fromarray(rng.integers(0, 255, (9, 12, 3), dtype=np.uint8))
+    return small.resize((size * 4 // 3, size), Image.Resampling.BICUBIC)
+
+
+def png(image: Image.Image) -> bytes:
+    out = io.BytesIO()
+    image.save(out, "PNG")
+    return out.getvalue()
+
+
+def jpeg(image: Image.Image, quality: int = 40) -> bytes:
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=quality)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        jpeg,
+        lambda i: png(i.resize((i.width // 2, i.height // 2))),
+        lambda i: png(ImageEnhance.Brightness(i).enhance(0.8)),
+        lambda i: jpeg(i.resize((i.width * 2, i.height * 2)), 90),
+    ],
+)
+def test_another_form_of_the_same_picture_is_near(change: Callable[[Image.Image], bytes]) -> None:
+    for seed in range(20):
+        image = scene(seed)
+        assert bits(perceptual_hash(png(image)), perceptual_hash(change(image))) <= NEAR
+
+
+def test_other_pictures_are_far() -> None:
+    hashes = [perceptual_hash(png(scene(seed))) for seed in range(60)]
+    digit_hashes = [perceptual_hash(data) for data, _ in digits()[:200]]
+    for found in (hashes, digit_hashes):
+        apart = [bits(a, b) for i, a in enumerate(found) for b in found[:i]]
+        assert min(apart) > NEAR
+        assert 0.3 * BITS < np.median(apart) < 0.7 * BITS
+
+
+def test_an_image_that_cannot_be_read_is_no_surprise() -> None:
+    with pytest.raises(ImageUnreadableError):
+        perceptual_hash(b"no image")
+
+
+def test_the_index_finds_what_comparing_all_finds() -> None:
+    rng = np.random.default_rng(0)
+    base = rng.integers(0, 256, (1500, 32), dtype=np.uint8)
+    index = NearIndex()
+    index.add((row.tobytes().hex(), f"g{i}") for i, row in enumerate(base))
+    for i in (0, 700, 1499):
+        for flipped in (NEAR, NEAR + 1):
+            row = base[i].copy()
+            for bit in rng.choice(BITS, flipped, replace=False):
+                row[bit // 8] ^= 1 << (bit % 8)
+            assert index.near(row.tobytes().hex()) == ((f"g{i}",) if flipped <= NEAR else ())
+
+
+def test_a_group_keeps_the_bucket_of_its_first_image() -> None:
+    buckets = {"first": Bucket.TEST}
+    assert join("new", ["first"], buckets, SHARES) == ("first", Bucket.TEST)
+    assert join("new", [], buckets, SHARES) == ("new", bucket_of("new", SHARES))
+    assert join("first", ["other"], buckets, SHARES) == ("first", Bucket.TEST)
+    assert join("bridge", ["first", "other"], buckets, SHARES) == ("bridge", Bucket.QUARANTINE)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> LearningWorld:
+    return LearningWorld(tmp_path, images=40, config={"backbone": {"name": "pixels", "options": {"projection": 8}}})
+
+
+def facts(world: LearningWorld, images: dict[str, bytes]) -> list[ImageFacts]:
+    found = {f"s3://images/{name}": data for name, data in images.items()}
+    world.images.kept |= found
+    featurise(world.context, world.project, list(found))
+    world.project.catalogue.update()
+    return [world.project.catalogue.images[uri] for uri in found]
+
+
+def test_a_near_duplicate_shares_group_and_bucket_whenever_it_comes(world: LearningWorld) -> None:
+    first, other = facts(world, {"a.png": png(scene(1)), "b.png": png(scene(2))})
+    assert (first.group, first.bucket) == (
+        group_of(png(scene(1))),
+        bucket_of(first.group, world.config.buckets.shares()),
+    )
+    assert other.group != first.group
+    same, twin = facts(world, {"a.jpg": jpeg(scene(1)), "a2.jpg": jpeg(scene(1), 30)})
+    assert {(same.group, same.bucket), (twin.group, twin.bucket)} == {(first.group, first.bucket)}
+
+
+def test_an_image_between_two_groups_neither_trains_nor_judges(world: LearningWorld) -> None:
+    a = scene(1)
+    one, other = _two_near_a_third(a)
+    first, second = facts(world, {"one.png": one, "other.png": other})
+    assert first.group != second.group
+    (bridge,) = facts(world, {"bridge.png": png(a)})
+    assert bridge.bucket is Bucket.QUARANTINE
+    assert bridge.group not in {first.group, second.group}
+
+
+def _two_near_a_third(image: Image.Image) -> tuple[bytes, bytes]:
+    """Forms of one picture that are near it but not near each other."""
+    middle = perceptual_hash(png(image))
+    forms = [
+        png(image.crop((dx, dy, image.width + dx, image.height + dy))) for dx in range(-3, 4) for dy in range(-3, 4)
+    ]
+    near = [f for f in forms if 8 < bits(perceptual_hash(f), middle) <= NEAR]
+    return next(
+        (f, g) for f in near for g in near if bits(perceptual_hash(f), perceptual_hash(g)) > NEAR
+    )  # fmt: skip
+
+
+def test_two_workers_at_the_same_time_leave_no_pair_on_both_sides(world: LearningWorld) -> None:
+    (first,) = facts(world, {"a.png": png(scene(5))})
+    rival = ImageFacts("s3://images/rival.png", "e", "0" * 64, "0" * 64, Bucket.TRAIN, phash=first.phash)
+    data = jpeg(scene(5), 50)
+    add = world.project.catalogue.add
+
+    def and_the_other_worker(news: list[ImageFacts], shard: str) -> None:
+        add(news, shard)
+        world.project.catalogue.add = add  # type: ignore[method-assign]
+        add([rival], f"{shard}-rival")
+
+    world.project.catalogue.add = and_the_other_worker  # type: ignore[method-assign, assignment]
+    (found,) = facts(world, {"b.jpg": data})
+    assert found.bucket is Bucket.QUARANTINE
+
+
+def test_without_near_duplicates_only_the_same_bytes_are_the_same(tmp_path: Path) -> None:
+    config = {"buckets": {"near_duplicates": False}, "backbone": {"name": "pixels", "options": {"projection": 8}}}
+    world = LearningWorld(tmp_path, images=20, config=config)
+    first, same, copy = facts(world, {"a.png": png(scene(1)), "a.jpg": jpeg(scene(1)), "b.png": png(scene(1))})
+    assert first.group != same.group
+    assert first.group == copy.group
+    assert first.phash == ""
