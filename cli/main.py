@@ -14,12 +14,13 @@ from cli.commands import (
     simulate,
     snapshots,
     stack,
+    tune,
     upkeep,
 )
 from cli.commands.terminal import app
 
 # importing them registers their verbs, in the order of --help
-COMMANDS = (stack, doctor, projects, models, runs, snapshots, queue, learning, data, schema, simulate, upkeep)
+COMMANDS = (stack, doctor, projects, models, tune, runs, snapshots, queue, learning, data, schema, simulate, upkeep)
 
 __all__ = ["COMMANDS", "app"]
 

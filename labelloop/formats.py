@@ -37,6 +37,9 @@ class Kind(StrEnum):
     SCORES = "scores"
     REQUEST = "request"
     PAUSE = "pause"
+    STUDY = "study"
+    TRIAL = "trial"
+    LR_CURVE = "learning rate curve"
     TIDY = "tidy"
     BACKUP = "backup"
 

@@ -109,6 +109,19 @@ def load(record: BackboneRecord, weights: bytes, *, device: str = "cpu") -> Back
     return Backbone(record, module, device)
 
 
+def follows(record: BackboneRecord, spec: BackboneSpec) -> bool:
+    """Whether a project's config still asks for the network that was recorded; not from which weights it began."""
+    shape = record.preprocessing
+    kept = {name: value for name, value in record.options.items() if name != "img_size" or name in spec.options}
+    return (
+        record.name == spec.name
+        and kept == dict(spec.options)
+        and spec.image_size in {None, int(shape["size"])}
+        and list(shape.get("steps", ())) == [step.model_dump(mode="json") for step in spec.steps]
+        and (spec.scale != "unit" or {k: list(shape[k]) for k in UNIT} == UNIT)
+    )
+
+
 def dump(backbone: Backbone) -> bytes:
     """Safetensors bytes of the module: the same bytes for the same values, whatever the memory layout."""
     return _dump(backbone.module)

@@ -49,8 +49,10 @@ FEATURISE = JobKind("featurise", "retrain_worker.jobs.featurise", "features", 60
 REFRESH = JobKind("refresh", "retrain_worker.jobs.refresh", "refresh", 300)
 SCORE = JobKind("score", "retrain_worker.jobs.score", "score", 600)
 RETRAIN = JobKind("retrain", "retrain_worker.jobs.retrain", "train", 6 * 3600)
+TRIAL = JobKind("trial", "retrain_worker.jobs.trial", "tune", 6 * 3600)
+LR_FIND = JobKind("lr_find", "retrain_worker.jobs.lr_find", "tune", 3600)
 TIDY = JobKind("tidy", "retrain_worker.jobs.tidy", "features", 3600)
-KINDS = {kind.name: kind for kind in (FEATURISE, REFRESH, SCORE, RETRAIN, TIDY)}
+KINDS = {kind.name: kind for kind in (FEATURISE, REFRESH, SCORE, RETRAIN, TRIAL, LR_FIND, TIDY)}
 
 
 @dataclass(frozen=True, slots=True)

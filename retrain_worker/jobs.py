@@ -75,6 +75,22 @@ def retrain(project: str, snapshot: str, attempt: int, answers: Sequence[str] = 
     return _recorded(Asked("retrain", project, snapshot, attempt, answers), lambda c, p: module.retrain(c, p, snapshot))
 
 
+def trial(project: str, study: str, number: int) -> dict[str, Any]:
+    """One set of settings of a search."""
+    from retrain_worker.tuning.trial import run_trial
+
+    job = get_current_job()
+    found = run_trial(context(), context().project(project), study, number, (job.worker_name or "") if job else "")
+    return {"state": found.state, "accuracy": found.accuracy}
+
+
+def lr_find(project: str, name: str, by: str) -> dict[str, Any]:
+    """The loss over learning rates, and the one to take."""
+    from retrain_worker.tuning.lr_finder import find
+
+    return find(context(), context().project(project), name, by)
+
+
 def score(project: str, version: str) -> dict[str, Any]:
     """The order of the queue under one version."""
     from retrain_worker import score as module

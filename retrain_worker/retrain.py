@@ -29,6 +29,7 @@ from retrain_worker.training.data import Source, parts_of
 from retrain_worker.training.fit import History, Run, fit
 from retrain_worker.training.parts import Parts, divide
 from retrain_worker.training.pixel_cache import PixelCache
+from retrain_worker.training.warm import warm_head
 
 SHARD = 512  # images per feature shard: a killed run repeats one shard at most
 
@@ -42,7 +43,7 @@ def retrain(context: Context, project: ProjectContext, snapshot_id: str) -> Judg
     """
     progress = Progress.of_job()
     snapshot = project.snapshot(snapshot_id)
-    backbone, history = _tuned(project, snapshot, progress)
+    backbone, history = _tuned(context, project, snapshot, progress)
     _featurise_pool(context, project, backbone, progress)
     for attempt in range(1, DEPLOY_TRIES + 1):
         progress.report("fit and judge the head on the newest labels")
@@ -62,19 +63,19 @@ def retrain(context: Context, project: ProjectContext, snapshot_id: str) -> Judg
     raise AssertionError("unreachable")
 
 
-def _tuned(project: ProjectContext, snapshot: Snapshot, progress: Progress) -> tuple[Backbone, History]:
-    """The initial backbone fine-tuned on one snapshot: a function of (snapshot, config, code, seed)."""
-    initial = project.registry.initial_backbone()
-    if initial is None:
-        raise NotEnoughLabelsError("no image has features yet: a retrain needs labelled images")
+def _tuned(
+    context: Context, project: ProjectContext, snapshot: Snapshot, progress: Progress
+) -> tuple[Backbone, History]:
+    """A backbone fine-tuned on one snapshot: a function of (snapshot, config, code, seed)."""
     config = project.record.config
-    backbone = net.load(initial, project.registry.backbone_weights(initial), device=net.best_device())
-    examples = _train_examples(project, snapshot)
-    parts = parts_of(examples, _source(project, backbone), config.retrain, config.refresh.class_min, progress.report)
+    backbone = start_of(context, project)
+    initial = backbone.record
+    examples = train_examples(project, snapshot)
+    parts = parts_of(examples, source_of(project, backbone), config.retrain, config.refresh.class_min, progress.report)
     inputs = {"snapshot": snapshot.id, "config": config.hash, "backbone": initial.id, "code": code_version()}
     keeper = StoredKeeper(project.store, inputs)
     run = Run(backbone, parts, config.retrain, config.seed, keeper, progress.report)
-    history = fit(run, _first_head(project, initial, examples, parts))
+    history = fit(run, _first_head(project, backbone, examples, parts) if config.retrain.warm_head else None)
     tuned = backbone.recorded(snapshot=snapshot.id, provenance=f"{initial.id} fine-tuned on snapshot {snapshot.id}")
     project.registry.add_backbone(tuned.record, net.dump(tuned))
     keeper.clear()
@@ -83,28 +84,39 @@ def _tuned(project: ProjectContext, snapshot: Snapshot, progress: Progress) -> t
     return tuned, history
 
 
-def _train_examples(project: ProjectContext, snapshot: Snapshot) -> list[Example]:
+def start_of(context: Context, project: ProjectContext) -> Backbone:
+    """What is fine-tuned: the backbone the project began with, or the one that its config names by now."""
+    initial, spec = project.registry.initial_backbone(), project.record.config.backbone
+    if initial is None:
+        raise NotEnoughLabelsError("no image has features yet: a retrain needs labelled images")
+    if net.follows(initial, spec):
+        return net.load(initial, project.registry.backbone_weights(initial), device=net.best_device())
+    settings = context.settings
+    log.info("another backbone", action="backbone", backbone=spec.name, before=initial.name)
+    return net.build(spec, settings.weights_dirs, offline=settings.offline, device=net.best_device())
+
+
+def train_examples(project: ProjectContext, snapshot: Snapshot) -> list[Example]:
     """Train-bucket images only: test and audit never train."""
     project.catalogue.update()
     features = project.features(_serving(project).id)
     return [e for e in examples_of(snapshot, project.catalogue, features) if e.bucket is Bucket.TRAIN]
 
 
-def _source(project: ProjectContext, backbone: Backbone) -> Source:
+def source_of(project: ProjectContext, backbone: Backbone) -> Source:
+    """Where the pixels of a run come from."""
     contents = {uri: facts.sha256 for uri, facts in project.catalogue.images.items()}
     cache = PixelCache(project.cache, backbone.record.preprocessing, backbone.square.size)
     return Source(project.images, backbone, cache, contents)
 
 
-def _first_head(
-    project: ProjectContext, initial: BackboneRecord, examples: Sequence[Example], parts: Parts
-) -> Head | None:
-    """A head on the kept features of the initial backbone, fitted on the train part alone; None where they are gone."""
-    features = project.features(initial.id)
+def _first_head(project: ProjectContext, initial: Backbone, examples: Sequence[Example], parts: Parts) -> Head:
+    """Fitted on the kept features of the train part alone, or on new ones where there are none."""
+    features = project.features(initial.record.id)
     train = [e for e in divide(examples, project.record.config.retrain.validation)[0] if e.label in parts.classes]
     known = [e for e in train if e.uri in features]
     if len({e.label for e in known}) < len(parts.classes):
-        return None
+        return warm_head(parts, initial)
     rotated = rotate(features.rows([e.uri for e in known]))
     return fit_head(rotated, [e.label for e in known], [e.group for e in known], classes=parts.classes).head
 

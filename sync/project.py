@@ -34,6 +34,7 @@ from sync.pace import Pace
 from sync.plan import Plan, Planner
 from sync.pool import Pool
 from sync.publish import Publisher
+from sync.studies import Studies
 from sync.upkeep import Upkeep
 
 COUNT_EVERY_S = 5.0  # how soon a deleted task is noticed
@@ -80,6 +81,7 @@ class ProjectWatch:
         self.mirroring = Mirroring(Mirror(store), deps.fetch)
         self.pool = Pool(project.key, deps.list_images(project.image_uri), self._import, deps.queue, self.mirroring)
         self.upkeep = Upkeep(project, store, deps.queue)
+        self.studies = Studies(project, store, deps.queue)
         self.snapshot: Snapshot | None = None
         self.plan: Plan | None = None
         self._config_problem: str | None = None
@@ -102,6 +104,7 @@ class ProjectWatch:
             self._freeze()
         if changes or nudged or changes.new or self._is_due("look", LOOK_EVERY_S):
             self._look()
+        self.studies.turn(nudged=nudged)
         return bool(changes)
 
     def drain(self) -> Latest:

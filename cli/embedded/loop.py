@@ -54,7 +54,7 @@ def loop_services(state: StackState, env: Mapping[str, str], logs: Path) -> list
         replace(sync, depends_on=STORES),  # it waits for Label Studio itself
         replace(_worker(state, "refresh", ("refresh", "score"), resident, logs), niceness=5, awaited=False),
         replace(_worker(state, "features", ("features",), whole, logs), niceness=10, awaited=False),
-        replace(_worker(state, "train", ("train",), whole, logs), niceness=10, awaited=False),
+        replace(_worker(state, "train", ("train", "tune"), whole, logs), niceness=10, awaited=False),
         _dashboard(state, env, logs),
     ]
 

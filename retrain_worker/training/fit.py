@@ -98,6 +98,7 @@ class Run:
     report: Report = lambda *_: None
     shard: Shard = field(default_factory=Shard)
     wrap: Callable[[nn.Module], nn.Module] = lambda module: module  # DistributedDataParallel, where there are several
+    after: Callable[[Epoch], bool] = lambda _: False  # after each epoch: whether to end here
 
     def __post_init__(self) -> None:
         torch.manual_seed(self.seed)
@@ -128,10 +129,12 @@ class Run:
         if self.policy.compile:
             self.model.compile()
         step = self.wrap(self.model)
-        while len(self.epochs) < self.policy.epochs and not self._exhausted():
+        ended = any(self.after(epoch) for epoch in self.epochs)
+        while not ended and len(self.epochs) < self.policy.epochs and not self._exhausted():
             self._epoch(step)
             if self.shard.rank == 0:
                 self.keeper.save(self._checkpoint())
+            ended = self.after(self.epochs[-1])
         self.model.load_state_dict({k: v.to(self.backbone.device) for k, v in self.best.items()})
         self.model.eval()
         return self._history()
@@ -157,19 +160,28 @@ class Run:
         order = epoch_order(part, number, seed=self.seed, balance=policy.balance, classes=len(self.parts.classes))
         total, seen = torch.zeros((), device=self.backbone.device), 0
         for i, batch in enumerate(batches(part, order, policy.batch_size, self.shard, waits)):
-            images, shares = self._prepared(batch, _seed(self.seed, number, i, self.shard.rank))
-            loss = self._loss(step, images, shares, batch.weights)
-            self.optimiser.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
-            self.optimiser.step()
+            loss = self._step(step, batch, _seed(self.seed, number, i, self.shard.rank))
             self.schedule.step()
             if self.average:
                 self.average.update_parameters(self.model)
-            total += loss.detach() * len(batch.targets)
+            total += loss * len(batch.targets)
             seen += len(batch.targets)
             done = (number - 1) * self.per_epoch + i + 1
             self.report(f"fine-tune on {len(part)} labels", done, policy.epochs * self.per_epoch)
         return float(total) / seen
+
+    def learn_from(self, batch: Batch, number: int) -> float:
+        """One step outside of an epoch; the loss before it."""
+        _train_mode(self.model, freeze_norm=freezes_norm(self.policy, self.backbone))
+        return float(self._step(self.model, batch, _seed(self.seed, 0, number)))
+
+    def _step(self, step: nn.Module, batch: Batch, seed: int) -> Tensor:
+        images, shares = self._prepared(batch, seed)
+        loss = self._loss(step, images, shares, batch.weights)
+        self.optimiser.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        self.optimiser.step()
+        return loss.detach()
 
     def _prepared(self, batch: Batch, seed: int) -> tuple[Tensor, Tensor]:
         """Augmented, normalised images, and (b, classes) shares of the classes."""

@@ -1,0 +1,184 @@
+"""`tune`, `compare`, `lr-find`: which settings, which network, which learning rate."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, err, group, out
+
+THEME = "Which settings are best"
+tune = group("tune", "Search for better settings with Optuna; trials run on any number of workers.", theme=THEME)
+
+StudyName = Annotated[str | None, typer.Argument(metavar="[STUDY]", help="A name or how it begins; else the newest.")]
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Stay and show progress. It goes on without you.")]
+Plot = Annotated[Path | None, typer.Option(help="Write a picture, e.g. found.png or found.svg.")]
+
+
+def run(
+    search: Annotated[Path, typer.Argument(help="What to vary, e.g. configs/tune/kidu.yaml.")],
+    trials: Annotated[int | None, typer.Option(min=1, help="How many, instead of what the file says.")] = None,
+    wait: Wait = True,
+    project: ProjectName = None,
+    state_dir: StateDir = DEFAULT_STATE,
+) -> None:
+    """Begin a search on the newest labels. It is judged by the validation part alone: test images stay unseen."""
+    from cli.deployment import open_deployment
+    from cli.tune import begin, follow, read_search
+    from cli.tune_view import study_view
+
+    deployment = open_deployment(state_dir)
+    record = deployment.project(project)
+    study = begin(deployment, record, read_search(search, trials), by=getpass.getuser())
+    out.print(f"study {study.name} has begun: {study.rules.count} trials; `labelloop tune show` tells how it goes")
+    if wait:
+        found = follow(deployment, record, study, err)
+        out.print(study_view(found))
+        out.print("`labelloop tune apply` makes the best one's settings the project's")
+
+
+def show(
+    study: StudyName = None,
+    plot: Plot = None,
+    every: Annotated[bool, typer.Option("--all", help="Every trial, not the best 30.")] = False,
+    project: ProjectName = None,
+    as_json: AsJson = False,
+    state_dir: StateDir = DEFAULT_STATE,
+) -> None:
+    """Show the trials of a search, the best one first."""
+    from cli.deployment import open_deployment
+    from cli.tune import find
+    from cli.tune_view import study_view
+
+    deployment = open_deployment(state_dir)
+    found = find(deployment, deployment.project(project), study)
+    if plot:
+        from cli.tune_plot import plot_study
+
+        plot_study(found, plot)
+    if as_json:
+        print(json.dumps({"study": asdict(found.study), "trials": [asdict(t) for t in found.trials]}))
+        return
+    out.print(study_view(found, every=every))
+
+
+def listed(project: ProjectName = None, state_dir: StateDir = DEFAULT_STATE) -> None:
+    """List the searches of a project."""
+    from cli.deployment import open_deployment
+    from cli.tune import find
+    from labelloop.studies import StudyStore
+
+    deployment = open_deployment(state_dir)
+    record = deployment.project(project)
+    names = StudyStore(deployment.within(record)).names()
+    for name in names:
+        found = find(deployment, record, name)
+        of, best = found.study.rules.count, found.best
+        told = f"best {best.accuracy:.4f} (trial {best.number})" if best else "no complete trial"
+        state = "cancelled" if found.study.cancelled else f"{of - found.left} of {of} ended"
+        out.print(f"{name}  {state}  {told}  by {escape(found.study.by)}", highlight=False)
+    if not names:
+        out.print("no search yet: `labelloop tune run configs/tune/kidu.yaml` begins one")
+
+
+def apply(
+    study: StudyName = None,
+    trial: Annotated[int | None, typer.Option(help="Another trial than the best one.")] = None,
+    project: ProjectName = None,
+    state_dir: StateDir = DEFAULT_STATE,
+) -> None:
+    """Make the best trial's settings the project's; the next retrain follows them, and the gate judges it."""
+    from cli import tune as search
+    from cli.deployment import open_deployment
+
+    deployment = open_deployment(state_dir)
+    record = deployment.project(project)
+    changes = search.apply(deployment, record, search.find(deployment, record, study), trial)
+    if not changes:
+        out.print("the project has these settings already")
+        return
+    out.print("the project's config now says; keep this in its YAML file, too:\n")
+    print(search.as_yaml(changes))
+    out.print("a retrain under a changed config comes by itself (retrain.on_change), or with `labelloop retrain`")
+
+
+def cancel(study: StudyName = None, project: ProjectName = None, state_dir: StateDir = DEFAULT_STATE) -> None:
+    """End a search: no further trial begins, running ones end after their epoch."""
+    from cli.deployment import open_deployment
+    from cli.tune import find
+    from labelloop.studies import StudyStore
+
+    deployment = open_deployment(state_dir)
+    record = deployment.project(project)
+    name = find(deployment, record, study).study.name
+    StudyStore(deployment.within(record)).cancel(name)
+    out.print(f"study {name} ends; what it has found stays")
+
+
+command(run, to=tune)
+command(show, to=tune)
+command(listed, to=tune, name="list")
+command(apply, to=tune)
+command(cancel, to=tune)
+
+
+@command
+def compare(
+    backbones: Annotated[str, typer.Option(help="Names of timm networks or built-in ones, separated by commas.")],
+    plot: Plot = None,
+    wait: Wait = True,
+    project: ProjectName = None,
+    state_dir: StateDir = DEFAULT_STATE,
+) -> None:
+    """Fine-tune several networks on the same labels: accuracy, loss, time, size and latency in one table."""
+    from cli.deployment import open_deployment
+    from cli.tune import begin, comparison, follow
+    from cli.tune_view import study_view
+
+    deployment = open_deployment(state_dir)
+    record = deployment.project(project)
+    names = [name.strip() for name in backbones.split(",") if name.strip()]
+    study = begin(deployment, record, comparison(names), by=getpass.getuser())
+    out.print(f"study {study.name} has begun: {len(names)} networks; `labelloop tune show` tells how it goes")
+    if not wait:
+        return
+    found = follow(deployment, record, study, err)
+    out.print(study_view(found))
+    if plot:
+        from cli.tune_plot import plot_study
+
+        plot_study(found, plot)
+
+
+@command
+def lr_find(
+    plot: Plot = None,
+    project: ProjectName = None,
+    as_json: AsJson = False,
+    state_dir: StateDir = DEFAULT_STATE,
+) -> None:
+    """Find a learning rate: a few dozen steps with a rising rate, and where the loss falls fastest."""
+    from cli.deployment import open_deployment
+    from cli.lr_find import ask_and_wait
+
+    deployment = open_deployment(state_dir)
+    record = deployment.project(project)
+    curve = ask_and_wait(deployment, record, by=getpass.getuser(), console=err)
+    if plot:
+        from cli.tune_plot import plot_curve
+
+        plot_curve(curve, plot)
+    if as_json:
+        print(json.dumps(curve.to_json()))
+        return
+    if curve.suggestion is None:
+        out.print("the loss never falls: more labels, or another optimiser?")
+    else:
+        out.print(f"retrain.learning_rate: {curve.suggestion:.2g}  (now {record.config.retrain.learning_rate:.2g}; "
+                  f"{curve.optimiser}, batches of {curve.batch_size}, {len(curve.rates)} steps)")  # fmt: skip

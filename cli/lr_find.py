@@ -1,0 +1,38 @@
+"""Queue a range test of learning rates and wait for its curve."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+
+from cli.deployment import Deployment
+from labelloop.clock import stamp
+from labelloop.errors import LabelloopError, NotFoundError
+from labelloop.lr_curves import LrCurve, kept
+from labelloop.projects import ProjectRecord
+from labelloop.queue import LR_FIND, job_id
+
+LOOK_S = 0.5
+
+
+def ask_and_wait(deployment: Deployment, record: ProjectRecord, *, by: str, console: Console) -> LrCurve:
+    """The curve; LabelloopError says why there is none."""
+    from cli.up import reporting
+
+    store, name = deployment.within(record), stamp()
+    job = job_id(LR_FIND, record.key, name)
+    deployment.queue.enqueue(LR_FIND, job, {"project": record.key, "name": name, "by": by})
+    with reporting(console) as report:
+        while True:
+            try:
+                return kept(store, name)
+            except NotFoundError:
+                pass
+            found = next((j for j in deployment.queue.jobs() if j.id == job), None)
+            if found is None:
+                raise LabelloopError("the queue has lost the range test: was Redis emptied? Ask again")
+            if found.status == "failed":
+                raise LabelloopError(f"the range test failed: {found.error.strip().splitlines()[-1:] or 'no reason'}")
+            report(found.stage or "wait for a worker of the queue tune", found.step, found.steps or 1)
+            time.sleep(LOOK_S)

@@ -1,0 +1,110 @@
+"""One trial: a fine-tune under proposed settings, judged on the validation part; test and audit are never looked at."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import structlog
+
+from labelloop import net
+from labelloop.clock import now
+from labelloop.errors import NotEnoughLabelsError, SettingsError
+from labelloop.net import Backbone
+from labelloop.queue import Progress
+from labelloop.studies import ATTEMPTS, Study, StudyStore, Trial
+from retrain_worker.artefact import in_turn
+from retrain_worker.context import Context, ProjectContext
+from retrain_worker.retrain import source_of, train_examples
+from retrain_worker.training.checkpoint import StoredKeeper
+from retrain_worker.training.data import parts_of
+from retrain_worker.training.fit import Epoch, History, Run, fit
+from retrain_worker.training.warm import warm_head
+from retrain_worker.tuning.search import Proposal
+
+log = structlog.get_logger()
+
+
+@dataclass
+class _Ending:
+    """Why a trial ended before its last epoch."""
+
+    pruned: bool = False
+    cancelled: bool = False
+
+
+def run_trial(context: Context, project: ProjectContext, study_name: str, number: int, worker: str = "") -> Trial:
+    """Run or resume it; the record says how it ended. Errors of stores are raised: the trial is tried again."""
+    studies = StudyStore(project.store)
+    study, known = studies.get(study_name), studies.trial(study_name, number)
+    if known and known.ended:
+        return known
+    ended = [t for t in studies.trials(study_name) if t.ended]
+    proposal = Proposal(study.rules, ended, number, known.params if known else None)
+    attempt = known.attempt + 1 if known else 1
+    trial = Trial(number, proposal.params, attempt=attempt, worker=worker, started_at=now())
+    studies.put(study_name, trial)
+    if attempt > ATTEMPTS:
+        why = f"its worker died {ATTEMPTS} times, perhaps for want of memory"
+        return _ended(studies, study_name, replace(trial, state="failed", why=why))
+    try:
+        trial = _tried(context, project, study, trial, proposal)
+    except (SettingsError, NotEnoughLabelsError) as error:  # another try would end in the same way
+        trial = replace(trial, state="failed", why=str(error))
+    except Exception as error:  # the edge of a job: one trial's surprise must not stop the search
+        if attempt < ATTEMPTS:
+            raise
+        trial = replace(trial, state="failed", why=f"{type(error).__name__}: {error}")
+    return _ended(studies, study_name, trial)
+
+
+def _ended(studies: StudyStore, study: str, trial: Trial) -> Trial:
+    trial = replace(trial, ended_at=now())
+    studies.put(study, trial)
+    log.info("trial ended", action="trial", study=study, number=trial.number, state=trial.state,
+             accuracy=trial.accuracy, reason=trial.why)  # fmt: skip
+    return trial
+
+
+def _tried(context: Context, project: ProjectContext, study: Study, trial: Trial, proposal: Proposal) -> Trial:
+    progress, ending, began = Progress.of_job(), _Ending(), time.monotonic()
+    config = study.config_with(trial.params)
+    backbone = net.build(
+        config.backbone, context.settings.weights_dirs, offline=context.settings.offline, device=net.best_device()
+    )
+    examples = train_examples(project, project.snapshot(study.snapshot))
+    parts = parts_of(examples, source_of(project, backbone), config.retrain, config.refresh.class_min, progress.report)
+    keeper = StoredKeeper(project.store, {"study": study.name, "trial": trial.number, "params": dict(trial.params)})
+
+    def after(epoch: Epoch) -> bool:
+        ending.pruned = proposal.hopeless(epoch.number, epoch.validation_accuracy or 0.0)
+        ending.cancelled = StudyStore(project.store).get(study.name).cancelled
+        return ending.pruned or ending.cancelled
+
+    run = Run(backbone, parts, config.retrain, config.seed, keeper, progress.report, after=after)
+    history = fit(run, warm_head(parts, backbone) if config.retrain.warm_head else None)
+    keeper.clear()
+    state = "pruned" if ending.pruned or ending.cancelled else "complete"
+    return _with_figures(replace(trial, state=state), history, backbone, time.monotonic() - began)
+
+
+def _with_figures(trial: Trial, history: History, backbone: Backbone, seconds: float) -> Trial:
+    found = history.epochs[history.best - 1]
+    curve = tuple((e.validation_accuracy or 0.0, e.validation_loss or 0.0) for e in history.epochs)
+    return replace(
+        trial, accuracy=found.validation_accuracy, loss=found.validation_loss, curve=curve,
+        figures={**_size(backbone), "seconds": seconds, "epochs": len(history.epochs), "best_epoch": history.best,
+                 "images_per_s": history.images_per_s},
+    )  # fmt: skip
+
+
+def _size(backbone: Backbone) -> Mapping[str, Any]:
+    """Parameters, bytes of the weights, and median milliseconds of one image."""
+    size = backbone.square.size
+    image = np.zeros((1, 3, size, size), dtype=np.uint8)
+    (spent,) = in_turn([lambda: backbone.features(image)], rounds=7)
+    parameters = sum(p.numel() for p in backbone.module.parameters())
+    return {"parameters": parameters, "bytes": len(net.dump(backbone)), "ms": spent, "device": str(backbone.device)}

@@ -1,0 +1,49 @@
+"""Open searches in, queued trials out. Derived from object storage: a lost queue forgets no trial."""
+
+from __future__ import annotations
+
+import time
+
+import structlog
+
+from labelloop.projects import ProjectRecord
+from labelloop.queue import TRIAL, JobQueue, job_id
+from labelloop.storage import ObjectStore
+from labelloop.studies import Study, StudyStore, missing
+
+LOOK_EVERY_S = 15.0
+BUSY_EVERY_S = 2.0
+
+log = structlog.get_logger()
+
+
+class Studies:
+    """One project's. A search that has ended is not looked at again."""
+
+    def __init__(self, project: ProjectRecord, store: ObjectStore, queue: JobQueue) -> None:
+        self._project, self._studies, self._queue = project, StudyStore(store), queue
+        self._ended: set[str] = set()
+        self._due = 0.0
+
+    def turn(self, *, nudged: bool) -> bool:
+        """Queue what is missing; True where a trial was queued."""
+        if time.monotonic() < self._due and not nudged:
+            return False
+        names = [n for n in self._studies.names() if n not in self._ended]
+        queued = sum(self._queue_missing(self._studies.get(name)) for name in names)
+        self._due = time.monotonic() + (BUSY_EVERY_S if set(names) - self._ended else LOOK_EVERY_S)
+        return bool(queued)
+
+    def _queue_missing(self, study: Study) -> int:
+        open_ones = missing(study, self._studies.trials(study.name))
+        if not open_ones:
+            self._ended.add(study.name)
+            return 0
+        queued = 0
+        for number in open_ones:
+            payload = {"project": self._project.key, "study": study.name, "number": number}
+            queued += self._queue.enqueue(TRIAL, job_id(TRIAL, self._project.key, study.name, number), payload)
+        if queued:
+            log.info("queued", action="queue", kind=TRIAL.name, project=self._project.key, count=queued,
+                     why=f"trials of study {study.name}")  # fmt: skip
+        return queued
