@@ -131,6 +131,22 @@ def discard(
     return [j.id for j in chosen if registry.discard(j.id)]
 
 
+def cancel(deployment: Deployment, records: Sequence[ProjectRecord], names: Sequence[str], *, by: str) -> list[str]:
+    """Ask jobs that run or wait to end; returns their ids. LabelloopError where a name is not one job."""
+    keys = {r.key for r in records}
+    live = [j.id for j in deployment.queue.jobs() if j.project in keys and j.status in {"queued", "started"}]
+    chosen = []
+    for name in names:
+        found = [i for i in live if name == i] or [i for i in live if name in i]
+        if len(found) != 1:
+            near = ", ".join((found or live)[:4]) or "none"
+            raise LabelloopError(f"{name!r} is not one job that runs or waits; there are: {near}")
+        chosen += found
+    for job in chosen:
+        deployment.queue.cancel(job, by=by)
+    return chosen
+
+
 def _chosen(jobs: Sequence[FailedJob], names: Sequence[str], kinds: set[str]) -> list[FailedJob]:
     named = choose(jobs, [n for n in names if n not in kinds])
     return [j for j in jobs if j in named or j.kind in kinds]

@@ -12,6 +12,7 @@ LabelloopError
 ├── FormatError              kept data was written by a newer release than this one
 ├── ConflictError            the live version changed between decision and deploy
 ├── PausedError              a person has paused learning: nothing goes live by itself
+├── CancelledError           a person has cancelled the job: it ends without a verdict
 ├── LeaseLostError           somebody else holds the lease, or it ran out
 ├── QueueError               Redis refused or cannot be reached
 ├── StudioError              Label Studio refused or cannot be reached
@@ -68,6 +69,10 @@ class ConflictError(LabelloopError):
 
 class PausedError(LabelloopError):
     """A person has paused the project's learning."""
+
+
+class CancelledError(LabelloopError):
+    """A person has cancelled the job that this process runs."""
 
 
 class LeaseLostError(LabelloopError):

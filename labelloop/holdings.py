@@ -26,13 +26,14 @@ class What(StrEnum):
     SHARD = "snapshot shard"
     WEIGHTS = "backbone weights"
     ROWS = "feature rows"
+    CHECKPOINT = "training checkpoint"
     OTHER = "other"
 
 
 PHASES = (  # what names others goes before what it names: a crash in between leaves garbage, and nothing dangles
     (What.VERSION,),
     (What.RUN, What.SCORES, What.SNAPSHOT, What.BACKBONE, What.INDEX),
-    (What.HEAD, What.SHARD, What.WEIGHTS, What.ROWS),
+    (What.HEAD, What.SHARD, What.WEIGHTS, What.ROWS, What.CHECKPOINT),
 )
 _KEYS = {
     What.VERSION: r"models/versions/(\d+)\.json",
@@ -44,6 +45,7 @@ _KEYS = {
     What.HEAD: r"models/heads/([^/]+)\.safetensors",
     What.SHARD: r"snapshots/shards/([^/]+)\.jsonl\.gz",
     What.WEIGHTS: r"backbones/([^/]+)/weights\.safetensors",
+    What.CHECKPOINT: r"checkpoints/([^/]+)/([^/]+)",
     What.ROWS: r"features/([^/]+)/rows/([^/]+)\.safetensors",
 }
 _PATTERNS = tuple((what, re.compile(pattern)) for what, pattern in _KEYS.items())

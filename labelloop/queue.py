@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -24,13 +25,16 @@ from rq.serializers import JSONSerializer
 
 from labelloop.clock import Standing, now
 from labelloop.code import code_version
-from labelloop.errors import LeaseLostError, QueueError
+from labelloop.errors import CancelledError, LeaseLostError, QueueError
 
 NUDGE_CHANNEL = "labelloop:nudge"  # something may have changed in Label Studio, or a job has ended
 DEPLOY_CHANNEL = "labelloop:deployed"  # carries a project key: look at its deployment log
 ALIVE = "labelloop:alive:"  # one key per process, gone soon after the process
 FAILED_KEPT_S = 3600
 ALIVE_TTL_S = 8
+CANCELLED = "labelloop:cancelled:"  # one key per job that a person has cancelled: who
+CANCELLED_KEPT_S = 24 * 3600
+TELL_EVERY_S = 0.5  # progress within a stage
 ABANDONED_S = 3.0  # without a heartbeat for so long: after a flush the living need a beat to show themselves
 FAILED_REST_S = 10
 
@@ -122,6 +126,11 @@ class JobQueue:
             return True
         return False
 
+    def cancel(self, job_id: str, *, by: str) -> None:
+        """Ask a job to end: one that runs does at its next step, one that waits when its turn comes."""
+        with _translated("cancel a job"):
+            self.redis.set(CANCELLED + job_id, by, ex=CANCELLED_KEPT_S)
+
     def active(self, kind: JobKind, project: str) -> list[str]:
         """Ids of the jobs of one kind and project that wait or run, also those that a flushed Redis has forgotten."""
         prefix = f"{kind.name}_{project}_"
@@ -194,10 +203,13 @@ def job_id(kind: JobKind, project: str, *parts: object) -> str:
 
 
 class Progress:
-    """Stage, step and time left, written into the running job's meta; silent without one."""
+    """Stage, step and time left, written into the running job's meta; silent without one.
+
+    A report raises CancelledError where a person has cancelled the job: it is what long work calls again and again.
+    """
 
     def __init__(self, job: Job | None = None) -> None:
-        self._job = job
+        self._job, self._told_at = job, float("-inf")
         self._stage, self._begun, self._first = "", datetime.now(UTC), 0
 
     @staticmethod
@@ -207,6 +219,9 @@ class Progress:
 
     def report(self, stage: str, step: int = 0, steps: int = 0) -> None:
         """Tell where the job is; time left is extrapolated within the stage."""
+        if stage == self._stage and step < steps and time.monotonic() - self._told_at < TELL_EVERY_S:
+            return
+        self._told_at = time.monotonic()
         moment = datetime.now(UTC)
         if stage != self._stage:
             self._stage, self._begun, self._first = stage, moment, step
@@ -216,6 +231,16 @@ class Progress:
             self._job.meta.update(stage=stage, step=step, steps=steps, eta_s=eta, at=now())
             with suppress(RedisError):  # progress is a courtesy: never a reason to fail
                 self._job.save_meta()
+            check_cancelled(self._job)
+
+
+def check_cancelled(job: Job | None) -> None:
+    """CancelledError where a person has cancelled it; who cannot be asked does not know of any."""
+    by = None
+    with suppress(RedisError):
+        by = job.connection.get(CANCELLED + job.id) if job else None
+    if by:
+        raise CancelledError(f"cancelled by {by.decode()}")
 
 
 def publish(redis: Redis, channel: str, message: Mapping[str, Any] | str) -> None:

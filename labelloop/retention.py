@@ -214,6 +214,7 @@ _GONE = {
     What.WEIGHTS: "no kept version needs them",
     What.HEAD: "no kept version names it",
     What.SHARD: "no kept snapshot names it",
+    What.CHECKPOINT: "of a run that nobody has gone on with for a day",
 }
 
 
@@ -239,6 +240,8 @@ class _View:
 
     def judge(self, held: Held) -> tuple[bool, str]:
         """(whether it is reached, why or why not)."""
+        if held.what is What.CHECKPOINT:  # written anew after every epoch: one in use is young
+            return False, _GONE[held.what]
         if held.what is What.SCORES:
             return self._order(*held.names)
         if held.what in {What.INDEX, What.ROWS}:

@@ -11,6 +11,7 @@ import structlog
 from rq import get_current_job
 
 from labelloop.errors import (
+    CancelledError,
     ConflictError,
     LabelloopError,
     LeaseLostError,
@@ -20,7 +21,7 @@ from labelloop.errors import (
     QueueError,
     StorageError,
 )
-from labelloop.queue import SCORE, JobQueue, job_id
+from labelloop.queue import SCORE, JobQueue, check_cancelled, job_id
 from labelloop.records import Outcome, to_dict
 from labelloop.runs import AGAIN, TRANSIENT
 from retrain_worker.context import Context, ProjectContext, make_context
@@ -120,8 +121,13 @@ def _recorded(asked: Asked, work: Callable[[Context, ProjectContext], Judged]) -
         answers=asked.answers, recipe=project.record.config.recipe if kind == "retrain" else "",
     )  # fmt: skip
     try:
+        check_cancelled(job)
         project.registry.pauses.check()
         judged = work(context(), project)
+    except CancelledError as error:  # it counts as done: the same inputs are not run again
+        project.runs.end(run, Outcome.HOLD.value, (str(error),))
+        log.warning("run cancelled", action="cancel", run=run.id, reason=str(error))
+        return {"outcome": "hold", "reasons": [str(error)]}
     except PausedError as error:
         project.runs.end(run, Outcome.HOLD.value, (f"not run, {error}",), detail={AGAIN: True})
         return {"outcome": "hold", "reasons": [str(error)]}

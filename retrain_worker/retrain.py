@@ -9,7 +9,7 @@ import structlog
 
 from labelloop import net
 from labelloop.code import code_version
-from labelloop.errors import ConflictError, NotEnoughLabelsError, PausedError
+from labelloop.errors import CancelledError, ConflictError, NotEnoughLabelsError, PausedError
 from labelloop.gate import judge
 from labelloop.head import Head
 from labelloop.net import Backbone
@@ -75,7 +75,11 @@ def _tuned(
     inputs = {"snapshot": snapshot.id, "config": config.hash, "backbone": initial.id, "code": code_version()}
     keeper = StoredKeeper(project.store, inputs)
     run = Run(backbone, parts, config.retrain, config.seed, keeper, progress.report)
-    history = fit(run, _first_head(project, backbone, examples, parts) if config.retrain.warm_head else None)
+    try:
+        history = fit(run, _first_head(project, backbone, examples, parts) if config.retrain.warm_head else None)
+    except CancelledError:
+        keeper.clear()  # nobody will go on from here
+        raise
     tuned = backbone.recorded(snapshot=snapshot.id, provenance=f"{initial.id} fine-tuned on snapshot {snapshot.id}")
     project.registry.add_backbone(tuned.record, net.dump(tuned))
     keeper.clear()

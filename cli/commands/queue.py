@@ -1,4 +1,4 @@
-"""`queue`, `queue failed`, `queue retry`, `queue discard`: what runs, what waits, what has failed."""
+"""`queue`, `queue failed`, `queue retry`, `queue discard`, `queue cancel`: what runs, what waits, what has failed."""
 
 from __future__ import annotations
 
@@ -104,6 +104,18 @@ def discard(
         out.print(f"discarded: {name}", highlight=False)
 
 
+def cancel(
+    jobs: Annotated[list[str], typer.Argument(metavar="JOB…", help="Job ids, or a part that only one has.")],
+    project: OneOrAll = None,
+    state_dir: StateDir = DEFAULT_STATE,
+) -> None:
+    """End jobs that run or wait: a retrain, a trial. The same inputs are not run again, new labels bring the next one."""
+    from cli.jobs import cancel as run_cancel
+
+    for name in run_cancel(*_open(state_dir, project), jobs, by=getpass.getuser()):
+        out.print(f"will end at its next step: {name}", highlight=False)
+
+
 def _open(state_dir: Path, project: str | None) -> tuple[Deployment, list[ProjectRecord]]:
     from cli.deployment import open_deployment
 
@@ -112,5 +124,5 @@ def _open(state_dir: Path, project: str | None) -> tuple[Deployment, list[Projec
 
 
 listed = command(list_jobs, to=queue, name="list")
-for verb in (failed, retry, discard):
+for verb in (failed, retry, discard, cancel):
     command(verb, to=queue)

@@ -12,7 +12,7 @@ import structlog
 
 from labelloop import net
 from labelloop.clock import now
-from labelloop.errors import NotEnoughLabelsError, SettingsError
+from labelloop.errors import CancelledError, NotEnoughLabelsError, SettingsError
 from labelloop.net import Backbone
 from labelloop.queue import Progress
 from labelloop.studies import ATTEMPTS, Study, StudyStore, Trial
@@ -52,6 +52,8 @@ def run_trial(context: Context, project: ProjectContext, study_name: str, number
         return _ended(studies, study_name, replace(trial, state="failed", why=why))
     try:
         trial = _tried(context, project, study, trial, proposal)
+    except CancelledError as error:
+        trial = replace(trial, state="failed", why=str(error))
     except (SettingsError, NotEnoughLabelsError) as error:  # another try would end in the same way
         trial = replace(trial, state="failed", why=str(error))
     except Exception as error:  # the edge of a job: one trial's surprise must not stop the search
