@@ -21,6 +21,7 @@ from labelloop.errors import (
     QueueError,
     StorageError,
 )
+from labelloop.kept_configs import keep_config
 from labelloop.queue import SCORE, JobQueue, check_cancelled, job_id
 from labelloop.records import Outcome, to_dict
 from labelloop.runs import AGAIN, TRANSIENT
@@ -121,6 +122,7 @@ def _recorded(asked: Asked, work: Callable[[Context, ProjectContext], Judged]) -
         answers=asked.answers, recipe=project.record.config.recipe if kind == "retrain" else "",
     )  # fmt: skip
     try:
+        keep_config(project.store, project.record.config)
         check_cancelled(job)
         project.registry.pauses.check()
         judged = work(context(), project)

@@ -1,4 +1,4 @@
-"""`models`, `promote`, `reject`, `rollback`, `retrain`: versions, and which one is live."""
+"""`models`, `card`, `promote`, `reject`, `rollback`, `retrain`: versions, and which one is live."""
 
 from __future__ import annotations
 
@@ -68,6 +68,27 @@ def _decisions(registry: Registry, *, as_json: bool) -> None:
         table.add_row(str(entry.number), entry.at[:19], entry.action, entry.rejected or entry.version,
                       entry.previous or "", entry.by, escape(entry.why))  # fmt: skip
     out.print(table if entries else "nothing was decided yet")
+
+
+@command
+def card(
+    version: Annotated[
+        str | None, typer.Argument(help="A version that `labelloop models` lists; else the live one.")
+    ] = None,
+    to: Annotated[Path | None, typer.Option("--out", help="Write it there instead of printing it.")] = None,
+    project: ProjectName = None,
+    state_dir: StateDir = DEFAULT_STATE,
+) -> None:
+    """Print a version's model card: data, labels, training, figures, verdict, decisions, limits, config."""
+    from cli.card import model_card
+    from cli.deployment import open_deployment
+
+    deployment = open_deployment(state_dir)
+    text = model_card(deployment, deployment.project(project), version)
+    if to:
+        to.write_text(text)
+    else:
+        print(text)
 
 
 @command

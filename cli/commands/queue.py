@@ -109,7 +109,7 @@ def cancel(
     project: OneOrAll = None,
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
-    """End jobs that run or wait: a retrain, a trial. The same inputs are not run again, new labels bring the next one."""
+    """End jobs that run or wait: a retrain, a trial. The same inputs are not run again; new labels bring the next."""
     from cli.jobs import cancel as run_cancel
 
     for name in run_cancel(*_open(state_dir, project), jobs, by=getpass.getuser()):
