@@ -131,7 +131,7 @@ def test_our_services_have_no_rights_to_spare(name: str) -> None:
 
 def test_the_five_processes_are_there() -> None:
     commands = {" ".join(service["command"]) for service in OURS.values()}
-    for wanted in ("sync", "retrain_worker refresh score", "retrain_worker features", "retrain_worker train"):
+    for wanted in ("sync", "retrain_worker refresh score", "retrain_worker features", "retrain_worker train tune"):
         assert f"python -m {wanted}" in commands
     backend = " ".join(BACKEND["command"])
     assert "ml_backend.app:create_app()" in backend
