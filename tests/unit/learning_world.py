@@ -74,9 +74,7 @@ class LearningWorld:
         assert isinstance(self.config.backbone, BackboneSpec)
         self.images = Images()
         self.truth: dict[str, str] = {}
-        for i, (data, label) in enumerate(digits()[:images]):
-            uri = f"s3://images/digits/{i:04d}.png"
-            self.images.kept[uri], self.truth[uri] = data, label
+        self._take(images)
         record = ProjectRecord("main", 1, 1700000000, "digits", self.config, make_label_config(CLASSES), "s3://images/")
         store = project_store(MemoryStore(), record.key)
         self.context = Context(load_settings({}), Redis(port=1, socket_connect_timeout=0.1), MemoryStore(), self.images)
@@ -87,6 +85,18 @@ class LearningWorld:
         )  # fmt: skip
         self.labels: dict[str, str] = {}
         featurise(self.context, self.project, sorted(self.images.kept))
+        self.project.catalogue.update()
+
+    def _take(self, images: int) -> list[str]:
+        first, uris = len(self.truth), []
+        for i, (data, label) in enumerate(digits()[first : first + images], first):
+            uris.append(f"s3://images/digits/{i:04d}.png")
+            self.images.kept[uris[-1]], self.truth[uris[-1]] = data, label
+        return uris
+
+    def add(self, images: int) -> None:
+        """So many more images."""
+        featurise(self.context, self.project, self._take(images))
         self.project.catalogue.update()
 
     def uris(self, *buckets: Bucket) -> list[str]:
