@@ -64,6 +64,7 @@ class Retrain(BaseModel):
     # on what
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: bool = False  # torch.compile: pays on a GPU and for long runs
+    processes: Positive | None = None  # that share each batch (torchrun); none: one per GPU of the worker
 
     @field_validator("cron")
     @classmethod

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import structlog
 
@@ -26,6 +28,7 @@ from retrain_worker.logistic import fit_head, rotate
 from retrain_worker.refresh import DEPLOY_TRIES, Judged, deploy, draft_of, held
 from retrain_worker.training.checkpoint import StoredKeeper
 from retrain_worker.training.data import Source, parts_of
+from retrain_worker.training.distributed import Launch, fit_on_all, processes_for
 from retrain_worker.training.fit import History, Run, fit
 from retrain_worker.training.parts import Parts, divide
 from retrain_worker.training.pixel_cache import PixelCache
@@ -76,7 +79,7 @@ def _tuned(
     keeper = StoredKeeper(project.store, inputs)
     run = Run(backbone, parts, config.retrain, config.seed, keeper, progress.report)
     try:
-        history = fit(run, _first_head(project, backbone, examples, parts) if config.retrain.warm_head else None)
+        history = _fitted(run, _first_head(project, backbone, examples, parts) if config.retrain.warm_head else None)
     except CancelledError:
         keeper.clear()  # nobody will go on from here
         raise
@@ -86,6 +89,15 @@ def _tuned(
     log.info("fine-tuned", action="retrain", backbone=tuned.record.id, best=history.best,
              images_per_s=round(history.images_per_s, 1), waited_share=round(history.waited_share, 4))  # fmt: skip
     return tuned, history
+
+
+def _fitted(run: Run, head: Head | None) -> History:
+    """In this process, or in one for each GPU."""
+    processes = processes_for(run.policy)
+    if processes == 1:
+        return fit(run, head)
+    with tempfile.TemporaryDirectory(prefix="labelloop-fit-") as folder:
+        return fit_on_all(Launch(run, head, processes, Path(folder)))
 
 
 def start_of(context: Context, project: ProjectContext) -> Backbone:

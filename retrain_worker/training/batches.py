@@ -54,10 +54,10 @@ def epoch_order(part: Part, epoch: int, *, seed: int, balance: Balance, classes:
     return draw.permutation(len(part))
 
 
-def steps_per_epoch(n: int, size: int) -> int:
-    """Batches of an epoch; a last one of a single row is left out: batch norm cannot learn from it."""
+def steps_per_epoch(n: int, size: int, world: int = 1) -> int:
+    """Batches of an epoch; a last one of a single row per process is left out: batch norm cannot learn from it."""
     whole, rest = divmod(n, size)
-    return max(1, whole + (rest > 1))
+    return max(1, whole + (rest >= 2 * world))
 
 
 def batches(part: Part, order: NDArray[np.int64], size: int, shard: Shard, waits: Waits) -> Iterator[Batch]:
@@ -65,7 +65,7 @@ def batches(part: Part, order: NDArray[np.int64], size: int, shard: Shard, waits
     reader = _Reader(part, order, size, shard)
     reader.start()
     try:
-        for _ in range(steps_per_epoch(len(order), size)):
+        for _ in range(steps_per_epoch(len(order), size, shard.world)):
             began = time.monotonic()
             batch = reader.next()
             waits.seconds += time.monotonic() - began
@@ -97,7 +97,7 @@ class _Reader:
 
     def _run(self) -> None:
         try:
-            for step in range(steps_per_epoch(len(self.order), self.size)):
+            for step in range(steps_per_epoch(len(self.order), self.size, self.shard.world)):
                 rows = self.order[step * self.size : (step + 1) * self.size][self.shard.rank :: self.shard.world]
                 self._put(self._batch(rows))
         except BaseException as error:

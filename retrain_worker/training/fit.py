@@ -99,6 +99,7 @@ class Run:
     shard: Shard = field(default_factory=Shard)
     wrap: Callable[[nn.Module], nn.Module] = lambda module: module  # DistributedDataParallel, where there are several
     after: Callable[[Epoch], bool] = lambda _: False  # after each epoch: whether to end here
+    agree: Callable[[Any], Any] = lambda found: found  # of several processes: what the first one found
 
     def __post_init__(self) -> None:
         torch.manual_seed(self.seed)
@@ -107,7 +108,7 @@ class Run:
         self.model = Classifier(self.backbone.module, self.backbone.record.dimension, len(self.parts.classes))
         self.model.to(self.backbone.device)
         self.optimiser = make_optimiser(self.backbone.module, self.model.layer, self.policy)
-        self.per_epoch = steps_per_epoch(len(self.parts.train), self.policy.batch_size)
+        self.per_epoch = steps_per_epoch(len(self.parts.train), self.policy.batch_size, self.shard.world)
         self.schedule = make_schedule(self.optimiser, self.policy, self.per_epoch * self.policy.epochs)
         self.average = _averaged(self.model, self.policy.ema)
         self.precision = precision_of(self.policy.precision, self.backbone.device)
@@ -144,7 +145,7 @@ class Run:
         began, waits = time.monotonic(), Waits()
         loss = self._learn(step, number, waits)
         took = time.monotonic() - began
-        judged = self._judge()
+        judged = self.agree(self._judge())
         self.schedule.judged(judged[1] if judged else None)
         on_validation, accuracy = judged or (None, None)
         epoch = Epoch(number, loss, on_validation, accuracy, rates(self.optimiser)[0], took, waits.seconds)

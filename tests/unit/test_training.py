@@ -205,6 +205,7 @@ def test_a_last_batch_of_one_is_left_out() -> None:
     assert steps_per_epoch(65, 32) == 2
     assert steps_per_epoch(66, 32) == 3
     assert steps_per_epoch(1, 32) == 1
+    assert [steps_per_epoch(n, 32, 4) for n in (71, 72)] == [2, 3]  # a batch of eight is two rows for each of four
 
 
 def test_an_error_of_the_reader_reaches_the_trainer() -> None:
