@@ -1,0 +1,64 @@
+"""How far figures would move with other test images: seeded bootstrap over the images, both arms on the same draws.
+
+Efron 1979, percentile intervals. Accuracy has exact formulas elsewhere; ECE has none here, since resampling biases it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelloop.head import Floats
+from retrain_worker.report.measures import Ints, confusion, predicted
+
+DRAWS = 500
+LEAST = 20  # images below which a percentile says nothing
+FLOOR = 1e-6  # as the log loss elsewhere
+
+Doubles = NDArray[np.float64]
+Bounds = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Resampled:
+    """95 % intervals by figure: of each arm, and of the first minus the second."""
+
+    arms: tuple[Mapping[str, Bounds], ...]
+    difference: Mapping[str, Bounds]
+
+
+def resample(arms: Sequence[Floats], truth: Ints, seed: int) -> Resampled:
+    """One or two arms' (n, classes) probabilities; nothing at all below `LEAST` images."""
+    if len(truth) < LEAST:
+        return Resampled(tuple({} for _ in arms), {})
+    draw = np.random.default_rng([seed, len(truth)])
+    places = [draw.integers(0, len(truth), len(truth)) for _ in range(DRAWS)]
+    drawn = [_figures(probabilities, truth, places) for probabilities in arms]
+    both = {name: _bounds(drawn[0][name] - drawn[1][name]) for name in drawn[0]} if len(arms) == 2 else {}
+    return Resampled(tuple({name: _bounds(v) for name, v in found.items()} for found in drawn), both)
+
+
+def _figures(probabilities: Floats, truth: Ints, places: Sequence[Ints]) -> dict[str, Doubles]:
+    """Each figure on each draw, (draws,)."""
+    answers, classes = predicted(probabilities), probabilities.shape[1]
+    given = probabilities[np.arange(len(truth)), truth].astype(np.float64)
+    losses = -np.log(np.clip(given, FLOOR, 1.0))
+    rows = [(*_shares(answers[p], truth[p], classes), losses[p].mean()) for p in places]
+    return dict(zip(("balanced_accuracy", "macro_f1", "log_loss"), np.array(rows).T, strict=True))
+
+
+def _shares(answers: Ints, truth: Ints, classes: int) -> tuple[float, float]:
+    """Balanced accuracy and macro F1 over the classes that were drawn."""
+    matrix = confusion(answers, truth, classes)
+    hits, support = matrix.diagonal(), np.bincount(truth, minlength=classes)
+    there = support > 0
+    recall, f1 = hits[there] / support[there], 2 * hits[there] / (support + matrix.sum(axis=0))[there]
+    return float(recall.mean()), float(f1.mean())
+
+
+def _bounds(values: Doubles) -> Bounds:
+    low, high = np.percentile(values, (2.5, 97.5))
+    return float(low), float(high)
