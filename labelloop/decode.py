@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,28 +64,44 @@ class Square:
 
 def decode(data: bytes, square: Square) -> Pixels:
     """(3, size, size) uint8 RGB, turned as its EXIF says; ImageUnreadableError says why not."""
+    with _readable(data):
+        image = _squared(_upright(data, math.ceil(square.size / square.crop)), square)
+        pixels = pixel_steps.apply(np.asarray(image, dtype=np.uint8), square.steps)
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def shrink(data: bytes, longest: int) -> Pixels:
+    """The whole image, (3, H, W) uint8 RGB with no side above ``longest``: for people. ImageUnreadableError."""
+    with _readable(data):
+        image = _upright(data, longest)
+        image.thumbnail((longest, longest), Image.Resampling.BICUBIC)
+        return np.ascontiguousarray(np.asarray(image, dtype=np.uint8).transpose(2, 0, 1))
+
+
+@contextmanager
+def _readable(data: bytes) -> Iterator[None]:
+    """Whatever goes wrong inside is the image's fault."""
     if not data:
         raise ImageUnreadableError("the image is empty (0 bytes)")
     try:
-        image = _open(data, square)
-        image = _turned(image)
-        image = _rgb(image)
-        image = _squared(image, square)
-        pixels = pixel_steps.apply(np.asarray(image, dtype=np.uint8), square.steps)
-        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        yield
     except ImageUnreadableError:
         raise
     except Exception as error:  # PIL's parsers raise nearly anything on broken or hostile bytes
         raise ImageUnreadableError(f"the image cannot be decoded: {_reason(error)}") from error
 
 
-def _open(data: bytes, square: Square) -> Image.Image:
+def _upright(data: bytes, wanted: int) -> Image.Image:
+    """RGB, turned as its EXIF says, no side much smaller than ``wanted`` if the image has so many pixels."""
+    return _rgb(_turned(_open(data, wanted)))
+
+
+def _open(data: bytes, wanted: int) -> Image.Image:
     image = Image.open(io.BytesIO(data), formats=FORMATS)
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise ImageUnreadableError(f"the image has {width}×{height} pixels; the limit is {MAX_PIXELS:,}")
     # JPEG can be decoded at 1/2, 1/4 or 1/8 of its size, many times faster, and still above what is needed
-    wanted = math.ceil(square.size / square.crop)
     image.draft("RGB", (wanted, wanted))
     image.load()
     return image

@@ -1,1 +1,1 @@
-"""The evaluation report of a run: evidence in, one JSON document and one page out. docs/report.md explains the figures."""
+"""A run's evaluation report: evidence in, one JSON document and one page out. docs/report.md explains the figures."""

@@ -64,7 +64,8 @@ class Attributor:
         found = self._integrated(normalised, black, target)
         with torch.inference_mode():
             ours, none = self.model(torch.cat([normalised, black]))[:, target].tolist()
-        return Attribution(_scaled(found.abs().sum(dim=1)), ours - none, float(found.sum()), self._cam(normalised, target))
+        shown = _scaled(found.abs().sum(dim=1))
+        return Attribution(shown, ours - none, float(found.sum()), self._cam(normalised, target))
 
     def _integrated(self, image: Tensor, black: Tensor, target: int) -> Tensor:
         """(1, 3, H, W): each value's share of the logit."""

@@ -1,4 +1,4 @@
-"""A backbone and its head in, how long an answer takes and how large they are out. Measured where the report is made."""
+"""A backbone and its head in; how long an answer takes and how large they are out. Measured on this very machine."""
 
 from __future__ import annotations
 

@@ -1,0 +1,53 @@
+"""Chosen test images in, pictures of what their answers come from out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from labelloop.decode import Pixels
+from labelloop.errors import ImageUnreadableError
+from labelloop.head import Floats
+from retrain_worker.report.answers import as_seen, plain
+from retrain_worker.report.attribution import Attribution, Attributor
+from retrain_worker.report.findings import Explained, Explanations, Judged
+from retrain_worker.report.inputs import Inputs
+from retrain_worker.report.pictures import jpeg, overlay
+
+
+def explain(inputs: Inputs, judged: Judged, places: Sequence[int], classes: Sequence[str]) -> Explanations:
+    """The challenger's answers; images that cannot be read are left out."""
+    assert inputs.challenger.backbone is not None
+    attributor = Attributor(inputs.challenger.backbone, inputs.challenger.head)
+    found: list[Explained] = []
+    for done, place in enumerate(places):
+        inputs.progress("attributions", done, len(places))
+        one = _explained(inputs, attributor, judged.uris[place], classes[int(judged.truth[place])])
+        found += [one] if one else []
+    return Explanations(attributor.layer.name, attributor.layer.why_not, tuple(found))
+
+
+def _explained(inputs: Inputs, attributor: Attributor, uri: str, truth: str) -> Explained | None:
+    arm = inputs.challenger
+    assert inputs.load is not None and arm.backbone is not None
+    try:
+        square = plain(inputs.load(uri), arm.backbone)
+    except ImageUnreadableError:
+        return None
+    image = as_seen(square[None], arm.backbone)
+    row = arm.head.probabilities(arm.backbone.features(image))[0]
+    found = attributor.explain(image[0], int(row.argmax()))
+    name = arm.head.labels[int(row.argmax())]
+    return _shown(uri, truth, arm.rules.resolve(name) or name, float(row.max()), square, found)
+
+
+def _shown(uri: str, truth: str, answer: str, probability: float, square: Pixels, found: Attribution) -> Explained:
+    return Explained(
+        uri, truth, answer, probability, found.gained, found.summed, jpeg(square),
+        _heat(square, found.integrated), _heat(square, found.grad_cam),
+    )  # fmt: skip
+
+
+def _heat(square: Pixels, heat: Floats | None) -> str | None:
+    return None if heat is None else jpeg(overlay(square, np.asarray(heat)))

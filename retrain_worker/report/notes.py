@@ -1,0 +1,86 @@
+"""Findings in, what a reader must know before believing them out, in words. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from retrain_worker.report.findings import Findings
+from retrain_worker.report.measures import Measures
+
+FEW = 100  # test labels below which an accuracy is hardly known
+FEW_OF_CLASS = 10
+NAMED = 8  # names in one sentence
+
+
+def notes(found: Findings) -> tuple[str, ...]:
+    """Sentences, the most important first."""
+    measures = found.challenger.measures
+    about = (*_labels(measures), *_classes(measures), *_comparison(found)) if measures else _nothing(found)
+    return (*about, *_unreadable(found), *_pixels(found))
+
+
+def _nothing(found: Findings) -> list[str]:
+    if found.inputs.uris:
+        return ["None of the test images could be read, so this page says nothing about accuracy."]
+    return [
+        "There are no test labels yet, so this page says nothing about accuracy. They come by themselves: a random "
+        "share of the images that people label is kept for testing and never trains."
+    ]
+
+
+def _labels(measures: Measures) -> list[str]:
+    if measures.n >= FEW:
+        return []
+    low, high = (round(100 * bound) for bound in (measures.accuracy.low, measures.accuracy.high))
+    return [
+        f"Little evidence: {_count(measures.n, 'test label')}. The true accuracy may lie anywhere between {low} and "
+        f"{high} %, and every other figure is as uncertain."
+    ]
+
+
+def _classes(measures: Measures) -> list[str]:
+    none = [row.name for row in measures.classes if not row.support]
+    few = [f"{row.name} ({row.support})" for row in measures.classes if 0 < row.support < FEW_OF_CLASS]
+    unknown = [f"{row.name} ({row.support})" for row in measures.classes if row.support and not row.known]
+    told = []
+    if none:
+        told.append(f"No test labels, so nothing is known of: {_names(none)}.")
+    if few:
+        told.append(f"Fewer than {FEW_OF_CLASS} test labels, so their rows say little: {_names(few)}.")
+    if unknown:
+        told.append(
+            f"The model cannot answer with these classes, so all their labels count as wrong: {_names(unknown)}."
+        )
+    return told
+
+
+def _comparison(found: Findings) -> list[str]:
+    compared = found.compared
+    if compared is None:
+        return ["There is no champion to compare with: this is the first model, or the only one that can be read."]
+    if compared.accuracy.low <= 0 <= compared.accuracy.high:
+        return [
+            "The test labels do not show which of the two is more accurate: the interval of the difference holds 0."
+        ]
+    return []
+
+
+def _unreadable(found: Findings) -> list[str]:
+    if not found.unreadable:
+        return []
+    return [f"{_count(len(found.unreadable), 'test image')} could not be read and left out; they are listed below."]
+
+
+def _pixels(found: Findings) -> list[str]:
+    if found.explained is not None or not found.inputs.uris:
+        return []
+    return ["Made from kept features, without pixels: robustness and attributions are not part of it."]
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
+def _names(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more

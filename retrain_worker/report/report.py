@@ -1,0 +1,63 @@
+"""The way in: two arms and test labels in, one JSON document and one page out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import structlog
+
+from retrain_worker.report.answers import look
+from retrain_worker.report.document import document
+from retrain_worker.report.findings import Explanations, Findings, Judged
+from retrain_worker.report.inputs import Inputs, classes_of
+from retrain_worker.report.judging import compare, judge, measured
+from retrain_worker.report.mistakes import mistakes
+from retrain_worker.report.notes import notes
+from retrain_worker.report.page import page
+from retrain_worker.report.resampling import resample
+from retrain_worker.report.samples import MISTAKES, most_confident_mistakes, to_explain
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What is kept of a run: ``json`` holds JSON's own types only, ``html`` is one file that needs no other."""
+
+    json: dict[str, Any]
+    html: str
+
+
+def make_report(inputs: Inputs) -> Report:
+    """Look, measure, explain, write. What ``load`` and ``progress`` raise goes through, unreadable images aside."""
+    found = find(inputs)
+    report = Report(document(found), page(found))
+    log.info("report", action="report", run=inputs.origin.run, judged=found.judged, letters=len(report.html))
+    return report
+
+
+def find(inputs: Inputs) -> Findings:
+    """Everything there is to tell."""
+    classes = classes_of(inputs)
+    looked = look(inputs, classes)
+    judged = judge(inputs, looked, classes)
+    resampled = resample(judged.probabilities, judged.truth, inputs.seed)
+    challenger, *champion = measured(inputs, looked, judged, resampled, classes)
+    wrong = most_confident_mistakes(judged)
+    found = Findings(
+        inputs=inputs, classes=classes, judged=len(judged.uris), unreadable=looked.problems, challenger=challenger,
+        champion=champion[0] if champion else None, compared=compare(judged, resampled), wrong=len(wrong),
+        mistakes=mistakes(inputs, judged, wrong[:MISTAKES], classes), explained=_explained(inputs, judged, classes),
+    )  # fmt: skip
+    return replace(found, notes=notes(found))
+
+
+def _explained(inputs: Inputs, judged: Judged, classes: Sequence[str]) -> Explanations | None:
+    """Of the challenger alone; None without pixels."""
+    if inputs.load is None or inputs.challenger.backbone is None or not inputs.uris:
+        return None
+    from retrain_worker.report.explanations import explain  # torch and Captum
+
+    return explain(inputs, judged, to_explain(judged, inputs.seed), classes)

@@ -1,0 +1,170 @@
+"""Findings in, what the page's template shows out: words, rows and pictures, nothing left to decide."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from retrain_worker.report.canvas import Picture
+from retrain_worker.report.class_figures import confusion_picture, recall_picture
+from retrain_worker.report.figures import learning_picture, reliability_picture, robustness_picture
+from retrain_worker.report.findings import ArmFindings, Findings
+from retrain_worker.report.headline import headlines, percent, points, with_bounds
+from retrain_worker.report.latency import Serving
+from retrain_worker.report.measures import ClassRow, Interval
+from retrain_worker.report.robustness import Robustness
+
+VERDICTS = {"promote": "Promoted", "hold": "Held back", "reject": "Rejected"}
+NONE = "–"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Cells are words; the first column names the row."""
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def view(found: Findings) -> dict[str, Any]:
+    """What `page.html` asks for, by name."""
+    inputs = found.inputs
+    return {
+        "origin": inputs.origin, "verdict": inputs.verdict, "outcome": VERDICTS[inputs.verdict.outcome],
+        "challenger": found.challenger.name, "champion": found.champion.name if found.champion else None,
+        "notes": found.notes, "labels": len(inputs.uris), "judged": found.judged, "headlines": headlines(found),
+        "compared": _compared(found), "pictures": _pictures(found), "learning": inputs.history is not None,
+        "classes": class_table(found), "mistakes": found.mistakes, "wrong": found.wrong,
+        "explained": found.explained, "robustness": robustness_table(found), "serving": serving_table(found),
+        "curves": _curves(found), "unreadable": found.unreadable, "provenance": provenance(found),
+        "percent": percent,
+    }  # fmt: skip
+
+
+def class_table(found: Findings) -> Table | None:
+    """None where nothing was judged."""
+    ours = found.challenger.measures
+    theirs = found.champion.measures if found.champion else None
+    if ours is None:
+        return None
+    names = (f"{found.champion.name}: recall",) if found.champion and theirs else ()
+    head = ("class", "labels", "answers", "precision", "recall", "F1", *names)
+    others = theirs.classes if theirs else ours.classes
+    rows = zip(ours.classes, others, strict=True)
+    return Table(head, tuple(_class_row(row, other if theirs else None) for row, other in rows))
+
+
+def robustness_table(found: Findings) -> Table | None:
+    """None where nothing was disturbed."""
+    arms = [arm for arm in (found.challenger, found.champion) if arm and arm.robustness]
+    if not arms:
+        return None
+    head = ("disturbance", *(f"{arm.name}: {what}" for arm in arms for what in ("accuracy", "lost", "answers changed")))
+    rows = zip(*(arm.robustness for arm in arms), strict=True)
+    return Table(head, tuple((_disturbance(row[0]), *(cell for r in row for cell in _robust(r))) for row in rows))
+
+
+def serving_table(found: Findings) -> Table | None:
+    """None where no backbone was at hand."""
+    arms = [arm for arm in (found.challenger, found.champion) if arm and arm.serving]
+    columns = [_serving(arm.serving) for arm in arms if arm.serving]
+    if not columns:
+        return None
+    rows = tuple((label, *(column[label] for column in columns)) for label in columns[0])
+    return Table(("", *(arm.name for arm in arms)), rows)
+
+
+def provenance(found: Findings) -> Table:
+    """Where the run and its arms came from."""
+    origin = found.inputs.origin
+    rows = [
+        ("project", origin.project), ("run", f"{origin.run} ({origin.kind})"), ("made", origin.created_at),
+        ("snapshot", origin.snapshot), ("configuration", origin.config), ("code", origin.code),
+        ("seed", str(found.inputs.seed)),
+        *(row for arm in (found.challenger, found.champion) if arm for row in _backbone(arm)),
+        *_training(found.inputs.history or {}),
+    ]  # fmt: skip
+    return Table(("", ""), tuple(rows))
+
+
+def _class_row(row: ClassRow, champion: ClassRow | None) -> tuple[str, ...]:
+    name = row.name if row.known else f"{row.name} (not among its classes)"
+    cells = (name, str(row.support), str(row.predicted), percent(row.precision), _interval(row.recall), percent(row.f1))
+    return (*cells, _interval(champion.recall)) if champion else cells
+
+
+def _interval(found: Interval | None) -> str:
+    return with_bounds(percent(found.value), percent(found.low), percent(found.high)) if found else NONE
+
+
+def _disturbance(row: Robustness) -> str:
+    unit = "8-bit steps" if row.kind == "noise" else "pixels"
+    return f"{row.kind}, {row.severity:g} {unit}"
+
+
+def _robust(row: Robustness) -> tuple[str, ...]:
+    return _interval(row.accuracy), points(-row.drop), percent(row.changed)
+
+
+def _serving(serving: Serving) -> dict[str, str]:
+    timings = {
+        f"{'one image' if t.images == 1 else f'{t.images} images at once'}": (
+            f"{t.median_ms:.1f} ms median, {t.p95_ms:.1f} ms 95th percentile of {t.repeats}"
+        )
+        for t in serving.timings
+    }
+    return {
+        **timings, "measured on": f"{serving.device}, {serving.threads} threads",
+        "parameters": f"{serving.parameters:,}", "weights": _size(serving.weight_bytes), "head": _size(serving.head_bytes),
+    }  # fmt: skip
+
+
+def _size(n: int) -> str:
+    return f"{n / 1e6:.1f} MB" if n >= 1e5 else f"{n / 1e3:.1f} kB"
+
+
+def _backbone(arm: ArmFindings) -> list[tuple[str, str]]:
+    record = arm.backbone
+    if record is None:
+        return [(arm.name, "its backbone was not looked at")]
+    size = record.preprocessing.get("size", "?")
+    return [(arm.name, f"{record.id}, {size} pixels, {record.provenance}")]
+
+
+def _training(history: Any) -> list[tuple[str, str]]:
+    if not history.get("epochs"):
+        return []
+    resumed = f", resumed after epoch {history['resumed_at']}" if history.get("resumed_at") else ""
+    best, precision = history.get("best"), history.get("precision", "?")
+    return [("training", f"{len(history['epochs'])} epochs, the best was {best}, in {precision}{resumed}")]
+
+
+def _compared(found: Findings) -> str | None:
+    if found.compared is None or found.champion is None:
+        return None
+    told = found.compared.accuracy
+    return (
+        f"On the same {told.n} labels the two answer {told.changed} images differently: {found.challenger.name} alone "
+        f"is right on {found.compared.gained}, {found.champion.name} alone on {found.compared.lost}."
+    )
+
+
+def _pictures(found: Findings) -> Sequence[Picture]:
+    """Of accuracy; none where nothing was judged."""
+    ours = found.challenger.measures
+    if ours is None:
+        return []
+    challenger = (found.challenger.name, ours)
+    theirs = found.champion.measures if found.champion else None
+    champion = (found.champion.name, theirs) if found.champion and theirs else None
+    drawn = [confusion_picture(*challenger), *([confusion_picture(*champion)] if champion else [])]
+    return [*drawn, reliability_picture(challenger, champion), recall_picture(challenger, champion)]
+
+
+def _curves(found: Findings) -> dict[str, Picture | None]:
+    champion = (found.champion.name, found.champion.robustness) if found.champion else None
+    return {
+        "learning": learning_picture(found.inputs.history or {}),
+        "robustness": robustness_picture((found.challenger.name, found.challenger.robustness), champion),
+    }
