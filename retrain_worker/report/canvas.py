@@ -26,6 +26,7 @@ SIZE = 9.0  # points of a letter
 LETTER = 0.62  # mean width of a letter by its size; wide ones take twice as much
 WIDTH = 4.6  # inches: at this width letters can be read on a phone
 LONGEST = 24  # letters of a name in a picture; the table has it whole
+IN_LEGEND = 12
 CHALLENGER, CHAMPION = "#0072b2", "#d55e00"  # told apart by colour-blind people, too (Okabe and Ito 2008)
 INK, GRID = "#1f2933", "#d5dbe1"
 
@@ -46,6 +47,11 @@ class Picture:
     source: str  # data address
     alt: str  # what it shows, in words
     width: int  # CSS pixels at which its letters have their size
+
+    @property
+    def least(self) -> int:
+        """CSS pixels below which its letters cannot be read."""
+        return round(0.78 * self.width)
 
 
 @contextmanager
@@ -70,12 +76,12 @@ def picture(figure: Figure, alt: str) -> Picture:
     return Picture(address("image/svg+xml", buffer.getvalue()), alt, round(figure.get_size_inches()[0] * PIXELS))
 
 
-def short(name: str) -> str:
-    """A name on one line, without control characters, at most `LONGEST` letters wide."""
+def short(name: str, most: int = LONGEST) -> str:
+    """A name on one line, without control characters, at most so many letters wide."""
     line = " ".join("".join(c if c.isprintable() else " " for c in name).split())
-    if letters(line) <= LONGEST:
+    if letters(line) <= most:
         return line
-    while letters(line) > LONGEST - 1:
+    while letters(line) > most - 1:
         line = line[:-1]
     return f"{line.rstrip()}…"
 

@@ -14,6 +14,7 @@ from matplotlib.ticker import PercentFormatter
 from retrain_worker.report.canvas import (
     CHALLENGER,
     CHAMPION,
+    IN_LEGEND,
     INK,
     POINTS,
     SIZE,
@@ -56,6 +57,10 @@ def _confusion(counts: Ints, names: Sequence[str]) -> Figure:
     axes.set_yticks(range(n), names)
     axes.tick_params(length=0)
     axes.grid(visible=False)
+    axes.set_xticks(np.arange(n + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(n + 1) - 0.5, minor=True)
+    axes.grid(which="minor")
+    axes.tick_params(which="minor", length=0)
     figure.text(0.06 / figure.get_figwidth(), 1 - (0.1 + side / 2) / figure.get_figheight(), "label",
                 rotation=90, va="center")  # fmt: skip
     figure.text((margin + side / 2) / figure.get_figwidth(), 0.06 / figure.get_figheight(), "answer", ha="center")
@@ -95,9 +100,9 @@ def recall_picture(challenger: Named, champion: Named | None) -> Picture:
     with drawing():
         figure = Figure((max(WIDTH, left + 3.0), height + 1.05))
         axes = plot(figure, left, 0.5, figure.get_figwidth() - left - 0.25, height)
-        _bars(axes, rows, -0.19 if champion else 0.0, CHALLENGER, short(challenger[0]))
+        _bars(axes, rows, -0.19 if champion else 0.0, CHALLENGER, challenger[0])
         if champion:
-            _bars(axes, [others[row.name] for row in rows], 0.19, CHAMPION, short(champion[0]))
+            _bars(axes, [others[row.name] for row in rows], 0.19, CHAMPION, champion[0])
         _recall_axes(axes, rows)
         figure.legend(loc="upper left", ncols=2)
         return picture(figure, _recall_words(challenger, len(rows)))
@@ -108,7 +113,7 @@ def _bars(axes: Axes, rows: Sequence[ClassRow], shift: float, colour: str, label
     found = [row.recall for row in rows if row.recall]
     values = np.array([r.value for r in found])
     spread = np.abs(np.array([[r.low for r in found], [r.high for r in found]]) - values)
-    axes.barh(places, values, height=0.36, color=colour, alpha=0.8, label=label)
+    axes.barh(places, values, height=0.36, color=colour, alpha=0.8, label=short(label, IN_LEGEND))
     axes.errorbar(values, places, xerr=spread, fmt="none", ecolor=INK, elinewidth=0.9, capsize=2)
 
 

@@ -10,43 +10,54 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from retrain_worker.report.canvas import CHALLENGER, CHAMPION, INK, SIZE, WIDTH, Picture, drawing, picture, plot, short
+from retrain_worker.report.canvas import (
+    CHALLENGER,
+    CHAMPION,
+    IN_LEGEND,
+    INK,
+    SIZE,
+    WIDTH,
+    Picture,
+    drawing,
+    picture,
+    plot,
+    short,
+)
 from retrain_worker.report.measures import Bin, Measures
 from retrain_worker.report.robustness import BLUR, NOISE, Robustness
+
+LEFT, RIGHT = 0.76, 0.22  # inches of margin
 
 Named = tuple[str, Measures]
 
 
 def reliability_picture(challenger: Named, champion: Named | None) -> Picture:
-    """Accuracy against sureness above, how many answers lie there below."""
+    """Accuracy against confidence above, how many answers of the challenger lie there below."""
     name, measures = challenger
     with drawing():
         figure = Figure((WIDTH, 4.4))
-        axes = plot(figure, 0.62, 1.75, WIDTH - 0.8, 2.4)
-        axes.plot((0, 1), (0, 1), color=INK, linewidth=0.8, linestyle=":", label="as sure as right")
-        there = [b for b in measures.bins if b.count]
-        axes.bar([b.low for b in there], [b.accuracy or 0 for b in there], width=0.1, align="edge",
-                 color=CHALLENGER, alpha=0.35, edgecolor=CHALLENGER, label=short(name))  # fmt: skip
-        _dots(axes, measures.bins, CHALLENGER, "o", "")
+        axes = plot(figure, LEFT, 1.7, WIDTH - LEFT - RIGHT, 2.3)
+        axes.plot((0, 1), (0, 1), color=INK, linewidth=0.8, linestyle=":", label="perfect calibration")
+        _dots(axes, measures.bins, CHALLENGER, "o", name)
         if champion:
-            _dots(axes, champion[1].bins, CHAMPION, "s", short(champion[0]))
-        _percent(axes, "right")
+            _dots(axes, champion[1].bins, CHAMPION, "s", champion[0])
+        _percent(axes, "accuracy")
         axes.set_xlim(0, 1)
         axes.tick_params(labelbottom=False)
-        axes.legend(loc="upper left")
+        figure.legend(*axes.get_legend_handles_labels(), loc="upper left", ncols=3, columnspacing=1.2)
         _counts(figure, measures.bins)
-        words = f"Reliability diagram of {name}: share of right answers by sureness."
+        words = f"Reliability diagram of {name}: accuracy by confidence."
         return picture(figure, f"{words} ECE {measures.ece:.3f} on {measures.n} labels.")
 
 
 def _dots(axes: Axes, bins: Sequence[Bin], colour: str, marker: str, label: str) -> None:
     there = [b for b in bins if b.count]
     sure, right = [b.confidence or 0 for b in there], [b.accuracy or 0 for b in there]
-    axes.plot(sure, right, color=colour, marker=marker, markersize=4, linewidth=1, label=label or None)
+    axes.plot(sure, right, color=colour, marker=marker, markersize=4, linewidth=1, label=short(label, IN_LEGEND))
 
 
 def _counts(figure: Figure, bins: Sequence[Bin]) -> None:
-    axes = plot(figure, 0.62, 0.5, WIDTH - 0.8, 1.0)
+    axes = plot(figure, LEFT, 0.5, WIDTH - LEFT - RIGHT, 1.0)
     most = max(b.count for b in bins)
     axes.bar(
         [b.low for b in bins], [b.count for b in bins], width=0.1, align="edge", color="#9aa5b1", edgecolor="white"
@@ -58,8 +69,8 @@ def _counts(figure: Figure, bins: Sequence[Bin]) -> None:
     axes.set_ylim(0, most * 1.3)
     axes.yaxis.set_major_locator(MaxNLocator(2, integer=True))
     axes.xaxis.set_major_formatter(PercentFormatter(1))
-    axes.set_xlabel("sureness")
-    axes.set_ylabel("answers")
+    axes.set_xlabel("confidence")
+    _label(axes, "answers")
 
 
 def learning_picture(history: Mapping[str, Any]) -> Picture | None:
@@ -70,17 +81,18 @@ def learning_picture(history: Mapping[str, Any]) -> Picture | None:
     best = int(history.get("best") or 0)
     with drawing():
         figure = Figure((WIDTH, 4.4))
-        upper = plot(figure, 0.62, 2.35, WIDTH - 0.8, 1.75)
+        upper = plot(figure, LEFT, 2.35, WIDTH - LEFT - RIGHT, 1.65)
         _curve(upper, epochs, "loss", CHALLENGER, "o", "train part")
         _curve(upper, epochs, "validation_loss", CHAMPION, "s", "validation part")
-        lower = plot(figure, 0.62, 0.5, WIDTH - 0.8, 1.5)
+        lower = plot(figure, LEFT, 0.5, WIDTH - LEFT - RIGHT, 1.55)
         _curve(lower, epochs, "validation_accuracy", CHAMPION, "s", "")
         _epoch_axes(upper, epochs, best)
         _epoch_axes(lower, epochs, best)
-        upper.set_ylabel("loss")
+        _label(upper, "loss")
         upper.tick_params(labelbottom=False)
-        lower.yaxis.set_major_formatter(PercentFormatter(1))
-        lower.set_ylabel("accuracy")
+        lower.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        lower.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], min_n_ticks=2))
+        _label(lower, "accuracy")
         lower.set_xlabel("epoch")
         figure.legend(*upper.get_legend_handles_labels(), loc="upper left", ncols=3, columnspacing=1.2)
         return picture(figure, f"Learning curves over {len(epochs)} epochs, the best was number {best}.")
@@ -114,11 +126,11 @@ def robustness_picture(
             (BLUR, 0.5, "blur, standard deviation in pixels"),
         )
         for kind, bottom, words in panels:
-            axes = plot(figure, 0.62, bottom, WIDTH - 0.8, 1.55)
+            axes = plot(figure, LEFT, bottom, WIDTH - LEFT - RIGHT, 1.5)
             _severities(axes, kind, *challenger, CHALLENGER, "o")
             if champion and champion[1]:
                 _severities(axes, kind, *champion, CHAMPION, "s")
-            _percent(axes, "right")
+            _percent(axes, "accuracy")
             axes.set_xlabel(words)
         figure.legend(*axes.get_legend_handles_labels(), loc="upper left", ncols=2)
         return picture(figure, "Accuracy on disturbed copies of all readable test images, by severity.")
@@ -126,15 +138,21 @@ def robustness_picture(
 
 def _severities(axes: Axes, kind: str, name: str, rows: Sequence[Robustness], colour: str, marker: str) -> None:
     found = [row for row in rows if row.kind == kind]
-    clean = found[0].accuracy.value + found[0].drop
-    values = np.array([clean, *(row.accuracy.value for row in found)])
-    low = np.array([clean, *(row.accuracy.low for row in found)])
-    high = np.array([clean, *(row.accuracy.high for row in found)])
-    axes.errorbar((0, *(row.severity for row in found)), values, yerr=(values - low, high - values), color=colour,
-                  marker=marker, markersize=4, linewidth=1.2, capsize=2, label=short(name))  # fmt: skip
+    clean = found[0].clean
+    shares = [clean, *(row.accuracy for row in found)]
+    values = np.array([share.value for share in shares])
+    spread = np.abs(np.array([[share.low for share in shares], [share.high for share in shares]]) - values)
+    axes.errorbar((0, *(row.severity for row in found)), values, yerr=spread, color=colour, marker=marker,
+                  markersize=4, linewidth=1.2, capsize=2, label=short(name, IN_LEGEND))  # fmt: skip
 
 
 def _percent(axes: Axes, label: str) -> None:
     axes.set_ylim(0, 1.02)
     axes.yaxis.set_major_formatter(PercentFormatter(1))
-    axes.set_ylabel(label)
+    _label(axes, label)
+
+
+def _label(axes: Axes, text: str) -> None:
+    """At a fixed place: where tick labels are wide, it would leave the picture."""
+    axes.set_ylabel(text)
+    axes.yaxis.set_label_coords((0.14 - LEFT) / (WIDTH - LEFT - RIGHT), 0.5)

@@ -9,6 +9,8 @@ from retrain_worker.report.findings import ArmFindings, Compared, Findings
 from retrain_worker.report.measures import Measures
 from retrain_worker.report.resampling import Bounds
 
+PERCENT = "\u00a0%"  # stays on the line of its number
+
 
 @dataclass(frozen=True, slots=True)
 class Headline:
@@ -51,7 +53,7 @@ def headlines(found: Findings) -> list[Headline]:
 
 def percent(value: float | None) -> str:
     """A share in [0, 1]."""
-    return "–" if value is None else f"{100 * value:.1f} %"
+    return "–" if value is None else f"{100 * value:.1f}{PERCENT}"
 
 
 def points(value: float) -> str:
@@ -61,7 +63,7 @@ def points(value: float) -> str:
 
 def with_bounds(value: str, low: str, high: str) -> str:
     """Both bounds with one unit."""
-    return f"{value} ({low.removesuffix(' %')} to {high})"
+    return f"{value} ({low.removesuffix(PERCENT)} to {high})"
 
 
 def _headline(figure: _Figure, found: Findings, ours: Measures) -> Headline:

@@ -17,7 +17,7 @@ from retrain_worker.logistic import log_loss
 
 Ints = NDArray[np.int64]
 BINS = 10
-TOP = (2, 3, 5)
+TOP = (2, 5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class ClassRow:
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """Answers of like sureness; ``confidence`` and ``accuracy`` are means, None where there is no answer."""
+    """Answers of like confidence; ``confidence`` and ``accuracy`` are means, None where there is no answer."""
 
     low: float
     high: float
@@ -118,7 +118,7 @@ def among_top(probabilities: Floats, truth: Ints, k: int) -> float:
 
 
 def reliability(sure: Floats, right: NDArray[np.bool_]) -> tuple[Bin, ...]:
-    """Equal-width bins of sureness, the same that the ECE sums over (Guo et al. 2017)."""
+    """Equal-width bins of confidence, the same that the ECE sums over (Guo et al. 2017)."""
     place = np.minimum((sure * BINS).astype(int), BINS - 1)
     return tuple(_bin(b, sure[place == b], right[place == b]) for b in range(BINS))
 

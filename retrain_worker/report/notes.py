@@ -48,9 +48,7 @@ def _classes(measures: Measures) -> list[str]:
     if few:
         told.append(f"Fewer than {FEW_OF_CLASS} test labels, so their rows say little: {_names(few)}.")
     if unknown:
-        told.append(
-            f"The model cannot answer with these classes, so all their labels count as wrong: {_names(unknown)}."
-        )
+        told.append(f"The model does not know these classes, so all their labels count as wrong: {_names(unknown)}.")
     return told
 
 
@@ -59,9 +57,7 @@ def _comparison(found: Findings) -> list[str]:
     if compared is None:
         return ["There is no champion to compare with: this is the first model, or the only one that can be read."]
     if compared.accuracy.low <= 0 <= compared.accuracy.high:
-        return [
-            "The test labels do not show which of the two is more accurate: the interval of the difference holds 0."
-        ]
+        return ["The test labels do not show which of the two is more accurate: the difference may be chance."]
     return []
 
 

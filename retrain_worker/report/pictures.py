@@ -30,7 +30,7 @@ def overlay(image: Pixels, heat: Floats) -> Pixels:
     """The image in gray and dimmed, the map (H, W) in [0, 1] over it: bright is much."""
     gray = image.mean(axis=0, dtype=np.float32)[..., None] * 0.7
     colour = matplotlib.colormaps["inferno"](0.25 + 0.75 * heat)[..., :3] * 255
-    strength = STRONGEST * np.sqrt(heat)[..., None]
+    strength = STRONGEST * heat[..., None]
     mixed = gray * (1 - strength) + colour * strength
     return np.ascontiguousarray(mixed.clip(0, 255).astype(np.uint8).transpose(2, 0, 1))
 

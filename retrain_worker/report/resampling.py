@@ -17,6 +17,7 @@ from retrain_worker.report.measures import Ints, confusion, predicted
 DRAWS = 500
 LEAST = 20  # images below which a percentile says nothing
 FLOOR = 1e-6  # as the log loss elsewhere
+MEANS = ("balanced_accuracy", "macro_precision", "macro_f1")
 
 Doubles = NDArray[np.float64]
 Bounds = tuple[float, float]
@@ -47,16 +48,17 @@ def _figures(probabilities: Floats, truth: Ints, places: Sequence[Ints]) -> dict
     given = probabilities[np.arange(len(truth)), truth].astype(np.float64)
     losses = -np.log(np.clip(given, FLOOR, 1.0))
     rows = [(*_shares(answers[p], truth[p], classes), losses[p].mean()) for p in places]
-    return dict(zip(("balanced_accuracy", "macro_f1", "log_loss"), np.array(rows).T, strict=True))
+    return dict(zip((*MEANS, "log_loss"), np.array(rows).T, strict=True))
 
 
-def _shares(answers: Ints, truth: Ints, classes: int) -> tuple[float, float]:
-    """Balanced accuracy and macro F1 over the classes that were drawn."""
+def _shares(answers: Ints, truth: Ints, classes: int) -> tuple[float, ...]:
+    """The `MEANS` over the classes that were drawn."""
     matrix = confusion(answers, truth, classes)
     hits, support = matrix.diagonal(), np.bincount(truth, minlength=classes)
-    there = support > 0
-    recall, f1 = hits[there] / support[there], 2 * hits[there] / (support + matrix.sum(axis=0))[there]
-    return float(recall.mean()), float(f1.mean())
+    there, given = support > 0, matrix.sum(axis=0)
+    recall, precision = hits / np.maximum(support, 1), hits / np.maximum(given, 1)
+    f1 = 2 * hits / np.maximum(support + given, 1)
+    return tuple(float(figure[there].mean()) for figure in (recall, precision, f1))
 
 
 def _bounds(values: Doubles) -> Bounds:

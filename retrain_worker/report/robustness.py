@@ -41,8 +41,9 @@ class Robustness:
 
     kind: str
     severity: float
+    clean: Interval  # accuracy on the same images undisturbed
     accuracy: Interval
-    drop: float  # clean accuracy of the same images minus this
+    drop: float  # clean minus this
     changed: float  # share of the images that are answered otherwise
 
 
@@ -62,8 +63,9 @@ def robustness(clean: Floats, disturbed: Mapping[Disturbance, Floats], truth: In
 
 def _robustness(what: Disturbance, before: Ints, after: Ints, truth: Ints) -> Robustness:
     accuracy = share(int((after == truth).sum()), len(truth))
-    drop = float((before == truth).mean()) - accuracy.value
-    return Robustness(what.kind, what.severity, accuracy, drop, float((before != after).mean()))
+    clean = share(int((before == truth).sum()), len(truth))
+    changed = float((before != after).mean())
+    return Robustness(what.kind, what.severity, clean, accuracy, clean.value - accuracy.value, changed)
 
 
 def _noise(image: Pixels, severity: float, uri: str, seed: int) -> Pixels:

@@ -13,10 +13,11 @@ from retrain_worker.report.findings import ArmFindings, Findings
 from retrain_worker.report.headline import headlines, percent, points, with_bounds
 from retrain_worker.report.latency import Serving
 from retrain_worker.report.measures import ClassRow, Interval
-from retrain_worker.report.robustness import Robustness
+from retrain_worker.report.robustness import NOISE, Robustness
 
 VERDICTS = {"promote": "Promoted", "hold": "Held back", "reject": "Rejected"}
 NONE = "–"
+LISTED = 30  # unreadable images on the page
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ def view(found: Findings) -> dict[str, Any]:
         "compared": _compared(found), "pictures": _pictures(found), "learning": inputs.history is not None,
         "classes": class_table(found), "mistakes": found.mistakes, "wrong": found.wrong,
         "explained": found.explained, "robustness": robustness_table(found), "serving": serving_table(found),
-        "curves": _curves(found), "unreadable": found.unreadable, "provenance": provenance(found),
+        "curves": _curves(found), "unreadable": _unreadable(found), "provenance": provenance(found),
         "percent": percent,
     }  # fmt: skip
 
@@ -60,7 +61,8 @@ def robustness_table(found: Findings) -> Table | None:
     arms = [arm for arm in (found.challenger, found.champion) if arm and arm.robustness]
     if not arms:
         return None
-    head = ("disturbance", *(f"{arm.name}: {what}" for arm in arms for what in ("accuracy", "lost", "answers changed")))
+    names = ("accuracy", "against clean", "changed")
+    head = ("disturbance", *(f"{arm.name}: {name}" for arm in arms for name in names))
     rows = zip(*(arm.robustness for arm in arms), strict=True)
     return Table(head, tuple((_disturbance(row[0]), *(cell for r in row for cell in _robust(r))) for row in rows))
 
@@ -99,8 +101,7 @@ def _interval(found: Interval | None) -> str:
 
 
 def _disturbance(row: Robustness) -> str:
-    unit = "8-bit steps" if row.kind == "noise" else "pixels"
-    return f"{row.kind}, {row.severity:g} {unit}"
+    return f"{row.kind}, σ {row.severity:g} " + ("of 255" if row.kind == NOISE else "pixels")
 
 
 def _robust(row: Robustness) -> tuple[str, ...]:
@@ -115,9 +116,14 @@ def _serving(serving: Serving) -> dict[str, str]:
         for t in serving.timings
     }
     return {
-        **timings, "measured on": f"{serving.device}, {serving.threads} threads",
-        "parameters": f"{serving.parameters:,}", "weights": _size(serving.weight_bytes), "head": _size(serving.head_bytes),
+        **timings, "measured on": f"{serving.device}, {_threads(serving.threads)}",
+        "parameters": f"{serving.parameters:,}", "weights": _size(serving.weight_bytes),
+        "head": _size(serving.head_bytes),
     }  # fmt: skip
+
+
+def _threads(n: int) -> str:
+    return "1 thread" if n == 1 else f"{n} threads"
 
 
 def _size(n: int) -> str:
@@ -160,6 +166,12 @@ def _pictures(found: Findings) -> Sequence[Picture]:
     champion = (found.champion.name, theirs) if found.champion and theirs else None
     drawn = [confusion_picture(*challenger), *([confusion_picture(*champion)] if champion else [])]
     return [*drawn, reliability_picture(challenger, champion), recall_picture(challenger, champion)]
+
+
+def _unreadable(found: Findings) -> list[str]:
+    """The JSON document has them all."""
+    told = [f"{uri}: {problem}" for uri, problem in found.unreadable.items()]
+    return told[:LISTED] + ([f"and {len(told) - LISTED} more"] if len(told) > LISTED else [])
 
 
 def _curves(found: Findings) -> dict[str, Picture | None]:
