@@ -155,4 +155,4 @@ def _percent(axes: Axes, label: str) -> None:
 def _label(axes: Axes, text: str) -> None:
     """At a fixed place: where tick labels are wide, it would leave the picture."""
     axes.set_ylabel(text)
-    axes.yaxis.set_label_coords((0.14 - LEFT) / (WIDTH - LEFT - RIGHT), 0.5)
+    axes.yaxis.set_label_coords((0.2 - LEFT) / (WIDTH - LEFT - RIGHT), 0.5)

@@ -15,6 +15,7 @@ from labelloop.head import Floats
 SIDE = 160  # pixels of the longer side
 QUALITY = 80
 STRONGEST = 0.85  # how much a map's 1 hides of the image
+FAINT = 0.7  # below 1: single pixels, as Integrated Gradients finds them, stay visible
 
 
 def jpeg(image: Pixels) -> str:
@@ -30,7 +31,7 @@ def overlay(image: Pixels, heat: Floats) -> Pixels:
     """The image in gray and dimmed, the map (H, W) in [0, 1] over it: bright is much."""
     gray = image.mean(axis=0, dtype=np.float32)[..., None] * 0.7
     colour = matplotlib.colormaps["inferno"](0.25 + 0.75 * heat)[..., :3] * 255
-    strength = STRONGEST * heat[..., None]
+    strength = STRONGEST * heat[..., None] ** FAINT
     mixed = gray * (1 - strength) + colour * strength
     return np.ascontiguousarray(mixed.clip(0, 255).astype(np.uint8).transpose(2, 0, 1))
 

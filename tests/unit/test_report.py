@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,12 @@ def test_the_document_is_json_without_anything_that_is_no_number(report: Report)
     assert json.loads(text) == report.json
     assert report.json["training"]["epochs"][1]["loss"] is None
     assert report.json["training"]["best"] == HISTORY["best"]
+
+
+def test_every_key_of_the_document_is_explained(report: Report) -> None:
+    page = (Path(__file__).parents[2] / "docs/report.md").read_text()
+    rows = re.findall(r"^\| `([a-z]+)` \|", page, flags=re.M)
+    assert rows == list(report.json)
 
 
 def test_the_document_holds_every_figure(report: Report, given: Inputs) -> None:

@@ -58,6 +58,14 @@ class Shrinking(nn.Module):
         return weighted
 
 
+class Spread(nn.Module):
+    """The root of the variance, which has no slope where all values are equal."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        values = images.flatten(1)
+        return (values - values.mean(dim=1, keepdim=True)).square().mean(dim=1, keepdim=True).sqrt()
+
+
 def of(module: nn.Module, dimension: int, size: int = 32) -> Backbone:
     """A backbone of this very module."""
     record = pixels().record
@@ -148,9 +156,10 @@ def test_a_network_without_a_map_has_no_grad_cam_and_says_why(backbone: Backbone
 
 
 def test_an_image_without_gradients_has_no_attribution_and_breaks_nothing() -> None:
-    backbone = pixels()
-    flat = np.full((3, 12, 12), 90, dtype=np.uint8)  # the deviation of equal values has no slope
-    assert Attributor(backbone, head(backbone.record.dimension)).explain(flat, 0).integrated is None
+    flat = np.full((3, 32, 32), 90, dtype=np.uint8)
+    attributor = Attributor(of(Spread(), 1), head(1))
+    assert attributor.explain(flat, 0).integrated is None
+    assert attributor.explain(seen(of(Spread(), 1)), 0).integrated is not None
 
 
 def test_nothing_stays_behind_in_the_network_that_serves() -> None:
