@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from retrain_worker.report.pictures import address
@@ -51,7 +50,7 @@ class Picture:
     @property
     def least(self) -> int:
         """CSS pixels below which its letters cannot be read."""
-        return round(0.78 * self.width)
+        return round(0.76 * self.width)
 
 
 @contextmanager
@@ -72,7 +71,7 @@ def plot(figure: Figure, left: float, bottom: float, width: float, height: float
 def picture(figure: Figure, alt: str) -> Picture:
     """Its SVG as a data address; call it inside `drawing`."""
     buffer = io.BytesIO()
-    FigureCanvasSVG(figure).print_svg(buffer, metadata=_NO_DATE)
+    figure.savefig(buffer, format="svg", metadata=_NO_DATE)
     return Picture(address("image/svg+xml", buffer.getvalue()), alt, round(figure.get_size_inches()[0] * PIXELS))
 
 

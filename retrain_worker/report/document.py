@@ -18,7 +18,7 @@ def document(found: Findings) -> dict[str, Any]:
     inputs = found.inputs
     unreadable = [{"uri": uri, "problem": problem} for uri, problem in found.unreadable.items()]
     explained = asdict(found.explained) if found.explained else None
-    return _plain({
+    whole: dict[str, Any] = _plain({
         "format": FORMAT, "run": asdict(inputs.origin), "verdict": asdict(inputs.verdict), "notes": found.notes,
         "classes": found.classes,
         "test": {"labels": len(inputs.uris), "judged": found.judged, "unreadable": unreadable},
@@ -28,6 +28,7 @@ def document(found: Findings) -> dict[str, Any]:
         "attributions": explained and {**explained, "images": list(map(_without_pictures, explained["images"]))},
         "training": inputs.history, "seed": inputs.seed,
     })  # fmt: skip
+    return whole
 
 
 def _arm(arm: ArmFindings) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from retrain_worker.report.measures import Ints, Measures
 from retrain_worker.report.resampling import Bounds
 from retrain_worker.report.robustness import Robustness
 
+ROUGH = 0.1
+
 
 @dataclass(frozen=True, slots=True)
 class Judged:
@@ -22,7 +24,6 @@ class Judged:
     uris: tuple[str, ...]
     truth: Ints  # (n,) class numbers
     probabilities: tuple[Floats, ...]  # (n, classes) of each arm
-    unreadable: Mapping[str, str]  # uri -> why
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,11 @@ class Explained:
     picture: str
     integrated: str | None
     grad_cam: str | None
+
+    @property
+    def is_rough(self) -> bool:
+        """Whether the sum misses what it should be so far that the map is not to be relied on."""
+        return abs(self.summed - self.gained) > ROUGH * abs(self.gained)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ def judge(inputs: Inputs, looked: Looked, classes: Sequence[str]) -> Judged:
         _probabilities(arm, answers, looked, kept=kept, classes=classes)
         for arm, answers in zip(inputs.arms, looked.arms, strict=True)
     )
-    return Judged(uris, _truth(inputs, classes)[there], found, looked.problems)
+    return Judged(uris, _truth(inputs, classes)[there], found)
 
 
 def measured(

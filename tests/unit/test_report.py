@@ -14,6 +14,7 @@ import pytest
 from labelloop.errors import StorageError
 from labelloop.records import Outcome, Verdict
 from retrain_worker.report.inputs import Arm, Inputs
+from retrain_worker.report.page import page as page_of
 from retrain_worker.report.report import Report, find, make_report
 from retrain_worker.report.robustness import DISTURBANCES
 from retrain_worker.report.samples import EXPLAINED, MISTAKES
@@ -231,6 +232,30 @@ def test_a_refresh_without_pixels_has_all_figures_and_says_what_is_missing() -> 
         {**m, "probability": pytest.approx(m["probability"], rel=1e-4), "given": pytest.approx(m["given"], rel=1e-3)}
         for m in whole.json["mistakes"]["shown"]
     ]
+
+
+def test_kept_features_of_one_arm_and_pixels_of_the_other_are_judged_on_the_readable_images() -> None:
+    kept, whole = features_only(), inputs(pixels())
+    assert kept.champion
+    assert kept.champion.probabilities is not None
+    lost, row = uri_of(9, 0), np.full((1, len(CLASSES)), 1 / 3, dtype=np.float32)
+    champion = replace(kept.champion, probabilities=np.concatenate([row, kept.champion.probabilities]))
+    uris, labels = (lost, *whole.uris), (CLASSES[0], *whole.labels)
+    found, clean = make_report(replace(whole, champion=champion, uris=uris, labels=labels)), make_report(whole)
+    assert found.json["test"]["judged"] == 24
+    for key in ("challenger", "champion"):
+        assert found.json[key]["measures"]["confusion"] == clean.json[key]["measures"]["confusion"]
+    assert found.json["champion"]["robustness"] == []
+    assert found.json["comparison"]["difference"] == clean.json["comparison"]["difference"]
+
+
+def test_a_sum_of_gradients_that_is_far_off_is_told() -> None:
+    found = find(inputs(small_cnn()))
+    assert found.explained
+    image = found.explained.images[0]
+    off, close = (replace(image, summed=image.gained * by) for by in (1.5, 0.95))
+    pages = [page_of(replace(found, explained=replace(found.explained, images=(one,)))) for one in (off, close)]
+    assert ["Rough: the gradients sum up to" in one for one in pages] == [True, False]
 
 
 def test_a_refresh_with_pixels_shows_its_mistakes() -> None:
