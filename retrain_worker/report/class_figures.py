@@ -56,15 +56,19 @@ def _confusion(counts: Ints, names: Sequence[str]) -> Figure:
     axes.set_xticks(range(n), names, rotation=90)
     axes.set_yticks(range(n), names)
     axes.tick_params(length=0)
+    _lines_between(axes, n)
+    figure.text(0.06 / figure.get_figwidth(), 1 - (0.1 + side / 2) / figure.get_figheight(), "label",
+                rotation=90, va="center")  # fmt: skip
+    figure.text((margin + side / 2) / figure.get_figwidth(), 0.06 / figure.get_figheight(), "answer", ha="center")
+    return figure
+
+
+def _lines_between(axes: Axes, n: int) -> None:
     axes.grid(visible=False)
     axes.set_xticks(np.arange(n + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(n + 1) - 0.5, minor=True)
     axes.grid(which="minor")
     axes.tick_params(which="minor", length=0)
-    figure.text(0.06 / figure.get_figwidth(), 1 - (0.1 + side / 2) / figure.get_figheight(), "label",
-                rotation=90, va="center")  # fmt: skip
-    figure.text((margin + side / 2) / figure.get_figwidth(), 0.06 / figure.get_figheight(), "answer", ha="center")
-    return figure
 
 
 def _fill(axes: Axes, counts: Ints, cell: float) -> None:

@@ -14,7 +14,7 @@ from retrain_worker.report.measures import Ints, Measures
 from retrain_worker.report.resampling import Bounds
 from retrain_worker.report.robustness import Robustness
 
-ROUGH = 0.1
+ROUGH = 0.2  # of what is to be explained, or of one logit where that is less
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Explained:
     @property
     def is_rough(self) -> bool:
         """Whether the sum misses what it should be so far that the map is not to be relied on."""
-        return abs(self.summed - self.gained) > ROUGH * abs(self.gained)
+        return abs(self.summed - self.gained) > ROUGH * max(abs(self.gained), 1.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -253,7 +253,7 @@ def test_a_sum_of_gradients_that_is_far_off_is_told() -> None:
     found = find(inputs(small_cnn()))
     assert found.explained
     image = found.explained.images[0]
-    off, close = (replace(image, summed=image.gained * by) for by in (1.5, 0.95))
+    off, close = (replace(image, gained=4.0, summed=summed) for summed in (6.0, 3.8))
     pages = [page_of(replace(found, explained=replace(found.explained, images=(one,)))) for one in (off, close)]
     assert ["Rough: the gradients sum up to" in one for one in pages] == [True, False]
 
