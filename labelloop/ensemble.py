@@ -96,13 +96,11 @@ def load_ensemble(data: bytes, labels: tuple[str, ...], *, threads: int = 1) -> 
     except (SafetensorError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise CorruptArtefactError(f"the ensemble cannot be read: {error}") from error
     if named != labels:
-        raise CorruptArtefactError(f"the ensemble names {len(named)} classes, the version lists {len(labels)} or others")
+        raise CorruptArtefactError(f"the ensemble names the classes {named}, the version {labels}")
     _check_members(models, said)
     _check_numbers(dimension, [temperature, *(t for _, t, _ in said)])
-    members = tuple(
-        Member(name, models[name], t, open_member(models[name], dimension=dimension, classes=len(labels), threads=threads))
-        for name, t, _ in said
-    )
+    runs = [open_member(models[n], dimension=dimension, classes=len(labels), threads=threads) for n, _, _ in said]
+    members = tuple(Member(name, models[name], t, run) for (name, t, _), run in zip(said, runs, strict=True))
     return EnsembleHead(labels, dimension, members, temperature)
 
 

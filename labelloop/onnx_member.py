@@ -113,7 +113,7 @@ def _check_nodes(model: Proto, dimension: int, classes: int) -> None:
 def _check_trees(given: Mapping[str, Any], dimension: int, classes: int) -> None:
     """Every node is reached from its root in one way, asks for a feature that is there and ends at a known class."""
     names = {*(f"nodes_{n}" for n in NODES), *(f"target_{n}" for n in TARGETS), "n_targets"}
-    _require(names <= given.keys() <= names | {"base_values"}, "has other attributes than its trees need")
+    _require(given.keys() == names, "has other attributes than its trees need")
     tree, number, feature, yes, no = (_ints(given, f"nodes_{n}") for n in (*NODES[:3], *NODES[5:]))
     at_tree, at_node, target = (_ints(given, f"target_{n}") for n in TARGETS[:3])
     modes = np.array(given["nodes_modes"].strings, dtype=object)

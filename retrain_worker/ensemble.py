@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -23,7 +23,7 @@ from retrain_worker.logistic import ABSENT, Bools, Ints, Rotated, best_temperatu
 from retrain_worker.members import MEMBERS, Part
 
 FOLDS = 3
-LEAST = 1e-6  # of a probability, where calibration takes its logarithm
+LEAST = 1e-6  # of a probability whose logarithm is taken
 
 Clock = Callable[[], float]  # seconds, from any start
 
@@ -32,11 +32,19 @@ Clock = Callable[[], float]  # seconds, from any start
 class EnsembleRecipe:
     """How an ensemble is fitted. With ``members`` the result depends on data and seed alone, else on time, too."""
 
-    budget_s: float = 120.0  # for all folds of all members together; the first is always fitted
+    budget_s: float = 120.0  # for all folds of all members together; the first member is always fitted
     seed: int = 0
     members: tuple[str, ...] | None = None  # exactly these, however long it takes: a recorded fit made again
     threads: int = 1  # fits beside each other; each of them is single-threaded
     clock: Clock = time.monotonic
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Who is asked to take part, cheap to dear; SettingsError for a name that is none."""
+        asked = tuple(MEMBERS) if self.members is None else self.members
+        if not asked or set(asked) - set(MEMBERS):
+            raise SettingsError(f"an ensemble's members are some of {', '.join(MEMBERS)}, not {', '.join(asked)}")
+        return tuple(name for name in MEMBERS if name in asked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +54,7 @@ class FittedEnsemble:
     head: EnsembleHead
     oof: Floats  # (n, classes) calibrated probabilities of each row by fits that did not see its fold
     left_out: Mapping[str, str]  # member -> why
-    seconds: Mapping[str, float]  # member -> what it took
+    seconds: Mapping[str, float]  # member -> what it took, also where that was in vain
     size: int  # bytes of the head
 
     @property
@@ -66,23 +74,22 @@ def fit_ensemble(
 ) -> FittedEnsemble:
     """Fit what the budget allows, calibrate out of fold. A row whose label is None is answered, never learned.
 
-    ``trusted`` (n,): as in `logistic.fit_head`. NotEnoughLabelsError where fewer than two classes have labels,
-    SettingsError where ``recipe.members`` names none we know.
+    ``features`` (n, dimension). ``trusted`` (n,): as in `logistic.fit_head`. NotEnoughLabelsError where fewer than two
+    classes have labels.
     """
     targets = codes(labels, classes)
     if len(np.unique(targets[targets >= 0])) < 2:
         raise NotEnoughLabelsError("an ensemble needs labels of two classes")
+    with threadpool_limits(limits=1):  # sums in one order: the same result on any number of cores
+        table = _Table.of(features, targets, groups, len(classes))
+        work = _Work(recipe)
+        voters = work.fit(table)
     judged, sharpen = judges(targets >= 0, trusted)
-    with threadpool_limits(limits=1):
-        table = _Table.of(features, groups, len(classes))
-        voters, left_out, seconds = _fit_members(table, targets, recipe)
-    answers = {name: table.calibrated(voter.oof, targets, judged, sharpen) for name, voter in voters.items()}
-    oof, temperature = table.calibrated(_mean([p for p, _ in answers.values()]), targets, judged, sharpen)
-    members = tuple(
-        Member(name, voter.model, answers[name][1], start(voter.model)) for name, voter in voters.items()
-    )
+    votes = {name: table.calibrated(voter.oof, judged, sharpen) for name, voter in voters.items()}
+    oof, temperature = table.calibrated(_mean([p for p, _ in votes.values()]), judged, sharpen)
+    members = tuple(Member(name, v.model, votes[name][1], start(v.model)) for name, v in voters.items())
     head = EnsembleHead(classes, features.shape[1], members, temperature)
-    return FittedEnsemble(head, oof.astype(np.float32), left_out, seconds, len(head.dump()))
+    return FittedEnsemble(head, oof.astype(np.float32), work.left_out, work.seconds, len(head.dump()))
 
 
 def cross_fit_ensemble(
@@ -95,17 +102,135 @@ def cross_fit_ensemble(
 ) -> list[Floats]:
     """Out-of-fold probabilities (n, classes) of every row, for each label set, all under one recipe.
 
-    Give `FittedEnsemble.members` in the recipe, so that every arm is fitted as the head was; no budget applies.
-    A row whose label is None (or no class) is answered, never learned. SettingsError where no members are named.
+    ``recipe.members``: `FittedEnsemble.members`, so that every arm is fitted as the head was; no budget applies, and
+    SettingsError where they are not given. A row whose label is None (or no class) is answered, never learned.
     """
     if recipe.members is None:
         raise SettingsError("arms are compared under the members of one fit: name them in the recipe")
     with threadpool_limits(limits=1):
-        table = _Table.of(features, groups, len(classes))
-        return [_arm(table, codes(labels, classes), recipe) for labels in label_sets]
+        rotated = rotate(features)
+        tables = [_Table.of(features, codes(s, classes), groups, len(classes), rotated) for s in label_sets]
+        return [_arm(table, recipe) for table in tables]
 
 
-def _arm(table: _Table, targets: Ints, recipe: EnsembleRecipe) -> Floats:
-    voters = [_without_folds(table, targets, name, _Deadline(recipe), recipe)[0] for name in _names(recipe)]
-    usable = targets >= 0
-    return _mean([table.calibrated(oof, targets, usable, True)[0] for oof in voters]).astype(np.float32)
+def _arm(table: _Table, recipe: EnsembleRecipe) -> Floats:
+    usable = table.targets >= 0
+    oofs = [table.out_of_fold(_fits(table, table.hidden, name, recipe, _never)) for name in recipe.names]
+    return _mean([table.calibrated(oof, usable, True)[0] for oof in oofs]).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """One label set on the features. ``hidden`` (FOLDS, n): the targets without each fold."""
+
+    features: Floats
+    rotated: Rotated
+    targets: Ints  # (n,) class numbers, -1: none
+    folds: Ints
+    hidden: Ints
+    classes: int
+
+    @classmethod
+    def of(
+        cls, features: Floats, targets: Ints, groups: Sequence[str], classes: int, rotated: Rotated | None = None
+    ) -> _Table:
+        """Folds by group, so that duplicates share one and folds never move."""
+        folds = np.array([fold_of(group, FOLDS) for group in groups], dtype=np.int64)
+        hidden = np.where(folds[None] == np.arange(FOLDS)[:, None], -1, targets[None])
+        rows = np.ascontiguousarray(features, dtype=np.float32)
+        return cls(rows, rotated or rotate(rows), targets, folds, hidden, classes)
+
+    def part(self, targets: Ints, seed: int, tick: Callable[[], None]) -> Part:
+        """What a fit to these targets sees."""
+        mine = targets >= 0
+        return Part(self.features[mine], self.rotated.rows[mine], self.rotated, targets[mine], self.classes, seed, tick)
+
+    def out_of_fold(self, models: Sequence[bytes | None]) -> Doubles:
+        """Each row's probabilities (n, classes) by the model that did not see its fold."""
+        out = np.zeros((len(self.targets), self.classes))
+        for k, model in enumerate(models):
+            mine = self.folds == k
+            if model is None:  # one class was left, or none at all
+                out[mine] = _only(self.hidden[k], self.classes)
+            elif mine.any():
+                out[mine] = start(model)(self.features[mine])
+        return out
+
+    def calibrated(self, votes: Doubles, judged: Bools, sharpen: bool) -> tuple[Doubles, float]:
+        """Out-of-fold probabilities with the temperature that suits them, and that one."""
+        known = np.array([np.isin(np.arange(self.classes), hidden) for hidden in self.hidden])[self.folds]
+        logits = np.where(known, np.log(np.maximum(votes, LEAST)), ABSENT).astype(np.float32)
+        temperature = best_temperature(logits[judged], self.targets[judged])
+        if not sharpen:
+            temperature = max(temperature, 1.0)
+        return tempered(votes, temperature), temperature
+
+
+def _only(targets: Ints, classes: int) -> Doubles:
+    """What can be said where there are labels of one class or of none (classes,)."""
+    seen = np.isin(np.arange(classes), targets).astype(np.float64)
+    return np.asarray(seen if seen.any() else np.full(classes, 1 / classes), dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class _Voter:
+    model: bytes
+    oof: Doubles  # (n, classes), not calibrated
+
+
+class _OutOfTimeError(Exception):
+    """The budget ended in the middle of a fit."""
+
+
+@dataclass(slots=True)
+class _Work:
+    """Fits one member after the other and keeps an eye on the clock."""
+
+    recipe: EnsembleRecipe
+    left_out: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def fit(self, table: _Table) -> dict[str, _Voter]:
+        """Whoever is done within the budget; the first is, whatever it takes."""
+        voters: dict[str, _Voter] = {}
+        end = self.recipe.clock() + self.recipe.budget_s
+        for name in self.recipe.names:
+            bound = end if voters and self.recipe.members is None else np.inf
+            began = self.recipe.clock()
+            try:
+                voters[name] = self._voter(table, name, bound)
+            except _OutOfTimeError:
+                self.left_out[name] = f"the budget of {self.recipe.budget_s:g} s did not suffice"
+            self.seconds[name] = self.recipe.clock() - began
+        return voters
+
+    def _voter(self, table: _Table, name: str, end: float) -> _Voter:
+        def tick() -> None:
+            if self.recipe.clock() >= end:
+                raise _OutOfTimeError
+
+        *hidden, whole = _fits(table, np.concatenate([table.hidden, table.targets[None]]), name, self.recipe, tick)
+        assert whole is not None, "two classes have labels"
+        return _Voter(whole, table.out_of_fold(hidden))
+
+
+def _fits(
+    table: _Table, blocks: Ints, name: str, recipe: EnsembleRecipe, tick: Callable[[], None]
+) -> list[bytes | None]:
+    """One model per row of targets; None where these name fewer than two classes."""
+    seed = recipe.seed + list(MEMBERS).index(name)
+
+    def fit(targets: Ints) -> bytes | None:
+        enough = len(np.unique(targets[targets >= 0])) >= 2
+        return MEMBERS[name](table.part(targets, seed, tick)) if enough else None
+
+    with ThreadPoolExecutor(recipe.threads) as pool:
+        return list(pool.map(fit, blocks))
+
+
+def _mean(votes: Sequence[Doubles]) -> Doubles:
+    return np.asarray(np.mean(votes, axis=0), dtype=np.float64)
+
+
+def _never() -> None:
+    """Time does not run out."""

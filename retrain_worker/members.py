@@ -6,17 +6,17 @@ Libraries are imported where they are used: whoever fits linear heads never load
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from labelloop.head import Floats
-from retrain_worker.logistic import Ints, Rotated
-from retrain_worker.to_onnx import Kernel, kernel_model, of_forest, of_lightgbm, of_xgboost, trees_model
+from retrain_worker.logistic import Doubles, Ints, Rotated
+from retrain_worker.to_onnx import ABSENT, Kernel, kernel_model, of_forest, of_lightgbm, of_xgboost, trees_model
 
 COMPONENTS = 256  # that the SVM sees: support vectors of all features would be most of the file
 SUPPORT = 4000  # rows that the SVM learns from at most: its kernel grows with their square
@@ -60,18 +60,11 @@ def svm(part: Part) -> bytes:
     """One against the rest for each class, with an RBF kernel on principal components.
 
     These are centred and have one common scale: at 100 and 300 labels that was better than one scale per feature
-    (bench/ensemble.py's images), for features of a network share their unit, and rare ones would be blown up.
+    (images of bench/ensemble.py), for a network's features share their unit, and rare ones would be blown up.
     """
-    from sklearn.svm import SVC
-
-    keep = spread(part.targets, SUPPORT, part.seed)
-    rows, targets = part.components[keep, :COMPONENTS], part.targets[keep]
-    seen = np.unique(targets)
-    weight, bias = np.zeros((len(rows), part.classes)), np.full(part.classes, -1e30)
-    gram = _kernel(rows)
-    for c in seen:
-        part.tick()
-        fitted = SVC(kernel="precomputed", C=STRENGTH).fit(gram, targets == c)
+    rows, machines = vector_machines(part)
+    weight, bias = np.zeros((len(rows), part.classes)), np.full(part.classes, ABSENT)
+    for c, fitted in machines.items():
         weight[fitted.support_, c] = SLOPE * fitted.dual_coef_[0]
         bias[c] = SLOPE * fitted.intercept_[0]
     used = weight.any(axis=1)
@@ -80,11 +73,25 @@ def svm(part: Part) -> bytes:
     return kernel_model(Kernel(basis, shift, rows[used], weight[used], bias))
 
 
-def _kernel(rows: Floats) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    """exp(-|a - b|²) of every two rows; their mean squared norm is about 1."""
-    wide = rows.astype(np.float64)
-    lengths = np.einsum("ij,ij->i", wide, wide)
-    return np.asarray(np.exp(np.minimum(2 * wide @ wide.T - lengths[:, None] - lengths, 0)))
+def vector_machines(part: Part) -> tuple[Floats, dict[int, Any]]:
+    """The components (m, k) that were learned from, and class number -> scikit-learn's machine on their kernel."""
+    from sklearn.svm import SVC
+
+    keep = spread(part.targets, SUPPORT, part.seed)
+    rows, targets = part.components[keep, :COMPONENTS], part.targets[keep]
+    gram = kernel(rows, rows)
+    machines = {}
+    for c in np.unique(targets).tolist():
+        part.tick()
+        machines[c] = SVC(kernel="precomputed", C=STRENGTH).fit(gram, targets == c)
+    return rows, machines
+
+
+def kernel(ours: Floats, theirs: Floats) -> Doubles:
+    """exp(-|a - b|²) of every two rows (n, m); the mean squared norm of those learned from is about 1."""
+    a, b = ours.astype(np.float64), theirs.astype(np.float64)
+    lengths = np.einsum("ij,ij->i", a, a)[:, None] + np.einsum("ij,ij->i", b, b)
+    return np.asarray(np.exp(np.minimum(2 * a @ b.T - lengths, 0)))
 
 
 def spread(targets: Ints, limit: int, seed: int) -> Ints:
@@ -98,20 +105,31 @@ def spread(targets: Ints, limit: int, seed: int) -> Ints:
 
 
 def forest(part: Part) -> bytes:
-    """Random trees, each grown leaf by leaf; grown in steps so that time can run out between them."""
+    """Random trees, each grown leaf by leaf."""
+    trees = of_forest(grown_forest(part).estimators_, part.classes, part.seen[0].tolist())
+    return trees_model(trees, dimension=part.features.shape[1], strict=False, seen=None)
+
+
+def grown_forest(part: Part) -> Any:
+    """scikit-learn's forest, grown in steps so that time can run out between them."""
     from sklearn.ensemble import RandomForestClassifier
 
-    seen, places = part.seen
     grown = RandomForestClassifier(n_estimators=0, max_leaf_nodes=LEAVES, warm_start=True, random_state=part.seed)
     for count in range(FOREST_STEP, FOREST + 1, FOREST_STEP):
         part.tick()
-        grown.set_params(n_estimators=count).fit(part.features, places)
-    trees = of_forest(grown.estimators_, part.classes, seen.tolist())
-    return trees_model(trees, dimension=part.features.shape[1], strict=False, seen=None)
+        grown.set_params(n_estimators=count).fit(part.features, part.seen[1])
+    return grown
 
 
 def lightgbm(part: Part) -> bytes:
     """Small trees grown leaf by leaf."""
+    seen = part.seen[0].tolist()
+    trees = of_lightgbm(lightgbm_booster(part).model_to_string(), part.classes, seen)
+    return trees_model(trees, dimension=part.features.shape[1], strict=False, seen=seen)
+
+
+def lightgbm_booster(part: Part) -> Any:
+    """LightGBM's own model."""
     library = _lightgbm()
     seen, places = part.seen
     options = {
@@ -124,50 +142,61 @@ def lightgbm(part: Part) -> bytes:
     for _ in range(part.rounds):
         part.tick()
         booster.update()
-    trees = of_lightgbm(booster.model_to_string(), part.classes, seen.tolist())
-    return trees_model(trees, dimension=part.features.shape[1], strict=False, seen=seen.tolist())
+    return booster
 
 
-def xgboost(part: Part, *, max_depth: int, eta: float, subsample: float) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What the three XGBoost members differ in."""
+
+    max_depth: int
+    eta: float
+    subsample: float
+
+
+SHALLOW, MEDIUM, DEEP = Shape(2, 0.3, 0.8), Shape(4, 0.15, 0.8), Shape(6, 0.1, 0.6)
+
+
+def xgboost(part: Part, shape: Shape) -> bytes:
     """Trees grown level by level on histograms; each sees a tenth of the features."""
+    seen = part.seen[0].tolist()
+    trees = of_xgboost(bytes(xgboost_booster(part, shape).save_raw("json")), part.classes, seen)
+    return trees_model(trees, dimension=part.features.shape[1], strict=True, seen=seen)
+
+
+def xgboost_booster(part: Part, shape: Shape) -> Any:
+    """XGBoost's own model."""
     import xgboost as library
 
     seen, places = part.seen
     options = {
         "objective": "multi:softprob", "num_class": len(seen), "tree_method": "hist", "max_bin": 64,
         "colsample_bytree": 0.1, "min_child_weight": 0.2, "base_score": 0.0,  # the same for all classes says nothing
-        "max_depth": max_depth, "eta": eta, "subsample": subsample, "seed": part.seed, "nthread": 1, "verbosity": 0,
+        "max_depth": shape.max_depth, "eta": shape.eta, "subsample": shape.subsample, "seed": part.seed, "nthread": 1,
+        "verbosity": 0,
     }  # fmt: skip
     rows = library.DMatrix(part.features, places, nthread=1)
     booster = library.Booster(options, [rows])
     for number in range(part.rounds):
         part.tick()
         booster.update(rows, number)
-    trees = of_xgboost(bytes(booster.save_raw("json")), part.classes, seen.tolist())
-    return trees_model(trees, dimension=part.features.shape[1], strict=True, seen=seen.tolist())
+    return booster
 
 
 MEMBERS: Mapping[str, Fit] = {  # cheap to dear
     "svm": svm,
     "lightgbm": lightgbm,
     "random_forest": forest,
-    "xgboost_shallow": partial(xgboost, max_depth=2, eta=0.3, subsample=0.8),
-    "xgboost_medium": partial(xgboost, max_depth=4, eta=0.15, subsample=0.8),
-    "xgboost_deep": partial(xgboost, max_depth=6, eta=0.1, subsample=0.6),
+    "xgboost_shallow": partial(xgboost, shape=SHALLOW),
+    "xgboost_medium": partial(xgboost, shape=MEDIUM),
+    "xgboost_deep": partial(xgboost, shape=DEEP),
 }
 
 
 def _lightgbm() -> Any:
     """LightGBM takes the system's libgomp.so.1, which slim images lack; torch brings one that serves as well."""
     try:
-        return _import_lightgbm()
+        return importlib.import_module("lightgbm")
     except OSError:
-        import torch  # noqa: F401
-
-        return _import_lightgbm()
-
-
-def _import_lightgbm() -> ModuleType:
-    import lightgbm
-
-    return lightgbm
+        importlib.import_module("torch")
+        return importlib.import_module("lightgbm")

@@ -41,16 +41,22 @@ def trees_model(trees: Sequence[Tree], *, dimension: int, strict: bool, seen: Se
     ``seen``: the votes are logits of these classes; None: they are probabilities already.
     """
     classes = trees[0].votes.shape[1]
+    if seen is not None and len(seen) < classes:
+        trees = [*trees, _never(seen, classes)]
     node = helper.make_node(
         TREES, ["features"], ["votes" if seen is not None else "probabilities"], domain="ai.onnx.ml",
         n_targets=classes, **_nodes(trees, b"BRANCH_LT" if strict else b"BRANCH_LEQ"), **_targets(trees),
     )  # fmt: skip
     if seen is None:
         return _model([node], dimension, classes, {})
-    if len(seen) < classes:
-        base = np.where(np.isin(np.arange(classes), seen), 0.0, ABSENT)
-        node.attribute.append(helper.make_attribute("base_values", base.tolist()))
     return _model([node, helper.make_node("Softmax", ["votes"], ["probabilities"], axis=1)], dimension, classes, {})
+
+
+def _never(seen: Sequence[int], classes: int) -> Tree:
+    """A tree of one leaf that speaks against the classes that were not seen."""
+    votes = np.where(np.isin(np.arange(classes), seen), 0, ABSENT)[None].astype(np.float32)
+    none = np.array([-1])
+    return Tree(np.array([0]), np.zeros(1, np.float32), none, none, votes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +83,8 @@ def kernel_model(kernel: Kernel) -> bytes:
         (["features"], "x", double), (["basis"], "wide_basis", double), (["x", "wide_basis"], "turned", {}),
         (["turned", "shift"], "z", {}),
         (["z"], "z_length", {"axes": [1], "keepdims": 1}), (["vectors"], "wide_vectors", double),
-        (["z", "wide_vectors"], "product", {}), (["product", "two"], "twice", {}), (["twice", "z_length"], "partial", {}),
-        (["partial", "lengths"], "distance", {}), (["distance", "zero"], "clipped", {}), (["clipped"], "kernel", {}),
+        (["z", "wide_vectors"], "product", {}), (["product", "two"], "twice", {}), (["twice", "z_length"], "part", {}),
+        (["part", "lengths"], "distance", {}), (["distance", "zero"], "clipped", {}), (["clipped"], "kernel", {}),
         (["kernel", "weight"], "sum", {}), (["sum", "bias"], "logits", {}), (["logits"], "short", single),
         (["short"], "probabilities", {"axis": 1}),
     ]  # fmt: skip
@@ -201,5 +207,3 @@ def _model(nodes: Sequence[Any], dimension: int, classes: int, constants: dict[s
     opsets = [helper.make_opsetid(domain, version) for domain, version in DOMAINS.items()]
     model = helper.make_model(graph, opset_imports=opsets, producer_name="labelloop", ir_version=IR_VERSION)
     return bytes(model.SerializeToString(deterministic=True))
-
-
