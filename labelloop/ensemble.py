@@ -23,6 +23,7 @@ from labelloop.records import canonical, digest
 
 KIND = "ensemble"  # the one key of the file's metadata
 LARGEST = 100_000_000  # bytes; those we make stay below 20 MB for 3000 labels of 20 classes
+WIDEST = 1_000_000  # features
 ROWS = 1024  # looked at together: a kernel takes 8 bytes for each of them and each support vector
 
 Doubles = NDArray[np.float64]
@@ -113,7 +114,7 @@ def _check_members(models: Mapping[str, bytes], said: Sequence[tuple[str, float,
 
 
 def _check_numbers(dimension: int, temperatures: Sequence[float]) -> None:
-    if dimension < 1 or not all(0.01 <= t <= 100 for t in temperatures):  # NaN is refused, too
+    if not 1 <= dimension <= WIDEST or not all(0.01 <= t <= 100 for t in temperatures):  # NaN is refused, too
         raise CorruptArtefactError("the ensemble's dimension or temperatures cannot be")
 
 

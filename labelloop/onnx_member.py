@@ -62,7 +62,7 @@ def start(data: bytes, threads: int = 1) -> Run:
     options.log_severity_level = 4
     onnxruntime.disable_telemetry_events()
     try:
-        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"], enable_fallback=0)
     except Exception as error:  # the runtime's errors have no base of their own
         raise CorruptArtefactError(f"a member of the ensemble cannot be loaded: {error}") from error
     return lambda features: np.asarray(session.run(None, {"features": features})[0], dtype=np.float32)

@@ -209,6 +209,7 @@ class _Work:
             if self.recipe.clock() >= end:
                 raise _OutOfTimeError
 
+        tick()
         *hidden, whole = _fits(table, np.concatenate([table.hidden, table.targets[None]]), name, self.recipe, tick)
         assert whole is not None, "two classes have labels"
         return _Voter(whole, table.out_of_fold(hidden))
