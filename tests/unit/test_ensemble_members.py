@@ -159,3 +159,14 @@ def test_trees_give_the_same_bytes_again() -> None:
     trees = of_forest(grown_forest(part).estimators_, 3, range(3))
     first, second = (trees_model(trees, dimension=DIMENSION, strict=False, seen=None) for _ in range(2))
     assert first == second
+
+
+def test_the_number_of_boosting_rounds_shrinks_with_classes() -> None:
+    features = np.eye(300, 4, dtype=np.float32)
+    rotated = rotate(features)
+
+    def rounds(classes: int) -> int:
+        targets = np.arange(300) % classes
+        return Part(features, rotated.rows, rotated, targets, classes, 0, lambda: None).rounds
+
+    assert [rounds(k) for k in (2, 20, 40, 300)] == [60, 60, 30, 10]
