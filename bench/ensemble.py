@@ -120,7 +120,7 @@ def measured(count: int, train: Images, test: Images, budget_s: float) -> Iterat
             head = fit()
             yield judged(name, count, head, time.process_time() - began, test)
             if isinstance(head, EnsembleHead):
-                yield from (judged(f"  {n}", count, one, float("nan"), test) for n, one in alone(head))
+                yield from (judged(f"{n} alone", count, one, float("nan"), test) for n, one in alone(head))
 
 
 def means(figures: Sequence[Figures]) -> list[Figures]:
@@ -138,7 +138,7 @@ def show(rows: Sequence[Figures]) -> None:
     for row in rows:
         fit = f"{row.fit_s:8.1f}" if np.isfinite(row.fit_s) else " " * 8
         print(
-            f"{row.labels:>6}  {row.head:<18} {row.accuracy:.3f} {row.log_loss:9.3f} {fit} {row.ms_per_1000:8.1f} "
+            f"{row.labels:>6}  {row.head:<21} {row.accuracy:.3f} {row.log_loss:9.3f} {fit} {row.ms_per_1000:8.1f} "
             f"{row.bytes:>11,}",
             flush=True,
         )
@@ -161,7 +161,7 @@ def main() -> None:
     train = featurised(asked.images, max(counts), asked.cache)
     test = featurised(asked.test, asked.held_out, asked.cache)
     ensemble(test.some(range(30)), tuple(sorted(set(test.labels))), asked.budget)  # libraries are loaded by now
-    print("labels  head            accuracy  log loss    fit s  ms/1000       bytes")
+    print("labels  head               accuracy  log loss    fit s  ms/1000       bytes")
     for count in counts:
         rows = means(list(measured(count, train, test, asked.budget)))
         show(rows)

@@ -24,6 +24,7 @@ from labelloop.records import canonical, digest
 KIND = "ensemble"  # the one key of the file's metadata
 LARGEST = 100_000_000  # bytes; those we make stay below 20 MB for 3000 labels of 20 classes
 WIDEST = 1_000_000  # features
+COLDEST = 0.01  # temperature; a fit stays far from it
 ROWS = 1024  # looked at together: a kernel takes 8 bytes for each of them and each support vector
 
 Doubles = NDArray[np.float64]
@@ -31,11 +32,10 @@ Doubles = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One voter. ``temperature`` calibrates it alone, so that none of them shouts the others down."""
+    """One voter; its probabilities count as much as those of every other."""
 
     name: str
     model: bytes = field(repr=False)  # ONNX
-    temperature: float
     run: Run = field(repr=False, compare=False)
 
 
@@ -58,21 +58,19 @@ class EnsembleHead:
         """The members' ONNX bytes and what is said of them; the same bytes for the same head."""
         about = {
             "labels": self.labels, "dimension": self.dimension, "temperature": self.temperature,
-            "members": [
-                {"name": m.name, "temperature": m.temperature, "sha256": digest(m.model)} for m in self.members
-            ],
+            "members": [{"name": m.name, "sha256": digest(m.model)} for m in self.members],
         }  # fmt: skip
         models = {m.name: np.frombuffer(m.model, dtype=np.uint8) for m in self.members}
         return bytes(save(models, metadata={KIND: canonical(about).decode()}))
 
     def _vote(self, rows: Floats) -> Floats:
-        votes = [tempered(member.run(rows), member.temperature) for member in self.members]
-        return tempered(np.mean(votes, axis=0), self.temperature).astype(np.float32)
+        votes = np.mean([member.run(rows) for member in self.members], axis=0, dtype=np.float64)
+        return tempered(votes, self.temperature).astype(np.float32)
 
 
-def tempered(probabilities: Floats | Doubles, temperature: float) -> Doubles:
+def tempered(probabilities: Doubles, temperature: float) -> Doubles:
     """What dividing the logits would make of them: sharper below 1, softer above. What is 0 stays 0."""
-    raised = probabilities.astype(np.float64) ** (1 / temperature)
+    raised = probabilities ** (1 / temperature)
     return np.asarray(raised / raised.sum(axis=1, keepdims=True), dtype=np.float64)
 
 
@@ -92,30 +90,26 @@ def load_ensemble(data: bytes, labels: tuple[str, ...], *, threads: int = 1) -> 
         models = {name: bytes(tensor.tobytes()) for name, tensor in load(data).items()}
         about = json.loads(_metadata(data)[KIND])
         dimension, temperature = int(about["dimension"]), float(about["temperature"])
-        said = [(str(m["name"]), float(m["temperature"]), str(m["sha256"])) for m in about["members"]]
+        said = [(str(m["name"]), str(m["sha256"])) for m in about["members"]]
         named = tuple(about["labels"])
     except (SafetensorError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise CorruptArtefactError(f"the ensemble cannot be read: {error}") from error
     if named != labels:
         raise CorruptArtefactError(f"the ensemble names the classes {named}, the version {labels}")
     _check_members(models, said)
-    _check_numbers(dimension, [temperature, *(t for _, t, _ in said)])
-    runs = [open_member(models[n], dimension=dimension, classes=len(labels), threads=threads) for n, _, _ in said]
-    members = tuple(Member(name, models[name], t, run) for (name, t, _), run in zip(said, runs, strict=True))
+    if not (1 <= dimension <= WIDEST and COLDEST <= temperature <= 1 / COLDEST):  # NaN is refused, too
+        raise CorruptArtefactError("the ensemble's dimension or temperature cannot be")
+    runs = [open_member(models[n], dimension=dimension, classes=len(labels), threads=threads) for n, _ in said]
+    members = tuple(Member(name, models[name], run) for (name, _), run in zip(said, runs, strict=True))
     return EnsembleHead(labels, dimension, members, temperature)
 
 
-def _check_members(models: Mapping[str, bytes], said: Sequence[tuple[str, float, str]]) -> None:
-    if not said or sorted(models) != sorted(name for name, _, _ in said):
+def _check_members(models: Mapping[str, bytes], said: Sequence[tuple[str, str]]) -> None:
+    if not said or sorted(models) != sorted(name for name, _ in said):
         raise CorruptArtefactError("the ensemble's members are not those it names")
-    for name, _, sha in said:
+    for name, sha in said:
         if digest(models[name]) != sha:
             raise CorruptArtefactError(f"the ensemble's member {name} is damaged")
-
-
-def _check_numbers(dimension: int, temperatures: Sequence[float]) -> None:
-    if not 1 <= dimension <= WIDEST or not all(0.01 <= t <= 100 for t in temperatures):  # NaN is refused, too
-        raise CorruptArtefactError("the ensemble's dimension or temperatures cannot be")
 
 
 def _metadata(data: bytes) -> dict[str, Any]:
