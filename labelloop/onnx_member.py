@@ -6,7 +6,7 @@ from, nest graphs, and point a tree at features that are not there, which the ru
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 Run = Callable[[Floats], Floats]  # (n, dimension) to (n, classes), rows sum to 1
 Proto: TypeAlias = "onnx.ModelProto"
 
@@ -106,50 +107,67 @@ def _check_nodes(model: Proto, dimension: int, classes: int) -> None:
     for node in nodes:
         _require(node.domain == ("ai.onnx.ml" if node.op_type == TREES else ""), "asks for unknown operators")
         _require(all(a.type in (a.INT, a.STRING, a.INTS, a.FLOATS, a.STRINGS) for a in node.attribute), "nests graphs")
-        if node.op_type == TREES:
-            _check_trees({a.name: a for a in node.attribute}, dimension, classes)
+    if nodes[0].op_type == TREES:
+        _require(list(nodes[0].input) == ["features"], "looks at something else than the features")
+        _check_trees(nodes[0].attribute, dimension, classes)
 
 
-def _check_trees(given: Mapping[str, Any], dimension: int, classes: int) -> None:
+def _check_trees(attributes: Sequence[Any], dimension: int, classes: int) -> None:
     """Every node is reached from its root in one way, asks for a feature that is there and ends at a known class."""
+    given = {a.name: a for a in attributes}
     names = {*(f"nodes_{n}" for n in NODES), *(f"target_{n}" for n in TARGETS), "n_targets"}
-    _require(given.keys() == names, "has other attributes than its trees need")
-    tree, number, feature, yes, no = (_ints(given, f"nodes_{n}") for n in (*NODES[:3], *NODES[5:]))
-    at_tree, at_node, target = (_ints(given, f"target_{n}") for n in TARGETS[:3])
+    _require(given.keys() == names and len(attributes) == len(names), "has other attributes than its trees need")
+    _require(_even(given, "nodes", NODES) and _even(given, "target", TARGETS), "is cut short")
+    numbers = [*given["nodes_values"].floats, *given["target_weights"].floats]
+    _require(bool(np.isfinite(numbers).all()), "holds values that are not finite")
     modes = np.array(given["nodes_modes"].strings, dtype=object)
     leaf = modes == LEAF
-    floats = [np.array(given[n].floats) for n in ("nodes_values", "target_weights")]
-    sizes = {len(column) for column in (tree, number, feature, yes, no, modes, floats[0])}
-    _require(len(sizes) == 1 and len({len(c) for c in (at_tree, at_node, target, floats[1])}) == 1, "is cut short")
-    _require(all(np.isfinite(f).all() for f in floats), "holds values that are not finite")
     _require(bool((leaf | np.isin(modes, BRANCHES)).all()), "compares in unknown ways")
-    first = _roots(tree, number)
-    size = np.diff(np.append(first, len(tree)))
-    _require(int(size.max()) <= LARGEST_TREE, "has a tree that is too large")
-    _check_links(number[~leaf], yes[~leaf], no[~leaf], size[tree[~leaf]])
-    children = np.concatenate([(first[tree] + side)[~leaf] for side in (yes, no)])
-    once = np.bincount(children, minlength=len(tree))
-    once[first] += 1
-    _require(bool((once == 1).all()), "has nodes with no parent or with two")
-    _require(_within(feature, dimension), f"asks for features beyond {dimension}")
-    _require(given["n_targets"].i == classes and _within(target, classes), f"does not answer with {classes} classes")
-    _require(_within(at_tree, len(first)), "answers from no tree")
-    _require(_within(at_node, size[at_tree]) and bool(leaf[first[at_tree] + at_node].all()), "answers from no leaf")
+    _require(_within(_ints(given, "nodes_featureids"), dimension), f"asks for features beyond {dimension}")
+    first = _roots(_ints(given, "nodes_treeids"), _ints(given, "nodes_nodeids"))
+    _check_links(given, leaf, first)
+    _require(given["n_targets"].i == classes, f"does not answer with {classes} classes")
+    _require(_within(_ints(given, "target_ids"), classes), f"does not answer with {classes} classes")
+    _check_votes(_ints(given, "target_treeids"), _ints(given, "target_nodeids"), leaf, first)
+
+
+def _even(given: Mapping[str, Any], kind: str, names: Sequence[str]) -> bool:
+    """Whether all lists of a kind are equally long."""
+    lists = [(a.ints or a.floats or a.strings) for a in (given[f"{kind}_{name}"] for name in names)]
+    return len({len(column) for column in lists}) == 1
 
 
 def _roots(tree: Ints, number: Ints) -> Ints:
     """Where each tree begins: they stand one after the other, their nodes numbered from 0."""
     first = np.flatnonzero(number == 0)
     _require(len(first) > 0 and first[0] == 0, "has no tree")
-    expected = np.repeat(np.arange(len(first)), np.diff(np.append(first, len(tree))))
+    size = _sizes(first, len(tree))
+    _require(int(size.max()) <= LARGEST_TREE, "has a tree that is too large")
+    expected = np.repeat(np.arange(len(first)), size)
     _require(bool((tree == expected).all() and (number == np.arange(len(tree)) - first[tree]).all()), "is out of order")
     return first
 
 
-def _check_links(number: Ints, yes: Ints, no: Ints, size: Ints) -> None:
-    """Children stand after their parent, so that no walk goes round."""
-    both = np.minimum(yes, no) > number
-    _require(bool((both & (np.maximum(yes, no) < size)).all()), "has nodes that lead nowhere")
+def _check_links(given: Mapping[str, Any], leaf: Bools, first: Ints) -> None:
+    """Children stand after their parent in its tree, so that no walk goes round; each has one parent."""
+    branch = ~leaf
+    tree, number = _ints(given, "nodes_treeids")[branch], _ints(given, "nodes_nodeids")[branch]
+    sides = [_ints(given, f"nodes_{side}nodeids")[branch] for side in ("true", "false")]
+    size = _sizes(first, len(leaf))
+    _require(all(_within(s, size[tree]) and bool((s > number).all()) for s in sides), "has nodes that lead nowhere")
+    parents = np.bincount(np.concatenate([first[tree] + s for s in sides]), minlength=len(leaf))
+    parents[first] += 1
+    _require(bool((parents == 1).all()), "has nodes with no parent or with two")
+
+
+def _check_votes(tree: Ints, number: Ints, leaf: Bools, first: Ints) -> None:
+    _require(_within(tree, len(first)), "answers from no tree")
+    _require(_within(number, _sizes(first, len(leaf))[tree]), "answers from no node")
+    _require(bool(leaf[first[tree] + number].all()), "answers from no leaf")
+
+
+def _sizes(first: Ints, nodes: int) -> Ints:
+    return np.asarray(np.diff(np.append(first, nodes)), dtype=np.int64)
 
 
 def _ints(given: Mapping[str, Any], name: str) -> Ints:

@@ -195,6 +195,17 @@ def nested(model: Any) -> None:
     model.graph.node[0].attribute.append(helper.make_attribute("body", onnx.GraphProto(name="inner")))
 
 
+def elsewhere(model: Any) -> None:
+    """The trees look at a row of one feature that the file brings along."""
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros((1, 1), np.float32), "narrow"))
+    model.graph.node[0].input[0] = "narrow"
+
+
+def twice(model: Any) -> None:
+    """Whoever reads the first of two lists sees another one than who reads the last."""
+    model.graph.node[0].attribute.insert(0, helper.make_attribute("nodes_featureids", [10**6] * 12))
+
+
 def other_operator(model: Any) -> None:
     model.graph.node[1].op_type = "If"
 
@@ -215,6 +226,8 @@ HOSTILE: dict[str, Callable[[Any], object]] = {
     "a vote of no leaf": lambda m: attribute(m, "target_nodeids").ints.__setitem__(0, 0),
     "a vote of no tree": lambda m: attribute(m, "target_treeids").ints.__setitem__(0, 99),
     "another count of classes": lambda m: setattr(attribute(m, "n_targets"), "i", 2),
+    "other rows than the features": elsewhere,
+    "one list twice": twice,
     "a list cut short": lambda m: attribute(m, "nodes_values").floats.pop(),
     "a missing list": lambda m: m.graph.node[0].attribute.pop(),
     "trees out of order": lambda m: attribute(m, "nodes_treeids").ints.__setitem__(0, 1),

@@ -5,6 +5,7 @@ import pytest
 
 from labelloop.head import Floats
 from labelloop.onnx_member import open_member
+from retrain_worker import members
 from retrain_worker.logistic import Ints, rotate
 from retrain_worker.members import (
     DEEP,
@@ -25,6 +26,12 @@ from retrain_worker.to_onnx import of_forest, of_lightgbm, of_xgboost, rounded_d
 
 DIMENSION = 30
 SHAPES = {"xgboost_shallow": SHALLOW, "xgboost_medium": MEDIUM, "xgboost_deep": DEEP}
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer trees than in earnest."""
+    monkeypatch.setattr(members, "FOREST", 40)
 
 
 def part_of(features: Floats, targets: Ints, classes: int) -> Part:
