@@ -11,8 +11,8 @@ import numpy as np
 from cli.deployment import Deployment
 from cli.imagefolder import LabelledFile
 from cli.setup import Report
+from labelloop.classifier import Classifier
 from labelloop.errors import LabelloopError
-from labelloop.head import Head
 from labelloop.projects import ProjectRecord
 from labelloop.registry import BackboneRecord, Registry
 from labelloop.schema import LabelRules
@@ -80,7 +80,7 @@ def _features(
 
 
 def _accuracy(
-    head: Head,
+    head: Classifier,
     features: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
     test: Sequence[LabelledFile],
     rules: LabelRules,

@@ -23,6 +23,11 @@ class Head:
     bias: Floats
     temperature: float = 1.0
 
+    @property
+    def dimension(self) -> int:
+        """How many features a row has."""
+        return int(self.weight.shape[1])
+
     def probabilities(self, features: Floats) -> Floats:
         """(n, features) float32 to (n, classes) float32, rows sum to 1."""
         logits = (features @ self.weight.T + self.bias) / self.temperature

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from labelloop.classifier import Classifier, load_classifier
 from labelloop.clock import now
 from labelloop.errors import AlreadyExistsError, ConflictError, CorruptArtefactError, NotFoundError
 from labelloop.formats import Kind, load, read, write
-from labelloop.head import Head, load_head
 from labelloop.pauses import PauseStore
 from labelloop.records import Evaluation, Verdict, canonical, digest, evaluation_from, fields_of, to_dict, verdict_from
 from labelloop.storage import ObjectStore
@@ -71,7 +71,7 @@ class Draft:
 
     kind: str
     backbone: str
-    head: Head
+    head: Classifier
     snapshot: str
     config: str
     code: str
@@ -196,9 +196,9 @@ class Registry:
                 self._versions.pop(name, None)
         return names
 
-    def head(self, version: Version) -> Head:
+    def head(self, version: Version) -> Classifier:
         """The head, its hash verified."""
-        return load_head(self._verified(version.head_key, version.head_sha256), version.labels)
+        return load_classifier(self._verified(version.head_key, version.head_sha256), version.labels)
 
     # --- deployments
 

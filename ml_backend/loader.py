@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from labelloop.classifier import Classifier
 from labelloop.clock import now
 from labelloop.decode import Pixels
 from labelloop.errors import CorruptArtefactError
-from labelloop.head import Head
 from labelloop.registry import Registry, Version
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class LiveModel:
     """What answers requests. Replaced whole, never changed."""
 
     version: Version
-    head: Head
+    head: Classifier
     engine: Engine
     loaded_at: str
 
@@ -100,15 +100,13 @@ def load_model(registry: Registry, engines: Engines, name: str, current: LiveMod
     return LiveModel(version, head, engine, now())
 
 
-def _check_fit(head: Head, engine: Engine) -> None:
+def _check_fit(head: Classifier, engine: Engine) -> None:
     dimension = engine.backbone.record.dimension
-    if head.weight.shape[1] != dimension:
-        raise CorruptArtefactError(
-            f"the head takes {head.weight.shape[1]} features, backbone {engine.id} gives {dimension}"
-        )
+    if head.dimension != dimension:
+        raise CorruptArtefactError(f"the head takes {head.dimension} features, backbone {engine.id} gives {dimension}")
 
 
-def _check_outputs(head: Head, version: Version) -> None:
+def _check_outputs(head: Classifier, version: Version) -> None:
     features = np.asarray(version.check_features, dtype=np.float32)
     expected = np.asarray(version.check_probabilities, dtype=np.float32)
     if not len(features):

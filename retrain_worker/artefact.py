@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelloop import net
+from labelloop.classifier import Classifier, load_classifier
 from labelloop.errors import CorruptArtefactError, ImageUnreadableError, NotFoundError
-from labelloop.head import Floats, Head, load_head
+from labelloop.head import Floats
 from labelloop.net import Backbone
 from labelloop.records import Artefact, Example
 from labelloop.registry import BackboneRecord, Version
@@ -28,18 +29,18 @@ class Served:
     """A backbone and a head, as the backend would hold them."""
 
     backbone: Backbone
-    head: Head
+    head: Classifier
 
     def __call__(self, pixels: NDArray[np.uint8]) -> Floats:
         """(n, 3, size, size) uint8 to (n, classes) probabilities."""
         return self.head.probabilities(self.backbone.features(pixels))
 
 
-def served(project: ProjectContext, record: BackboneRecord, head: Head) -> Served:
+def served(project: ProjectContext, record: BackboneRecord, head: Classifier) -> Served:
     """Loaded from what is kept; nothing of the run that made it is used. CorruptArtefactError, NotFoundError."""
     backbone = net.load(record, project.registry.backbone_weights(record), device=net.best_device())
     net.verify(backbone)
-    return Served(backbone, load_head(head.dump(), head.labels))
+    return Served(backbone, load_classifier(head.dump(), head.labels))
 
 
 def served_champion(project: ProjectContext, version: Version | None) -> Served | None:

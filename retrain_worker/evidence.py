@@ -13,8 +13,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from labelloop.classifier import Classifier, load_classifier
 from labelloop.errors import NotEnoughLabelsError
-from labelloop.head import Floats, Head, load_head
+from labelloop.head import Floats
 from labelloop.records import Bucket, Comparison, Evaluation, Example
 from labelloop.schema import AS_GIVEN, LabelRules
 from retrain_worker.answers import Answers, best_renaming, recalls
@@ -48,7 +49,7 @@ class Recipe:
 class Side:
     """A head as it serves, with the features it was made for."""
 
-    head: Head
+    head: Classifier
     rows: Rows
     rules: LabelRules = AS_GIVEN
 
@@ -69,7 +70,7 @@ class Learned:
     evaluation: Evaluation
 
 
-def refresh_evidence(sets: LabelSets, rows: Rows, *, champion: Head | None, recipe: Recipe) -> Learned:
+def refresh_evidence(sets: LabelSets, rows: Rows, *, champion: Classifier | None, recipe: Recipe) -> Learned:
     """Fit on the grown label set; compare with the champion's and the reference's, out of fold.
 
     NotEnoughLabelsError where fewer than two classes have ``recipe.class_min`` labels.
@@ -89,7 +90,7 @@ def refresh_evidence(sets: LabelSets, rows: Rows, *, champion: Head | None, reci
     return Learned(fitted, _with_test(evaluation, sets.grown, Side(fitted.head, rows), side, unseen))
 
 
-def _renamed(champion: Head, labels: Sequence[Example], class_min: int) -> tuple[str, ...]:
+def _renamed(champion: Classifier, labels: Sequence[Example], class_min: int) -> tuple[str, ...]:
     """Classes of the head that its own labels have no more, and the other way round: people decided otherwise."""
     gone = set(champion.labels) - {e.label for e in labels}
     agreed, _ = _train(labels)
@@ -224,9 +225,9 @@ def _common(kind: str, table: _Table, fitted: FittedHead, rows: Rows) -> Evaluat
     )  # fmt: skip
 
 
-def _with_known(evaluation: Evaluation, table: _Table, head: Head, rows: Rows) -> Evaluation:
+def _with_known(evaluation: Evaluation, table: _Table, head: Classifier, rows: Rows) -> Evaluation:
     """What the head that would serve says of its own training labels, as it was written down and read again."""
-    served = load_head(head.dump(), head.labels)
+    served = load_classifier(head.dump(), head.labels)
     learned = [i for i, label in enumerate(table.labels) if label is not None]
     given = codes([table.labels[i] for i in learned], served.labels)
     answers = served.probabilities(rows([table.uris[i] for i in learned])).argmax(axis=1)

@@ -102,7 +102,7 @@ def fit_head(
     if len(np.unique(targets[targets >= 0])) < 2:
         raise NotEnoughLabelsError("a head needs labels of two classes")
     folds = folds_of(groups)
-    search = _Search(rotated, targets, folds, len(classes), *_judges(targets >= 0, trusted))
+    search = _Search(rotated, targets, folds, len(classes), *judges(targets >= 0, trusted))
     best = min(search.run(_candidates(strength)), key=lambda t: t.loss)
     head = rotated.head(best.solutions[FOLDS], classes, best.temperature)
     oof = softmax(best.logits / np.float32(best.temperature))
@@ -174,7 +174,7 @@ class _Search:
         return _Try(strength, loss, temperature, solutions, logits)
 
 
-def _judges(usable: Bools, trusted: Bools | None) -> tuple[Bools, bool]:
+def judges(usable: Bools, trusted: Bools | None) -> tuple[Bools, bool]:
     """Which rows choose, and whether they may sharpen: labels that the backbone saw look surer than they are."""
     if trusted is None:
         return usable, True

@@ -10,10 +10,10 @@ import numpy as np
 import structlog
 
 from labelloop import __version__
+from labelloop.classifier import Classifier
 from labelloop.errors import ConflictError, CorruptArtefactError, NotFoundError, PausedError
 from labelloop.features import FeatureStore
 from labelloop.gate import judge
-from labelloop.head import Head
 from labelloop.queue import DEPLOY_CHANNEL, Progress, publish
 from labelloop.records import Evaluation, Example, Outcome, Verdict
 from labelloop.registry import BackboneRecord, Draft, Version
@@ -141,7 +141,7 @@ def _learn(project: ProjectContext, snapshot: Snapshot, champion: Version | None
     return refresh_evidence(sets, features.rows, champion=_head_of(project, champion), recipe=recipe)
 
 
-def _head_of(project: ProjectContext, champion: Version | None) -> Head | None:
+def _head_of(project: ProjectContext, champion: Version | None) -> Classifier | None:
     """None where it is damaged, too: a bad champion must not keep a good challenger from replacing it."""
     try:
         return project.registry.head(champion) if champion else None

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from labelloop.acquisition import Plan, Pool, Quota, plan_queue
+from labelloop.classifier import Classifier
 from labelloop.errors import ConflictError
 from labelloop.features import FeatureStore
-from labelloop.head import Floats, Head
+from labelloop.head import Floats
 from labelloop.queue import Progress
 from labelloop.records import JUDGING, ImageFacts, Task
 from labelloop.schema import LabelRules
@@ -40,7 +41,7 @@ def score(context: Context, project: ProjectContext, version: str) -> int:
     return len(places)
 
 
-def _model(project: ProjectContext, version: str) -> tuple[FeatureStore, Head | None]:
+def _model(project: ProjectContext, version: str) -> tuple[FeatureStore, Classifier | None]:
     if version == COLD_START:
         backbone = project.registry.initial_backbone()
         if backbone is None:
@@ -58,7 +59,7 @@ def _open_images(project: ProjectContext, features: FeatureStore, answered: Mapp
     return [facts for facts in known if facts and not facts.problem and facts.group not in taken]
 
 
-def _pool(features: FeatureStore, facts: Sequence[ImageFacts], head: Head | None, rules: LabelRules) -> Pool:
+def _pool(features: FeatureStore, facts: Sequence[ImageFacts], head: Classifier | None, rules: LabelRules) -> Pool:
     uris = [f.uri for f in facts]
 
     def read(rows: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Floats:
@@ -72,14 +73,14 @@ def _pool(features: FeatureStore, facts: Sequence[ImageFacts], head: Head | None
 
 
 def _answers(
-    features: FeatureStore, uris: Sequence[str], head: Head, rules: LabelRules
+    features: FeatureStore, uris: Sequence[str], head: Classifier, rules: LabelRules
 ) -> tuple[tuple[str, ...], Floats | None]:
     """The classes as they are called now, and what the head says; nothing where all of its classes were dropped."""
     names = rules.names(head.labels)
     return names.labels, names.of(_probabilities(features, uris, head)) if names.labels else None
 
 
-def _probabilities(features: FeatureStore, uris: Sequence[str], head: Head) -> Floats:
+def _probabilities(features: FeatureStore, uris: Sequence[str], head: Classifier) -> Floats:
     chunks = [head.probabilities(features.rows(uris[i : i + CHUNK])) for i in range(0, len(uris), CHUNK)]
     return np.concatenate(chunks) if chunks else np.zeros((0, len(head.labels)), dtype=np.float32)
 
@@ -91,7 +92,7 @@ def _quota(share: float, answered: Mapping[int, Task], images: Mapping[str, Imag
     return Quota(share=share, labels=len(given), random=random)
 
 
-def _policy(head: Head | None, plan: Plan) -> str:
+def _policy(head: Classifier | None, plan: Plan) -> str:
     if head is None:
         return "no model yet: the most typical image of each cluster first"
     return f"{plan.strategy}: the least certain first, spread over clusters; the random quota mixed in"
