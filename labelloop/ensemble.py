@@ -65,7 +65,7 @@ class EnsembleHead:
 
     def _vote(self, rows: Floats) -> Floats:
         votes = np.mean([member.run(rows) for member in self.members], axis=0, dtype=np.float64)
-        return tempered(votes, self.temperature).astype(np.float32)
+        return tempered(np.asarray(votes), self.temperature).astype(np.float32)
 
 
 def tempered(probabilities: Doubles, temperature: float) -> Doubles:

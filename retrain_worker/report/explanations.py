@@ -8,7 +8,7 @@ import numpy as np
 
 from labelloop.decode import Pixels
 from labelloop.errors import ImageUnreadableError
-from labelloop.head import Floats
+from labelloop.head import Floats, Head
 from retrain_worker.report.answers import as_seen, plain
 from retrain_worker.report.attribution import Attribution, Attributor
 from retrain_worker.report.findings import Explained, Explanations, Judged
@@ -18,8 +18,9 @@ from retrain_worker.report.pictures import jpeg, overlay
 
 def explain(inputs: Inputs, judged: Judged, places: Sequence[int], classes: Sequence[str]) -> Explanations:
     """The challenger's answers; images that cannot be read are left out."""
-    assert inputs.challenger.backbone is not None
-    attributor = Attributor(inputs.challenger.backbone, inputs.challenger.head)
+    backbone, head = inputs.challenger.backbone, inputs.challenger.head
+    assert backbone is not None and isinstance(head, Head)
+    attributor = Attributor(backbone, head)
     found: list[Explained] = []
     for done, place in enumerate(places):
         inputs.progress("attributions", done, len(places))

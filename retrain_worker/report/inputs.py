@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from labelloop.head import Floats, Head
+from labelloop.classifier import Classifier
+from labelloop.head import Floats
 from labelloop.records import Verdict
 from labelloop.schema import AS_GIVEN, LabelRules
 
@@ -29,7 +30,7 @@ class Arm:
     """One version as it serves."""
 
     name: str
-    head: Head
+    head: Classifier
     backbone: Backbone | None = None  # None: nothing that needs pixels is told of it
     probabilities: Floats | None = None  # (test images, head classes) from kept features; None: made from pixels
     rules: LabelRules = AS_GIVEN  # how the classes of its head are called now
@@ -82,6 +83,11 @@ class Inputs:
             raise ValueError(f"{len(self.uris)} test images and {len(self.labels)} labels: one each, no image twice")
         for arm in self.arms if self.uris else ():
             _require_answers(arm, len(self.uris), has_pixels=self.load is not None)
+
+    @property
+    def sees_pixels(self) -> bool:
+        """Whether the challenger can be asked about changed images."""
+        return self.load is not None and self.challenger.backbone is not None and bool(self.uris)
 
     @property
     def arms(self) -> tuple[Arm, ...]:

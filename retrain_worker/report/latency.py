@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from labelloop.classifier import Classifier
 from labelloop.decode import Pixels
-from labelloop.head import Head
 
 if TYPE_CHECKING:
     from labelloop.net import Backbone
@@ -45,7 +45,7 @@ class Serving:
     head_bytes: int  # of its file
 
 
-def serving(backbone: Backbone, head: Head, timer: Timer) -> Serving:
+def serving(backbone: Backbone, head: Classifier, timer: Timer) -> Serving:
     """Time single images and batches of noise: a network's work does not depend on what it sees."""
     import torch
 
@@ -59,7 +59,7 @@ def serving(backbone: Backbone, head: Head, timer: Timer) -> Serving:
     )  # fmt: skip
 
 
-def _timing(backbone: Backbone, head: Head, images: Pixels, timer: Timer) -> Timing:
+def _timing(backbone: Backbone, head: Classifier, images: Pixels, timer: Timer) -> Timing:
     for _ in range(WARM_UP):
         head.probabilities(backbone.features(images))
     took: list[float] = []

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelloop.head import Floats
-from retrain_worker.evidence import expected_calibration_error, wilson
+from retrain_worker.evidence import expected_calibration_error
+from retrain_worker.intervals import wilson
 from retrain_worker.logistic import log_loss
 
 Ints = NDArray[np.int64]

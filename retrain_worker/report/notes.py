@@ -70,6 +70,8 @@ def _unreadable(found: Findings) -> list[str]:
 def _pixels(found: Findings) -> list[str]:
     if found.explained is not None or not found.inputs.uris:
         return []
+    if found.inputs.sees_pixels:
+        return ["An ensemble's trees have no gradient, so there are no attributions."]
     return ["Made from kept features, without pixels: robustness and attributions are not part of it."]
 
 

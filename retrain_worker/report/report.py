@@ -8,6 +8,7 @@ from typing import Any
 
 import structlog
 
+from labelloop.head import Head
 from retrain_worker.report.answers import look
 from retrain_worker.report.document import document
 from retrain_worker.report.findings import Explanations, Findings, Judged
@@ -55,8 +56,8 @@ def find(inputs: Inputs) -> Findings:
 
 
 def _explained(inputs: Inputs, judged: Judged, classes: Sequence[str]) -> Explanations | None:
-    """Of the challenger alone; None without pixels."""
-    if inputs.load is None or inputs.challenger.backbone is None or not inputs.uris:
+    """Of the challenger alone; None without pixels or for a head that has no gradient."""
+    if not inputs.sees_pixels or not isinstance(inputs.challenger.head, Head):
         return None
     from retrain_worker.report.explanations import explain  # torch and Captum
 
