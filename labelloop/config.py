@@ -42,6 +42,18 @@ class Buckets(_Frozen):
         return BucketShares(self.test, self.audit)
 
 
+MemberName = Literal["svm", "lightgbm", "random_forest", "xgboost_shallow", "xgboost_medium", "xgboost_deep"]
+
+
+class HeadSpec(_Frozen):
+    """What turns features into classes."""
+
+    kind: Literal["linear", "ensemble"] = "linear"  # seconds; or a soft vote of six, often a point better, minutes
+    budget_s: Annotated[float, Field(gt=0)] = 60.0  # an ensemble's members are fitted, cheap ones first, for so long
+    members: tuple[MemberName, ...] | None = None  # exactly these, however long they take
+    threads: Positive = 2  # fits of an ensemble beside each other
+
+
 class Refresh(_Frozen):
     """When and how a new head is fitted."""
 
@@ -89,6 +101,7 @@ class ProjectConfig(_Frozen):
     labels: tuple[str, ...] = ()  # empty: the class folders' names, or those of the label config
     label_map: dict[str, str | None] = Field(default_factory=dict)  # class -> what it counts as; null: it does not
     backbone: BackboneSpec = BackboneSpec()
+    head: HeadSpec = HeadSpec()
     buckets: Buckets = Buckets()
     refresh: Refresh = Refresh()
     retrain: Retrain = Retrain()

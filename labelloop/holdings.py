@@ -27,12 +27,13 @@ class What(StrEnum):
     WEIGHTS = "backbone weights"
     ROWS = "feature rows"
     CHECKPOINT = "training checkpoint"
+    REPORT = "report"
     OTHER = "other"
 
 
 PHASES = (  # what names others goes before what it names: a crash in between leaves garbage, and nothing dangles
     (What.VERSION,),
-    (What.RUN, What.SCORES, What.SNAPSHOT, What.BACKBONE, What.INDEX),
+    (What.REPORT, What.RUN, What.SCORES, What.SNAPSHOT, What.BACKBONE, What.INDEX),
     (What.HEAD, What.SHARD, What.WEIGHTS, What.ROWS, What.CHECKPOINT),
 )
 _KEYS = {
@@ -45,6 +46,7 @@ _KEYS = {
     What.HEAD: r"models/heads/([^/]+)\.safetensors",
     What.SHARD: r"snapshots/shards/([^/]+)\.jsonl\.gz",
     What.WEIGHTS: r"backbones/([^/]+)/weights\.safetensors",
+    What.REPORT: r"reports/(v\d+)\.(json|html)",
     What.CHECKPOINT: r"checkpoints/([^/]+)/([^/]+)",
     What.ROWS: r"features/([^/]+)/rows/([^/]+)\.safetensors",
 }

@@ -214,6 +214,7 @@ _GONE = {
     What.WEIGHTS: "no kept version needs them",
     What.HEAD: "no kept version names it",
     What.SHARD: "no kept snapshot names it",
+    What.REPORT: "its version is not kept",
     What.CHECKPOINT: "of a run that nobody has gone on with for a day",
 }
 
@@ -251,7 +252,7 @@ class _View:
             return reached, "named" if reached else _GONE[held.what]
         reasons = {
             What.VERSION: self.kept.versions, What.RUN: self.kept.runs, What.SNAPSHOT: self.kept.snapshots,
-            What.BACKBONE: self.kept.backbones, What.WEIGHTS: self.kept.backbones,
+            What.BACKBONE: self.kept.backbones, What.WEIGHTS: self.kept.backbones, What.REPORT: self.kept.versions,
         }.get(held.what)  # fmt: skip
         if reasons is None:
             return True, "never removed"

@@ -19,8 +19,9 @@ from labelloop.head import Floats
 from labelloop.records import Bucket, Comparison, Evaluation, Example
 from labelloop.schema import AS_GIVEN, LabelRules
 from retrain_worker.answers import Answers, best_renaming, recalls
+from retrain_worker.heads import FittedHead, HeadRecipe, Lesson, fit
 from retrain_worker.intervals import wilson
-from retrain_worker.logistic import Bools, FittedHead, codes, cross_fit, fit_head, log_loss, rotate
+from retrain_worker.logistic import Bools, codes, log_loss
 
 Rows = Callable[[Sequence[str]], Floats]  # uris -> (n, features)
 Strings = NDArray[np.str_]
@@ -40,7 +41,7 @@ class Recipe:
     """What the arms share."""
 
     class_min: int = 3  # labels that a class needs to enter the head
-    strength: float | None = None  # of the champion's fit; None searches the whole grid
+    head: HeadRecipe = field(default_factory=HeadRecipe)
     backbone_saw: Collection[str] = field(default_factory=frozenset)  # groups it was fine-tuned on
     rules: LabelRules = AS_GIVEN  # how the classes of the champion's head are called now
 
@@ -193,17 +194,13 @@ def _changes(before: Mapping[str, Example], after: Mapping[str, Example]) -> int
 
 def _fit(table: _Table, rows: Rows, recipe: Recipe) -> tuple[FittedHead, list[Strings]]:
     """The challenger's head, and what each arm says out of fold of every row."""
-    rotated = rotate(rows(table.uris))
-    trusted = None if table.unseen.all() else table.unseen
-    fitted = fit_head(
-        rotated, table.labels, table.groups, classes=table.classes, strength=recipe.strength, trusted=trusted
-    )
     given = {label for arm in table.arms.values() for label in arm if label is not None}
     classes = table.classes + tuple(sorted(given - set(table.classes)))
-    start = fitted.folds if classes == table.classes else None
-    found = cross_fit(
-        rotated, list(table.arms.values()), table.groups, classes=classes, strength=fitted.strength, start=start
-    )
+    lesson = Lesson(
+        rows=rows(table.uris), groups=table.groups, labels=table.labels, classes=table.classes,
+        trusted=None if table.unseen.all() else table.unseen, arms=list(table.arms.values()), arm_classes=classes,
+    )  # fmt: skip
+    fitted, found = fit(lesson, recipe.head)
     return fitted, [np.array(classes, dtype=np.str_)[p.argmax(axis=1)] for p in found]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 Z95 = 1.959963984540054
 
@@ -16,6 +17,15 @@ def paired_interval(gained: int, lost: int, n: int, z: float = Z95) -> tuple[flo
     plus, minus = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
     half = z * float(np.sqrt((plus + minus - (plus - minus) ** 2) / (n + 2)))
     return max(-1.0, plus - minus - half), min(1.0, plus - minus + half)
+
+
+def mean_interval(differences: NDArray[np.float64]) -> tuple[float, float]:
+    """The same of a mean of differences (n,), each in [-1, 1]; with all of them -1, 0 or 1 it is `paired_interval`."""
+    n = len(differences)
+    mean = float(differences.sum()) / (n + 2)
+    spread = (float((differences**2).sum()) + 2) / (n + 2) - mean**2  # one of +1 and one of -1 added
+    half = Z95 * float(np.sqrt(spread / (n + 2)))
+    return max(-1.0, mean - half), min(1.0, mean + half)
 
 
 def wilson(right: int, n: int) -> tuple[float, float]:

@@ -21,6 +21,7 @@ from labelloop.snapshot import Snapshot
 from retrain_worker.context import Context, ProjectContext
 from retrain_worker.evidence import LabelSets, Learned, Recipe, refresh_evidence
 from retrain_worker.examples import examples_of, train_groups
+from retrain_worker.heads import HeadRecipe
 
 CHECK_ROWS = 8  # feature rows stored with a version: the backend must get the same probabilities
 DEPLOY_TRIES = 3  # a deploy that was overtaken is judged again against the new champion
@@ -97,7 +98,7 @@ def draft_of(  # noqa: PLR0913 -- a version names everything it came from
         kind=kind, backbone=backbone.id, head=learned.fitted.head, snapshot=snapshot.id,
         config=project.record.config.hash, code=__version__, parent=champion.name if champion else None,
         reference=next_reference(champion, backbone, learned.evaluation),
-        recipe={"strength": learned.fitted.strength, "seed": project.record.config.seed},
+        recipe={**learned.fitted.recipe, "seed": project.record.config.seed},
         evaluation=learned.evaluation, verdict=verdict, check_features=_check_rows(features),
     )  # fmt: skip
 
@@ -132,9 +133,10 @@ def _learn(project: ProjectContext, snapshot: Snapshot, champion: Version | None
     features = project.features(backbone.id)
     sets = label_sets(project, snapshot, champion, features)
     saw = train_groups(project.snapshots.load(backbone.snapshot), project.catalogue) if backbone.snapshot else ()
+    config = project.record.config
     recipe = Recipe(
-        class_min=project.record.config.refresh.class_min,
-        strength=float(champion.recipe["strength"]) if champion else None,
+        class_min=config.refresh.class_min,
+        head=HeadRecipe(config.head, config.seed, champion.recipe if champion else {}),
         backbone_saw=saw,
         rules=project.rules,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -16,16 +16,18 @@ from labelloop.gate import judge
 from labelloop.head import Head
 from labelloop.net import Backbone
 from labelloop.queue import Progress
-from labelloop.records import Bucket, Example, Outcome
+from labelloop.records import Artefact, Bucket, Example, Outcome
 from labelloop.registry import BackboneRecord, Version
 from labelloop.snapshot import Snapshot
-from retrain_worker.artefact import served, served_champion, try_out
+from retrain_worker.artefact import Served, served, served_champion, try_out
 from retrain_worker.context import Context, ProjectContext
 from retrain_worker.evidence import LabelSets, Learned, Recipe, Side, retrain_evidence
 from retrain_worker.examples import examples_of, train_groups
 from retrain_worker.featurise import featurise_under
+from retrain_worker.heads import HeadRecipe
 from retrain_worker.logistic import fit_head, rotate
 from retrain_worker.refresh import DEPLOY_TRIES, Judged, deploy, draft_of, held
+from retrain_worker.reporting import Sight, look_at, report_of_run
 from retrain_worker.training.checkpoint import StoredKeeper
 from retrain_worker.training.data import Source, parts_of
 from retrain_worker.training.distributed import Launch, fit_on_all, processes_for
@@ -48,22 +50,41 @@ def retrain(context: Context, project: ProjectContext, snapshot_id: str) -> Judg
     snapshot = project.snapshot(snapshot_id)
     backbone, history = _tuned(context, project, snapshot, progress)
     _featurise_pool(context, project, backbone, progress)
+    trained = Trained(snapshot, backbone, history)
     for attempt in range(1, DEPLOY_TRIES + 1):
         progress.report("fit and judge the head on the newest labels")
-        judged, version = _judged(project, backbone.record, snapshot)
-        judged = replace(judged, training=history.to_json())
-        if judged.verdict.outcome is not Outcome.PROMOTE:
-            return judged
-        _featurise_pool(context, project, backbone, progress)  # images that came meanwhile
+        judged, candidate = _judged(project, trained, progress)
         try:
-            deploy(context, project, version, judged.verdict)
-            return judged
+            if judged.verdict.outcome is Outcome.PROMOTE:
+                _featurise_pool(context, project, backbone, progress)  # images that came meanwhile
+                deploy(context, project, candidate.version, judged.verdict)
         except PausedError as pause:  # hours of work: it counts as done, and whoever ends the pause hears of it
-            return held(judged, pause)
+            judged = held(judged, pause)
         except ConflictError:  # a refresh was deployed meanwhile: judge against that one
             if attempt == DEPLOY_TRIES:
                 raise
+            continue
+        _report(project, candidate, history)
+        return judged
     raise AssertionError("unreachable")
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A fine-tune that has ended."""
+
+    snapshot: Snapshot
+    backbone: Backbone
+    history: History
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A registered version, and what was seen of it."""
+
+    version: Version
+    champion: Version | None
+    sight: Sight
 
 
 def _tuned(
@@ -147,17 +168,23 @@ def _featurise_pool(context: Context, project: ProjectContext, backbone: Backbon
         featurise_under(context, project, backbone, missing[start : start + SHARD], Progress())
 
 
-def _judged(project: ProjectContext, record: BackboneRecord, trained_on: Snapshot) -> tuple[Judged, Version]:
+def _judged(project: ProjectContext, trained: Trained, progress: Progress) -> tuple[Judged, Candidate]:
     """Head on the newest snapshot, evidence against the champion of this moment, a registered version."""
+    record = trained.backbone.record
     latest = project.snapshots.latest()
-    newest = project.snapshot(latest.snapshot) if latest else trained_on
+    newest = project.snapshot(latest.snapshot) if latest else trained.snapshot
     live = project.registry.live()
     champion = project.registry.version(live.version) if live else None
-    learned = _learn(project, record, newest, trained_on, champion)
-    learned = _tried_out(project, record, learned, newest, champion)
-    verdict = judge(learned.evaluation, project.record.config.gate)
+    learned = _learn(project, record, newest, trained.snapshot, champion)
+    ours, theirs = served(project, record, learned.fitted.head), served_champion(project, champion)
+    tried = _tried_out(project, ours, theirs, newest)
+    sight = look_at(project, newest, challenger=ours, champion=theirs, progress=progress.report)
+    evaluation = replace(learned.evaluation, artefact=tried, robustness=sight.robustness)
+    learned = replace(learned, evaluation=evaluation)
+    verdict = judge(evaluation, project.record.config.gate)
     version = project.registry.add(draft_of(project, "retrain", newest, champion, record, learned, verdict))
-    return Judged(verdict, learned.evaluation, version.name), version
+    judged = Judged(verdict, evaluation, version.name, training=trained.history.to_json())
+    return judged, Candidate(version, champion, sight)
 
 
 def _learn(
@@ -166,7 +193,8 @@ def _learn(
     project.catalogue.update()
     features = project.features(record.id)
     config = project.record.config
-    recipe = Recipe(config.refresh.class_min, None, train_groups(trained_on, project.catalogue))
+    head = HeadRecipe(config.head, config.seed)
+    recipe = Recipe(config.refresh.class_min, head, train_groups(trained_on, project.catalogue))
     grown = examples_of(newest, project.catalogue, features)
     side = None
     before: Sequence[Example] | None = None
@@ -178,15 +206,22 @@ def _learn(
     return retrain_evidence(LabelSets(grown, champion=before), features.rows, champion=side, recipe=recipe)
 
 
-def _tried_out(
-    project: ProjectContext, record: BackboneRecord, learned: Learned, newest: Snapshot, champion: Version | None
-) -> Learned:
-    """With what the artefact that would serve does, on images of the test bucket; before it has any, on the others."""
-    features, head = project.features(record.id), learned.fitted.head
+def _tried_out(project: ProjectContext, ours: Served, theirs: Served | None, newest: Snapshot) -> Artefact | None:
+    """What the artefact that would serve does on images of the test bucket; before it has any, on the others."""
+    features = project.features(ours.backbone.record.id)
     examples = sorted(examples_of(newest, project.catalogue, features), key=lambda e: e.bucket is not Bucket.TEST)
-    evaluated = head.probabilities(features.rows([e.uri for e in examples]))
-    found = try_out(project, served(project, record, head), served_champion(project, champion), examples, evaluated)
-    return replace(learned, evaluation=replace(learned.evaluation, artefact=found))
+    evaluated = ours.head.probabilities(features.rows([e.uri for e in examples]))
+    return try_out(project, ours, theirs, examples, evaluated)
+
+
+def _report(project: ProjectContext, candidate: Candidate, history: History) -> None:
+    """The run has ended, whatever becomes of its report: `labelloop report` can make one later."""
+    try:
+        report_of_run(project, candidate.sight, candidate.version, candidate.champion, history.to_json())
+    except CancelledError:
+        log.warning("the report was cancelled", action="report", version=candidate.version.name)
+    except Exception:  # the edge of a step that nothing depends on
+        log.exception("the report could not be made", action="report", version=candidate.version.name)
 
 
 def _serving(project: ProjectContext) -> BackboneRecord:

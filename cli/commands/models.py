@@ -1,4 +1,4 @@
-"""`models`, `card`, `promote`, `reject`, `rollback`, `retrain`: versions, and which one is live."""
+"""`models`, `card`, `report`, `promote`, `reject`, `rollback`, `retrain`: versions, and which one is live."""
 
 from __future__ import annotations
 
@@ -89,6 +89,36 @@ def card(
         to.write_text(text)
     else:
         print(text)
+
+
+@command
+def report(
+    version: Annotated[
+        str | None, typer.Argument(help="A version that `labelloop models` lists; else the live one.")
+    ] = None,
+    to: Annotated[Path | None, typer.Option("--out", help="The page; else report-VERSION.html in this folder.")] = None,
+    anew: Annotated[bool, typer.Option("--anew", help="Make it again, from kept features.")] = False,
+    project: ProjectName = None,
+    as_json: AsJson = False,
+    state_dir: StateDir = DEFAULT_STATE,
+) -> None:
+    """Write a version's evaluation report: one page with figures, intervals and pictures that needs no network.
+
+    A retrain leaves one with robustness and attributions; that of a refresh is made now, from kept features.
+    """
+    from cli.deployment import open_deployment
+    from cli.report import evaluation_report
+
+    deployment = open_deployment(state_dir)
+    found = evaluation_report(deployment, deployment.project(project), version, anew=anew)
+    if as_json:
+        print(json.dumps(found.json))
+        return
+    path = to or Path(f"report-{found.json['challenger']['name']}.html")
+    path.write_text(found.html)
+    for note in found.json["notes"]:
+        out.print(f"  {note}", highlight=False, markup=False)
+    out.print(f"{path}: {found.json['test']['judged']} test labels, {found.json['verdict']['outcome']}")
 
 
 @command

@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 
 from labelloop.head import Head
-from retrain_worker.report.answers import look
+from retrain_worker.report.answers import Looked, look
 from retrain_worker.report.document import document
 from retrain_worker.report.findings import Explanations, Findings, Judged
 from retrain_worker.report.inputs import Inputs, classes_of
@@ -31,18 +31,21 @@ class Report:
     html: str
 
 
-def make_report(inputs: Inputs) -> Report:
-    """Look, measure, explain, write. What ``load`` and ``progress`` raise goes through, unreadable images aside."""
-    found = find(inputs)
+def make_report(inputs: Inputs, looked: Looked | None = None) -> Report:
+    """Look, measure, explain, write. What ``load`` and ``progress`` raise goes through, unreadable images aside.
+
+    ``looked``: what `look` found on the same images and arms before, so that it need not be done again.
+    """
+    found = find(inputs, looked)
     report = Report(document(found), page(found))
     log.info("report", action="report", run=inputs.origin.run, judged=found.judged, letters=len(report.html))
     return report
 
 
-def find(inputs: Inputs) -> Findings:
+def find(inputs: Inputs, looked: Looked | None = None) -> Findings:
     """Everything there is to tell."""
     classes = classes_of(inputs)
-    looked = look(inputs, classes)
+    looked = looked or look(inputs, classes)
     judged = judge(inputs, looked, classes)
     resampled = resample(judged.probabilities, judged.truth, inputs.seed)
     challenger, *champion = measured(inputs, looked, judged, resampled, classes)

@@ -6,7 +6,7 @@ import functools
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -131,3 +131,9 @@ class LearningWorld:
         live = self.project.registry.live()
         assert live is not None
         return self.project.registry.version(live.version)
+
+    def configure(self, change: Mapping[str, Any]) -> None:
+        """Other settings from now on."""
+        spec = {**self.config.model_dump(mode="json"), **change}
+        self.config = parse_config(spec, "test")
+        self.project.record = replace(self.project.record, config=self.config)

@@ -14,7 +14,7 @@ import torch
 
 from labelloop.net import Backbone
 from labelloop.records import Bucket, Outcome
-from retrain_worker import evidence, retrain
+from retrain_worker import heads, retrain
 from retrain_worker.artefact import in_turn
 from retrain_worker.logistic import FittedHead, fit_head
 from retrain_worker.refresh import Judged
@@ -65,7 +65,7 @@ def test_class_names_in_another_order(world: LearningWorld, monkeypatch: pytest.
         names[0], names[1], names[2] = names[1], names[2], names[0]
         return replace(fitted, head=replace(fitted.head, labels=tuple(names)))
 
-    monkeypatch.setattr(evidence, "fit_head", swapped)
+    monkeypatch.setattr(heads, "fit_head", swapped)
     judged = world.refresh(world.label(world.uris(Bucket.TRAIN)[:170]))
     assert judged.verdict.outcome is Outcome.REJECT
     assert stopped_by(judged)["class order"] is Outcome.REJECT

@@ -19,13 +19,14 @@ from retrain_worker.evidence import (
     refresh_evidence,
     retrain_evidence,
 )
+from retrain_worker.heads import HeadRecipe
 from retrain_worker.intervals import paired_interval, wilson
 
 RNG = np.random.default_rng(0)
 CENTRES = {name: RNG.normal(size=12) * 1.5 for name in "abc"}
 TRUTH = {f"u{i:03d}": "abc"[i % 3] for i in range(240)}
 FEATURES = {u: (CENTRES[c] + RNG.normal(size=12)).astype(np.float32) for u, c in TRUTH.items()}
-RECIPE = Recipe(strength=0.3)
+RECIPE = Recipe(head=HeadRecipe(before={"strength": 0.3}))
 
 
 def rows(uris: Sequence[str]) -> Floats:
@@ -120,7 +121,7 @@ def test_a_class_that_was_withdrawn_is_no_error() -> None:
 
 def test_only_labels_the_backbone_never_saw_are_judged() -> None:
     saw = frozenset(e.group for e in examples(0, 50))
-    recipe = Recipe(strength=0.3, backbone_saw=saw)
+    recipe = Recipe(head=HeadRecipe(before={"strength": 0.3}), backbone_saw=saw)
     sets = LabelSets(examples(0, 80), champion=examples(0, 70))
     evaluation = refresh_evidence(sets, rows, champion=None, recipe=recipe).evaluation
     assert (evaluation.labels, evaluation.judged_on) == (80, 30)
@@ -130,7 +131,7 @@ def test_only_labels_the_backbone_never_saw_are_judged() -> None:
 
 def test_a_backbone_that_saw_all_leaves_nothing_to_judge_on() -> None:
     everything = examples(0, 40)
-    recipe = Recipe(strength=0.3, backbone_saw=frozenset(e.group for e in everything))
+    recipe = Recipe(head=HeadRecipe(before={"strength": 0.3}), backbone_saw=frozenset(e.group for e in everything))
     sets = LabelSets(everything, champion=examples(0, 30))
     evaluation = refresh_evidence(sets, rows, champion=None, recipe=recipe).evaluation
     assert evaluation.accuracy is None

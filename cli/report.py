@@ -1,0 +1,33 @@
+"""The evaluation report of a version: the one that its run left, or one made now from kept features."""
+
+from __future__ import annotations
+
+from cli.deployment import Deployment
+from labelloop.errors import NotFoundError
+from labelloop.images import ImageReader
+from labelloop.projects import ProjectRecord
+from labelloop.reports import Kept, kept_report
+
+
+def evaluation_report(deployment: Deployment, record: ProjectRecord, name: str | None, *, anew: bool) -> Kept:
+    """Of one version, or of the live one; NotFoundError where there is none."""
+    registry = deployment.registry(record)
+    live = registry.live()
+    wanted = name or (live.version if live else None)
+    if wanted is None:
+        raise NotFoundError("no version is live yet; `labelloop models` lists what there is")
+    version = registry.version(wanted)
+    found = None if anew else kept_report(deployment.within(record), version.name)
+    if found:
+        return found
+    from retrain_worker.context import Context
+    from retrain_worker.reporting import report_of_version
+
+    settings = deployment.settings
+    context = Context(
+        settings, deployment.queue.redis, deployment.store, ImageReader(deployment.s3, settings.image_buckets)
+    )
+    project = context.project(record.key)
+    project.catalogue.update()
+    made = report_of_version(project, version)
+    return Kept(made.json, made.html)

@@ -1,0 +1,39 @@
+"""Evaluation reports of versions, as they are kept: one JSON document and one page each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from labelloop.errors import NotFoundError
+from labelloop.records import canonical
+from labelloop.storage import ObjectStore
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """``html`` is one file that needs no other."""
+
+    json: Mapping[str, Any]
+    html: str
+
+
+def keep_report(store: ObjectStore, version: str, report: Kept) -> None:
+    """The page goes last: where it is, the document is, too."""
+    store.put(_key(version, "json"), canonical(dict(report.json)))
+    store.put(_key(version, "html"), report.html.encode())
+
+
+def kept_report(store: ObjectStore, version: str) -> Kept | None:
+    """None where none was made."""
+    try:
+        html = store.get(_key(version, "html")).decode()
+        return Kept(json.loads(store.get(_key(version, "json"))), html)
+    except NotFoundError:
+        return None
+
+
+def _key(version: str, form: str) -> str:
+    return f"reports/{version}.{form}"

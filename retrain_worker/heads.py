@@ -1,0 +1,84 @@
+"""Rows and label sets in; the kind of head that the project wants, and what every arm says out of fold, out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from labelloop.classifier import Classifier
+from labelloop.config import HeadSpec
+from labelloop.head import Floats
+from retrain_worker.logistic import Bools, cross_fit, fit_head, rotate
+
+Labels = Sequence[str | None]  # of every row; None: answered, never learned
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What is learned, and the label sets it is compared with."""
+
+    rows: Floats  # (n, features)
+    groups: Sequence[str]
+    labels: Labels
+    classes: tuple[str, ...]
+    trusted: Bools | None = None  # (n,): rows the backbone never saw; None: all of them
+    arms: Sequence[Labels] = ()
+    arm_classes: tuple[str, ...] = ()  # columns of the arms' answers
+
+
+@dataclass(frozen=True, slots=True)
+class HeadRecipe:
+    """How. ``before``: the recipe of the champion's head, whose strength is where a search begins."""
+
+    spec: HeadSpec = field(default_factory=HeadSpec)
+    seed: int = 0
+    before: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class FittedHead:
+    """A head, its calibrated out-of-fold answers (n, classes), and what a version keeps of how it was made."""
+
+    head: Classifier
+    oof: Floats
+    recipe: Mapping[str, Any]
+
+
+def fit(lesson: Lesson, recipe: HeadRecipe) -> tuple[FittedHead, list[Floats]]:
+    """The head, and of each arm its out-of-fold probabilities (n, arm classes) under the same recipe.
+
+    NotEnoughLabelsError where fewer than two classes have labels.
+    """
+    return _ensemble(lesson, recipe) if recipe.spec.kind == "ensemble" else _linear(lesson, recipe)
+
+
+def _linear(lesson: Lesson, recipe: HeadRecipe) -> tuple[FittedHead, list[Floats]]:
+    rotated = rotate(lesson.rows)
+    before = recipe.before.get("strength")
+    fitted = fit_head(
+        rotated, lesson.labels, lesson.groups, classes=lesson.classes, trusted=lesson.trusted,
+        strength=None if before is None else float(before),
+    )  # fmt: skip
+    start = fitted.folds if lesson.arm_classes == lesson.classes else None
+    arms = cross_fit(
+        rotated, lesson.arms, lesson.groups, classes=lesson.arm_classes, strength=fitted.strength, start=start
+    )
+    return FittedHead(fitted.head, fitted.oof, {"strength": fitted.strength}), arms
+
+
+def _ensemble(lesson: Lesson, recipe: HeadRecipe) -> tuple[FittedHead, list[Floats]]:
+    from retrain_worker import ensemble  # LightGBM, XGBoost: a linear head needs none of them
+
+    how = ensemble.EnsembleRecipe(
+        budget_s=recipe.spec.budget_s, members=recipe.spec.members, threads=recipe.spec.threads, seed=recipe.seed
+    )
+    found = ensemble.fit_ensemble(
+        lesson.rows, lesson.labels, lesson.groups, classes=lesson.classes, trusted=lesson.trusted, recipe=how
+    )
+    again = ensemble.EnsembleRecipe(members=found.members, threads=how.threads, seed=how.seed)
+    arms = ensemble.cross_fit_ensemble(
+        lesson.rows, lesson.arms, lesson.groups, classes=lesson.arm_classes, recipe=again
+    )
+    kept = {"head": "ensemble", "members": list(found.members), "left_out": dict(found.left_out)}
+    return FittedHead(found.head, found.oof, kept), arms
