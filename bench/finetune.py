@@ -95,9 +95,8 @@ def _figures(version: Version, truth: Sequence[str], answers: Sequence[str], sec
 def shown(found: Figures) -> None:
     """A table for people, a line for machines."""
     bounds = f"95 % interval {found.low:.4f} to {found.high:.4f}"
-    print(
-        f"\n{found.version} ({found.kind}, {found.verdict}), {found.seconds:.0f} s, {found.ms_per_image:.1f} ms an image"
-    )
+    cost = f"{found.seconds:.0f} s, {found.ms_per_image:.1f} ms an image"
+    print(f"\n{found.version} ({found.kind}, {found.verdict}), {cost}")
     print(f"accuracy {found.accuracy:.4f} on {found.n} held-out images, {bounds}")
     print("\n| class | precision | recall | F1 | images |\n|---|---|---|---|---|")
     for row in found.rows:

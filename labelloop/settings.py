@@ -47,6 +47,8 @@ class Settings:
     image_hosts: tuple[str, ...] = ()  # the allow-list of the web: host or host:port
     image_hosts_private: bool = False  # these names may lead to private addresses
     cache_max_bytes: int = 50 * GB
+    tensorboard_dir: Path | None = None  # where train workers write what TensorBoard shows
+    mlflow_uri: str | None = field(default=None, repr=False)  # MLflow's own variable: a server that follows retrains
     secret_files: Mapping[str, str] = field(default_factory=dict)  # secrets that came from files: variable -> path
 
     @property
@@ -109,6 +111,8 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         metrics_port=_port(env, "LABELLOOP_METRICS_PORT"),
         metrics_bind=env.get("LABELLOOP_METRICS_BIND", "127.0.0.1"),
         cache_max_bytes=_gigabytes(env, "LABELLOOP_CACHE_MAX_GB", 50),
+        tensorboard_dir=_folder(env, "LABELLOOP_TENSORBOARD_DIR"),
+        mlflow_uri=env.get("MLFLOW_TRACKING_URI") or None,
     )
     found = replace(none, **_secrets(env), secret_files=_secret_files(env))
     if bool(found.s3_access_key) != bool(found.s3_secret_key):
@@ -160,6 +164,13 @@ def share_counters(folder: Path) -> None:
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
 
 
+def calm_mlflow() -> None:
+    """Before MLflow is imported: it reports nothing to its makers, and a dead server costs seconds, not minutes."""
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+
+
 def shared_counters(environ: Mapping[str, str] | None = None) -> Path | None:
     """The folder where several processes keep their counters together; None where each keeps its own."""
     folder = (os.environ if environ is None else environ).get("PROMETHEUS_MULTIPROC_DIR")
@@ -169,6 +180,11 @@ def shared_counters(environ: Mapping[str, str] | None = None) -> Path | None:
 def _weights(env: Mapping[str, str]) -> tuple[Path, ...]:
     named = [Path(p) for p in env.get("LABELLOOP_WEIGHTS", "").split(os.pathsep) if p]
     return tuple(p.resolve() for p in [*named, SHARED_WEIGHTS] if p.exists())
+
+
+def _folder(env: Mapping[str, str], name: str) -> Path | None:
+    value = env.get(name, "")
+    return Path(value).expanduser() if value else None
 
 
 def _name(env: Mapping[str, str], name: str, default: str) -> str:

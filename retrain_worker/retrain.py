@@ -28,6 +28,7 @@ from retrain_worker.heads import HeadRecipe
 from retrain_worker.logistic import fit_head, rotate
 from retrain_worker.refresh import DEPLOY_TRIES, Judged, deploy, draft_of, held
 from retrain_worker.reporting import Sight, look_at, report_of_run
+from retrain_worker.tracking import Ended, Origin, Tracking, flat, tracking
 from retrain_worker.training.checkpoint import StoredKeeper
 from retrain_worker.training.data import Source, parts_of
 from retrain_worker.training.distributed import Launch, fit_on_all, processes_for
@@ -48,7 +49,8 @@ def retrain(context: Context, project: ProjectContext, snapshot_id: str) -> Judg
     """
     progress = Progress.of_job()
     snapshot = project.snapshot(snapshot_id)
-    backbone, history = _tuned(context, project, snapshot, progress)
+    followed = tracking(context.settings, _tracked(project, snapshot))
+    backbone, history = _tuned(context, project, snapshot, progress, followed)
     _featurise_pool(context, project, backbone, progress)
     trained = Trained(snapshot, backbone, history)
     for attempt in range(1, DEPLOY_TRIES + 1):
@@ -64,7 +66,8 @@ def retrain(context: Context, project: ProjectContext, snapshot_id: str) -> Judg
             if attempt == DEPLOY_TRIES:
                 raise
             continue
-        _report(project, candidate, history)
+        page = _report(project, candidate, history)
+        followed.end(Ended(candidate.version.name, judged.evaluation, judged.verdict, page))
         return judged
     raise AssertionError("unreachable")
 
@@ -87,8 +90,14 @@ class Candidate:
     sight: Sight
 
 
+def _tracked(project: ProjectContext, snapshot: Snapshot) -> Origin:
+    config = project.record.config
+    parts = {"backbone": config.backbone.model_dump(mode="json"), **config.retrain.recipe, "seed": config.seed}
+    return Origin(project.record.title, project.record.key, snapshot.id, config.hash, flat(parts))
+
+
 def _tuned(
-    context: Context, project: ProjectContext, snapshot: Snapshot, progress: Progress
+    context: Context, project: ProjectContext, snapshot: Snapshot, progress: Progress, followed: Tracking
 ) -> tuple[Backbone, History]:
     """A backbone fine-tuned on one snapshot: a function of (snapshot, config, code, seed)."""
     config = project.record.config
@@ -98,12 +107,14 @@ def _tuned(
     parts = parts_of(examples, source_of(project, backbone), config.retrain, config.refresh.class_min, progress.report)
     inputs = {"snapshot": snapshot.id, "config": config.hash, "backbone": initial.id, "code": code_version()}
     keeper = StoredKeeper(project.store, inputs)
-    run = Run(backbone, parts, config.retrain, config.seed, keeper, progress.report)
+    run = Run(backbone, parts, config.retrain, config.seed, keeper, progress.report, told=followed.epoch)
     try:
         history = _fitted(run, _first_head(project, backbone, examples, parts) if config.retrain.warm_head else None)
     except CancelledError:
         keeper.clear()  # nobody will go on from here
         raise
+    for epoch in history.epochs:  # those of other processes
+        followed.epoch(epoch)
     tuned = backbone.recorded(snapshot=snapshot.id, provenance=f"{initial.id} fine-tuned on snapshot {snapshot.id}")
     project.registry.add_backbone(tuned.record, net.dump(tuned))
     keeper.clear()
@@ -214,14 +225,15 @@ def _tried_out(project: ProjectContext, ours: Served, theirs: Served | None, new
     return try_out(project, ours, theirs, examples, evaluated)
 
 
-def _report(project: ProjectContext, candidate: Candidate, history: History) -> None:
+def _report(project: ProjectContext, candidate: Candidate, history: History) -> str | None:
     """The run has ended, whatever becomes of its report: `labelloop report` can make one later."""
     try:
-        report_of_run(project, candidate.sight, candidate.version, candidate.champion, history.to_json())
+        return report_of_run(project, candidate.sight, candidate.version, candidate.champion, history.to_json()).html
     except CancelledError:
         log.warning("the report was cancelled", action="report", version=candidate.version.name)
     except Exception:  # the edge of a step that nothing depends on
         log.exception("the report could not be made", action="report", version=candidate.version.name)
+    return None
 
 
 def _serving(project: ProjectContext) -> BackboneRecord:

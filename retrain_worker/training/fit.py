@@ -99,6 +99,7 @@ class Run:
     shard: Shard = field(default_factory=Shard)
     wrap: Callable[[nn.Module], nn.Module] = lambda module: module  # DistributedDataParallel, where there are several
     after: Callable[[Epoch], bool] = lambda _: False  # after each epoch: whether to end here
+    told: Callable[[Epoch], None] = lambda _: None  # hears of each epoch
     agree: Callable[[Any], Any] = lambda found: found  # of several processes: what the first one found
 
     def __post_init__(self) -> None:
@@ -135,6 +136,7 @@ class Run:
             self._epoch(step)
             if self.shard.rank == 0:
                 self.keeper.save(self._checkpoint())
+            self.told(self.epochs[-1])
             ended = self.after(self.epochs[-1])
         self.model.load_state_dict({k: v.to(self.backbone.device) for k, v in self.best.items()})
         self.model.eval()
