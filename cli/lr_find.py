@@ -14,6 +14,7 @@ from labelloop.projects import ProjectRecord
 from labelloop.queue import LR_FIND, job_id
 
 LOOK_S = 0.5
+LOST = 4  # looks in a row that do not see the job: between two registries it is in neither for a moment
 
 
 def ask_and_wait(deployment: Deployment, record: ProjectRecord, *, by: str, console: Console) -> LrCurve:
@@ -23,16 +24,19 @@ def ask_and_wait(deployment: Deployment, record: ProjectRecord, *, by: str, cons
     store, name = deployment.within(record), stamp()
     job = job_id(LR_FIND, record.key, name)
     deployment.queue.enqueue(LR_FIND, job, {"project": record.key, "name": name, "by": by})
+    missing = 0
     with reporting(console) as report:
-        while True:
+        while missing < LOST:
             try:
                 return kept(store, name)
             except NotFoundError:
                 pass
             found = next((j for j in deployment.queue.jobs() if j.id == job), None)
-            if found is None:
-                raise LabelloopError("the queue has lost the range test: was Redis emptied? Ask again")
-            if found.status == "failed":
-                raise LabelloopError(f"the range test failed: {found.error.strip().splitlines()[-1:] or 'no reason'}")
-            report(found.stage or "wait for a worker of the queue tune", found.step, found.steps or 1)
+            missing = 0 if found else missing + 1
+            if found and found.status == "failed":
+                reason = found.error.strip().splitlines() or ["it gave no reason"]
+                raise LabelloopError(f"the range test failed: {reason[-1]}")
+            if found:
+                report(found.stage or "wait for a worker of the queue tune", found.step, found.steps or 1)
             time.sleep(LOOK_S)
+    raise LabelloopError("the queue has lost the range test: was Redis emptied? Ask again")

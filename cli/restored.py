@@ -15,8 +15,8 @@ from labelloop.projects import ProjectRecord
 from labelloop.snapshot import LATEST
 from labelloop.storage import ObjectInfo
 
-_ORDER = (What.WEIGHTS, What.HEAD, What.SHARD, What.ROWS, What.BACKBONE, What.SNAPSHOT, What.INDEX, What.VERSION,
-          What.SCORES, What.RUN, What.OTHER)  # fmt: skip
+ORDER = (What.WEIGHTS, What.HEAD, What.SHARD, What.ROWS, What.BACKBONE, What.SNAPSHOT, What.INDEX, What.VERSION,
+         What.SCORES, What.REPORT, What.RUN, What.CHECKPOINT, What.OTHER)  # fmt: skip
 
 
 @dataclass
@@ -54,4 +54,4 @@ def held_in(archive: ArchiveReader) -> list[Held]:
     objects = classify(ObjectInfo(n.removeprefix(STATE), archive.size(n), "", moment) for n in archive.names(STATE))
     rows = {held.names for held in objects if held.what is What.ROWS}
     whole = [held for held in objects if held.what is not What.INDEX or held.names in rows]  # rows may be left out
-    return sorted(whole, key=lambda h: (h.info.key.startswith(LOG), h.info.key == LATEST, _ORDER.index(h.what)))
+    return sorted(whole, key=lambda h: (h.info.key.startswith(LOG), h.info.key == LATEST, ORDER.index(h.what)))

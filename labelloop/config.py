@@ -54,6 +54,21 @@ class HeadSpec(_Frozen):
     threads: Positive = 2  # fits of an ensemble beside each other
 
 
+Weight = Annotated[float, Field(gt=0, le=100)]
+
+
+class Weights(_Frozen):
+    """How much a label counts where models learn; where they are judged every label counts alike."""
+
+    annotators: dict[int, Weight] = Field(default_factory=dict)  # Label Studio's user id -> weight
+    classes: dict[str, Weight] = Field(default_factory=dict)
+
+    def of(self, label: str, annotator: int | None) -> float:
+        """1 for whoever and whatever is not named."""
+        person = 1.0 if annotator is None else self.annotators.get(annotator, 1.0)
+        return person * self.classes.get(label, 1.0)
+
+
 class Refresh(_Frozen):
     """When and how a new head is fitted."""
 
@@ -102,6 +117,7 @@ class ProjectConfig(_Frozen):
     label_map: dict[str, str | None] = Field(default_factory=dict)  # class -> what it counts as; null: it does not
     backbone: BackboneSpec = BackboneSpec()
     head: HeadSpec = HeadSpec()
+    weights: Weights = Weights()
     buckets: Buckets = Buckets()
     refresh: Refresh = Refresh()
     retrain: Retrain = Retrain()
@@ -130,6 +146,8 @@ class ProjectConfig(_Frozen):
     def recipe(self) -> str:
         """Names what a retrain does: another recipe is worth another retrain."""
         parts = {"backbone": self.backbone.model_dump(mode="json"), "retrain": self.retrain.recipe, "seed": self.seed}
+        if self.weights != Weights():
+            parts["weights"] = self.weights.model_dump(mode="json")
         return digest(canonical(parts))[:12]
 
 

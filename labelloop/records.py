@@ -98,6 +98,7 @@ class Example:
     group: str
     bucket: Bucket
     label: str
+    weight: float = 1.0  # how much it counts where models learn
 
 
 @dataclass(frozen=True, slots=True)

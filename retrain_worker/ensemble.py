@@ -64,7 +64,7 @@ class FittedEnsemble:
         return tuple(member.name for member in self.head.members)
 
 
-def fit_ensemble(
+def fit_ensemble(  # noqa: PLR0913 -- the columns of a table, and a recipe
     features: Floats,
     labels: Sequence[str | None],
     groups: Sequence[str],
@@ -72,17 +72,18 @@ def fit_ensemble(
     classes: tuple[str, ...],
     recipe: EnsembleRecipe,
     trusted: Bools | None = None,
+    weights: Floats | None = None,
 ) -> FittedEnsemble:
     """Fit what the budget allows, calibrate out of fold. A row whose label is None is answered, never learned.
 
-    ``features`` (n, dimension). ``trusted`` (n,): as in `logistic.fit_head`. NotEnoughLabelsError where fewer than two
-    classes have labels.
+    ``features`` (n, dimension). ``trusted``, ``weights`` (n,): as in `logistic.fit_head`.
+    NotEnoughLabelsError where fewer than two classes have labels.
     """
     targets = codes(labels, classes)
     if len(np.unique(targets[targets >= 0])) < 2:
         raise NotEnoughLabelsError("an ensemble needs labels of two classes")
     with threadpool_limits(limits=1):  # sums in one order: the same result on any number of cores
-        table = _Table.of(features, targets, groups, len(classes))
+        table = _Table.of(features, targets, groups, len(classes), weights)
         work = _Work(recipe)
         voters = work.fit(table)
     judged, sharpen = judges(targets >= 0, trusted)
@@ -101,6 +102,7 @@ def cross_fit_ensemble(
     *,
     classes: tuple[str, ...],
     recipe: EnsembleRecipe,
+    weights: Floats | None = None,
 ) -> list[Floats]:
     """Out-of-fold probabilities (n, classes) of every row, for each label set, all under one recipe; not calibrated.
 
@@ -111,7 +113,7 @@ def cross_fit_ensemble(
         raise SettingsError("arms are compared under the members of one fit: name them in the recipe")
     with threadpool_limits(limits=1):
         rotated = rotate(features)
-        tables = [_Table.of(features, codes(s, classes), groups, len(classes), rotated) for s in label_sets]
+        tables = [_Table.of(features, codes(s, classes), groups, len(classes), weights, rotated) for s in label_sets]
         return [_arm(table, recipe) for table in tables]
 
 
@@ -130,21 +132,32 @@ class _Table:
     folds: Ints
     hidden: Ints
     classes: int
+    weights: Floats  # (n,)
 
     @classmethod
     def of(
-        cls, features: Floats, targets: Ints, groups: Sequence[str], classes: int, rotated: Rotated | None = None
+        cls,
+        features: Floats,
+        targets: Ints,
+        groups: Sequence[str],
+        classes: int,
+        weights: Floats | None = None,
+        rotated: Rotated | None = None,
     ) -> _Table:
         """Folds by group, so that duplicates share one and folds never move."""
         folds = np.array([fold_of(group, FOLDS) for group in groups], dtype=np.int64)
         hidden = np.where(folds[None] == np.arange(FOLDS)[:, None], -1, targets[None])
         rows = np.ascontiguousarray(features, dtype=np.float32)
-        return cls(rows, rotated or rotate(rows), targets, folds, hidden, classes)
+        say = np.ones(len(rows), dtype=np.float32) if weights is None else weights
+        return cls(rows, rotated or rotate(rows), targets, folds, hidden, classes, say)
 
     def part(self, targets: Ints, seed: int, tick: Callable[[], None]) -> Part:
         """What a fit to these targets sees."""
         mine = targets >= 0
-        return Part(self.features[mine], self.rotated.rows[mine], self.rotated, targets[mine], self.classes, seed, tick)
+        return Part(
+            self.features[mine], self.rotated.rows[mine], self.rotated, targets[mine], self.weights[mine], self.classes,
+            seed, tick,
+        )  # fmt: skip
 
     def out_of_fold(self, models: Sequence[bytes | None]) -> Doubles:
         """Each row's probabilities (n, classes) by the model that did not see its fold."""

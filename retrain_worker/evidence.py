@@ -141,6 +141,7 @@ class _Table:
     changes: int  # added, changed or withdrawn since the champion
     conflicts: tuple[str, ...]
     arms: Mapping[str, tuple[str | None, ...]]  # champion, reference -> their labels
+    weights: Floats | None  # how much each row counts in the fits; None: all alike
 
     def compare(self, challenger: Floats, arm: Strings | None) -> Comparison | None:
         """Both out of fold on the judged rows; None where there is no such arm."""
@@ -174,6 +175,8 @@ def _table(sets: LabelSets, recipe: Recipe) -> _Table:
         judged=unseen & np.array([label is not None for label in labels], dtype=np.bool_), unseen=unseen,
         classes=classes, waiting=waiting, changes=_changes(champion or {}, grown), conflicts=conflicts,
         arms={k: _column(v, groups, recipe.class_min) for k, v in named.items() if v is not None},
+        weights=None if all(e.weight == 1.0 for e in grown.values())
+        else np.array([known[g].weight for g in groups], dtype=np.float32),
     )  # fmt: skip
 
 
@@ -199,6 +202,7 @@ def _fit(table: _Table, rows: Rows, recipe: Recipe) -> tuple[FittedHead, list[St
     lesson = Lesson(
         rows=rows(table.uris), groups=table.groups, labels=table.labels, classes=table.classes,
         trusted=None if table.unseen.all() else table.unseen, arms=list(table.arms.values()), arm_classes=classes,
+        weights=table.weights,
     )  # fmt: skip
     fitted, found = fit(lesson, recipe.head)
     return fitted, [np.array(classes, dtype=np.str_)[p.argmax(axis=1)] for p in found]

@@ -5,18 +5,24 @@ from __future__ import annotations
 from collections.abc import Container
 
 from labelloop.catalogue import Catalogue
+from labelloop.config import Weights
 from labelloop.records import Bucket, Example
 from labelloop.snapshot import Snapshot
 
+EQUAL = Weights()
 
-def examples_of(snapshot: Snapshot, catalogue: Catalogue, featurised: Container[str]) -> list[Example]:
+
+def examples_of(
+    snapshot: Snapshot, catalogue: Catalogue, featurised: Container[str], weights: Weights = EQUAL
+) -> list[Example]:
     """One example per labelled task whose image is known, readable and has features."""
     found = []
     for task in snapshot.tasks.values():
         facts = catalogue.images.get(task.uri)
         if task.label is None or facts is None or facts.problem or task.uri not in featurised:
             continue
-        found.append(Example(task.id, task.uri, facts.group, facts.bucket, task.label))
+        weight = weights.of(task.label, task.counted.completed_by if task.counted else None)
+        found.append(Example(task.id, task.uri, facts.group, facts.bucket, task.label, weight))
     return found
 
 

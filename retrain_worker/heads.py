@@ -23,6 +23,7 @@ class Lesson:
     labels: Labels
     classes: tuple[str, ...]
     trusted: Bools | None = None  # (n,): rows the backbone never saw; None: all of them
+    weights: Floats | None = None  # (n,): how much a row counts in the fits; None: all alike
     arms: Sequence[Labels] = ()
     arm_classes: tuple[str, ...] = ()  # columns of the arms' answers
 
@@ -57,13 +58,14 @@ def _linear(lesson: Lesson, recipe: HeadRecipe) -> tuple[FittedHead, list[Floats
     rotated = rotate(lesson.rows)
     before = recipe.before.get("strength")
     fitted = fit_head(
-        rotated, lesson.labels, lesson.groups, classes=lesson.classes, trusted=lesson.trusted,
+        rotated, lesson.labels, lesson.groups, classes=lesson.classes, trusted=lesson.trusted, weights=lesson.weights,
         strength=None if before is None else float(before),
     )  # fmt: skip
     start = fitted.folds if lesson.arm_classes == lesson.classes else None
     arms = cross_fit(
-        rotated, lesson.arms, lesson.groups, classes=lesson.arm_classes, strength=fitted.strength, start=start
-    )
+        rotated, lesson.arms, lesson.groups, classes=lesson.arm_classes, strength=fitted.strength, start=start,
+        weights=lesson.weights,
+    )  # fmt: skip
     return FittedHead(fitted.head, fitted.oof, {"strength": fitted.strength}), arms
 
 
@@ -74,11 +76,12 @@ def _ensemble(lesson: Lesson, recipe: HeadRecipe) -> tuple[FittedHead, list[Floa
         budget_s=recipe.spec.budget_s, members=recipe.spec.members, threads=recipe.spec.threads, seed=recipe.seed
     )
     found = ensemble.fit_ensemble(
-        lesson.rows, lesson.labels, lesson.groups, classes=lesson.classes, trusted=lesson.trusted, recipe=how
-    )
+        lesson.rows, lesson.labels, lesson.groups, classes=lesson.classes, trusted=lesson.trusted, recipe=how,
+        weights=lesson.weights,
+    )  # fmt: skip
     again = ensemble.EnsembleRecipe(members=found.members, threads=how.threads, seed=how.seed)
     arms = ensemble.cross_fit_ensemble(
-        lesson.rows, lesson.arms, lesson.groups, classes=lesson.arm_classes, recipe=again
+        lesson.rows, lesson.arms, lesson.groups, classes=lesson.arm_classes, recipe=again, weights=lesson.weights
     )
     kept = {"head": "ensemble", "members": list(found.members), "left_out": dict(found.left_out)}
     return FittedHead(found.head, found.oof, kept), arms

@@ -83,7 +83,7 @@ def _components(centred: Floats) -> tuple[Floats, Floats]:
     return centred @ basis.T, basis
 
 
-def fit_head(
+def fit_head(  # noqa: PLR0913 -- the columns of a table, and a recipe
     rotated: Rotated,
     labels: Sequence[str | None],
     groups: Sequence[str],
@@ -91,18 +91,20 @@ def fit_head(
     classes: tuple[str, ...],
     strength: float | None = None,
     trusted: Bools | None = None,
+    weights: Floats | None = None,
 ) -> FittedHead:
     """Choose the strength by cross-validation, calibrate out of fold, fit on all labels.
 
     ``strength``: that of the last fit; then only it and its neighbours on the grid are tried. ``trusted``
     (n,): rows whose labels the backbone never saw; only these choose and calibrate where there are enough.
+    ``weights`` (n,): how much a row counts in the fits; all count alike in the choice.
     NotEnoughLabelsError where fewer than two classes have labels.
     """
     targets = codes(labels, classes)
     if len(np.unique(targets[targets >= 0])) < 2:
         raise NotEnoughLabelsError("a head needs labels of two classes")
     folds = folds_of(groups)
-    search = _Search(rotated, targets, folds, len(classes), *judges(targets >= 0, trusted))
+    search = _Search(rotated, targets, folds, len(classes), *judges(targets >= 0, trusted), weights)
     best = min(search.run(_candidates(strength)), key=lambda t: t.loss)
     head = rotated.head(best.solutions[FOLDS], classes, best.temperature)
     oof = softmax(best.logits / np.float32(best.temperature))
@@ -110,7 +112,7 @@ def fit_head(
     return FittedHead(head, best.strength, oof, best.solutions[:FOLDS], tried)
 
 
-def cross_fit(
+def cross_fit(  # noqa: PLR0913 -- the columns of a table, and a recipe
     rotated: Rotated,
     label_sets: Sequence[Sequence[str | None]],
     groups: Sequence[str],
@@ -118,6 +120,7 @@ def cross_fit(
     classes: tuple[str, ...],
     strength: float,
     start: Floats | None = None,
+    weights: Floats | None = None,
 ) -> list[Floats]:
     """Out-of-fold probabilities (n, classes) of every row, for each label set, all under one recipe.
 
@@ -129,7 +132,7 @@ def cross_fit(
     folds = folds_of(groups)
     blocks = [hide(codes(labels, classes), folds) for labels in label_sets]
     begin = None if start is None else np.tile(start, (len(blocks), 1, 1))
-    solutions = solve(rotated, np.concatenate(blocks), len(classes), strength, begin)
+    solutions = solve(rotated, np.concatenate(blocks), len(classes), strength, begin, weights)
     parts = np.split(solutions, len(blocks))
     return [softmax(out_of_fold(rotated, p, b, folds)) for p, b in zip(parts, blocks, strict=True)]
 
@@ -153,6 +156,7 @@ class _Search:
     classes: int
     judged: Bools  # rows that choose and calibrate
     sharpen: bool  # whether a temperature below 1 may be believed
+    weights: Floats | None  # (n,)
     tried: list[_Try] = field(default_factory=list)
 
     def run(self, strengths: Sequence[float]) -> list[_Try]:
@@ -160,7 +164,7 @@ class _Search:
         everything = np.concatenate([members, self.targets[None]])
         for strength in strengths:
             start = self.tried[-1].solutions if self.tried else None
-            solutions = solve(self.rotated, everything, self.classes, strength, start)
+            solutions = solve(self.rotated, everything, self.classes, strength, start, self.weights)
             logits = out_of_fold(self.rotated, solutions, members, self.folds)
             self.tried.append(self._judge(strength, solutions, logits))
         return self.tried
@@ -209,8 +213,15 @@ def out_of_fold(rotated: Rotated, solutions: Floats, members: Ints, folds: Ints)
     return out
 
 
-def solve(rotated: Rotated, targets: Ints, classes: int, strength: float, start: Floats | None = None) -> Floats:
-    """Minimise, for every member, sum of log losses + strength / 2 x squared weights (bias is free).
+def solve(
+    rotated: Rotated,
+    targets: Ints,
+    classes: int,
+    strength: float,
+    start: Floats | None = None,
+    weights: Floats | None = None,
+) -> Floats:
+    """Minimise, for every member, weighted sum of log losses + strength / 2 x squared weights (bias is free).
 
     ``targets`` (members, n): class numbers, -1 where a row does not take part. Returns (members, classes,
     k + 1), the bias last. Members barely differ, so that one L-BFGS over all needs no more steps than one.
@@ -222,7 +233,8 @@ def solve(rotated: Rotated, targets: Ints, classes: int, strength: float, start:
     penalty = np.append(np.full(rotated.rows.shape[1], strength), 0.0) / stretch**2
     shape = (len(targets), classes, len(stretch))
     begin = np.zeros(shape) if start is None else start.astype(np.float64) * stretch
-    loss = _Loss(columns, targets, classes, penalty.astype(np.float32))
+    say = np.ones(targets.shape[1], dtype=np.float32) if weights is None else weights.astype(np.float32)
+    loss = _Loss(columns, targets, classes, penalty.astype(np.float32), say)
     found = minimize(
         loss, begin.ravel(), jac=True, method="L-BFGS-B",
         options={"maxiter": 100, "maxcor": 8, "gtol": 1e-6, "ftol": 1e-7},
@@ -233,11 +245,12 @@ def solve(rotated: Rotated, targets: Ints, classes: int, strength: float, start:
 class _Loss:
     """Mean over members and rows of loss and gradient. Rows run last, so that every step is contiguous."""
 
-    def __init__(self, columns: Floats, targets: Ints, classes: int, penalty: Floats) -> None:
+    def __init__(self, columns: Floats, targets: Ints, classes: int, penalty: Floats, say: Floats) -> None:
         self._columns, self._penalty = columns, penalty
         self._hot = (targets[:, None, :] == np.arange(classes)[None, :, None]).astype(np.float32)
-        self._mask = (targets >= 0).astype(np.float32)
         self._absent = np.where(self._hot.any(axis=2), np.float32(0), ABSENT)[:, :, None]
+        self._hot *= say
+        self._mask = (targets >= 0).astype(np.float32) * say
         self._count = max(1.0, float(self._mask.sum()))
 
     def __call__(self, flat: Doubles) -> tuple[float, Doubles]:

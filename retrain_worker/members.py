@@ -37,6 +37,7 @@ class Part:
     components: Floats  # (n, k) rows of ``space``
     space: Rotated
     targets: Ints
+    weights: Floats  # (n,): how much each row counts
     classes: int  # all there are; those without a row here get probability 0
     seed: int
     tick: Callable[[], None]  # called between steps; raises where time has run out
@@ -78,12 +79,12 @@ def vector_machines(part: Part) -> tuple[Floats, dict[int, Any]]:
     from sklearn.svm import SVC
 
     keep = spread(part.targets, SUPPORT, part.seed)
-    rows, targets = part.components[keep, :COMPONENTS], part.targets[keep]
+    rows, targets, weights = part.components[keep, :COMPONENTS], part.targets[keep], part.weights[keep]
     gram = kernel(rows, rows)
     machines = {}
     for c in np.unique(targets).tolist():
         part.tick()
-        machines[c] = SVC(kernel="precomputed", C=STRENGTH).fit(gram, targets == c)
+        machines[c] = SVC(kernel="precomputed", C=STRENGTH).fit(gram, targets == c, weights)
     return rows, machines
 
 
@@ -117,7 +118,7 @@ def grown_forest(part: Part) -> Any:
     grown = RandomForestClassifier(n_estimators=0, max_leaf_nodes=LEAVES, warm_start=True, random_state=part.seed)
     for count in range(FOREST_STEP, FOREST + 1, FOREST_STEP):
         part.tick()
-        grown.set_params(n_estimators=count).fit(part.features, part.seen[1])
+        grown.set_params(n_estimators=count).fit(part.features, part.seen[1], part.weights)
     return grown
 
 
@@ -138,7 +139,7 @@ def lightgbm_booster(part: Part) -> Any:
         "min_data_in_bin": 1, "use_missing": False, "seed": part.seed, "num_threads": 1, "deterministic": True,
         "force_col_wise": True, "verbose": -1,
     }  # fmt: skip
-    booster = library.Booster(options, library.Dataset(part.features, places, params=options))
+    booster = library.Booster(options, library.Dataset(part.features, places, weight=part.weights, params=options))
     for _ in range(part.rounds):
         part.tick()
         booster.update()
@@ -175,7 +176,7 @@ def xgboost_booster(part: Part, shape: Shape) -> Any:
         "max_depth": shape.max_depth, "eta": shape.eta, "subsample": shape.subsample, "seed": part.seed, "nthread": 1,
         "verbosity": 0,
     }  # fmt: skip
-    rows = library.DMatrix(part.features, places, nthread=1)
+    rows = library.DMatrix(part.features, places, weight=part.weights, nthread=1)
     booster = library.Booster(options, [rows])
     for number in range(part.rounds):
         part.tick()

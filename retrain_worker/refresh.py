@@ -118,7 +118,7 @@ def label_sets(
 ) -> LabelSets:
     """What each arm of the comparison may learn from."""
     project.catalogue.update()
-    grown = examples_of(snapshot, project.catalogue, features)
+    grown = examples_of(snapshot, project.catalogue, features, project.record.config.weights)
     if champion is None:
         return LabelSets(grown)
     reference = champion.reference and project.registry.version(champion.reference)

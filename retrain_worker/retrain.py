@@ -148,7 +148,8 @@ def train_examples(project: ProjectContext, snapshot: Snapshot) -> list[Example]
     """Train-bucket images only: test and audit never train."""
     project.catalogue.update()
     features = project.features(_serving(project).id)
-    return [e for e in examples_of(snapshot, project.catalogue, features) if e.bucket is Bucket.TRAIN]
+    examples = examples_of(snapshot, project.catalogue, features, project.record.config.weights)
+    return [e for e in examples if e.bucket is Bucket.TRAIN]
 
 
 def source_of(project: ProjectContext, backbone: Backbone) -> Source:
@@ -206,7 +207,7 @@ def _learn(
     config = project.record.config
     head = HeadRecipe(config.head, config.seed)
     recipe = Recipe(config.refresh.class_min, head, train_groups(trained_on, project.catalogue))
-    grown = examples_of(newest, project.catalogue, features)
+    grown = examples_of(newest, project.catalogue, features, config.weights)
     side = None
     before: Sequence[Example] | None = None
     if champion:

@@ -57,7 +57,7 @@ def parts_of(examples: Sequence[Example], source: Source, policy: Retrain, class
 def _part(source: Source, examples: Sequence[Example], classes: Sequence[str]) -> Part:
     targets = np.array([classes.index(e.label) for e in examples], dtype=np.int64)
     images = source.cache.images([source.contents[e.uri] for e in examples])
-    return Part(images, targets, np.ones(len(targets), dtype=np.float32))
+    return Part(images, targets, np.array([e.weight for e in examples], dtype=np.float32))
 
 
 def _fetch(source: Source, examples: Sequence[Example], report: Report) -> set[str]:

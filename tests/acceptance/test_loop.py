@@ -35,7 +35,9 @@ def test_ten_submits_bring_a_new_version_and_a_new_front(loop: Loop) -> None:
 
 
 def test_status_tells_what_is_live_why_and_what_comes_next(loop: Loop) -> None:
-    until(lambda: loop.status()["serving"], what="a backend that serves")
+    until(
+        lambda: set(loop.status()["serving"].values()) == {loop.live()}, what="a backend that serves the live version"
+    )
     status = loop.status()
     assert status["version"] == loop.live()
     assert set(status["serving"].values()) == {loop.live()}

@@ -97,8 +97,19 @@ def test_a_retrain_whose_worker_is_killed_ends_well_by_itself(loop: Loop) -> Non
 
 def test_the_queue_is_shown(loop: Loop) -> None:
     page = asked(loop, "queue")
-    assert set(page["workers"]) == {"features", "refresh", "score", "train"}
+    assert set(page["workers"]) == {"features", "refresh", "score", "train", "tune"}
     assert page["holds"] == []
+
+
+def test_a_version_is_reported_on_one_page(loop: Loop, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    printed = labelloop("report", loop.live() or "", "--out", path, "--project", "digits", "--state-dir", loop.home)
+    assert "test labels" in printed
+    assert loop.live() in path.read_text()
+    found = asked(loop, "report", loop.live() or "")
+    version = loop.deployment.registry(loop.project).version(loop.live() or "")
+    assert found["run"]["snapshot"] == version.snapshot
+    assert found["test"]["judged"] == version.evaluation.test_n
 
 
 def test_an_export_holds_every_label_and_its_images(loop: Loop, tmp_path: Path) -> None:

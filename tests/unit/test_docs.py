@@ -16,7 +16,9 @@ from labelloop.config import ProjectConfig
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/configuration.md").read_text()
 ROWS: dict[str, str] = dict(re.findall(r"^\| `([^`]+)` \| ([^|]*) \|", PAGE, flags=re.M))
-VARIABLES = sorted(set(re.findall(r'"(LABELLOOP_[A-Z0-9_]+)"', (ROOT / "labelloop/settings.py").read_text())))
+VARIABLES = sorted(
+    set(re.findall(r'"((?:LABELLOOP|MLFLOW_TRACKING)_[A-Z0-9_]+)"', (ROOT / "labelloop/settings.py").read_text()))
+)
 
 
 def fields(config: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:

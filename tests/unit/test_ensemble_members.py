@@ -1,5 +1,7 @@
 """What is kept answers as the library that was fitted does: for random rows, far ones, and rows at a threshold."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -36,7 +38,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def part_of(features: Floats, targets: Ints, classes: int) -> Part:
     rotated = rotate(features)
-    return Part(features, rotated.rows, rotated, targets, classes, 7, lambda: None)
+    return Part(features, rotated.rows, rotated, targets, np.ones(len(targets), np.float32), classes, 7, lambda: None)
 
 
 def drawn(classes: int, rows: int = 120, present: int | None = None) -> Part:
@@ -170,10 +172,21 @@ def test_trees_give_the_same_bytes_again() -> None:
 
 def test_the_number_of_boosting_rounds_shrinks_with_classes() -> None:
     features = np.eye(300, 4, dtype=np.float32)
-    rotated = rotate(features)
 
     def rounds(classes: int) -> int:
-        targets = np.arange(300) % classes
-        return Part(features, rotated.rows, rotated, targets, classes, 0, lambda: None).rounds
+        return part_of(features, np.arange(300) % classes, classes).rounds
 
     assert [rounds(k) for k in (2, 20, 40, 300)] == [60, 60, 30, 10]
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_a_row_that_counts_little_says_little(name: str) -> None:
+    """The same rows under two classes: whoever counts more is believed."""
+    part = drawn(2, rows=80)
+    twice = part_of(np.concatenate([part.features, part.features]), np.concatenate([part.targets, 1 - part.targets]), 2)
+    for strong in (0, 1):
+        weights = np.repeat(np.array([5.0, 0.2] if strong == 0 else [0.2, 5.0], np.float32), 80)
+        model = MEMBERS[name](replace(twice, weights=weights))
+        answers = open_member(model, dimension=DIMENSION, classes=2, threads=1)(part.features).argmax(axis=1)
+        believed = part.targets if strong == 0 else 1 - part.targets
+        assert (answers == believed).mean() > 0.9

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
@@ -172,3 +174,15 @@ def test_labels_the_backbone_saw_do_not_sharpen() -> None:
     assert fit_head(rotate(features), labels, groups, classes=CLASSES).head.temperature < 1
     held = fit_head(rotate(features), labels, groups, classes=CLASSES, trusted=trusted)
     assert held.head.temperature >= 1
+
+
+def test_a_row_that_weighs_three_counts_like_three_rows() -> None:
+    features, labels, _ = blobs(60, 12, spread=2.0)
+    targets = codes(labels, CLASSES)
+    weights = np.where(np.arange(60) < 20, 3, 1)
+    rotated = rotate(features)
+    heavy = solve(rotated, targets[None], 3, 0.5, weights=weights.astype(np.float32))[0]
+    many = replace(rotated, rows=np.repeat(rotated.rows, weights, axis=0))
+    repeated = solve(many, np.repeat(targets, weights)[None], 3, 0.5)[0]
+    np.testing.assert_allclose(_answers(rotated.rows, heavy), _answers(rotated.rows, repeated), atol=2e-3)
+    assert np.abs(heavy - solve(rotated, targets[None], 3, 0.5)[0]).max() > 0.01

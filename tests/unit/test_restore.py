@@ -10,6 +10,7 @@ import pytest
 
 from cli.gc import heaps, told_size
 from cli.restore_back import Fate, fate
+from cli.restored import ORDER
 from cli.soundness import Inspector
 from labelloop.errors import FormatError
 from labelloop.holdings import Held, What, classify
@@ -28,6 +29,10 @@ def held(key: str) -> Held:
 
 def latest(sequence: int) -> bytes:
     return canonical({"snapshot": "s", "sequence": sequence})
+
+
+def test_every_kind_of_object_has_its_turn() -> None:
+    assert sorted(ORDER) == sorted(What)
 
 
 @pytest.mark.parametrize(
