@@ -24,6 +24,7 @@ from labelloop.cnn import SMALL_CNN, SmallCnn
 from labelloop.config import BackboneSpec
 from labelloop.decode import RESAMPLING, Pixels, Square, decode
 from labelloop.errors import CorruptArtefactError, SettingsError
+from labelloop.neck import Necked, split
 from labelloop.pixels import PIXELS, PixelNet
 from labelloop.records import canonical, digest
 from labelloop.registry import BackboneRecord
@@ -218,7 +219,10 @@ def _network(name: str, options: Mapping[str, Any], weights: Weights) -> nn.Modu
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # a random start is the same in every process
         try:
-            module = timm.create_model(name, pretrained=weights.pretrained, num_classes=0, **overlay, **options)
+            own, units, dropout = split(options)
+            module = timm.create_model(name, pretrained=weights.pretrained, num_classes=0, **overlay, **own)
+            if units is not None:
+                module = Necked(module, int(getattr(module, "head_hidden_size", module.num_features)), units, dropout)
         except (TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
             raise SettingsError(f"backbone {name} cannot be built from {weights.provenance}: {error}") from error
     assert isinstance(module, nn.Module)
@@ -238,7 +242,7 @@ def _options(spec: BackboneSpec) -> dict[str, Any]:
 def _timm_preprocessing(module: nn.Module, spec: BackboneSpec) -> dict[str, Any]:
     import timm
 
-    config = timm.data.resolve_model_data_config(module)
+    config = timm.data.resolve_model_data_config(module.body if isinstance(module, Necked) else module)
     interpolation = config["interpolation"] if config["interpolation"] in RESAMPLING else "bicubic"
     return {
         "size": spec.image_size or int(config["input_size"][-1]),

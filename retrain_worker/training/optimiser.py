@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import (
     SequentialLR,
 )
 
+from labelloop.neck import Necked
 from labelloop.training_config import Retrain
 
 Group = dict[str, Any]
@@ -31,10 +32,11 @@ _MAKERS: Mapping[str, Callable[[list[Group], Retrain], Optimizer]] = {
 
 
 def make_optimiser(backbone: nn.Module, layer: nn.Module, policy: Retrain) -> Optimizer:
-    """One group for the layer on top, one per depth of the backbone; norms and biases are not decayed."""
+    """One group for what is new on top, one per depth of the backbone; norms and biases are not decayed."""
     top = policy.learning_rate
-    groups = _groups([layer], top)
-    depths = list(reversed(blocks(backbone)))
+    neck, body = ([backbone.neck], backbone.body) if isinstance(backbone, Necked) else ([], backbone)
+    groups = _groups([layer, *neck], top)
+    depths = list(reversed(blocks(body)))
     for below, block in enumerate(depths):
         groups += _groups([block], top * policy.backbone_rate * policy.layer_decay**below)
     return _MAKERS[policy.optimiser]([g for g in groups if g["params"]], policy)

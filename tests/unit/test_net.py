@@ -15,11 +15,14 @@ from PIL import Image
 from safetensors.torch import save_file
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
+from torch import nn
 
 from labelloop import net
 from labelloop.config import BackboneSpec
 from labelloop.decode import Square, decode
 from labelloop.errors import CorruptArtefactError, ImageUnreadableError, SettingsError
+from labelloop.training_config import Retrain
+from retrain_worker.training.optimiser import make_optimiser
 
 SMALL = "mobilenetv3_small_050"  # the smallest convolutional network of timm that builds in milliseconds
 
@@ -280,3 +283,26 @@ def test_broken_bytes_never_escape_as_anything_else() -> None:
                 bad[place] = rng.integers(0, 256)
             with contextlib.suppress(ImageUnreadableError):
                 assert decode(bytes(bad), WHOLE).shape == (3, 16, 16)
+
+
+def test_a_neck_is_part_of_the_network_and_learns_at_the_rate_of_what_is_new() -> None:
+    plain = BackboneSpec(name=SMALL, pretrained=False, image_size=32)
+    spec = plain.model_copy(update={"options": {"neck": 24, "neck_dropout": 0.5}})
+    built, wide = net.build(spec, []), net.build(plain, []).record.dimension
+    assert built.record.dimension == 24
+    assert net.follows(built.record, spec)
+    assert not net.follows(built.record, spec.model_copy(update={"options": {"neck": 32}}))
+    again = net.load(built.record, net.dump(built))
+    net.verify(again)
+    policy = Retrain(learning_rate=0.01, backbone_rate=0.1)
+    rates: dict[float, int] = {}
+    for group in make_optimiser(built.module, nn.Linear(24, 3), policy).param_groups:
+        rates[group["lr"]] = rates.get(group["lr"], 0) + sum(p.numel() for p in group["params"])
+    assert rates[0.01] == 24 * wide + 24 + 24 * 3 + 3
+    assert sorted(rates) == pytest.approx([0.001, 0.01])
+
+
+@pytest.mark.parametrize("options", [{"neck": 0}, {"neck": "wide"}, {"neck": 8, "neck_dropout": 1.0}])
+def test_a_neck_that_cannot_be_is_refused(options: dict[str, object]) -> None:
+    with pytest.raises(SettingsError, match="neck"):
+        net.build(BackboneSpec(name=SMALL, pretrained=False, image_size=32, options=options), [])
