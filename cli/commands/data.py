@@ -1,4 +1,4 @@
-"""`export`: the labelled data, for whoever trains elsewhere."""
+"""`export`, `duplicates`: the labelled data, for whoever trains elsewhere; images that show the same."""
 
 from __future__ import annotations
 
@@ -100,3 +100,37 @@ def _tell(done: Exported) -> None:
         err.print(f"not copied: {uri}: {why}", highlight=False, markup=False)
     if done.problems:
         err.print(f"{len(done.problems)} images could not be copied; the manifest says why", style="red")
+
+
+@command
+def duplicates(
+    limit: Annotated[int, typer.Option(min=1, help="How many groups, at most.")] = 30,
+    project: ProjectName = None,
+    as_json: AsJson = False,
+    state_dir: StateDir = DEFAULT_STATE,
+) -> None:
+    """List images that show the same, with their labels: contradictions first, then images in quarantine.
+
+    Such images stand in one bucket and count once, so that no model is judged on what it learned by heart.
+    """
+    from rich.markup import escape
+    from rich.table import Table
+
+    from cli.deployment import open_deployment
+    from cli.duplicates import duplicates as find
+
+    deployment = open_deployment(state_dir)
+    groups = find(deployment, deployment.project(project))
+    if as_json:
+        print(json.dumps([asdict(g) | {"contradicts": g.contradicts, "why": g.why} for g in groups]))
+        return
+    table = Table("bucket", "task", "class", "image", "what becomes of it", box=None)
+    for group in groups[:limit]:
+        for i, member in enumerate(group.members):
+            table.add_row(
+                "" if i else group.bucket, str(member.task or ""), escape(member.label or ""), escape(member.uri),
+                "" if i else group.why, end_section=i == len(group.members) - 1,
+            )  # fmt: skip
+    out.print(table if groups else "no two images show the same")
+    if len(groups) > limit:
+        out.print(f"{len(groups) - limit} more groups: --limit {len(groups)}")

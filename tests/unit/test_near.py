@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
+from cli.duplicates import groups_of
 from labelloop.errors import ImageUnreadableError
 from labelloop.near import BITS, NEAR, NearIndex, perceptual_hash
-from labelloop.records import Bucket, ImageFacts
+from labelloop.records import Annotation, Bucket, ImageFacts, Task
 from labelloop.split import BucketShares, bucket_of, group_of, join
 from retrain_worker.featurise import featurise
-from tests.unit.learning_world import LearningWorld, digits
+from tests.unit.learning_world import AT, LearningWorld, digits
 
 SHARES = BucketShares()
 
@@ -162,3 +163,20 @@ def test_without_near_duplicates_only_the_same_bytes_are_the_same(tmp_path: Path
     assert first.group != same.group
     assert first.group == copy.group
     assert first.phash == ""
+
+
+def test_groups_are_listed_with_what_becomes_of_them() -> None:
+    def facts(name: str, group: str, bucket: Bucket = Bucket.TRAIN) -> ImageFacts:
+        return ImageFacts(name, "e", name, group, bucket)
+
+    def task(number: int, uri: str, label: str) -> Task:
+        return Task(number, uri, AT, (Annotation(number, AT, AT, label),))
+
+    images = [facts("a", "a"), facts("b", "a"), facts("c", "c"), facts("d", "c"), facts("e", "e")]
+    images += [facts("f", "f", Bucket.QUARANTINE), ImageFacts("g", "e", problem="broken")]
+    found = groups_of(images, [task(1, "c", "cat"), task(2, "d", "dog"), task(3, "a", "cat")])
+    assert [[m.uri for m in g.members] for g in found] == [["c", "d"], ["f"], ["a", "b"]]
+    assert [g.contradicts for g in found] == [True, False, False]
+    assert "not learned" in found[0].why
+    assert "neither trains nor judges" in found[1].why
+    assert [(m.label, m.same_bytes) for m in found[2].members] == [("cat", True), (None, False)]
