@@ -39,7 +39,7 @@ class Kind(StrEnum):
     PAUSE = "pause"
     STUDY = "study"
     TRIAL = "trial"
-    LR_CURVE = "learning rate curve"
+    LR_CURVE = "lr_curve"
     TIDY = "tidy"
     BACKUP = "backup"
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import structlog
 from typer.testing import CliRunner
 
 import retrain_worker.jobs
@@ -85,7 +84,6 @@ def world(valkey_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     monkeypatch.setattr(retrain_worker.jobs, "context", lambda: world.context)
     yield world
     world.queue.redis.close()
-    structlog.reset_defaults()  # commands set where logs go, and here that is a file of the one test
 
 
 @pytest.fixture

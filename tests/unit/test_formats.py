@@ -23,6 +23,7 @@ from labelloop.catalogue import Catalogue
 from labelloop.errors import FormatError
 from labelloop.features import FeatureIndex
 from labelloop.formats import CURRENT, FIELD, MIGRATIONS, Kind, load, read, write
+from labelloop.lr_curves import kept
 from labelloop.mirror import Mirror
 from labelloop.pauses import PauseStore
 from labelloop.projects import INDEX, ProjectStore
@@ -33,6 +34,7 @@ from labelloop.runs import RunStore
 from labelloop.scores import ScoreStore
 from labelloop.snapshot import SnapshotStore
 from labelloop.storage import MemoryStore
+from labelloop.studies import StudyStore
 from labelloop.studio_archive import task_of
 from labelloop.tidying import last_tidied
 
@@ -163,10 +165,27 @@ def backup(store: MemoryStore) -> None:
     assert (task.annotations[0].by, task.annotations[0].lead_time) == ("anna@example.com", 2.5)
 
 
+def study(store: MemoryStore) -> None:
+    (found,) = StudyStore(store).all()
+    assert (found.by, found.snapshot, found.rules.count) == ("anna", "5f2a", 3)
+    assert found.config_with({"retrain.learning_rate": 0.002}).retrain.learning_rate == 0.002
+
+
+def trial(store: MemoryStore) -> None:
+    (name,) = StudyStore(store).names()
+    (found,) = StudyStore(store).trials(name)
+    assert (found.number, found.state, found.accuracy, found.curve[1]) == (2, "complete", 0.75, (0.75, 0.5))
+
+
+def lr_curve(store: MemoryStore) -> None:
+    found = kept(store, "20261121T055556411574-54908e")
+    assert (found.rates[1], found.suggestion, found.diverged_at) == (0.001, 0.001, 1.0)
+
+
 READERS: dict[str, Callable[[MemoryStore], None]] = {
     f.__name__: f
     for f in (version, deployment, backbone, run, snapshot, latest, catalogue, features, scores, request, pause,
-              project, tidy, mirror, backup)
+              project, tidy, mirror, backup, study, trial, lr_curve)
 }  # fmt: skip
 HASHED = {"snapshot"}  # named by its bytes: nobody adds to one
 

@@ -86,7 +86,7 @@ def test_every_key_of_the_document_is_explained(report: Report) -> None:
 def test_the_document_holds_every_figure(report: Report, given: Inputs) -> None:
     found = report.json
     assert found["run"]["run"] == "run-1"
-    assert found["verdict"] == {"outcome": "hold", "reasons": list(HOLD.reasons)}
+    assert found["verdict"] == {"outcome": "hold", "reasons": list(HOLD.reasons), "checks": [], "awaits": False}
     assert found["classes"] == list(CLASSES)
     assert found["test"] == {"labels": 24, "judged": 24, "unreadable": []}
     for arm in (found["challenger"], found["champion"]):

@@ -23,7 +23,7 @@ CONFIG = {
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LearningWorld]:
-    world = LearningWorld(tmp_path_factory.mktemp("world"), images=400, config=CONFIG)
+    world = LearningWorld(tmp_path_factory.mktemp("world"), images=300, config=CONFIG)
     world.refresh(world.label([*world.uris(Bucket.TRAIN)[:100], *world.uris(Bucket.TEST)]))
     yield world
 

@@ -109,6 +109,7 @@ def untidy(store: MemoryStore, cache: Path) -> World:
     world.featurise("b0", "20260101T000000-a", 1, 2)
     world.featurise("b2", "20260103T000000-b", 1, 2, 3, 4)
     store.put("checkpoints/0123/note.json", b"{}")  # of a run that died and was never tried again
+    store.put("reports/v0.json", b"{}")  # of a version that is gone
     world.age(3)
     return world
 
