@@ -22,7 +22,7 @@ from labelloop.runs import RunStore
 from labelloop.scores import ScoreStore
 from labelloop.settings import load_settings
 from labelloop.snapshot import Latest, SnapshotStore
-from labelloop.storage import MemoryStore
+from labelloop.storage import MemoryStore, ObjectStore
 from retrain_worker.context import Context, ProjectContext
 from retrain_worker.featurise import featurise
 
@@ -44,12 +44,17 @@ class Files:
 
 
 class OfflineProject:
-    """All images of a folder, featurised, and one snapshot in which each has its folder's label."""
+    """All images of a folder, featurised, and one snapshot in which each has its folder's label.
 
-    def __init__(self, config: ProjectConfig, files: Sequence[LabelledFile], folder: Path) -> None:
+    ``store``: where it is kept; another process that gives the same one finds everything there.
+    """
+
+    def __init__(
+        self, config: ProjectConfig, files: Sequence[LabelledFile], folder: Path, kept: ObjectStore | None = None
+    ) -> None:
         self.images, classes = Files(files), classes_of(files)
         record = ProjectRecord("main", 1, 1700000000, config.name, config, make_label_config(classes), PREFIX)
-        store = project_store(MemoryStore(), record.key)
+        store = project_store(kept or MemoryStore(), record.key)
         self.context = Context(load_settings(), Redis(port=1, socket_connect_timeout=0.1), MemoryStore(), self.images)
         self.project = ProjectContext(
             record=record, store=store, registry=Registry(store, _lease), snapshots=SnapshotStore(store),
@@ -57,7 +62,9 @@ class OfflineProject:
             images=self.images, cache_max_bytes=10**10,
         )  # fmt: skip
         began = time.monotonic()
-        featurise(self.context, self.project, sorted(PREFIX + f.key for f in files))
+        self.project.catalogue.update()
+        known = self.project.catalogue.images
+        featurise(self.context, self.project, sorted({PREFIX + f.key for f in files} - known.keys()))
         self.featurised_s = time.monotonic() - began
         self.project.catalogue.update()
         tasks = [Task(i, PREFIX + f.key, AT, (Annotation(i, AT, AT, f.label),)) for i, f in enumerate(files)]
