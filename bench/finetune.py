@@ -132,9 +132,16 @@ def main() -> None:
     kept = without_shared(train, test)
     left_out = len(train) - len(kept)
     print(f"{len(kept)} images to learn from ({left_out} show what a held-out one shows), {len(test)} held out")
+    whole_cycle(configured(given.config, given.set), kept, test, given.report)
+
+
+def whole_cycle(
+    config: ProjectConfig, train: Sequence[LabelledFile], test: Sequence[LabelledFile], report: Path | None
+) -> None:
+    """Features, a head, a fine-tune with its gate and report; both versions judged on the images held out."""
     with tempfile.TemporaryDirectory() as folder:
-        world = OfflineProject(configured(given.config, given.set), kept, Path(folder))
-        print(f"features of {len(kept)} images in {world.featurised_s:.0f} s")
+        world = OfflineProject(config, train, Path(folder))
+        print(f"features of {len(train)} images in {world.featurised_s:.0f} s")
         for job in (refresh, retrain):
             began = time.monotonic()
             ended: Judged = job(world.context, world.project, world.snapshot)
@@ -145,8 +152,8 @@ def main() -> None:
             if ended.version:
                 shown(judged(world, ended.version, test, took))
         page = kept_report(world.project.store, ended.version) if ended.version else None
-        if given.report and page:
-            given.report.write_text(page.html)
+        if report and page:
+            report.write_text(page.html)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ class References:
     initial: str | None  # the backbone that the project began with
     runs: Sequence[Run]
     latest: str | None  # the newest snapshot
+    searches: Sequence[str] = ()  # snapshots of searches that have trials left
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +180,7 @@ def _snapshots(
     for name, snapshot in refs.backbones.items():
         if name in backbones and snapshot:
             found.setdefault(snapshot, f"backbone {name} was fine-tuned on it")
+    found |= dict.fromkeys(set(refs.searches) - found.keys(), "a search has trials left")
     since = now - timedelta(days=policy.days)
     for run in refs.runs:
         if run.outcome == "running" or parse(run.started_at) >= since:

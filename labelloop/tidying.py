@@ -21,6 +21,7 @@ from labelloop.retention import Contents, Decision, Item, Kept, References, kept
 from labelloop.runs import RunStore
 from labelloop.snapshot import SnapshotStore
 from labelloop.storage import ObjectInfo, ObjectStore
+from labelloop.studies import StudyStore, missing
 
 DONE = "gc.json"  # when the project was tidied last, and what went
 READERS = 16
@@ -90,8 +91,13 @@ class Tidier:
         names = [held.name for held in objects if held.what is What.BACKBONE]
         backbones = {name: self._registry.backbone(name).snapshot for name in names}
         return References(
-            versions, deployments, backbones, initial.id if initial else None, runs, latest.snapshot if latest else None
-        ), objects
+            versions, deployments, backbones, initial.id if initial else None, runs,
+            latest.snapshot if latest else None, self._searches(),
+        ), objects  # fmt: skip
+
+    def _searches(self) -> list[str]:
+        studies = StudyStore(self._store)
+        return [s.snapshot for s in studies.all() if missing(s, studies.trials(s.name))]
 
     def _decide(self, refs: References, objects: Sequence[Held], settled: Collection[What]) -> Decision:
         now = self._now()

@@ -72,6 +72,15 @@ def removed(held: Sequence[Held], kept: Kept, contents: Contents | None = None) 
     return {item.key: item.why for item in decision.remove}
 
 
+# --- searches
+
+
+def test_a_search_keeps_its_snapshot_until_its_last_trial() -> None:
+    waiting = replace(refs([version(1)]), searches=["old"])
+    assert marked(waiting).snapshots["old"] == "a search has trials left"
+    assert "old" not in marked(refs([version(1)])).snapshots
+
+
 # --- versions
 
 
