@@ -102,12 +102,30 @@ def _renamed(champion: Classifier, labels: Sequence[Example], class_min: int) ->
 def retrain_evidence(sets: LabelSets, rows: Rows, *, champion: Side | None, recipe: Recipe) -> Learned:
     """Fit on the new backbone's features (``rows``); the test bucket compares with the champion on its own.
 
-    Out-of-fold figures cover only labels that the new backbone never saw (``recipe.backbone_saw``).
+    Out-of-fold figures cover only labels that the new backbone never saw (``recipe.backbone_saw``); those of them that
+    the champion has not learned either are compared, too.
     """
     table = _table(sets, recipe)
     fitted, _ = _fit(replace(table, arms={}), rows, recipe)
     evaluation = _common("retrain", table, fitted, rows)
-    return Learned(fitted, _with_test(evaluation, sets.grown, Side(fitted.head, rows), champion, Answers.none()))
+    later = _later(table, fitted, sets.champion, champion)
+    if len(later.truth):
+        evaluation = replace(evaluation, comparison=later.compared("labels given since, that neither had learned"))
+    return Learned(fitted, _with_test(evaluation, sets.grown, Side(fitted.head, rows), champion, later))
+
+
+def _later(table: _Table, fitted: FittedHead, learned: Sequence[Example] | None, champion: Side | None) -> Answers:
+    """Test, then train: what came after the fine-tune had begun and the champion has not learned either.
+
+    The challenger answers out of fold. People saw these images because the champion was unsure of them.
+    """
+    if champion is None or learned is None:
+        return Answers.none()
+    known = _train(learned)[0]
+    rows = [i for i, group in enumerate(table.groups) if table.judged[i] and group not in known]
+    truth = np.array([table.labels[i] for i in rows], dtype=np.str_)
+    ours = np.array(table.classes, dtype=np.str_)[fitted.oof[rows].argmax(axis=1)]
+    return Answers(truth, ours, champion.answers([table.uris[i] for i in rows]))
 
 
 def one_per_group(examples: Sequence[Example]) -> tuple[dict[str, Example], tuple[str, ...]]:

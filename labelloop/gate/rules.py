@@ -103,6 +103,22 @@ def class_recall(evaluation: Evaluation, policy: Gate) -> Check | None:
     return _fine("class recall", f"the weakest of {len(judged)} classes: {_recalls([worst])}")
 
 
+def later_labels(evaluation: Evaluation, policy: Gate) -> Check | None:
+    """Labels that came while a backbone was fine-tuned. They can only speak against it.
+
+    People saw these images because the champion was unsure of them, so they make it look worse than it is.
+    """
+    found = evaluation.comparison
+    if evaluation.kind != "retrain" or found is None or not found.n:
+        return None
+    told = f"{found.on}: {found.challenger:.3f} against {found.champion:.3f} on {labels_in_words(found.n)}"
+    if found.high < 0:
+        return _reject("later labels", f"worse even where the live version is unsure: {told}")
+    if found.n >= policy.min_test_labels and found.difference < -policy.tolerance:
+        return _hold("later labels", f"looks worse even where the live version is unsure: {told}")
+    return _fine("later labels", told)
+
+
 def calibration(evaluation: Evaluation, policy: Gate) -> Check | None:
     """Who works with the probabilities must be able to believe them."""
     if evaluation.ece is None or evaluation.judged_on < MIN_ECE_LABELS:
@@ -139,7 +155,8 @@ def latency(evaluation: Evaluation, policy: Gate) -> Check | None:
 
 
 RULES: Sequence[Rule] = (
-    artefact, class_order, knows_its_labels, chance, minimum, class_recall, calibration, robustness, latency,
+    artefact, class_order, knows_its_labels, chance, minimum, later_labels, class_recall, calibration, robustness,
+    latency,
 )  # fmt: skip
 
 

@@ -176,6 +176,22 @@ def test_retrain_compares_two_feature_sets_on_the_test_bucket() -> None:
     assert found.test_comparison.low > 0
 
 
+def test_labels_given_since_are_asked_of_both_before_either_has_learned_them() -> None:
+    learned, later = examples(0, 60), examples(60, 90)
+    champion = refresh_evidence(LabelSets(learned), rows, champion=None, recipe=RECIPE).fitted.head
+    sets = LabelSets([*learned, *later], champion=examples(0, 70))
+    saw = frozenset(e.group for e in learned)
+    found = retrain_evidence(sets, rows, champion=Side(champion, rows), recipe=Recipe(backbone_saw=saw)).evaluation
+    assert found.comparison is not None
+    assert found.comparison.n == 20  # of 30 later labels the champion has learned ten
+    lied = [*learned, *(replace(e, label="abc"[("abc".index(e.label) + 1) % 3]) for e in later)]
+    sure = retrain_evidence(
+        LabelSets(lied, champion=learned), rows, champion=Side(champion, rows), recipe=Recipe(backbone_saw=saw)
+    ).evaluation.comparison  # fmt: skip
+    assert sure is not None
+    assert sure.champion < 0.2
+
+
 def test_retrain_without_test_labels_says_so() -> None:
     head = Head(("a", "b"), np.zeros((2, 12), np.float32), np.zeros(2, np.float32))
     sets = LabelSets(examples(0, 60), champion=examples(0, 40))

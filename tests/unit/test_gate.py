@@ -210,6 +210,23 @@ def test_each_rule_on_both_sides(rule: str, outcome: Outcome, changes: dict[str,
     assert [c.outcome for c in verdict.checks if c.rule == rule] == ([outcome] if _judged(rule, changes) else [])
 
 
+@pytest.mark.parametrize(
+    ("outcome", "n", "difference"),
+    [
+        (Outcome.PROMOTE, 300, -0.01), (Outcome.HOLD, 60, -0.03), (Outcome.PROMOTE, 20, -0.05),
+        (Outcome.REJECT, 300, -0.09), (Outcome.PROMOTE, 300, 0.2),
+    ],
+)  # fmt: skip
+def test_later_labels_can_only_speak_against_a_retrain(outcome: Outcome, n: int, difference: float) -> None:
+    later, better = compared(n, difference=difference, half=0.4 / n**0.5), compared(400, difference=0.05, half=0.01)
+    evaluation = replace(REFRESH, kind="retrain", comparison=later, test_comparison=better)
+    verdict = judge(evaluation, POLICY)
+    assert verdict.outcome is outcome
+    assert [c.outcome for c in verdict.checks if c.rule == "later labels"] == [outcome]
+    worse = replace(evaluation, test_comparison=compared(400, difference=-0.05, half=0.01))
+    assert judge(worse, POLICY).outcome is Outcome.REJECT
+
+
 def _judged(rule: str, changes: dict[str, Any]) -> bool:
     """Whether the rule had enough to judge on."""
     few = rule == "calibration" and changes["judged_on"] < 100
