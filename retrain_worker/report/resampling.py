@@ -38,8 +38,8 @@ def resample(arms: Sequence[Floats], truth: Ints, seed: int) -> Resampled:
     draw = np.random.default_rng([seed, len(truth)])
     places = [draw.integers(0, len(truth), len(truth)) for _ in range(DRAWS)]
     drawn = [_figures(probabilities, truth, places) for probabilities in arms]
-    both = {name: _bounds(drawn[0][name] - drawn[1][name]) for name in drawn[0]} if len(arms) == 2 else {}
-    return Resampled(tuple({name: _bounds(v) for name, v in found.items()} for found in drawn), both)
+    both = {name: drawn[0][name] - drawn[1][name] for name in drawn[0]} if len(arms) == 2 else {}
+    return Resampled(tuple(_all_bounds(found) for found in drawn), _all_bounds(both))
 
 
 def _figures(probabilities: Floats, truth: Ints, places: Sequence[Ints]) -> dict[str, Doubles]:
@@ -61,6 +61,7 @@ def _shares(answers: Ints, truth: Ints, classes: int) -> tuple[float, ...]:
     return tuple(float(figure[there].mean()) for figure in (recall, precision, f1))
 
 
-def _bounds(values: Doubles) -> Bounds:
-    low, high = np.percentile(values, (2.5, 97.5))
-    return float(low), float(high)
+def _all_bounds(figures: Mapping[str, Doubles]) -> dict[str, Bounds]:
+    """Without figures that never move, as where every answer is right: a point is no interval."""
+    bounds = {name: np.percentile(values, (2.5, 97.5)) for name, values in figures.items()}
+    return {name: (float(low), float(high)) for name, (low, high) in bounds.items() if high > low}

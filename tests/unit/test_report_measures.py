@@ -135,3 +135,13 @@ def test_too_few_images_are_not_resampled() -> None:
     assert resample((probabilities,), truth, seed=0).arms == ({},)
     probabilities, truth = answers(LEAST, 5)
     assert resample((probabilities,), truth, seed=0).arms[0]
+
+
+def test_a_figure_that_no_draw_moves_has_no_interval() -> None:
+    truth = np.arange(30) % 3
+    sure = np.eye(3, dtype=np.float32)[truth]
+    unsure = (sure + np.linspace(0.2, 1, 30, dtype=np.float32)[:, None]) / 2
+    found = resample([sure, unsure / unsure.sum(axis=1, keepdims=True)], truth, seed=0)
+    assert found.arms[0] == {}
+    assert set(found.arms[1]) == {"log_loss"}
+    assert set(found.difference) == {"log_loss"}
