@@ -58,7 +58,11 @@ down: ## stop the running stack
 
 .PHONY: test
 test: setup ## all tests: unit, integration, acceptance (TESTS=tests/unit for some)
-	@$(BIN)/pytest $(or $(TESTS),tests) $(ARGS)
+	@if [ -n "$(TESTS)" ]; then exec $(BIN)/pytest $(TESTS) $(ARGS); fi
+	code=0
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/unit --numprocesses auto --dist loadfile $(ARGS) || code=$$?
+	$(BIN)/pytest tests/acceptance tests/faults tests/integration $(ARGS) || code=$$?
+	exit $$code
 
 .PHONY: faults
 faults: setup ## break everything, on and on, and look whether all heals (SCHEDULES=100 ACTIONS=200 SEED=0)

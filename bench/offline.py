@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from redis import Redis
-
 from cli.imagefolder import LabelledFile, classes_of, scan
 from labelloop.catalogue import Catalogue
 from labelloop.config import ProjectConfig
@@ -55,7 +53,8 @@ class OfflineProject:
         self.images, classes = Files(files), classes_of(files)
         record = ProjectRecord("main", 1, 1700000000, config.name, config, make_label_config(classes), PREFIX)
         store = project_store(kept or MemoryStore(), record.key)
-        self.context = Context(load_settings(), Redis(port=1, socket_connect_timeout=0.1), MemoryStore(), self.images)
+        nobody = Redis(port=1, socket_connect_timeout=0.1, retry=Retry(NoBackoff(), 0))  # refuses at once
+        self.context = Context(load_settings(), nobody, MemoryStore(), self.images)
         self.project = ProjectContext(
             record=record, store=store, registry=Registry(store, _lease), snapshots=SnapshotStore(store),
             catalogue=Catalogue(store), runs=RunStore(store), scores=ScoreStore(store), cache=folder / "cache",

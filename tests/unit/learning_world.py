@@ -12,6 +12,8 @@ from typing import Any
 
 from PIL import Image
 from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from sklearn.datasets import load_digits
 
 from labelloop.catalogue import Catalogue
@@ -65,6 +67,11 @@ def lease(_name: str) -> Iterator[int]:
     yield 1
 
 
+def no_redis() -> Redis:
+    """Refuses at once: nobody waits for tries that cannot succeed."""
+    return Redis(port=1, socket_connect_timeout=0.1, retry=Retry(NoBackoff(), 0))
+
+
 class LearningWorld:
     """``images`` digits, featurised; people label them with `label`, jobs run in this process."""
 
@@ -77,7 +84,12 @@ class LearningWorld:
         self._take(images)
         record = ProjectRecord("main", 1, 1700000000, "digits", self.config, make_label_config(CLASSES), "s3://images/")
         store = project_store(MemoryStore(), record.key)
-        self.context = Context(load_settings({}), Redis(port=1, socket_connect_timeout=0.1), MemoryStore(), self.images)
+        self.context = Context(
+            load_settings({}),
+            no_redis(),
+            MemoryStore(),
+            self.images,
+        )
         self.project = ProjectContext(
             record=record, store=store, registry=Registry(store, lease), snapshots=SnapshotStore(store),
             catalogue=Catalogue(store), runs=RunStore(store), scores=ScoreStore(store), cache=folder / "cache",

@@ -81,7 +81,7 @@ def test_a_cancelled_run_leaves_no_process(tmp_path: Path) -> None:
 
     run = Run(backbone(), PARTS, POLICY, 0, report=cancelled)
     with pytest.raises(CancelledError):
-        fit_on_all(Launch(run, None, 2, tmp_path))
+        fit_on_all(Launch(run, None, 1, tmp_path))
     running = [p for p in Path("/proc").glob("[0-9]*/cmdline") if str(tmp_path).encode() in _read(p)]
     assert running == []
 
@@ -99,7 +99,7 @@ def test_what_went_wrong_in_a_process_is_told(tmp_path: Path) -> None:
         Part(PARTS.train.images, PARTS.train.targets + 7, PARTS.train.weights), PARTS.validation, PARTS.classes
     )
     with pytest.raises(LabelloopError, match="torchrun ended with code 1"):
-        fit_on_all(Launch(run, None, 2, tmp_path))
+        fit_on_all(Launch(run, None, 1, tmp_path))
 
 
 def test_one_process_where_there_is_no_gpu_and_as_many_as_asked() -> None:

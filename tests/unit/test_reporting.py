@@ -7,13 +7,16 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from labelloop.records import Bucket, Outcome
+from labelloop.records import Bucket
 from labelloop.reports import kept_report
 from retrain_worker import retrain
 from retrain_worker.intervals import mean_interval, paired_interval
 from retrain_worker.refresh import Judged
-from retrain_worker.reporting import report_of_version
+from retrain_worker.report.answers import Looked
+from retrain_worker.reporting import Sight, report_of_version
+from retrain_worker.training.fit import History
 from tests.unit.learning_world import LearningWorld
+from tests.unit.report_world import inputs, pixels
 
 CONFIG = {
     "backbone": {"name": "small_cnn", "image_size": 16, "options": {"filters": [8, 16], "dense": 32, "dropout": 0.0}},
@@ -70,15 +73,17 @@ def test_a_refresh_is_reported_from_kept_features_alone(world: LearningWorld) ->
     assert kept.html == made.html
 
 
-def test_a_report_that_cannot_be_made_costs_no_run(world: LearningWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_that_cannot_be_made_costs_no_run(
+    world: LearningWorld, retrained: Judged, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(*_: object) -> None:
         raise ValueError("no pen")
 
     monkeypatch.setattr(retrain, "report_of_run", broken)
-    judged = world.retrain(world.label([]))
-    assert judged.verdict.outcome in set(Outcome)
-    assert judged.version is not None
-    assert kept_report(world.project.store, judged.version) is None
+    version = world.project.registry.version(retrained.version or "")
+    history = History((), 0, 0.0, 0.0, "fp32")
+    sight = Sight(inputs(pixels()), Looked(np.zeros(0, dtype=np.bool_), {}, ()))
+    assert retrain._report(world.project, retrain.Candidate(version, None, sight), history) is None
 
 
 def test_an_interval_of_means_is_the_paired_one_where_differences_are_whole() -> None:
