@@ -7,6 +7,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
 from cli.imagefolder import LabelledFile, classes_of, scan
 from labelloop.catalogue import Catalogue
 from labelloop.config import ProjectConfig
