@@ -53,7 +53,7 @@ def _judge_refresh(evaluation: Evaluation, found: Comparison, policy: Gate) -> V
 def _bounded(evaluation: Evaluation, told: tuple[str, ...], policy: Gate) -> Verdict:
     """Small losses within tolerance may not add up against the reference version.
 
-    Where people renamed or dropped a class the live version cannot name what they see: the sum waits for the next labels.
+    Where people renamed or dropped a class the live version cannot name what they see: the sum waits for more labels.
     """
     reference = evaluation.reference
     if reference and not evaluation.renamed and _lost(reference, policy.reference_tolerance):

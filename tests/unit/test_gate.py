@@ -168,7 +168,7 @@ def test_a_champion_that_speaks_of_renamed_classes_is_replaced_without_a_new_lab
 
 def test_small_losses_that_add_up_keep_nobody_from_speaking_of_renamed_classes() -> None:
     added_up = replace(REFRESH, comparison=compared(difference=0.0), reference=compared(difference=-0.04))
-    assert judge(added_up, POLICY).outcome is Outcome.HOLD
+    assert judge(added_up, POLICY).outcome is Outcome.REJECT
     assert judge(replace(added_up, renamed=("cat",)), POLICY).outcome is Outcome.PROMOTE
     worse = compared(difference=-0.04)
     assert judge(replace(added_up, comparison=worse, renamed=("cat",)), POLICY).outcome is not Outcome.PROMOTE
