@@ -83,11 +83,11 @@ def without_shared(train: Sequence[LabelledFile], test: Sequence[LabelledFile]) 
 
 
 def folders(train: Path, test: Path | None, share: float) -> tuple[list[LabelledFile], list[LabelledFile]]:
-    """Images to learn from and images to judge on; without a test folder, a share of each class by a hash of names."""
+    """Images to learn from and images to judge on; without a test folder, a share of them by a hash of their paths."""
     if test:
         return scan(train, "train/"), scan(test, "test/")
     files = scan(train, "")
-    held = {f.key for f in files if int(digest(f.path.name.encode())[:8], 16) / 16**8 < share}
+    held = {f.key for f in files if int(digest(f.key.encode())[:8], 16) / 16**8 < share}
     return [f for f in files if f.key not in held], [f for f in files if f.key in held]
 
 
