@@ -141,7 +141,7 @@ class Artefact:
 
     images: int
     difference: float  # largest one of a probability to what was evaluated, in [0, 1]
-    ms: float  # of one image, median
+    ms: float  # of one image, the fastest of several
     champion_ms: float | None = None  # the same of the live version, measured in turn
 
 

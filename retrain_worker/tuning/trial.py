@@ -104,7 +104,7 @@ def _with_figures(trial: Trial, history: History, backbone: Backbone, seconds: f
 
 
 def _size(backbone: Backbone) -> Mapping[str, Any]:
-    """Parameters, bytes of the weights, and median milliseconds of one image."""
+    """Parameters, bytes of the weights, and milliseconds of one image at its fastest."""
     size = backbone.square.size
     image = np.zeros((1, 3, size, size), dtype=np.uint8)
     (spent,) = in_turn([lambda: backbone.features(image)], rounds=7)
