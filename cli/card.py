@@ -5,7 +5,6 @@ from __future__ import annotations
 from cli.deployment import Deployment
 from labelloop.card import Origin, card
 from labelloop.catalogue import Catalogue
-from labelloop.errors import NotFoundError
 from labelloop.kept_configs import kept_config
 from labelloop.projects import ProjectRecord
 from labelloop.schema import LabelRules
@@ -15,15 +14,11 @@ from labelloop.snapshot import SnapshotStore
 def model_card(deployment: Deployment, record: ProjectRecord, name: str | None) -> str:
     """Of one version, or of the live one; NotFoundError where there is none."""
     store, registry = deployment.within(record), deployment.registry(record)
-    live = registry.live()
-    wanted = name or (live.version if live else None)
-    if wanted is None:
-        raise NotFoundError("no version is live yet; `labelloop models` lists what there is")
-    version, catalogue = registry.version(wanted), Catalogue(store)
+    version, catalogue = deployment.version(record, name), Catalogue(store)
     catalogue.update()
     snapshot = LabelRules(record.config.label_map).read(SnapshotStore(store).load(version.snapshot))
     return card(Origin(
         title=record.title, version=version, backbone=registry.backbone(version.backbone),
         tasks=list(snapshot.tasks.values()), images=catalogue.images, config=kept_config(store, version.config),
-        decisions=[d for d in registry.decisions() if wanted in {d.rejected or d.version}],
+        decisions=[d for d in registry.decisions() if version.name in {d.rejected or d.version}],
     ))  # fmt: skip

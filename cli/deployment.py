@@ -13,7 +13,7 @@ from labelloop.errors import NotFoundError, SettingsError
 from labelloop.images import s3_client
 from labelloop.projects import ProjectRecord, ProjectStore, project_store
 from labelloop.queue import JobQueue, RedisLease
-from labelloop.registry import Registry
+from labelloop.registry import Registry, Version
 from labelloop.rotation import redis_client
 from labelloop.settings import Settings, child_environment, load_settings
 from labelloop.storage import ObjectStore, S3Store
@@ -56,6 +56,15 @@ class Deployment:
     def registry(self, record: ProjectRecord) -> Registry:
         """One project's models and deployment log."""
         return Registry(self.within(record), RedisLease(self.queue.redis, record.key))
+
+    def version(self, record: ProjectRecord, name: str | None) -> Version:
+        """The version of that name, or the live one; NotFoundError where there is none."""
+        registry = self.registry(record)
+        live = registry.live()
+        wanted = name or (live.version if live else None)
+        if wanted is None:
+            raise NotFoundError("no version is live yet; `labelloop models` lists what there is")
+        return registry.version(wanted)
 
     def close(self) -> None:
         """Give all connections back; for whoever goes on after the command, like a test."""

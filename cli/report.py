@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from cli.deployment import Deployment
-from labelloop.errors import NotFoundError
 from labelloop.images import ImageReader
 from labelloop.projects import ProjectRecord
 from labelloop.reports import Kept, kept_report
@@ -11,12 +10,7 @@ from labelloop.reports import Kept, kept_report
 
 def evaluation_report(deployment: Deployment, record: ProjectRecord, name: str | None, *, anew: bool) -> Kept:
     """Of one version, or of the live one; NotFoundError where there is none."""
-    registry = deployment.registry(record)
-    live = registry.live()
-    wanted = name or (live.version if live else None)
-    if wanted is None:
-        raise NotFoundError("no version is live yet; `labelloop models` lists what there is")
-    version = registry.version(wanted)
+    version = deployment.version(record, name)
     found = None if anew else kept_report(deployment.within(record), version.name)
     if found:
         return found

@@ -50,15 +50,29 @@ def retrain(context: Context, project: ProjectContext, snapshot_id: str) -> Judg
     progress = Progress.of_job()
     snapshot = project.snapshot(snapshot_id)
     followed = tracking(context.settings, _tracked(project, snapshot))
-    backbone, history = _tuned(context, project, snapshot, progress, followed)
-    _featurise_pool(context, project, backbone, progress)
-    trained = Trained(snapshot, backbone, history)
+    trained = _tuned(context, project, snapshot, progress, followed)
+    try:
+        judged, candidate = _taken_in(context, project, trained, progress)
+    except CancelledError:
+        trained.keeper.clear()  # nobody will go on from here
+        raise
+    trained.keeper.clear()  # not before: who is killed while the pool gets its features need not learn it all again
+    page = _report(project, candidate, trained.history)
+    followed.end(Ended(candidate.version.name, judged.evaluation, judged.verdict, page))
+    return judged
+
+
+def _taken_in(
+    context: Context, project: ProjectContext, trained: Trained, progress: Progress
+) -> tuple[Judged, Candidate]:
+    """Features of the pool, a head, a verdict and what follows from it."""
+    _featurise_pool(context, project, trained.backbone, progress)
     for attempt in range(1, DEPLOY_TRIES + 1):
         progress.report("fit and judge the head on the newest labels")
         judged, candidate = _judged(project, trained, progress)
         try:
             if judged.verdict.outcome is Outcome.PROMOTE:
-                _featurise_pool(context, project, backbone, progress)  # images that came meanwhile
+                _featurise_pool(context, project, trained.backbone, progress)  # images that came meanwhile
                 deploy(context, project, candidate.version, judged.verdict)
         except PausedError as pause:  # hours of work: it counts as done, and whoever ends the pause hears of it
             judged = held(judged, pause)
@@ -66,9 +80,7 @@ def retrain(context: Context, project: ProjectContext, snapshot_id: str) -> Judg
             if attempt == DEPLOY_TRIES:
                 raise
             continue
-        page = _report(project, candidate, history)
-        followed.end(Ended(candidate.version.name, judged.evaluation, judged.verdict, page))
-        return judged
+        return judged, candidate
     raise AssertionError("unreachable")
 
 
@@ -79,6 +91,7 @@ class Trained:
     snapshot: Snapshot
     backbone: Backbone
     history: History
+    keeper: StoredKeeper  # of its checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +111,7 @@ def _tracked(project: ProjectContext, snapshot: Snapshot) -> Origin:
 
 def _tuned(
     context: Context, project: ProjectContext, snapshot: Snapshot, progress: Progress, followed: Tracking
-) -> tuple[Backbone, History]:
+) -> Trained:
     """A backbone fine-tuned on one snapshot: a function of (snapshot, config, code, seed)."""
     config = project.record.config
     backbone = start_of(context, project)
@@ -117,10 +130,9 @@ def _tuned(
         followed.epoch(epoch)
     tuned = backbone.recorded(snapshot=snapshot.id, provenance=f"{initial.id} fine-tuned on snapshot {snapshot.id}")
     project.registry.add_backbone(tuned.record, net.dump(tuned))
-    keeper.clear()
     log.info("fine-tuned", action="retrain", backbone=tuned.record.id, best=history.best,
              images_per_s=round(history.images_per_s, 1), waited_share=round(history.waited_share, 4))  # fmt: skip
-    return tuned, history
+    return Trained(snapshot, tuned, history, keeper)
 
 
 def _fitted(run: Run, head: Head | None) -> History:
