@@ -5,6 +5,7 @@ Tracking decides nothing: what goes wrong with it is logged once, and the run go
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,6 +147,8 @@ class Mlflow:
 
     @staticmethod
     def _begin(client: MlflowClient, origin: Origin) -> str:
+        from mlflow.entities import Param
+
         known = client.get_experiment_by_name(origin.project)
         experiment = known.experiment_id if known else client.create_experiment(origin.project)
         earlier = client.search_runs([experiment], f"tags.`labelloop.inputs` = '{origin.inputs}'", max_results=1)
@@ -155,25 +158,29 @@ class Mlflow:
             "labelloop.inputs": origin.inputs, "labelloop.project": origin.key, "labelloop.snapshot": origin.snapshot
         }  # fmt: skip
         run = client.create_run(experiment, tags=tags, run_name=f"retrain {origin.inputs}").info.run_id
-        for name, value in origin.parameters.items():
-            client.log_param(run, name, value)
+        client.log_batch(run, params=[Param(name, str(value)) for name, value in origin.parameters.items()])
         return str(run)
 
     def epoch(self, epoch: Epoch) -> None:
         """Metrics by epoch."""
-        for name, value in _of(epoch).items():
-            self._client.log_metric(self._run, name, value, step=epoch.number)
+        self._log(_of(epoch), epoch.number)
 
     def end(self, ended: Ended) -> None:
         """Figures, the verdict as tags, the evaluation report as an artefact."""
-        for name, value in ended.figures.items():
-            self._client.log_metric(self._run, f"judged_{name}", value)
+        self._log({f"judged_{name}": value for name, value in ended.figures.items()}, 0)
         self._client.set_tag(self._run, "labelloop.version", ended.version)
         self._client.set_tag(self._run, "labelloop.verdict", ended.verdict.outcome.value)
         self._client.set_tag(self._run, "labelloop.reasons", "; ".join(ended.verdict.reasons))
         if ended.page:
             self._client.log_text(self._run, ended.page, "report.html")
         self._client.set_terminated(self._run, "FINISHED")
+
+    def _log(self, figures: Mapping[str, float], step: int) -> None:
+        """In one request."""
+        from mlflow.entities import Metric
+
+        at = int(time.time() * 1000)
+        self._client.log_batch(self._run, [Metric(name, value, at, step) for name, value in figures.items()])
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
