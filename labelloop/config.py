@@ -49,6 +49,7 @@ class HeadSpec(_Frozen):
     """What turns features into classes."""
 
     kind: Literal["linear", "ensemble"] = "linear"  # seconds; or a soft vote of six, often a point better, minutes
+    pool: bool = True  # a linear one learns from unlabelled images, too, where that helps out of fold
     budget_s: Annotated[float, Field(gt=0)] = 60.0  # an ensemble's members are fitted, cheap ones first, for so long
     members: tuple[MemberName, ...] | None = None  # exactly these, however long they take
     threads: Positive = 2  # fits of an ensemble beside each other
@@ -93,10 +94,18 @@ class Gate(_Frozen):
     approval: Literal["auto", "manual", "auto-for-refresh"] = "auto"  # who has the last word
 
 
+PolicyName = Literal[
+    "auto", "cluster-margin", "margin", "entropy", "least-confidence", "badge", "uncertain-herding", "density-margin",
+    "class-need", "herding", "centroids", "typical", "k-center", "random",
+]  # fmt: skip
+
+
 class Queue(_Frozen):
     """What is shown next."""
 
+    policy: PolicyName = "auto"  # which images people are asked for; auto: by what is known of the model
     quota: Share = 0.10  # of the labels: drawn at random from test and audit, shown blind
+    quota_most: Share = 0.15  # the same, while the next retrain would have too few of them to be judged
     window: Positive = 200  # predictions pushed ahead into Label Studio
 
 

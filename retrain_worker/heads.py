@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from labelloop.classifier import Classifier
 from labelloop.config import HeadSpec
 from labelloop.head import Floats
-from retrain_worker.logistic import Bools, cross_fit, fit_head, rotate
+from retrain_worker.logistic import Bools, Rotated, cross_fit, fit_head, rotate, rotate_with_pool
+from retrain_worker.logistic import FittedHead as Fitted
+from retrain_worker.spreading import neighbourhood
+
+POOL_HELPS = 500  # labels, above which the rest of the pool has nothing to add (measured)
+POOL_SAYS = (0.3, 1.0)  # of all guesses together, as shares of what the labels say
 
 Labels = Sequence[str | None]  # of every row; None: answered, never learned
 
@@ -24,6 +31,7 @@ class Lesson:
     classes: tuple[str, ...]
     trusted: Bools | None = None  # (n,): rows the backbone never saw; None: all of them
     weights: Floats | None = None  # (n,): how much a row counts in the fits; None: all alike
+    pool: Floats | None = None  # (p, features): a sample of unlabelled images; None: they take no part
     arms: Sequence[Labels] = ()
     arm_classes: tuple[str, ...] = ()  # columns of the arms' answers
 
@@ -55,18 +63,35 @@ def fit(lesson: Lesson, recipe: HeadRecipe) -> tuple[FittedHead, list[Floats]]:
 
 
 def _linear(lesson: Lesson, recipe: HeadRecipe) -> tuple[FittedHead, list[Floats]]:
-    rotated = rotate(lesson.rows)
-    before = recipe.before.get("strength")
-    fitted = fit_head(
-        rotated, lesson.labels, lesson.groups, classes=lesson.classes, trusted=lesson.trusted, weights=lesson.weights,
-        strength=None if before is None else float(before),
-    )  # fmt: skip
+    """With as much of the pool as the labels' own out-of-fold answers speak for: most of it where labels are few."""
+    tried = [(say, rotated, _fitted(rotated, lesson, recipe, say)) for say, rotated in _tables(lesson, recipe)]
+    say, rotated, fitted = min(tried, key=lambda found: found[2].log_loss)
     start = fitted.folds if lesson.arm_classes == lesson.classes else None
     arms = cross_fit(
         rotated, lesson.arms, lesson.groups, classes=lesson.arm_classes, strength=fitted.strength, start=start,
         weights=lesson.weights,
     )  # fmt: skip
-    return FittedHead(fitted.head, fitted.oof, {"strength": fitted.strength}), arms
+    return FittedHead(fitted.head, fitted.oof, {"strength": fitted.strength, "pool": say}), arms
+
+
+def _tables(lesson: Lesson, recipe: HeadRecipe) -> Iterator[tuple[float, Rotated]]:
+    """The labelled rows alone, and with the pool where it may help."""
+    yield 0.0, rotate(lesson.rows)
+    known = sum(label is not None for label in lesson.labels)
+    if lesson.pool is not None and len(lesson.pool) and recipe.spec.pool and known <= POOL_HELPS:
+        near = neighbourhood(np.concatenate([lesson.rows, lesson.pool]), seed=recipe.seed)
+        for say in POOL_SAYS:
+            yield say, rotate_with_pool(lesson.rows, lesson.pool, near, say)
+
+
+def _fitted(rotated: Rotated, lesson: Lesson, recipe: HeadRecipe, say: float) -> Fitted:
+    """The strength of the last fit is where the search begins, if it had the pool's help, too, or did without it, too."""
+    before = recipe.before.get("strength")
+    alike = bool(recipe.before.get("pool")) == bool(say)
+    return fit_head(
+        rotated, lesson.labels, lesson.groups, classes=lesson.classes, trusted=lesson.trusted, weights=lesson.weights,
+        strength=float(before) if before is not None and alike else None,
+    )  # fmt: skip
 
 
 def _ensemble(lesson: Lesson, recipe: HeadRecipe) -> tuple[FittedHead, list[Floats]]:

@@ -16,13 +16,16 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh
 from scipy.optimize import minimize, minimize_scalar
 
+from labelloop.acquisition.space import leading
 from labelloop.errors import NotEnoughLabelsError
 from labelloop.head import Floats, Head
 from labelloop.split import fold_of
+from retrain_worker.spreading import Neighbourhood
 
 FOLDS = 5
 GRID = tuple(float(10 ** (k / 2)) for k in range(-6, 3))  # strengths, weakest first
 ABSENT = np.float32(-1e30)  # logit of a class without a label among a member's rows
+COMPONENTS = 128  # of a fit in which unlabelled rows take part
 TRUST_MIN = 20  # labels the backbone never saw, below which these alone do not calibrate
 
 Ints = NDArray[np.int64]
@@ -32,13 +35,14 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Rotated:
-    """Features as principal components: ``features = rows @ basis * scale + mean``, exactly."""
+    """Features as principal components: ``features = rows @ basis * scale + mean``; exactly, without a pool."""
 
-    rows: Floats  # (n, k), k <= min(n, features); mean squared norm 1
-    variance: Floats  # (k,) sum of squares of each column
+    rows: Floats  # (n, k), k <= min(n, features); mean squared norm 1; the labelled ones first
     basis: Floats  # (k, features), orthonormal
     mean: Floats  # (features,)
     scale: float
+    near: Neighbourhood | None = None  # of all rows, where unlabelled ones take part
+    say: float = 0.0  # of all guesses together, as a share of that of the labels
 
     def head(self, solution: Floats, labels: tuple[str, ...], temperature: float) -> Head:
         """Fold rotation, scale and mean into weight and bias. ``solution`` is (classes, k + 1)."""
@@ -57,6 +61,11 @@ class FittedHead:
     folds: Floats  # (FOLDS, classes, k + 1) solutions with each fold hidden: a warm start for `cross_fit`
     log_losses: tuple[tuple[float, float], ...]  # (strength, out-of-fold log loss) of those tried
 
+    @property
+    def log_loss(self) -> float:
+        """That of the chosen strength, out of fold."""
+        return min(loss for _, loss in self.log_losses)
+
 
 def rotate(features: Floats) -> Rotated:
     """(n, features) to principal components; done once for all folds and label sets."""
@@ -65,7 +74,21 @@ def rotate(features: Floats) -> Rotated:
     scale = float(np.sqrt(np.mean(np.einsum("ij,ij->i", centred, centred)))) or 1.0
     centred /= np.float32(scale)
     rows, basis = _components(centred)
-    return Rotated(rows, np.einsum("ij,ij->j", rows, rows), basis, mean, scale)
+    return Rotated(rows, basis, mean, scale)
+
+
+def rotate_with_pool(features: Floats, pool: Floats, near: Neighbourhood, say: float) -> Rotated:
+    """The same of labelled and unlabelled rows together, the leading 128 components: few labels cannot weigh more.
+
+    ``near``: of the labelled rows, then those of the pool.
+    """
+    both = np.concatenate([features, pool]).astype(np.float32)
+    mean = both.mean(axis=0, dtype=np.float64).astype(np.float32)
+    both -= mean
+    scale = float(np.sqrt(np.mean(np.einsum("ij,ij->i", both, both)))) or 1.0
+    both /= np.float32(scale)
+    basis = leading(both, COMPONENTS)
+    return Rotated(both @ basis, np.ascontiguousarray(basis.T), mean, scale, near, say)
 
 
 def _components(centred: Floats) -> tuple[Floats, Floats]:
@@ -132,7 +155,8 @@ def cross_fit(  # noqa: PLR0913 -- the columns of a table, and a recipe
     folds = folds_of(groups)
     blocks = [hide(codes(labels, classes), folds) for labels in label_sets]
     begin = None if start is None else np.tile(start, (len(blocks), 1, 1))
-    solutions = solve(rotated, np.concatenate(blocks), len(classes), strength, begin, weights)
+    mass = mass_of(rotated, np.concatenate(blocks), len(classes), weights)
+    solutions = solve(rotated, mass, strength, begin)
     parts = np.split(solutions, len(blocks))
     return [softmax(out_of_fold(rotated, p, b, folds)) for p, b in zip(parts, blocks, strict=True)]
 
@@ -161,10 +185,10 @@ class _Search:
 
     def run(self, strengths: Sequence[float]) -> list[_Try]:
         members = hide(self.targets, self.folds)
-        everything = np.concatenate([members, self.targets[None]])
+        mass = mass_of(self.rotated, np.concatenate([members, self.targets[None]]), self.classes, self.weights)
         for strength in strengths:
             start = self.tried[-1].solutions if self.tried else None
-            solutions = solve(self.rotated, everything, self.classes, strength, start, self.weights)
+            solutions = solve(self.rotated, mass, strength, start)
             logits = out_of_fold(self.rotated, solutions, members, self.folds)
             self.tried.append(self._judge(strength, solutions, logits))
         return self.tried
@@ -208,35 +232,47 @@ def out_of_fold(rotated: Rotated, solutions: Floats, members: Ints, folds: Ints)
     out = np.empty((len(folds), classes), dtype=np.float32)
     for k in range(FOLDS):
         mine = folds == k
-        logits = rotated.rows[mine] @ solutions[k, :, :-1].T + solutions[k, :, -1]
+        logits = rotated.rows[: len(folds)][mine] @ solutions[k, :, :-1].T + solutions[k, :, -1]
         out[mine] = np.where(np.isin(np.arange(classes), members[k]), logits, ABSENT)
     return out
 
 
-def solve(
-    rotated: Rotated,
-    targets: Ints,
-    classes: int,
-    strength: float,
-    start: Floats | None = None,
-    weights: Floats | None = None,
-) -> Floats:
+def mass_of(rotated: Rotated, targets: Ints, classes: int, weights: Floats | None = None) -> Floats:
+    """How much each row counts as each class: (members, classes, rows), from ``targets`` (members, labelled), -1 hidden.
+
+    ``weights`` (labelled,): how much a label counts. A row without one counts as its guess, if the pool takes part.
+    """
+    members, labelled = targets.shape
+    hot = (targets[:, None, :] == np.arange(classes)[None, :, None]).astype(np.float32)
+    if weights is not None:
+        hot *= weights.astype(np.float32)
+    if rotated.near is None:
+        return hot
+    visible = targets >= 0
+    mass = rotated.near.guess(targets, classes)
+    mass *= np.float32(rotated.say) * visible.sum(axis=1).astype(np.float32)[:, None, None] / mass.shape[2]
+    mass[:, :, :labelled] = np.where(visible[:, None, :], hot, mass[:, :, :labelled])
+    return mass
+
+
+def solve(rotated: Rotated, mass: Floats, strength: float, start: Floats | None = None) -> Floats:
     """Minimise, for every member, weighted sum of log losses + strength / 2 x squared weights (bias is free).
 
-    ``targets`` (members, n): class numbers, -1 where a row does not take part. Returns (members, classes,
-    k + 1), the bias last. Members barely differ, so that one L-BFGS over all needs no more steps than one.
+    ``mass`` as `mass_of` gives it. Returns (members, classes, k + 1), the bias last. Members barely differ, so that one
+    L-BFGS over all needs no more steps than one.
     """
+    members, classes, _ = mass.shape
     curvature = 0.5 * (1 - 1 / classes) / classes
-    stretch = np.sqrt(np.append(curvature * rotated.variance + strength, curvature * targets.shape[1]))
+    say = mass.sum(axis=1).mean(axis=0)
+    spread = say @ rotated.rows**2
+    stretch = np.sqrt(np.append(curvature * spread + strength, curvature * max(float(say.sum()), 1.0)))
     stretch = stretch.astype(np.float32)
     columns = np.concatenate([rotated.rows, np.ones((len(rotated.rows), 1), np.float32)], axis=1) / stretch
     penalty = np.append(np.full(rotated.rows.shape[1], strength), 0.0) / stretch**2
-    shape = (len(targets), classes, len(stretch))
+    shape = (members, classes, len(stretch))
     begin = np.zeros(shape) if start is None else start.astype(np.float64) * stretch
-    say = np.ones(targets.shape[1], dtype=np.float32) if weights is None else weights.astype(np.float32)
-    loss = _Loss(columns, targets, classes, penalty.astype(np.float32), say)
     found = minimize(
-        loss, begin.ravel(), jac=True, method="L-BFGS-B",
+        _Loss(columns, mass, penalty.astype(np.float32)), begin.ravel(), jac=True, method="L-BFGS-B",
         options={"maxiter": 100, "maxcor": 8, "gtol": 1e-6, "ftol": 1e-7},
     )  # fmt: skip
     return np.asarray(found.x.reshape(shape) / stretch, dtype=np.float32)
@@ -245,12 +281,11 @@ def solve(
 class _Loss:
     """Mean over members and rows of loss and gradient. Rows run last, so that every step is contiguous."""
 
-    def __init__(self, columns: Floats, targets: Ints, classes: int, penalty: Floats, say: Floats) -> None:
+    def __init__(self, columns: Floats, mass: Floats, penalty: Floats) -> None:
         self._columns, self._penalty = columns, penalty
-        self._hot = (targets[:, None, :] == np.arange(classes)[None, :, None]).astype(np.float32)
-        self._absent = np.where(self._hot.any(axis=2), np.float32(0), ABSENT)[:, :, None]
-        self._hot *= say
-        self._mask = (targets >= 0).astype(np.float32) * say
+        self._hot = mass
+        self._absent = np.where(mass.any(axis=2), np.float32(0), ABSENT)[:, :, None]
+        self._mask = mass.sum(axis=1)
         self._count = max(1.0, float(self._mask.sum()))
 
     def __call__(self, flat: Doubles) -> tuple[float, Doubles]:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from labelloop.acquisition import Plan, Pool, Quota, plan_queue
+from labelloop.acquisition import Plan, Pool, choose, plan_queue
 from labelloop.classifier import Classifier
 from labelloop.errors import ConflictError
 from labelloop.features import FeatureStore
 from labelloop.head import Floats
 from labelloop.queue import Progress
-from labelloop.records import JUDGING, ImageFacts, Task
+from labelloop.records import ImageFacts, Task
 from labelloop.schema import LabelRules
 from labelloop.scores import COLD_START
 from retrain_worker.context import Context, ProjectContext
+from retrain_worker.examples import examples_of
+from retrain_worker.standing import labelled_of, quota_of, situation_of
 
 AHEAD = 3  # windows planned at once: the watcher pushes the next one as the first runs out
 CHUNK = 8192  # rows per product
@@ -28,16 +31,18 @@ def score(context: Context, project: ProjectContext, version: str) -> int:
     features, head = _model(project, version)
     project.catalogue.update()
     latest = project.snapshots.latest()
-    answered = project.snapshots.load(latest.snapshot).tasks if latest else {}
-    facts = _open_images(project, features, answered)
-    pool = _pool(features, facts, head, project.rules)
+    snapshot = project.snapshot(latest.snapshot) if latest else None
+    answered = snapshot.tasks if snapshot else {}
+    examples = examples_of(snapshot, project.catalogue, features) if snapshot else []
+    pool = _pool(features, _open_images(project, features, answered), head, project.rules)
+    pool = replace(pool, labelled=labelled_of(examples, features, pool.labels))
     config = project.record.config
-    plan = Plan(window=config.queue.window * AHEAD, batch=config.refresh.after, seed=config.seed)
-    places = plan_queue(pool, quota=_quota(config.queue.quota, answered, project.catalogue.images), plan=plan)
+    chosen = choose(config.queue.policy, situation_of(examples, features, head, project))
+    plan = Plan(chosen.strategy, window=config.queue.window * AHEAD, batch=config.refresh.after, seed=config.seed)
+    places = plan_queue(pool, quota=quota_of(config, answered, project), plan=plan)
     project.scores.add(
-        version, snapshot=latest.snapshot if latest else None, pool=len(features), policy=_policy(head, plan),
-        places=places,
-    )  # fmt: skip
+        version, snapshot=snapshot.id if snapshot else None, pool=len(features), policy=chosen.why, places=places
+    )
     return len(places)
 
 
@@ -83,16 +88,3 @@ def _answers(
 def _probabilities(features: FeatureStore, uris: Sequence[str], head: Classifier) -> Floats:
     chunks = [head.probabilities(features.rows(uris[i : i + CHUNK])) for i in range(0, len(uris), CHUNK)]
     return np.concatenate(chunks) if chunks else np.zeros((0, len(head.labels)), dtype=np.float32)
-
-
-def _quota(share: float, answered: Mapping[int, Task], images: Mapping[str, ImageFacts]) -> Quota:
-    """What people have labelled so far; seeds were given, not drawn."""
-    given = [t for t in answered.values() if t.label is not None and not all(a.seed for a in t.annotations)]
-    random = sum(1 for t in given if t.uri in images and images[t.uri].bucket in JUDGING)
-    return Quota(share=share, labels=len(given), random=random)
-
-
-def _policy(head: Classifier | None, plan: Plan) -> str:
-    if head is None:
-        return "no model yet: the most typical image of each cluster first"
-    return f"{plan.strategy}: the least certain first, spread over clusters; the random quota mixed in"

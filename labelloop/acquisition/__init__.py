@@ -1,10 +1,16 @@
-"""Probabilities and features in, the order in which the pool should be labelled out (numpy only).
+"""Probabilities and features in, the order in which the pool should be labelled out (numpy, scipy).
 
-Score, then select: `uncertainty` gives each image a utility, `select` makes an order of it, `order` mixes in
-the random quota. `strategies` is the table; a new one is one function, one row, one test.
+Score, then select: `uncertainty` gives each image a utility, `select` makes a front of it, `order` mixes in the random
+quota. `strategies` is the table; a new one is one function, one row, one test. `policy` chooses among them.
 """
 
-from labelloop.acquisition.order import Plan, Pool, Quota, plan_queue
-from labelloop.acquisition.strategies import DEFAULT, STRATEGIES, Strategy
+from labelloop.acquisition.order import Labelled, Plan, Pool, plan_queue
+from labelloop.acquisition.policy import Chosen, Doubts, Situation, choose, doubts_of
+from labelloop.acquisition.query import Query
+from labelloop.acquisition.quota import Quota
+from labelloop.acquisition.strategies import STRATEGIES, Strategy, strategy
 
-__all__ = ["DEFAULT", "STRATEGIES", "Plan", "Pool", "Quota", "Strategy", "plan_queue"]
+__all__ = [
+    "STRATEGIES", "Chosen", "Doubts", "Labelled", "Plan", "Pool", "Query", "Quota", "Situation", "Strategy", "choose",
+    "doubts_of", "plan_queue", "strategy",
+]  # fmt: skip

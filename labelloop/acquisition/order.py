@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 
 import numpy as np
 
-from labelloop.acquisition.diversity import centroid_order
-from labelloop.acquisition.select import SHORTLIST, Ints, Read
-from labelloop.acquisition.strategies import DEFAULT, STRATEGIES
+from labelloop.acquisition.query import Ints, Query, Read
+from labelloop.acquisition.quota import Quota
+from labelloop.acquisition.select import SHORTLIST
+from labelloop.acquisition.strategies import strategy
 from labelloop.head import Floats
 from labelloop.records import JUDGING, Bucket, Choice, digest
 
-CLUSTERS = 20  # of the cold start: a few per class in most projects
-COLD = 20_000  # images that the cold start looks at
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """Train images that are labelled: ``features`` (m, d); ``labels`` (m,) columns of the model, -1: it has none."""
+
+    features: Floats = field(default_factory=lambda: np.zeros((0, 0), dtype=np.float32))
+    labels: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,47 +32,31 @@ class Pool:
     uris: Sequence[str]
     groups: Sequence[str]
     buckets: Sequence[Bucket]
-    read: Read  # row numbers -> features; of the train bucket only a shortlist is read once there is a model
+    read: Read  # row numbers -> features; of a large pool only a part is ever read
     labels: tuple[str, ...] = ()  # class order of ``probabilities``
     probabilities: Floats | None = None  # (n, classes); None: no model yet
-
-
-@dataclass(frozen=True, slots=True)
-class Quota:
-    """The random share of the labels that people give, and how much of it is met."""
-
-    share: float = 0.10
-    labels: int = 0  # given so far by people, in all buckets
-    random: int = 0  # of which in test and audit
-
-    def due(self, place: int, taken: int) -> bool:
-        """Whether the image at ``place`` (from 0), after ``taken`` random ones, must be a random one.
-
-        At 10 % it is the tenth, not the first: the first page of a new project is a pre-labelled one.
-        """
-        return self.random + taken < math.floor(self.share * (self.labels + place + 1) + 1e-9)
+    labelled: Labelled = field(default_factory=Labelled)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How the queue is ordered."""
 
+    strategy: str
     window: int = 200  # places
     batch: int = 10  # labels until the next model, which plans anew
-    strategy: str = DEFAULT
     seed: int = 0
 
 
 def plan_queue(pool: Pool, *, quota: Quota, plan: Plan) -> tuple[Choice, ...]:
     """The next ``plan.window`` images, lowest priority first.
 
-    The random quota is drawn from test and audit and is blind; the model chooses from train only.
+    The random quota is drawn from test and audit and is blind; the strategy chooses from train only.
     """
     rows = _representatives(pool)
     train = np.array([i for i in rows if pool.buckets[i] is Bucket.TRAIN], dtype=np.int64)
-    chosen = _chosen(pool, train, plan)
-    drawn = _drawn(pool, [i for i in rows if pool.buckets[i] in JUDGING], plan.seed)
-    places = _mixed(chosen, drawn, quota, plan.window)
+    drawn = _drawn(pool, [i for i in rows if pool.buckets[i] in JUDGING], quota.lacking, plan.seed)
+    places = _mixed(_chosen(pool, train, plan), drawn, quota, plan.window)
     return tuple(_choice(pool, row, why, (rank + 1) / (len(places) + 1)) for rank, (row, why) in enumerate(places))
 
 
@@ -80,25 +70,30 @@ def _representatives(pool: Pool) -> list[int]:
 
 def _chosen(pool: Pool, train: Ints, plan: Plan) -> list[tuple[int, str]]:
     """Train rows in the order of their worth, with the reason."""
+    query = Query(
+        len(train), lambda k: pool.read(train[k]),
+        None if pool.probabilities is None else pool.probabilities[train],
+        pool.labelled.features, pool.labelled.labels, plan.batch, plan.seed,
+    )  # fmt: skip
+    ranked = train[strategy(plan.strategy).order(query, plan.window)]
     if pool.probabilities is None:
-        return [(int(i), "cold-start") for i in _cold(pool, train, plan.seed)]
-    strategy = STRATEGIES[plan.strategy]
-    picked = strategy.rank(pool.probabilities[train], lambda k: pool.read(train[k]), batch=plan.batch, seed=plan.seed)
-    ranked = train[picked[: plan.window]]
+        return [(int(row), "cold-start") for row in ranked]
     short = SHORTLIST * plan.batch
-    return [(int(row), "uncertain" if k < short else "rest") for k, row in enumerate(ranked)]
+    return [(int(row), plan.strategy if k < short else "rest") for k, row in enumerate(ranked)]
 
 
-def _cold(pool: Pool, train: Ints, seed: int) -> Ints:
-    """Centroids first; of a huge pool only a sample is looked at."""
-    if len(train) > COLD:
-        train = np.sort(np.random.default_rng(seed).choice(train, COLD, replace=False))
-    return train[centroid_order(pool.read(train), CLUSTERS, seed=seed)]
+def _drawn(pool: Pool, rows: Sequence[int], lacking: Mapping[Bucket, int], seed: int) -> list[tuple[int, str]]:
+    """Random, and the same for ever: by hash of the group, so that new images do not reshuffle old ones.
 
-
-def _drawn(pool: Pool, rows: Sequence[int], seed: int) -> list[tuple[int, str]]:
-    """Random, and the same for ever: by hash of the group, so that new images do not reshuffle old ones."""
-    return [(row, "quota") for row in sorted(rows, key=lambda row: _lot(seed, pool.groups[row]))]
+    What the next verdict lacks comes first; within a bucket the draw stays a draw.
+    """
+    turn: Counter[Bucket] = Counter()
+    places = []
+    for row in sorted(rows, key=lambda row: _lot(seed, pool.groups[row])):
+        bucket = pool.buckets[row]
+        turn[bucket] += 1
+        places.append((turn[bucket] > lacking.get(bucket, 0), len(places), row))
+    return [(row, "quota") for _, _, row in sorted(places)]
 
 
 @cache

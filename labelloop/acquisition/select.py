@@ -1,44 +1,128 @@
-"""Utility and features in, an order out: what to label first."""
+"""Utility and a query in, the front of an order out: what to label first. What follows goes by utility."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
-from labelloop.acquisition.diversity import k_means
+from labelloop.acquisition.coverage import covered_by, herd, k_center, radius_of, typical_order
+from labelloop.acquisition.diversity import centroid_order, k_means
+from labelloop.acquisition.gradients import badge
+from labelloop.acquisition.query import Ints, Query
+from labelloop.acquisition.space import Space, space_of
 from labelloop.head import Floats
 
 SHORTLIST = 5  # times the batch: the candidates among which a diverse batch is found
+CANDIDATES = 2000  # images that are compared with a crowd
+CROWD = 2000  # a sample that speaks for the whole pool
+SEEN = 20_000  # images that are looked at where no utility says which
+CLUSTERS = 20  # of the start by centroids: a few per class in most projects
+FRONT = 200  # places that are chosen before there is a model: a window
 
-Ints = NDArray[np.int64]
-Read = Callable[[Ints], Floats]  # row numbers -> features; only a shortlist is ever read
+Select = Callable[[Floats, Query], Ints]
 
 
-def by_utility(utility: Floats) -> Ints:
-    """Row numbers (n,), most useful first; ties in row order. O(n log n)."""
-    return np.argsort(-utility, kind="stable").astype(np.int64)
+def top(utility: Floats, count: int) -> Ints:
+    """Row numbers of the ``count`` most useful, in order; ties in row order. O(n + count log count)."""
+    if count >= len(utility):
+        return np.argsort(-utility, kind="stable").astype(np.int64)
+    bound = -np.partition(-utility, count - 1)[count - 1] if count else np.inf
+    rows = np.flatnonzero(utility >= bound)
+    return rows[np.argsort(-utility[rows], kind="stable")][:count].astype(np.int64)
 
 
-def cluster_margin(utility: Floats, read: Read, *, batch: int, seed: int = 0) -> Ints:
-    """Row numbers (n,): among the most useful, one of each cluster in turn; then the rest by utility.
+def shuffled(utility: Floats, query: Query) -> Ints:
+    """Everything at random."""
+    return np.random.default_rng(query.seed).permutation(query.size).astype(np.int64)
 
-    The first is always the most useful of all. O(n log n + batch² x features) (arXiv 2107.14263).
+
+def most_useful(utility: Floats, query: Query) -> Ints:
+    """By utility alone."""
+    return top(utility, SHORTLIST * query.batch)
+
+
+def spread_over_clusters(utility: Floats, query: Query) -> Ints:
+    """Among the most useful, one of each cluster in turn: the most useful of its own first.
+
+    The first is always the most useful of all. O(batch² x features) (Cluster-Margin, arXiv 2107.14263).
     """
-    ranked = by_utility(utility)
-    short = ranked[: SHORTLIST * batch]
-    if batch < 2 or len(short) < 3:
-        return ranked
-    return np.concatenate([_spread(short, read(short), batch=batch, seed=seed), ranked[len(short) :]])
-
-
-def _spread(block: Ints, features: Floats, *, batch: int, seed: int) -> Ints:
-    """Round robin over clusters; clusters in the order of their most useful row, rows by utility."""
-    member = k_means(features, batch, seed=seed).member
-    turn = np.zeros(len(block), dtype=np.int64)
-    first = np.zeros(len(block), dtype=np.int64)
+    short = top(utility, SHORTLIST * query.batch)
+    if query.batch < 2 or len(short) < 3:
+        return short
+    member = k_means(query.read(short), query.batch, seed=query.seed).member
+    turn, first = np.zeros(len(short), dtype=np.int64), np.zeros(len(short), dtype=np.int64)
     for cluster in np.unique(member):
         mine = np.flatnonzero(member == cluster)
         turn[mine], first[mine] = np.arange(len(mine)), mine[0]
-    return np.asarray(block[np.lexsort((first, turn))], dtype=np.int64)
+    return np.asarray(short[np.lexsort((first, turn))], dtype=np.int64)
+
+
+def by_gradients(utility: Floats, query: Query) -> Ints:
+    """BADGE; in a pool of more than 20,000 among the most useful of them."""
+    assert query.probabilities is not None
+    rows = query.rows if query.size <= SEEN else np.sort(top(utility, SEEN))
+    picked = badge(query.probabilities[rows], query.read(rows), count=SHORTLIST * query.batch, seed=query.seed)
+    return rows[picked]
+
+
+def standing_for_the_unsure(utility: Floats, query: Query) -> Ints:
+    """Images that stand for many others of which the model is unsure (Uncertainty Herding, arXiv 2412.20644)."""
+    crowd = query.sample(CROWD)
+    near = query.read(crowd)
+    space = space_of(near, seed=query.seed)
+    others, known = space.of(near), _in(space, query.labelled)
+    radius = radius_of(others)
+    candidates = top(utility, CANDIDATES)
+    picked = herd(
+        space.of(query.read(candidates)), others, covered_by(others, known, radius), utility[crowd],
+        count=SHORTLIST * query.batch, radius=radius,
+    )  # fmt: skip
+    return candidates[picked]
+
+
+def in_dense_places(utility: Floats, query: Query) -> Ints:
+    """The most useful, weighted by how many others are like them (information density, Settles and Craven 2008)."""
+    crowd = query.read(query.sample(CROWD))
+    space = space_of(crowd, seed=query.seed)
+    candidates = top(utility, CANDIDATES)
+    likeness = (space.of(query.read(candidates)) @ space.of(crowd).T + 1).mean(axis=1)
+    return candidates[top(utility[candidates] * likeness, SHORTLIST * query.batch)]
+
+
+def standing_for_most(utility: Floats, query: Query) -> Ints:
+    """Images that together stand for most others (MaxHerding, arXiv 2412.20644). Needs no model."""
+    seen = query.sample(CANDIDATES)
+    features = query.read(seen)
+    space = space_of(features, seed=query.seed)
+    rows = space.of(features)
+    radius = radius_of(rows)
+    covered = covered_by(rows, _in(space, query.labelled), radius)
+    return seen[herd(rows, rows, covered, np.ones(len(rows), np.float32), count=FRONT, radius=radius)]
+
+
+def nearest_to_centroids(utility: Floats, query: Query) -> Ints:
+    """The image nearest to each of twenty centroids, then the second nearest, and so on. Needs no model."""
+    seen = query.sample(SEEN)
+    return seen[centroid_order(query.read(seen), CLUSTERS, seed=query.seed)]
+
+
+def most_typical(utility: Floats, query: Query) -> Ints:
+    """The most typical image of each cluster without a label, the largest first (TypiClust). Needs no model."""
+    seen = query.sample(CANDIDATES)
+    features = query.read(seen)
+    space = space_of(features, seed=query.seed)
+    count = SHORTLIST * query.batch
+    return seen[typical_order(space.of(features), _in(space, query.labelled), count=count, seed=query.seed)]
+
+
+def farthest(utility: Floats, query: Query) -> Ints:
+    """Each the farthest from all that is labelled or chosen (Core-Set). Needs no model."""
+    seen = query.sample(SEEN)
+    features = query.read(seen)
+    space = space_of(features, seed=query.seed)
+    return seen[k_center(space.of(features), _in(space, query.labelled), count=SHORTLIST * query.batch)]
+
+
+def _in(space: Space, labelled: Floats) -> Floats:
+    return space.of(labelled) if len(labelled) else np.zeros((0, space.basis.shape[1]), dtype=np.float32)

@@ -1,22 +1,32 @@
-"""The table of strategies: one row each."""
+"""The table of strategies: one row each, a utility and a way to choose by it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
-from labelloop.acquisition.select import Ints, Read, by_utility, cluster_margin
-from labelloop.acquisition.uncertainty import entropy, least_confidence, margin
+from labelloop.acquisition.query import Ints, Query
+from labelloop.acquisition.select import (
+    Select,
+    by_gradients,
+    farthest,
+    in_dense_places,
+    most_typical,
+    most_useful,
+    nearest_to_centroids,
+    shuffled,
+    spread_over_clusters,
+    standing_for_most,
+    standing_for_the_unsure,
+    top,
+)
+from labelloop.acquisition.uncertainty import class_need, entropy, least_confidence, margin
+from labelloop.errors import SettingsError
 from labelloop.head import Floats
 
-
-class Rank(Protocol):
-    """Probabilities (n, classes) and a reader of features in, row numbers (n,) out, most useful first."""
-
-    def __call__(self, probabilities: Floats, read: Read, *, batch: int, seed: int) -> Ints: ...
+Utility = Callable[[Query], Floats]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,33 +34,67 @@ class Strategy:
     """One way to order the pool."""
 
     name: str
-    rank: Rank
+    utility: Utility
+    select: Select
+    words: str  # what comes first, for people
     cost: str  # n images, c classes, d features, b batch
+    needs_model: bool = True
+
+    def order(self, query: Query, count: int) -> Ints:
+        """``count`` row numbers, the one to be labelled first in front; all where there are fewer."""
+        if not query.size:
+            return np.zeros(0, dtype=np.int64)
+        utility = self.utility(query)
+        front = self.select(utility, query)[:count]
+        rest = top(utility, min(query.size, count + len(front)))
+        return np.concatenate([front, rest[~np.isin(rest, front)]])[:count]
 
 
-def _scored(utility: Callable[[Floats], Floats]) -> Rank:
-    def rank(probabilities: Floats, read: Read, *, batch: int, seed: int) -> Ints:
-        return by_utility(utility(probabilities))
+def _of(utility: Callable[[Floats], Floats]) -> Utility:
+    def asked(query: Query) -> Floats:
+        assert query.probabilities is not None, "this strategy needs a model"
+        return utility(query.probabilities)
 
-    return rank
-
-
-def _cluster_margin(probabilities: Floats, read: Read, *, batch: int, seed: int) -> Ints:
-    return cluster_margin(margin(probabilities), read, batch=batch, seed=seed)
+    return asked
 
 
-def _random(probabilities: Floats, read: Read, *, batch: int, seed: int) -> Ints:
-    return np.random.default_rng(seed).permutation(len(probabilities)).astype(np.int64)
+def _need(query: Query) -> Floats:
+    assert query.probabilities is not None, "this strategy needs a model"
+    return class_need(query.probabilities, query.labels)
 
 
-DEFAULT = "cluster-margin"
+def _none(query: Query) -> Floats:
+    return np.zeros(query.size, dtype=np.float32)
+
+
 STRATEGIES: Mapping[str, Strategy] = {
     row.name: row
     for row in (
-        Strategy("cluster-margin", _cluster_margin, "O(n c + n log n + b² d)"),
-        Strategy("margin", _scored(margin), "O(n c + n log n)"),
-        Strategy("entropy", _scored(entropy), "O(n c + n log n)"),
-        Strategy("least-confidence", _scored(least_confidence), "O(n c + n log n)"),
-        Strategy("random", _random, "O(n)"),
+        Strategy("cluster-margin", _of(margin), spread_over_clusters, "the least certain, spread over clusters",
+                 "O(n c + b² d)"),
+        Strategy("margin", _of(margin), most_useful, "the least certain between two classes", "O(n c)"),
+        Strategy("entropy", _of(entropy), most_useful, "the least certain among all classes", "O(n c)"),
+        Strategy("least-confidence", _of(least_confidence), most_useful, "the least sure", "O(n c)"),
+        Strategy("badge", _of(margin), by_gradients, "what would move the model most, in different directions",
+                 "O(n c + b min(n, 20000) (c + d))"),
+        Strategy("uncertain-herding", _of(margin), standing_for_the_unsure,
+                 "what stands for most images of which the model is unsure", "O(n c + 2000² d)"),
+        Strategy("density-margin", _of(margin), in_dense_places, "the least certain where images are many",
+                 "O(n c + 2000² d)"),
+        Strategy("class-need", _need, most_useful, "what may be of a class with few labels", "O(n c)"),
+        Strategy("herding", _none, standing_for_most, "what stands for most other images", "O(2000² d)", False),
+        Strategy("centroids", _none, nearest_to_centroids, "the most central image of each cluster", "O(20000 d)",
+                 False),
+        Strategy("typical", _none, most_typical, "the most typical image of each cluster without a label",
+                 "O(2000² d)", False),
+        Strategy("k-center", _none, farthest, "the farthest from everything labelled", "O(20000 b d)", False),
+        Strategy("random", _none, shuffled, "at random", "O(n)", False),
     )
-}
+}  # fmt: skip
+
+
+def strategy(name: str) -> Strategy:
+    """One row; SettingsError names those that there are."""
+    if name not in STRATEGIES:
+        raise SettingsError(f"there is no strategy {name!r}; there are: auto, {', '.join(STRATEGIES)}")
+    return STRATEGIES[name]

@@ -16,6 +16,7 @@ from retrain_worker.logistic import (
     folds_of,
     hide,
     log_loss,
+    mass_of,
     out_of_fold,
     rotate,
     softmax,
@@ -47,7 +48,7 @@ def test_agrees_with_scikit_learn(shape: tuple[int, int], strength: float) -> No
     features, labels, _ = blobs(*shape, spread=2.0)
     rotated = rotate(features)
     targets = codes(labels, CLASSES)
-    ours = rotated.head(solve(rotated, targets[None], 3, strength)[0], CLASSES, 1.0).probabilities(features)
+    ours = rotated.head(solve(rotated, mass_of(rotated, targets[None], 3), strength)[0], CLASSES, 1.0).probabilities(features)
     scaled = (features - rotated.mean) / rotated.scale
     theirs = LogisticRegression(C=1 / strength, tol=1e-8, max_iter=5000).fit(scaled, targets)
     np.testing.assert_allclose(ours, theirs.predict_proba(scaled), atol=0.01)
@@ -57,9 +58,9 @@ def test_members_solved_together_equal_members_solved_alone() -> None:
     features, labels, groups = blobs(90, 20, spread=2.0)
     rotated = rotate(features)
     members = hide(codes(labels, CLASSES), folds_of(groups))
-    together = solve(rotated, members, 3, 0.3)
+    together = solve(rotated, mass_of(rotated, members, 3), 0.3)
     for k, member in enumerate(members):
-        alone = solve(rotated, member[None], 3, 0.3)[0]
+        alone = solve(rotated, mass_of(rotated, member[None], 3), 0.3)[0]
         ours, theirs = _answers(rotated.rows, together[k]), _answers(rotated.rows, alone)
         np.testing.assert_allclose(ours, theirs, atol=0.02)
 
@@ -131,7 +132,7 @@ def test_a_class_whose_labels_share_one_fold_is_unknown_there() -> None:
     targets = codes(known, CLASSES)
     rotated = rotate(features)
     members = hide(targets, fold)
-    logits = out_of_fold(rotated, solve(rotated, members, 3, 0.1), members, fold)
+    logits = out_of_fold(rotated, solve(rotated, mass_of(rotated, members, 3), 0.1), members, fold)
     assert softmax(logits)[rare, 2] == 0
     assert np.isfinite(best_temperature(logits, targets))
     assert np.isfinite(fit_head(rotated, known, groups, classes=CLASSES).oof).all()
@@ -181,8 +182,8 @@ def test_a_row_that_weighs_three_counts_like_three_rows() -> None:
     targets = codes(labels, CLASSES)
     weights = np.where(np.arange(60) < 20, 3, 1)
     rotated = rotate(features)
-    heavy = solve(rotated, targets[None], 3, 0.5, weights=weights.astype(np.float32))[0]
+    heavy = solve(rotated, mass_of(rotated, targets[None], 3, weights.astype(np.float32)), 0.5)[0]
     many = replace(rotated, rows=np.repeat(rotated.rows, weights, axis=0))
-    repeated = solve(many, np.repeat(targets, weights)[None], 3, 0.5)[0]
+    repeated = solve(many, mass_of(many, np.repeat(targets, weights)[None], 3), 0.5)[0]
     np.testing.assert_allclose(_answers(rotated.rows, heavy), _answers(rotated.rows, repeated), atol=2e-3)
-    assert np.abs(heavy - solve(rotated, targets[None], 3, 0.5)[0]).max() > 0.01
+    assert np.abs(heavy - solve(rotated, mass_of(rotated, targets[None], 3), 0.5)[0]).max() > 0.01

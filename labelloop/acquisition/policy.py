@@ -1,0 +1,103 @@
+"""What is known of the model in, the strategy for now and the reason out. Pure.
+
+A model that has seen a handful of labels is unsure of everything, and sure where it is wrong: at first images that stand
+for many others teach more. Whether its doubts can be trusted is judged on randomly drawn labels, never on chosen ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import norm, rankdata
+
+from labelloop.acquisition.strategies import strategy
+from labelloop.head import Floats
+
+AUTO = "auto"
+COLD = "herding"
+WARM = "cluster-margin"
+PATHLESS = "uncertain-herding"
+FIRST = 20  # labels, at least, before doubts are followed ...
+PER_CLASS = 2  # ... and so many for each class
+TRUSTED = 0.6  # chance that a wrong answer is less sure than a right one, below which doubts say little
+SETTLED = 20  # randomly drawn labels before anything is concluded from them
+
+
+@dataclass(frozen=True, slots=True)
+class Doubts:
+    """How well the model's sureness tells its right answers from its wrong ones, on randomly drawn labels."""
+
+    n: int  # randomly drawn labels
+    wrong: int
+    auc: float | None = None  # chance that a wrong answer is less sure than a right one; None: all right or all wrong
+    high: float | None = None  # its upper 95 % bound
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What a choice of strategy rests on."""
+
+    has_model: bool
+    labels: Mapping[str, int]  # every class of the project -> labels in the train bucket
+    doubts: Doubts = Doubts(0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A strategy and why."""
+
+    strategy: str
+    why: str
+
+
+def doubts_of(sureness: Floats, right: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> Doubts:
+    """(n,) sureness and whether each answer was right; the interval is that of Hanley and McNeil (1982)."""
+    n, wrong = len(right), int((~right).sum())
+    if not 0 < wrong < n:
+        return Doubts(n, wrong)
+    ranks = rankdata(sureness)
+    good = n - wrong
+    auc = float((ranks[right].sum() - good * (good + 1) / 2) / (good * wrong))
+    one, two = auc / (2 - auc), 2 * auc**2 / (1 + auc)
+    spread = auc * (1 - auc) + (good - 1) * (one - auc**2) + (wrong - 1) * (two - auc**2)
+    high = min(1.0, auc + float(norm.ppf(0.975)) * float(np.sqrt(max(spread, 0) / (good * wrong))))
+    return Doubts(n, wrong, auc, high)
+
+
+def choose(policy: str, situation: Situation) -> Chosen:
+    """The strategy to order the queue by now. SettingsError where ``policy`` is neither auto nor a strategy."""
+    if policy != AUTO:
+        return _asked(policy, situation)
+    labels, classes = sum(situation.labels.values()), len(situation.labels)
+    wanted = max(FIRST, PER_CLASS * classes)
+    if not situation.has_model:
+        return _told(COLD, "no model yet")
+    if labels < wanted:
+        return _told(COLD, f"{labels} of the first {wanted} labels: a model that has seen so few doubts at random")
+    doubts = situation.doubts
+    if doubts.n >= SETTLED and doubts.high is not None and doubts.high < TRUSTED:
+        return _told(
+            PATHLESS,
+            f"on {doubts.n} randomly drawn labels its wrong answers were hardly less sure than its right ones "
+            f"(in {doubts.auc:.0%} of pairs, at most {doubts.high:.0%})",
+        )
+    return _told(WARM, _why_warm(doubts))
+
+
+def _why_warm(doubts: Doubts) -> str:
+    if doubts.auc is None or doubts.n < SETTLED:
+        return f"{doubts.n} randomly drawn labels so far, {SETTLED} with some wrong answers would tell more"
+    return f"on {doubts.n} randomly drawn labels a wrong answer was less sure than a right one in {doubts.auc:.0%} of pairs"
+
+
+def _asked(policy: str, situation: Situation) -> Chosen:
+    wanted = strategy(policy)
+    if wanted.needs_model and not situation.has_model:
+        return _told(COLD, f"no model yet; {policy} follows, as configured")
+    return _told(policy, "as configured")
+
+
+def _told(name: str, why: str) -> Chosen:
+    return Chosen(name, f"{name}: {strategy(name).words} ({why})")

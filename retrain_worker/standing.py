@@ -1,0 +1,74 @@
+"""A project's answers so far in, what the order of its queue rests on out."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+
+import numpy as np
+
+from labelloop.acquisition import Doubts, Labelled, Quota, Situation, doubts_of
+from labelloop.classifier import Classifier
+from labelloop.config import ProjectConfig
+from labelloop.features import FeatureStore
+from labelloop.records import JUDGING, Bucket, Example, Task
+from labelloop.schema import LabelRules
+from retrain_worker.context import ProjectContext
+from retrain_worker.evidence import one_per_group
+from retrain_worker.examples import train_groups
+
+LABELLED_MOST = 5000  # rows of labelled images that a strategy is shown: the newest say most
+
+
+def labelled_of(examples: list[Example], features: FeatureStore, labels: tuple[str, ...]) -> Labelled:
+    """The labelled train images, as a strategy sees them. ``labels``: the columns of the model."""
+    kept = list(one_per_group([e for e in examples if e.bucket is Bucket.TRAIN])[0].values())[-LABELLED_MOST:]
+    if not kept:
+        return Labelled()
+    column = {name: k for k, name in enumerate(labels)}
+    codes = np.array([column.get(e.label, -1) for e in kept], dtype=np.int64)
+    return Labelled(features.rows([e.uri for e in kept]), codes)
+
+
+def situation_of(
+    examples: list[Example], features: FeatureStore, head: Classifier | None, project: ProjectContext
+) -> Situation:
+    """How many labels each class has, and how well the model's doubts tell right from wrong."""
+    train = one_per_group([e for e in examples if e.bucket is Bucket.TRAIN])[0]
+    counts = Counter(e.label for e in train.values())
+    classes = {name for given in project.record.schema.classes if (name := project.rules.resolve(given))}
+    known = {name: counts[name] for name in sorted(classes | counts.keys())}
+    return Situation(head is not None, known, _doubts(examples, features, head, project.rules))
+
+
+def _doubts(examples: list[Example], features: FeatureStore, head: Classifier | None, rules: LabelRules) -> Doubts:
+    kept = list(one_per_group([e for e in examples if e.bucket is Bucket.TEST])[0].values())
+    names = rules.names(head.labels) if head else None
+    if not (head and names and names.labels and kept):
+        return Doubts(len(kept), 0)
+    found = names.of(head.probabilities(features.rows([e.uri for e in kept])))
+    said = np.array(names.labels)[found.argmax(axis=1)]
+    return doubts_of(found.max(axis=1), said == np.array([e.label for e in kept]))
+
+
+def quota_of(config: ProjectConfig, answered: Mapping[int, Task], project: ProjectContext) -> Quota:
+    """The random share: what people have labelled so far (seeds were given, not drawn), and what the gate will want."""
+    images = project.catalogue.images
+    given = [t for t in answered.values() if t.label is not None and not all(a.seed for a in t.annotations)]
+    buckets = Counter(images[t.uri].bucket for t in given if t.uri in images)
+    short = max(0, config.gate.min_test_labels - buckets[Bucket.TEST])
+    return Quota(
+        share=config.queue.quota, labels=len(given), random=sum(buckets[b] for b in JUDGING),
+        most=max(config.queue.quota, config.queue.quota_most), lacking={Bucket.TEST: short} if short else {},
+        ahead=_until_retrain(config, project, buckets[Bucket.TRAIN]) if short else 0,
+    )  # fmt: skip
+
+
+def _until_retrain(config: ProjectConfig, project: ProjectContext, train: int) -> int:
+    """Labels until the next one, about; 0 where none comes by itself."""
+    backbone = project.registry.current_backbone()
+    if not config.retrain.automatic or backbone is None:
+        return 0
+    saw = len(train_groups(project.snapshots.load(backbone.snapshot), project.catalogue)) if backbone.snapshot else 0
+    return max(0, max(config.retrain.after, math.ceil(config.retrain.growth * saw)) - max(0, train - saw))
