@@ -44,6 +44,7 @@ class Recipe:
     head: HeadRecipe = field(default_factory=HeadRecipe)
     backbone_saw: Collection[str] = field(default_factory=frozenset)  # groups it was fine-tuned on
     rules: LabelRules = AS_GIVEN  # how the classes of the champion's head are called now
+    pool: Floats | None = None  # (p, features): a sample of train images that nobody has labelled
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +221,7 @@ def _fit(table: _Table, rows: Rows, recipe: Recipe) -> tuple[FittedHead, list[St
     lesson = Lesson(
         rows=rows(table.uris), groups=table.groups, labels=table.labels, classes=table.classes,
         trusted=None if table.unseen.all() else table.unseen, arms=list(table.arms.values()), arm_classes=classes,
-        weights=table.weights,
+        weights=table.weights, pool=recipe.pool,
     )  # fmt: skip
     fitted, found = fit(lesson, recipe.head)
     return fitted, [np.array(classes, dtype=np.str_)[p.argmax(axis=1)] for p in found]

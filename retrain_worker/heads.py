@@ -16,7 +16,7 @@ from retrain_worker.logistic import FittedHead as Fitted
 from retrain_worker.spreading import neighbourhood
 
 POOL_HELPS = 500  # labels, above which the rest of the pool has nothing to add (measured)
-POOL_SAYS = (0.3, 1.0)  # of all guesses together, as shares of what the labels say
+POOL_SAY = 1.0  # of all guesses together, as a share of what the labels say
 
 Labels = Sequence[str | None]  # of every row; None: answered, never learned
 
@@ -80,12 +80,11 @@ def _tables(lesson: Lesson, recipe: HeadRecipe) -> Iterator[tuple[float, Rotated
     known = sum(label is not None for label in lesson.labels)
     if lesson.pool is not None and len(lesson.pool) and recipe.spec.pool and known <= POOL_HELPS:
         near = neighbourhood(np.concatenate([lesson.rows, lesson.pool]), seed=recipe.seed)
-        for say in POOL_SAYS:
-            yield say, rotate_with_pool(lesson.rows, lesson.pool, near, say)
+        yield POOL_SAY, rotate_with_pool(lesson.rows, lesson.pool, near, POOL_SAY)
 
 
 def _fitted(rotated: Rotated, lesson: Lesson, recipe: HeadRecipe, say: float) -> Fitted:
-    """The strength of the last fit is where the search begins, if it had the pool's help, too, or did without it, too."""
+    """The search begins at the strength of the last fit, if that had the pool's help or lacked it, too."""
     before = recipe.before.get("strength")
     alike = bool(recipe.before.get("pool")) == bool(say)
     return fit_head(

@@ -24,6 +24,7 @@ from retrain_worker.spreading import Neighbourhood
 
 FOLDS = 5
 GRID = tuple(float(10 ** (k / 2)) for k in range(-6, 3))  # strengths, weakest first
+COARSE = (0.01, 0.1, 1.0)  # of a fit in which the pool takes part: its guesses hold the weights, too
 ABSENT = np.float32(-1e30)  # logit of a class without a label among a member's rows
 COMPONENTS = 128  # of a fit in which unlabelled rows take part
 TRUST_MIN = 20  # labels the backbone never saw, below which these alone do not calibrate
@@ -128,7 +129,8 @@ def fit_head(  # noqa: PLR0913 -- the columns of a table, and a recipe
         raise NotEnoughLabelsError("a head needs labels of two classes")
     folds = folds_of(groups)
     search = _Search(rotated, targets, folds, len(classes), *judges(targets >= 0, trusted), weights)
-    best = min(search.run(_candidates(strength)), key=lambda t: t.loss)
+    grid = GRID if rotated.near is None else COARSE
+    best = min(search.run(_candidates(strength, grid)), key=lambda t: t.loss)
     head = rotated.head(best.solutions[FOLDS], classes, best.temperature)
     oof = softmax(best.logits / np.float32(best.temperature))
     tried = tuple((t.strength, t.loss) for t in search.tried)
@@ -238,11 +240,12 @@ def out_of_fold(rotated: Rotated, solutions: Floats, members: Ints, folds: Ints)
 
 
 def mass_of(rotated: Rotated, targets: Ints, classes: int, weights: Floats | None = None) -> Floats:
-    """How much each row counts as each class: (members, classes, rows), from ``targets`` (members, labelled), -1 hidden.
+    """How much each row counts as each class: (members, classes, rows).
 
-    ``weights`` (labelled,): how much a label counts. A row without one counts as its guess, if the pool takes part.
+    ``targets`` (members, labelled) are class numbers, -1 hidden. ``weights`` (labelled,): how much a label counts. A
+    row without one counts as its guess, if the pool takes part.
     """
-    members, labelled = targets.shape
+    labelled = targets.shape[1]
     hot = (targets[:, None, :] == np.arange(classes)[None, :, None]).astype(np.float32)
     if weights is not None:
         hot *= weights.astype(np.float32)
@@ -252,7 +255,7 @@ def mass_of(rotated: Rotated, targets: Ints, classes: int, weights: Floats | Non
     mass = rotated.near.guess(targets, classes)
     mass *= np.float32(rotated.say) * visible.sum(axis=1).astype(np.float32)[:, None, None] / mass.shape[2]
     mass[:, :, :labelled] = np.where(visible[:, None, :], hot, mass[:, :, :labelled])
-    return mass
+    return np.asarray(mass, dtype=np.float32)
 
 
 def solve(rotated: Rotated, mass: Floats, strength: float, start: Floats | None = None) -> Floats:
@@ -331,9 +334,9 @@ def best_temperature(logits: Floats, targets: Ints) -> float:
     return float(np.exp(minimize_scalar(cost, bounds=(-2.0, 2.0), method="bounded").x))
 
 
-def _candidates(strength: float | None) -> tuple[float, ...]:
+def _candidates(strength: float | None, grid: tuple[float, ...]) -> tuple[float, ...]:
     """Strongest first, so that each fit starts from a smoother one."""
     if strength is None:
-        return GRID[::-1]
-    here = min(range(len(GRID)), key=lambda k: abs(np.log(GRID[k] / strength)))
-    return GRID[max(0, here - 1) : here + 2][::-1]
+        return grid[::-1]
+    here = min(range(len(grid)), key=lambda k: abs(np.log(grid[k] / strength)))
+    return grid[max(0, here - 1) : here + 2][::-1]

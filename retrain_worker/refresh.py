@@ -22,6 +22,7 @@ from retrain_worker.context import Context, ProjectContext
 from retrain_worker.evidence import LabelSets, Learned, Recipe, refresh_evidence
 from retrain_worker.examples import examples_of, train_groups
 from retrain_worker.heads import HeadRecipe
+from retrain_worker.standing import unlabelled
 
 CHECK_ROWS = 8  # feature rows stored with a version: the backend must get the same probabilities
 DEPLOY_TRIES = 3  # a deploy that was overtaken is judged again against the new champion
@@ -139,6 +140,7 @@ def _learn(project: ProjectContext, snapshot: Snapshot, champion: Version | None
         head=HeadRecipe(config.head, config.seed, champion.recipe if champion else {}),
         backbone_saw=saw,
         rules=project.rules,
+        pool=unlabelled(project, features, [*sets.grown, *(sets.champion or ()), *(sets.reference or ())]),
     )
     return refresh_evidence(sets, features.rows, champion=_head_of(project, champion), recipe=recipe)
 

@@ -1,8 +1,8 @@
 """Labels of a few images and a sample of the rest in, a guess for every one out: what is alike is of one class.
 
-Few labels leave the direction of a boundary open; where the unlabelled images lie thin, it should run. Labels spread over
-a graph of nearest neighbours (Zhou et al. 2003, "Learning with local and global consistency"), each class with the same
-mass, and the guesses are sharpened. They are soft targets beside the labels, never labels.
+Few labels leave the direction of a boundary open; where the unlabelled images lie thin, it should run. Labels spread
+over a graph of nearest neighbours (Zhou et al. 2003, "Learning with local and global consistency"), each class with the
+same mass, and the guesses are sharpened. They are soft targets beside the labels, never labels.
 """
 
 from __future__ import annotations

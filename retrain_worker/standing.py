@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -12,12 +13,15 @@ from labelloop.acquisition import Doubts, Labelled, Quota, Situation, doubts_of
 from labelloop.classifier import Classifier
 from labelloop.config import ProjectConfig
 from labelloop.features import FeatureStore
+from labelloop.head import Floats
 from labelloop.records import JUDGING, Bucket, Example, Task
 from labelloop.schema import LabelRules
+from labelloop.split import unit
 from retrain_worker.context import ProjectContext
 from retrain_worker.evidence import one_per_group
 from retrain_worker.examples import train_groups
 
+POOL_MOST = 1000  # unlabelled images from which a head learns, too
 LABELLED_MOST = 5000  # rows of labelled images that a strategy is shown: the newest say most
 
 
@@ -29,6 +33,23 @@ def labelled_of(examples: list[Example], features: FeatureStore, labels: tuple[s
     column = {name: k for k, name in enumerate(labels)}
     codes = np.array([column.get(e.label, -1) for e in kept], dtype=np.int64)
     return Labelled(features.rows([e.uri for e in kept]), codes)
+
+
+def unlabelled(project: ProjectContext, features: FeatureStore, labelled: Sequence[Example]) -> Floats | None:
+    """Up to a thousand train images without a label, one of each group, by hash; None where a head takes none.
+
+    Of test and audit not even the features are learned from.
+    """
+    if project.record.config.head.kind != "linear" or not project.record.config.head.pool:
+        return None
+    taken = {e.group for e in labelled}
+    open_images: dict[str, str] = {}
+    for uri in features.index.ordered():
+        facts = project.catalogue.images.get(uri)
+        if facts and facts.bucket is Bucket.TRAIN and not facts.problem and facts.group not in taken:
+            open_images.setdefault(facts.group, uri)
+    drawn = heapq.nsmallest(POOL_MOST, open_images, key=lambda group: unit(f"pool:{group}"))
+    return features.rows([open_images[group] for group in sorted(drawn)]) if drawn else None
 
 
 def situation_of(

@@ -59,12 +59,12 @@ def covered_by(crowd: Floats, labelled: Floats, radius: float) -> Floats:
     return np.asarray(np.exp(-nearest / np.float32(radius**2)), dtype=np.float32)
 
 
-def typical_order(rows: Floats, labelled: Floats, *, count: int, seed: int = 0) -> Ints:
+def typical_order(rows: Floats, labelled: Floats, *, count: int, batch: int, seed: int = 0) -> Ints:
     """``count`` rows: of the largest clusters without a label, the one in the densest place. O(n² x components).
 
-    TypiClust (arXiv 2202.02794): as many clusters as there will be labels.
+    TypiClust (arXiv 2202.02794): as many clusters as there will be labels after ``batch`` more.
     """
-    clusters = min(len(labelled) + count, max(2, len(rows) // 5))
+    clusters = min(len(labelled) + batch, max(2, len(rows) // 5))
     found = k_means(np.concatenate([rows, labelled]) if len(labelled) else rows, clusters, seed=seed)
     member, taken = found.member[: len(rows)], np.bincount(found.member[len(rows) :], minlength=clusters)
     density = _typicality(rows, member)
@@ -89,8 +89,9 @@ def _typicality(rows: Floats, member: Ints) -> Floats:
 
 
 def k_center(rows: Floats, labelled: Floats, *, count: int) -> Ints:
-    """``count`` rows, each the farthest from all labelled and chosen ones. O(count x n x components) (Core-Set,
-    arXiv 1708.00489).
+    """``count`` rows, each the farthest from all labelled and chosen ones. O(count x n x components).
+
+    Core-Set (arXiv 1708.00489).
     """
     apart = (
         np.concatenate([_apart(rows[i : i + CHUNK], labelled).min(axis=1) for i in range(0, len(rows), CHUNK)])

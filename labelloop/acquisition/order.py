@@ -88,7 +88,7 @@ def _drawn(pool: Pool, rows: Sequence[int], lacking: Mapping[Bucket, int], seed:
     What the next verdict lacks comes first; within a bucket the draw stays a draw.
     """
     turn: Counter[Bucket] = Counter()
-    places = []
+    places: list[tuple[bool, int, int]] = []
     for row in sorted(rows, key=lambda row: _lot(seed, pool.groups[row])):
         bucket = pool.buckets[row]
         turn[bucket] += 1

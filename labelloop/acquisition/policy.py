@@ -1,7 +1,8 @@
 """What is known of the model in, the strategy for now and the reason out. Pure.
 
-A model that has seen a handful of labels is unsure of everything, and sure where it is wrong: at first images that stand
-for many others teach more. Whether its doubts can be trusted is judged on randomly drawn labels, never on chosen ones.
+A model that has seen a handful of labels is unsure of everything, and sure where it is wrong: at first images that
+stand for many others teach more. Whether its doubts can be trusted is judged on randomly drawn labels, never on chosen
+ones.
 """
 
 from __future__ import annotations
@@ -89,7 +90,8 @@ def choose(policy: str, situation: Situation) -> Chosen:
 def _why_warm(doubts: Doubts) -> str:
     if doubts.auc is None or doubts.n < SETTLED:
         return f"{doubts.n} randomly drawn labels so far, {SETTLED} with some wrong answers would tell more"
-    return f"on {doubts.n} randomly drawn labels a wrong answer was less sure than a right one in {doubts.auc:.0%} of pairs"
+    told = f"a wrong answer was less sure than a right one in {doubts.auc:.0%} of pairs"
+    return f"on {doubts.n} randomly drawn labels {told}"
 
 
 def _asked(policy: str, situation: Situation) -> Chosen:

@@ -24,7 +24,7 @@ def _nobody() -> Ints:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One question: which of ``size`` images should be labelled next, in batches of ``batch``?"""
+    """One question: which of ``size`` images should be labelled next, in batches of ``batch``."""
 
     size: int
     read: Read

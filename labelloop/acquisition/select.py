@@ -112,8 +112,8 @@ def most_typical(utility: Floats, query: Query) -> Ints:
     seen = query.sample(CANDIDATES)
     features = query.read(seen)
     space = space_of(features, seed=query.seed)
-    count = SHORTLIST * query.batch
-    return seen[typical_order(space.of(features), _in(space, query.labelled), count=count, seed=query.seed)]
+    rows, known = space.of(features), _in(space, query.labelled)
+    return seen[typical_order(rows, known, count=SHORTLIST * query.batch, batch=query.batch, seed=query.seed)]
 
 
 def farthest(utility: Floats, query: Query) -> Ints:

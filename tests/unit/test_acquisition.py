@@ -5,10 +5,15 @@ from functools import partial
 import numpy as np
 import pytest
 
-from labelloop.acquisition import DEFAULT, STRATEGIES, Plan, Pool, Quota, plan_queue
+from labelloop.acquisition import STRATEGIES, Labelled, Plan, Pool, Query, Quota, plan_queue, strategy
+from labelloop.acquisition.coverage import covered_by, herd, k_center, radius_of, typical_order
 from labelloop.acquisition.diversity import centroid_order, k_means
-from labelloop.acquisition.select import Ints, by_utility, cluster_margin
-from labelloop.acquisition.uncertainty import entropy, least_confidence, margin
+from labelloop.acquisition.gradients import badge
+from labelloop.acquisition.query import Ints
+from labelloop.acquisition.select import most_useful, spread_over_clusters, top
+from labelloop.acquisition.space import leading, space_of
+from labelloop.acquisition.uncertainty import class_need, entropy, least_confidence, margin
+from labelloop.errors import SettingsError
 from labelloop.head import Floats
 from labelloop.records import Bucket, Choice
 from labelloop.split import BucketShares, bucket_of
@@ -35,7 +40,13 @@ def _part(kept: list[int], rows: Ints) -> Floats:
 
 
 def queue(pool: Pool = POOL, quota: Quota | None = None, **plan: int | str) -> tuple[Choice, ...]:
-    return plan_queue(pool, quota=quota or Quota(), plan=Plan(**plan))  # type: ignore[arg-type]
+    name = "herding" if pool.probabilities is None else "cluster-margin"
+    return plan_queue(pool, quota=quota or Quota(), plan=Plan(**{"strategy": name, **plan}))  # type: ignore[arg-type]
+
+
+def asking(size: int = N, batch: int = 10) -> Query:
+    labelled = np.arange(0, size, max(size // 7, 1))
+    return Query(size, read, PROBABILITIES[:size], BLOBS[labelled], labelled % 3, batch, seed=1)
 
 
 @pytest.mark.parametrize("utility", [margin, entropy, least_confidence])
@@ -90,11 +101,15 @@ def test_cluster_margin_is_diverse_and_starts_with_the_least_sure() -> None:
     utility = np.zeros(N, dtype=np.float32)
     utility[390:398] = np.linspace(0.9, 0.8, 8)  # one blob holds the most useful ...
     utility[:2] = 0.7  # ... and another the next
-    order = cluster_margin(utility, read, batch=2)
-    assert order[:4].tolist() == [390, 0, 391, 1]
-    assert by_utility(utility)[:4].tolist() == [390, 391, 392, 393]
-    assert sorted(order.tolist()) == list(range(N))
-    np.testing.assert_array_equal(order[10:], by_utility(utility)[10:])
+    query = Query(N, read, PROBABILITIES, batch=2)
+    assert spread_over_clusters(utility, query)[:4].tolist() == [390, 0, 391, 1]
+    assert most_useful(utility, query)[:4].tolist() == [390, 391, 392, 393]
+
+
+def test_the_most_useful_are_found_as_a_sort_finds_them() -> None:
+    utility = np.round(RNG.random(1000), 2).astype(np.float32)  # with ties
+    for count in (0, 1, 7, 500, 1000, 2000):
+        np.testing.assert_array_equal(top(utility, count), np.argsort(-utility, kind="stable")[:count])
 
 
 def test_cluster_margin_reads_only_a_shortlist() -> None:
@@ -104,23 +119,127 @@ def test_cluster_margin_reads_only_a_shortlist() -> None:
         asked.extend(rows.tolist())
         return BLOBS[rows]
 
-    cluster_margin(margin(PROBABILITIES), spy, batch=10)
+    strategy("cluster-margin").order(Query(N, spy, PROBABILITIES, batch=10), N)
     assert len(asked) == 50
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_every_strategy_orders_the_whole_pool(name: str) -> None:
-    strategy = STRATEGIES[name]
-    order = strategy.rank(PROBABILITIES, read, batch=10, seed=1)
-    assert strategy.cost.startswith("O(")
+    found = STRATEGIES[name]
+    order = found.order(asking(), N)
+    assert found.cost.startswith("O(")
     assert sorted(order.tolist()) == list(range(N))
-    np.testing.assert_array_equal(order, strategy.rank(PROBABILITIES, read, batch=10, seed=1))
+    np.testing.assert_array_equal(order, found.order(asking(), N))
+    np.testing.assert_array_equal(order[:30], found.order(asking(), 30))
 
 
 @pytest.mark.parametrize("size", [0, 1, 2])
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_every_strategy_bears_an_almost_empty_pool(name: str, size: int) -> None:
-    assert len(STRATEGIES[name].rank(PROBABILITIES[:size], read, batch=10, seed=0)) == size
+    empty = Query(size, read, PROBABILITIES[:size], batch=10)
+    assert sorted(STRATEGIES[name].order(empty, 10).tolist()) == list(range(size))
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_strategy_bears_images_that_are_all_alike(name: str) -> None:
+    same, even = np.ones((30, 4), dtype=np.float32), np.full((30, 3), 1 / 3, dtype=np.float32)
+    query = Query(30, lambda rows: same[rows], even, same[:2], np.array([0, 1]), batch=5)
+    assert sorted(STRATEGIES[name].order(query, 30).tolist()) == list(range(30))
+
+
+@pytest.mark.parametrize("name", [n for n, row in STRATEGIES.items() if not row.needs_model])
+def test_what_needs_no_model_asks_for_none(name: str) -> None:
+    assert len(STRATEGIES[name].order(Query(N, read), 20)) == 20
+
+
+def test_an_unknown_strategy_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(SettingsError, match="auto, cluster-margin"):
+        strategy("best")
+
+
+@pytest.mark.parametrize(("name", "first"), [("herding", 8), ("typical", 8), ("k-center", 8), ("centroids", 20)])
+def test_what_covers_takes_one_of_each_blob_first(name: str, first: int) -> None:
+    order = STRATEGIES[name].order(Query(N, read, batch=8), first)
+    assert {int(i) // 50 for i in order} == set(range(8))
+
+
+@pytest.mark.parametrize("name", ["herding", "typical", "k-center", "uncertain-herding"])
+def test_what_is_labelled_already_is_covered(name: str) -> None:
+    """Seven of eight blobs have a label."""
+    labelled = np.arange(0, 350, 50)
+    open_rows = np.setdiff1d(np.arange(N), labelled)
+    even = np.full((len(open_rows), 3), 1 / 3, dtype=np.float32)
+    query = Query(
+        len(open_rows), lambda rows: BLOBS[open_rows[rows]], even, BLOBS[labelled], np.zeros(7, np.int64), batch=1
+    )
+    assert open_rows[STRATEGIES[name].order(query, 1)[0]] >= 350
+
+
+def test_herding_is_the_greedy_choice() -> None:
+    """Against the same choice with every gain computed anew each time."""
+    rows = space_of(BLOBS).of(BLOBS)
+    weight, radius = RNG.random(N).astype(np.float32), radius_of(rows)
+    found = herd(rows[:60], rows, np.zeros(N, np.float32), weight, count=12, radius=radius)
+    apart = ((rows[:60, None] - rows[None]) ** 2).sum(-1)
+    likeness, covered, slow = np.exp(-apart / radius**2), np.zeros(N), []
+    for _ in range(12):
+        slow.append(int((np.maximum(likeness - covered, 0) @ weight).argmax()))
+        covered = np.maximum(covered, likeness[slow[-1]])
+    assert found.tolist() == slow
+
+
+def test_uncertain_herding_prefers_the_unsure() -> None:
+    sure = np.full((N, 3), [0.98, 0.01, 0.01], dtype=np.float32)
+    sure[200:250] = 1 / 3
+    order = strategy("uncertain-herding").order(Query(N, read, sure, batch=2), 1)
+    assert 200 <= int(order[0]) < 250
+
+
+def test_class_need_asks_for_the_rare() -> None:
+    given = np.array([0] * 30 + [1] * 30 + [2])
+    need = class_need(np.eye(3, dtype=np.float32), given)
+    assert need[2] == 1
+    assert need[0] == need[1] < 0.3
+
+
+def test_badge_draws_as_if_it_held_every_gradient() -> None:
+    """Against the gradients themselves, with the same random numbers."""
+    features, probabilities = BLOBS[:60], PROBABILITIES[:60]
+    residual = probabilities - np.eye(3)[probabilities.argmax(axis=1)]
+    gradients = (residual[:, :, None] * features[:, None, :]).reshape(60, -1)
+    rng, slow = np.random.default_rng(4), [int((gradients**2).sum(axis=1).argmax())]
+    nearest = np.full(60, np.inf)
+    while len(slow) < 15:
+        nearest = np.minimum(nearest, ((gradients - gradients[slow[-1]]) ** 2).sum(axis=1))
+        total = np.cumsum(nearest)
+        slow.append(int(np.searchsorted(total, rng.random() * total[-1], side="right")))
+    assert badge(probabilities, features, count=15, seed=4).tolist() == slow
+
+
+def test_the_leading_components_are_those_of_the_whole_decomposition() -> None:
+    centred = BLOBS - BLOBS.mean(axis=0)
+    _, _, exact = np.linalg.svd(centred, full_matrices=False)
+    ours = leading(centred, 5)
+    np.testing.assert_allclose(ours.T @ ours, np.eye(5), atol=1e-4)
+    np.testing.assert_allclose(np.abs(np.linalg.det(exact[:5] @ ours)), 1, atol=1e-2)
+
+
+def test_covered_is_one_at_a_label_and_falls_with_distance() -> None:
+    rows = np.array([[1.0, 0.0], [0.8, 0.6], [-1.0, 0.0]], dtype=np.float32)
+    found = covered_by(rows, rows[:1], 1.0)
+    assert found[0] == 1
+    assert found[0] > found[1] > found[2] > 0
+    assert covered_by(rows, rows[:0], 1.0).tolist() == [0, 0, 0]
+
+
+def test_k_center_takes_the_farthest() -> None:
+    rows = np.array([[0.0], [1.0], [2.0], [9.0]], dtype=np.float32)
+    assert k_center(rows, rows[:1], count=2).tolist() == [3, 2]
+
+
+def test_a_typical_image_lies_where_others_are() -> None:
+    rows = np.concatenate([np.linspace(0, 1, 30), [1.6]])[:, None].astype(np.float32)
+    assert 5 < typical_order(rows, rows[:0], count=1, batch=1)[0] < 25
 
 
 def test_only_train_images_are_chosen_and_only_others_drawn() -> None:
@@ -146,6 +265,24 @@ def test_the_quota_holds_over_any_restart(share: float, stop: int) -> None:
         left -= {c.uri for c in given}
         assert sum(c.blind for c in given) == math.floor(share * len(given) + 1e-9)
     assert not given[0].blind
+
+
+def test_the_quota_rises_while_the_next_verdict_lacks_labels() -> None:
+    plain = Quota(0.1, labels=100, random=10)
+    wanting = Quota(0.1, labels=100, random=10, most=0.25, lacking={Bucket.TEST: 20}, ahead=100)
+    assert (plain.now, wanting.now) == (0.1, 0.2)
+    assert Quota(0.1, most=0.25, lacking={Bucket.TEST: 90}, ahead=100).now == 0.25
+    assert sum(c.blind for c in queue(quota=plain, window=40)) == 4
+    found = [c for c in queue(quota=wanting, window=40) if c.blind]
+    assert len(found) == 8
+    bucket = dict(zip(URIS, BUCKETS, strict=True))
+    assert {bucket[c.uri] for c in found} == {Bucket.TEST}  # what it lacks comes first
+
+
+def test_what_is_labelled_reaches_the_strategy() -> None:
+    """All but one blob have a label: herding begins with the other one."""
+    pool = replace(COLD, buckets=[Bucket.TRAIN] * N, labelled=Labelled(BLOBS[:350:50], np.zeros(7, np.int64)))
+    assert URIS.index(queue(pool)[0].uri) >= 350
 
 
 def test_random_images_keep_their_order_when_others_come_or_go() -> None:
@@ -181,7 +318,7 @@ def test_priorities_rise_within_the_window() -> None:
     found = queue(window=30)
     assert len(found) == 30
     assert [c.priority for c in found] == pytest.approx([(k + 1) / 31 for k in range(30)])
-    assert {c.why for c in queue(window=N)} == {"quota", "uncertain", "rest"}
+    assert {c.why for c in queue(window=N)} == {"quota", "cluster-margin", "rest"}
 
 
 def test_without_a_model_there_is_an_order_but_no_label() -> None:
@@ -189,7 +326,7 @@ def test_without_a_model_there_is_an_order_but_no_label() -> None:
     assert {c.why for c in found} == {"quota", "cold-start"}
     assert all(c.label is None and c.probability is None for c in found)
     chosen = [URIS.index(c.uri) // 50 for c in found if not c.blind]
-    assert set(chosen[:20]) == set(range(8))
+    assert set(chosen[:12]) == set(range(8))
 
 
 def test_labels_are_the_models() -> None:
@@ -205,7 +342,3 @@ def test_the_queue_goes_on_where_one_side_is_used_up() -> None:
     train_only = replace(POOL, buckets=[Bucket.TRAIN] * N)
     assert len(queue(train_only, window=50)) == 50
     assert queue(Pool([], [], [], read)) == ()
-
-
-def test_the_default_is_in_the_table() -> None:
-    assert DEFAULT in STRATEGIES

@@ -48,7 +48,9 @@ def test_agrees_with_scikit_learn(shape: tuple[int, int], strength: float) -> No
     features, labels, _ = blobs(*shape, spread=2.0)
     rotated = rotate(features)
     targets = codes(labels, CLASSES)
-    ours = rotated.head(solve(rotated, mass_of(rotated, targets[None], 3), strength)[0], CLASSES, 1.0).probabilities(features)
+    ours = rotated.head(solve(rotated, mass_of(rotated, targets[None], 3), strength)[0], CLASSES, 1.0).probabilities(
+        features
+    )
     scaled = (features - rotated.mean) / rotated.scale
     theirs = LogisticRegression(C=1 / strength, tol=1e-8, max_iter=5000).fit(scaled, targets)
     np.testing.assert_allclose(ours, theirs.predict_proba(scaled), atol=0.01)

@@ -1,0 +1,98 @@
+"""A draw and a strategy in, its learning curve out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from labelloop.acquisition import Query, Situation, choose, strategy
+from labelloop.head import Floats
+from retrain_worker.replay.history import Draw, Ints
+from retrain_worker.replay.student import Student
+
+SMALL = 10  # labels between two models at first
+GROWTH = 0.1  # and then this share of those given
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What whoever chooses may look at."""
+
+    features: Floats  # (n, d) of the whole pool
+    labelled: Ints  # (m,) in the order they were labelled
+    labels: Ints  # (m,)
+    open: Ints  # rows that may be chosen
+    probabilities: Floats | None  # (n, classes) of the whole pool
+    classes: int
+    batch: int
+    seed: int
+
+
+class Chooser(Protocol):
+    """Chooses ``asked.batch`` of ``asked.open``."""
+
+    def __call__(self, asked: Asked) -> Ints: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Accuracy on the test images after so many labels."""
+
+    labels: tuple[int, ...]
+    accuracy: tuple[float, ...]
+
+
+def checkpoints(most: int) -> tuple[int, ...]:
+    """Label counts at which there is a new model: every ten up to a hundred, then a tenth more each."""
+    found = [SMALL]
+    while (step := found[-1] + max(SMALL, int(GROWTH * found[-1]))) <= most:
+        found.append(step)
+    return tuple(found)
+
+
+def run_arm(drawn: Draw, student: Student, chooser: Chooser, *, most: int, seed: int) -> Curve:
+    """Label, learn, be tested, again and again. Deterministic for a seed."""
+    size = len(drawn.pool.labels)
+    labelled: Ints = np.zeros(0, dtype=np.int64)
+    probabilities: Floats | None = None
+    counts, found = checkpoints(min(most, size - SMALL)), []
+    for count in counts:
+        rest = np.ones(size, dtype=np.bool_)
+        rest[labelled] = False
+        asked = Asked(
+            drawn.pool.features, labelled, drawn.pool.labels[labelled], np.flatnonzero(rest), probabilities,
+            student.classes, count - len(labelled), 1000 * seed + count,
+        )  # fmt: skip
+        labelled = np.concatenate([labelled, chooser(asked)])
+        student.learn(labelled, drawn.pool.labels[labelled])
+        found.append(student.accuracy())
+        known = len(np.unique(drawn.pool.labels[labelled])) > 1
+        probabilities = student.probabilities() if known else None
+    return Curve(counts, tuple(found))
+
+
+def by_policy(policy: str) -> Chooser:
+    """The queue's own way to choose: `auto` or a strategy."""
+
+    def chooser(asked: Asked) -> Ints:
+        counts = Counter(asked.labels.tolist())
+        situation = Situation(asked.probabilities is not None, {str(k): counts[k] for k in range(asked.classes)})
+        query = Query(
+            len(asked.open), lambda rows: asked.features[asked.open[rows]],
+            None if asked.probabilities is None else asked.probabilities[asked.open],
+            asked.features[asked.labelled], asked.labels, asked.batch, asked.seed,
+        )  # fmt: skip
+        return asked.open[strategy(choose(policy, situation).strategy).order(query, asked.batch)]
+
+    return chooser
+
+
+def mean_curve(curves: Sequence[Curve]) -> Curve:
+    """Over seeds; all have the same checkpoints, or the shortest one's."""
+    shortest = min(curves, key=lambda c: len(c.labels))
+    cut = np.array([c.accuracy[: len(shortest.labels)] for c in curves])
+    return Curve(shortest.labels, tuple(float(v) for v in cut.mean(axis=0)))
