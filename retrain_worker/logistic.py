@@ -246,7 +246,7 @@ def mass_of(rotated: Rotated, targets: Ints, classes: int, weights: Floats | Non
     row without one counts as its guess, if the pool takes part.
     """
     labelled = targets.shape[1]
-    hot = (targets[:, None, :] == np.arange(classes)[None, :, None]).astype(np.float32)
+    hot: Floats = (targets[:, None, :] == np.arange(classes)[None, :, None]).astype(np.float32)
     if weights is not None:
         hot *= weights.astype(np.float32)
     if rotated.near is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,10 +23,12 @@ class Asked:
     """What whoever chooses may look at."""
 
     features: Floats  # (n, d) of the whole pool
+    rows: Floats  # (n, k), as the head sees them
     labelled: Ints  # (m,) in the order they were labelled
     labels: Ints  # (m,)
     open: Ints  # rows that may be chosen
-    probabilities: Floats | None  # (n, classes) of the whole pool
+    probabilities: Floats | None  # (n, classes) of the whole pool; None: no model yet
+    answer: Callable[[Floats], Floats]  # rows (m, k) to probabilities (m, classes)
     classes: int
     batch: int
     seed: int
@@ -44,6 +46,11 @@ class Curve:
 
     labels: tuple[int, ...]
     accuracy: tuple[float, ...]
+
+    def until(self, most: int) -> Curve:
+        """As if there had been no more labels than that."""
+        count = sum(n <= most for n in self.labels)
+        return Curve(self.labels[:count], self.accuracy[:count])
 
 
 def checkpoints(most: int) -> tuple[int, ...]:
@@ -64,14 +71,14 @@ def run_arm(drawn: Draw, student: Student, chooser: Chooser, *, most: int, seed:
         rest = np.ones(size, dtype=np.bool_)
         rest[labelled] = False
         asked = Asked(
-            drawn.pool.features, labelled, drawn.pool.labels[labelled], np.flatnonzero(rest), probabilities,
-            student.classes, count - len(labelled), 1000 * seed + count,
+            drawn.pool.features, student.rows, labelled, drawn.pool.labels[labelled], np.flatnonzero(rest),
+            probabilities, student.probabilities, student.classes, count - len(labelled), 1000 * seed + count,
         )  # fmt: skip
         labelled = np.concatenate([labelled, chooser(asked)])
         student.learn(labelled, drawn.pool.labels[labelled])
         found.append(student.accuracy())
         known = len(np.unique(drawn.pool.labels[labelled])) > 1
-        probabilities = student.probabilities() if known else None
+        probabilities = student.probabilities(student.rows) if known else None
     return Curve(counts, tuple(found))
 
 

@@ -79,9 +79,9 @@ class Student:
         self._solution[:, -1] = ABSENT
         self._solution[present] = solution
 
-    def probabilities(self) -> Floats:
-        """(n, classes) of the whole pool, calibrated out of fold."""
-        return softmax(self._logits(self.rows) / np.float32(self._temperature))
+    def probabilities(self, rows: Floats) -> Floats:
+        """(m, k) rows to (m, classes), calibrated out of fold."""
+        return softmax(self._logits(rows) / np.float32(self._temperature))
 
     def accuracy(self) -> float:
         """Share of the test images that are named rightly."""

@@ -1,0 +1,92 @@
+"""`replay`: what each order of labelling would have cost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.commands.terminal import (
+    DEFAULT_STATE,
+    AsJson,
+    ConfigFile,
+    Images,
+    ProjectName,
+    StateDir,
+    command,
+    err,
+    names,
+    out,
+)
+
+if TYPE_CHECKING:
+    from cli.setup import Report
+    from retrain_worker.replay.history import History
+
+USUAL = "random,cluster-margin,badge,uncertain-herding,auto"
+
+
+@command
+def replay(  # noqa: PLR0913 -- a command's options are its interface
+    images: Images = None,
+    test: Annotated[Path | None, typer.Option(help="A folder like --images to judge on; else a part of it.")] = None,
+    strategies: Annotated[str, typer.Option(help="Separated by commas; `all` for every one.")] = USUAL,
+    labels: Annotated[int, typer.Option(min=20, help="To give, at most.")] = 600,
+    seeds: Annotated[int, typer.Option(min=2, help="Each with another pool; intervals are over them.")] = 10,
+    plain_head: Annotated[bool, typer.Option("--plain-head", help="A head that learns from labels alone.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="Write a picture, e.g. found.png or found.svg.")] = None,
+    config: ConfigFile = None,
+    keep: Annotated[Path, typer.Option(help="Where features of --images are kept for the next time.")] = Path(
+        ".labelloop-features"
+    ),
+    project: ProjectName = None,
+    as_json: AsJson = False,
+    state_dir: StateDir = DEFAULT_STATE,
+) -> None:
+    """Replay known labels under each strategy, and compare with random order: how many it would have saved.
+
+    With --images the labels are those of class folders; without, those that people gave the project so far, of which
+    only the labelled images take part. Nothing is labelled and nothing changes.
+    """
+    from cli.replay_view import as_json as to_json
+    from cli.replay_view import plot_replay, replay_view
+    from cli.up import reporting
+    from labelloop.acquisition import STRATEGIES, strategy
+    from retrain_worker.replay.arm import by_policy
+    from retrain_worker.replay.rounds import RANDOM, Plan
+    from retrain_worker.replay.rounds import replay as run
+
+    wanted = (*STRATEGIES, "auto") if strategies == "all" else names(strategies)
+    for name in wanted:
+        if name != "auto":
+            strategy(name)
+    with reporting(err) as report:
+        history = _history(images, test, config, keep, project, state_dir, report)
+        choosers = {name: by_policy(name) for name in dict.fromkeys((RANDOM, *wanted))}
+        found = run(history, choosers, Plan(seeds, labels, with_pool=not plain_head), report)
+    if plot:
+        plot_replay(found, plot)
+    if as_json:
+        print(json.dumps(to_json(found)))
+        return
+    out.print(replay_view(found))
+
+
+def _history(  # noqa: PLR0913 -- the options that say what is replayed
+    images: Path | None, test: Path | None, config: Path | None, keep: Path, project: str | None, state_dir: Path,
+    report: Report,
+) -> History:  # fmt: skip
+    from cli.replay_data import history_of_folders, history_of_project
+
+    if images is None:
+        from cli.deployment import open_deployment
+
+        deployment = open_deployment(state_dir)
+        return history_of_project(deployment, deployment.project(project), keep)
+    from labelloop.config import ProjectConfig, load_config
+    from labelloop.settings import load_settings
+
+    chosen = load_config(config) if config else ProjectConfig()
+    return history_of_folders(images, test, chosen, load_settings(), keep=keep, report=report)

@@ -1,0 +1,53 @@
+"""A history and ways to choose in, curves of every seed out; all ways see the same draws, heads and checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from retrain_worker.replay.arm import Chooser, Curve, mean_curve, run_arm
+from retrain_worker.replay.comparison import Saving, compare
+from retrain_worker.replay.history import History, draw
+from retrain_worker.replay.student import Student
+
+RANDOM = "random"
+Report = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much is replayed."""
+
+    seeds: int = 10
+    most: int = 600  # labels
+    with_pool: bool = True  # whether the head learns from unlabelled images, too
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """Curves by strategy, one of each seed in turn."""
+
+    history: str
+    classes: int
+    curves: Mapping[str, Sequence[Curve]]
+
+    def savings(self) -> list[Saving]:
+        """Every strategy against random, the largest area first."""
+        found = [compare(curves, self.curves[RANDOM], name) for name, curves in self.curves.items()]
+        return sorted(found, key=lambda saving: -saving.area)
+
+    def means(self) -> Mapping[str, Curve]:
+        """Mean curves over the seeds."""
+        return {name: mean_curve(curves) for name, curves in self.curves.items()}
+
+
+def replay(history: History, choosers: Mapping[str, Chooser], plan: Plan, report: Report) -> Replayed:
+    """Run every strategy on every seed. ``choosers`` holds `random`, against which the others are compared."""
+    curves: dict[str, list[Curve]] = {name: [] for name in choosers}
+    for seed in range(plan.seeds):
+        drawn = draw(history, seed)
+        fresh = Student.of(drawn, len(history.classes), with_pool=plan.with_pool)
+        for place, (name, chooser) in enumerate(choosers.items()):
+            report("replay", seed * len(choosers) + place, plan.seeds * len(choosers))
+            curves[name].append(run_arm(drawn, replace(fresh), chooser, most=plan.most, seed=seed))
+    return Replayed(history.name, len(history.classes), curves)
