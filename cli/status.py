@@ -65,6 +65,7 @@ class ProjectStatus:
     serving: Mapping[str, str] = field(default_factory=dict)  # backend process -> version it answers with
     refused: tuple[str, ...] = ()  # versions that a backend would not load, and why
     published: str | None = None  # version whose order Label Studio shows
+    order: str | None = None  # what comes first in the queue, and why
     annotations: int = 0
     labels: Mapping[str, int] = field(default_factory=dict)  # train bucket
     until_refresh: int | None = None
@@ -166,7 +167,7 @@ class _Stores:
             conflicts=evaluation.conflicts if evaluation else (),
             serving={name: str(p.get("version") or "") for name, p in backends.items()},
             refused=tuple(f"{r['version']}: {r['reason']}" for p in backends.values() for r in p.get("refused", ())),
-            published=facts.get("published"), annotations=latest.annotations if latest else 0,
+            published=facts.get("published"), order=facts.get("order"), annotations=latest.annotations if latest else 0,
             labels=plan.get("labels") or {}, until_refresh=plan.get("until_refresh"),
             until_retrain=plan.get("until_retrain"), waiting=plan.get("waiting"),
             watched=tuple(plan.get("watched") or ()),

@@ -87,6 +87,8 @@ def _rows(project: ProjectStatus) -> Iterable[tuple[str, RenderableType]]:
     yield "serving", _serving(project)
     yield "labels", _labels(project)
     yield "next", _next(project)
+    if project.order:
+        yield "shown first", Text(project.order)
     yield "images", _images(project)
     if any(project.copies.get(k) for k in ("copied", "waiting", "failed")):
         yield "from elsewhere", _copies(project.copies)

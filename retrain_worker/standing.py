@@ -55,12 +55,8 @@ def unlabelled(project: ProjectContext, features: FeatureStore, labelled: Sequen
 def situation_of(
     examples: list[Example], features: FeatureStore, head: Classifier | None, project: ProjectContext
 ) -> Situation:
-    """How many labels each class has, and how well the model's doubts tell right from wrong."""
-    train = one_per_group([e for e in examples if e.bucket is Bucket.TRAIN])[0]
-    counts = Counter(e.label for e in train.values())
-    classes = {name for given in project.record.schema.classes if (name := project.rules.resolve(given))}
-    known = {name: counts[name] for name in sorted(classes | counts.keys())}
-    return Situation(head is not None, known, _doubts(examples, features, head, project.rules))
+    """Whether there is a model, and how well its doubts tell right from wrong."""
+    return Situation(head is not None, _doubts(examples, features, head, project.rules))
 
 
 def _doubts(examples: list[Example], features: FeatureStore, head: Classifier | None, rules: LabelRules) -> Doubts:

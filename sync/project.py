@@ -130,6 +130,7 @@ class ProjectWatch:
             "latest": asdict(self._latest) if self._latest else None,
             "plan": self.plan.facts() if self.plan else None,
             "published": self.publisher.published.version if self.publisher.published else None,
+            "order": self.publisher.order,
             "at": now(),
         }
 

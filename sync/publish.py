@@ -44,6 +44,7 @@ class Publisher:
         self._studio, self._project, self._schema, self._scores = studio, project, schema, scores
         self._rules = LabelRules(project.config.label_map)
         self.published: Published | None = None
+        self.order: str | None = None  # why the newest order is as it is, in words
 
     def adopt(self, version: str, tasks: OpenTasks) -> None:
         """After a restart: take what is in Label Studio as pushed, so that nothing is pushed twice."""
@@ -73,6 +74,7 @@ class Publisher:
         scores = self._scores.newest(version)
         if scores is None:
             return False
+        self.order = scores.policy
         done, window = self.published, self._project.config.queue.window
         front = min(window, FRONT)
         if done is None or done.version != version:

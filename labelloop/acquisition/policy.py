@@ -1,13 +1,12 @@
 """What is known of the model in, the strategy for now and the reason out. Pure.
 
-A model that has seen a handful of labels is unsure of everything, and sure where it is wrong: at first images that
-stand for many others teach more. Whether its doubts can be trusted is judged on randomly drawn labels, never on chosen
-ones.
+Without a model, images that stand for many others teach most; with one, images that stand for many of which it is
+unsure. Whether its doubts can be trusted is judged on randomly drawn labels, never on chosen ones: where they tell
+nothing, images that stand for many others are better again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,10 +17,7 @@ from labelloop.head import Floats
 
 AUTO = "auto"
 COLD = "herding"
-WARM = "cluster-margin"
-PATHLESS = "uncertain-herding"
-FIRST = 20  # labels, at least, before doubts are followed ...
-PER_CLASS = 2  # ... and so many for each class
+WARM = "uncertain-herding"
 TRUSTED = 0.6  # chance that a wrong answer is less sure than a right one, below which doubts say little
 SETTLED = 20  # randomly drawn labels before anything is concluded from them
 
@@ -41,7 +37,6 @@ class Situation:
     """What a choice of strategy rests on."""
 
     has_model: bool
-    labels: Mapping[str, int]  # every class of the project -> labels in the train bucket
     doubts: Doubts = Doubts(0, 0)
 
 
@@ -71,16 +66,12 @@ def choose(policy: str, situation: Situation) -> Chosen:
     """The strategy to order the queue by now. SettingsError where ``policy`` is neither auto nor a strategy."""
     if policy != AUTO:
         return _asked(policy, situation)
-    labels, classes = sum(situation.labels.values()), len(situation.labels)
-    wanted = max(FIRST, PER_CLASS * classes)
     if not situation.has_model:
         return _told(COLD, "no model yet")
-    if labels < wanted:
-        return _told(COLD, f"{labels} of the first {wanted} labels: a model that has seen so few doubts at random")
     doubts = situation.doubts
     if doubts.n >= SETTLED and doubts.high is not None and doubts.high < TRUSTED:
         return _told(
-            PATHLESS,
+            COLD,
             f"on {doubts.n} randomly drawn labels its wrong answers were hardly less sure than its right ones "
             f"(in {doubts.auc:.0%} of pairs, at most {doubts.high:.0%})",
         )

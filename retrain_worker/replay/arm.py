@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -86,8 +85,7 @@ def by_policy(policy: str) -> Chooser:
     """The queue's own way to choose: `auto` or a strategy."""
 
     def chooser(asked: Asked) -> Ints:
-        counts = Counter(asked.labels.tolist())
-        situation = Situation(asked.probabilities is not None, {str(k): counts[k] for k in range(asked.classes)})
+        situation = Situation(asked.probabilities is not None)
         query = Query(
             len(asked.open), lambda rows: asked.features[asked.open[rows]],
             None if asked.probabilities is None else asked.probabilities[asked.open],

@@ -32,7 +32,7 @@ class World:
 
     def order(self, version: str, uris: list[str], pool: int = 10) -> None:
         places = [Choice(u, (i + 1) / 20, "cat", 0.6, False, "uncertain") for i, u in enumerate(uris)]
-        self.scores.add(version, snapshot=None, pool=pool, policy="", places=places)
+        self.scores.add(version, snapshot=None, pool=pool, policy="random: at random", places=places)
 
     def restarted(self) -> Publisher:
         return Publisher(self.studio, RECORD, SCHEMA, self.scores)  # type: ignore[arg-type]
@@ -59,6 +59,7 @@ def test_a_window_is_pushed_and_then_the_version_switched(world: World) -> None:
     assert world.studio.model_version == "v1"
     world.publisher.publish("v1", world.open_tasks)
     assert world.studio.pushed == [("v1", 4)]
+    assert world.publisher.order == "random: at random"  # said in the status
 
 
 def test_answered_tasks_are_left_out(world: World) -> None:

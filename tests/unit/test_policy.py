@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from labelloop.acquisition import STRATEGIES, Doubts, Situation, choose, doubts_of
+from labelloop.config import PolicyName, Queue
+from labelloop.errors import SettingsError
+
+
+def test_without_a_model_images_that_stand_for_others_come_first() -> None:
+    found = choose("auto", Situation(False))
+    assert found.strategy == "herding"
+    assert found.why == "herding: what stands for most other images (no model yet)"
+
+
+def test_with_a_model_its_doubts_are_followed() -> None:
+    found = choose("auto", Situation(True))
+    assert found.strategy == "uncertain-herding"
+    assert "0 randomly drawn labels so far" in found.why
+
+
+def test_doubts_that_tell_nothing_are_not_followed() -> None:
+    rng = np.random.default_rng(0)
+    sureness, right = rng.random(300).astype(np.float32), rng.random(300) < 0.7
+    found = choose("auto", Situation(True, doubts_of(sureness, right)))
+    assert found.strategy == "herding"
+    assert "300 randomly drawn labels" in found.why
+
+
+def test_doubts_that_tell_are_followed_and_said() -> None:
+    rng = np.random.default_rng(0)
+    right = rng.random(100) < 0.7
+    sureness = np.where(right, 0.6, 0.4) + 0.2 * rng.random(100)
+    found = choose("auto", Situation(True, doubts_of(sureness.astype(np.float32), right)))
+    assert found.strategy == "uncertain-herding"
+    assert "a wrong answer was less sure than a right one in" in found.why
+
+
+def test_a_few_random_labels_decide_nothing() -> None:
+    few = doubts_of(np.array([0.9, 0.8, 0.5, 0.4], np.float32), np.array([False, False, True, True]))
+    assert few.auc == 0
+    assert choose("auto", Situation(True, few)).strategy == "uncertain-herding"
+
+
+def test_the_auc_is_scikit_learns_and_its_interval_widens_where_labels_are_few() -> None:
+    rng = np.random.default_rng(1)
+    sureness, right = rng.random(80).astype(np.float32), rng.random(80) < 0.5
+    found, quarter = doubts_of(sureness, right), doubts_of(sureness[:20], right[:20])
+    assert found.auc == pytest.approx(roc_auc_score(right, sureness))
+    assert found.high is not None
+    assert quarter.high is not None
+    assert quarter.auc is not None
+    assert quarter.high - quarter.auc > found.high - found.auc > 0
+
+
+@pytest.mark.parametrize("right", [[True] * 5, [False] * 5, []])
+def test_where_all_are_right_or_wrong_there_is_nothing_to_tell(right: list[bool]) -> None:
+    assert doubts_of(np.linspace(0, 1, len(right), dtype=np.float32), np.array(right, dtype=np.bool_)).auc is None
+
+
+def test_what_a_person_configures_is_done_as_soon_as_there_is_a_model() -> None:
+    assert choose("badge", Situation(True)).strategy == "badge"
+    assert choose("random", Situation(False)).strategy == "random"
+    waiting = choose("badge", Situation(False))
+    assert waiting.strategy == "herding"
+    assert "badge follows" in waiting.why
+
+
+def test_an_unknown_policy_is_refused() -> None:
+    with pytest.raises(SettingsError, match="there is no strategy 'best'"):
+        choose("best", Situation(True, Doubts(0, 0)))
+
+
+def test_the_config_knows_every_strategy() -> None:
+    assert set(PolicyName.__args__) == {"auto", *STRATEGIES}  # type: ignore[attr-defined]
+    assert Queue().policy == "auto"
