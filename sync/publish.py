@@ -15,10 +15,11 @@ from labelloop.records import Choice
 from labelloop.schema import LabelRules
 from labelloop.scores import Scores, ScoreStore
 from labelloop.studio import Studio
+from sync.bearing import Bearing
 
 IDLE_S = 3.0  # nobody has submitted for so long: time to tidy up
 GROWTH = 0.5  # while images stream in: make the order anew each time the pool has grown by this share
-FRONT = 50  # of a window; at once, as people are served meanwhile. The rest follows where nobody is waiting
+FRONT = 50  # of a window, at first; at once, as people are served meanwhile. The rest follows where nobody is waiting
 MOST = 3  # windows of one version that wait in Label Studio at once
 KEEP_RETIRED_S = 5.0  # a page opened just before the switch still shows the old prediction
 
@@ -43,6 +44,7 @@ class Publisher:
     def __init__(self, studio: Studio, project: ProjectRecord, schema: LabelSchema, scores: ScoreStore) -> None:
         self._studio, self._project, self._schema, self._scores = studio, project, schema, scores
         self._rules = LabelRules(project.config.label_map)
+        self._bearing = Bearing()
         self.published: Published | None = None
         self.order: str | None = None  # why the newest order is as it is, in words
 
@@ -69,6 +71,7 @@ class Publisher:
     def publish(self, version: str, open_tasks: OpenTasks, *, idle_s: float = 0.0) -> bool:
         """Push the newest order's window where it is not pushed yet: its front at once, all of it in idle time.
 
+        How large the front is, and how soon the next follows, goes by how long the server took for the last ones.
         False where there is no order yet.
         """
         scores = self._scores.newest(version)
@@ -76,13 +79,15 @@ class Publisher:
             return False
         self.order = scores.policy
         done, window = self.published, self._project.config.queue.window
-        front = min(window, FRONT)
+        front = self._bearing.size(FRONT, window)
+        if self._bearing.rests and self._left(open_tasks):
+            return True
         if done is None or done.version != version:
             self._push(scores, open_tasks, front, fresh=True)
-        elif (done.scores != scores.id and self._has_room(open_tasks)) or self._runs_low(
-            scores, done, open_tasks, front // 2
-        ):
+        elif done.scores != scores.id and self._has_room(open_tasks):
             self._push(scores, open_tasks, front, fresh=False)
+        elif self._runs_low(scores, done, open_tasks, front // 2):
+            self._push(scores, open_tasks, front - self._left(open_tasks), fresh=False)
         elif idle_s > IDLE_S and self._runs_low(scores, done, open_tasks, window - front // 2):
             self._push(scores, open_tasks, window - self._left(open_tasks), fresh=False)
         return True
@@ -152,7 +157,9 @@ class Publisher:
         places, stop = _window(scores.places, open_tasks, known, start, size)
         if places:
             shown = [(task, self._rules.shown(choice, self._schema.classes)) for task, choice in places]
+            began = time.monotonic()
             self._studio.push(self._project.id, self._schema, scores.version, shown)
+            self._bearing.took(len(shown), time.monotonic() - began)
         tasks = {**known, **{task: choice.uri for task, choice in places}}
         if fresh and places:  # Label Studio refuses a version without predictions; nothing is to be ordered then
             self._switch(scores.version)

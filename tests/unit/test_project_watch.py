@@ -94,11 +94,13 @@ def test_tasks_that_the_feed_does_not_show_are_looked_for_once(world: World, mon
 
 
 def test_the_order_is_pushed_once_and_again_after_a_restart_not_at_all(world: World) -> None:
-    assert world.studio.pushed == [("cold-start", FRONT)]
+    window = world.watch.project.config.queue.window
+    pushed = [("cold-start", FRONT), ("cold-start", window - FRONT)]  # the rest at once: this server is quick
+    assert world.studio.pushed == pushed
     world.restart()
     world.watch.turn(nudged=True)
     world.watch.turn(nudged=True)
-    assert world.studio.pushed == [("cold-start", FRONT)]
+    assert world.studio.pushed == pushed
     assert len(world.watch.feed.board) == 1200
 
 

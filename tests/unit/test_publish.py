@@ -13,6 +13,7 @@ from labelloop.projects import ProjectRecord
 from labelloop.records import Choice
 from labelloop.scores import ScoreStore
 from labelloop.storage import MemoryStore
+from sync.bearing import Bearing
 from sync.publish import Publisher
 from tests.fakes.studio import FakeStudio
 
@@ -78,7 +79,7 @@ def test_the_window_is_topped_up_as_it_runs_low(world: World) -> None:
     for uri in uris[:3]:
         del world.open_tasks[uri]
     world.publisher.publish("v1", world.open_tasks)
-    assert world.studio.pushed == [("v1", 4), ("v1", 4)]
+    assert world.studio.pushed == [("v1", 4), ("v1", 3)]
     assert max(len(ps) for ps in world.studio._predictions.values()) == 1
 
 
@@ -86,6 +87,7 @@ def test_a_new_version_gets_the_front_at_once_and_the_rest_while_nobody_waits(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sync.publish, "FRONT", 2)
+    monkeypatch.setattr(Bearing, "took", lambda *_: None)  # nothing is learned of this server
     world.order("v1", list(world.open_tasks))
     world.publisher.publish("v1", world.open_tasks)
     world.publisher.publish("v1", world.open_tasks, idle_s=1.0)
@@ -94,6 +96,20 @@ def test_a_new_version_gets_the_front_at_once_and_the_rest_while_nobody_waits(
         world.publisher.publish("v1", world.open_tasks, idle_s=4.0)
     assert world.studio.pushed == [("v1", 2), ("v1", 2)]
     assert world.studio.model_version == "v1"
+
+
+def test_a_slow_server_is_left_alone_but_nobody_without_an_order(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    uris = list(world.open_tasks)
+    world.order("v1", uris)
+    world.publisher.publish("v1", world.open_tasks)
+    monkeypatch.setattr(Bearing, "rests", property(lambda _: True))
+    world.order("v2", uris)
+    world.publisher.publish("v2", world.open_tasks)
+    assert world.studio.model_version == "v1"
+    for uri in uris[:4]:  # all that had a prediction are answered
+        del world.open_tasks[uri]
+    world.publisher.publish("v2", world.open_tasks)
+    assert world.studio.model_version == "v2"
 
 
 def test_an_order_that_ran_out_is_made_anew(world: World) -> None:
@@ -130,7 +146,7 @@ def test_a_restart_counts_predictions_of_answered_tasks_too(world: World) -> Non
     again = world.restarted()
     again.adopt("v1", world.open_tasks)
     again.publish("v1", left)
-    assert world.studio.pushed == [("v1", 4), ("v1", 4)]
+    assert world.studio.pushed == [("v1", 4), ("v1", 3)]
     assert max(len(ps) for ps in world.studio._predictions.values()) == 1
 
 
