@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.isotonic import isotonic_regression
+from scipy.optimize import isotonic_regression
 
 from retrain_worker.replay.arm import Curve
 
-ROUNDS = 2000
+ROUNDS = 1000
 
 Doubles = NDArray[np.float64]
 
@@ -83,7 +83,7 @@ def _final(random: Doubles) -> float:
 
 
 def _rising(accuracy: Doubles) -> Doubles:
-    return np.asarray(isotonic_regression(accuracy), dtype=np.float64)
+    return np.asarray(isotonic_regression(accuracy).x, dtype=np.float64)
 
 
 def _interval(value: float, drawn: Doubles) -> Interval:
