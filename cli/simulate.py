@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ class Job:
     seed: int = 0
     keep: bool = False  # go on watching the project afterwards
     people: int = 1  # who label at once, each under an account of their own
+    target: float | None = None  # test accuracy: how many labels does it take?
 
 
 class LiveObserver:
@@ -103,6 +104,10 @@ def simulate(
         **_test_figures(deployment, record, test, report),
         **_exactness(deployment, record, snapshot),
     }  # fmt: skip
+    by_version = labels_by_version(crew.given, observer.live_at)
+    figures["labels_by_version"] = by_version
+    if job.target is not None:
+        figures["labels_to_target"] = labels_to(figures["test_accuracy_per_version"], by_version, job.target)
     if not job.keep:
         deployment.projects.remove(record.key)
     return figures
@@ -222,6 +227,17 @@ def _loop_figures(
         "submit_to_live_p50_s": _quantile(live, 50),
         "submit_to_live_p95_s": _quantile(live, 95),
     }
+
+
+def labels_by_version(given: Sequence[Submitted], live_at: Mapping[str, str]) -> dict[str, int]:
+    """Version -> labels that had been given when it began to answer."""
+    return {version: sum(s.at <= at for s in given) for version, at in live_at.items()}
+
+
+def labels_to(accuracy: Mapping[str, float], labels: Mapping[str, int], target: float) -> int | None:
+    """Labels at which a version first was as good as ``target``; None: none was."""
+    enough = [labels[version] for version, value in accuracy.items() if value >= target and version in labels]
+    return min(enough, default=None)
 
 
 def _accepted(given: Sequence[Submitted]) -> list[float | None]:

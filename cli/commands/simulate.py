@@ -38,6 +38,9 @@ def simulate(  # noqa: PLR0913 -- a command's options are its interface
     people: Annotated[
         int, typer.Option(min=1, max=50, help="Who label at once, each under an account of their own.")
     ] = 1,
+    target: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Test accuracy: say how many labels it took.")
+    ] = None,
     reveal: Annotated[int | None, typer.Option(help="Seed labels before; 40 for the digits, else 0.")] = None,
     seed: Annotated[int, typer.Option(help="Of the annotator, the held-out images and the model.")] = 0,
     keep: Annotated[bool, typer.Option("--keep", help="Go on watching the project afterwards.")] = False,
@@ -55,7 +58,7 @@ def simulate(  # noqa: PLR0913 -- a command's options are its interface
         source, held_out = prepare(home, images=images, truth=truth, test=test, config=config, reveal=reveal,
                                    seed=seed)  # fmt: skip
         with reporting(err) as report:
-            job = Job(labels, Rates(skip_rate, change_rate, delete_rate), seed, keep, people)
+            job = Job(labels, Rates(skip_rate, change_rate, delete_rate), seed, keep, people, target)
             figures = run(deployment, source, held_out, job, report)
     table = Table(box=None, show_header=False)
     for name, value in figures.items():
