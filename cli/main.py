@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cli.commands import (
+    curve,
     data,
     doctor,
     learning,
@@ -20,7 +21,22 @@ from cli.commands import (
 from cli.commands.terminal import app
 
 # importing them registers their verbs, in the order of --help
-COMMANDS = (stack, doctor, projects, models, tune, runs, snapshots, queue, learning, data, schema, simulate, upkeep)
+COMMANDS = (
+    stack,
+    doctor,
+    projects,
+    models,
+    curve,
+    tune,
+    runs,
+    snapshots,
+    queue,
+    learning,
+    data,
+    schema,
+    simulate,
+    upkeep,
+)
 
 __all__ = ["COMMANDS", "app"]
 
