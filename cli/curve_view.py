@@ -15,7 +15,7 @@ from labelloop.kept_curve import Point
 from labelloop.learning_curve import Curve
 from labelloop.stop_advice import Act, Advice, Forecast
 
-WIDTH, HEIGHT = 72, 16
+WIDTH, HEIGHT = 64, 16
 ROWS = 12  # versions in the table
 STYLES = {Act.STOP: "bold green", Act.GO_ON: "bold cyan", Act.CANNOT_TELL: "bold yellow"}
 LEGEND = "● version   ○ of another backbone or head   · curve   ░ 80 % sure   ─ target"

@@ -17,7 +17,8 @@ POINTS = 12  # that are fitted, spread evenly over the label counts: neighbours 
 REACH_BACK = 8.0  # points with this many times fewer labels are left out: classes were still missing there
 DRAWS = 2000
 WOBBLE = 0.06  # one head's error around the curve, as a share of it (.02 to .08 on four data sets)
-DRIFT = 0.4  # the same of a form at e times fewer labels than now: forms are true nearby
+DRIFT = 0.6  # the same of a form at e times fewer labels than now: forms are true nearby
+LOOSE = 0.25  # by how much more the points vary each on its own: what few images say of how they go together is noise
 FAR = 10.0  # times today's labels: nothing is said of what lies beyond
 STEPS = 400  # label counts that are looked at between now and there
 
@@ -129,7 +130,8 @@ def curve_of(points: Points, *, share: float = 1.0, seed: int = 0) -> Curve:
     labels, wrong = points.labels[used], points.wrong[:, used]
     rows, counts = _patterns(wrong)
     mean, covariance = _moments(rows, counts)
-    precision = np.linalg.inv(covariance + np.diag(_doubt(labels, mean) ** 2))
+    alone = LOOSE * np.diag(covariance) + _doubt(labels, mean) ** 2
+    precision = np.linalg.inv(covariance + np.diag(alone))
     forms = _forms(labels / labels[-1])
     pull = forms @ precision
     levels = pull / np.einsum("fv,fv->f", pull, forms)[:, None]  # (forms, versions): today's error from all points

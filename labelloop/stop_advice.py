@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
+from scipy.special import betaincinv
 
 from labelloop.config import Stop
-from labelloop.kept_curve import KeptCurve
+from labelloop.kept_curve import RIGHT, KeptCurve
 from labelloop.learning_curve import Curve, Interval, Reach, curve_of
 
 AHEAD = (50, 100, 200, 500)  # labels that are forecast
@@ -18,6 +19,7 @@ TELLS = 0.25  # a 95 % interval of today's accuracy wider than this tells nothin
 FEW = 5  # random labels below which there is no curve
 GUESS = 0.85  # accuracy, where nothing says better
 DOUBLED = 30  # images with two people's labels, below which their disagreement says nothing
+CLOSE = 0.005  # to the target: nobody can say how many random labels would tell
 Z95 = 1.959963984540054
 
 
@@ -66,12 +68,14 @@ def outlook(kept: KeptCurve, policy: Stop, *, quota: float) -> Outlook:
         told = _too_little(kept.images, _wanted(GUESS))
         return Outlook(told, Advice(Act.CANNOT_TELL, (told,)), policy.target)
     curve = curve_of(kept.arrays(), share=1 - quota)
-    now = curve.accuracy()
-    ahead = tuple(Forecast(more, curve.accuracy(more), curve.gain(more)) for more in AHEAD)
     reach = curve.to(policy.target) if policy.target is not None else None
-    told = _told(_Found(kept, policy, curve, now, reach))
-    advice = _advise(_Found(kept, policy, curve, now, reach), told)
-    return Outlook(told, advice, policy.target, now, ahead, reach, curve)
+    found = _Found(kept, policy, curve, curve.accuracy(), reach)
+    told = _told(found)
+    advice = _advise(found, told)
+    if found.vague:  # figures would say what the sentence denies
+        return Outlook(told, advice, policy.target)
+    ahead = tuple(Forecast(more, curve.accuracy(more), curve.gain(more)) for more in AHEAD)
+    return Outlook(told, advice, policy.target, found.now, ahead, reach, curve)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +92,10 @@ class _Found:
 
     @property
     def sure(self) -> float:
-        """What today's accuracy is at least, at the policy's confidence."""
-        return float(np.quantile(self.curve.accuracies(), 1 - self.policy.confidence))
+        """What today's accuracy is at least, by the curve and by the live version's answers: these assume nothing."""
+        doubt = 1 - self.policy.confidence
+        own = self.kept.current[-1].wrong
+        return min(float(np.quantile(self.curve.accuracies(), doubt)), at_least(own.count(RIGHT), len(own), doubt))
 
     @property
     def most(self) -> float:
@@ -194,11 +200,10 @@ def _not_shown(found: _Found, target: float) -> str:
     """It looks good enough, on too few random labels to be sure."""
     begun = f"looks to be above {percent(target)} already, which {found.kept.images} random labels do not show: "
     ahead = found.now.middle - target
-    spread = found.now.middle * (1 - found.now.middle)
-    wanted = math.ceil(spread * (1.645 / ahead) ** 2) if ahead > 0.005 else 0
-    if wanted <= found.kept.images:
+    if ahead < CLOSE:
         return f"{begun}{right(found.now)}"
-    return f"{begun}{right(found.now)}; about {rounded(wanted)} would (a larger queue.quota brings them sooner)"
+    wanted = rounded(found.kept.images * ((found.now.middle - found.sure) / ahead) ** 2)
+    return f"{begun}{right(found.now)}; about {wanted} might (a larger queue.quota brings them sooner)"
 
 
 def _out_of_sight(found: _Found, target: float) -> str:
@@ -211,7 +216,7 @@ def _out_of_sight(found: _Found, target: float) -> str:
 
 
 def _between(found: _Found, reach: Reach) -> str:
-    low = rounded(reach.low) if reach.low is not None else f"{rounded(found.curve.horizon)}"
+    low = rounded(reach.low) if reach.low else "none"
     if reach.high is None:
         return f"between {low} and more than {rounded(found.curve.horizon)}"
     return f"between {low} and {rounded(reach.high)}"
@@ -240,9 +245,14 @@ def whole(share: float) -> str:
     return f"{100 * share:.0f}"
 
 
-def rounded(labels: int) -> int:
+def rounded(labels: float) -> int:
     """To two digits: nobody knows more."""
     return int(float(f"{labels:.2g}"))
+
+
+def at_least(right: int, of: int, doubt: float) -> float:
+    """The lower bound of a share that is wrong with probability ``doubt`` at most (Clopper and Pearson 1934)."""
+    return float(betaincinv(right, of - right + 1, doubt)) if right else 0.0
 
 
 def _wanted(accuracy: float) -> int:
