@@ -2,8 +2,8 @@
 
 Labels grow in batches, most unsure first and spread over clusters, one in ten drawn at random. At several moments the
 accuracy 100 and 200 labels later is forecast from the random labels of that moment alone, and compared with the truth
-on thousands of images that nobody labelled. Beside it stand the last value and a straight line over the logarithm of
-the label count. Random labels train nothing, so that one run of heads serves many draws of them.
+on the images that nobody labelled. Beside it stand the last value and a straight line over the logarithm of the label
+count. Random labels train nothing, so that one run of heads serves many draws of them.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ from labelloop.acquisition.diversity import centroid_order, k_means
 from labelloop.acquisition.uncertainty import margin
 from labelloop.config import BackboneSpec, Stop
 from labelloop.head import Head
+from labelloop.kept_curve import RIGHT, WRONG, KeptCurve, Point
 from labelloop.learning_curve import Points, curve_of
 from labelloop.settings import data_dir
+from labelloop.stop_advice import Act, outlook
 from retrain_worker.logistic import fit_head, rotate
 
 OTHERS = 0.45  # share of the images that never train: random labels and the truth
@@ -34,6 +36,7 @@ SHORT = 5  # batches among which the next one is chosen
 MOMENTS = (200, 300, 400, 500)  # labels given, random ones among them
 LATER = (100, 200)
 DRAWS = 2000
+TARGETS = (0.8, 0.85, 0.9, 0.95)
 FOLDERS = ("intel_scenes", "cifar10_12k", "caltech20", "covid_xray")
 
 Arrays = np.ndarray
@@ -66,6 +69,7 @@ class Case:
     points: Points
     more: tuple[int, ...]
     share: float
+    seen: int  # images that the truth is measured on
     now: float  # true error
     later: tuple[float, ...]  # true errors
     reached: int | None  # labels until the true error was first what it is 100 labels later
@@ -158,7 +162,9 @@ def cases(found: Run, *, draws: int, quota: float) -> Iterator[Case]:
             until = places[0] + 1
             points = Points(found.trained[:until].astype(float), found.wrong[:until, order[:random]].T.astype(float))
             errors = tuple(float(truth[p]) for p in places)
-            yield Case(found.name, points, LATER, 1 - quota, errors[0], errors[1:], _reached(found, truth, places))
+            seen = len(order) - random
+            yield Case(found.name, points, LATER, 1 - quota, seen, errors[0], errors[1:],
+                       _reached(found, truth, places))  # fmt: skip
 
 
 def _reached(found: Run, truth: Arrays, places: Sequence[int]) -> int | None:
@@ -205,7 +211,7 @@ FORECASTERS: dict[str, Callable[[Case], Arrays]] = {
 
 def figures(said: Sequence[Said]) -> dict[str, float]:
     """Over all cases; shares in [0, 1], the rest in points of accuracy."""
-    drawn = np.array([np.quantile(s.draws[:, 1:], (0.5, 0.1, 0.9, 0.025, 0.975), axis=0) for s in said])
+    drawn = np.array([np.quantile(_as_measured(s), (0.5, 0.1, 0.9, 0.025, 0.975), axis=0) for s in said])
     middle, low, high, lowest, highest = drawn.transpose(1, 0, 2)
     truth = np.array([s.case.later for s in said])
     gains = np.array([s.draws[:, :1] - s.draws[:, 1:] for s in said])
@@ -221,25 +227,74 @@ def figures(said: Sequence[Said]) -> dict[str, float]:
     }
 
 
-def decisions(found: Sequence[Case]) -> dict[str, float]:
-    """Labels to what is true 100 labels later, and advice to stop because little would come."""
-    inside, stops, kept_out = [], [], []
+def _as_measured(said: Said) -> Arrays:
+    """Draws of the errors to come, with the luck of the images that the truth is measured on."""
+    errors, rng = said.draws[:, 1:], np.random.default_rng(1)
+    return errors + rng.standard_normal(errors.shape) * np.sqrt(errors * (1 - errors) / said.case.seen)
+
+
+def reaches(found: Sequence[Case]) -> float:
+    """How often labels to what was true 100 labels later lay in the 80 % interval."""
+    inside = []
     for case in found:
-        curve = curve_of(case.points, share=case.share)
-        reach = curve.to(1 - case.later[0])
-        if case.reached is not None and case.later[0] < case.now:
-            low = 0 if reach.low is None else reach.low
-            inside.append(reach.low is not None and low <= case.reached <= (reach.high or np.inf))
-        if np.quantile(curve.gains(100), Stop().confidence) < Stop().gain:
-            stops.append(case.now - case.later[0])
-        else:
-            kept_out.append(case.now - case.later[0])
-    return {
-        "reach_in_80": float(np.mean(inside)) if inside else float("nan"),
-        "stops": len(stops) / len(found),
-        "gain_after_stop": 100 * float(np.mean(stops)) if stops else float("nan"),
-        "gain_else": 100 * float(np.mean(kept_out)) if kept_out else float("nan"),
-    }
+        if case.reached is None or case.later[0] >= case.now:
+            continue
+        reach = curve_of(case.points, share=case.share).to(1 - case.later[0])
+        inside.append(reach.low is not None and reach.low <= case.reached <= (reach.high or np.inf))
+    return float(np.mean(inside)) if inside else float("nan")
+
+
+def first_stop(found: Run, *, draw: int, quota: float, policy: Stop) -> tuple[float, float] | None:
+    """(true accuracy, true gain of the next 100 labels) where whoever looks at every head is first told to stop."""
+    order = np.random.default_rng(draw).permutation(found.wrong.shape[1])
+    for place, given in enumerate(found.given):
+        later = int(np.searchsorted(found.given, given + 100))
+        random = round(quota * given)
+        if later >= len(found.given):
+            return None
+        if outlook(_kept(found, place, order[:random]), policy, quota=quota).advice.act is Act.STOP:
+            truth = 1 - found.wrong[:, order[random:]].mean(axis=1)
+            return float(truth[place]), float(truth[later] - truth[place])
+    return None
+
+
+def _kept(found: Run, place: int, rows: Arrays) -> KeptCurve:
+    """As a worker keeps it after that many heads."""
+    points = tuple(
+        Point(f"v{i}", "refresh", int(found.trained[i]), "b", "linear", "",
+              "".join(WRONG if wrong else RIGHT for wrong in found.wrong[i, rows]))
+        for i in range(place + 1)
+    )  # fmt: skip
+    return KeptCurve("", "", f"v{place}", test=len(rows), audit=0, points=points, left=10**6)
+
+
+def stops(runs: Sequence[Run], *, draws: int, quota: float, policy: Stop) -> tuple[Arrays, float]:
+    """What was true at the first advice to stop (stops, 2), and how many of all runs came to one."""
+    found = [first_stop(r, draw=draw, quota=quota, policy=policy) for r in runs for draw in range(draws)]
+    told = [f for f in found if f]
+    return np.array(told).reshape(-1, 2), len(told) / len(found)
+
+
+def show_stops(name: str, runs: Sequence[Run], *, draws: int, quota: float) -> None:
+    """How right the advice was: a target on its own, then a small gain on its own."""
+    for target in TARGETS:
+        told, share = stops(runs, draws=draws, quota=quota, policy=Stop(target=target, gain=0.0))
+        if len(told):
+            missed = np.maximum(target - told[:, 0], 0)
+            true = float((missed == 0).mean())
+            print(f"  stop at {target}: advised in {share:.2f} of the runs, true in {true:.2f} of them, "
+                  f"at worst {100 * missed.max():.1f} points short")  # fmt: skip
+            row = {"target": target, "advised": share, "true": true, "short": float(missed.max())}
+            print(json.dumps({"bench": "forecast", "set": name, **row}))
+    told, share = stops(runs, draws=draws, quota=quota, policy=Stop())
+    gains = 100 * told[:, 1]
+    if len(told):
+        more = (gains > 100 * Stop().gain).mean()
+        print(f"  stop for small gain: advised in {share:.2f} of the runs; the next 100 labels then brought "
+              f"{gains.mean():+.2f} points on average, more than half a point in {more:.2f}")  # fmt: skip
+    else:
+        print("  stop for small gain: never advised")
+    print(json.dumps({"bench": "forecast", "set": name, "small_gain": share, "gains": gains.round(2).tolist()}))
 
 
 def show(name: str, found: Sequence[Case]) -> None:
@@ -251,11 +306,22 @@ def show(name: str, found: Sequence[Case]) -> None:
         print(f"  {who:<20}  {row['in_80']:7.3f}  {row['in_95']:7.3f}  {row['error']:5.2f}  {row['gain_error']:10.2f}"
               f"  {row['width_80']:10.1f}  {row['score_80']:10.1f}")  # fmt: skip
         print(json.dumps({"bench": "forecast", "set": name, "by": who, **row}))
-    advice = decisions(found)
-    print(f"  labels to the accuracy of 100 labels later: {advice['reach_in_80']:.3f} in the 80 % interval")
-    print(f"  advice to stop for small gain: {advice['stops']:.3f} of the moments; the next 100 labels then brought "
-          f"{advice['gain_after_stop']:+.2f} points, else {advice['gain_else']:+.2f}")  # fmt: skip
-    print(json.dumps({"bench": "forecast", "set": name, **advice}), flush=True)
+    reached = reaches(found)
+    print(f"  labels to the accuracy of 100 labels later: {reached:.3f} in the 80 % interval")
+    print(json.dumps({"bench": "forecast", "set": name, "reach_in_80": reached}), flush=True)
+
+
+def _kept_run(images: Images, given: argparse.Namespace, seed: int) -> Run:
+    """Made once where there is a cache."""
+    name = f"run-{images.name}-{seed}-{given.labels}-{given.batch}-{given.quota}.npz"
+    kept = given.cache / name if given.cache else None
+    if kept and kept.exists():
+        found = np.load(kept)
+        return Run(images.name, found["given"], found["trained"], found["wrong"])
+    made = run(images, seed=seed, labels=given.labels, batch=given.batch, quota=given.quota)
+    if kept:
+        np.savez_compressed(kept, given=made.given, trained=made.trained, wrong=made.wrong)
+    return made
 
 
 def main() -> None:
@@ -271,16 +337,18 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="folder that keeps the features")
     given = parser.parse_args()
     everything: list[Case] = []
+    if given.cache:
+        given.cache.mkdir(parents=True, exist_ok=True)
     for name in given.sets.split(","):
         if name != "digits" and root is None:
             parser.error(f"{name} is a folder of LABELLOOP_DATA, which is not set; --sets digits needs none")
         images = digits() if name == "digits" else folder(root / name, given.cache)
-        found: list[Case] = []
-        for seed in map(int, given.seeds.split(",")):
-            made = run(images, seed=seed, labels=given.labels, batch=given.batch, quota=given.quota)
-            found += cases(made, draws=given.draws, quota=given.quota)
+        seeds = [int(seed) for seed in given.seeds.split(",")]
+        runs = [_kept_run(images, given, seed) for seed in seeds]
+        found = [case for made in runs for case in cases(made, draws=given.draws, quota=given.quota)]
         if found:
             show(name, found)
+            show_stops(name, runs, draws=given.draws // 2, quota=given.quota)
         else:
             print(f"\n{name}: too few images for {MOMENTS[0] + LATER[-1]} labels")
         everything += found

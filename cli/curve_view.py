@@ -18,7 +18,7 @@ from labelloop.stop_advice import Act, Advice, Forecast
 WIDTH, HEIGHT = 64, 16
 ROWS = 12  # versions in the table
 STYLES = {Act.STOP: "bold green", Act.GO_ON: "bold cyan", Act.CANNOT_TELL: "bold yellow"}
-LEGEND = "● version   ○ of another backbone or head   · curve   ░ 80 % sure   ─ target"
+LEGEND = "● version  ○ other backbone or head  · curve  ░ 80 % sure  ─ target"
 
 
 def curve_view(page: CurvePage) -> RenderableType:
@@ -106,8 +106,8 @@ class _Canvas:
                 "".join(cells), style="default"
             )
         yield Text("        └" + "─" * WIDTH, style="dim")
-        middle = f"{self.right:.0f}".rjust(WIDTH - len(f"{self.left:.0f}"))
-        yield Text(f"         {self.left:.0f}{middle}  train labels", style="dim")
+        begin, end = f"{self.left:.0f}", f"{self.right:.0f}"
+        yield Text(f"         {begin}{'train labels'.center(WIDTH - len(begin) - len(end))}{end}", style="dim")
 
 
 def picture(

@@ -16,7 +16,7 @@ from labelloop.learning_curve import Curve, Interval, Reach, curve_of
 AHEAD = (50, 100, 200, 500)  # labels that are forecast
 NEXT = 100  # those that `stop.gain` is asked of
 TELLS = 0.25  # a 95 % interval of today's accuracy wider than this tells nothing
-FEW = 5  # random labels below which there is no curve
+FEW = 20  # random labels below which nothing is said
 GUESS = 0.85  # accuracy, where nothing says better
 DOUBLED = 30  # images with two people's labels, below which their disagreement says nothing
 CLOSE = 0.005  # to the target: nobody can say how many random labels would tell
