@@ -117,7 +117,9 @@ def _advise(found: _Found, told: str) -> Advice:
     kept, policy = found.kept, found.policy
     if kept.waiting:
         few = ", ".join(f"{name} {n}" for name, n in sorted(kept.waiting.items()))
-        reason = f"classes below the minimum of labels: {few} (a class that does not occur: `labelloop schema`)"
+        reason = (
+            f"classes below the minimum of labels: {few} (one that does not occur: take it out of the label config)"
+        )
         return Advice(Act.GO_ON, (reason, told))
     if kept.left == 0:
         return Advice(Act.STOP, ("no image is left to be labelled", told), _more(found))
@@ -125,7 +127,7 @@ def _advise(found: _Found, told: str) -> Advice:
         return Advice(Act.CANNOT_TELL, (told,))
     reasons = _enough(found)
     if reasons:
-        return Advice(Act.STOP, (*reasons, told), _instead(found))
+        return Advice(Act.STOP, tuple(dict.fromkeys((*reasons, told))), _instead(found))
     if policy.target is not None and found.now.middle >= policy.target:
         return Advice(Act.CANNOT_TELL, (told,))
     soon = (f"the next {NEXT} labels: {_gain(found.curve.gain(NEXT))}",) if policy.target is not None else ()
@@ -135,12 +137,11 @@ def _advise(found: _Found, told: str) -> Advice:
 def _enough(found: _Found) -> tuple[str, ...]:
     """Every reason to stop."""
     policy, reasons = found.policy, []
-    sure = f"{policy.confidence:.0%}".replace("%", " %")
     if policy.target is not None and found.sure >= policy.target:
-        reasons.append(f"{percent(policy.target)} is reached: at least {whole(found.sure)} % are right ({sure} sure)")
+        reasons.append(_shown(found, policy.target))
     if found.most < policy.gain:
         reasons.append(
-            f"the next {NEXT} labels bring at most {_points(found.most)} ({sure} sure); "
+            f"the next {NEXT} labels bring at most {_points(found.most)} ({percent(policy.confidence)} sure); "
             f"less than {_points(policy.gain)} is not worth them (stop.gain)"
         )
     if found.as_people >= policy.confidence:
@@ -181,7 +182,7 @@ def _told(found: _Found) -> str:
     if target is None or reach is None:
         return f"{right(found.now)}; {NEXT} more labels: {_gain(found.curve.gain(NEXT))}"
     if found.sure >= target:
-        return f"{percent(target)} is reached: {right(found.now)}"
+        return _shown(found, target)
     if found.now.middle >= target:
         return _not_shown(found, target)
     if reach.middle is None:
@@ -196,14 +197,23 @@ def _too_little(have: int, wanted: int) -> str:
     return f"too little evidence: {have} random labels; about {needed} are needed to say anything"
 
 
+def _shown(found: _Found, target: float) -> str:
+    return f"{percent(target)} is reached: {_surely(found)}"
+
+
 def _not_shown(found: _Found, target: float) -> str:
     """It looks good enough, on too few random labels to be sure."""
-    begun = f"looks to be above {percent(target)} already, which {found.kept.images} random labels do not show: "
     ahead = found.now.middle - target
+    begun = f"looks to be above {percent(target)} already, but {found.kept.images} random labels do not show it"
     if ahead < CLOSE:
-        return f"{begun}{right(found.now)}"
+        return f"{begun}: {_surely(found)}"
     wanted = rounded(found.kept.images * ((found.now.middle - found.sure) / ahead) ** 2)
-    return f"{begun}{right(found.now)}; about {wanted} might (a larger queue.quota brings them sooner)"
+    return f"{begun}: {_surely(found)}; about {wanted} might (a larger queue.quota brings them sooner)"
+
+
+def _surely(found: _Found) -> str:
+    least = f"{100 * math.floor(1000 * found.sure) / 1000:.1f}"  # never more than is shown
+    return f"{whole(found.now.middle)} % right, at least {least} % ({percent(found.policy.confidence)} sure)"
 
 
 def _out_of_sight(found: _Found, target: float) -> str:

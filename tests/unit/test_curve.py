@@ -319,6 +319,26 @@ def test_the_command_reads_what_a_worker_kept_and_asks_for_another_target() -> N
     assert other.outlook.told.startswith("60 % is reached")
 
 
+def test_the_command_judges_all_versions_where_nobody_has(tmp_path: Path) -> None:
+    world = OpsWorld()
+    with pytest.raises(NotFoundError, match="no model yet"):
+        learning_curve(world.deployment, world.record)
+    names = [f"{i}.png" for i in range(6)]
+    world.images(names, Bucket.TEST, tmp=tmp_path)
+    for i, name in enumerate(names):
+        world.answer(i, name, "cat" if i < 4 else "dog")
+    world.deploy(world.version(world.freeze().id))
+    settings = replace(world.deployment.settings, cache_dir=tmp_path / "cache")
+    deployment = replace(world.deployment, settings=settings)
+    made = learning_curve(deployment, world.record)
+    assert (made.kept.test, made.kept.audit) == (6, 0)
+    assert made.kept.points[0].accuracy == pytest.approx(4 / 6)  # its head always names the first class
+    assert kept_curve(world.store) == made.kept
+    world.answer(7, names[0], "dog", minute=5)
+    assert learning_curve(deployment, world.record).kept == made.kept
+    assert learning_curve(deployment, world.record, anew=True).kept.at > made.kept.at
+
+
 def test_status_has_one_line_of_it() -> None:
     world = OpsWorld(stop={"target": 0.88})
     stores = _Stores(world.deployment, world.record)

@@ -43,11 +43,12 @@ def test_a_target_is_reached_only_with_its_lower_bound() -> None:
     many, few = kept(points(power(0.04, 0.3), 800)), kept(points(power(0.04, 0.3), 60))
     reached = look(many, target=0.92)
     assert reached.advice.act is Act.STOP
-    assert reached.advice.reasons[0].startswith("92 % is reached: at least 9")
+    assert reached.advice.reasons[0].startswith("92 % is reached: 97 % right, at least 96.")
+    assert reached.advice.reasons[0] == reached.told
     assert "`labelloop auto-label`" in reached.advice.instead[0]
     unsure = look(few, target=0.92, gain=0.0)
     assert unsure.advice.act is Act.CANNOT_TELL
-    assert "which 60 random labels do not show" in unsure.told
+    assert "but 60 random labels do not show it" in unsure.told
     assert "queue.quota" in unsure.told
 
 
@@ -88,7 +89,7 @@ def test_nobody_is_told_to_stop_while_a_class_is_hardly_known() -> None:
     found = look(kept(points(power(0.04, 0.3), 800), waiting={"owl": 1, "elk": 0}), target=0.92)
     assert found.advice.act is Act.GO_ON
     assert "elk 0, owl 1" in found.advice.reasons[0]
-    assert "labelloop schema" in found.advice.reasons[0]
+    assert "take it out of the label config" in found.advice.reasons[0]
 
 
 def test_where_nothing_is_left_there_is_nothing_to_label() -> None:
