@@ -59,13 +59,14 @@ def featurised(folder: Path, count: int, cache: Path | None) -> Images:
     files = scan(folder, "")
     chosen = [files[i] for i in np.random.default_rng(0).permutation(len(files))[:count]]
     kept = cache / f"{folder.parent.name}-{folder.name}-{len(chosen)}.npy" if cache else None
-    features = np.load(kept) if kept and kept.exists() else _features(chosen)
+    features = np.load(kept) if kept and kept.exists() else features_of(chosen)
     if kept and not kept.exists():
         np.save(kept, features)
     return Images(features, [str(f.label) for f in chosen], [f.key for f in chosen])
 
 
-def _features(files: Sequence[LabelledFile]) -> Floats:
+def features_of(files: Sequence[LabelledFile]) -> Floats:
+    """By mobilenetv2_100, (files, 1280)."""
     spec = BackboneSpec(name="mobilenetv2_100", options={"pad_type": "same"})
     backbone = net.build(spec, load_settings().weights_dirs, offline=True)
     print(f"features of {len(files)} images by {backbone.record.name}, weights: {backbone.record.provenance}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cli.commands import (
     acquisition,
+    curve,
     data,
     doctor,
     learning,
@@ -22,8 +23,8 @@ from cli.commands.terminal import app
 
 # importing them registers their verbs, in the order of --help
 COMMANDS = (
-    stack, doctor, projects, models, tune, runs, snapshots, queue, learning, acquisition, data, schema, simulate,
-    upkeep,
+    stack, doctor, projects, models, curve, tune, runs, snapshots, queue, learning, acquisition, data, schema,
+    simulate, upkeep,
 )  # fmt: skip
 
 __all__ = ["COMMANDS", "app"]

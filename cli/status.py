@@ -7,9 +7,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from cli import deployment as place
+from cli.curve import outlook_of
 from labelloop.approvals import waiting
 from labelloop.clock import now
-from labelloop.errors import CorruptArtefactError, LabelloopError
+from labelloop.config import ProjectConfig
+from labelloop.errors import CorruptArtefactError, LabelloopError, NotFoundError
+from labelloop.kept_curve import KeptCurve, kept_curve
 from labelloop.pauses import Pause
 from labelloop.projects import ProjectRecord
 from labelloop.queue import RETRAIN, JobState, alive
@@ -18,6 +21,7 @@ from labelloop.registry import Deployment, Version
 from labelloop.runs import Run, RunStore
 from labelloop.schema import LabelRules
 from labelloop.snapshot import SnapshotStore
+from labelloop.stop_advice import Outlook
 
 LAST_RUNS = 6
 NO_WATCHER = "no watcher looks after this project: is sync running?"
@@ -81,6 +85,9 @@ class ProjectStatus:
     problem: str | None = None
     paused: Pause | None = None  # a person has frozen learning
     approvals: tuple[tuple[str, str, tuple[str, ...]], ...] = ()  # (version, kind, reasons) that wait for a person
+    forecast: str | None = None  # what more labels would bring; None before the first version
+    advice: str | None = None  # stop | go on | cannot tell ...
+    advice_why: tuple[str, ...] = ()  # ... and why
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +150,8 @@ class _Stores:
         self.record = record
         self.registry = deployment.registry(record)
         self.runs, self.snapshots = RunStore(store), SnapshotStore(store)
+        self._store = store
+        self._outlook: tuple[KeptCurve, ProjectConfig, Outlook] | None = None  # of a curve that was read before
 
     def read(
         self, base: ProjectStatus, facts: Mapping[str, Any], backends: Mapping[str, Mapping[str, Any]]
@@ -155,6 +164,7 @@ class _Stores:
         plan = facts.get("plan") or {}
         evaluation = version.evaluation if version else None
         random, chosen = acceptance(tasks)
+        outlook = self._forecast()
         return ProjectStatus(
             base.key, base.title, base.url,
             version=live.version if live else None, deployed_at=live.at if live else None,
@@ -177,7 +187,19 @@ class _Stores:
             problem=facts.get("problem") or self._other_backbone() or (None if facts else NO_WATCHER),
             paused=self.registry.pauses.current(),
             approvals=tuple((v.name, v.kind, v.verdict.reasons) for v in self._waiting(live)),
+            forecast=outlook.told if outlook else None, advice=str(outlook.advice.act) if outlook else None,
+            advice_why=outlook.advice.reasons if outlook else (),
         )  # fmt: skip
+
+    def _forecast(self) -> Outlook | None:
+        """From the points that a worker has kept; worked out once for each of them."""
+        try:
+            kept, config = kept_curve(self._store), self.record.config
+        except (CorruptArtefactError, NotFoundError):
+            return None
+        if self._outlook is None or self._outlook[:2] != (kept, config):
+            self._outlook = (kept, config, outlook_of(kept, config))
+        return self._outlook[2]
 
     def _waiting(self, live: Deployment | None) -> list[Version]:
         found = waiting(

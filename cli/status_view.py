@@ -93,6 +93,8 @@ def _rows(project: ProjectStatus) -> Iterable[tuple[str, RenderableType]]:
     if any(project.copies.get(k) for k in ("copied", "waiting", "failed")):
         yield "from elsewhere", _copies(project.copies)
     yield "pre-labels right", _acceptance(project.random_quota, project.chosen)
+    if project.advice:
+        yield "enough?", _enough(project)
     for refused in project.refused:
         yield "refused", Text(refused, style="bold red")
     if project.problem:
@@ -166,6 +168,13 @@ def _acceptance(random: Acceptance, chosen: Acceptance) -> Text:
     second = f"   chosen images {chosen.share:.0%}" if chosen.share is not None else ""
     hint = "  (the chosen ones are the hardest: judge by the quota)" if second else ""
     return Text.assemble((first, "bold"), second, (hint, "dim"))
+
+
+def _enough(project: ProjectStatus) -> Text:
+    """The advice with its first reason, and the forecast where that is another."""
+    why = project.advice_why[0] if project.advice_why else ""
+    more = f"  {project.forecast}" if project.forecast and project.forecast != why else ""
+    return Text.assemble((project.advice or "", "bold"), f": {why}", (more, "dim"))
 
 
 def _runs(runs: Iterable[Run]) -> Table:

@@ -118,6 +118,14 @@ class Retention(_Frozen):
     log_days: Positive = 365  # versions that the deployment log names, and run records, for so long
 
 
+class Stop(_Frozen):
+    """When labelling is enough: advice alone, nothing ends by itself."""
+
+    target: Share | None = None  # accuracy on random images that is wanted
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95  # how sure it must be that the target is reached
+    gain: Share = 0.005  # what 100 more labels must bring to be worth it
+
+
 class ProjectConfig(_Frozen):
     """One project. Every field has a default; `configs/*.yaml` name what differs."""
 
@@ -133,6 +141,7 @@ class ProjectConfig(_Frozen):
     gate: Gate = Gate()
     queue: Queue = Queue()
     retention: Retention = Retention()
+    stop: Stop = Stop()
     seed: int = 0
 
     @field_validator("label_map")
@@ -148,8 +157,8 @@ class ProjectConfig(_Frozen):
 
     @property
     def hash(self) -> str:
-        """Names this configuration in run records: what is kept of the past has no part in what is learned."""
-        return digest(canonical(self.model_dump(mode="json", exclude={"retention"})))[:12]
+        """Names this configuration in run records, without what has no part in what is learned."""
+        return digest(canonical(self.model_dump(mode="json", exclude={"retention", "stop"})))[:12]
 
     @property
     def recipe(self) -> str:

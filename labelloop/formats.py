@@ -40,6 +40,7 @@ class Kind(StrEnum):
     STUDY = "study"
     TRIAL = "trial"
     LR_CURVE = "lr_curve"
+    CURVE = "curve"
     TIDY = "tidy"
     BACKUP = "backup"
 

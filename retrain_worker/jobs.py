@@ -66,8 +66,13 @@ def tidy(project: str) -> dict[str, Any]:
 def refresh(project: str, snapshot: str, attempt: int, answers: Sequence[str] = ()) -> dict[str, Any]:
     """A new head from a snapshot."""
     from retrain_worker import refresh as module
+    from retrain_worker.curve import follow_quietly
 
-    return _recorded(Asked("refresh", project, snapshot, attempt, answers), lambda c, p: module.refresh(c, p, snapshot))
+    asked = Asked("refresh", project, snapshot, attempt, answers)
+    ended = _recorded(asked, lambda c, p: module.refresh(c, p, snapshot))
+    if not ended.get("version"):  # with one, `score` follows
+        follow_quietly(context().project(project))
+    return ended
 
 
 def retrain(project: str, snapshot: str, attempt: int, answers: Sequence[str] = ()) -> dict[str, Any]:
@@ -96,8 +101,11 @@ def lr_find(project: str, name: str, by: str) -> dict[str, Any]:
 def score(project: str, version: str) -> dict[str, Any]:
     """The order of the queue under one version."""
     from retrain_worker import score as module
+    from retrain_worker.curve import follow_quietly
 
-    return {"places": module.score(context(), context().project(project), version)}
+    places = module.score(context(), context().project(project), version)
+    follow_quietly(context().project(project))  # the order is what people wait for
+    return {"places": places}
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from labelloop.catalogue import Catalogue
 from labelloop.errors import FormatError
 from labelloop.features import FeatureIndex
 from labelloop.formats import CURRENT, FIELD, MIGRATIONS, Kind, load, read, write
+from labelloop.kept_curve import kept_curve
 from labelloop.lr_curves import kept
 from labelloop.mirror import Mirror
 from labelloop.pauses import PauseStore
@@ -182,10 +183,19 @@ def lr_curve(store: MemoryStore) -> None:
     assert (found.rates[1], found.suggestion, found.diverged_at) == (0.001, 0.001, 1.0)
 
 
+def curve(store: MemoryStore) -> None:
+    found = kept_curve(store)
+    assert (found.live, found.test, found.audit, found.left, found.waiting) == ("v2", 2, 1, 40, {"ox": 2})
+    assert [(p.version, p.labels, p.judged, p.accuracy) for p in found.points] == [
+        ("v1", 20, 2, 0.5),
+        ("v2", 30, 3, 1.0),
+    ]
+
+
 READERS: dict[str, Callable[[MemoryStore], None]] = {
     f.__name__: f
     for f in (version, deployment, backbone, run, snapshot, latest, catalogue, features, scores, request, pause,
-              project, tidy, mirror, backup, study, trial, lr_curve)
+              project, tidy, mirror, backup, study, trial, lr_curve, curve)
 }  # fmt: skip
 HASHED = {"snapshot"}  # named by its bytes: nobody adds to one
 

@@ -1,0 +1,89 @@
+"""What versions said of the random labels, kept beside them: the worker judges, whoever reads forecasts from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+
+from labelloop.errors import CorruptArtefactError
+from labelloop.formats import Kind, read, write
+from labelloop.learning_curve import Points
+from labelloop.records import fields_of
+from labelloop.storage import ObjectStore
+
+KEY = "curve.json"
+RIGHT, WRONG, UNKNOWN = "0", "1", "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One version. ``wrong``: a character per random label; unknown: its backbone has no features of that image."""
+
+    version: str
+    kind: str  # refresh | retrain
+    labels: int  # train labels it learned from
+    backbone: str
+    head: str  # linear | ensemble
+    at: str
+    wrong: str
+
+    @property
+    def judged(self) -> int:
+        """On how many random labels."""
+        return len(self.wrong) - self.wrong.count(UNKNOWN)
+
+    @property
+    def accuracy(self) -> float | None:
+        """On these; None where there are none."""
+        return self.wrong.count(RIGHT) / self.judged if self.judged else None
+
+
+@dataclass(frozen=True, slots=True)
+class KeptCurve:
+    """The versions that went live and were not rolled back, fewest labels first, on all random labels of one moment."""
+
+    at: str
+    snapshot: str  # whose labels judge
+    live: str
+    test: int  # random labels of the test bucket ...
+    audit: int  # ... and of the audit bucket
+    points: tuple[Point, ...]
+    waiting: Mapping[str, int] = field(default_factory=dict)  # classes below the minimum -> train labels they have
+    left: int = 0  # images that could still be labelled and learned from
+    doubled: int = 0  # random images that two people or more have labelled ...
+    differ: int = 0  # ... of which they gave different classes
+
+    @property
+    def images(self) -> int:
+        """Random labels."""
+        return self.test + self.audit
+
+    @property
+    def current(self) -> tuple[Point, ...]:
+        """Those made as the live one: another backbone or kind of head is another curve."""
+        live = next((p for p in self.points if p.version == self.live), None)
+        made = (live.backbone, live.head) if live else None
+        return tuple(p for p in self.points if (p.backbone, p.head) == made and UNKNOWN not in p.wrong)
+
+    def arrays(self) -> Points:
+        """The current curve's."""
+        wrong = [[mark == WRONG for mark in p.wrong] for p in self.current]
+        return Points(np.array([p.labels for p in self.current], dtype=np.float64), np.array(wrong, dtype=np.float64).T)
+
+
+def keep_curve(store: ObjectStore, curve: KeptCurve) -> None:
+    """In place of the one before."""
+    store.put(KEY, write(Kind.CURVE, asdict(curve)))
+
+
+def kept_curve(store: ObjectStore) -> KeptCurve:
+    """NotFoundError before the first version was judged; CorruptArtefactError where it cannot be read."""
+    raw = store.get(KEY)
+    try:
+        data = fields_of(KeptCurve, read(Kind.CURVE, raw))
+        points = tuple(Point(**fields_of(Point, p)) for p in data["points"])
+        return KeptCurve(**{**data, "points": points})
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptArtefactError(f"{KEY} is damaged ({error}); `labelloop curve --anew` makes it again") from error
