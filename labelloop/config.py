@@ -97,6 +97,7 @@ class Queue(_Frozen):
     """What is shown next."""
 
     quota: Share = 0.10  # of the labels: drawn at random from test and audit, shown blind
+    blind: Share = 0.05  # of the train images: shown blind, too, so that it can be told what pre-labels do to people
     window: Positive = 200  # predictions pushed ahead into Label Studio
 
 

@@ -32,7 +32,9 @@ def score(context: Context, project: ProjectContext, version: str) -> int:
     facts = _open_images(project, features, answered)
     pool = _pool(features, facts, head, project.rules)
     config = project.record.config
-    plan = Plan(window=config.queue.window * AHEAD, batch=config.refresh.after, seed=config.seed)
+    plan = Plan(
+        window=config.queue.window * AHEAD, batch=config.refresh.after, seed=config.seed, blind=config.queue.blind
+    )
     places = plan_queue(pool, quota=_quota(config.queue.quota, answered, project.catalogue.images), plan=plan)
     project.scores.add(
         version, snapshot=latest.snapshot if latest else None, pool=len(features), policy=_policy(head, plan),

@@ -76,7 +76,7 @@ class ProjectWatch:
         self.index: FeatureIndex | None = None
         self._store = store
         self.publisher = Publisher(deps.studio, project, self.schema, ScoreStore(store))
-        self.feed = Feed(deps.studio, project.id, self.schema, hidden=self.publisher.hidden)
+        self.feed = Feed(deps.studio, project.id, self.schema, shown=self.publisher.seeing.of)
         self.planner = Planner(project, RunStore(store), RequestStore(store), deps.queue, self.snapshots, self.registry)
         self.mirroring = Mirroring(Mirror(store), deps.fetch)
         self.pool = Pool(project.key, deps.list_images(project.image_uri), self._import, deps.queue, self.mirroring)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -14,6 +14,7 @@ from labelloop.acquisition.select import SHORTLIST, Ints, Read
 from labelloop.acquisition.strategies import DEFAULT, STRATEGIES
 from labelloop.head import Floats
 from labelloop.records import JUDGING, Bucket, Choice, digest
+from labelloop.split import shown_blind
 
 CLUSTERS = 20  # of the cold start: a few per class in most projects
 COLD = 20_000  # images that the cold start looks at
@@ -55,19 +56,27 @@ class Plan:
     batch: int = 10  # labels until the next model, which plans anew
     strategy: str = DEFAULT
     seed: int = 0
+    blind: float = 0.0  # share of the train images that is shown without pre-label
 
 
 def plan_queue(pool: Pool, *, quota: Quota, plan: Plan) -> tuple[Choice, ...]:
     """The next ``plan.window`` images, lowest priority first.
 
-    The random quota is drawn from test and audit and is blind; the model chooses from train only.
+    The random quota is drawn from test and audit and is blind; the model chooses from train only, of which a share is
+    blind, too.
     """
     rows = _representatives(pool)
     train = np.array([i for i in rows if pool.buckets[i] is Bucket.TRAIN], dtype=np.int64)
     chosen = _chosen(pool, train, plan)
     drawn = _drawn(pool, [i for i in rows if pool.buckets[i] in JUDGING], plan.seed)
+    hidden = {row for row, _ in chosen if shown_blind(pool.groups[row], plan.blind)} | {row for row, _ in drawn}
+    if not quota.labels:
+        chosen = _shown_first(chosen, hidden)
     places = _mixed(chosen, drawn, quota, plan.window)
-    return tuple(_choice(pool, row, why, (rank + 1) / (len(places) + 1)) for rank, (row, why) in enumerate(places))
+    last = len(places) + 1
+    return tuple(
+        _choice(pool, row, why=why, priority=(i + 1) / last, blind=row in hidden) for i, (row, why) in enumerate(places)
+    )
 
 
 def _representatives(pool: Pool) -> list[int]:
@@ -107,6 +116,12 @@ def _lot(seed: int, group: str) -> str:
     return digest(f"quota:{seed}:{group}".encode())
 
 
+def _shown_first(chosen: list[tuple[int, str]], hidden: Collection[int]) -> list[tuple[int, str]]:
+    """The first page of a new project is a pre-labelled one."""
+    first = next((i for i, (row, _) in enumerate(chosen) if row not in hidden), 0)
+    return chosen[first : first + 1] + chosen[:first] + chosen[first + 1 :]
+
+
 def _mixed(
     chosen: list[tuple[int, str]], drawn: list[tuple[int, str]], quota: Quota, window: int
 ) -> list[tuple[int, str]]:
@@ -125,8 +140,7 @@ def _mixed(
     return places
 
 
-def _choice(pool: Pool, row: int, why: str, priority: float) -> Choice:
-    blind = why == "quota"
+def _choice(pool: Pool, row: int, *, why: str, priority: float, blind: bool) -> Choice:
     if pool.probabilities is None:
         return Choice(pool.uris[row], priority, None, None, blind, why)
     best = int(pool.probabilities[row].argmax())
