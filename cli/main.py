@@ -16,11 +16,14 @@ from cli.commands import (
     stack,
     tune,
     upkeep,
+    value,
 )
 from cli.commands.terminal import app
 
 # importing them registers their verbs, in the order of --help
-COMMANDS = (stack, doctor, projects, models, tune, runs, snapshots, queue, learning, data, schema, simulate, upkeep)
+COMMANDS = (
+    stack, value, doctor, projects, models, tune, runs, snapshots, queue, learning, data, schema, simulate, upkeep,
+)  # fmt: skip
 
 __all__ = ["COMMANDS", "app"]
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from cli import deployment as place
+from cli.people import people, who
 from labelloop.approvals import waiting
 from labelloop.clock import now
 from labelloop.errors import CorruptArtefactError, LabelloopError
@@ -18,6 +19,8 @@ from labelloop.registry import Deployment, Version
 from labelloop.runs import Run, RunStore
 from labelloop.schema import LabelRules
 from labelloop.snapshot import SnapshotStore
+from labelloop.value import unread_from
+from labelloop.value.words import headline
 
 LAST_RUNS = 6
 NO_WATCHER = "no watcher looks after this project: is sync running?"
@@ -80,6 +83,7 @@ class ProjectStatus:
     problem: str | None = None
     paused: Pause | None = None  # a person has frozen learning
     approvals: tuple[tuple[str, str, tuple[str, ...]], ...] = ()  # (version, kind, reasons) that wait for a person
+    anchored: tuple[str, ...] = ()  # who may accept pre-labels unread, with the figures
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +143,8 @@ class _Stores:
 
     def __init__(self, deployment: place.Deployment, record: ProjectRecord) -> None:
         store = deployment.within(record)
-        self.record = record
+        self.record, self._deployment = record, deployment
+        self._names: Mapping[int, str] = {}
         self.registry = deployment.registry(record)
         self.runs, self.snapshots = RunStore(store), SnapshotStore(store)
 
@@ -176,7 +181,14 @@ class _Stores:
             problem=facts.get("problem") or self._other_backbone() or (None if facts else NO_WATCHER),
             paused=self.registry.pauses.current(),
             approvals=tuple((v.name, v.kind, v.verdict.reasons) for v in self._waiting(live)),
+            anchored=self._anchored(facts.get("unread") or ()),
         )  # fmt: skip
+
+    def _anchored(self, found: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+        """Names are asked for once, and only where there is somebody to name."""
+        if found and not self._names:
+            self._names = people(self._deployment)
+        return tuple(headline(warning, who(warning.who, self._names)) for warning in map(unread_from, found))
 
     def _waiting(self, live: Deployment | None) -> list[Version]:
         found = waiting(
@@ -212,8 +224,9 @@ def acceptance(tasks: Mapping[int, Task]) -> tuple[Acceptance, Acceptance]:
     chosen: list[bool] = []
     answers = [a for t in tasks.values() for a in t.annotations if a.label is not None and not a.seed]
     for answer in sorted(answers, key=lambda a: a.created_at):
-        if answer.seen and answer.seen.label is not None:
-            (random if answer.seen.blind else chosen).append(answer.seen.label == answer.label)
+        seen = answer.seen
+        if seen and seen.label is not None and not seen.chosen:  # blind, and among the hardest: see `labelloop value`
+            (random if seen.blind else chosen).append(seen.label == answer.label)
     return _counted(random), _counted(chosen)
 
 

@@ -91,6 +91,8 @@ def _rows(project: ProjectStatus) -> Iterable[tuple[str, RenderableType]]:
     if any(project.copies.get(k) for k in ("copied", "waiting", "failed")):
         yield "from elsewhere", _copies(project.copies)
     yield "pre-labels right", _acceptance(project.random_quota, project.chosen)
+    for text in project.anchored:
+        yield "unread?", Text(f"{text}: see `labelloop value`", style="yellow")
     for refused in project.refused:
         yield "refused", Text(refused, style="bold red")
     if project.problem:

@@ -31,6 +31,7 @@ class Seen:
     label: str | None
     blind: bool = False
     probability: float | None = None  # what the model gave its label, in [0, 1]; None: not known
+    chosen: bool = False  # blind by chance although the model chose it, and not one of the random quota
 
 
 @dataclass(frozen=True, slots=True)

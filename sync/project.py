@@ -23,11 +23,13 @@ from labelloop.records import Task, canonical
 from labelloop.registry import Registry
 from labelloop.requests import RequestStore
 from labelloop.runs import RunStore
+from labelloop.schema import LabelRules
 from labelloop.scores import COLD_START, ScoreStore
 from labelloop.snapshot import Latest, Snapshot, SnapshotStore
 from labelloop.storage import ObjectStore
 from labelloop.studio import STORAGE_SYNC_S, Studio
 from sync.feed import Changes, Feed
+from sync.guard import Guard
 from sync.listing import Listing
 from sync.mirror import Fetch, Mirroring
 from sync.pace import Pace
@@ -81,6 +83,7 @@ class ProjectWatch:
         self.mirroring = Mirroring(Mirror(store), deps.fetch)
         self.pool = Pool(project.key, deps.list_images(project.image_uri), self._import, deps.queue, self.mirroring)
         self.upkeep = Upkeep(project, store, deps.queue)
+        self.guard = Guard(LabelRules(project.config.label_map))
         self.studies = Studies(project, store, deps.queue)
         self.snapshot: Snapshot | None = None
         self.plan: Plan | None = None
@@ -130,6 +133,7 @@ class ProjectWatch:
             "latest": asdict(self._latest) if self._latest else None,
             "plan": self.plan.facts() if self.plan else None,
             "published": self.publisher.published.version if self.publisher.published else None,
+            "unread": self.guard.facts(),
             "at": now(),
         }
 
@@ -248,6 +252,7 @@ class ProjectWatch:
             self.index = FeatureIndex(self._store, backbone.id)
         self.pool.turn(self.feed.board, self.catalogue, self.index, deleted=self.feed.deleted)
         self._publish(live.version if live else COLD_START)
+        self.guard.turn(self.snapshot)
 
     def _publish(self, version: str) -> None:
         open_tasks = self.feed.board.open

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from labelloop.acquisition.order import QUOTA
 from labelloop.clock import parse
 from labelloop.records import Annotation, Choice, Seen
 
@@ -47,11 +48,11 @@ class Seeing:
         later = [s for s in self._switches if s.ended > opened and s.began < parse(annotation.created_at)]
         if not later:
             return told
-        before = self._before(later[0])
+        before, switch = self._before(later[0]), later[0]
         shown = self._shown(before, uri) if before else None
-        if opened < later[0].began:
+        if opened < switch.began or shown is None:
             return shown
-        return shown if shown and told and _alike(shown, told) else None
+        return shown if _alike(shown, self._shown(switch.version, uri)) else None
 
     def _before(self, switch: Switch) -> str | None:
         known = list(self._switches)
@@ -65,19 +66,23 @@ class Seeing:
         place = self._look(told.version, uri)
         if place is None or not place.blind:  # nothing was shown, but not by design
             return Seen(told.version, None, blind=True)
-        return Seen(told.version, place.label, blind=True, probability=place.probability)
+        return _seen(told.version, place)
 
     def _shown(self, version: str, uri: str) -> Seen | None:
         place = self._look(version, uri)
-        if place is None:
-            return None
-        blind = place.blind or place.label is None
-        return Seen(version, place.label, blind, place.probability if place.label is not None else None)
+        return _seen(version, place) if place else None
+
+
+def _seen(version: str, place: Choice) -> Seen:
+    if place.label is None:
+        return Seen(version, None, blind=True)
+    chosen = place.blind and place.why != QUOTA
+    return Seen(version, place.label, place.blind, place.probability, chosen)
 
 
 def _opened(annotation: Annotation) -> datetime:
     return parse(annotation.created_at) - timedelta(seconds=annotation.lead_time_s or 0.0)
 
 
-def _alike(one: Seen, other: Seen) -> bool:
-    return (one.label, one.blind) == (other.label, other.blind)
+def _alike(one: Seen, other: Seen | None) -> bool:
+    return other is not None and (one.label, one.blind) == (other.label, other.blind)

@@ -16,6 +16,7 @@ from labelloop.head import Floats
 from labelloop.records import JUDGING, Bucket, Choice, digest
 from labelloop.split import shown_blind
 
+QUOTA = "quota"  # why an image that is drawn at random comes
 CLUSTERS = 20  # of the cold start: a few per class in most projects
 COLD = 20_000  # images that the cold start looks at
 
@@ -107,7 +108,7 @@ def _cold(pool: Pool, train: Ints, seed: int) -> Ints:
 
 def _drawn(pool: Pool, rows: Sequence[int], seed: int) -> list[tuple[int, str]]:
     """Random, and the same for ever: by hash of the group, so that new images do not reshuffle old ones."""
-    return [(row, "quota") for row in sorted(rows, key=lambda row: _lot(seed, pool.groups[row]))]
+    return [(row, QUOTA) for row in sorted(rows, key=lambda row: _lot(seed, pool.groups[row]))]
 
 
 @cache
@@ -135,7 +136,7 @@ def _mixed(
             place = next(one if due else other, None)
         if place is None:
             break
-        taken += place[1] == "quota"
+        taken += place[1] == QUOTA
         places.append(place)
     return places
 

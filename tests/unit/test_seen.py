@@ -11,14 +11,18 @@ from labelloop.records import Annotation, Choice, Seen
 from sync.seen import DOUBT, KEPT, Seeing
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
-URI = "s3://images/1"
+URI, OTHER = "s3://images/1", "s3://images/2"
 PLACES = {
     ("v1", URI): Choice(URI, 0.1, "cat", 0.6, False, "uncertain"),
     ("v2", URI): Choice(URI, 0.1, "dog", 0.7, False, "uncertain"),
     ("v3", URI): Choice(URI, 0.1, "dog", 0.8, False, "uncertain"),
     ("v4", URI): Choice(URI, 0.1, "fox", 0.9, True, "uncertain"),
+    ("v4", OTHER): Choice(OTHER, 0.2, "fox", 0.9, True, "quota"),
     ("v5", URI): Choice(URI, 0.1, None, None, False, "uncertain"),
 }
+
+
+HIDDEN = Seen("v4", "fox", blind=True, probability=0.9, chosen=True)
 
 
 def after(minutes: float) -> datetime:
@@ -49,11 +53,11 @@ def test_label_studio_is_right_where_nothing_was_switched_meanwhile(seeing: Seei
 def test_the_version_at_the_opening_counts(seeing: Seeing, told: Seen | None) -> None:
     assert seeing.of(URI, answer(told, opened=0.5, sent=1.5)) == Seen("v1", "cat", probability=0.6)
     assert seeing.of(URI, answer(told, opened=0.5, sent=4.5)) == Seen("v1", "cat", probability=0.6)
-    assert seeing.of(URI, answer(told, opened=3.5, sent=4.5)) == Seen("v4", "fox", blind=True, probability=0.9)
+    assert seeing.of(URI, answer(told, opened=3.5, sent=4.5)) == HIDDEN
 
 
 def test_an_image_that_the_version_before_had_not_ordered_is_not_known(seeing: Seeing) -> None:
-    assert seeing.of("s3://images/2", answer(Seen("v2", "dog"), opened=0.5, sent=1.5)) is None
+    assert seeing.of(OTHER, answer(Seen("v2", "dog"), opened=0.5, sent=1.5)) is None
 
 
 def test_what_was_opened_before_the_first_switch_is_not_known(seeing: Seeing) -> None:
@@ -74,7 +78,9 @@ def test_in_the_moment_of_a_switch_only_agreement_counts(seeing: Seeing) -> None
 
 def test_what_was_hidden_is_told_with_its_probability_and_only_where_it_was_hidden_by_design(seeing: Seeing) -> None:
     nothing = answer(Seen("v4", None, blind=True), opened=3.2, sent=3.8)
-    assert seeing.of(URI, nothing) == Seen("v4", "fox", blind=True, probability=0.9)
+    assert seeing.of(URI, nothing) == HIDDEN
+    drawn = answer(Seen("v4", None, blind=True), opened=3.2, sent=3.8)
+    assert seeing.of(OTHER, drawn) == Seen("v4", "fox", blind=True, probability=0.9)
     unreadable = answer(Seen("v1", None, blind=True), opened=0.2, sent=0.8)
     assert seeing.of(URI, unreadable) == Seen("v1", None, blind=True)
 
