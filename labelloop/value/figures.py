@@ -112,11 +112,11 @@ def checked(looks: Sequence[Look]) -> Checked:
 
 
 def classes(looks: Sequence[Look]) -> tuple[ClassRow, ...]:
-    """The most often overridden first."""
+    """Those that are surely overridden often come first."""
     shown = [look for look in of_kind(looks, Kind.SHOWN) if look.predicted is not None and not look.skipped]
     names = {look.predicted for look in shown if look.predicted is not None}
     rows = [_class_row(name, [look for look in shown if look.predicted == name]) for name in names]
-    return tuple(sorted(rows, key=lambda row: (-(row.overrides.share or 0), -row.overrides.of, row.name)))
+    return tuple(sorted(rows, key=lambda row: (-row.overrides.low, row.name)))
 
 
 def times(people: Mapping[int, Sequence[Look]]) -> Times:

@@ -61,8 +61,8 @@ class Value:
 
     looks: int
     anchoring: Anchoring
-    drawn: Rate  # answers that are the model's, of those drawn at random: how good it is
-    times: Times
+    drawn: Rate  # answers that are the model's, of those drawn at random: how good it is. Without people named below
+    times: Times  # without them, too: nobody saves time by not looking
     checked: Checked
     classes: tuple[ClassRow, ...]
     people: tuple[Person, ...]
@@ -78,9 +78,10 @@ def value_of(looks: Sequence[Look]) -> Value:
     people = by_person(looks)
     found = {who: evidence(mine) for who, mine in people.items()}
     named = {who for who, e in found.items() if e.named}
+    trusted = [look for look in looks if look.who not in named]
     return Value(
-        looks=len(looks), anchoring=anchoring(looks), drawn=share(of_kind(looks, Kind.DRAWN), departed=False),
-        times=times({who: mine for who, mine in people.items() if who not in named}), checked=checked(looks),
+        looks=len(looks), anchoring=anchoring(looks), drawn=share(of_kind(trusted, Kind.DRAWN), departed=False),
+        times=times(by_person(trusted)), checked=checked(looks),
         classes=classes(looks), people=tuple(_person(who, mine, found[who]) for who, mine in people.items()),
         warnings=tuple(_unread(who, people[who], found[who]) for who in people if who in named),
     )  # fmt: skip

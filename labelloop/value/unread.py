@@ -63,9 +63,11 @@ class _Run:
     def __init__(self) -> None:
         self._sums = [-math.inf] * len(SHARES)  # over the blocks at which it may have begun
         self._best = [(-math.inf, 0)] * len(SHARES)  # the likeliest of them: (log weight, block)
+        self._later = 1.0  # prior of beginning after what was looked at; nothing speaks for or against that
         self._crossed: int | None = None  # blocks after which it first was high enough
 
     def add(self, number: int, block: tuple[Cell, ...]) -> None:
+        self._later -= math.exp(_begins(number))
         begins = _begins(number) - math.log(len(SHARES))
         for i, ratio in enumerate(_log_ratios(block)):
             self._sums[i] = _log_add(self._sums[i], begins) + ratio
@@ -82,7 +84,7 @@ class _Run:
         return Evidence(math.exp(min(self._log_odds(), 50.0)), noticed, places[max(self._best)[1] * BLOCK])
 
     def _log_odds(self) -> float:
-        total = -math.inf
+        total = math.log(self._later)
         for part in self._sums:
             total = _log_add(total, part)
         return total
