@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from labelloop.acquisition.order import QUOTA
 from labelloop.clock import parse
 from labelloop.records import Annotation, Choice, Seen
+from labelloop.scores import COLD_START
 
 KEPT = 500  # switches
 DOUBT = timedelta(seconds=0.3)  # around a switch, beside the time that it took: two clocks, and the page's own loading
@@ -61,7 +62,7 @@ class Seeing:
 
     def _filled(self, uri: str, told: Seen | None) -> Seen | None:
         """With the answer that was kept from the author."""
-        if told is None or not told.blind:
+        if told is None or not told.blind or told.version == COLD_START:
             return told
         place = self._look(told.version, uri)
         if place is None or not place.blind:  # nothing was shown, but not by design

@@ -46,8 +46,12 @@ def looks_of(tasks: Iterable[Task], rules: LabelRules = AS_GIVEN) -> list[Look]:
 
     Left out: seeds, answers before the first model, and those of which nobody knows what was before the person.
     """
-    found = [look for task in tasks for look in _looks(task, rules)]
-    return sorted(found, key=lambda look: (look.at, look.task))
+    return in_order(look for task in tasks for look in _looks(task, rules))
+
+
+def in_order(looks: Iterable[Look]) -> list[Look]:
+    """The oldest first."""
+    return sorted(looks, key=lambda look: (look.at, look.task))
 
 
 def _looks(task: Task, rules: LabelRules) -> Iterator[Look]:

@@ -85,6 +85,12 @@ def test_what_was_hidden_is_told_with_its_probability_and_only_where_it_was_hidd
     assert seeing.of(URI, unreadable) == Seen("v1", None, blind=True)
 
 
+def test_before_the_first_model_nothing_is_looked_up() -> None:
+    seeing = Seeing(lambda *_: pytest.fail("an order was read"))
+    told = Seen("cold-start", None, blind=True)
+    assert seeing.of(URI, answer(told, opened=0, sent=1)) == told
+
+
 def test_an_order_without_labels_showed_nothing(seeing: Seeing) -> None:
     seeing.switched("v1", after(5), after(5.005))
     late = answer(Seen("v1", "cat"), opened=4.5, sent=5.5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,9 +16,10 @@ from cli.status import ProjectStatus, Status, _Stores
 from cli.status_view import render as render_status
 from cli.value import value
 from cli.value_view import render
-from labelloop.records import Seen
+from labelloop.records import Seen, Task
 from labelloop.schema import LabelRules
 from labelloop.snapshot import Snapshot
+from labelloop.value import Look, looks_of
 from sync.guard import Guard
 from sync.metrics import SyncMetrics
 from tests.unit.ops_world import OpsWorld
@@ -140,6 +142,25 @@ def test_it_looks_at_new_answers_alone_and_not_all_the_time(guard: Any, monkeypa
     guard.clock.now += 60
     guard.turn(two)
     assert asked == [20, 30]
+
+
+def test_tasks_that_have_not_moved_are_not_read_again(guard: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+
+    def spy(tasks: list[Task], rules: LabelRules) -> list[Look]:
+        read.extend(t.id for t in tasks)
+        return looks_of(tasks, rules)
+
+    monkeypatch.setattr(sync.guard, "looks_of", spy)
+    first = snapshot("a", 100)
+    guard.turn(first)
+    found = guard.warnings
+    guard.clock.now += 60
+    guard.turn(Snapshot("b", {**first.tasks, 3: replace(first.tasks[3], uri="moved"), 900: first.tasks[9]}))
+    assert (len(read), read[100:]) == (102, [3, 9])
+    guard.clock.now += 60
+    guard.turn(Snapshot("c", first.tasks))
+    assert guard.warnings == found
 
 
 def test_facts_reach_status_and_prometheus(world: OpsWorld, guard: Any) -> None:
