@@ -188,7 +188,7 @@ class World:
 
     def listing(self) -> Look:
         """The peer: everything is read."""
-        feed = Feed(Metered(self.studio, self.meter), 1, self.record.schema, hidden=lambda *_: None)
+        feed = Feed(Metered(self.studio, self.meter), 1, self.record.schema, shown=lambda _uri, answer: answer.seen)
         return self.look(feed.reconcile)
 
 

@@ -18,12 +18,13 @@ from cli.commands import (
     stack,
     tune,
     upkeep,
+    value,
 )
 from cli.commands.terminal import app
 
 # importing them registers their verbs, in the order of --help
 COMMANDS = (
-    stack, doctor, projects, models, curve, tune, runs, snapshots, queue, learning, acquisition, data, schema,
+    stack, value, doctor, projects, models, curve, tune, runs, snapshots, queue, learning, acquisition, data, schema,
     simulate, upkeep,
 )  # fmt: skip
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from cli import deployment as place
 from cli.curve import outlook_of
+from cli.people import people, who
 from labelloop.approvals import waiting
 from labelloop.clock import now
 from labelloop.config import ProjectConfig
@@ -22,6 +23,8 @@ from labelloop.runs import Run, RunStore
 from labelloop.schema import LabelRules
 from labelloop.snapshot import SnapshotStore
 from labelloop.stop_advice import Outlook
+from labelloop.value import unread_from
+from labelloop.value.words import headline
 
 LAST_RUNS = 6
 NO_WATCHER = "no watcher looks after this project: is sync running?"
@@ -88,6 +91,7 @@ class ProjectStatus:
     forecast: str | None = None  # what more labels would bring; None before the first version
     advice: str | None = None  # stop | go on | cannot tell ...
     advice_why: tuple[str, ...] = ()  # ... and why
+    anchored: tuple[str, ...] = ()  # who may accept pre-labels unread, with the figures
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +151,8 @@ class _Stores:
 
     def __init__(self, deployment: place.Deployment, record: ProjectRecord) -> None:
         store = deployment.within(record)
-        self.record = record
+        self.record, self._deployment = record, deployment
+        self._names: Mapping[int, str] = {}
         self.registry = deployment.registry(record)
         self.runs, self.snapshots = RunStore(store), SnapshotStore(store)
         self._store = store
@@ -189,6 +194,7 @@ class _Stores:
             approvals=tuple((v.name, v.kind, v.verdict.reasons) for v in self._waiting(live)),
             forecast=outlook.told if outlook else None, advice=str(outlook.advice.act) if outlook else None,
             advice_why=outlook.advice.reasons if outlook else (),
+            anchored=self._anchored(facts.get("unread") or ()),
         )  # fmt: skip
 
     def _forecast(self) -> Outlook | None:
@@ -200,6 +206,12 @@ class _Stores:
         if self._outlook is None or self._outlook[:2] != (kept, config):
             self._outlook = (kept, config, outlook_of(kept, config))
         return self._outlook[2]
+
+    def _anchored(self, found: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+        """Names are asked for once, and only where there is somebody to name."""
+        if found and not self._names:
+            self._names = people(self._deployment)
+        return tuple(headline(warning, who(warning.who, self._names)) for warning in map(unread_from, found))
 
     def _waiting(self, live: Deployment | None) -> list[Version]:
         found = waiting(
@@ -235,8 +247,9 @@ def acceptance(tasks: Mapping[int, Task]) -> tuple[Acceptance, Acceptance]:
     chosen: list[bool] = []
     answers = [a for t in tasks.values() for a in t.annotations if a.label is not None and not a.seed]
     for answer in sorted(answers, key=lambda a: a.created_at):
-        if answer.seen and answer.seen.label is not None:
-            (random if answer.seen.blind else chosen).append(answer.seen.label == answer.label)
+        seen = answer.seen
+        if seen and seen.label is not None and not seen.chosen:  # blind, and among the hardest: see `labelloop value`
+            (random if seen.blind else chosen).append(seen.label == answer.label)
     return _counted(random), _counted(chosen)
 
 

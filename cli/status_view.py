@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -53,37 +53,11 @@ def _project(project: ProjectStatus) -> Panel:
     return Panel(Group(*parts), title=f"{project.title}  [dim]{project.url}[/dim]", title_align="left")
 
 
-def _rows(project: ProjectStatus) -> Iterable[tuple[str, RenderableType]]:
+def _rows(project: ProjectStatus) -> Iterator[tuple[str, RenderableType]]:
     if project.paused:
         yield "learning", Text(f"{project.paused.told}; `labelloop resume` ends it", style="bold yellow")
-    yield "model", _model(project)
-    for reason in project.evidence:
-        yield "", Text(reason, style="dim")
-    if project.test_accuracy is not None:
-        yield (
-            "",
-            Text(f"{project.test_accuracy:.3f} right on {project.test_n} labels of the test bucket", style="dim"),
-        )
-    for name, kind, reasons in project.approvals:
-        yield (
-            "your decision",
-            Text(f"{kind} {name}: `labelloop promote {name}` or `reject {name}`", style="bold yellow"),
-        )
-        for reason in reasons[:2]:
-            yield "", Text(reason, style="dim")
-    if project.unread:
-        yield (
-            "not counted",
-            Text(
-                f"{project.unread} annotations: class dropped (`labelloop schema`) or not exactly one", style="yellow"
-            ),
-        )
-    if project.conflicts:
-        names = ", ".join(uri.rsplit("/", 1)[-1] for uri in project.conflicts[:4])
-        yield (
-            "left out",
-            Text(f"{len(project.conflicts)} duplicates with contradicting labels: {names}", style="yellow"),
-        )
+    yield from _model_rows(project)
+    yield from _people_rows(project)
     yield "serving", _serving(project)
     yield "labels", _labels(project)
     yield "next", _next(project)
@@ -99,6 +73,34 @@ def _rows(project: ProjectStatus) -> Iterable[tuple[str, RenderableType]]:
         yield "refused", Text(refused, style="bold red")
     if project.problem:
         yield "problem", Text(project.problem, style="bold red")
+
+
+def _model_rows(project: ProjectStatus) -> Iterator[tuple[str, RenderableType]]:
+    """The live version and its evidence."""
+    yield "model", _model(project)
+    for reason in project.evidence:
+        yield "", Text(reason, style="dim")
+    if project.test_accuracy is not None:
+        right = f"{project.test_accuracy:.3f} right on {project.test_n} labels of the test bucket"
+        yield "", Text(right, style="dim")
+
+
+def _people_rows(project: ProjectStatus) -> Iterator[tuple[str, RenderableType]]:
+    """What waits for a person, or should make one look."""
+    for name, kind, reasons in project.approvals:
+        asked = f"{kind} {name}: `labelloop promote {name}` or `reject {name}`"
+        yield "your decision", Text(asked, style="bold yellow")
+        for reason in reasons[:2]:
+            yield "", Text(reason, style="dim")
+    if project.unread:
+        told = f"{project.unread} annotations: class dropped (`labelloop schema`) or not exactly one"
+        yield "not counted", Text(told, style="yellow")
+    if project.conflicts:
+        names = ", ".join(uri.rsplit("/", 1)[-1] for uri in project.conflicts[:4])
+        told = f"{len(project.conflicts)} duplicates with contradicting labels: {names}"
+        yield "left out", Text(told, style="yellow")
+    for text in project.anchored:
+        yield "unread?", Text(f"{text}: see `labelloop value`", style="yellow")
 
 
 def _model(project: ProjectStatus) -> Text:

@@ -106,6 +106,7 @@ class Queue(_Frozen):
     policy: PolicyName = "auto"  # which images people are asked for; auto: by what is known of the model
     quota: Share = 0.10  # of the labels: drawn at random from test and audit, shown blind
     quota_most: Share = 0.15  # the same, while the next retrain would have too few of them to be judged
+    blind: Share = 0.05  # of the train images: shown blind, too, so that it can be told what pre-labels do to people
     window: Positive = 200  # predictions pushed ahead into Label Studio
 
 

@@ -51,6 +51,14 @@ class LabelSchema:
             return None, f"{len(chosen)} classes chosen, one is expected"
         return chosen[0], None
 
+    def probability(self, result: Sequence[Mapping[str, Any]]) -> float | None:
+        """What the model gave the class that it chose, in [0, 1]; None where the result does not say."""
+        for item in result:
+            score = item.get("score") if item.get("from_name") == self.control else None
+            if isinstance(score, int | float) and 0 <= score <= 1:
+                return float(score)
+        return None
+
 
 def parse_label_config(xml: str) -> LabelSchema:
     """The single-choice control on an image, found by its tags; LabelConfigError says what is missing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any
@@ -30,6 +30,8 @@ class Seen:
     version: str
     label: str | None
     blind: bool = False
+    probability: float | None = None  # what the model gave its label, in [0, 1]; None: not known
+    chosen: bool = False  # blind by chance although the model chose it, and not one of the random quota
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,8 @@ class Annotation:
     seen: Seen | None = None
     seed: bool = False  # revealed at set-up, not given by a person
     problem: str | None = None  # why the result could not be read, e.g. a class that the label config lacks
+    changed_by: int | None = None  # who changed it last, where that was somebody else
+    given: str | None = None  # the class of ``completed_by``, where somebody else has changed it since
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,19 +228,32 @@ _ALWAYS = frozenset({
     "id", "created_at", "updated_at", "label", "cancelled", "ground_truth", "completed_by", "lead_time_s", "seen",
     "seed", "problem",
 })  # fmt: skip
+_ALWAYS_SEEN = frozenset({"version", "label", "blind"})
 
 
 def task_line(task: Task) -> dict[str, Any]:
     """A task as a snapshot holds it, whose id is its bytes.
 
-    A field that is added to `Annotation` later stands there only where it says something: no snapshot changes its id.
+    A field that is added to `Annotation` or `Seen` later stands there only where it says something: no snapshot changes
+    its id.
     """
     found = to_dict(task)
-    later = [f for f in fields(Annotation) if f.name not in _ALWAYS]
-    for annotation in found["annotations"] if later else ():
-        for name in [f.name for f in later if annotation[f.name] == f.default]:
-            del annotation[name]
+    for annotation in found["annotations"]:
+        _leave_out(annotation, _later(Annotation, _ALWAYS))
+        if annotation["seen"]:
+            _leave_out(annotation["seen"], _later(Seen, _ALWAYS_SEEN))
     return found
+
+
+def _leave_out(data: dict[str, Any], later: Iterable[tuple[str, Any]]) -> None:
+    for name, default in later:
+        if data[name] == default:
+            del data[name]
+
+
+@functools.cache
+def _later(record: type, always: frozenset[str]) -> tuple[tuple[str, Any], ...]:
+    return tuple((f.name, f.default) for f in fields(record) if f.name not in always)
 
 
 def canonical(value: Any) -> bytes:

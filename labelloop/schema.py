@@ -82,9 +82,11 @@ class LabelRules:
 
     def _is_touched(self, annotation: Annotation) -> bool:
         seen = annotation.seen.label if annotation.seen else None
-        return annotation.label in self.label_map or seen in self.label_map
+        return any(name in self.label_map for name in (annotation.label, annotation.given, seen))
 
     def _annotation(self, annotation: Annotation) -> Annotation:
+        given = self.resolve(annotation.given) if annotation.given is not None else None
+        annotation = replace(annotation, given=given)
         if annotation.label is None:
             return replace(annotation, seen=self._seen(annotation.seen))
         label = self.resolve(annotation.label)

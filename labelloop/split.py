@@ -49,6 +49,14 @@ def fold_of(group: str, folds: int) -> int:
     return int(unit(f"fold:{group}") * folds)
 
 
+def shown_blind(group: str, share: float) -> bool:
+    """Whether a train image is shown without its pre-label. Salted: it tells nothing of bucket, fold or quota.
+
+    A larger share adds images and takes none away.
+    """
+    return unit(f"blind:{group}") < share
+
+
 def unit(text: str) -> float:
     """A place in [0, 1) that only the text decides."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64

@@ -330,20 +330,22 @@ def _annotation(data: Mapping[str, Any], schema: LabelSchema) -> Annotation:
     result = data.get("result") or []
     label, problem = schema.read(result)
     cancelled = bool(data.get("was_cancelled"))
-    lead = data.get("lead_time")
+    lead, by, last = data.get("lead_time"), data.get("completed_by"), data.get("updated_by")
     return Annotation(
         id=int(data["id"]), created_at=str(data["created_at"]), updated_at=str(data["updated_at"]),
         label=None if cancelled else label, cancelled=cancelled, ground_truth=bool(data.get("ground_truth")),
-        completed_by=data.get("completed_by"), lead_time_s=float(lead) if lead is not None else None,
+        completed_by=by, lead_time_s=float(lead) if lead is not None else None,
         seen=_seen(data.get("prediction"), schema), seed=_is_seed(result), problem=problem,
+        changed_by=last if last != by else None,
     )  # fmt: skip
 
 
 def _seen(prediction: Any, schema: LabelSchema) -> Seen | None:
     if not isinstance(prediction, dict) or not prediction.get("model_version"):
         return None
-    label, _ = schema.read(prediction.get("result") or [])
-    return Seen(str(prediction["model_version"]), label, blind=label is None)
+    result = prediction.get("result") or []
+    label, _ = schema.read(result)
+    return Seen(str(prediction["model_version"]), label, blind=label is None, probability=schema.probability(result))
 
 
 def _is_seed(result: Sequence[Mapping[str, Any]]) -> bool:

@@ -104,7 +104,7 @@ class Predictor:
             return self._unreadable(task, "storage", str(error))
 
     def _read(self, asked: Asked, uri: str) -> Looked:
-        blind = asked.live.blinds.recorded(uri)
+        blind = asked.live.blinds.recorded(asked.record, uri)
         if blind:
             return Looked(why="blind")
         data, _ = MirroredReader(self._reader, asked.live.mirror).read(uri)

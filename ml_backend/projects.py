@@ -12,8 +12,8 @@ from labelloop.catalogue import Catalogue
 from labelloop.errors import StorageError
 from labelloop.mirror import source_of
 from labelloop.projects import ProjectRecord, ProjectStore
-from labelloop.records import JUDGING, Bucket, ImageFacts
-from labelloop.split import bucket_of, group_of
+from labelloop.records import JUDGING, Bucket
+from labelloop.split import bucket_of, group_of, shown_blind
 
 KEEP_S = 2.0  # how long a project's record is not asked for again
 CATALOGUE_EVERY_S = 2.0
@@ -57,26 +57,27 @@ class Directory:
 
 
 class Blinds:
-    """Which images of a project must be answered with nothing: those of the test and audit buckets."""
+    """Which images of a project must be answered with nothing: those of test and audit, and a share of the others."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
         self._lock = threading.Lock()
         self._updated = float("-inf")
 
-    def recorded(self, uri: str) -> bool | None:
+    def recorded(self, record: ProjectRecord, uri: str) -> bool | None:
         """What the catalogue says; None for an image that it does not hold (yet)."""
         facts = self._catalogue.images.get(uri)
         if facts is None:
             self._update()
             facts = self._catalogue.images.get(uri)
-        return None if facts is None or not facts.sha256 else _is_blind(facts)
+        return None if facts is None or not facts.sha256 else _is_blind(record, facts.group, facts.bucket)
 
     def computed(self, record: ProjectRecord, uri: str, data: bytes) -> bool:
         """What `featurise` will decide from these bytes; never blind where S3 holds it outside the project's prefix."""
         if not uri.startswith(record.image_uri) and source_of(uri) is None:
             return False
-        return bucket_of(group_of(data), record.config.buckets.shares()) is not Bucket.TRAIN
+        group = group_of(data)
+        return _is_blind(record, group, bucket_of(group, record.config.buckets.shares()))
 
     def _update(self) -> None:
         with self._lock:
@@ -89,5 +90,6 @@ class Blinds:
             self._updated = time.monotonic()
 
 
-def _is_blind(facts: ImageFacts) -> bool:
-    return facts.bucket in JUDGING
+def _is_blind(record: ProjectRecord, group: str, bucket: Bucket) -> bool:
+    """As the queue has it (`labelloop.acquisition`): opening such an image must not un-blind it."""
+    return bucket in JUDGING or (bucket is Bucket.TRAIN and shown_blind(group, record.config.queue.blind))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Z95 = 1.959963984540054
+from labelloop.intervals import Z95, wilson
+
+__all__ = ["Z95", "mean_interval", "paired_interval", "wilson"]
 
 
 def paired_interval(gained: int, lost: int, n: int, z: float = Z95) -> tuple[float, float]:
@@ -26,13 +28,3 @@ def mean_interval(differences: NDArray[np.float64]) -> tuple[float, float]:
     spread = (float((differences**2).sum()) + 2) / (n + 2) - mean**2  # one of +1 and one of -1 added
     half = Z95 * float(np.sqrt(spread / (n + 2)))
     return max(-1.0, mean - half), min(1.0, mean + half)
-
-
-def wilson(right: int, n: int) -> tuple[float, float]:
-    """95 % Wilson bounds of a proportion; (0, 1) where n is 0."""
-    if n == 0:
-        return 0.0, 1.0
-    share, square = right / n, Z95**2
-    centre = (share + square / (2 * n)) / (1 + square / n)
-    half = Z95 / (1 + square / n) * float(np.sqrt(share * (1 - share) / n + square / (4 * n * n)))
-    return max(0.0, centre - half), min(1.0, centre + half)

@@ -38,7 +38,10 @@ def score(context: Context, project: ProjectContext, version: str) -> int:
     pool = replace(pool, labelled=labelled_of(examples, features, pool.labels))
     config = project.record.config
     chosen = choose(config.queue.policy, situation_of(examples, features, head, project))
-    plan = Plan(chosen.strategy, window=config.queue.window * AHEAD, batch=config.refresh.after, seed=config.seed)
+    plan = Plan(
+        chosen.strategy, window=config.queue.window * AHEAD, batch=config.refresh.after, seed=config.seed,
+        blind=config.queue.blind,
+    )  # fmt: skip
     places = plan_queue(pool, quota=quota_of(config, answered, project), plan=plan)
     project.scores.add(
         version, snapshot=snapshot.id if snapshot else None, pool=len(features), policy=chosen.why, places=places

@@ -17,7 +17,7 @@ from sync.sweep import EPOCH, Sweep, earlier, find_missing
 OVERLAP = timedelta(seconds=5)  # transactions that commit late carry an earlier `updated_at`
 OVERLAP_EVERY_S = 30.0  # where nothing moves: what a large import left within the overlap is not read by each poll
 MANY = 1000  # tasks that seem to be gone: above, they are not asked for one by one
-Hidden = Callable[[str, str], str | None]  # (version, uri) -> what the model would have said of a blind task
+Shown = Callable[[str, Annotation], Seen | None]  # (uri, an answer that is new) -> what its author had before them
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +39,10 @@ class Feed:
     """Keeps `tasks` (annotated) and `board` (all) equal to Label Studio. Memory only: rebuilt at every start."""
 
     def __init__(
-        self, studio: TaskFeed, project: int, schema: LabelSchema, *, hidden: Hidden,
+        self, studio: TaskFeed, project: int, schema: LabelSchema, *, shown: Shown,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
-        self._studio, self._project, self._schema, self._hidden = studio, project, schema, hidden
+        self._studio, self._project, self._schema, self._shown = studio, project, schema, shown
         self._clock = clock
         self.tasks: dict[int, Task] = {}
         self.board = Board()
@@ -202,15 +202,22 @@ class Feed:
             self.moved.add(task)
 
     def _remember(self, task: Task, annotation: Annotation, known: Task | None) -> Annotation:
-        """Keep what was seen at first sight: Label Studio forgets the prediction, and we the window."""
-        for old in known.annotations if known else ():
-            if (old.id, old.created_at) == (annotation.id, annotation.created_at) and old.seen:
-                return replace(annotation, seen=old.seen)
-        seen = annotation.seen
-        if seen and seen.blind:
-            hidden = self._hidden(seen.version, task.uri)
-            return replace(annotation, seen=Seen(seen.version, hidden, blind=True))
-        return annotation
+        """Keep what was seen, and what was given, at first sight: Label Studio forgets both, and we the window."""
+        old = _same(annotation, known.annotations if known else ())
+        if old is not None:
+            annotation = replace(annotation, given=_given(old, annotation))
+        seen = old.seen if old and old.seen else self._shown(task.uri, annotation)
+        return replace(annotation, seen=seen)
+
+
+def _same(annotation: Annotation, known: Iterable[Annotation]) -> Annotation | None:
+    return next((a for a in known if (a.id, a.created_at) == (annotation.id, annotation.created_at)), None)
+
+
+def _given(before: Annotation, now: Annotation) -> str | None:
+    """The class that its author chose, where somebody else has put another in its place."""
+    first = before.given or before.label
+    return first if now.changed_by is not None and first != now.label else None
 
 
 def _moves(task: Task) -> tuple[tuple[int, str], ...]:

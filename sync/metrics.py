@@ -64,6 +64,7 @@ class SyncMetrics:
         self.until = self._gauge("labels_until", "Labels that are missing until the next run", "project", "kind")
         self.waiting = self._gauge("waiting", "1 where something is due and cannot run", "project")
         self.problem = self._gauge("problem", "1 where the project has a problem", "project")
+        self.unread = self._gauge("unread_annotators", "People who may accept pre-labels unread", "project")
         self.version = self._gauge("version_info", "1 for the version whose order is shown", "project", "version")
         self.switches = self._counter("switches", "Changes of the version whose order is shown", ("project",))
         self.depth = self._gauge("queue_depth", "Jobs that wait", "queue")
@@ -113,6 +114,7 @@ class SyncMetrics:
 
     def _saw(self, key: str, facts: Mapping[str, Any]) -> None:
         self.problem.labels(key).set(bool(facts.get("problem")))
+        self.unread.labels(key).set(len(facts.get("unread") or ()))
         pool = facts.get("pool") or {}
         for state in POOL:
             self.pool.labels(key, state).set(pool.get(state, 0))
@@ -145,7 +147,7 @@ class SyncMetrics:
         if version := self._shown.pop(key):
             self.version.remove(key, version)
         self._sequence.pop(key, None)
-        for gauge in (self.problem, self.waiting, self.sequence, self.held, self.looked):
+        for gauge in (self.problem, self.unread, self.waiting, self.sequence, self.held, self.looked):
             _remove(gauge, key)
         for state in POOL:
             _remove(self.pool, key, state)

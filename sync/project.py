@@ -23,11 +23,13 @@ from labelloop.records import Task, canonical
 from labelloop.registry import Registry
 from labelloop.requests import RequestStore
 from labelloop.runs import RunStore
+from labelloop.schema import LabelRules
 from labelloop.scores import COLD_START, ScoreStore
 from labelloop.snapshot import Latest, Snapshot, SnapshotStore
 from labelloop.storage import ObjectStore
 from labelloop.studio import STORAGE_SYNC_S, Studio
 from sync.feed import Changes, Feed
+from sync.guard import Guard
 from sync.listing import Listing
 from sync.mirror import Fetch, Mirroring
 from sync.pace import Pace
@@ -76,11 +78,12 @@ class ProjectWatch:
         self.index: FeatureIndex | None = None
         self._store = store
         self.publisher = Publisher(deps.studio, project, self.schema, ScoreStore(store))
-        self.feed = Feed(deps.studio, project.id, self.schema, hidden=self.publisher.hidden)
+        self.feed = Feed(deps.studio, project.id, self.schema, shown=self.publisher.seeing.of)
         self.planner = Planner(project, RunStore(store), RequestStore(store), deps.queue, self.snapshots, self.registry)
         self.mirroring = Mirroring(Mirror(store), deps.fetch)
         self.pool = Pool(project.key, deps.list_images(project.image_uri), self._import, deps.queue, self.mirroring)
         self.upkeep = Upkeep(project, store, deps.queue)
+        self.guard = Guard(LabelRules(project.config.label_map))
         self.studies = Studies(project, store, deps.queue)
         self.snapshot: Snapshot | None = None
         self.plan: Plan | None = None
@@ -131,6 +134,7 @@ class ProjectWatch:
             "plan": self.plan.facts() if self.plan else None,
             "published": self.publisher.published.version if self.publisher.published else None,
             "order": self.publisher.order,
+            "unread": self.guard.facts(),
             "at": now(),
         }
 
@@ -249,6 +253,7 @@ class ProjectWatch:
             self.index = FeatureIndex(self._store, backbone.id)
         self.pool.turn(self.feed.board, self.catalogue, self.index, deleted=self.feed.deleted)
         self._publish(live.version if live else COLD_START)
+        self.guard.turn(self.snapshot)
 
     def _publish(self, version: str) -> None:
         open_tasks = self.feed.board.open

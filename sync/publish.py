@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Container, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 import structlog
 
@@ -16,7 +17,9 @@ from labelloop.schema import LabelRules
 from labelloop.scores import Scores, ScoreStore
 from labelloop.studio import Studio
 from sync.bearing import Bearing
+from sync.seen import Seeing
 
+LONG_AGO = datetime.fromtimestamp(0, UTC)
 IDLE_S = 3.0  # nobody has submitted for so long: time to tidy up
 GROWTH = 0.5  # while images stream in: make the order anew each time the pool has grown by this share
 FRONT = 50  # of a window, at first; at once, as people are served meanwhile. The rest follows where nobody is waiting
@@ -47,6 +50,7 @@ class Publisher:
         self._bearing = Bearing()
         self.published: Published | None = None
         self.order: str | None = None  # why the newest order is as it is, in words
+        self.seeing = Seeing(self.place)
 
     def adopt(self, version: str, tasks: OpenTasks) -> None:
         """After a restart: take what is in Label Studio as pushed, so that nothing is pushed twice."""
@@ -58,15 +62,16 @@ class Publisher:
             places, stop = _window(scores.places, tasks, {}, 0, min(count, len(scores.places)))
             pushed = {task: choice.uri for task, choice in places}
             self.published = Published(version, scores.id, stop, pushed, time.monotonic())
+            self.seeing.switched(version, LONG_AGO, LONG_AGO)
 
-    def hidden(self, version: str, uri: str) -> str | None:
-        """What the model says of an image that is shown blind; None where that cannot be found out."""
+    def place(self, version: str, uri: str) -> Choice | None:
+        """An image's place in a version's order, as it is shown; None where that cannot be found out."""
         try:
             scores = self._scores.newest(version)
         except StorageError:
             return None
         place = scores.by_uri.get(uri) if scores else None
-        return place.label if place else None
+        return self._rules.shown(place, self._schema.classes) if place else None
 
     def publish(self, version: str, open_tasks: OpenTasks, *, idle_s: float = 0.0) -> bool:
         """Push the newest order's window where it is not pushed yet: its front at once, all of it in idle time.
@@ -171,7 +176,9 @@ class Publisher:
 
         The backend's title is not touched: deleting predictions named like the title would unset the version.
         """
+        began = datetime.now(UTC)
         self._studio.update_project(self._project.id, model_version=version)
+        self.seeing.switched(version, began, datetime.now(UTC))
 
 
 def _window(

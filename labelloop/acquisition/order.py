@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -15,6 +15,9 @@ from labelloop.acquisition.select import SHORTLIST
 from labelloop.acquisition.strategies import strategy
 from labelloop.head import Floats
 from labelloop.records import JUDGING, Bucket, Choice, digest
+from labelloop.split import shown_blind
+
+QUOTA = "quota"  # why an image that is drawn at random comes
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +49,27 @@ class Plan:
     window: int = 200  # places
     batch: int = 10  # labels until the next model, which plans anew
     seed: int = 0
+    blind: float = 0.0  # share of the train images that is shown without pre-label
 
 
 def plan_queue(pool: Pool, *, quota: Quota, plan: Plan) -> tuple[Choice, ...]:
     """The next ``plan.window`` images, lowest priority first.
 
-    The random quota is drawn from test and audit and is blind; the strategy chooses from train only.
+    The random quota is drawn from test and audit and is blind; the strategy chooses from train only, of which a share
+    is blind, too.
     """
     rows = _representatives(pool)
     train = np.array([i for i in rows if pool.buckets[i] is Bucket.TRAIN], dtype=np.int64)
+    chosen = _chosen(pool, train, plan)
     drawn = _drawn(pool, [i for i in rows if pool.buckets[i] in JUDGING], quota.lacking, plan.seed)
-    places = _mixed(_chosen(pool, train, plan), drawn, quota, plan.window)
-    return tuple(_choice(pool, row, why, (rank + 1) / (len(places) + 1)) for rank, (row, why) in enumerate(places))
+    hidden = {row for row, _ in chosen if shown_blind(pool.groups[row], plan.blind)} | {row for row, _ in drawn}
+    if not quota.labels:
+        chosen = _shown_first(chosen, hidden)
+    places = _mixed(chosen, drawn, quota, plan.window)
+    last = len(places) + 1
+    return tuple(
+        _choice(pool, row, why=why, priority=(i + 1) / last, blind=row in hidden) for i, (row, why) in enumerate(places)
+    )
 
 
 def _representatives(pool: Pool) -> list[int]:
@@ -93,13 +105,19 @@ def _drawn(pool: Pool, rows: Sequence[int], lacking: Mapping[Bucket, int], seed:
         bucket = pool.buckets[row]
         turn[bucket] += 1
         places.append((turn[bucket] > lacking.get(bucket, 0), len(places), row))
-    return [(row, "quota") for _, _, row in sorted(places)]
+    return [(row, QUOTA) for _, _, row in sorted(places)]
 
 
 @cache
 def _lot(seed: int, group: str) -> str:
     """Kept, for every order asks for the same: about 200 bytes for each image of test and audit."""
     return digest(f"quota:{seed}:{group}".encode())
+
+
+def _shown_first(chosen: list[tuple[int, str]], hidden: Collection[int]) -> list[tuple[int, str]]:
+    """The first page of a new project is a pre-labelled one."""
+    first = next((i for i, (row, _) in enumerate(chosen) if row not in hidden), 0)
+    return chosen[first : first + 1] + chosen[:first] + chosen[first + 1 :]
 
 
 def _mixed(
@@ -115,13 +133,12 @@ def _mixed(
             place = next(one if due else other, None)
         if place is None:
             break
-        taken += place[1] == "quota"
+        taken += place[1] == QUOTA
         places.append(place)
     return places
 
 
-def _choice(pool: Pool, row: int, why: str, priority: float) -> Choice:
-    blind = why == "quota"
+def _choice(pool: Pool, row: int, *, why: str, priority: float, blind: bool) -> Choice:
     if pool.probabilities is None:
         return Choice(pool.uris[row], priority, None, None, blind, why)
     best = int(pool.probabilities[row].argmax())

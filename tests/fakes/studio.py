@@ -97,14 +97,13 @@ class FakeStudio:
         stored = [p for p in self._predictions.get(task, ()) if p[0] == self.model_version]
         seen = None
         if stored:
-            blind = stored[0][1].blind
-            seen = Seen(stored[0][0], None if blind else stored[0][1].label, blind)
+            seen = _seen(*stored[0])
         self._put(task, Annotation(number, moment, moment, None if skip else label, cancelled=skip, seen=seen))
         return number
 
-    def change_annotation(self, task: int, annotation: int, label: str) -> None:
+    def change_annotation(self, task: int, annotation: int, label: str, *, by: int | None = None) -> None:
         old = next(a for a in self._tasks[task].annotations if a.id == annotation)
-        self._put(task, replace(old, label=label, cancelled=False, updated_at=self._now()))
+        self._put(task, replace(old, label=label, cancelled=False, updated_at=self._now(), changed_by=by))
 
     def delete_annotation(self, task: int, annotation: int) -> None:
         kept = tuple(a for a in self._tasks[task].annotations if a.id != annotation)
@@ -141,6 +140,13 @@ class FakeStudio:
     def _now(self) -> str:
         self._clock += timedelta(milliseconds=1500)
         return self._clock.strftime(LABEL_STUDIO_FORMAT)
+
+
+def _seen(version: str, choice: Choice) -> Seen:
+    if choice.blind or choice.label is None:
+        return Seen(version, None, blind=True)
+    probability = None if choice.probability is None else round(choice.probability, 4)
+    return Seen(version, choice.label, probability=probability)
 
 
 def _stub(task: Task) -> TaskStub:

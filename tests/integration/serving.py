@@ -21,7 +21,7 @@ from labelloop.queue import DEPLOY_CHANNEL, connect, publish
 from labelloop.records import Bucket
 from labelloop.registry import BackboneRecord, Version
 from labelloop.settings import load_settings
-from labelloop.split import BucketShares, bucket_of, group_of
+from labelloop.split import BucketShares, bucket_of, group_of, shown_blind
 from labelloop.storage import S3Store
 from tests.unit.backend_world import World, picture
 
@@ -83,7 +83,10 @@ class Served:
 
     def _upload(self) -> list[int]:
         """The first few pictures that are not blind."""
-        seeds = [i for i in range(100) if bucket_of(group_of(picture(i)), BucketShares()) is Bucket.TRAIN][:TASKS]
+        groups = {i: group_of(picture(i)) for i in range(100)}
+        share = self.world.record.config.queue.blind
+        seeds = [i for i, g in groups.items()
+                 if bucket_of(g, BucketShares()) is Bucket.TRAIN and not shown_blind(g, share)][:TASKS]  # fmt: skip
         for seed in seeds:
             self._images.put(f"animals/{seed}.png", picture(seed))
         return seeds

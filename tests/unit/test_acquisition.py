@@ -16,7 +16,7 @@ from labelloop.acquisition.uncertainty import class_need, entropy, least_confide
 from labelloop.errors import SettingsError
 from labelloop.head import Floats
 from labelloop.records import Bucket, Choice
-from labelloop.split import BucketShares, bucket_of
+from labelloop.split import BucketShares, bucket_of, shown_blind
 
 RNG = np.random.default_rng(0)
 N = 400
@@ -39,7 +39,7 @@ def _part(kept: list[int], rows: Ints) -> Floats:
     return read(np.array(kept)[rows])
 
 
-def queue(pool: Pool = POOL, quota: Quota | None = None, **plan: int | str) -> tuple[Choice, ...]:
+def queue(pool: Pool = POOL, quota: Quota | None = None, **plan: float | str) -> tuple[Choice, ...]:
     name = "herding" if pool.probabilities is None else "cluster-margin"
     return plan_queue(pool, quota=quota or Quota(), plan=Plan(**{"strategy": name, **plan}))  # type: ignore[arg-type]
 
@@ -283,6 +283,36 @@ def test_what_is_labelled_reaches_the_strategy() -> None:
     """All but one blob have a label: herding begins with the other one."""
     pool = replace(COLD, buckets=[Bucket.TRAIN] * N, labelled=Labelled(BLOBS[:350:50], np.zeros(7, np.int64)))
     assert URIS.index(queue(pool)[0].uri) >= 350
+
+
+def hidden(share: float) -> set[str]:
+    return {u for u, g, b in zip(URIS, GROUPS, BUCKETS, strict=True) if b is Bucket.TRAIN and shown_blind(g, share)}
+
+
+def test_a_share_of_the_chosen_images_is_blind_and_nothing_else_changes() -> None:
+    plain, found = queue(window=N), queue(window=N, blind=0.2)
+    assert {c.uri for c in found if c.blind and c.why != "quota"} == hidden(0.2)
+    assert [c.uri for c in found][1:] == [c.uri for c in plain][1:]
+    assert [(c.label, c.why) for c in found] == [(c.label, c.why) for c in plain]  # what is hidden stays known
+
+
+def test_the_quota_does_not_count_what_is_blind_by_chance() -> None:
+    found = queue(quota=Quota(0.1, 50, 5), window=100, blind=0.5)
+    assert sum(c.why == "quota" for c in found) == 10
+    assert 30 < sum(c.blind for c in found if c.why != "quota") < 60
+
+
+def test_the_first_page_of_a_new_project_is_a_pre_labelled_one() -> None:
+    first = queue(window=N)[0].uri
+    share = next(s for s in np.linspace(0.01, 1, 100) if shown_blind(GROUPS[URIS.index(first)], s))
+    new, later = queue(window=N, blind=share), queue(window=N, quota=Quota(labels=10, random=1), blind=share)
+    assert not new[0].blind
+    assert new[1].uri == first
+    assert new[1].blind
+    assert later[0].uri == first
+    assert later[0].blind
+    assert len({c.uri for c in new}) == N
+    assert queue(window=N, blind=1.0)[0].uri == first
 
 
 def test_random_images_keep_their_order_when_others_come_or_go() -> None:

@@ -15,12 +15,14 @@ from werkzeug.test import TestResponse
 
 from labelloop.catalogue import Catalogue
 from labelloop.clock import stamp
+from labelloop.config import parse_config
 from labelloop.labels import make_label_config
 from labelloop.mirror import Copy, Mirror
 from labelloop.records import Bucket, ImageFacts, digest
 from labelloop.settings import load_settings
-from labelloop.split import bucket_of, group_of
+from labelloop.split import bucket_of, group_of, shown_blind
 from ml_backend import backend as backend_module
+from ml_backend import projects as projects_module
 from ml_backend.app import make_app
 from ml_backend.auth import Gate
 from ml_backend.backend import Backend
@@ -29,8 +31,11 @@ from tests.unit.backend_world import CLASSES, PREFIX, FakeReader, World, make_ba
 PASSWORD = "letmein"
 SETTINGS = load_settings({"LABELLOOP_BACKEND_PASSWORD": PASSWORD})
 AUTH = {"Authorization": "Basic " + base64.b64encode(f"labelloop:{PASSWORD}".encode()).decode()}
-TRAIN = [s for s in range(60) if bucket_of(group_of(picture(s)), World().record.config.buckets.shares()) == "train"]
-BLIND = [s for s in range(60) if s not in TRAIN]
+CONFIG = World().record.config
+CHOSEN = [s for s in range(60) if bucket_of(group_of(picture(s)), CONFIG.buckets.shares()) is Bucket.TRAIN]
+HIDDEN = [s for s in CHOSEN if shown_blind(group_of(picture(s)), CONFIG.queue.blind)]  # by chance
+TRAIN = [s for s in CHOSEN if s not in HIDDEN]
+BLIND = [s for s in range(60) if s not in CHOSEN]
 
 
 class Stage:
@@ -182,8 +187,33 @@ def test_the_recorded_bucket_outranks_the_computed_one(live: Stage) -> None:
     assert [bool(r["result"]) for r in live.predict(tasks)] == [False, True]
 
 
+def test_a_share_of_the_train_images_is_answered_with_nothing_too(live: Stage) -> None:
+    tasks = live.images(HIDDEN[0], TRAIN[0])
+    assert [bool(r["result"]) for r in live.predict(tasks)] == [False, True]
+
+
+def test_a_near_duplicate_is_blind_where_its_group_is(live: Stage) -> None:
+    tasks = live.images(HIDDEN[0], TRAIN[0])
+    groups = (group_of(picture(TRAIN[0])), group_of(picture(HIDDEN[0])))
+    facts = [
+        ImageFacts(t["data"]["image"], "e", digest(b"1"), g, Bucket.TRAIN) for t, g in zip(tasks, groups, strict=True)
+    ]
+    Catalogue(live.world.own).add(facts, stamp())
+    assert [bool(r["result"]) for r in live.predict(tasks)] == [True, False]
+
+
+def test_another_blind_share_counts_as_soon_as_the_config_says_so(live: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks = live.images(HIDDEN[0], TRAIN[0], BLIND[0])
+    assert [bool(r["result"]) for r in live.predict(tasks)] == [False, True, False]
+    monkeypatch.setattr(projects_module, "KEEP_S", 0.0)
+    for share, answered in ((0.0, [True, True, False]), (1.0, [False, False, False])):
+        config = parse_config({"queue": {"blind": share}}, "the test")
+        live.world.projects.put(replace(live.world.record, config=config))
+        assert [bool(r["result"]) for r in live.predict(tasks)] == answered
+
+
 def test_images_outside_the_prefix_are_never_blind(live: Stage) -> None:
-    assert all(r["result"] for r in live.predict(live.images(*BLIND[:3], prefix="s3://images/elsewhere/")))
+    assert all(r["result"] for r in live.predict(live.images(*BLIND[:3], *HIDDEN[:1], prefix="s3://images/elsewhere/")))
 
 
 # --- set-up

@@ -95,7 +95,8 @@ def test_json_holds_every_answer_as_it_was_given(world: OpsWorld, tmp_path: Path
     tasks = {t["task"]: t for t in content["tasks"]}
     assert tasks[3]["label"] == "=cmd|' /C calc'!A0"  # nobody runs JSON
     assert [a["label"] for a in tasks[1]["annotations"]] == ["cat", "dog"]
-    assert tasks[1]["annotations"][0]["seen"] == {"version": "v1", "label": "dog", "blind": False}
+    seen = {"version": "v1", "label": "dog", "blind": False, "probability": None, "chosen": False}
+    assert tasks[1]["annotations"][0]["seen"] == seen
     assert tasks[1]["counts"] == 101
     assert (tasks[2]["skipped"], tasks[5]["image"], tasks[5]["bucket"]) == (True, None, None)
 

@@ -10,9 +10,9 @@ import pytest
 
 from labelloop.errors import StudioError
 from labelloop.labels import LabelSchema
-from labelloop.records import Choice, Seen, Task
+from labelloop.records import Annotation, Choice, Seen, Task
 from labelloop.studio import TaskStub
-from sync.feed import OVERLAP_EVERY_S, Changes, Feed
+from sync.feed import OVERLAP_EVERY_S, Changes, Feed, Shown
 from tests.fakes.studio import FakeStudio
 
 SCHEMA = LabelSchema("label", "image", "image", ("cat", "dog"))
@@ -23,8 +23,12 @@ def studio() -> FakeStudio:
     return FakeStudio(SCHEMA, page=3)
 
 
-def feed_of(studio: FakeStudio, hidden: str | None = None) -> Feed:
-    return Feed(studio, 1, SCHEMA, hidden=lambda _version, _uri: hidden)
+def as_told(_uri: str, annotation: Annotation) -> Seen | None:
+    return annotation.seen
+
+
+def feed_of(studio: FakeStudio, shown: Shown = as_told) -> Feed:
+    return Feed(studio, 1, SCHEMA, shown=shown)
 
 
 def test_only_what_moved_is_fetched(studio: FakeStudio) -> None:
@@ -96,14 +100,35 @@ def test_the_hidden_answer_of_a_blind_task_is_kept_at_first_sight(studio: FakeSt
     studio.push(1, SCHEMA, "v3", [(task, Choice("s3://images/1", 0.1, "dog", 0.9, True, "quota"))])
     studio.model_version = "v3"
     annotation = studio.annotate(task, "cat")
-    feed = feed_of(studio, hidden="dog")
+    feed = feed_of(studio, lambda _uri, _answer: Seen("v3", "dog", blind=True))
     feed.poll()
     assert feed.tasks[task].annotations[0].seen == Seen("v3", "dog", blind=True)
     studio.change_annotation(task, annotation, "dog")
-    later = feed_of(studio, hidden=None)  # the order has long been replaced
+    later = feed_of(studio)  # the order has long been replaced
     later.begin(feed.tasks)
     later.poll()
     assert later.tasks[task].annotations[0].seen == Seen("v3", "dog", blind=True)
+
+
+def test_what_somebody_gave_stays_known_when_somebody_else_corrects_it(studio: FakeStudio) -> None:
+    task = studio.add_task("s3://images/1")
+    annotation = studio.annotate(task, "cat")
+    feed = feed_of(studio)
+
+    def given() -> tuple[str | None, str | None]:
+        feed.poll()
+        (found,) = feed.tasks[task].annotations
+        return found.label, found.given
+
+    assert given() == ("cat", None)
+    studio.change_annotation(task, annotation, "dog", by=2)
+    assert given() == ("dog", "cat")
+    studio.change_annotation(task, annotation, "dog", by=2)  # e.g. marked as ground truth
+    assert given() == ("dog", "cat")
+    studio.change_annotation(task, annotation, "cat", by=2)
+    assert given() == ("cat", None)
+    studio.change_annotation(task, annotation, "dog")  # their own second thoughts
+    assert given() == ("dog", None)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -351,7 +376,7 @@ class Hiding(FakeStudio):
 
 def test_what_an_import_left_within_the_overlap_is_not_read_by_every_poll() -> None:
     studio, now = Counting(SCHEMA), [0.0]
-    feed = Feed(studio, 1, SCHEMA, hidden=lambda *_: None, clock=lambda: now[0])
+    feed = Feed(studio, 1, SCHEMA, shown=as_told, clock=lambda: now[0])
     for i in range(10):
         studio.add_task(f"s3://images/{i}")
     feed.poll()

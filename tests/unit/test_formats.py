@@ -28,7 +28,7 @@ from labelloop.lr_curves import kept
 from labelloop.mirror import Mirror
 from labelloop.pauses import PauseStore
 from labelloop.projects import INDEX, ProjectStore
-from labelloop.records import Annotation, Bucket, Task, canonical, digest, fields_of, task_line
+from labelloop.records import Annotation, Bucket, Seen, Task, canonical, digest, fields_of, task_from, task_line
 from labelloop.registry import Registry
 from labelloop.requests import RequestStore
 from labelloop.runs import RunStore
@@ -273,6 +273,21 @@ def test_a_new_field_of_annotations_changes_no_snapshot(monkeypatch: pytest.Monk
     said = task_line(Task(1, "u", "b", (newer(**values, mood="sunny"),)))
     assert said["annotations"][0]["mood"] == "sunny"
     assert "votes" not in said["annotations"][0]
+
+
+def test_what_is_known_of_a_pre_label_stands_in_a_snapshot_only_where_it_is_known() -> None:
+    def line(**more: Any) -> dict[str, Any]:
+        (found,) = task_line(Task(1, "u", "b", (Annotation(1, "a", "b", "cat", **more),)))["annotations"]
+        assert task_from({"id": 1, "uri": "u", "updated_at": "b", "annotations": [found]}).annotations == (
+            Annotation(1, "a", "b", "cat", **more),
+        )
+        return dict(found)
+
+    assert line(seen=Seen("v1", None, blind=True))["seen"] == {"version": "v1", "label": None, "blind": True}
+    said = line(seen=Seen("v1", "cat", blind=True, probability=0.5, chosen=True))["seen"]
+    assert (said["probability"], said["chosen"]) == (0.5, True)
+    assert not {"given", "changed_by"} & line().keys()
+    assert line(given="dog", changed_by=3)["given"] == "dog"
 
 
 # --- migrations

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 import sync.publish
+from labelloop.clock import LABEL_STUDIO_FORMAT
 from labelloop.config import ProjectConfig, parse_config
 from labelloop.labels import LabelSchema
 from labelloop.projects import ProjectRecord
-from labelloop.records import Choice
+from labelloop.records import Annotation, Choice, Seen
 from labelloop.scores import ScoreStore
 from labelloop.storage import MemoryStore
 from sync.bearing import Bearing
@@ -189,9 +191,28 @@ def test_a_model_version_that_somebody_changed_is_set_back(world: World) -> None
 def test_the_hidden_answer_of_a_blind_place_is_known(world: World) -> None:
     places = [Choice("s3://images/t/0", 0.1, "dog", 0.8, True, "quota")]
     world.scores.add("v1", snapshot=None, pool=1, policy="", places=places)
-    assert world.publisher.hidden("v1", "s3://images/t/0") == "dog"
-    assert world.publisher.hidden("v1", "s3://images/t/1") is None
-    assert world.publisher.hidden("v9", "s3://images/t/0") is None
+    assert world.publisher.place("v1", "s3://images/t/0") == places[0]
+    assert world.publisher.place("v1", "s3://images/t/1") is None
+    assert world.publisher.place("v9", "s3://images/t/0") is None
+    told = answer(Seen("v1", None, blind=True))
+    assert world.publisher.seeing.of("s3://images/t/0", told) == Seen("v1", "dog", blind=True, probability=0.8)
+    assert world.publisher.seeing.of("s3://images/t/1", told) == Seen("v1", None, blind=True)
+
+
+def test_what_a_page_showed_before_the_first_switch_is_not_known(world: World) -> None:
+    world.order("v1", list(world.open_tasks))
+    began = datetime.now(UTC)
+    world.publisher.publish("v1", world.open_tasks)
+    late = answer(Seen("v1", "cat", probability=0.6), at=began + timedelta(seconds=9), lead_s=60)
+    assert world.publisher.seeing.of("s3://images/t/0", late) is None
+    again = world.restarted()
+    again.adopt("v1", world.open_tasks)
+    assert again.seeing.of("s3://images/t/0", late) == late.seen
+
+
+def answer(seen: Seen, *, at: datetime | None = None, lead_s: float = 0.0) -> Annotation:
+    moment = (at or datetime.now(UTC)).strftime(LABEL_STUDIO_FORMAT)
+    return Annotation(1, moment, moment, "cat", lead_time_s=lead_s, seen=seen)
 
 
 def test_a_class_that_label_studio_has_lost_is_not_suggested(world: World) -> None:
