@@ -279,18 +279,17 @@ def show_stops(name: str, runs: Sequence[Run], *, draws: int, quota: float) -> N
     """How right the advice was: a target on its own, then a small gain on its own."""
     for target in TARGETS:
         told, share = stops(runs, draws=draws, quota=quota, policy=Stop(target=target, gain=0.0))
-        if len(told):
-            missed = np.maximum(target - told[:, 0], 0)
-            true = float((missed == 0).mean())
-            print(f"  stop at {target}: advised in {share:.2f} of the runs, true in {true:.2f} of them, "
-                  f"at worst {100 * missed.max():.1f} points short")  # fmt: skip
-            row = {"target": target, "advised": share, "true": true, "short": float(missed.max())}
-            print(json.dumps({"bench": "forecast", "set": name, **row}))
+        missed = np.maximum(target - told[:, 0], 0)
+        row = {"target": target, "advised": share, "wrong": share * float((missed > 0).mean()) if len(told) else 0.0,
+               "short": 100 * float(missed.max(initial=0))}  # fmt: skip
+        print(f"  stop at {target:.2f}: advised in {share:.2f} of all runs, wrongly in {row['wrong']:.2f}, "
+              f"{row['short']:.1f} points short at worst")  # fmt: skip
+        print(json.dumps({"bench": "forecast", "set": name, **row}))
     told, share = stops(runs, draws=draws, quota=quota, policy=Stop())
     gains = 100 * told[:, 1]
     if len(told):
         more = (gains > 100 * Stop().gain).mean()
-        print(f"  stop for small gain: advised in {share:.2f} of the runs; the next 100 labels then brought "
+        print(f"  stop for small gain: advised in {share:.2f} of all runs; the next 100 labels then brought "
               f"{gains.mean():+.2f} points on average, more than half a point in {more:.2f}")  # fmt: skip
     else:
         print("  stop for small gain: never advised")
@@ -337,6 +336,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="folder that keeps the features")
     given = parser.parse_args()
     everything: list[Case] = []
+    all_runs: list[Run] = []
     if given.cache:
         given.cache.mkdir(parents=True, exist_ok=True)
     for name in given.sets.split(","):
@@ -351,8 +351,9 @@ def main() -> None:
             show_stops(name, runs, draws=given.draws // 2, quota=given.quota)
         else:
             print(f"\n{name}: too few images for {MOMENTS[0] + LATER[-1]} labels")
-        everything += found
+        everything, all_runs = everything + found, all_runs + runs
     show("all", everything)
+    show_stops("all", all_runs, draws=given.draws // 2, quota=given.quota)
 
 
 if __name__ == "__main__":
