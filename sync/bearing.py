@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 
 TARGET_S = 0.3  # people who ask for their next task wait as long as a push takes
-LEAST = 10
 REST = 4.0  # times as long as a push took, nothing is pushed: most of the time belongs to people
 MOST_REST_S = 60.0
 
@@ -26,10 +25,10 @@ class Bearing:
         self._rests_until = self._clock() + min(REST * seconds, MOST_REST_S)
 
     def size(self, first: int, most: int) -> int:
-        """Predictions of the next push; ``first`` before anything is known."""
+        """Predictions of the next push: ``first`` at least, since what a slow server needs is not a matter of how many."""
         if self._each_s is None:
             return min(first, most)
-        return max(min(LEAST, most), min(most, int(TARGET_S / max(self._each_s, 1e-9))))
+        return min(most, max(first, int(TARGET_S / max(self._each_s, 1e-9))))
 
     @property
     def rests(self) -> bool:
