@@ -25,7 +25,7 @@ class Bearing:
         self._rests_until = self._clock() + min(REST * seconds, MOST_REST_S)
 
     def size(self, first: int, most: int) -> int:
-        """Predictions of the next push: ``first`` at least, since what a slow server needs is not a matter of how many."""
+        """Predictions of the next push: ``first`` at least, for a slow server minds how often, not how many."""
         if self._each_s is None:
             return min(first, most)
         return min(most, max(first, int(TARGET_S / max(self._each_s, 1e-9))))
