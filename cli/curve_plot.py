@@ -28,8 +28,9 @@ def plot_learning_curve(page: CurvePage, path: Path) -> None:
     axes = figure.subplots()
     current = page.kept.current
     others = [p for p in page.kept.points if p not in current and p.judged]
-    axes.scatter([p.labels for p in others], [p.accuracy or 0.0 for p in others], facecolors="none", edgecolors=FAINT,
-                 label="versions of another backbone or head")  # fmt: skip
+    if others:
+        axes.scatter([p.labels for p in others], [p.accuracy or 0.0 for p in others], facecolors="none",
+                     edgecolors=FAINT, label="versions of another backbone or head")  # fmt: skip
     axes.scatter([p.labels for p in current], [p.accuracy or 0.0 for p in current], color=INK, s=18, zorder=3,
                  label=f"versions, on {page.kept.images} random labels")  # fmt: skip
     if page.outlook.curve:
@@ -47,6 +48,6 @@ def _band(axes: Axes, curve: Curve) -> None:
     more = np.linspace(0, curve.now / curve.share, 60)
     found, labels = curve.track(more.tolist()), curve.now + more * curve.share
     axes.plot(labels, [f.middle for f in found], color=ACCENT, label="the curve goes on")
-    for low, high, what in (("low", "high", "80 %"), ("lowest", "highest", "95 %")):
+    for low, high, what, alpha in (("low", "high", "80 %", 0.3), ("lowest", "highest", "95 %", 0.15)):
         axes.fill_between(labels, [getattr(f, low) for f in found], [getattr(f, high) for f in found], color=ACCENT,
-                          alpha=0.15, linewidth=0, label=what)  # fmt: skip
+                          alpha=alpha, linewidth=0, label=what)  # fmt: skip

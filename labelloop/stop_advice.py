@@ -65,13 +65,13 @@ class Outlook:
 def outlook(kept: KeptCurve, policy: Stop, *, quota: float) -> Outlook:
     """``quota``: share of the labels that people give which are drawn at random, and train nothing."""
     if kept.images < FEW or not kept.current:
-        told = _too_little(kept.images, _wanted(GUESS))
-        return Outlook(told, Advice(Act.CANNOT_TELL, (told,)), policy.target)
-    curve = curve_of(kept.arrays(), share=1 - quota)
+        told = _too_little(kept.images, _wanted(GUESS)) if kept.images < FEW else _unjudged(kept)
+        return Outlook(told, _at_once(kept, told) or Advice(Act.CANNOT_TELL, (told,)), policy.target)
+    curve = curve_of(kept.arrays(), share=max(1 - quota, 0.01))
     reach = curve.to(policy.target) if policy.target is not None else None
     found = _Found(kept, policy, curve, curve.accuracy(), reach)
     told = _told(found)
-    advice = _advise(found, told)
+    advice = _at_once(kept, told) or _advise(found, told)
     if found.vague:  # figures would say what the sentence denies
         return Outlook(told, advice, policy.target)
     ahead = tuple(Forecast(more, curve.accuracy(more), curve.gain(more)) for more in AHEAD)
@@ -98,6 +98,11 @@ class _Found:
         return min(float(np.quantile(self.curve.accuracies(), doubt)), at_least(own.count(RIGHT), len(own), doubt))
 
     @property
+    def looks_reached(self) -> bool:
+        """Likely, sure or not."""
+        return self.reach is not None and self.reach.middle == 0
+
+    @property
     def most(self) -> float:
         """What the next labels bring at most, at the policy's confidence."""
         return float(np.quantile(self.curve.gains(NEXT), self.policy.confidence))
@@ -112,23 +117,27 @@ class _Found:
         return float((1 - self.curve.accuracies() <= theirs).mean())
 
 
-def _advise(found: _Found, told: str) -> Advice:
-    """The first of these that holds. Nobody is told to stop while a class is hardly known."""
-    kept, policy = found.kept, found.policy
-    if kept.waiting:
-        few = ", ".join(f"{name} {n}" for name, n in sorted(kept.waiting.items()))
-        reason = (
-            f"classes below the minimum of labels: {few} (one that does not occur: take it out of the label config)"
-        )
-        return Advice(Act.GO_ON, (reason, told))
+def _at_once(kept: KeptCurve, told: str) -> Advice | None:
+    """What holds whatever the curve says. Nobody is told to stop while a class is hardly known."""
     if kept.left == 0:
-        return Advice(Act.STOP, ("no image is left to be labelled", told), _more(found))
+        more = ("a fine-tune may bring more (`labelloop retrain`)",)
+        return Advice(Act.STOP, ("no image is left to be labelled", told), more)
+    if not kept.waiting:
+        return None
+    few = ", ".join(f"{name} {n}" for name, n in sorted(kept.waiting.items()))
+    reason = f"classes with too few labels: {few} (one that does not occur: take it out of the label config)"
+    return Advice(Act.GO_ON, (reason, told))
+
+
+def _advise(found: _Found, told: str) -> Advice:
+    """The first of these that holds."""
+    policy = found.policy
     if found.vague:
         return Advice(Act.CANNOT_TELL, (told,))
     reasons = _enough(found)
     if reasons:
         return Advice(Act.STOP, tuple(dict.fromkeys((*reasons, told))), _instead(found))
-    if policy.target is not None and found.now.middle >= policy.target:
+    if found.looks_reached:
         return Advice(Act.CANNOT_TELL, (told,))
     soon = (f"the next {NEXT} labels: {_gain(found.curve.gain(NEXT))}",) if policy.target is not None else ()
     return Advice(Act.GO_ON, (told, *soon), _more(found))
@@ -156,7 +165,7 @@ def _enough(found: _Found) -> tuple[str, ...]:
 def _instead(found: _Found) -> tuple[str, ...]:
     """What may be done in place of labelling on."""
     rest = "`labelloop auto-label` labels the rest where the model is sure enough"
-    return (*_more(found), *((rest,) if found.kept.left else ()))
+    return (*_more(found), rest)
 
 
 def _more(found: _Found) -> tuple[str, ...]:
@@ -166,7 +175,7 @@ def _more(found: _Found) -> tuple[str, ...]:
         return ()
     flat = found.curve.gain(NEXT).middle < found.policy.gain
     far = found.reach is not None and found.reach.middle is None
-    if not (flat or far or found.kept.left == 0):
+    if not (flat or far):
         return ()
     return ("a fine-tune may bring more (`labelloop retrain`): this curve is that of one backbone",)
 
@@ -183,7 +192,7 @@ def _told(found: _Found) -> str:
         return f"{right(found.now)}; {NEXT} more labels: {_gain(found.curve.gain(NEXT))}"
     if found.sure >= target:
         return _shown(found, target)
-    if found.now.middle >= target:
+    if found.looks_reached:
         return _not_shown(found, target)
     if reach.middle is None:
         return _out_of_sight(found, target)
@@ -197,6 +206,10 @@ def _too_little(have: int, wanted: int) -> str:
     return f"too little evidence: {have} random labels; about {needed} are needed to say anything"
 
 
+def _unjudged(kept: KeptCurve) -> str:
+    return f"{kept.live} could not be judged: its head or its features cannot be read (`labelloop doctor`)"
+
+
 def _shown(found: _Found, target: float) -> str:
     return f"{percent(target)} is reached: {_surely(found)}"
 
@@ -204,7 +217,7 @@ def _shown(found: _Found, target: float) -> str:
 def _not_shown(found: _Found, target: float) -> str:
     """It looks good enough, on too few random labels to be sure."""
     ahead = found.now.middle - target
-    begun = f"looks to be above {percent(target)} already, but {found.kept.images} random labels do not show it"
+    begun = f"looks to be at {percent(target)} already, but {found.kept.images} random labels do not show it"
     if ahead < CLOSE:
         return f"{begun}: {_surely(found)}"
     wanted = rounded(found.kept.images * ((found.now.middle - found.sure) / ahead) ** 2)

@@ -45,7 +45,7 @@ def context() -> Context:
 def prepare(queues: Sequence[str]) -> None:
     """Load what a refresh needs, so that no person waits for an import. torch waits for the first job that needs it."""
     if {"refresh", "score"} & set(queues):
-        from retrain_worker import refresh, score  # noqa: F401
+        from retrain_worker import curve, refresh, score  # noqa: F401
 
 
 def featurise(project: str, uris: list[str]) -> dict[str, Any]:

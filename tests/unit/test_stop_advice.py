@@ -92,6 +92,22 @@ def test_nobody_is_told_to_stop_while_a_class_is_hardly_known() -> None:
     assert "take it out of the label config" in found.advice.reasons[0]
 
 
+def test_a_new_project_is_told_to_go_on() -> None:
+    found = look(kept(points(STEEP, 12), waiting={"owl": 1}))
+    assert found.advice.act is Act.GO_ON
+    assert found.advice.reasons[1].startswith("too little evidence")
+
+
+def test_a_live_version_that_cannot_be_read_is_not_taken_for_a_lack_of_labels() -> None:
+    found = look(kept(points(STEEP, 100), live="v99"))
+    assert found.advice.act is Act.CANNOT_TELL
+    assert "v99 could not be judged" in found.told
+
+
+def test_where_only_random_labels_are_given_there_is_still_a_forecast() -> None:
+    assert outlook(kept(points(STEEP, 100)), Stop(target=0.9), quota=1.0).ahead
+
+
 def test_where_nothing_is_left_there_is_nothing_to_label() -> None:
     found = look(kept(points(STEEP, 300), left=0), target=0.95)
     assert found.advice.act is Act.STOP
