@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +103,7 @@ def keep(deployment: Deployment, record: ProjectRecord, found: AutoLabelled) -> 
 def write_out(found: AutoLabelled, path: Path) -> Path:
     """The same lines as a file, and the manifest beside it; returns the manifest's path."""
     about = path.with_suffix(".manifest.json")
-    replace_file(about, lambda stream: json.dump(asdict(found.manifest), stream, ensure_ascii=False, indent=1))
+    replace_file(about, lambda stream: json.dump(found.manifest.to_json(), stream, ensure_ascii=False, indent=1))
     replace_file(path, lambda stream: stream.write(lines_of(found.labels).decode()))
     return about
 
@@ -213,7 +213,7 @@ def _kept_parts(decision: Decision, names: Sequence[str]) -> list[KeptPart]:
     return [
         KeptPart(
             tuple(names[k] for k in part.classes), part.images, part.labelled, part.threshold, part.bound, part.audit,
-            part.wrong, "" if part.threshold is not None else decision.why(part),
+            part.wrong, "" if part.threshold is not None else decision.why(part), part.further,
         )
         for part in decision.parts
     ]  # fmt: skip

@@ -45,9 +45,7 @@ def push(deployment: Deployment, record: ProjectRecord, found: AutoLabelled, rep
 def check_room(deployment: Deployment, record: ProjectRecord) -> None:
     """ConflictError where Label Studio holds auto-labels already; StudioError where the project is another one."""
     if deployment.studio.project(record.id).created != record.created:
-        raise StudioError(
-            f"project {record.id} of Label Studio is another one than {record.key}; see `labelloop doctor`"
-        )
+        raise StudioError(f"project {record.id} of Label Studio is not {record.key}: see `labelloop doctor`")
     there = held(deployment, record)
     if there:
         count = sum(there.values())

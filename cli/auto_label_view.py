@@ -11,6 +11,7 @@ from rich.text import Text
 from cli.auto_label import AutoLabelled, Row
 from cli.snapshots import SHORT
 from labelloop.auto_label.kept import KeptPart, Manifest
+from labelloop.auto_label.rule import percent
 
 LOOKS = 2  # from this look on it is said that each look costs
 
@@ -42,13 +43,16 @@ def notes(found: AutoLabelled) -> Iterator[str]:
     if ground.seen:
         yield f"{ground.seen} audit labels do not count: they were given with a prediction in sight"
     if found.refused:
-        yield f"{ground.open_audit} audit images have no answer yet (`buckets.audit`: their share of new images)"
+        more = max((part.further or 0 for part in made.parts), default=0)
+        few = ", too few: new images bring more (`buckets.audit`)" if more > ground.open_audit else ""
+        yield f"{ground.open_audit} audit images have no answer yet{few}"
     if made.look >= LOOKS:
         yield f"look {made.look} at this project's audit labels: asked until it says yes, a promise is worth less"
 
 
 def _facts(made: Manifest) -> Iterator[tuple[str, RenderableType]]:
-    yield "promised", Text(f"{made.precision:.4g} of the labels are right, at a confidence of {made.confidence:.4g}")
+    promised = f"{percent(made.precision)} of the labels or more are right, as people would have labelled the images"
+    yield "promised", Text(f"{promised}; at a confidence of {percent(made.confidence)}")
     coverage = f"{made.coverage:.1%}, {made.labelled} of {made.images} images that nobody has labelled"
     yield "coverage", Text(coverage if made.labelled else "none", style="bold green" if made.labelled else "bold red")
     for part in made.parts:
@@ -58,14 +62,14 @@ def _facts(made: Manifest) -> Iterator[tuple[str, RenderableType]]:
 
 def _name(part: KeptPart, made: Manifest) -> str:
     if len(made.parts) == 1:
-        return "refused" if part.why else "threshold"
+        return "refused" if part.why else "evidence"
     return part.classes[0] if len(part.classes) == 1 else "other classes"
 
 
 def _part(part: KeptPart) -> str:
     return (
-        f"{part.threshold:.3f}, bound {part.bound:.3f}: {part.labelled} of {part.images} images; {part.wrong} wrong of "
-        f"{part.audit} audit images at or above it"
+        f"{part.threshold:.3f} sure or more: {part.labelled} of {part.images} images; {part.wrong} of {part.audit} audit "
+        f"images wrong, so {part.bound:.1%} or more are right"
     )
 
 

@@ -160,7 +160,7 @@ def auto_label(  # noqa: PLR0913 -- a command's options are its interface
             write_out(found, to)
         pushed = run_push(deployment, record, found, report) if push and found.labels else None
     if as_json:
-        print(json.dumps(asdict(found.manifest) | {"pushed": asdict(pushed) if pushed else None}, ensure_ascii=False))
+        print(json.dumps(found.manifest.to_json() | {"pushed": asdict(pushed) if pushed else None}, ensure_ascii=False))
     else:
         out.print(auto_label_view(found), highlight=False)
         _tell_written(found, to, pushed, dry_run=dry_run)

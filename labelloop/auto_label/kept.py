@@ -44,6 +44,7 @@ class KeptPart:
     audit: int
     wrong: int
     why: str = ""  # it is refused
+    further: int | None = None  # audit labels that would do then; None: nobody knows
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,10 @@ class Manifest:
         """Share of the pool that gets a label."""
         return self.labelled / max(1, self.images)
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, with those that follow from the others."""
+        return asdict(self) | {"coverage": self.coverage, "source": self.source}
+
 
 class AutoLabelStore:
     """One project's."""
@@ -90,7 +95,7 @@ class AutoLabelStore:
         """Both; ``lines`` as `lines_of` makes them."""
         if lines:
             self._store.put(_key(manifest, "jsonl"), lines)
-        self._store.put(_key(manifest, "json"), write(Kind.AUTO_LABELS, asdict(manifest)))
+        self._store.put(_key(manifest, "json"), write(Kind.AUTO_LABELS, manifest.to_json()))
 
     def all(self) -> list[Manifest]:
         """Every time that somebody asked, oldest first."""

@@ -23,7 +23,8 @@ from scipy.special import bdtr, gammaln
 from labelloop.head import Floats
 
 STEPS = 40  # thresholds that are tried, at most
-FORGIVEN = 2  # the first of them is where so many wrong answers may stand: one stray error must not end the search
+FORGIVEN = 2  # the first is where so many wrong answers may stand (one stray error must not end the search), or fewer,
+# so that it lies in the surer half of the images
 AGAIN = 5  # a second start is where as many may stand as one in so many of the wrong ones that all images may have
 GROWTH = 1.05  # of the audit labels, from one guess to the next of how many would do
 OWN = 3  # where asked for, a class stands alone from so many times the audit images on that would do without any error
@@ -98,12 +99,13 @@ class Decision:
 
     def why(self, part: Part) -> str:
         """Why a part is refused, and what to do, in words."""
-        least, precision, confidence = self.promise.least, self.promise.precision, self.promise.confidence
+        found = f"{part.wrong} of {part.audit} audit images that count here are answered wrongly"
+        least = self.promise.least
         share = f"{least / self.drawn:.0%} of the {self.drawn} there are" if self.drawn >= least else "there are fewer"
-        found = f"of {part.audit} audit images that count here {part.wrong} are answered wrongly"
         return (
-            f"{found if self.drawn else 'no audit label counts yet'}: too little to promise {precision:.4g} at a "
-            f"confidence of {confidence:.4g}, which takes {least} or more ({share}) without one error; {_remedy(part)}"
+            f"{found if self.drawn else 'no audit label counts yet'}: too little to promise "
+            f"{percent(self.promise.precision)} at a confidence of {percent(self.promise.confidence)}, which takes "
+            f"{least} or more ({share}) without one error; {_remedy(part)}"
         )
 
     def accepts(self, answers: Answers) -> Bools:
@@ -113,6 +115,11 @@ class Decision:
             if part.threshold is not None:
                 found |= np.isin(answers.classes, part.classes) & (answers.sureness >= part.threshold)
         return found
+
+
+def percent(share: float) -> str:
+    """A share in [0, 1] for people, as exact as it was given."""
+    return f"{100 * share:.6g} %"
 
 
 def _remedy(part: Part) -> str:
@@ -243,8 +250,10 @@ def _starts(steps: _Steps, test: _Test) -> list[int]:
     more = math.floor((1 - test.precision) * test.drawn) // AGAIN
     if more >= 3 * FORGIVEN and test.luck(allowed[-1:], more)[0] <= test.level / 2:
         return [int((test.luck(allowed, wrong) <= test.level / 2).argmax()) for wrong in (FORGIVEN, more)]
-    could = [wrong for wrong in range(FORGIVEN + 1) if test.luck(allowed[-1:], wrong)[0] <= test.level]
-    return [int((test.luck(allowed, could[-1]) <= test.level).argmax())] if could else []
+    middle = allowed[(len(allowed) - 1) // 2 :][:1]
+    could = [wrong for wrong in range(FORGIVEN + 1) if test.luck(middle, wrong)[0] <= test.level]
+    passes = test.luck(allowed, max(could, default=0)) <= test.level
+    return [int(passes.argmax())] if passes.any() else []
 
 
 def _steps(classes: tuple[int, ...], audit: Audit, pool: Answers) -> _Steps:

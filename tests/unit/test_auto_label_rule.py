@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, hypergeom
 
-from labelloop.auto_label.rule import Answers, Audit, Decision, Promise, decide, few
+from labelloop.auto_label.rule import Answers, Audit, Bools, Decision, Ints, Promise, decide, few
 from labelloop.head import Floats
 
 P95, P99 = Promise(), Promise(precision=0.99)
@@ -19,10 +19,10 @@ class Images:
     """All images with what the model says of them, and whether it is right."""
 
     sureness: Floats
-    wrong: np.ndarray[tuple[int], np.dtype[np.bool_]]
-    classes: np.ndarray[tuple[int], np.dtype[np.int64]]
+    wrong: Bools
+    classes: Ints
 
-    def answers(self, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Answers:
+    def answers(self, rows: Ints) -> Answers:
         return Answers(self.classes[rows], self.sureness[rows])
 
     def decide(self, audit: int, seed: int, promise: Promise = P95, gone: int = 0) -> tuple[Decision, float]:
