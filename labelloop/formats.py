@@ -43,6 +43,7 @@ class Kind(StrEnum):
     CURVE = "curve"
     TIDY = "tidy"
     BACKUP = "backup"
+    AUTO_LABELS = "auto_labels"  # the manifest; it speaks for the lines beside it, too
 
 
 CURRENT: dict[Kind, int] = dict.fromkeys(Kind, 1)

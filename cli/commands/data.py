@@ -1,7 +1,8 @@
-"""`export`, `duplicates`: the labelled data, for whoever trains elsewhere; images that show the same."""
+"""`export`, `auto-label`, `duplicates`: the labelled data, labels for the rest, images that show the same."""
 
 from __future__ import annotations
 
+import getpass
 import json
 from dataclasses import asdict
 from enum import StrEnum
@@ -14,7 +15,11 @@ from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, 
 from labelloop.errors import LabelloopError
 
 if TYPE_CHECKING:
+    from cli.auto_label import AutoLabelled
+    from cli.auto_label_push import Pushed
+    from cli.deployment import Deployment
     from cli.export import Exported
+    from labelloop.projects import ProjectRecord
 
 SHOWN = 10  # images that could not be copied
 
@@ -100,6 +105,90 @@ def _tell(done: Exported) -> None:
         err.print(f"not copied: {uri}: {why}", highlight=False, markup=False)
     if done.problems:
         err.print(f"{len(done.problems)} images could not be copied; the manifest says why", style="red")
+
+
+@command
+def auto_label(  # noqa: PLR0913 -- a command's options are its interface
+    version: Annotated[
+        str | None, typer.Argument(help="A version that `labelloop models` lists; else the live one.")
+    ] = None,
+    precision: Annotated[float, typer.Option(min=0.5, max=0.9999, help="At least this share of the labels is right.")
+                         ] = 0.95,
+    confidence: Annotated[float, typer.Option(min=0.5, max=0.9999, help="Of the promise, over the draw of audit "
+                                              "labels.")] = 0.95,
+    per_class: Annotated[bool, typer.Option("--per-class", help="The same for the labels of each class that has "
+                                            "audit labels enough; this costs coverage.")] = False,
+    to: Annotated[Path | None, typer.Option("--out", help="Also a file: a JSON object per line, FILE.manifest.json "
+                                            "beside it.")] = None,
+    push: Annotated[bool, typer.Option("--push", help="Also predictions in Label Studio, as model version auto-v17.")
+                    ] = False,
+    withdraw: Annotated[bool, typer.Option("--withdraw", help="Take such predictions out of Label Studio, and no "
+                                           "more.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be labelled; write nothing.")] = False,
+    project: ProjectName = None,
+    as_json: AsJson = False,
+    state_dir: StateDir = DEFAULT_STATE,
+) -> None:  # fmt: skip
+    """Label the rest of the pool with the model, as far as the audit labels show that it is right often enough.
+
+    They go into a file of their own in object storage, never among people's answers. Where the evidence is too thin
+    nothing is labelled, and it says why and what would do. docs/auto-label.md says what is promised and what is not.
+    """
+    from cli.auto_label import Asked, keep, propose, write_out
+    from cli.auto_label_push import check_room
+    from cli.auto_label_push import push as run_push
+    from cli.auto_label_view import auto_label_view
+    from cli.deployment import open_deployment
+    from cli.up import reporting
+    from labelloop.auto_label.rule import Promise
+
+    if dry_run and (push or to or withdraw):
+        raise LabelloopError("--dry-run writes nothing: leave out --push, --out and --withdraw, or leave it out")
+    deployment = open_deployment(state_dir)
+    record = deployment.project(project)
+    if withdraw:
+        _withdraw(deployment, record, as_json=as_json)
+        return
+    if push:
+        check_room(deployment, record)  # before anybody waits
+    asked = Asked(Promise(precision, confidence, per_class), version, getpass.getuser())
+    with reporting(err) as report:
+        found = propose(deployment, record, asked, report)
+        if not dry_run:
+            keep(deployment, record, found)
+        if to and found.labels:
+            write_out(found, to)
+        pushed = run_push(deployment, record, found, report) if push and found.labels else None
+    if as_json:
+        print(json.dumps(found.manifest.to_json() | {"pushed": asdict(pushed) if pushed else None}, ensure_ascii=False))
+    else:
+        out.print(auto_label_view(found), highlight=False)
+        _tell_written(found, to, pushed, dry_run=dry_run)
+    if not found.labels:
+        raise typer.Exit(1)
+
+
+def _tell_written(found: AutoLabelled, to: Path | None, pushed: Pushed | None, *, dry_run: bool) -> None:
+    made = found.manifest
+    if dry_run or not found.labels:
+        return
+    out.print(f"auto-labels/{made.version}/{made.id}.jsonl: {made.lines} lines", highlight=False, markup=False)
+    if to:
+        out.print(f"{to}: the same", highlight=False, markup=False)
+    if pushed:
+        out.print(f"Label Studio: {pushed.predictions} predictions of {pushed.version}", highlight=False)
+        out.print(f"{pushed.left_out} not pushed: test and audit images, tasks that were answered or removed meanwhile")
+
+
+def _withdraw(deployment: Deployment, record: ProjectRecord, *, as_json: bool) -> None:
+    from cli.auto_label_push import withdraw
+
+    gone = withdraw(deployment, record)
+    if as_json:
+        print(json.dumps(gone))
+        return
+    told = ", ".join(f"{count} predictions of {version}" for version, count in gone.items())
+    out.print(f"taken out of Label Studio: {told or 'nothing, there were none'}", highlight=False)
 
 
 @command

@@ -4,7 +4,7 @@ Score, then select: `uncertainty` gives each image a utility, `select` makes a f
 quota. `strategies` is the table; a new one is one function, one row, one test. `policy` chooses among them.
 """
 
-from labelloop.acquisition.order import Labelled, Plan, Pool, plan_queue
+from labelloop.acquisition.order import Labelled, Plan, Pool, lot, plan_queue
 from labelloop.acquisition.policy import Chosen, Doubts, Situation, choose, doubts_of
 from labelloop.acquisition.query import Query
 from labelloop.acquisition.quota import Quota
@@ -12,5 +12,5 @@ from labelloop.acquisition.strategies import STRATEGIES, Strategy, strategy
 
 __all__ = [
     "STRATEGIES", "Chosen", "Doubts", "Labelled", "Plan", "Pool", "Query", "Quota", "Situation", "Strategy", "choose",
-    "doubts_of", "plan_queue", "strategy",
+    "doubts_of", "lot", "plan_queue", "strategy",
 ]  # fmt: skip

@@ -101,7 +101,7 @@ def _drawn(pool: Pool, rows: Sequence[int], lacking: Mapping[Bucket, int], seed:
     """
     turn: Counter[Bucket] = Counter()
     places: list[tuple[bool, int, int]] = []
-    for row in sorted(rows, key=lambda row: _lot(seed, pool.groups[row])):
+    for row in sorted(rows, key=lambda row: lot(seed, pool.groups[row])):
         bucket = pool.buckets[row]
         turn[bucket] += 1
         places.append((turn[bucket] > lacking.get(bucket, 0), len(places), row))
@@ -109,8 +109,11 @@ def _drawn(pool: Pool, rows: Sequence[int], lacking: Mapping[Bucket, int], seed:
 
 
 @cache
-def _lot(seed: int, group: str) -> str:
-    """Kept, for every order asks for the same: about 200 bytes for each image of test and audit."""
+def lot(seed: int, group: str) -> str:
+    """The place of a group in the random order of test and audit.
+
+    Kept, for every order asks for the same: about 200 bytes for each image of test and audit.
+    """
     return digest(f"quota:{seed}:{group}".encode())
 
 

@@ -19,6 +19,7 @@ import pytest
 import labelloop.records
 from cli.archive import ArchiveReader, ArchiveWriter
 from labelloop import formats
+from labelloop.auto_label.kept import AutoLabelStore
 from labelloop.catalogue import Catalogue
 from labelloop.errors import FormatError
 from labelloop.features import FeatureIndex
@@ -42,6 +43,10 @@ from labelloop.tidying import last_tidied
 HERE = Path(__file__).parent / "formats"
 FILES = {path.stem: json.loads(path.read_text()) for path in sorted(HERE.glob("*.json"))}
 SHARD = "snapshot-shard"
+AUTO_LABELS = (  # what stands beside auto_labels.json
+    b'{"bucket":"train","group":"%s","label":"cat","probability":0.875,"source":"auto-v17","uri":"s3://images/p/1.png"}\n'
+    b'{"bucket":"test","group":"%s","label":"cat","probability":0.75,"source":"auto-v17","uri":"s3://images/p/2.png"}\n'
+) % (b"1" * 64, b"2" * 64)
 
 
 @contextmanager
@@ -192,10 +197,18 @@ def curve(store: MemoryStore) -> None:
     ]
 
 
+def auto_labels(store: MemoryStore) -> None:
+    (found,) = AutoLabelStore(store).all()
+    assert (found.version, found.source, found.look, found.classes) == ("v17", "auto-v17", 2, {"cat": 2})
+    assert [(p.classes, p.threshold, p.further) for p in found.parts] == [(("cat",), 0.75, None), (("dog",), None, 120)]
+    store.put(f"auto-labels/v17/{found.id}.jsonl", AUTO_LABELS)
+    assert [one.uri for one in AutoLabelStore(store).labels(found)] == ["s3://images/p/1.png", "s3://images/p/2.png"]
+
+
 READERS: dict[str, Callable[[MemoryStore], None]] = {
     f.__name__: f
     for f in (version, deployment, backbone, run, snapshot, latest, catalogue, features, scores, request, pause,
-              project, tidy, mirror, backup, study, trial, lr_curve, curve)
+              project, tidy, mirror, backup, study, trial, lr_curve, curve, auto_labels)
 }  # fmt: skip
 HASHED = {"snapshot"}  # named by its bytes: nobody adds to one
 
