@@ -68,8 +68,8 @@ def _name(part: KeptPart, made: Manifest) -> str:
 
 def _part(part: KeptPart) -> str:
     return (
-        f"{part.threshold:.3f} sure or more: {part.labelled} of {part.images} images; {part.wrong} of {part.audit} audit "
-        f"images wrong, so {part.bound:.1%} or more are right"
+        f"{part.threshold:.3f} sure or more: {part.labelled} of {part.images} images; {part.wrong} of {part.audit} "
+        f"audit images wrong, so {part.bound:.1%} or more are right"
     )
 
 
