@@ -1,16 +1,16 @@
 """`python -m bench.auto_label`: whether auto-labels keep their promise, on real images with known classes.
 
 A replay: all images are divided at random into audit and train; a few hundred train labels are chosen as the loop
-chooses them, a head is fitted and calibrated out of fold as a refresh does it, and the rule decides by the audit labels
-alone. Then the true classes of the rest say whether the labels given were as right as was promised. Beside it stands
-what is often done: the lowest threshold at which a plain binomial bound on the audit labels holds.
+chooses them, a head is fitted and calibrated out of fold as a refresh does it (unlabelled train images lend their
+features), and the rule decides by the audit labels alone. Then the true classes of the rest say whether the labels
+given were as right as was promised. Beside it stands what is often done: the lowest threshold at which a plain binomial
+bound on the audit labels holds.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,20 +19,17 @@ import numpy as np
 import structlog
 from scipy.stats import binom, binomtest
 
-from bench.offline import PREFIX, OfflineProject
-from cli.imagefolder import LabelledFile, scan
-from labelloop.acquisition import STRATEGIES
-from labelloop.acquisition.diversity import centroid_order
-from labelloop.acquisition.order import CLUSTERS
+from bench.acquisition import SETS, history
+from labelloop.acquisition import Query, Situation, choose, strategy
 from labelloop.auto_label.rule import STEPS, Answers, Audit, Bools, Ints, Promise, decide
 from labelloop.config import load_config
 from labelloop.head import Floats
 from labelloop.settings import data_dir
 from retrain_worker.evidence import entering
 from retrain_worker.heads import HeadRecipe, Lesson, fit
+from retrain_worker.standing import POOL_MOST
 
 CLASS_MIN = 3
-FIRST = 100  # labels by centroids, before there is a model
 BATCH = 100  # labels from one model to the next; the loop refits more often
 
 
@@ -72,7 +69,7 @@ class Figures:
     """All replays. ``low`` and ``high``: exact 95 % interval of ``kept``."""
 
     images: str
-    strategy: str
+    policy: str
     rule: str
     precision: float
     replays: int
@@ -86,65 +83,56 @@ class Figures:
     accuracy: float  # of the head on all that is left
 
 
-def images_of(name: str, folder: Path, config: Path, cache: Path | None) -> Images:
-    """Featurised by the workers' own job; once where there is a cache."""
-    kept = cache / f"{name}.npz" if cache else None
-    if kept and kept.exists():
-        found = np.load(kept)
-        return Images(found["features"], found["labels"].tolist(), found["groups"].tolist())
-    parts = [p for p in ("train", "test", "val") if (folder / p).is_dir()]
-    files = [f for part in parts for f in scan(folder / part, f"{part}/")] if parts else scan(folder, "")
-    made = _featurised(files, config)
-    if kept:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(kept, features=made.features, labels=np.array(made.labels), groups=np.array(made.groups))
-    return made
+def images_of(name: str, folder: Path, config: Path, keep: Path) -> Images:
+    """All images of a set, its test folder included; features are computed once and kept."""
+    found = history(name, folder, load_config(config), keep)
+    parts = [part for part in (found.images, found.held_out) if part]
+    groups: dict[str, list[tuple[Floats, int]]] = {}
+    for part in parts:
+        for row, code, group in zip(part.features, part.labels, part.groups, strict=True):
+            groups.setdefault(group, []).append((row, int(code)))
+    agreed = {g: same[0] for g, same in groups.items() if len({code for _, code in same}) == 1}
+    features = np.stack([row for row, _ in agreed.values()])
+    return Images(features, [found.classes[code] for _, code in agreed.values()], list(agreed))
 
 
-def _featurised(files: Sequence[LabelledFile], config: Path) -> Images:
-    with tempfile.TemporaryDirectory() as folder:
-        world = OfflineProject(load_config(config), files, Path(folder))
-        backbone = world.project.registry.initial_backbone()
-        assert backbone is not None
-        print(f"features of {len(files)} images in {world.featurised_s:.0f} s: {backbone.provenance}", flush=True)
-        facts = world.project.catalogue.images
-        groups: dict[str, list[LabelledFile]] = {}
-        for file in files:
-            found = facts[PREFIX + file.key]
-            if not found.problem:
-                groups.setdefault(found.group, []).append(file)
-        agreed = {g: same[0] for g, same in groups.items() if len({f.label for f in same}) == 1}
-        rows = world.project.features(backbone.id).rows([PREFIX + f.key for f in agreed.values()])
-        return Images(np.array(rows), [str(f.label) for f in agreed.values()], list(agreed))
-
-
-def replay(images: Images, strategy: str, labels: int, audit: int, seed: int) -> Replay:
+def replay(images: Images, policy: str, labels: int, audit: int, seed: int) -> Replay:
     """One division, and the model that comes of it."""
     names, codes = np.unique(images.labels, return_inverse=True)
     draw = np.random.default_rng(seed).permutation(len(codes))
     sample, pool = draw[:audit], draw[audit:]
-    chosen = pool[: min(FIRST, labels)]
-    if strategy != "random":
-        chosen = pool[centroid_order(images.features[pool], CLUSTERS, seed=seed)[: min(FIRST, labels)]]
-    classes, answers = _fitted(images, chosen)
+    chosen = np.zeros(0, dtype=np.int64)
+    classes, answers = (), None
     while len(chosen) < labels:
         rest = np.setdiff1d(pool, chosen)
-        order = STRATEGIES[strategy].rank(
-            answers[rest], lambda k, rest=rest: images.features[rest[k]], batch=BATCH, seed=seed
-        )
-        chosen = np.concatenate([chosen, rest[order[: min(BATCH, labels - len(chosen))]]])
-        classes, answers = _fitted(images, chosen)
+        query = Query(
+            len(rest), lambda rows, rest=rest: images.features[rest[rows]], None if answers is None else answers[rest],
+            images.features[chosen], np.array([_column(classes, images.labels[i]) for i in chosen], dtype=np.int64),
+            seed=seed,
+        )  # fmt: skip
+        order = strategy(choose(policy, Situation(answers is not None)).strategy).order(query, BATCH)
+        chosen = np.concatenate([chosen, rest[order[: labels - len(chosen)]]])
+        rest = np.setdiff1d(pool, chosen)
+        helping = np.random.default_rng(seed).permutation(rest)[:POOL_MOST] if len(chosen) == labels else rest[:0]
+        classes, answers = _fitted(images, chosen, helping)
+    assert answers is not None
     said = np.searchsorted(names, classes)[answers.argmax(axis=1)]
     given = Answers(said.astype(np.int64), answers.max(axis=1))
     return Replay(given, said == codes, sample, np.setdiff1d(pool, chosen))
 
 
-def _fitted(images: Images, rows: Ints) -> tuple[tuple[str, ...], Floats]:
-    """The classes of a head that has learned these, and what it says of all images."""
+def _column(classes: Sequence[str], label: str) -> int:
+    return classes.index(label) if label in classes else -1
+
+
+def _fitted(images: Images, rows: Ints, helping: Ints) -> tuple[tuple[str, ...], Floats]:
+    """The classes of a head that has learned these, and what it says of all images. ``helping``: unlabelled ones."""
     labels = [images.labels[i] for i in rows]
     classes, _ = entering(labels, CLASS_MIN)
     known = [label if label in classes else None for label in labels]
-    lesson = Lesson(images.features[rows], [images.groups[i] for i in rows], known, classes)
+    lesson = Lesson(
+        images.features[rows], [images.groups[i] for i in rows], known, classes, pool=images.features[helping]
+    )
     head = fit(lesson, HeadRecipe())[0].head
     return classes, head.probabilities(images.features)
 
@@ -186,21 +174,21 @@ def _outcome(found: Replay, promise: Promise, accepted: Bools) -> Outcome:
     return Outcome(float(accepted.mean()), right, right >= promise.precision)
 
 
-def summed(images: str, strategy: str, rule: str, promise: Promise, outcomes: Sequence[Outcome], acc: float) -> Figures:
+def summed(images: str, policy: str, rule: str, promise: Promise, outcomes: Sequence[Outcome], acc: float) -> Figures:
     """Over all replays."""
     kept = sum(o.kept for o in outcomes)
     interval = binomtest(kept, len(outcomes)).proportion_ci(method="exact")
     coverage = np.array([o.coverage for o in outcomes])
     return Figures(
-        images, strategy, rule, promise.precision, len(outcomes), kept / len(outcomes), float(interval.low),
+        images, policy, rule, promise.precision, len(outcomes), kept / len(outcomes), float(interval.low),
         float(interval.high), float(coverage.mean()), float(np.median(coverage)), float((coverage == 0).mean()),
         min((o.right for o in outcomes if o.coverage), default=float("nan")), acc,
     )  # fmt: skip
 
 
-def measured(name: str, images: Images, strategy: str, given: argparse.Namespace) -> Iterator[Figures]:
+def measured(name: str, images: Images, policy: str, given: argparse.Namespace) -> Iterator[Figures]:
     """Every promise under every rule, on the same replays."""
-    found = [replay(images, strategy, given.labels, given.audit, seed) for seed in range(given.replays)]
+    found = [replay(images, policy, given.labels, given.audit, seed) for seed in range(given.replays)]
     accuracy = float(np.mean([r.right[r.rest].mean() for r in found]))
     for precision in map(float, given.precision.split(",")):
         promise = Promise(precision)
@@ -210,17 +198,17 @@ def measured(name: str, images: Images, strategy: str, given: argparse.Namespace
             "plain bound": [plain(r, promise) for r in found],
         }
         for rule, outcomes in rules.items():
-            yield summed(name, strategy, rule, promise, outcomes, accuracy)
+            yield summed(name, policy, rule, promise, outcomes, accuracy)
 
 
 def show(row: Figures) -> None:
     """One line for people, one for machines."""
     kept = f"{row.kept:.2f} ({row.low:.2f} to {row.high:.2f})"
     print(
-        f"{row.images:<14}{row.strategy:<16}{row.rule:<22}{row.precision:<9g}{kept:<22}{row.coverage:<10.3f}"
+        f"{row.images:<14}{row.policy:<9}{row.rule:<22}{row.precision:<9g}{kept:<22}{row.coverage:<10.3f}"
         f"{row.median:<8.3f}{row.refused:<9.2f}{row.worst:<8.3f}{row.accuracy:.3f}"
     )
-    print(json.dumps({"bench": "auto_label", **asdict(row)}), flush=True)
+    print(json.dumps({"bench": "auto_label", **{k: v for k, v in asdict(row).items() if v == v}}), flush=True)  # noqa: PLR0124
 
 
 def main() -> None:
@@ -229,24 +217,24 @@ def main() -> None:
     folder = data_dir()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=folder, help="where the sets lie; else LABELLOOP_DATA")
-    parser.add_argument("--sets", default="caltech20,intel_scenes,cifar10_12k", help="class folders in it")
-    parser.add_argument("--strategies", default="cluster-margin,random", help="how the train labels are chosen")
+    parser.add_argument("--sets", default="caltech20,intel_scenes,cifar10_12k", help=f"of {', '.join(SETS)}")
+    parser.add_argument("--policies", default="auto,random", help="how the train labels are chosen")
     parser.add_argument("--labels", type=int, default=300, help="train labels")
     parser.add_argument("--audit", type=int, default=400, help="audit labels")
     parser.add_argument("--replays", type=int, default=100)
     parser.add_argument("--precision", default="0.95,0.99", help="promises")
     parser.add_argument("--looks", type=int, default=50, help="audit labels between two looks")
     parser.add_argument("--config", type=Path, default=Path("configs/intel_scenes.yaml"), help="its backbone is used")
-    parser.add_argument("--cache", type=Path, help="folder that keeps the features")
+    parser.add_argument("--keep", type=Path, default=Path(".labelloop-features"), help="folder that keeps the features")
     given = parser.parse_args()
     if given.folder is None:
         parser.error("name the folder of the sets with --folder or LABELLOOP_DATA")
-    print("images        strategy        rule                  promised kept (95 % interval)  coverage  median  "
+    print("images        policy   rule                  promised kept (95 % interval)  coverage  median  "
           "refused  worst   accuracy")  # fmt: skip
     for name in given.sets.split(","):
-        images = images_of(name, given.folder / name, given.config, given.cache)
-        for strategy in given.strategies.split(","):
-            for row in measured(name, images, strategy, given):
+        images = images_of(name, given.folder, given.config, given.keep)
+        for policy in given.policies.split(","):
+            for row in measured(name, images, policy, given):
                 show(row)
 
 
