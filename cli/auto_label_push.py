@@ -1,7 +1,8 @@
 """Auto-labels in, predictions of a version of their own in Label Studio out; and back.
 
 People's queue goes by the predictions of the project's model version, which stays the live one: it is not touched, and
-nobody sees these while labelling. Images that judge are left out: whoever opened one would see what the model says.
+nobody sees these while labelling. Images that are shown blind are left out: whoever opened one elsewhere would see what
+the model says.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from labelloop.auto_label.kept import AutoLabel, is_auto
 from labelloop.errors import ConflictError, StudioError
 from labelloop.projects import ProjectRecord
 from labelloop.records import Bucket, Choice
+from labelloop.split import shown_blind
 
 BATCH = 5000  # predictions in one request: 2.4 s where quick import is on
 DELETED_A_SECOND = 400  # predictions; meanwhile nobody gets a next task
@@ -27,13 +29,13 @@ class Pushed:
 
     version: str
     predictions: int
-    left_out: int  # labels of images that judge, and of images whose tasks were answered or removed meanwhile
+    left_out: int  # labels of images that are shown blind, or whose tasks were answered or removed meanwhile
 
 
 def push(deployment: Deployment, record: ProjectRecord, found: AutoLabelled, report: Report) -> Pushed:
-    """Into tasks of the train bucket that nobody has answered; ConflictError where older auto-labels are there."""
+    """Into tasks that nobody has answered, but for blind ones; ConflictError where older auto-labels are there."""
     check_room(deployment, record)
-    version, labels = found.manifest.source, [one for one in found.labels if one.bucket == Bucket.TRAIN.value]
+    version, labels = found.manifest.source, [one for one in found.labels if not _is_blind(one, record)]
     places = list(_places(labels, _open_tasks(deployment, record, report)))
     for start in range(0, len(places), BATCH):
         deployment.studio.push(record.id, record.schema, version, places[start : start + BATCH])
@@ -65,6 +67,10 @@ def held(deployment: Deployment, record: ProjectRecord) -> dict[str, int]:
 def withdraw(deployment: Deployment, record: ProjectRecord) -> dict[str, int]:
     """Take all auto-labels out of Label Studio; those in object storage stay."""
     return {version: deployment.studio.delete_predictions(record.id, version) for version in held(deployment, record)}
+
+
+def _is_blind(one: AutoLabel, record: ProjectRecord) -> bool:
+    return one.bucket != Bucket.TRAIN.value or shown_blind(one.group, record.config.queue.blind)
 
 
 def _open_tasks(deployment: Deployment, record: ProjectRecord, report: Report) -> dict[str, list[int]]:

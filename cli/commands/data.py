@@ -177,7 +177,7 @@ def _tell_written(found: AutoLabelled, to: Path | None, pushed: Pushed | None, *
         out.print(f"{to}: the same", highlight=False, markup=False)
     if pushed:
         out.print(f"Label Studio: {pushed.predictions} predictions of {pushed.version}", highlight=False)
-        out.print(f"{pushed.left_out} not pushed: test and audit images, tasks that were answered or removed meanwhile")
+        out.print(f"{pushed.left_out} not pushed: shown blind, or their tasks were answered or removed meanwhile")
 
 
 def _withdraw(deployment: Deployment, record: ProjectRecord, *, as_json: bool) -> None:

@@ -99,6 +99,8 @@ class Decision:
 
     def why(self, part: Part) -> str:
         """Why a part is refused, and what to do, in words."""
+        if not part.images:
+            return "no image is left to label"
         found = f"{part.wrong} of {part.audit} audit images that count here are answered wrongly"
         least = self.promise.least
         share = f"{least / self.drawn:.0%} of the {self.drawn} there are" if self.drawn >= least else "there are fewer"

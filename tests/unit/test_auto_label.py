@@ -34,6 +34,7 @@ from labelloop.labels import make_label_config
 from labelloop.records import Annotation, Bucket, Choice, ImageFacts, Outcome, Task, Verdict
 from labelloop.registry import Draft
 from labelloop.scores import ScoreStore
+from labelloop.split import shown_blind
 from sync.publish import Publisher
 from tests.fakes.studio import FakeStudio
 from tests.unit.ops_world import DAY, PREFIX, OpsDeployment, OpsWorld, evaluation
@@ -245,7 +246,9 @@ def test_predictions_lie_beside_the_queue(world: World) -> None:
     studio.update_project(1, model_version="v1")
     found = world.propose()
     done = push(world.deployment, world.record, found, quiet)
-    pushable = [one for one in found.labels if one.bucket == "train"]
+    hidden = world.record.config.queue.blind
+    pushable = [one for one in found.labels if one.bucket == "train" and not shown_blind(one.group, hidden)]
+    assert 0 < len(pushable) < sum(one.bucket == "train" for one in found.labels)
     assert (done.version, done.predictions) == ("auto-v1", len(pushable))
     assert done.left_out == len(found.labels) - len(pushable)
     assert studio.model_version == "v1"
@@ -253,12 +256,14 @@ def test_predictions_lie_beside_the_queue(world: World) -> None:
     held = {t: c for t, ps in studio._predictions.items() for v, c in ps if v == "auto-v1"}
     assert all(0 <= c.priority <= 1 and c.label and not c.blind for c in held.values())
     judging = {world.numbers[u] for u, b in world.buckets.items() if b is not Bucket.TRAIN}
-    assert not judging & held.keys()  # whoever opened one would see what the model says
+    chance = {world.numbers[u] for u in world.uris if shown_blind(world.group(u), hidden)}
+    assert not (judging | chance) & held.keys()  # whoever opened one would see what the model says
 
 
 def test_tasks_that_were_answered_meanwhile_get_none(world: World) -> None:
     found = world.propose()
-    taken = next(one.uri for one in found.labels if one.bucket == "train")
+    pushed = (one.uri for one in found.labels if one.bucket == "train" and not shown_blind(one.group, 0.05))
+    taken = next(pushed)
     world.fake.annotate(world.numbers[taken], None, skip=True)
     push(world.deployment, world.record, found, quiet)
     assert not any(v == "auto-v1" for v, _ in world.fake._predictions.get(world.numbers[taken], ()))

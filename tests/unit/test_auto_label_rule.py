@@ -98,7 +98,8 @@ def test_where_the_model_is_too_bad_no_number_of_audit_labels_is_named() -> None
 def test_no_pool_and_no_audit_labels() -> None:
     nothing = Answers(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
     empty = Audit(nothing, np.zeros(0, dtype=np.bool_), 0)
-    assert decide(empty, nothing, Promise()).labelled == 0
+    found = decide(empty, nothing, P95)
+    assert (found.labelled, found.why(found.parts[0])) == (0, "no image is left to label")
     some = images(500, error=0)
     found, _ = some.decide(0, 1)
     assert found.labelled == 0
