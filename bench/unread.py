@@ -25,7 +25,7 @@ from rich.table import Table
 from bench.offline import PREFIX, OfflineProject
 from cli.digits import write_digits
 from cli.imagefolder import require_labels, scan
-from labelloop.acquisition import Plan, Pool, Quota, plan_queue
+from labelloop.acquisition import Labelled, Plan, Pool, Quota, Situation, choose, plan_queue
 from labelloop.classifier import Classifier
 from labelloop.clock import LABEL_STUDIO_FORMAT, parse
 from labelloop.config import ProjectConfig, load_config
@@ -33,12 +33,13 @@ from labelloop.errors import NotEnoughLabelsError
 from labelloop.gate import judge
 from labelloop.head import Floats
 from labelloop.records import JUDGING, Annotation, Bucket, Choice, Example, Outcome, Seen, Task
-from labelloop.split import bucket_of
+from labelloop.split import bucket_of, unit
 from labelloop.value import Look, looks_of
 from labelloop.value.report import by_person
 from labelloop.value.unread import evidence
 from retrain_worker.evidence import LabelSets, Recipe, refresh_evidence
 from retrain_worker.heads import HeadRecipe
+from retrain_worker.standing import POOL_MOST
 
 AT = parse("2026-01-01T00:00:00Z").strftime(LABEL_STUDIO_FORMAT)
 SEEDS = 40
@@ -156,15 +157,21 @@ class Replay:
         pool = Pool(
             [self.images.uris[i] for i in rows], [self._groups[i] for i in rows], [self._buckets[i] for i in rows],
             lambda some: features[np.array(rows)[some]], self._head.labels if self._head else (),
-            self._head.probabilities(features[rows]) if self._head and rows else None,
+            self._head.probabilities(features[rows]) if self._head and rows else None, self._labelled(),
         )  # fmt: skip
         given = [i for i, task in self.answers.items() if not task.annotations[0].seed]
         random = sum(self._buckets[i] in JUDGING for i in given)
+        strategy = choose(config.queue.policy, Situation(self._head is not None)).strategy
         batch = config.refresh.after
-        return plan_queue(
-            pool, quota=Quota(config.queue.quota, len(given), random),
-            plan=Plan(window=batch, batch=batch, seed=self.seed, blind=config.queue.blind),
-        )  # fmt: skip
+        plan = Plan(strategy, window=batch, batch=batch, seed=self.seed, blind=config.queue.blind)
+        return plan_queue(pool, quota=Quota(config.queue.quota, len(given), random), plan=plan)
+
+    def _labelled(self) -> Labelled:
+        """The train images that are labelled, as a strategy sees them."""
+        train = [(i, t.label) for i, t in self.answers.items() if self._buckets[i] is Bucket.TRAIN]
+        column = {name: k for k, name in enumerate(self._head.labels if self._head else ())}
+        codes = np.array([column.get(label or "", -1) for _, label in train], dtype=np.int64)
+        return Labelled(self.images.features[[i for i, _ in train]], codes) if train else Labelled()
 
     def _label(self, place: Choice, who: int, answer: Answer, rng: np.random.Generator) -> None:
         row, number = self._rows[place.uri], len(self.answers)
@@ -184,7 +191,7 @@ class Replay:
         grown = [Example(t.id, t.uri, self._groups[i], self._buckets[i], t.label)
                  for i, t in self.answers.items() if t.label is not None]  # fmt: skip
         head = HeadRecipe(config.head, config.seed, self._recipe)
-        recipe = Recipe(class_min=config.refresh.class_min, head=head)
+        recipe = Recipe(class_min=config.refresh.class_min, head=head, pool=self._unlabelled())
         sets = LabelSets(grown, self._learned)
         try:
             learned = refresh_evidence(sets, self._features, champion=self._head, recipe=recipe)
@@ -192,6 +199,12 @@ class Replay:
             return
         if judge(learned.evaluation, config.gate).outcome is Outcome.PROMOTE:
             self._head, self._learned, self._recipe = learned.fitted.head, grown, learned.fitted.recipe
+
+    def _unlabelled(self) -> Floats | None:
+        """A sample of train images from which a head learns, too (`retrain_worker.standing.unlabelled`)."""
+        free = [i for i, b in enumerate(self._buckets) if b is Bucket.TRAIN and i not in self.answers]
+        drawn = sorted(free, key=lambda i: unit(f"pool:{self._groups[i]}"))[:POOL_MOST]
+        return self.images.features[sorted(drawn)] if drawn and self.images.config.head.pool else None
 
     def _features(self, uris: Sequence[str]) -> Floats:
         return self.images.features[[self._rows[uri] for uri in uris]]
