@@ -1,7 +1,8 @@
 """`python -m bench.acquisition`: labels that each order of labelling needs, ours and scikit-activeml's, against random.
 
 Every arm of a seed sees the same pool, features, head and checkpoints; arms that need a model begin with the same ten
-images. Each set's curves go to a JSON file, its picture beside it.
+images. A seed's curves go to a JSON file as soon as it ends, so that a run goes on where it was stopped and several can
+share the seeds (`--seeds 0-4`, `--seeds 5-9`, then `--seeds 0-9` for the table); the picture lies beside.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,15 +104,15 @@ def main() -> None:
     parser.add_argument("--sets", default=",".join(SETS))
     parser.add_argument("--config", type=Path, default=Path("configs/intel_scenes.yaml"), help="the backbone's")
     parser.add_argument("--keep", type=Path, default=Path(".labelloop-features"), help="kept features")
-    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--seeds", default="0-9", help="first and last")
     parser.add_argument("--ours", default=",".join(OURS), help="our strategies")
     parser.add_argument("--no-peers", action="store_true")
     parser.add_argument("--plain-head", action="store_true", help="a head that learns from labels alone")
-    parser.add_argument("--out", type=Path, help="folder for curves (JSON) and pictures (SVG)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for curves (JSON) and pictures (SVG)")
     given = parser.parse_args()
     for name in given.sets.split(","):
         found = _replayed(name, given)
-        Console(width=200).print(f"\n{name}, {given.seeds} seeds", table(found, SETS[name].budgets))
+        Console(width=200).print(f"\n{name}, seeds {given.seeds}", table(found, SETS[name].budgets))
         _keep(found, name, given)
 
 
@@ -124,12 +124,34 @@ def _replayed(name: str, given: argparse.Namespace) -> Replayed:
         choosers |= peers()
     assert set(given.ours.split(",")) <= {*STRATEGIES, "auto"}
     found = history(name, given.data, load_config(given.config), given.keep)
-    began = time.monotonic()
-    plan = Plan(given.seeds, SETS[name].budgets[-1], with_pool=not given.plain_head)
+    first, last = map(int, given.seeds.split("-"))
+    curves: dict[str, list[Curve]] = {order: [] for order in choosers}
     with reporting(Console(stderr=True)) as report:
-        result = replay(found, choosers, plan, report)
-    print(f"{name}: {len(choosers)} orders x {given.seeds} seeds in {time.monotonic() - began:.0f} s", flush=True)
-    return result
+        for seed in range(first, last + 1):
+            for order, curve in _of_seed(name, seed, found, choosers, given).items():
+                curves[order].append(curve)
+            report(f"replay {name}", seed - first + 1, last - first + 1)
+    return Replayed(found.name, len(found.classes), curves)
+
+
+def _of_seed(
+    name: str, seed: int, found: History, choosers: Mapping[str, Chooser], given: argparse.Namespace
+) -> dict[str, Curve]:
+    """Curves of one seed by order, those that are kept from before not run again."""
+    path = given.out / _stem(name, given) / f"{seed}.json"
+    kept = json.loads(path.read_text()) if path.is_file() else {}
+    missing = {order: chooser for order, chooser in choosers.items() if order not in kept}
+    if missing:
+        plan = Plan(1, SETS[name].budgets[-1], with_pool=not given.plain_head, first=seed)
+        fresh = replay(found, missing, plan, lambda *_: None).curves
+        kept |= {order: [curve.labels, curve.accuracy] for order, [curve] in fresh.items()}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(kept))
+    return {order: Curve(*map(tuple, kept[order])) for order in choosers}
+
+
+def _stem(name: str, given: argparse.Namespace) -> str:
+    return f"{name}-plain" if given.plain_head else name
 
 
 def _keep(found: Replayed, name: str, given: argparse.Namespace) -> None:
@@ -137,12 +159,9 @@ def _keep(found: Replayed, name: str, given: argparse.Namespace) -> None:
         cells, area, worst = _figures(found.curves, arm, SETS[name].budgets)
         print(json.dumps({"bench": "acquisition", "set": name, "order": arm, "times_fewer": cells, "area": area,
                           "worst": worst, "plain_head": given.plain_head}))  # fmt: skip
-    if given.out:
-        given.out.mkdir(parents=True, exist_ok=True)
-        curves = {arm: [list(map(list, (c.labels, c.accuracy))) for c in cs] for arm, cs in found.curves.items()}
-        suffix = "-plain" if given.plain_head else ""
-        (given.out / f"{name}{suffix}.json").write_text(json.dumps(curves))
-        plot_replay(found, given.out / f"{name}{suffix}.svg")
+    curves = {arm: [list(map(list, (c.labels, c.accuracy))) for c in cs] for arm, cs in found.curves.items()}
+    (given.out / f"{_stem(name, given)}.json").write_text(json.dumps(curves))
+    plot_replay(found, given.out / f"{_stem(name, given)}.svg")
 
 
 if __name__ == "__main__":

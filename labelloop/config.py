@@ -82,7 +82,8 @@ class Gate(_Frozen):
     """What a challenger must show."""
 
     tolerance: Share = 0.02  # loss of accuracy that is still "as good"
-    reference_tolerance: Share = 0.03  # the same, summed up since the reference version
+    loss_tolerance: Annotated[float, Field(ge=0)] = 0.03  # of a refresh: log loss that new labels may add to older ones
+    reference_tolerance: Share = 0.03  # loss of accuracy, summed up since the reference version
     min_test_labels: Positive = 50  # test labels below which a retrain cannot be judged
     min_accuracy: Share = 0.60  # on the test bucket, once it has that many labels
     recall_floor: Share = 0.20  # of every class ...

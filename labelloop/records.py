@@ -120,6 +120,19 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
+class LossComparison:
+    """Mean log losses of two arms on the same images, in nats. ``difference``: challenger minus champion, 0 at best."""
+
+    on: str  # what the images are, in words
+    n: int
+    champion: float
+    challenger: float
+    difference: float
+    low: float  # 95 % interval of the difference
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
 class ClassRecall:
     """How often one class is recognised, on the images that judge. Shares in [0, 1]."""
 
@@ -169,6 +182,7 @@ class Evaluation:
     test_accuracy: float | None = None  # on the test bucket: random, never anchored, never trained on
     test_high: float | None = None  # its upper 95 % Wilson bound
     comparison: Comparison | None = None  # with the champion; None for the first
+    earlier: LossComparison | None = None  # of a refresh, with the champion: on the labels that both have learned
     reference: Comparison | None = None  # with the fixed reference version
     test_comparison: Comparison | None = None
     recalls: tuple[ClassRecall, ...] = ()

@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import norm
 
-from labelloop.records import ClassRecall, Comparison, Renaming
-from retrain_worker.intervals import paired_interval, wilson
+from labelloop.head import Floats
+from labelloop.records import ClassRecall, Comparison, LossComparison, Renaming
+from retrain_worker.intervals import Z95, paired_interval, wilson
 
 Strings = NDArray[np.str_]
 Ints = NDArray[np.int64]
+
+LEAST = 1e-3  # probability below which a class surprises no more: a single image may not outweigh the rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,3 +89,14 @@ def best_renaming(given: Ints, answers: Ints, classes: Sequence[str]) -> Renamin
     pairs = zip(rows.tolist(), columns.tolist(), strict=True)
     moved = tuple(f"{classes[a]} → {classes[b]}" for a, b in pairs if a != b)
     return Renaming(float(confusion[rows, columns].sum() / max(len(given), 1)), moved)
+
+
+def surprise(truth: Ints, *, champion: Floats, challenger: Floats, on: str) -> LossComparison | None:
+    """Log losses of two arms' probabilities (n, classes) on class numbers (n,); None without any."""
+    n = len(truth)
+    if n == 0:
+        return None
+    before, after = (-np.log(np.maximum(p[np.arange(n), truth], LEAST)) for p in (champion, challenger))
+    differences = (after - before).astype(np.float64)
+    mean, half = float(differences.mean()), Z95 * float(differences.std()) / float(np.sqrt(n))
+    return LossComparison(on, n, float(before.mean()), float(after.mean()), mean, mean - half, mean + half)

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from labelloop.classifier import Classifier, load_classifier
 from labelloop.errors import NotEnoughLabelsError
 from labelloop.head import Floats
-from labelloop.records import Bucket, Comparison, Evaluation, Example
+from labelloop.records import Bucket, Comparison, Evaluation, Example, LossComparison
 from labelloop.schema import AS_GIVEN, LabelRules
-from retrain_worker.answers import Answers, best_renaming, recalls
+from retrain_worker.answers import Answers, best_renaming, recalls, surprise
 from retrain_worker.heads import FittedHead, HeadRecipe, Lesson, fit
 from retrain_worker.intervals import wilson
 from retrain_worker.logistic import Bools, codes, log_loss
@@ -80,15 +80,15 @@ def refresh_evidence(sets: LabelSets, rows: Rows, *, champion: Classifier | None
     table = _table(sets, recipe)
     fitted, arms = _fit(table, rows, recipe)
     evaluation = _common("refresh", table, fitted, rows)
-    named = dict(zip(table.arms, arms, strict=True))
     evaluation = replace(
         evaluation,
-        comparison=table.compare(fitted.oof, named.get("champion")),
-        reference=table.compare(fitted.oof, named.get("reference")),
+        comparison=table.compare(fitted.oof, arms.get("champion")),
+        earlier=table.surprised(fitted.oof, arms.get("champion")),
+        reference=table.compare(fitted.oof, arms.get("reference")),
         renamed=_renamed(champion, sets.champion, recipe.class_min) if champion and sets.champion else (),
     )
     side = Side(champion, rows, recipe.rules) if champion else None
-    unseen = table.answers(fitted.oof, named.get("champion"))
+    unseen = table.answers(fitted.oof, arms.get("champion"))
     return Learned(fitted, _with_test(evaluation, sets.grown, Side(fitted.head, rows), side, unseen))
 
 
@@ -162,16 +162,43 @@ class _Table:
     arms: Mapping[str, tuple[str | None, ...]]  # champion, reference -> their labels
     weights: Floats | None  # how much each row counts in the fits; None: all alike
 
-    def compare(self, challenger: Floats, arm: Strings | None) -> Comparison | None:
+    @property
+    def arm_classes(self) -> tuple[str, ...]:
+        """Columns of what an arm says: those of the head first, then what only an arm knows."""
+        given = {label for arm in self.arms.values() for label in arm if label is not None}
+        return self.classes + tuple(sorted(given - set(self.classes)))
+
+    def compare(self, challenger: Floats, arm: Floats | None) -> Comparison | None:
         """Both out of fold on the judged rows; None where there is no such arm."""
         return self.answers(challenger, arm).compared("train labels, out of fold")
 
-    def answers(self, challenger: Floats, arm: Strings | None) -> Answers:
+    def answers(self, challenger: Floats, arm: Floats | None) -> Answers:
         """Of both on the judged rows, out of fold."""
         ours = np.array(self.classes, dtype=np.str_)[challenger.argmax(axis=1)]
+        theirs = None if arm is None else np.array(self.arm_classes, dtype=np.str_)[arm.argmax(axis=1)]
         truth = np.array([label or "" for label in self.labels], dtype=np.str_)
         seen = self.judged
-        return Answers(truth[seen], ours[seen], None if arm is None else arm[seen])
+        return Answers(truth[seen], ours[seen], None if theirs is None else theirs[seen])
+
+    def surprised(self, challenger: Floats, champion: Floats | None) -> LossComparison | None:
+        """Both out of fold on the judged rows whose label the champion has learned, too, among the classes of both.
+
+        A class that has just entered takes its share of the sureness about the others: nothing is wrong with that.
+        """
+        if champion is None:
+            return None
+        theirs = self.arms["champion"]
+        both = self.judged & np.array([a == b for a, b in zip(self.labels, theirs, strict=True)])
+        classes = tuple(name for name in self.classes if name in theirs)
+        columns = [self.classes.index(name) for name in classes]  # the same in both: an arm's begin with the head's
+        truth = codes([label for label, judged in zip(self.labels, both, strict=True) if judged], classes)
+        ours, before = (_among(p[both][:, columns]) for p in (challenger, champion))
+        return surprise(truth, champion=before, challenger=ours, on="labels that both have learned")
+
+
+def _among(probabilities: Floats) -> Floats:
+    """(n, some classes), given that it is one of these."""
+    return np.asarray(probabilities / np.maximum(probabilities.sum(axis=1, keepdims=True), np.float32(1e-6)))
 
 
 def _table(sets: LabelSets, recipe: Recipe) -> _Table:
@@ -214,17 +241,15 @@ def _changes(before: Mapping[str, Example], after: Mapping[str, Example]) -> int
     return sum(labels.get(g) != (after[g].label if g in after else None) for g in labels.keys() | after.keys())
 
 
-def _fit(table: _Table, rows: Rows, recipe: Recipe) -> tuple[FittedHead, list[Strings]]:
-    """The challenger's head, and what each arm says out of fold of every row."""
-    given = {label for arm in table.arms.values() for label in arm if label is not None}
-    classes = table.classes + tuple(sorted(given - set(table.classes)))
+def _fit(table: _Table, rows: Rows, recipe: Recipe) -> tuple[FittedHead, dict[str, Floats]]:
+    """The challenger's head, and what each arm says out of fold of every row (n, arm classes)."""
     lesson = Lesson(
         rows=rows(table.uris), groups=table.groups, labels=table.labels, classes=table.classes,
-        trusted=None if table.unseen.all() else table.unseen, arms=list(table.arms.values()), arm_classes=classes,
-        weights=table.weights, pool=recipe.pool,
+        trusted=None if table.unseen.all() else table.unseen, arms=list(table.arms.values()),
+        arm_classes=table.arm_classes, weights=table.weights, pool=recipe.pool,
     )  # fmt: skip
     fitted, found = fit(lesson, recipe.head)
-    return fitted, [np.array(classes, dtype=np.str_)[p.argmax(axis=1)] for p in found]
+    return fitted, dict(zip(table.arms, found, strict=True))
 
 
 def _common(kind: str, table: _Table, fitted: FittedHead, rows: Rows) -> Evaluation:

@@ -21,6 +21,7 @@ class Plan:
     seeds: int = 10
     most: int = 600  # labels
     with_pool: bool = True  # whether the head learns from unlabelled images, too
+    first: int = 0  # of the seeds
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +45,11 @@ class Replayed:
 def replay(history: History, choosers: Mapping[str, Chooser], plan: Plan, report: Report) -> Replayed:
     """Run every strategy on every seed. ``choosers`` holds `random`, against which the others are compared."""
     curves: dict[str, list[Curve]] = {name: [] for name in choosers}
-    for seed in range(plan.seeds):
+    for number in range(plan.seeds):
+        seed = plan.first + number
         drawn = draw(history, seed)
         fresh = Student.of(drawn, len(history.classes), with_pool=plan.with_pool)
         for place, (name, chooser) in enumerate(choosers.items()):
-            report("replay", seed * len(choosers) + place, plan.seeds * len(choosers))
+            report("replay", number * len(choosers) + place, plan.seeds * len(choosers))
             curves[name].append(run_arm(drawn, replace(fresh), chooser, most=plan.most, seed=seed))
     return Replayed(history.name, len(history.classes), curves)

@@ -72,6 +72,43 @@ def test_both_arms_are_judged_on_the_grown_set() -> None:
     assert compared.low <= compared.difference <= compared.high
 
 
+def test_new_labels_are_asked_what_they_do_to_the_earlier_ones() -> None:
+    before = examples(0, 60)
+    swapped = {"a": "b", "b": "c", "c": "a"}
+    wrong = [replace(e, label=swapped[e.label]) for e in examples(60, 80)]
+    spoilt, more, same = (
+        refresh_evidence(LabelSets(grown, champion=before), rows, champion=None, recipe=RECIPE).evaluation.earlier
+        for grown in ([*before, *wrong], examples(0, 80), before)
+    )
+    assert spoilt is not None
+    assert more is not None
+    assert same is not None
+    assert (spoilt.n, more.n) == (60, 60)
+    assert spoilt.low > 0
+    assert more.difference < 0.01
+    assert spoilt.difference == pytest.approx(spoilt.challenger - spoilt.champion)
+    assert same.difference == pytest.approx(0, abs=0.01)
+
+
+def test_a_class_that_enters_does_not_speak_against_the_earlier_labels() -> None:
+    grown = examples(0, 60)
+    before = [e for e in grown if e.label != "c"]
+    found = refresh_evidence(LabelSets(grown, champion=before), rows, champion=None, recipe=RECIPE).evaluation.earlier
+    assert found is not None
+    assert found.n == 40
+    assert found.difference < 0.02
+
+
+def test_labels_that_people_changed_are_not_earlier_ones() -> None:
+    before = examples(0, 60)
+    wrong = [replace(e, label="a") for e in before[:30]]
+    evaluation = refresh_evidence(
+        LabelSets(before, champion=[*wrong, *before[30:]]), rows, champion=None, recipe=RECIPE
+    )
+    assert evaluation.evaluation.earlier is not None
+    assert evaluation.evaluation.earlier.n == 40  # ten of the thirty were right
+
+
 def test_changed_and_withdrawn_labels_count_as_changes() -> None:
     before = examples(0, 60)
     wrong = "b" if TRUTH["u000"] != "b" else "c"

@@ -5,7 +5,16 @@ import pytest
 
 from labelloop.config import Gate
 from labelloop.gate import judge
-from labelloop.records import Artefact, ClassRecall, Comparison, Evaluation, Outcome, Renaming, Verdict
+from labelloop.records import (
+    Artefact,
+    ClassRecall,
+    Comparison,
+    Evaluation,
+    LossComparison,
+    Outcome,
+    Renaming,
+    Verdict,
+)
 
 POLICY = Gate()
 
@@ -79,6 +88,34 @@ def test_a_single_image_is_no_loss() -> None:
     assert verdict.outcome is Outcome.PROMOTE
     assert "single image" in verdict.reasons[0]
     assert refreshed(n=20, difference=-2 / 20, half=0.12).outcome is Outcome.HOLD
+
+
+def surprised(difference: float, half: float) -> LossComparison:
+    low, high = difference - half, difference + half
+    return LossComparison("labels that both have learned", 60, 0.5, 0.5 + difference, difference, low, high)
+
+
+@pytest.mark.parametrize(
+    ("difference", "half", "outcome"),
+    [
+        (0.050, 0.060, Outcome.HOLD),  # beyond tolerance, and more than one standard error
+        (0.050, 0.150, Outcome.PROMOTE),  # chance does this every third time
+        (0.015, 0.001, Outcome.PROMOTE),  # within tolerance
+        (-0.100, 0.010, Outcome.PROMOTE),
+    ],
+)
+def test_new_labels_that_speak_against_the_earlier_ones_are_held(
+    difference: float, half: float, outcome: Outcome
+) -> None:
+    for accuracy in (compared(50, difference=0.02, half=0.1), compared(50, difference=-0.08, half=0.13)):
+        verdict = judge(replace(REFRESH, comparison=accuracy, earlier=surprised(difference, half)), POLICY)
+        assert verdict.outcome is outcome
+        assert any(r.startswith("labels that both have learned: log loss") for r in verdict.reasons)
+
+
+def test_lost_accuracy_that_is_proven_outweighs_the_earlier_labels() -> None:
+    lost = replace(REFRESH, comparison=compared(difference=-0.03, half=0.02), earlier=surprised(-0.1, 0.01))
+    assert judge(lost, POLICY).outcome is Outcome.REJECT
 
 
 @pytest.mark.parametrize(
