@@ -22,7 +22,7 @@ from cli.commands import (
 )
 from cli.commands.terminal import app
 
-# importing them registers their verbs, in the order of --help
+# importing them registers their verbs
 COMMANDS = (
     stack, value, doctor, projects, models, curve, tune, runs, snapshots, queue, learning, acquisition, data, schema,
     simulate, upkeep,

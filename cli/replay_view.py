@@ -9,13 +9,16 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from rich.console import Group
 from rich.table import Table
 
 from retrain_worker.replay.comparison import Interval, Saving
 from retrain_worker.replay.rounds import RANDOM, Replayed
 
-INK, FAINT = "#1f2937", "#9ca3af"
+INK = "#1f2937"
+SHOWN = (0.02, 0.998)  # accuracies beyond lie on the edge: nought and one lie infinitely far away
+TICKS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 0.995)
 MARKS = (10, 20, 50, 100, 200, 500, 1000, 2000)
 
 
@@ -52,21 +55,34 @@ def as_json(found: Replayed) -> dict[str, Any]:
 
 
 def plot_replay(found: Replayed, path: Path) -> None:
-    """Mean accuracy by labels, with the standard error over seeds; PNG or SVG by the file's name."""
-    figure = Figure(figsize=(9, 5.5), layout="constrained")
+    """Mean accuracy by labels, with the standard error over seeds, the best area first; PNG or SVG by the file's name.
+
+    Both axes are drawn out where much happens: few labels, and accuracies near 1.
+    """
+    figure = Figure(figsize=(9, 6), layout="constrained")
     axes = figure.subplots()
-    for place, (name, curve) in enumerate(found.means().items()):
-        rows = np.array([c.accuracy[: len(curve.labels)] for c in found.curves[name]])
-        error = rows.std(axis=0, ddof=1) / np.sqrt(len(rows)) if len(rows) > 1 else np.zeros(len(curve.labels))
-        color = FAINT if name == RANDOM else f"C{place}"
-        axes.plot(curve.labels, curve.accuracy, color=color, label=name, linewidth=2.5 if name == RANDOM else 1.5)
-        axes.fill_between(
-            curve.labels, np.array(curve.accuracy) - error, np.array(curve.accuracy) + error, color=color, alpha=0.15,
-            linewidth=0,
-        )  # fmt: skip
-    axes.set(xscale="log", xlabel="labels", ylabel="accuracy on images held out", title=found.history)
-    axes.grid(visible=True, alpha=0.2)
-    axes.legend(fontsize=8)
+    means, order = found.means(), [saving.strategy for saving in found.savings()]
+    for place, name in enumerate(order):
+        counts = np.array(means[name].labels)
+        rows = np.clip([c.accuracy[: len(counts)] for c in found.curves[name]], *SHOWN)
+        error = rows.std(axis=0, ddof=1) / np.sqrt(len(rows)) if len(rows) > 1 else np.zeros(len(counts))
+        middle = rows.mean(axis=0)
+        style = (
+            (INK, ":", 2.5)
+            if name == RANDOM
+            else (f"C{place % 10}", "-" if place < 10 else "--", 3.5 if name == "auto" else 1.5)
+        )
+        axes.plot(counts, middle, color=style[0], linestyle=style[1], linewidth=style[2], label=name)
+        low, high = np.clip([middle - error, middle + error], *SHOWN)
+        axes.fill_between(counts, low, high, color=style[0], alpha=0.1, linewidth=0)
+    axes.set(xscale="log", yscale="logit", xlabel="labels", ylabel="accuracy on images held out", title=found.history)
+    axes.set_xticks([m for m in MARKS if m <= means[RANDOM].labels[-1]])
+    axes.set_yticks([t for t in TICKS if axes.get_ylim()[0] <= t <= axes.get_ylim()[1]])
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(NullFormatter())
+    axes.grid(visible=True, alpha=0.3)
+    axes.legend(fontsize=8, title="largest area first", title_fontsize=8)
     figure.savefig(path, dpi=150)
 
 

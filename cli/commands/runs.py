@@ -11,7 +11,7 @@ import typer
 
 from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, group, out
 
-run = group("run", "One run of the project: `labelloop run show ID`.", theme="runs")
+run = group("run", "One run of the project: `labelloop run show ID`.")
 
 
 class Kind(StrEnum):

@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 from labelloop.errors import LabelloopError
 
+THEMES: Mapping[str, Sequence[str]] = {  # headings of --help with their verbs, in its order
+    "The loop": ("up", "status", "down", "init", "forget", "sync", "doctor", "rotate", "simulate"),
+    "What to label next, and when to stop": ("curve", "replay"),
+    "Labels and people": ("value", "schema", "duplicates", "auto-label", "export", "snapshots"),
+    "Models": ("models", "card", "report", "promote", "reject", "rollback", "retrain"),
+    "Training": ("tune", "compare", "lr-find", "runs", "run"),
+    "Upkeep": ("queue", "pause", "resume", "gc", "backup", "restore"),
+}
+
+
+class Themed(TyperGroup):
+    """Lists the verbs as `THEMES` has them: registration is in the order of module names."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
+        """Verbs in the order of --help."""
+        order = [verb for verbs in THEMES.values() for verb in verbs]
+        return sorted(super().list_commands(ctx), key=order.index)
+
+
 app = typer.Typer(
-    help="Label-in-the-loop active learning for Label Studio.", no_args_is_help=True, rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
+    cls=Themed, help="Label-in-the-loop active learning for Label Studio.", no_args_is_help=True,
+    rich_markup_mode="rich", pretty_exceptions_enable=False,
 )  # fmt: skip
 out, err = Console(), Console(stderr=True)
 P = ParamSpec("P")
@@ -33,11 +53,15 @@ AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, f
 DEFAULT_STATE = Path(".labelloop")
 
 
-def group(name: str, what: str, *, theme: str | None = None) -> typer.Typer:
-    """A command with commands of its own, e.g. `labelloop run show`; ``theme``: its heading in --help."""
+def group(name: str, what: str) -> typer.Typer:
+    """A command with commands of its own, e.g. `labelloop run show`."""
     made = typer.Typer(help=what, no_args_is_help=True, pretty_exceptions_enable=False)
-    app.add_typer(made, name=name, rich_help_panel=theme or name)
+    app.add_typer(made, name=name, rich_help_panel=_theme_of(name))
     return made
+
+
+def _theme_of(verb: str) -> str:
+    return next(theme for theme, verbs in THEMES.items() if verb in verbs)
 
 
 def alone(context: typer.Context) -> bool:
@@ -67,7 +91,7 @@ def command(function: Callable[P, R], *, to: typer.Typer = app, name: str | None
             err.print(f"[red]labelloop:[/red] {error}", highlight=False)
             raise typer.Exit(1) from error
 
-    theme = function.__module__.rpartition(".")[2] if to is app else None  # its heading in --help
+    theme = _theme_of(name or function.__name__.replace("_", "-")) if to is app else None
     to.command(name, rich_help_panel=theme)(guarded)
     return guarded
 

@@ -13,8 +13,7 @@ from rich.markup import escape
 
 from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, err, group, out
 
-THEME = "Which settings are best"
-tune = group("tune", "Search for better settings with Optuna; trials run on any number of workers.", theme=THEME)
+tune = group("tune", "Search for better settings with Optuna; trials run on any number of workers.")
 
 StudyName = Annotated[str | None, typer.Argument(metavar="[STUDY]", help="A name or how it begins; else the newest.")]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Stay and show progress. It goes on without you.")]
