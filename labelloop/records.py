@@ -106,8 +106,8 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """Two arms judged on the same images. ``difference`` is challenger minus champion accuracy, in [-1, 1]."""
+class Paired:
+    """Two arms judged on the same images. ``difference`` is challenger minus champion."""
 
     on: str  # what the images are, in words
     n: int
@@ -116,20 +116,18 @@ class Comparison:
     difference: float
     low: float  # 95 % interval of the difference
     high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison(Paired):
+    """Accuracies, in [0, 1]."""
+
     changed: int  # images on which the two predictions differ
 
 
 @dataclass(frozen=True, slots=True)
-class LossComparison:
-    """Mean log losses of two arms on the same images, in nats. ``difference``: challenger minus champion, 0 at best."""
-
-    on: str  # what the images are, in words
-    n: int
-    champion: float
-    challenger: float
-    difference: float
-    low: float  # 95 % interval of the difference
-    high: float
+class LossComparison(Paired):
+    """Mean log losses, in nats: less is better."""
 
 
 @dataclass(frozen=True, slots=True)
