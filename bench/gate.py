@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from labelloop.config import ProjectConfig, load_config
 from labelloop.errors import NotEnoughLabelsError
 from labelloop.gate import judge
 from labelloop.head import Floats
-from labelloop.records import Bucket, Example, Outcome
+from labelloop.records import Bucket, Example, Outcome, Verdict
 from retrain_worker.evidence import LabelSets, Learned, Recipe, refresh_evidence
 from retrain_worker.heads import HeadRecipe
 from retrain_worker.replay.history import Draw, draw
@@ -69,8 +70,13 @@ class Judged:
     """One batch before the gate."""
 
     batch: str
-    outcome: Outcome
+    verdict: Verdict
     gain: float  # accuracy on the images held out, challenger minus champion
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it does not go live."""
+        return self.verdict.outcome is not Outcome.PROMOTE
 
 
 @dataclass
@@ -168,8 +174,8 @@ def judged(project: Growing, most: int) -> list[Judged]:
             for name, spoil in BATCHES.items():
                 tried = project.tried(spoil(rng, batch, len(project.names)))
                 if tried:
-                    outcome = judge(tried.evaluation, project.config.gate).outcome
-                    found.append(Judged(name, outcome, project.accuracy(tried) - before))
+                    verdict = judge(tried.evaluation, project.config.gate)
+                    found.append(Judged(name, verdict, project.accuracy(tried) - before))
         project.learn(batch)
     return found
 
@@ -193,11 +199,12 @@ def main() -> None:
         groups["right, and good"] = [j for j in groups["right"] if j.gain >= 0]
         groups["spoilt, and harmful"] = [j for j in all_judged if j.batch != "right" and j.gain < HARM]
         for batch, some in groups.items():
-            stopped = sum(j.outcome is not Outcome.PROMOTE for j in some)
+            stopped = sum(j.stopped for j in some)
+            rules = Counter(c.rule for j in some for c in j.verdict.checks if c.outcome is not Outcome.PROMOTE)
             gain = 100 * float(np.mean([j.gain for j in some])) if some else 0.0
             shown.add_row(name, batch, str(len(some)), f"{stopped} ({stopped / max(1, len(some)):.0%})", f"{gain:+.1f}")
             print(json.dumps({"bench": "gate", "set": name, "batch": batch, "judged": len(some), "stopped": stopped,
-                              "gain": gain}), flush=True)  # fmt: skip
+                              "gain": gain, "by": rules}), flush=True)  # fmt: skip
     Console(width=120).print(shown)
 
 

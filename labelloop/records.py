@@ -139,7 +139,8 @@ class ClassRecall:
     challenger: float
     high: float  # upper 95 % Wilson bound of it
     champion: float | None = None
-    drop_high: float = 1.0  # upper bound of challenger minus champion, all classes together at 97.5 %
+    drop_high: float = 1.0  # upper bound of ``among`` minus champion, all classes together at 97.5 %
+    among: float | None = None  # the challenger's, asked only for classes that the champion knows, too; None: the same
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ class Answers:
     truth: Strings
     ours: Strings
     theirs: Strings | None
+    among: Strings | None = None  # ours, asked only for classes that the champion knows, too; None: the same
 
     @staticmethod
     def none() -> Answers:
@@ -45,7 +46,15 @@ class Answers:
         theirs = None
         if self.theirs is not None and other.theirs is not None:
             theirs = np.concatenate([self.theirs, other.theirs])
-        return Answers(np.concatenate([self.truth, other.truth]), np.concatenate([self.ours, other.ours]), theirs)
+        return Answers(
+            np.concatenate([self.truth, other.truth]), np.concatenate([self.ours, other.ours]), theirs,
+            np.concatenate([self.comparable, other.comparable]),
+        )  # fmt: skip
+
+    @property
+    def comparable(self) -> Strings:
+        """Ours, without what only we can say: who knows two classes of six finds all images of them, and many more."""
+        return self.ours if self.among is None else self.among
 
 
 def paired(truth: Strings, *, champion: Strings, challenger: Strings, on: str) -> Comparison:
@@ -73,9 +82,9 @@ def _recall(name: str, answers: Answers, z: float) -> ClassRecall:
     _, high = wilson(int(ours.sum()), n)
     if answers.theirs is None:
         return ClassRecall(name, n, float(ours.mean()), high)
-    theirs = answers.theirs[rows] == name
-    _, drop_high = paired_interval(int((ours & ~theirs).sum()), int((theirs & ~ours).sum()), n, z)
-    return ClassRecall(name, n, float(ours.mean()), high, float(theirs.mean()), drop_high)
+    theirs, among = answers.theirs[rows] == name, answers.comparable[rows] == name
+    _, drop_high = paired_interval(int((among & ~theirs).sum()), int((theirs & ~among).sum()), n, z)
+    return ClassRecall(name, n, float(ours.mean()), high, float(theirs.mean()), drop_high, float(among.mean()))
 
 
 def best_renaming(given: Ints, answers: Ints, classes: Sequence[str]) -> Renaming:

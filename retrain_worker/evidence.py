@@ -55,13 +55,27 @@ class Side:
     rows: Rows
     rules: LabelRules = AS_GIVEN
 
-    def answers(self, uris: Sequence[str]) -> Strings:
-        """The class named for each image (n,), by the names of now; empty where all of them were dropped."""
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Its classes by the names of now, without those that were dropped."""
+        return self.rules.names(self.head.labels).labels
+
+    def answers(self, uris: Sequence[str], among: Collection[str] | None = None) -> Strings:
+        """The class named for each image (n,), by the names of now; empty where all of them were dropped.
+
+        ``among``: the only classes that may be named, where it knows any of them.
+        """
         names = self.rules.names(self.head.labels)
         if not (names.labels and uris):
             return np.full(len(uris), "", dtype=np.str_)
-        probabilities = names.of(self.head.probabilities(self.rows(uris)))
-        return np.asarray(np.array(names.labels, dtype=np.str_)[probabilities.argmax(axis=1)], dtype=np.str_)
+        return _named(names.of(self.head.probabilities(self.rows(uris))), names.labels, among)
+
+
+def _named(probabilities: Floats, classes: Sequence[str], among: Collection[str] | None = None) -> Strings:
+    """The most probable class (n,); ``among``: of these, where there are any."""
+    columns = [k for k, name in enumerate(classes) if among is None or name in among] or list(range(len(classes)))
+    names = np.array([classes[k] for k in columns], dtype=np.str_)
+    return np.asarray(names[probabilities[:, columns].argmax(axis=1)], dtype=np.str_)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +139,11 @@ def _later(table: _Table, fitted: FittedHead, learned: Sequence[Example] | None,
     known = _train(learned)[0]
     rows = [i for i, group in enumerate(table.groups) if table.judged[i] and group not in known]
     truth = np.array([table.labels[i] for i in rows], dtype=np.str_)
-    ours = np.array(table.classes, dtype=np.str_)[fitted.oof[rows].argmax(axis=1)]
-    return Answers(truth, ours, champion.answers([table.uris[i] for i in rows]))
+    said = fitted.oof[rows]
+    return Answers(
+        truth, _named(said, table.classes), champion.answers([table.uris[i] for i in rows]),
+        _named(said, table.classes, champion.labels),
+    )  # fmt: skip
 
 
 def one_per_group(examples: Sequence[Example]) -> tuple[dict[str, Example], tuple[str, ...]]:
@@ -168,17 +185,24 @@ class _Table:
         given = {label for arm in self.arms.values() for label in arm if label is not None}
         return self.classes + tuple(sorted(given - set(self.classes)))
 
+    @property
+    def champion_classes(self) -> set[str]:
+        """What the champion has learned from; nothing where there is none."""
+        return {label for label in self.arms.get("champion", ()) if label is not None}
+
     def compare(self, challenger: Floats, arm: Floats | None) -> Comparison | None:
         """Both out of fold on the judged rows; None where there is no such arm."""
         return self.answers(challenger, arm).compared("train labels, out of fold")
 
     def answers(self, challenger: Floats, arm: Floats | None) -> Answers:
         """Of both on the judged rows, out of fold."""
-        ours = np.array(self.classes, dtype=np.str_)[challenger.argmax(axis=1)]
-        theirs = None if arm is None else np.array(self.arm_classes, dtype=np.str_)[arm.argmax(axis=1)]
         truth = np.array([label or "" for label in self.labels], dtype=np.str_)
         seen = self.judged
-        return Answers(truth[seen], ours[seen], None if theirs is None else theirs[seen])
+        ours = _named(challenger[seen], self.classes)
+        if arm is None:
+            return Answers(truth[seen], ours, None)
+        common = _named(challenger[seen], self.classes, self.champion_classes)
+        return Answers(truth[seen], ours, _named(arm[seen], self.arm_classes), common)
 
     def surprised(self, challenger: Floats, champion: Floats | None) -> LossComparison | None:
         """Both out of fold on the judged rows whose label the champion has learned, too, among the classes of both.
@@ -187,9 +211,8 @@ class _Table:
         """
         if champion is None:
             return None
-        theirs = self.arms["champion"]
-        both = self.judged & np.array([a == b for a, b in zip(self.labels, theirs, strict=True)])
-        classes = tuple(name for name in self.classes if name in theirs)
+        both = self.judged & np.array([a == b for a, b in zip(self.labels, self.arms["champion"], strict=True)])
+        classes = tuple(name for name in self.classes if name in self.champion_classes)
         columns = [self.classes.index(name) for name in classes]  # the same in both: an arm's begin with the head's
         truth = codes([label for label, judged in zip(self.labels, both, strict=True) if judged], classes)
         ours, before = (_among(p[both][:, columns]) for p in (challenger, champion))
@@ -290,7 +313,9 @@ def _with_test(
     kept, _ = one_per_group([e for e in examples if e.bucket is Bucket.TEST])
     uris = [e.uri for e in kept.values()]
     truth = np.array([e.label for e in kept.values()], dtype=np.str_)
-    found = Answers(truth, challenger.answers(uris), champion.answers(uris) if champion else None)
+    found = Answers(truth, challenger.answers(uris), None)
+    if champion:
+        found = replace(found, theirs=champion.answers(uris), among=challenger.answers(uris, among=champion.labels))
     evaluation = replace(
         evaluation, test_comparison=found.compared("labels of the random test bucket"),
         recalls=recalls(unseen.and_of(found)),

@@ -8,6 +8,8 @@ from labelloop.config import Gate
 from labelloop.intervals import Z95
 from labelloop.records import Comparison, Evaluation, LossComparison, Outcome, Verdict
 
+Z_TENTH = 1.2816  # standard errors that chance exceeds, on one side, once in ten
+
 
 def compared(evaluation: Evaluation, policy: Gate) -> Verdict:
     """Whether the challenger is as good as the champion. A first head has no comparison."""
@@ -57,13 +59,13 @@ def _judge_refresh(evaluation: Evaluation, found: Comparison, policy: Gate) -> V
 
 
 def _spoilt(earlier: LossComparison, policy: Gate) -> bool:
-    """Whether the labels that both have learned are answered less well, by more than chance often makes it.
+    """Whether the labels that both have learned are answered less well, by more than chance makes it in one of ten.
 
     The accuracy on all labels tells far less: new ones were chosen because they are hard, ten of them are a fifth of
     the evidence, and a wrong batch agrees with itself. See `docs/measured.md`, "The gate of a refresh".
     """
     error = (earlier.high - earlier.difference) / Z95
-    return earlier.difference > max(policy.loss_tolerance, error)
+    return earlier.difference > max(policy.loss_tolerance, Z_TENTH * error)
 
 
 def _bounded(evaluation: Evaluation, told: tuple[str, ...], policy: Gate) -> Verdict:

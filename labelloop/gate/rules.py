@@ -88,11 +88,11 @@ def minimum(evaluation: Evaluation, policy: Gate) -> Check | None:
 
 
 def class_recall(evaluation: Evaluation, policy: Gate) -> Check | None:
-    """No class may be given up for the sake of the others."""
+    """No class may be given up for the sake of the others: among those that both know, as more names are no loss."""
     judged = [r for r in evaluation.recalls if r.n >= policy.recall_labels]
     if not judged:
         return None
-    dropped = [r for r in judged if r.champion is not None and r.challenger < r.champion - policy.recall_drop]
+    dropped = [r for r in judged if _among(r) < (r.champion or 0.0) - policy.recall_drop]
     proven = [r for r in dropped if r.drop_high < 0]
     if proven:
         return _reject("class recall", f"loses a class: {_recalls(proven)}")
@@ -158,6 +158,10 @@ RULES: Sequence[Rule] = (
     artefact, class_order, knows_its_labels, chance, minimum, later_labels, class_recall, calibration, robustness,
     latency,
 )  # fmt: skip
+
+
+def _among(found: ClassRecall) -> float:
+    return found.challenger if found.among is None else found.among
 
 
 def _recalls(found: Sequence[ClassRecall]) -> str:

@@ -8,7 +8,7 @@ from labelloop.errors import NotEnoughLabelsError
 from labelloop.head import Floats, Head
 from labelloop.records import Bucket, Example
 from labelloop.schema import LabelRules
-from retrain_worker.answers import paired
+from retrain_worker.answers import Answers, paired, recalls
 from retrain_worker.evidence import (
     LabelSets,
     Recipe,
@@ -97,6 +97,30 @@ def test_a_class_that_enters_does_not_speak_against_the_earlier_labels() -> None
     assert found is not None
     assert found.n == 40
     assert found.difference < 0.02
+
+
+def test_a_champion_of_two_classes_does_not_hold_up_one_of_three() -> None:
+    """It calls everything a or b, and so finds all a; whoever knows c, too, finds fewer of them."""
+    grown = examples(0, 60)
+    before = [e for e in grown if e.label != "c"]
+    head = refresh_evidence(LabelSets(before), rows, champion=None, recipe=RECIPE).fitted.head
+    evaluation = refresh_evidence(LabelSets(grown, champion=before), rows, champion=head, recipe=RECIPE).evaluation
+    found = {r.name: r for r in evaluation.recalls}
+    assert found["c"].champion == 0.0
+    for name in "ab":
+        assert (found[name].among or 0.0) >= found[name].challenger
+        assert found[name].drop_high >= 0
+
+
+def test_a_recall_falls_only_among_classes_that_both_know() -> None:
+    truth, sure = np.array(["a"] * 20), np.array(["a"] * 20)
+    unsure = np.array(["a", "c"] * 10)
+    [more_names] = recalls(Answers(truth, unsure, sure, among=sure))
+    assert (more_names.challenger, more_names.among, more_names.champion) == (0.5, 1.0, 1.0)
+    assert more_names.drop_high >= 0
+    [worse] = recalls(Answers(truth, unsure, sure))
+    assert (worse.among, worse.champion) == (0.5, 1.0)
+    assert worse.drop_high < 0
 
 
 def test_labels_that_people_changed_are_not_earlier_ones() -> None:

@@ -98,9 +98,9 @@ def surprised(difference: float, half: float) -> LossComparison:
 @pytest.mark.parametrize(
     ("difference", "half", "outcome"),
     [
-        (0.050, 0.060, Outcome.HOLD),  # beyond tolerance, and more than one standard error
-        (0.050, 0.150, Outcome.PROMOTE),  # chance does this every third time
-        (0.015, 0.001, Outcome.PROMOTE),  # within tolerance
+        (0.050, 0.060, Outcome.HOLD),  # beyond tolerance, and more than chance makes it in one of ten
+        (0.050, 0.090, Outcome.PROMOTE),  # chance does this in one of seven
+        (0.025, 0.001, Outcome.PROMOTE),  # within tolerance
         (-0.100, 0.010, Outcome.PROMOTE),
     ],
 )
@@ -237,6 +237,8 @@ def with_rules(**changes: Any) -> Verdict:
         ("minimum accuracy", Outcome.HOLD, {"test_n": 50, "test_accuracy": 0.59, "test_high": 0.7}),
         ("minimum accuracy", Outcome.REJECT, {"test_n": 90, "test_accuracy": 0.45, "test_high": 0.55}),
         ("class recall", Outcome.PROMOTE, {"recalls": (ClassRecall("a", 30, 0.5, 0.7, 0.6, 0.05),)}),
+        ("class recall", Outcome.PROMOTE, {"recalls": (ClassRecall("a", 30, 0.5, 0.7, 0.9, 0.05, among=0.88),)}),
+        ("class recall", Outcome.REJECT, {"recalls": (ClassRecall("a", 30, 0.5, 0.7, 0.9, -0.01, among=0.6),)}),
         ("class recall", Outcome.PROMOTE, {"recalls": (ClassRecall("a", 4, 0.0, 0.5, 1.0, -0.1),)}),
         ("class recall", Outcome.REJECT, {"recalls": (ClassRecall("a", 30, 0.5, 0.7, 0.7, -0.01),)}),
         ("class recall", Outcome.HOLD, {"recalls": (ClassRecall("a", 30, 0.0, 0.11, 0.1, 0.05),)}),
