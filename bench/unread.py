@@ -273,6 +273,8 @@ def measure(images: Images, asked: argparse.Namespace, console: Console) -> list
     for seed in range(asked.replays):
         for start, replay, others in starts(images, seed, asked.starts.split(",")):
             for number, (name, answer) in enumerate(PEOPLE.items()):
+                if asked.people and name not in asked.people:
+                    continue
                 rng = np.random.default_rng([seed, number])
                 most = asked.labels if not name.startswith("unread") else asked.unread_labels
                 ends.setdefault((start, name), []).append(watch(replay.copy(), {**others, 1: answer}, most, rng))
@@ -302,6 +304,7 @@ def main() -> None:
     parser.add_argument("--replays", type=int, default=20)
     parser.add_argument("--labels", type=int, default=400, help="in all, while somebody who looks is watched")
     parser.add_argument("--unread-labels", type=int, default=400, help="in all, while somebody who does not is")
+    parser.add_argument("--people", nargs="*", help=f"of: {'; '.join(PEOPLE)}; else all")
     parser.add_argument("--starts", default="nothing,seeds,team,late")
     asked = parser.parse_args()
     console = Console(stderr=True)
