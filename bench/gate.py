@@ -71,12 +71,8 @@ class Judged:
 
     batch: str
     verdict: Verdict
+    by_accuracy: Verdict  # had it not been asked what the new labels do to the earlier ones
     gain: float  # accuracy on the images held out, challenger minus champion
-
-    @property
-    def stopped(self) -> bool:
-        """Whether it does not go live."""
-        return self.verdict.outcome is not Outcome.PROMOTE
 
 
 @dataclass
@@ -174,10 +170,30 @@ def judged(project: Growing, most: int) -> list[Judged]:
             for name, spoil in BATCHES.items():
                 tried = project.tried(spoil(rng, batch, len(project.names)))
                 if tried:
-                    verdict = judge(tried.evaluation, project.config.gate)
-                    found.append(Judged(name, verdict, project.accuracy(tried) - before))
+                    evaluation, gate = tried.evaluation, project.config.gate
+                    verdicts = judge(evaluation, gate), judge(replace(evaluation, earlier=None), gate)
+                    found.append(Judged(name, *verdicts, project.accuracy(tried) - before))
         project.learn(batch)
     return found
+
+
+def groups_of(found: list[Judged]) -> dict[str, list[Judged]]:
+    """By batch, and by what they do."""
+    groups = {batch: [j for j in found if j.batch == batch] for batch in BATCHES}
+    groups["right, and good"] = [j for j in groups["right"] if j.gain >= 0]
+    groups["spoilt, and harmful"] = [j for j in found if j.batch != "right" and j.gain < HARM]
+    return groups
+
+
+def figures(name: str, batch: str, some: list[Judged]) -> dict[str, object]:
+    """One row of the table."""
+    rules = Counter(c.rule for j in some for c in j.verdict.checks if c.outcome is not Outcome.PROMOTE)
+    return {
+        "bench": "gate", "set": name, "batch": batch, "judged": len(some),
+        "stopped": sum(j.verdict.outcome is not Outcome.PROMOTE for j in some),
+        "by_accuracy": sum(j.by_accuracy.outcome is not Outcome.PROMOTE for j in some),
+        "gain": round(100 * float(np.mean([j.gain for j in some])), 2) if some else None, "by": rules,
+    }  # fmt: skip
 
 
 def main() -> None:
@@ -190,21 +206,16 @@ def main() -> None:
     parser.add_argument("--projects", type=int, default=5)
     parser.add_argument("--labels", type=int, default=150)
     given = parser.parse_args()
-    config, shown = load_config(given.config), Table("set", "batch", "judged", "not promoted", "mean gain, points")
+    config = load_config(given.config)
+    shown = Table("set", "batch", "judged", "not promoted", "by accuracy alone", "mean gain, points")
     for name in given.sets.split(","):
-        found, all_judged = history(name, given.data, config, given.keep), []
+        found, everything = history(name, given.data, config, given.keep), []
         for seed in range(given.projects):
-            all_judged += judged(Growing(some_of(draw(found, seed), seed), found.classes, config, seed), given.labels)
-        groups = {batch: [j for j in all_judged if j.batch == batch] for batch in BATCHES}
-        groups["right, and good"] = [j for j in groups["right"] if j.gain >= 0]
-        groups["spoilt, and harmful"] = [j for j in all_judged if j.batch != "right" and j.gain < HARM]
-        for batch, some in groups.items():
-            stopped = sum(j.stopped for j in some)
-            rules = Counter(c.rule for j in some for c in j.verdict.checks if c.outcome is not Outcome.PROMOTE)
-            gain = 100 * float(np.mean([j.gain for j in some])) if some else 0.0
-            shown.add_row(name, batch, str(len(some)), f"{stopped} ({stopped / max(1, len(some)):.0%})", f"{gain:+.1f}")
-            print(json.dumps({"bench": "gate", "set": name, "batch": batch, "judged": len(some), "stopped": stopped,
-                              "gain": gain, "by": rules}), flush=True)  # fmt: skip
+            everything += judged(Growing(some_of(draw(found, seed), seed), found.classes, config, seed), given.labels)
+        for batch, some in groups_of(everything).items():
+            row = figures(name, batch, some)
+            shown.add_row(*(str(row[key]) for key in ("set", "batch", "judged", "stopped", "by_accuracy", "gain")))
+            print(json.dumps(row), flush=True)
     Console(width=120).print(shown)
 
 
