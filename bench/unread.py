@@ -291,7 +291,8 @@ def figures(start: str, name: str, found: Sequence[Ended], images: int) -> dict[
         "bench": "unread", "images": images, "start": start, "person": name, "replays": len(found),
         "labels": max(e.labels for e in found), "noticed": len(at), "within_100": sum(a <= 100 for a in at),
         "median": statistics.median(at) if at else None, "last": at[-1] if at else None,
-        "since_first_pre_label_last": looks[-1] if looks else None, "since_first_within_100": sum(n <= 100 for n in looks),
+        "since_first_pre_label_last": looks[-1] if looks else None,
+        "since_first_within_100": sum(n <= 100 for n in looks),
         "pre_labels_right": round(statistics.mean(shares), 3) if shares else None,
     }  # fmt: skip
 
@@ -315,7 +316,8 @@ def main() -> None:
     for row in rows:
         until = f"{row['median']}, {row['last']}" if row["noticed"] else ""
         table.add_row(str(row["start"]), str(row["person"]), f"{row['noticed']} of {row['replays']}",
-                      str(row["within_100"]), str(row["since_first_within_100"]), until, str(row["pre_labels_right"]))  # fmt: skip
+                      str(row["within_100"]), str(row["since_first_within_100"]), until,
+                      str(row["pre_labels_right"]))  # fmt: skip
     Console(width=130).print(table)
     for row in rows:
         print(json.dumps(row))
