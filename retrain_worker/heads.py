@@ -69,7 +69,7 @@ def _linear(lesson: Lesson, recipe: HeadRecipe) -> tuple[FittedHead, list[Floats
     start = fitted.folds if lesson.arm_classes == lesson.classes else None
     arms = cross_fit(
         rotated, lesson.arms, lesson.groups, classes=lesson.arm_classes, strength=fitted.strength, start=start,
-        trusted=lesson.trusted, weights=lesson.weights,
+        weights=lesson.weights,
     )  # fmt: skip
     return FittedHead(fitted.head, fitted.oof, {"strength": fitted.strength, "pool": say}), arms
 

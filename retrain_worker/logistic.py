@@ -128,7 +128,7 @@ def fit_head(  # noqa: PLR0913 -- the columns of a table, and a recipe
     if len(np.unique(targets[targets >= 0])) < 2:
         raise NotEnoughLabelsError("a head needs labels of two classes")
     folds = folds_of(groups)
-    search = _Search(rotated, targets, folds, len(classes), trusted, weights)
+    search = _Search(rotated, targets, folds, len(classes), *judges(targets >= 0, trusted), weights)
     grid = GRID if rotated.near is None else COARSE
     best = min(search.run(_candidates(strength, grid)), key=lambda t: t.loss)
     head = rotated.head(best.solutions[FOLDS], classes, best.temperature)
@@ -145,33 +145,22 @@ def cross_fit(  # noqa: PLR0913 -- the columns of a table, and a recipe
     classes: tuple[str, ...],
     strength: float,
     start: Floats | None = None,
-    trusted: Bools | None = None,
     weights: Floats | None = None,
 ) -> list[Floats]:
     """Out-of-fold probabilities (n, classes) of every row, for each label set, all under one recipe.
 
-    Each is calibrated by its own labels as `fit_head` calibrates. A row whose label is None (or no class) is predicted,
-    never fitted. ``start``: `FittedHead.folds` of the same classes; the same folds were hidden there, so that it tells
-    nothing about the rows it is judged on.
+    A row whose label is None (or no class) is predicted, never fitted. ``start``: `FittedHead.folds` of the
+    same classes; the same folds were hidden there, so that it tells nothing about the rows it is judged on.
     """
     if not label_sets:
         return []
     folds = folds_of(groups)
-    targets = [codes(labels, classes) for labels in label_sets]
-    blocks = [hide(t, folds) for t in targets]
+    blocks = [hide(codes(labels, classes), folds) for labels in label_sets]
     begin = None if start is None else np.tile(start, (len(blocks), 1, 1))
     mass = mass_of(rotated, np.concatenate(blocks), len(classes), weights)
     solutions = solve(rotated, mass, strength, begin)
     parts = np.split(solutions, len(blocks))
-    logits = [out_of_fold(rotated, p, b, folds) for p, b in zip(parts, blocks, strict=True)]
-    return [softmax(x / np.float32(_temperature(x, t, trusted))) for x, t in zip(logits, targets, strict=True)]
-
-
-def _temperature(logits: Floats, targets: Ints, trusted: Bools | None) -> float:
-    """What divides the logits of every row, found on those that may calibrate."""
-    judged, sharpen = judges(targets >= 0, trusted)
-    found = best_temperature(logits[judged], targets[judged])
-    return found if sharpen else max(found, 1.0)
+    return [softmax(out_of_fold(rotated, p, b, folds)) for p, b in zip(parts, blocks, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +180,8 @@ class _Search:
     targets: Ints
     folds: Ints
     classes: int
-    trusted: Bools | None  # rows that choose and calibrate, where they are enough
+    judged: Bools  # rows that choose and calibrate
+    sharpen: bool  # whether a temperature below 1 may be believed
     weights: Floats | None  # (n,)
     tried: list[_Try] = field(default_factory=list)
 
@@ -206,17 +196,16 @@ class _Search:
         return self.tried
 
     def _judge(self, strength: float, solutions: Floats, logits: Floats) -> _Try:
-        temperature = _temperature(logits, self.targets, self.trusted)
-        judged = judges(self.targets >= 0, self.trusted)[0]
-        loss = log_loss(softmax(logits[judged] / np.float32(temperature)), self.targets[judged])
+        mine, given = logits[self.judged], self.targets[self.judged]
+        temperature = best_temperature(mine, given)
+        if not self.sharpen:
+            temperature = max(temperature, 1.0)
+        loss = log_loss(softmax(mine / np.float32(temperature)), given)
         return _Try(strength, loss, temperature, solutions, logits)
 
 
 def judges(usable: Bools, trusted: Bools | None) -> tuple[Bools, bool]:
-    """Which rows choose and calibrate, and whether a temperature below 1 may be believed.
-
-    Labels that the backbone saw look surer than they are.
-    """
+    """Which rows choose, and whether they may sharpen: labels that the backbone saw look surer than they are."""
     if trusted is None:
         return usable, True
     both = usable & trusted

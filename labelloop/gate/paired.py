@@ -6,9 +6,9 @@ import math
 
 from labelloop.config import Gate
 from labelloop.intervals import Z95
-from labelloop.records import Comparison, Evaluation, LossComparison, Outcome, Verdict
+from labelloop.records import Comparison, Evaluation, LossComparison, Outcome, Paired, Verdict
 
-Z_TENTH = 1.2816  # standard errors that chance exceeds, on one side, once in ten
+Z_TENTH = 1.2816  # standard errors
 
 
 def compared(evaluation: Evaluation, policy: Gate) -> Verdict:
@@ -51,7 +51,7 @@ def _judge_refresh(evaluation: Evaluation, found: Comparison, policy: Gate) -> V
     earlier = evaluation.earlier
     if earlier:
         told = (*told, _told_of(earlier))
-        if _spoilt(earlier, policy):
+        if found.low <= 0 and _spoilt(earlier, policy):
             return _hold("the new labels speak against the earlier ones, not yet proven", *told)
     elif _lost(found, policy.tolerance):  # people changed every label there was
         return _hold(f"looks worse by more than {points(policy.tolerance)}, not yet proven", *told)
@@ -64,8 +64,12 @@ def _spoilt(earlier: LossComparison, policy: Gate) -> bool:
     The accuracy on all labels tells far less: new ones were chosen because they are hard, ten of them are a fifth of
     the evidence, and a wrong batch agrees with itself. See `docs/measured.md`, "The gate of a refresh".
     """
-    error = (earlier.high - earlier.difference) / Z95
-    return earlier.difference > max(policy.loss_tolerance, Z_TENTH * error)
+    return earlier.difference > max(policy.loss_tolerance, _chance(earlier))
+
+
+def _chance(found: Paired) -> float:
+    """A difference that chance exceeds, on one side, once in ten."""
+    return Z_TENTH * (found.high - found.low) / (2 * Z95)
 
 
 def _bounded(evaluation: Evaluation, told: tuple[str, ...], policy: Gate) -> Verdict:
@@ -74,7 +78,8 @@ def _bounded(evaluation: Evaluation, told: tuple[str, ...], policy: Gate) -> Ver
     Where people renamed or dropped a class the live version cannot name what they see: the sum waits for more labels.
     """
     reference = evaluation.reference
-    if reference and not evaluation.renamed and _lost(reference, policy.reference_tolerance):
+    lost = reference and _lost(reference, max(policy.reference_tolerance, _chance(reference)))
+    if reference and lost and not evaluation.renamed:
         bound = f"summed up since the reference it lost more than {points(policy.reference_tolerance)}"
         outcome = Outcome.REJECT if reference.high < 0 else Outcome.HOLD
         return Verdict(outcome, (bound, f"reference: {_told(reference)}", *told))
