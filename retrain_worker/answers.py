@@ -13,6 +13,7 @@ from scipy.stats import norm
 from labelloop.head import Floats
 from labelloop.records import ClassRecall, Comparison, LossComparison, Renaming
 from retrain_worker.intervals import Z95, paired_interval, wilson
+from retrain_worker.logistic import best_temperature, softmax
 
 Strings = NDArray[np.str_]
 Ints = NDArray[np.int64]
@@ -101,11 +102,22 @@ def best_renaming(given: Ints, answers: Ints, classes: Sequence[str]) -> Renamin
 
 
 def surprise(truth: Ints, *, champion: Floats, challenger: Floats, on: str) -> LossComparison | None:
-    """Log losses of two arms' probabilities (n, classes) on class numbers (n,); None without any."""
+    """Log losses of two arms' probabilities (n, classes) on class numbers (n,); None without any.
+
+    Each is calibrated on these images first: hard new labels make a head less sure of easy earlier ones, and no worse.
+    """
     n = len(truth)
     if n == 0:
         return None
-    before, after = (-np.log(np.maximum(p[np.arange(n), truth], LEAST)) for p in (champion, challenger))
+    before, after = (
+        -np.log(np.maximum(_calibrated(p, truth)[np.arange(n), truth], LEAST)) for p in (champion, challenger)
+    )
     differences = (after - before).astype(np.float64)
     mean, half = float(differences.mean()), Z95 * float(differences.std()) / float(np.sqrt(n))
     return LossComparison(on, n, float(before.mean()), float(after.mean()), mean, mean - half, mean + half)
+
+
+def _calibrated(probabilities: Floats, truth: Ints) -> Floats:
+    """(n, classes), each row summing to one, with the temperature that suits the truth best."""
+    logits = np.log(np.maximum(probabilities, np.float32(1e-6)))
+    return softmax(logits / np.float32(best_temperature(logits, truth)))

@@ -18,10 +18,10 @@ from labelloop.errors import NotEnoughLabelsError
 from labelloop.head import Floats
 from labelloop.records import Bucket, Comparison, Evaluation, Example, LossComparison
 from labelloop.schema import AS_GIVEN, LabelRules
-from retrain_worker.answers import Answers, Ints, best_renaming, recalls, surprise
+from retrain_worker.answers import Answers, best_renaming, recalls, surprise
 from retrain_worker.heads import FittedHead, HeadRecipe, Lesson, fit
 from retrain_worker.intervals import wilson
-from retrain_worker.logistic import Bools, best_temperature, codes, log_loss, softmax
+from retrain_worker.logistic import Bools, codes, log_loss
 
 Rows = Callable[[Sequence[str]], Floats]  # uris -> (n, features)
 Strings = NDArray[np.str_]
@@ -205,10 +205,9 @@ class _Table:
         return Answers(truth[seen], ours, _named(arm[seen], self.arm_classes), common)
 
     def surprised(self, challenger: Floats, champion: Floats | None) -> LossComparison | None:
-        """Both out of fold on the judged rows whose label the champion has learned, too, each at its best on these.
+        """Both out of fold on the judged rows whose label the champion has learned, too, among the classes of both.
 
-        Calibrated on them, and among the classes of both: hard new labels make a head less sure of the easy first ones,
-        and a class that has just entered takes its share. Nothing is wrong with either.
+        A class that has just entered takes its share of the sureness about the others: nothing is wrong with that.
         """
         if champion is None:
             return None
@@ -216,14 +215,8 @@ class _Table:
         classes = tuple(name for name in self.classes if name in self.champion_classes)
         columns = [self.classes.index(name) for name in classes]  # the same in both: an arm's begin with the head's
         truth = codes([label for label, judged in zip(self.labels, both, strict=True) if judged], classes)
-        ours, before = (_calibrated(p[both][:, columns], truth) for p in (challenger, champion))
+        ours, before = (p[both][:, columns] for p in (challenger, champion))
         return surprise(truth, champion=before, challenger=ours, on="labels that both have learned")
-
-
-def _calibrated(probabilities: Floats, truth: Ints) -> Floats:
-    """(n, some classes) given that it is one of these, with the temperature that suits the truth best."""
-    logits = np.log(np.maximum(probabilities, np.float32(1e-6)))
-    return softmax(logits / np.float32(best_temperature(logits, truth)))
 
 
 def _table(sets: LabelSets, recipe: Recipe) -> _Table:

@@ -8,7 +8,7 @@ from labelloop.errors import NotEnoughLabelsError
 from labelloop.head import Floats, Head
 from labelloop.records import Bucket, Example
 from labelloop.schema import LabelRules
-from retrain_worker.answers import Answers, paired, recalls
+from retrain_worker.answers import Answers, paired, recalls, surprise
 from retrain_worker.evidence import (
     LabelSets,
     Recipe,
@@ -88,6 +88,22 @@ def test_new_labels_are_asked_what_they_do_to_the_earlier_ones() -> None:
     assert more.difference < 0.01
     assert spoilt.difference == pytest.approx(spoilt.challenger - spoilt.champion)
     assert same.difference == pytest.approx(0, abs=0.01)
+
+
+def test_an_arm_that_is_only_less_sure_is_not_worse() -> None:
+    rng = np.random.default_rng(1)
+    truth = rng.integers(0, 3, 60)
+    logits = 2 * rng.normal(size=(60, 3)) + 3 * np.eye(3)[truth]
+    sure, unsure, worse = (np.exp(x) / np.exp(x).sum(axis=1, keepdims=True) for x in (logits, logits / 4, logits / 4))
+    worse[:20] = worse[:20, ::-1]
+    same, found = (
+        surprise(truth, champion=sure.astype(np.float32), challenger=p.astype(np.float32), on="these")
+        for p in (unsure, worse)
+    )
+    assert same is not None
+    assert found is not None
+    assert same.difference == pytest.approx(0, abs=0.02)
+    assert found.low > 0
 
 
 def test_a_class_that_enters_does_not_speak_against_the_earlier_labels() -> None:

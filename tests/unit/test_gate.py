@@ -118,9 +118,21 @@ def test_lost_accuracy_that_is_proven_outweighs_the_earlier_labels() -> None:
     assert judge(lost, POLICY).outcome is Outcome.REJECT
 
 
+def test_a_gain_that_is_proven_is_not_held_for_the_earlier_labels() -> None:
+    gained = replace(REFRESH, comparison=compared(difference=0.17, half=0.14), earlier=surprised(0.08, 0.05))
+    assert judge(gained, POLICY).outcome is Outcome.PROMOTE
+    unproven = replace(gained, comparison=compared(difference=0.13, half=0.17))
+    assert judge(unproven, POLICY).outcome is Outcome.HOLD
+
+
 @pytest.mark.parametrize(
     ("difference", "half", "outcome"),
-    [(-0.06, 0.02, Outcome.REJECT), (-0.07, 0.075, Outcome.HOLD), (-0.02, 0.01, Outcome.PROMOTE)],
+    [
+        (-0.06, 0.02, Outcome.REJECT),
+        (-0.07, 0.075, Outcome.HOLD),
+        (-0.04, 0.07, Outcome.PROMOTE),  # chance does this in one of eight
+        (-0.02, 0.01, Outcome.PROMOTE),
+    ],
 )
 def test_losses_summed_up_since_the_reference_are_bounded(difference: float, half: float, outcome: Outcome) -> None:
     reference = compared(difference=difference, half=half)
