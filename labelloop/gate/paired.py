@@ -52,7 +52,7 @@ def _judge_refresh(evaluation: Evaluation, found: Comparison, policy: Gate) -> V
     if earlier:
         told = (*told, _told_of(earlier))
         if found.low <= 0 and _spoilt(earlier, policy):
-            return _hold("the new labels speak against the earlier ones, not yet proven", *told)
+            return _hold("the new labels speak against the earlier ones: look at the newest; more decide anew", *told)
     elif _lost(found, policy.tolerance):  # people changed every label there was
         return _hold(f"looks worse by more than {points(policy.tolerance)}, not yet proven", *told)
     return _bounded(evaluation, told, policy)

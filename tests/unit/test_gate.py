@@ -111,6 +111,7 @@ def test_new_labels_that_speak_against_the_earlier_ones_are_held(
         verdict = judge(replace(REFRESH, comparison=accuracy, earlier=surprised(difference, half)), POLICY)
         assert verdict.outcome is outcome
         assert any(r.startswith("labels that both have learned: log loss") for r in verdict.reasons)
+        assert (outcome is Outcome.HOLD) == ("look at the newest" in verdict.reasons[0])
 
 
 def test_lost_accuracy_that_is_proven_outweighs_the_earlier_labels() -> None:

@@ -129,6 +129,17 @@ def test_curves_are_cut_to_a_budget_and_to_the_shortest() -> None:
     assert mean_curve([long, short]).accuracy == pytest.approx((0.2, 0.3))
 
 
+def test_seeds_may_begin_anywhere() -> None:
+    """So that a long run can be shared out and goes on where it was stopped."""
+    chooser = {"random": by_policy("random")}
+    both, second = (
+        replay(HISTORY, chooser, plan, lambda *_: None).curves["random"]
+        for plan in (Plan(seeds=2, most=40), Plan(seeds=1, most=40, first=1))
+    )
+    assert second == [both[1]]
+    assert both[0] != both[1]
+
+
 def test_what_was_found_is_shown_drawn_and_written(tmp_path) -> None:  # type: ignore[no-untyped-def]
     found = replay(
         HISTORY, {name: by_policy(name) for name in ("random", "herding")}, Plan(seeds=2, most=40), lambda *_: None
