@@ -37,7 +37,7 @@ setup: ## build all environments (the first time minutes, then instantaneous)
 	awk '/^uv==/ {on=1} on {print} on && !/\\$$/ {exit}' requirements.lock > .venv/uv.lock
 	$(BIN)/uv --version >/dev/null 2>&1 || \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r .venv/uv.lock
-	echo "building our own environment (once, a minute or two)"
+	echo "building our own environment (once, a few minutes)"
 	$(BIN)/python -m cli.embedded.environments & embedded=$$!
 	# compiled once here, or every process compiles torch for itself where no bytecode may be written
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock

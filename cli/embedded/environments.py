@@ -108,7 +108,7 @@ class Builder:
         if _is_current(place):
             return
         began = time.monotonic()
-        self.report(f"building the environment of {place.name} (once, a minute or two)")
+        self.report(f"building the environment of {place.name} (once, a few minutes)")
         shutil.rmtree(place, ignore_errors=True)  # a build that was killed leaves packages without their files
         self.install(place, HERE / f"{place.name}.lock")
         finish(place)

@@ -61,7 +61,7 @@ class Stack:
     def start(self) -> StackState:
         """Starts everything and returns at once; StackError if another stack has the directory.
 
-        Builds the environments first where they are missing, which takes a minute or two.
+        Builds the environments first where they are missing, which takes a few minutes.
         """
         self._resources.enter_context(locked(self._directory))
         self._resources.enter_context(_interruptible())
