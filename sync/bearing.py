@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 TARGET_S = 0.3  # people who ask for their next task wait as long as a push takes
 REST = 4.0  # times as long as a push took, nothing is pushed: most of the time belongs to people
-MOST_REST_S = 60.0
+MOST_REST_S = 300.0
 
 
 class Bearing:

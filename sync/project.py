@@ -276,8 +276,8 @@ class ProjectWatch:
             self.upkeep.turn()
             self._follow_label_config()
             self.publisher.check_version()
-            ours = {COLD_START, *(v.name for v in self.registry.versions())}
-            self.publisher.retire(idle_s=idle_s, ours=ours)
+            shown = (COLD_START, *(entry.version for entry in self.registry.deployments()))
+            self.publisher.retire(shown, idle_s=idle_s)
 
     def _follow_label_config(self) -> None:
         """Serve the classes that Label Studio has now. What becomes of labels of a lost class, people decide.

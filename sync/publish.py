@@ -1,10 +1,10 @@
-"""A deployed version's order in, predictions in Label Studio out; old predictions retired in idle time."""
+"""A deployed version's order in, predictions in Label Studio out; old predictions go when no page can need them."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Container, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import structlog
@@ -17,14 +17,14 @@ from labelloop.schema import LabelRules
 from labelloop.scores import Scores, ScoreStore
 from labelloop.studio import Studio
 from sync.bearing import Bearing
+from sync.retired import Retired
 from sync.seen import Seeing
 
 LONG_AGO = datetime.fromtimestamp(0, UTC)
-IDLE_S = 3.0  # nobody has submitted for so long: time to tidy up
+IDLE_S = 3.0  # nobody has submitted for so long: time for what can wait
 GROWTH = 0.5  # while images stream in: make the order anew each time the pool has grown by this share
 FRONT = 50  # of a window, at first; at once, as people are served meanwhile. The rest follows where nobody is waiting
 MOST = 3  # windows of one version that wait in Label Studio at once
-KEEP_RETIRED_S = 5.0  # a page opened just before the switch still shows the old prediction
 
 log = structlog.get_logger()
 OpenTasks = Mapping[str, Sequence[int]]  # uri -> tasks that nobody has answered yet
@@ -38,7 +38,6 @@ class Published:
     scores: str  # id of the order that was pushed last
     next_place: int  # places of that order from here on are not pushed yet
     tasks: Mapping[int, str]  # with a prediction of this version -> the image they show
-    at: float
 
 
 class Publisher:
@@ -48,20 +47,19 @@ class Publisher:
         self._studio, self._project, self._schema, self._scores = studio, project, schema, scores
         self._rules = LabelRules(project.config.label_map)
         self._bearing = Bearing()
+        self._retired = Retired()
+        self._attempt: Published | None = None  # what a push that failed would have led to
         self.published: Published | None = None
         self.order: str | None = None  # why the newest order is as it is, in words
         self.seeing = Seeing(self.place)
 
     def adopt(self, version: str, tasks: OpenTasks) -> None:
         """After a restart: take what is in Label Studio as pushed, so that nothing is pushed twice."""
+        self._retired.found(self._studio.prediction_counts(self._project.id))
         if self._studio.project(self._project.id).model_version != version:
             return
-        count = self._studio.prediction_counts(self._project.id).get(version, 0)
-        scores = self._scores.newest(version)
-        if scores and count:
-            places, stop = _window(scores.places, tasks, {}, 0, min(count, len(scores.places)))
-            pushed = {task: choice.uri for task, choice in places}
-            self.published = Published(version, scores.id, stop, pushed, time.monotonic())
+        self.published = self._standing(version, tasks)
+        if self.published:
             self.seeing.switched(version, LONG_AGO, LONG_AGO)
 
     def place(self, version: str, uri: str) -> Choice | None:
@@ -83,18 +81,20 @@ class Publisher:
         if scores is None:
             return False
         self.order = scores.policy
-        done, window = self.published, self._project.config.queue.window
+        window = self._project.config.queue.window
         front = self._bearing.size(FRONT, window)
-        if self._bearing.rests and self._left(open_tasks):
+        if self._bearing.rests and (self._attempt or self._left(open_tasks)):
             return True
+        self._settle()
+        done = self.published
         if done is None or done.version != version:
-            self._push(scores, open_tasks, front, fresh=True)
+            self._begin(version, scores, open_tasks, front)
         elif done.scores != scores.id and self._has_room(open_tasks):
-            self._push(scores, open_tasks, front, fresh=False)
+            self._push(scores, open_tasks, front)
         elif self._runs_low(scores, done, open_tasks, front // 2):
-            self._push(scores, open_tasks, front - self._left(open_tasks), fresh=False)
+            self._push(scores, open_tasks, front - self._left(open_tasks))
         elif idle_s > IDLE_S and self._runs_low(scores, done, open_tasks, window - front // 2):
-            self._push(scores, open_tasks, window - self._left(open_tasks), fresh=False)
+            self._push(scores, open_tasks, min(front, window - self._left(open_tasks)))
         return True
 
     def wants_order(self, version: str, pool: int, open_tasks: OpenTasks, *, settled: bool, snapshot: str) -> bool:
@@ -112,27 +112,25 @@ class Publisher:
         few = len(open_tasks) > self._left(open_tasks) < self._project.config.queue.window // 4
         return ran_out and few and scores.snapshot != snapshot
 
-    def retire(self, *, idle_s: float, ours: Set[str]) -> int:
-        """Delete one retired version's predictions where nobody is waiting; returns how many went.
+    def retire(self, ours: Iterable[str], *, idle_s: float) -> int:
+        """Delete the predictions of one version that no page can need any more; returns how many went.
 
-        ``ours``: versions that we made; predictions of anybody else are not touched.
+        ``ours``: versions that we showed; predictions of anybody else are not touched.
         """
-        done = self.published
-        if done is None or idle_s < IDLE_S or time.monotonic() - done.at < KEEP_RETIRED_S:
+        version = self._retired.due(self.published.version, ours, idle_s) if self.published else None
+        if version is None:
             return 0
-        for version in self._studio.prediction_counts(self._project.id):
-            if version != done.version and version in ours:
-                count = self._studio.delete_predictions(self._project.id, version)
-                log.info("retired predictions", action="retire", version=version, count=count)
-                return count
-        self.published = replace(done, at=float("inf"))  # nothing is left to retire until the next switch
-        return 0
+        count = self._studio.delete_predictions(self._project.id, version)
+        self._retired.deleted(version)
+        log.info("retired predictions", action="retire", version=version, count=count)
+        return count
 
     def withdraw(self, schema: LabelSchema) -> None:
         """Label Studio has lost classes: what was pushed is taken back, and pushed anew with those of ``schema``."""
         self._schema = schema
         if self.published and self.published.tasks:
             self._studio.delete_predictions(self._project.id, self.published.version)
+            self._retired.deleted(self.published.version)
         self.published = None
 
     def check_version(self) -> None:
@@ -153,23 +151,68 @@ class Publisher:
         done = self.published
         return sum(1 for task, uri in done.tasks.items() if task in open_tasks.get(uri, ())) if done else 0
 
-    def _push(self, scores: Scores, open_tasks: OpenTasks, size: int, *, fresh: bool) -> None:
+    def _begin(self, version: str, scores: Scores, open_tasks: OpenTasks, front: int) -> None:
+        """Show another version: one that was live before with what still stands of it, a new one with its front."""
+        standing = self._standing(version, open_tasks)
+        if standing is None:
+            self._push(scores, open_tasks, front, fresh=True)
+        else:
+            self._switch(version)
+            self.published = standing
+
+    def _standing(self, version: str, open_tasks: OpenTasks) -> Published | None:
+        """What Label Studio still has of a version; None where that is nothing."""
+        scores = self._scores.newest(version)
+        count = self._retired.standing(version)
+        if scores is None or not count:
+            return None
+        places, stop = _window(scores.places, open_tasks, {}, 0, min(count, len(scores.places)))
+        return Published(version, scores.id, stop, {task: choice.uri for task, choice in places})
+
+    def _push(self, scores: Scores, open_tasks: OpenTasks, size: int, *, fresh: bool = False) -> None:
         """Fresh: the first push of a version. Else only tasks that have no prediction of this version yet."""
         before = self.published
         known = {} if fresh or before is None else before.tasks
         same = before is not None and not fresh and before.scores == scores.id
         start = before.next_place if same and before else 0
         places, stop = _window(scores.places, open_tasks, known, start, size)
-        if places:
-            shown = [(task, self._rules.shown(choice, self._schema.classes)) for task, choice in places]
-            began = time.monotonic()
-            self._studio.push(self._project.id, self._schema, scores.version, shown)
-            self._bearing.took(len(shown), time.monotonic() - began)
         tasks = {**known, **{task: choice.uri for task, choice in places}}
-        if fresh and places:  # Label Studio refuses a version without predictions; nothing is to be ordered then
-            self._switch(scores.version)
-        self.published = Published(scores.version, scores.id, stop, tasks, time.monotonic())
+        after = Published(scores.version, scores.id, stop, tasks)
+        if places:
+            self._attempt = after
+            self._send(scores.version, places)
+            self._took_in(len(places))
+        self.published = after
         log.info("pushed the window", action="push", version=scores.version, count=len(places))
+
+    def _send(self, version: str, places: Sequence[tuple[int, Choice]]) -> None:
+        shown = [(task, self._rules.shown(choice, self._schema.classes)) for task, choice in places]
+        began = time.monotonic()
+        try:
+            self._studio.push(self._project.id, self._schema, version, shown)
+        finally:  # one that fails after a minute says most about what the server bears
+            self._bearing.took(len(shown), time.monotonic() - began)
+
+    def _settle(self) -> None:
+        """After a push that failed: it may have arrived all the same, and then must not be sent again."""
+        attempt = self._attempt
+        if attempt is None:
+            return
+        there = self._studio.prediction_counts(self._project.id).get(attempt.version, 0)
+        more = there - self._retired.standing(attempt.version)
+        if more > 0:
+            self._took_in(more)
+            self.published = attempt
+        self._attempt = None
+
+    def _took_in(self, count: int) -> None:
+        """Label Studio has what we tried to push. It refuses a version of which it has nothing, so switch only now."""
+        after = self._attempt
+        assert after is not None
+        self._retired.pushed(after.version, count)
+        if self.published is None or self.published.version != after.version:
+            self._switch(after.version)
+        self._attempt = None
 
     def _switch(self, version: str) -> None:
         """One atomic change: from here on `next` goes by this version's scores.

@@ -35,6 +35,12 @@ class World(Protocol):
 
     def annotate(self, task: int, label: str | None, *, skip: bool = False) -> int: ...
 
+    def opened(self, task: int) -> Any:
+        """The prediction that a page shows which is opened now."""
+
+    def answer_page(self, task: int, label: str, shown: Any) -> int:
+        """Submit from a page that was opened with this prediction."""
+
     def change(self, task: int, annotation: int, label: str) -> None: ...
 
     def delete_annotation(self, task: int, annotation: int) -> None: ...
@@ -62,8 +68,11 @@ class FakeWorld:
         self.feed: TaskFeed = self.fake
         self.project = 1
         self.add_task, self.delete_task, self.touch = self.fake.add_task, self.fake.delete_task, self.fake.touch
-        self.annotate, self.change = self.fake.annotate, self.fake.change_annotation
+        self.annotate, self.change, self.opened = self.fake.annotate, self.fake.change_annotation, self.fake.opened
         self.delete_annotation = self.fake.delete_annotation
+
+    def answer_page(self, task: int, label: str, shown: Any) -> int:
+        return self.fake.annotate(task, label, page=shown)
 
     def replace_annotation(self, task: int, annotation: int, label: str) -> None:
         self.fake.delete_annotation(task, annotation)
@@ -99,7 +108,10 @@ class RealWorld:
 
     def annotate(self, task: int, label: str | None, *, skip: bool = False) -> int:
         result = SCHEMA.result(label) if label and not skip else []
-        return self.studio.annotate(task, result, skip=skip, prediction=self._shown(task))
+        return self.studio.annotate(task, result, skip=skip, prediction=self.opened(task))
+
+    def answer_page(self, task: int, label: str, shown: Any) -> int:
+        return self.studio.annotate(task, SCHEMA.result(label), prediction=shown)
 
     def change(self, _task: int, annotation: int, label: str) -> None:
         self._call(
@@ -132,8 +144,7 @@ class RealWorld:
     def retire(self, version: str) -> int:
         return self.studio.delete_predictions(self.project, version)
 
-    def _shown(self, task: int) -> int | None:
-        """The prediction in front of the person."""
+    def opened(self, task: int) -> int | None:
         if self._version is None:
             return None
         stored = self._call("GET", f"api/tasks/{task}/")["predictions"]
@@ -310,6 +321,20 @@ class TestContract:
         (answer,) = whole(world, task)[0].annotations
         assert answer.seen == (Seen("v1", None, blind=True) if blind else Seen("v1", "cat", probability=0.9))
         assert answer.changed_by is None
+
+    def test_an_answer_is_refused_once_the_prediction_of_its_page_is_gone(self, world: World) -> None:
+        task = world.add_task("s3://images/1.png")
+        for version in ("v1", "v2"):
+            world.push(version, [(task, Choice("s3://images/1.png", 0.5, "cat", 0.9, False, "uncertain"))])
+        world.switch("v1")
+        page = world.opened(task)
+        world.switch("v2")
+        world.answer_page(task, "dog", page)
+        world.retire("v1")
+        with pytest.raises(StudioError) as refused:
+            world.answer_page(task, "dog", page)
+        assert refused.value.status == 400
+        assert [a.label for a in whole(world, task)[0].annotations] == ["dog"]
 
     @pytest.mark.parametrize("seed", range(2))
     def test_a_feed_over_any_history_ends_equal_to_the_server(self, world: World, seed: int) -> None:

@@ -13,6 +13,8 @@ from labelloop.labels import LabelSchema
 from labelloop.records import Annotation, Choice, Seen, Task
 from labelloop.studio import StudioProject, TaskStub
 
+Shown = tuple[str, Choice]  # a prediction: its version, and what it says
+
 
 class FakeStudio:
     """Tasks, annotations and predictions of one project. Every change moves `updated_at`, as on the server."""
@@ -92,12 +94,16 @@ class FakeStudio:
         self._keep(Task(number, uri, self._now()))
         return number
 
-    def annotate(self, task: int, label: str | None, *, skip: bool = False) -> int:
+    def opened(self, task: int) -> Shown | None:
+        """The prediction that a page shows which is opened now."""
+        return next((p for p in self._predictions.get(task, ()) if p[0] == self.model_version), None)
+
+    def annotate(self, task: int, label: str | None, *, skip: bool = False, page: Shown | None = None) -> int:
+        if page and page not in self._predictions.get(task, ()):
+            raise StudioError("parent_prediction: object does not exist", status=400)
         moment, number = self._now(), self._next_id()
-        stored = [p for p in self._predictions.get(task, ()) if p[0] == self.model_version]
-        seen = None
-        if stored:
-            seen = _seen(*stored[0])
+        shown = self.opened(task)
+        seen = _seen(*shown) if shown else None
         self._put(task, Annotation(number, moment, moment, None if skip else label, cancelled=skip, seen=seen))
         return number
 

@@ -17,6 +17,7 @@ import cli.auto_label
 import cli.auto_label_push
 import cli.commands.data
 import cli.deployment
+import sync.retired
 from cli.auto_label import Asked, AutoLabelled, keep, propose, write_out
 from cli.auto_label_push import push, withdraw
 from cli.auto_label_view import auto_label_view, notes
@@ -287,16 +288,15 @@ def test_a_second_push_waits_until_the_first_was_taken_back(world: World) -> Non
     assert push(world.deployment, world.record, found, quiet) == done
 
 
-def test_the_watcher_neither_counts_nor_retires_them(world: World) -> None:
+def test_the_watcher_neither_counts_nor_retires_them(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     done = push(world.deployment, world.record, world.propose(), quiet)
     scores = ScoreStore(world.store)
     open_tasks = {u: [world.numbers[u]] for u in world.uris}
     scores.add("v1", snapshot=None, pool=10, policy="", places=[Choice(world.uris[60], 0.5, "cat", 0.6, False, "")])
     publisher = Publisher(world.fake, world.record, world.record.schema, scores)  # type: ignore[arg-type]
     publisher.publish("v1", open_tasks)
-    assert publisher.published is not None
-    publisher.published = replace(publisher.published, at=0.0)
-    assert publisher.retire(idle_s=60, ours={"v0", "v1"}) == 0
+    monkeypatch.setattr(sync.retired, "KEEP_S", 0)
+    assert publisher.retire(["v0", "v1"], idle_s=600) == 0
     assert world.fake.prediction_counts(1)["auto-v1"] == done.predictions
     assert world.fake.model_version == "v1"
 

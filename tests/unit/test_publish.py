@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -10,6 +12,7 @@ import pytest
 import sync.publish
 from labelloop.clock import LABEL_STUDIO_FORMAT
 from labelloop.config import ProjectConfig, parse_config
+from labelloop.errors import StudioError
 from labelloop.labels import LabelSchema
 from labelloop.projects import ProjectRecord
 from labelloop.records import Annotation, Choice, Seen
@@ -17,6 +20,7 @@ from labelloop.scores import ScoreStore
 from labelloop.storage import MemoryStore
 from sync.bearing import Bearing
 from sync.publish import Publisher
+from sync.retired import KEEP_S
 from tests.fakes.studio import FakeStudio
 
 SCHEMA = LabelSchema("label", "image", "image", ("cat", "dog"))
@@ -168,16 +172,92 @@ def test_after_a_restart_nothing_is_pushed_twice(world: World) -> None:
     assert world.studio.pushed == [("v1", 4)]
 
 
-def test_only_retired_versions_go_and_only_in_idle_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sync.publish, "KEEP_RETIRED_S", 0)
+def test_a_page_can_submit_whatever_was_deployed_since_it_was_opened(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Label Studio refuses an answer from a page whose prediction was deleted."""
+    world.order("v1", list(world.open_tasks))
+    world.publisher.publish("v1", world.open_tasks)
+    task = world.open_tasks["s3://images/t/0"][0]
+    page = world.studio.opened(task)
+    assert page is not None
+    for number in range(2, 30):
+        world.order(f"v{number}", list(world.open_tasks))
+        world.publisher.publish(f"v{number}", world.open_tasks)
+        time_passes(monkeypatch, 60 * number)
+        assert world.publisher.retire([f"v{n}" for n in range(number)], idle_s=300) == 0
+    world.studio.annotate(task, "dog", page=page)
+
+
+def test_after_a_day_a_replaced_version_goes_and_what_is_not_ours_stays(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for version in ("v1", "v2"):
         world.order(version, list(world.open_tasks))
         world.publisher.publish(version, world.open_tasks)
     world.studio.push(1, SCHEMA, "theirs", [(1, Choice("s3://images/t/0", 0.5, "cat", 0.5, False, "rest"))])
-    assert world.publisher.retire(idle_s=0, ours={"v1", "v2"}) == 0
-    assert world.publisher.retire(idle_s=60, ours={"v1", "v2"}) == 4
-    assert world.publisher.retire(idle_s=60, ours={"v1", "v2"}) == 0
+    ours = ["cold", "v1", "v2"]
+    assert world.publisher.retire(ours, idle_s=600) == 0
+    time_passes(monkeypatch, KEEP_S)
+    assert world.publisher.retire(ours, idle_s=10) == 0
+    assert world.publisher.retire(ours, idle_s=600) == 4
+    assert world.publisher.retire(ours, idle_s=600) == 0
     assert world.studio.prediction_counts(1) == {"v2": 4, "theirs": 1}
+
+
+def time_passes(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    moment = time.monotonic() + seconds
+    monkeypatch.setattr(time, "monotonic", lambda: moment)
+
+
+def test_a_version_that_comes_back_is_shown_with_what_still_stands(world: World) -> None:
+    for version in ("v1", "v2", "v1"):
+        if version not in world.studio.prediction_counts(1):
+            world.order(version, list(world.open_tasks))
+        world.publisher.publish(version, world.open_tasks)
+    assert world.studio.pushed == [("v1", 4), ("v2", 4)]
+    assert world.studio.model_version == "v1"
+    again = world.restarted()
+    again.adopt("v1", world.open_tasks)
+    again.publish("v2", world.open_tasks)
+    assert world.studio.pushed == [("v1", 4), ("v2", 4)]
+    assert world.studio.model_version == "v2"
+
+
+@pytest.mark.parametrize("arrived", [False, True])
+def test_a_push_that_failed_is_never_in_label_studio_twice(
+    world: World, monkeypatch: pytest.MonkeyPatch, arrived: bool
+) -> None:
+    monkeypatch.setattr(Bearing, "took", lambda *_: None)  # nothing is learned of this server
+    world.order("v1", list(world.open_tasks))
+    push = world.studio.push
+
+    def fails(project: int, schema: LabelSchema, version: str, places: Sequence[tuple[int, Choice]]) -> int:
+        if arrived:
+            push(project, schema, version, places)
+        raise StudioError("Label Studio did not answer within 60 s")
+
+    monkeypatch.setattr(world.studio, "push", fails)
+    with pytest.raises(StudioError):
+        world.publisher.publish("v1", world.open_tasks)
+    monkeypatch.setattr(world.studio, "push", push)
+    world.publisher.publish("v1", world.open_tasks)
+    assert world.studio.model_version == "v1"
+    assert world.studio.prediction_counts(1) == {"v1": 4}
+    assert max(len(ps) for ps in world.studio._predictions.values()) == 1
+
+
+def test_a_push_that_failed_slowly_is_not_repeated_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    took = iter([0.0, 60.0])  # before and after the push
+    monkeypatch.setattr(time, "monotonic", lambda: next(took))
+    monkeypatch.setattr(world.studio, "push", lambda *_: (_ for _ in ()).throw(StudioError("no answer within 60 s")))
+    world.order("v1", list(world.open_tasks))
+    bearing = Bearing(lambda: 60.0)
+    world.publisher._bearing = bearing
+    with pytest.raises(StudioError):
+        world.publisher.publish("v1", world.open_tasks)
+    assert bearing.rests
+    assert world.publisher.publish("v1", world.open_tasks)  # does not try
 
 
 def test_a_model_version_that_somebody_changed_is_set_back(world: World) -> None:
@@ -210,8 +290,12 @@ def test_what_a_page_showed_before_the_first_switch_is_not_known(world: World) -
     assert again.seeing.of("s3://images/t/0", late) == late.seen
 
 
+def stamp(moment: datetime) -> str:
+    return moment.strftime(LABEL_STUDIO_FORMAT)
+
+
 def answer(seen: Seen, *, at: datetime | None = None, lead_s: float = 0.0) -> Annotation:
-    moment = (at or datetime.now(UTC)).strftime(LABEL_STUDIO_FORMAT)
+    moment = stamp(at or datetime.now(UTC))
     return Annotation(1, moment, moment, "cat", lead_time_s=lead_s, seen=seen)
 
 
