@@ -1,4 +1,4 @@
-"""The evaluation report of a version: the one that its run left, or one made now from kept features."""
+"""The evaluation report of a version: the one that its run left, or one made now from features."""
 
 from __future__ import annotations
 
@@ -22,6 +22,5 @@ def evaluation_report(deployment: Deployment, record: ProjectRecord, name: str |
         settings, deployment.queue.redis, deployment.store, ImageReader(deployment.s3, settings.image_buckets)
     )
     project = context.project(record.key)
-    project.catalogue.update()
-    made = report_of_version(project, version)
+    made = report_of_version(context, project, version)
     return Kept(made.json, made.html)

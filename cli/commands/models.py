@@ -97,14 +97,15 @@ def report(
         str | None, typer.Argument(help="A version that `labelloop models` lists; else the live one.")
     ] = None,
     to: Annotated[Path | None, typer.Option("--out", help="The page; else report-VERSION.html in this folder.")] = None,
-    anew: Annotated[bool, typer.Option("--anew", help="Make it again, from kept features.")] = False,
+    anew: Annotated[bool, typer.Option("--anew", help="Make it again, from features alone.")] = False,
     project: ProjectName = None,
     as_json: AsJson = False,
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
     """Write a version's evaluation report: one page with figures, intervals and pictures that needs no network.
 
-    A retrain leaves one with robustness and attributions; that of a refresh is made now, from kept features.
+    A retrain leaves one with robustness and attributions; that of a refresh is made now, from kept features, or
+    from the images where these are no longer kept.
     """
     from cli.deployment import open_deployment
     from cli.report import evaluation_report

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from labelloop.errors import ImageUnreadableError, NotFoundError
 from labelloop.records import Bucket
 from labelloop.reports import kept_report
 from retrain_worker import retrain
@@ -64,13 +66,53 @@ def test_the_report_says_what_the_version_was_judged_on(world: LearningWorld, re
 def test_a_refresh_is_reported_from_kept_features_alone(world: LearningWorld) -> None:
     version = world.project.registry.version("v1")
     world.images.read_uris.clear()
-    made = report_of_version(world.project, version)
+    made = report_of_version(world.context, world.project, version)
     assert world.images.read_uris == []
     assert made.json["challenger"]["measures"]["accuracy"]["value"] == pytest.approx(version.evaluation.test_accuracy)
     assert made.json["champion"] is None
     kept = kept_report(world.project.store, "v1")
     assert kept is not None
     assert kept.html == made.html
+
+
+def test_a_report_made_again_does_not_take_the_place_of_one_that_saw_pixels(
+    world: LearningWorld, retrained: Judged
+) -> None:
+    before = kept_report(world.project.store, retrained.version or "")
+    version = world.project.registry.version(retrained.version or "")
+    assert report_of_version(world.context, world.project, version).json["challenger"]["robustness"] == []
+    assert kept_report(world.project.store, version.name) == before
+
+
+def test_a_report_without_test_labels_says_so(tmp_path: Path) -> None:
+    world = LearningWorld(tmp_path, images=150)
+    world.refresh(world.label(world.uris(Bucket.TRAIN)[:80]))
+    made = report_of_version(world.context, world.project, world.live())
+    assert made.json["test"]["judged"] == 0
+    assert made.json["notes"][0].startswith("There are no test labels yet")
+
+
+def test_features_that_are_no_longer_kept_are_made_again(tmp_path: Path) -> None:
+    world = LearningWorld(tmp_path, images=150, config=CONFIG)
+    world.refresh(world.label([*world.uris(Bucket.TRAIN)[:80], *world.uris(Bucket.TEST)]))
+    world.refresh(world.label(world.uris(Bucket.TRAIN)[80:90]))
+    version = world.live()
+    assert version.parent is not None
+    for info in list(world.project.store.list("features/")):
+        world.project.store.delete(info.key)
+    world.project._features.clear()
+    made = report_of_version(world.context, world.project, version)
+    assert made.json["challenger"]["measures"]["accuracy"]["value"] == pytest.approx(version.evaluation.test_accuracy)
+    assert made.json["champion"]["name"] == version.parent
+    assert list(world.project.store.list("features/")) == []
+    world.images.kept.clear()
+    world.images.read = refuse  # type: ignore[method-assign]
+    with pytest.raises(NotFoundError, match="their features are no longer kept"):
+        report_of_version(world.context, world.project, version)
+
+
+def refuse(uri: str) -> tuple[bytes, str]:
+    raise ImageUnreadableError(f"{uri} is gone")
 
 
 def test_a_report_that_cannot_be_made_costs_no_run(
