@@ -111,7 +111,10 @@ def refresh_evidence(sets: LabelSets, rows: Rows, *, champion: Classifier | None
     )
     side = Side(champion, rows, recipe.rules) if champion else None
     unseen = table.answers(fitted.oof, arms.get("champion"))
-    return Learned(fitted, _with_test(evaluation, sets.grown, Side(fitted.head, rows), side, unseen))
+    return Learned(
+        fitted,
+        with_test_bucket(evaluation, sets.grown, challenger=Side(fitted.head, rows), champion=side, unseen=unseen),
+    )
 
 
 def _renamed(champion: Classifier, labels: Sequence[Example], class_min: int) -> tuple[str, ...]:
@@ -134,7 +137,10 @@ def retrain_evidence(sets: LabelSets, rows: Rows, *, champion: Side | None, reci
     later = _later(table, fitted, sets.champion, champion)
     if len(later.truth):
         evaluation = replace(evaluation, comparison=later.compared("labels given since, that neither had learned"))
-    return Learned(fitted, _with_test(evaluation, sets.grown, Side(fitted.head, rows), champion, later))
+    return Learned(
+        fitted,
+        with_test_bucket(evaluation, sets.grown, challenger=Side(fitted.head, rows), champion=champion, unseen=later),
+    )
 
 
 def _later(table: _Table, fitted: FittedHead, learned: Sequence[Example] | None, champion: Side | None) -> Answers:
@@ -306,8 +312,8 @@ def _with_known(evaluation: Evaluation, table: _Table, head: Classifier, rows: R
     return replace(evaluation, known_accuracy=known, renaming=best_renaming(given, answers, served.labels))
 
 
-def _with_test(
-    evaluation: Evaluation, examples: Sequence[Example], challenger: Side, champion: Side | None, unseen: Answers
+def with_test_bucket(
+    evaluation: Evaluation, examples: Sequence[Example], *, challenger: Side, champion: Side | None, unseen: Answers
 ) -> Evaluation:
     """Add what the heads that serve say of the test bucket; a class that a head lacks counts as wrong.
 

@@ -88,7 +88,7 @@ def report_of_version(context: Context, project: ProjectContext, version: Versio
     examples = judged_on(project, version, Bucket.TEST)
     ours = rows_under(context, project, version.backbone, [e.uri for e in examples])
     seen = [e for e in examples if e.uri in ours.places]
-    before = _parent(project, version)
+    before = parent_of(project, version)
     theirs = rows_under(context, project, before.backbone, [e.uri for e in seen]) if before else None
     both = [e for e in seen if theirs is None or e.uri in theirs.places]
     if examples and not both:
@@ -144,7 +144,7 @@ def _from_features(project: ProjectContext, version: Version, rows: Floats) -> A
     return Arm(version.name, head, probabilities=said, rules=project.rules)
 
 
-def _parent(project: ProjectContext, version: Version) -> Version | None:
+def parent_of(project: ProjectContext, version: Version) -> Version | None:
     """None where it has been tidied away meanwhile, too."""
     try:
         return project.registry.version(version.parent) if version.parent else None
