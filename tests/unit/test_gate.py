@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,10 @@ from labelloop.records import (
     Outcome,
     Renaming,
     Verdict,
+    canonical,
+    evaluation_from,
+    to_dict,
+    verdict_from,
 )
 
 POLICY = Gate()
@@ -397,3 +402,18 @@ def test_a_person_may_have_the_last_word(approval: Any, evaluation: Evaluation, 
     assert verdict.outcome is (Outcome.HOLD if awaits else Outcome.PROMOTE)
     stopped = judge(replace(evaluation, artefact=Artefact(1, 1.0, 1.0)), Gate(approval=approval))
     assert (stopped.awaits, stopped.outcome) == (False, Outcome.REJECT)  # approval is asked for good models only
+
+
+def test_evidence_and_verdict_are_read_as_they_were_written() -> None:
+    evidence = replace(
+        REFRESH, earlier=surprised(0.01, 0.02), test_comparison=compared(20), head_changed=("weights",),
+        recalls=(ClassRecall("owl", 40, 0.0, 0.09, 0.0, 0.05),), calibration=Calibration(60, 0.2, 0.1, 0.05),
+    )  # fmt: skip
+    verdict = judge(evidence, POLICY)
+    assert any(check.warns for check in verdict.checks)
+    assert evaluation_from(json.loads(canonical(to_dict(evidence)))) == evidence
+    assert verdict_from(json.loads(canonical(to_dict(verdict)))) == verdict
+    older = to_dict(evidence)
+    for name in ("calibration", "head_changed"):
+        del older[name]
+    assert evaluation_from(older).calibration is None
