@@ -1,11 +1,16 @@
-"""The evaluation report of a version: the one that its run left, or one made now from kept features."""
+"""The evaluation report of a version: the one that its run left, or one made now from features."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from cli.deployment import Deployment
 from labelloop.images import ImageReader
 from labelloop.projects import ProjectRecord
 from labelloop.reports import Kept, kept_report
+
+if TYPE_CHECKING:
+    from retrain_worker.context import Context
 
 
 def evaluation_report(deployment: Deployment, record: ProjectRecord, name: str | None, *, anew: bool) -> Kept:
@@ -14,14 +19,17 @@ def evaluation_report(deployment: Deployment, record: ProjectRecord, name: str |
     found = None if anew else kept_report(deployment.within(record), version.name)
     if found:
         return found
-    from retrain_worker.context import Context
     from retrain_worker.reporting import report_of_version
 
-    settings = deployment.settings
-    context = Context(
-        settings, deployment.queue.redis, deployment.store, ImageReader(deployment.s3, settings.image_buckets)
-    )
-    project = context.project(record.key)
-    project.catalogue.update()
-    made = report_of_version(project, version)
+    context = context_of(deployment)
+    made = report_of_version(context, context.project(record.key), version)
     return Kept(made.json, made.html)
+
+
+def context_of(deployment: Deployment) -> Context:
+    """What a worker has, in this process."""
+    from retrain_worker.context import Context
+
+    settings = deployment.settings
+    images = ImageReader(deployment.s3, settings.image_buckets)
+    return Context(settings, deployment.queue.redis, deployment.store, images)

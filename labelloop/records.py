@@ -131,6 +131,16 @@ class LossComparison(Paired):
 
 
 @dataclass(frozen=True, slots=True)
+class Calibration:
+    """Expected calibration errors of the heads that serve, on the same images; gaps in [0, 1]."""
+
+    n: int
+    challenger: float
+    champion: float | None = None  # None: there is none
+    chance: float = 1.0  # how much worse than the champion chance makes one that is as good, once in twenty
+
+
+@dataclass(frozen=True, slots=True)
 class ClassRecall:
     """How often one class is recognised, on the images that judge. Shares in [0, 1]."""
 
@@ -187,9 +197,11 @@ class Evaluation:
     recalls: tuple[ClassRecall, ...] = ()
     known_accuracy: float | None = None  # of the head that would serve, on the labels it learned from
     renaming: Renaming | None = None  # the best one, by the labels that it learned from
-    artefact: Artefact | None = None  # of a retrain: a refresh leaves the backbone as it is
+    artefact: Artefact | None = None  # where backbone or kind of head are others than the champion's
     robustness: Comparison | None = None  # with the champion, on test images with noise and blur
     conflicts: tuple[str, ...] = ()  # duplicate images with contradicting labels, left out
+    calibration: Calibration | None = None  # on the test bucket
+    head_changed: tuple[str, ...] = ()  # what the recipe of the head differs in from the champion's
     renamed: tuple[str, ...] = ()  # classes that people have renamed, merged, dropped or taken back since the champion
 
 
@@ -208,6 +220,7 @@ class Check:
     rule: str
     outcome: Outcome
     reason: str  # in words and numbers
+    warns: bool = False  # objects to nothing, and is to be said with the reasons all the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,14 +318,14 @@ def task_from(data: Mapping[str, Any]) -> Task:
 
 _PARTS: Mapping[str, type] = {
     "comparison": Comparison, "reference": Comparison, "test_comparison": Comparison, "robustness": Comparison,
-    "renaming": Renaming, "artefact": Artefact,
+    "renaming": Renaming, "artefact": Artefact, "earlier": LossComparison, "calibration": Calibration,
 }  # fmt: skip
 
 
 def verdict_from(data: Mapping[str, Any]) -> Verdict:
     """The inverse of `to_dict` for a verdict."""
     checks = (fields_of(Check, c) for c in data.get("checks", ()))
-    found = tuple(Check(c["rule"], Outcome(c["outcome"]), c["reason"]) for c in checks)
+    found = tuple(Check(c["rule"], Outcome(c["outcome"]), c["reason"], bool(c.get("warns"))) for c in checks)
     return Verdict(Outcome(data["outcome"]), tuple(data["reasons"]), found, bool(data.get("awaits")))
 
 
@@ -326,6 +339,6 @@ def evaluation_from(data: Mapping[str, Any]) -> Evaluation:
         values["renaming"] = replace(values["renaming"], names=tuple(values["renaming"].names))
     values["recalls"] = tuple(ClassRecall(**fields_of(ClassRecall, r)) for r in values.get("recalls", ()))
     values["classes"] = tuple(values.get("classes", ()))
-    for name in ("conflicts", "renamed"):
+    for name in ("conflicts", "renamed", "head_changed"):
         values[name] = tuple(values.get(name, ()))
     return Evaluation(**values)

@@ -14,9 +14,11 @@ from labelloop.classifier import Classifier, load_classifier
 from labelloop.errors import CorruptArtefactError, ImageUnreadableError, NotFoundError
 from labelloop.head import Floats
 from labelloop.net import Backbone
-from labelloop.records import Artefact, Example
+from labelloop.records import Artefact, Bucket, Example
 from labelloop.registry import BackboneRecord, Version
+from labelloop.snapshot import Snapshot
 from retrain_worker.context import ProjectContext
+from retrain_worker.examples import examples_of
 
 IMAGES = 32
 ROUNDS = 15
@@ -50,6 +52,14 @@ def served_champion(project: ProjectContext, version: Version | None) -> Served 
         return served(project, project.registry.backbone(version.backbone), project.registry.head(version))
     except (CorruptArtefactError, NotFoundError):
         return None
+
+
+def tried_out(project: ProjectContext, ours: Served, theirs: Served | None, snapshot: Snapshot) -> Artefact | None:
+    """What the artefact that would serve does on images of the test bucket; before it has any, on the others."""
+    features = project.features(ours.backbone.record.id)
+    examples = sorted(examples_of(snapshot, project.catalogue, features), key=lambda e: e.bucket is not Bucket.TEST)
+    evaluated = ours.head.probabilities(features.rows([e.uri for e in examples]))
+    return try_out(project, ours, theirs, examples, evaluated)
 
 
 def try_out(

@@ -19,6 +19,7 @@ from labelloop.head import Floats
 from labelloop.records import Bucket, Comparison, Evaluation, Example, LossComparison
 from labelloop.schema import AS_GIVEN, LabelRules
 from retrain_worker.answers import Answers, best_renaming, recalls, surprise
+from retrain_worker.calibration import Sureness, calibration, expected_calibration_error
 from retrain_worker.heads import FittedHead, HeadRecipe, Lesson, fit
 from retrain_worker.intervals import wilson
 from retrain_worker.logistic import Bools, codes, log_loss
@@ -60,22 +61,29 @@ class Side:
         """Its classes by the names of now, without those that were dropped."""
         return self.rules.names(self.head.labels).labels
 
-    def answers(self, uris: Sequence[str], among: Collection[str] | None = None) -> Strings:
-        """The class named for each image (n,), by the names of now; empty where all of them were dropped.
-
-        ``among``: the only classes that may be named, where it knows any of them.
-        """
+    def probabilities(self, uris: Sequence[str]) -> Floats:
+        """(n, labels) of the images, under the names of now."""
         names = self.rules.names(self.head.labels)
         if not (names.labels and uris):
-            return np.full(len(uris), "", dtype=np.str_)
-        return _named(names.of(self.head.probabilities(self.rows(uris))), names.labels, among)
+            return np.zeros((len(uris), len(names.labels)), dtype=np.float32)
+        return names.of(self.head.probabilities(self.rows(uris)))
+
+    def answers(self, uris: Sequence[str]) -> Strings:
+        """The class named for each image (n,), by the names of now; empty where all of them were dropped."""
+        return _named(self.probabilities(uris), self.labels)
 
 
 def _named(probabilities: Floats, classes: Sequence[str], among: Collection[str] | None = None) -> Strings:
-    """The most probable class (n,); ``among``: of these, where there are any."""
+    """The most probable class (n,), empty without classes; ``among``: of these, where there are any."""
+    if not (len(classes) and len(probabilities)):
+        return np.full(len(probabilities), "", dtype=np.str_)
     columns = [k for k, name in enumerate(classes) if among is None or name in among] or list(range(len(classes)))
     names = np.array([classes[k] for k in columns], dtype=np.str_)
     return np.asarray(names[probabilities[:, columns].argmax(axis=1)], dtype=np.str_)
+
+
+def _sureness(probabilities: Floats, classes: Sequence[str], truth: Strings) -> Sureness:
+    return Sureness(probabilities.max(axis=1, initial=0.0), _named(probabilities, classes) == truth)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +111,10 @@ def refresh_evidence(sets: LabelSets, rows: Rows, *, champion: Classifier | None
     )
     side = Side(champion, rows, recipe.rules) if champion else None
     unseen = table.answers(fitted.oof, arms.get("champion"))
-    return Learned(fitted, _with_test(evaluation, sets.grown, Side(fitted.head, rows), side, unseen))
+    return Learned(
+        fitted,
+        with_test_bucket(evaluation, sets.grown, challenger=Side(fitted.head, rows), champion=side, unseen=unseen),
+    )
 
 
 def _renamed(champion: Classifier, labels: Sequence[Example], class_min: int) -> tuple[str, ...]:
@@ -126,7 +137,10 @@ def retrain_evidence(sets: LabelSets, rows: Rows, *, champion: Side | None, reci
     later = _later(table, fitted, sets.champion, champion)
     if len(later.truth):
         evaluation = replace(evaluation, comparison=later.compared("labels given since, that neither had learned"))
-    return Learned(fitted, _with_test(evaluation, sets.grown, Side(fitted.head, rows), champion, later))
+    return Learned(
+        fitted,
+        with_test_bucket(evaluation, sets.grown, challenger=Side(fitted.head, rows), champion=champion, unseen=later),
+    )
 
 
 def _later(table: _Table, fitted: FittedHead, learned: Sequence[Example] | None, champion: Side | None) -> Answers:
@@ -298,8 +312,8 @@ def _with_known(evaluation: Evaluation, table: _Table, head: Classifier, rows: R
     return replace(evaluation, known_accuracy=known, renaming=best_renaming(given, answers, served.labels))
 
 
-def _with_test(
-    evaluation: Evaluation, examples: Sequence[Example], challenger: Side, champion: Side | None, unseen: Answers
+def with_test_bucket(
+    evaluation: Evaluation, examples: Sequence[Example], *, challenger: Side, champion: Side | None, unseen: Answers
 ) -> Evaluation:
     """Add what the heads that serve say of the test bucket; a class that a head lacks counts as wrong.
 
@@ -308,21 +322,16 @@ def _with_test(
     kept, _ = one_per_group([e for e in examples if e.bucket is Bucket.TEST])
     uris = [e.uri for e in kept.values()]
     truth = np.array([e.label for e in kept.values()], dtype=np.str_)
-    found = Answers(truth, challenger.answers(uris), None)
-    if champion:
-        found = replace(found, theirs=champion.answers(uris), among=challenger.answers(uris, among=champion.labels))
+    ours, theirs = challenger.probabilities(uris), champion.probabilities(uris) if champion else None
+    found, before = Answers(truth, _named(ours, challenger.labels), None), None
+    sureness = _sureness(ours, challenger.labels, truth)
+    if champion and theirs is not None:
+        common = _named(ours, challenger.labels, champion.labels)
+        found = replace(found, theirs=_named(theirs, champion.labels), among=common)
+        before = _sureness(theirs, champion.labels, truth)
     evaluation = replace(
         evaluation, test_comparison=found.compared("labels of the random test bucket"),
-        recalls=recalls(unseen.and_of(found)),
+        recalls=recalls(unseen.and_of(found)), calibration=calibration(sureness, before),
     )  # fmt: skip
     right, n = int((found.ours == truth).sum()), len(truth)
     return replace(evaluation, test_n=n, test_accuracy=right / n, test_high=wilson(right, n)[1]) if n else evaluation
-
-
-def expected_calibration_error(probabilities: Floats, given: NDArray[np.int64], bins: int = 10) -> float:
-    """Mean gap between sureness and accuracy over equal-width bins, weighted by their counts."""
-    sure = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == given
-    place = np.minimum((sure * bins).astype(int), bins - 1)
-    gaps = [abs(float(sure[place == b].sum() - right[place == b].sum())) for b in range(bins)]
-    return sum(gaps) / len(given)

@@ -130,16 +130,24 @@ def _record(
 
 
 def _part(project: ProjectContext, news: Sequence[ImageFacts]) -> None:
-    """Two workers may have placed images that look alike at the same time: the one with the larger hash yields."""
+    """Two workers may have placed images that look alike at the same time: whoever sees the other's yields.
+
+    Each writes before it looks, so at least one of them does. It may be both.
+    """
     project.catalogue.update()
     project.look_again()
-    yielding = []
-    for facts in news:
-        near = project.near.near(facts.phash) if facts.phash else ()
-        if facts.bucket is not Bucket.QUARANTINE and any(g != facts.group and g < facts.sha256 for g in near):
-            yielding.append(replace(facts, bucket=Bucket.QUARANTINE))
+    yielding = [replace(f, bucket=Bucket.QUARANTINE) for f in news if _stands_twice(project, f)]
     if yielding:
         project.catalogue.add(yielding, stamp())
+
+
+def _stands_twice(project: ProjectContext, facts: ImageFacts) -> bool:
+    """Whether an image that looks like this one trains or judges in another group."""
+    if not facts.phash or facts.bucket is Bucket.QUARANTINE:
+        return False
+    others = set(project.near.near(facts.phash)) - {facts.group}
+    known = project.catalogue.images.values() if others else ()
+    return any(f.group in others and f.bucket is not Bucket.QUARANTINE for f in known)
 
 
 def _unreadable(facts: ImageFacts) -> Readable:

@@ -54,6 +54,15 @@ class FittedHead:
     recipe: Mapping[str, Any]
 
 
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:
+    """In what the recipes of two heads, as versions keep them, make them different things: kind, members."""
+    kinds = before.get("head", "linear"), after.get("head", "linear")
+    if kinds[0] != kinds[1]:
+        return (f"{kinds[1]} instead of {kinds[0]}",)
+    members = [tuple(recipe.get("members", ())) for recipe in (before, after)]
+    return () if members[0] == members[1] else (f"members {', '.join(members[1])} instead of {', '.join(members[0])}",)
+
+
 def fit(lesson: Lesson, recipe: HeadRecipe) -> tuple[FittedHead, list[Floats]]:
     """The head, and of each arm its out-of-fold probabilities (n, arm classes) under the same recipe.
 

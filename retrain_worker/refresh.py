@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,18 +11,19 @@ import numpy as np
 import structlog
 
 from labelloop import __version__
-from labelloop.classifier import Classifier
+from labelloop.classifier import Classifier, load_classifier
 from labelloop.errors import ConflictError, CorruptArtefactError, NotFoundError, PausedError
 from labelloop.features import FeatureStore
 from labelloop.gate import judge
+from labelloop.kept_configs import kept_config
 from labelloop.queue import DEPLOY_CHANNEL, Progress, publish
-from labelloop.records import Evaluation, Example, Outcome, Verdict
+from labelloop.records import Artefact, Evaluation, Example, Outcome, Verdict, canonical
 from labelloop.registry import BackboneRecord, Draft, Version
 from labelloop.snapshot import Snapshot
 from retrain_worker.context import Context, ProjectContext
 from retrain_worker.evidence import LabelSets, Learned, Recipe, refresh_evidence
 from retrain_worker.examples import examples_of, train_groups
-from retrain_worker.heads import HeadRecipe
+from retrain_worker.heads import HeadRecipe, changes
 from retrain_worker.standing import unlabelled
 
 CHECK_ROWS = 8  # feature rows stored with a version: the backend must get the same probabilities
@@ -142,7 +144,38 @@ def _learn(project: ProjectContext, snapshot: Snapshot, champion: Version | None
         rules=project.rules,
         pool=unlabelled(project, features, [*sets.grown, *(sets.champion or ()), *(sets.reference or ())]),
     )
-    return refresh_evidence(sets, features.rows, champion=_head_of(project, champion), recipe=recipe)
+    learned = refresh_evidence(sets, features.rows, champion=_head_of(project, champion), recipe=recipe)
+    return _of_another_recipe(project, snapshot, champion, learned) if champion else learned
+
+
+def _of_another_recipe(project: ProjectContext, snapshot: Snapshot, champion: Version, learned: Learned) -> Learned:
+    """Both arms out of fold are of the new recipe: what it does to the head that serves is looked at, too."""
+    other = changes(champion.recipe, learned.fitted.recipe)
+    tried = _tried_out(project, snapshot, champion, learned) if other else None
+    changed = (*other, *_settings_changed(project, champion))
+    return replace(learned, evaluation=replace(learned.evaluation, head_changed=changed, artefact=tried))
+
+
+def _settings_changed(project: ProjectContext, champion: Version) -> tuple[str, ...]:
+    """Those that change what a head learns, and do not show in its own recipe."""
+    before = kept_config(project.store, champion.config)
+    if before is None:
+        return ()
+    now: dict[str, Any] = json.loads(canonical(project.record.config.model_dump(mode="json")))
+    pool = ("unlabelled images",) if before.get("head", now["head"]).get("pool", True) != now["head"]["pool"] else ()
+    weights = ("weights",) if before.get("weights", now["weights"]) != now["weights"] else ()
+    return (*pool, *weights)
+
+
+def _tried_out(project: ProjectContext, snapshot: Snapshot, champion: Version, learned: Learned) -> Artefact | None:
+    from retrain_worker.artefact import served, served_champion, tried_out  # torch: most refreshes need none of it
+
+    theirs = served_champion(project, champion)
+    if theirs is None:
+        backbone = project.registry.backbone(champion.backbone)
+        return tried_out(project, served(project, backbone, learned.fitted.head), None, snapshot)
+    head = load_classifier(learned.fitted.head.dump(), learned.fitted.head.labels)
+    return tried_out(project, replace(theirs, head=head), theirs, snapshot)
 
 
 def _head_of(project: ProjectContext, champion: Version | None) -> Classifier | None:

@@ -1,24 +1,25 @@
 """A version and what it was judged on in, its evaluation report out: looked at once, kept beside the versions.
 
 A retrain looks at the pixels before the gate does, for robustness is evidence. The report of a refresh is made when
-somebody asks for it, from kept features.
+somebody asks for it, from features.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from labelloop.errors import NotFoundError
+from labelloop.head import Floats
 from labelloop.records import Bucket, Comparison, Example, Outcome, Verdict
 from labelloop.registry import Version
-from labelloop.reports import Kept, keep_report
+from labelloop.reports import Kept, keep_report, kept_report
 from labelloop.snapshot import Snapshot
 from retrain_worker.artefact import Served
-from retrain_worker.context import ProjectContext
+from retrain_worker.context import Context, ProjectContext
 from retrain_worker.evidence import one_per_group
 from retrain_worker.examples import examples_of
 from retrain_worker.intervals import mean_interval
@@ -26,6 +27,7 @@ from retrain_worker.report.answers import Answers, Looked, look
 from retrain_worker.report.inputs import Arm, Inputs, Origin, Progress, classes_of
 from retrain_worker.report.measures import predicted
 from retrain_worker.report.report import Report, make_report
+from retrain_worker.rows import rows_under
 
 UNDECIDED = Verdict(Outcome.HOLD, ())
 
@@ -78,23 +80,37 @@ def report_of_run(
     return _kept(project, version, make_report(named, sight.looked))
 
 
-def report_of_version(project: ProjectContext, version: Version) -> Report:
-    """From kept features of the test images, the labels of its snapshot and the version that was live before it."""
-    features = project.features(version.backbone)
-    snapshot = project.snapshot(version.snapshot)
-    kept, _ = one_per_group([e for e in examples_of(snapshot, project.catalogue, features) if e.bucket is Bucket.TEST])
-    before = _parent(project, version)
-    if before:
-        known = project.features(before.backbone)
-        kept = {group: e for group, e in kept.items() if e.uri in known}
-    examples = list(kept.values())
+def report_of_version(context: Context, project: ProjectContext, version: Version) -> Report:
+    """From features of the test images, the labels of its snapshot and the version that was live before it.
+
+    NotFoundError where it was judged on images of which neither features nor pixels can be had any more.
+    """
+    examples = judged_on(project, version, Bucket.TEST)
+    ours = rows_under(context, project, version.backbone, [e.uri for e in examples])
+    seen = [e for e in examples if e.uri in ours.places]
+    before = parent_of(project, version)
+    theirs = rows_under(context, project, before.backbone, [e.uri for e in seen]) if before else None
+    both = [e for e in seen if theirs is None or e.uri in theirs.places]
+    if examples and not both:
+        raise NotFoundError(
+            f"none of the {len(examples)} test images of {version.name} can be read, and their features are no longer "
+            "kept: bring the images back, or look at a newer version"
+        )
+    uris = tuple(e.uri for e in both)
     given = Inputs(
         origin=_origin_of(project, version), verdict=version.verdict, classes=version.labels,
-        challenger=_from_features(project, version, examples),
-        champion=_from_features(project, before, examples) if before else None,
-        uris=tuple(e.uri for e in examples), labels=tuple(e.label for e in examples), seed=project.record.config.seed,
+        challenger=_from_features(project, version, ours.of(uris)),
+        champion=_from_features(project, before, theirs.of(uris)) if before and theirs else None,
+        uris=uris, labels=tuple(e.label for e in both), seed=project.record.config.seed,
     )  # fmt: skip
     return _kept(project, version, make_report(given))
+
+
+def judged_on(project: ProjectContext, version: Version, bucket: Bucket) -> list[Example]:
+    """The labelled images of its snapshot in one bucket, one of each duplicate group; features or none."""
+    project.catalogue.update()
+    examples = examples_of(project.snapshot(version.snapshot), project.catalogue, project.catalogue.images)
+    return list(one_per_group([e for e in examples if e.bucket is bucket])[0].values())
 
 
 def disturbed_comparison(inputs: Inputs, looked: Looked) -> Comparison | None:
@@ -122,13 +138,13 @@ def _arm(project: ProjectContext, name: str, served: Served) -> Arm:
     return Arm(name, served.head, served.backbone, rules=project.rules)
 
 
-def _from_features(project: ProjectContext, version: Version, examples: Sequence[Example]) -> Arm:
+def _from_features(project: ProjectContext, version: Version, rows: Floats) -> Arm:
     head = project.registry.head(version)
-    rows = project.features(version.backbone).rows([e.uri for e in examples])
-    return Arm(version.name, head, probabilities=head.probabilities(rows), rules=project.rules)
+    said = head.probabilities(rows) if len(rows) else np.zeros((0, len(head.labels)), dtype=np.float32)
+    return Arm(version.name, head, probabilities=said, rules=project.rules)
 
 
-def _parent(project: ProjectContext, version: Version) -> Version | None:
+def parent_of(project: ProjectContext, version: Version) -> Version | None:
     """None where it has been tidied away meanwhile, too."""
     try:
         return project.registry.version(version.parent) if version.parent else None
@@ -148,5 +164,8 @@ def _origin_of(project: ProjectContext, version: Version) -> Origin:
 
 
 def _kept(project: ProjectContext, version: Version, report: Report) -> Report:
-    keep_report(project.store, version.name, Kept(report.json, report.html))
+    """Beside the version, but never in place of one that had seen pixels: of a retrain only its run looks at them."""
+    before = kept_report(project.store, version.name)
+    if before is None or report.json["challenger"]["robustness"] or not before.json["challenger"]["robustness"]:
+        keep_report(project.store, version.name, Kept(report.json, report.html))
     return report

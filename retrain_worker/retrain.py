@@ -16,10 +16,10 @@ from labelloop.gate import judge
 from labelloop.head import Head
 from labelloop.net import Backbone
 from labelloop.queue import Progress
-from labelloop.records import Artefact, Bucket, Example, Outcome
+from labelloop.records import Bucket, Example, Outcome
 from labelloop.registry import BackboneRecord, Version
 from labelloop.snapshot import Snapshot
-from retrain_worker.artefact import Served, served, served_champion, try_out
+from retrain_worker.artefact import served, served_champion, tried_out
 from retrain_worker.context import Context, ProjectContext
 from retrain_worker.evidence import LabelSets, Learned, Recipe, Side, retrain_evidence
 from retrain_worker.examples import examples_of, train_groups
@@ -201,7 +201,7 @@ def _judged(project: ProjectContext, trained: Trained, progress: Progress) -> tu
     champion = project.registry.version(live.version) if live else None
     learned = _learn(project, record, newest, trained.snapshot, champion)
     ours, theirs = served(project, record, learned.fitted.head), served_champion(project, champion)
-    tried = _tried_out(project, ours, theirs, newest)
+    tried = tried_out(project, ours, theirs, newest)
     sight = look_at(project, newest, challenger=ours, champion=theirs, progress=progress.report)
     evaluation = replace(learned.evaluation, artefact=tried, robustness=sight.robustness)
     learned = replace(learned, evaluation=evaluation)
@@ -228,14 +228,6 @@ def _learn(
         grown = [e for e in grown if e.uri in old]
         before = examples_of(project.snapshot(champion.snapshot), project.catalogue, features)
     return retrain_evidence(LabelSets(grown, champion=before), features.rows, champion=side, recipe=recipe)
-
-
-def _tried_out(project: ProjectContext, ours: Served, theirs: Served | None, newest: Snapshot) -> Artefact | None:
-    """What the artefact that would serve does on images of the test bucket; before it has any, on the others."""
-    features = project.features(ours.backbone.record.id)
-    examples = sorted(examples_of(newest, project.catalogue, features), key=lambda e: e.bucket is not Bucket.TEST)
-    evaluated = ours.head.probabilities(features.rows([e.uri for e in examples]))
-    return try_out(project, ours, theirs, examples, evaluated)
 
 
 def _report(project: ProjectContext, candidate: Candidate, history: History) -> str | None:

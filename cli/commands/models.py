@@ -1,10 +1,11 @@
-"""`models`, `card`, `report`, `promote`, `reject`, `rollback`, `retrain`: versions, and which one is live."""
+"""`models`, `card`, `report`, `verify`, `promote`, `reject`, `rollback`, `retrain`: versions, and which one is live."""
 
 from __future__ import annotations
 
 import getpass
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,7 @@ from labelloop.errors import LabelloopError
 
 if TYPE_CHECKING:
     from labelloop.registry import Registry
+    from retrain_worker.verify import Verified
 
 
 @command
@@ -97,14 +99,15 @@ def report(
         str | None, typer.Argument(help="A version that `labelloop models` lists; else the live one.")
     ] = None,
     to: Annotated[Path | None, typer.Option("--out", help="The page; else report-VERSION.html in this folder.")] = None,
-    anew: Annotated[bool, typer.Option("--anew", help="Make it again, from kept features.")] = False,
+    anew: Annotated[bool, typer.Option("--anew", help="Make it again, from features alone.")] = False,
     project: ProjectName = None,
     as_json: AsJson = False,
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
     """Write a version's evaluation report: one page with figures, intervals and pictures that needs no network.
 
-    A retrain leaves one with robustness and attributions; that of a refresh is made now, from kept features.
+    A retrain leaves one with robustness and attributions; that of a refresh is made now, from kept features, or
+    from the images where these are no longer kept.
     """
     from cli.deployment import open_deployment
     from cli.report import evaluation_report
@@ -119,6 +122,47 @@ def report(
     for note in found.json["notes"]:
         out.print(f"  {note}", highlight=False, markup=False)
     out.print(f"{path}: {found.json['test']['judged']} test labels, {found.json['verdict']['outcome']}")
+
+
+@command
+def verify(
+    version: Annotated[
+        str | None, typer.Argument(help="A version that `labelloop models` lists; else the live one.")
+    ] = None,
+    project: ProjectName = None,
+    as_json: AsJson = False,
+    state_dir: StateDir = DEFAULT_STATE,
+) -> None:
+    """Compute a version's test and audit figures again, from snapshot, weights and images.
+
+    Exit code 1 where they are not those that were recorded. Features that are no longer kept are made again from the
+    images; nothing is written.
+    """
+    from cli.deployment import open_deployment
+    from cli.verify import verified
+
+    deployment = open_deployment(state_dir)
+    found = verified(deployment, deployment.project(project), version)
+    if as_json:
+        print(json.dumps({**asdict(found), "holds": found.holds}))
+    else:
+        _figures(found)
+    if not found.holds:
+        raise typer.Exit(1)
+
+
+def _figures(found: Verified) -> None:
+    table = Table(found.version, "recorded", "computed again", "", box=None)
+    for figure in found.figures:
+        said = "differs" if figure.differs else "only reported" if figure.recorded is None else "as recorded"
+        table.add_row(figure.name, _figure(figure.recorded), _figure(figure.found), said)
+    out.print(table)
+    for note in found.notes:
+        out.print(f"  {note}", highlight=False, markup=False)
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
 
 
 @command

@@ -45,15 +45,15 @@ def _judge_refresh(evaluation: Evaluation, found: Comparison, policy: Gate) -> V
         return _hold("no new label since the champion")
     if found.n == 0:
         return _judge_unseen(evaluation, policy)
-    told = (_told(found), *_waiting(evaluation))
+    told = (told_of(found), *_waiting(evaluation))
     if found.high < 0:
         return _reject("the new labels make it worse", *told)
     earlier = evaluation.earlier
     if earlier:
-        told = (*told, _told_of(earlier))
+        told = (*told, _told_loss(earlier))
         if found.low <= 0 and _spoilt(earlier, policy):
             return _hold("the new labels speak against the earlier ones: look at the newest; more decide anew", *told)
-    elif _lost(found, policy.tolerance):  # people changed every label there was
+    elif loses(found, policy.tolerance):  # people changed every label there was
         return _hold(f"looks worse by more than {points(policy.tolerance)}, not yet proven", *told)
     return _bounded(evaluation, told, policy)
 
@@ -78,11 +78,11 @@ def _bounded(evaluation: Evaluation, told: tuple[str, ...], policy: Gate) -> Ver
     Where people renamed or dropped a class the live version cannot name what they see: the sum waits for more labels.
     """
     reference = evaluation.reference
-    lost = reference and _lost(reference, max(policy.reference_tolerance, _chance(reference)))
+    lost = reference and loses(reference, max(policy.reference_tolerance, _chance(reference)))
     if reference and lost and not evaluation.renamed:
         bound = f"summed up since the reference it lost more than {points(policy.reference_tolerance)}"
         outcome = Outcome.REJECT if reference.high < 0 else Outcome.HOLD
-        return Verdict(outcome, (bound, f"reference: {_told(reference)}", *told))
+        return Verdict(outcome, (bound, f"reference: {told_of(reference)}", *told))
     return Verdict(Outcome.PROMOTE, (_learned(evaluation, policy), *told))
 
 
@@ -106,28 +106,28 @@ def _judge_unseen(evaluation: Evaluation, policy: Gate) -> Verdict:
     if found is None or found.n < policy.min_test_labels:
         return _hold(why, _not_enough(found, policy))
     if found.high < 0:
-        return _reject(why, _told(found))
-    if _lost(found, policy.tolerance):
-        return _hold(why, _told(found))
-    return Verdict(Outcome.PROMOTE, (why, _told(found)))
+        return _reject(why, told_of(found))
+    if loses(found, policy.tolerance):
+        return _hold(why, told_of(found))
+    return Verdict(Outcome.PROMOTE, (why, told_of(found)))
 
 
 def _judge_retrain(found: Comparison, policy: Gate) -> Verdict:
     """A new backbone is dear to swap: it must be shown not to be worse, and must not look worse."""
     if found.high < 0:
-        return _reject("the new backbone is worse", _told(found))
+        return _reject("the new backbone is worse", told_of(found))
     if found.low > 0:
-        return Verdict(Outcome.PROMOTE, ("the new backbone is better", _told(found)))
+        return Verdict(Outcome.PROMOTE, ("the new backbone is better", told_of(found)))
     if found.n < policy.min_test_labels:
-        return _hold(_not_enough(found, policy), _told(found))
+        return _hold(_not_enough(found, policy), told_of(found))
     if found.changed == 0:
-        return _hold("the two agree on every test image: nothing is gained by a swap", _told(found))
+        return _hold("the two agree on every test image: nothing is gained by a swap", told_of(found))
     if found.low >= -policy.tolerance and found.difference >= 0:
-        return Verdict(Outcome.PROMOTE, ("the new backbone is at least as good", _told(found)))
-    return _hold(_not_enough(found, policy), _told(found))
+        return Verdict(Outcome.PROMOTE, ("the new backbone is at least as good", told_of(found)))
+    return _hold(_not_enough(found, policy), told_of(found))
 
 
-def _lost(found: Comparison, tolerance: float) -> bool:
+def loses(found: Comparison, tolerance: float) -> bool:
     """Whether the bare figure is beyond tolerance; a single image never is."""
     return found.difference < -max(tolerance, 1.5 / found.n)
 
@@ -144,7 +144,8 @@ def _not_enough(found: Comparison | None, policy: Gate) -> str:
     )
 
 
-def _told(found: Comparison) -> str:
+def told_of(found: Comparison) -> str:
+    """Both accuracies and their difference, with its interval."""
     return (
         f"{found.on}: {found.challenger:.3f} against {found.champion:.3f} on {labels_in_words(found.n)} "
         f"(difference {100 * found.difference:+.1f} points, "
@@ -152,7 +153,7 @@ def _told(found: Comparison) -> str:
     )
 
 
-def _told_of(found: LossComparison) -> str:
+def _told_loss(found: LossComparison) -> str:
     return (
         f"{found.on}: log loss {found.challenger:.3f} against {found.champion:.3f} on {labels_in_words(found.n)} "
         f"(difference {found.difference:+.3f}, 95 % interval {found.low:+.3f} to {found.high:+.3f}; less is better)"

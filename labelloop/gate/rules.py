@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from labelloop.config import Gate
-from labelloop.gate.paired import labels_in_words, points
-from labelloop.records import Check, ClassRecall, Evaluation, Outcome
+from labelloop.gate.paired import labels_in_words, loses, points, told_of
+from labelloop.records import Calibration, Check, ClassRecall, Evaluation, Outcome
 
 Rule = Callable[[Evaluation, Gate], Check | None]
 
 FORGOT = 0.10  # loss on the very labels it learned from, against images it has not seen, that no fit explains
 SWAPPED = 0.30  # what a renaming of classes must win to be the likely cause
+LEARNED = 0.10  # of what always naming the largest class gets wrong: less is as good as nothing ...
+LEARNED_MOST = 0.05  # ... and of all labels: what small classes leave to be learned is little
 SAME = 1e-3  # probabilities of the same bytes: in serving and in evaluation
 MIN_ECE_LABELS = 100  # below, ten bins are mostly noise
 
@@ -57,16 +59,43 @@ def knows_its_labels(evaluation: Evaluation, policy: Gate) -> Check | None:
 
 
 def chance(evaluation: Evaluation, policy: Gate) -> Check | None:
-    """Labels from which nothing can be learned, such as shuffled ones."""
-    found, low = evaluation.accuracy, evaluation.accuracy_low
+    """Labels from which nothing can be learned, such as shuffled ones; never where more than nothing is shown.
+
+    Where one class is nearly everything, all that can be learned is a few points above it.
+    """
+    found, low, high = evaluation.accuracy, evaluation.accuracy_low, evaluation.accuracy_high
     if found is None or low is None:
         return None
-    judged = labels_in_words(evaluation.judged_on)
-    told = f"out of fold {found:.3f} on {judged}, always naming the largest class {evaluation.majority:.3f}"
-    high = evaluation.accuracy_high
-    if evaluation.judged_on >= policy.min_test_labels and high is not None and high < evaluation.majority + 0.05:
+    most, judged = evaluation.majority, labels_in_words(evaluation.judged_on)
+    told = f"out of fold {found:.3f} on {judged}, always naming the largest class {most:.3f}"
+    least = most + min(LEARNED_MOST, LEARNED * (1 - most))
+    if evaluation.judged_on >= policy.min_test_labels and low <= most and high is not None and high < least:
         return _reject("chance", f"nothing was learned, the labels look random: {told}")
     return _fine("chance", told)
+
+
+def random_labels(evaluation: Evaluation, policy: Gate) -> Check | None:
+    """The heads that serve on the random test bucket: nothing else sees what another recipe of the head does.
+
+    A retrain, and labels that the backbone saw, are judged by it anyway: `paired`. A loss that is not proven says
+    little of ten more labels under the same recipe, whose evidence is out of fold.
+    """
+    found, other = evaluation.test_comparison, evaluation.head_changed
+    judged_by_it = evaluation.kind == "retrain" or evaluation.comparison is None or evaluation.comparison.n == 0
+    if found is None or found.n == 0 or judged_by_it:
+        return None
+    if found.high < 0:
+        return _reject("random labels", f"worse on labels drawn at random: {told_of(found)}")
+    if not other:
+        return _fine("random labels", told_of(found))
+    why = f"another recipe of the head than the live version's ({', '.join(other)})"
+    if found.n < policy.min_test_labels:
+        few = f"judged by labels drawn at random from {policy.min_test_labels} on, and there are {found.n}"
+        return _warn("random labels", f"{why}: {few}")
+    if loses(found, policy.tolerance):
+        lost = f"looks worse by more than {points(policy.tolerance)}, not yet proven"
+        return _hold("random labels", f"{why} {lost}: {told_of(found)}")
+    return _fine("random labels", f"{why}: {told_of(found)}")
 
 
 def minimum(evaluation: Evaluation, policy: Gate) -> Check | None:
@@ -96,9 +125,13 @@ def class_recall(evaluation: Evaluation, policy: Gate) -> Check | None:
     proven = [r for r in dropped if r.drop_high < 0]
     if proven:
         return _reject("class recall", f"loses a class: {_recalls(proven)}")
-    low = [r for r in judged if r.high < policy.recall_floor and (r.champion or 0.0) > r.challenger]
+    low = [r for r in judged if r.high < policy.recall_floor]
+    lost = [r for r in low if r.champion is None or r.champion > r.challenger]
+    floor = f"below the floor of {policy.recall_floor:.2f}"
+    if lost:
+        return _hold("class recall", f"{floor}: {_recalls(lost)}")
     if low:
-        return _hold("class recall", f"below the floor of {policy.recall_floor:.2f}: {_recalls(low)}")
+        return _warn("class recall", f"{floor}, as is the live version: {_recalls(low)}")
     worst = min(judged, key=lambda r: r.challenger)
     return _fine("class recall", f"the weakest of {len(judged)} classes: {_recalls([worst])}")
 
@@ -120,13 +153,30 @@ def later_labels(evaluation: Evaluation, policy: Gate) -> Check | None:
 
 
 def calibration(evaluation: Evaluation, policy: Gate) -> Check | None:
-    """Who works with the probabilities must be able to believe them."""
+    """Who works with the probabilities must be able to believe them.
+
+    On the random test bucket beside the champion's, where there are labels enough; else out of fold.
+    """
+    found = evaluation.calibration
+    if found and found.n >= (MIN_ECE_LABELS if found.champion is None else policy.min_test_labels):
+        return _calibrated(found, policy)
     if evaluation.ece is None or evaluation.judged_on < MIN_ECE_LABELS:
         return None
     told = f"expected calibration error {evaluation.ece:.3f} on {labels_in_words(evaluation.judged_on)}"
     if evaluation.ece > policy.max_ece:
         return _hold("calibration", f"its probabilities cannot be believed: {told}, {policy.max_ece:.2f} allowed")
     return _fine("calibration", told)
+
+
+def _calibrated(found: Calibration, policy: Gate) -> Check:
+    told = f"expected calibration error {found.challenger:.3f} on {labels_in_words(found.n)} of the random test bucket"
+    beside = "" if found.champion is None else f", the live version's {found.champion:.3f}"
+    if found.challenger <= policy.max_ece:
+        return _fine("calibration", f"{told}{beside}")
+    told = f"{told}{beside}, {policy.max_ece:.2f} allowed"
+    if found.champion is None or found.challenger - found.champion > found.chance:
+        return _hold("calibration", f"its probabilities cannot be believed: {told}")
+    return _warn("calibration", f"its probabilities cannot be believed, nor can those of the live version: {told}")
 
 
 def robustness(evaluation: Evaluation, policy: Gate) -> Check | None:
@@ -155,8 +205,8 @@ def latency(evaluation: Evaluation, policy: Gate) -> Check | None:
 
 
 RULES: Sequence[Rule] = (
-    artefact, class_order, knows_its_labels, chance, minimum, later_labels, class_recall, calibration, robustness,
-    latency,
+    artefact, class_order, knows_its_labels, chance, random_labels, minimum, later_labels, class_recall, calibration,
+    robustness, latency,
 )  # fmt: skip
 
 
@@ -179,6 +229,10 @@ def _images(n: int) -> str:
 
 def _fine(rule: str, reason: str) -> Check:
     return Check(rule, Outcome.PROMOTE, reason)
+
+
+def _warn(rule: str, reason: str) -> Check:
+    return Check(rule, Outcome.PROMOTE, reason, warns=True)
 
 
 def _hold(rule: str, reason: str) -> Check:

@@ -24,6 +24,7 @@ def judge(evaluation: Evaluation, policy: Gate) -> Verdict:
         reasons = (*comparison.reasons, *reasons)
     else:
         reasons = (*reasons, *comparison.reasons)
+    reasons += tuple(c.reason for c in found if c.warns)
     return _approved(Verdict(worst, reasons, (first, *found)), evaluation, policy)
 
 

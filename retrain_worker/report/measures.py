@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelloop.head import Floats
-from retrain_worker.evidence import expected_calibration_error
+from retrain_worker.calibration import BINS, expected_calibration_error
 from retrain_worker.intervals import wilson
 from retrain_worker.logistic import log_loss
 
 Ints = NDArray[np.int64]
-BINS = 10
 TOP = (2, 5)
 
 
@@ -86,7 +85,7 @@ def measure(probabilities: Floats, truth: Ints, classes: Sequence[str], known: S
         balanced_accuracy=_mean([row.recall.value if row.recall else 0.0 for row in judged]),
         macro_precision=_mean([row.precision or 0.0 for row in judged]),
         macro_f1=_mean([row.f1 or 0.0 for row in judged]),
-        log_loss=log_loss(probabilities, truth), ece=expected_calibration_error(probabilities, truth, BINS),
+        log_loss=log_loss(probabilities, truth), ece=expected_calibration_error(probabilities, truth),
         top=tuple((k, among_top(probabilities, truth, k)) for k in TOP if k < len(known)),
         classes=rows, confusion=tuple(tuple(int(v) for v in row) for row in matrix),
         bins=reliability(probabilities.max(axis=1), right),

@@ -9,12 +9,12 @@ from labelloop.head import Floats, Head
 from labelloop.records import Bucket, Example
 from labelloop.schema import LabelRules
 from retrain_worker.answers import Answers, paired, recalls, surprise
+from retrain_worker.calibration import Sureness, calibration, expected_calibration_error
 from retrain_worker.evidence import (
     LabelSets,
     Recipe,
     Side,
     entering,
-    expected_calibration_error,
     one_per_group,
     refresh_evidence,
     retrain_evidence,
@@ -328,6 +328,43 @@ def test_calibration_error_of_a_boaster_and_of_an_honest_one() -> None:
     honest = np.tile(np.array([[0.75, 0.25]], np.float32), (100, 1))
     assert expected_calibration_error(sure, given) == pytest.approx(0.24, abs=1e-4)
     assert expected_calibration_error(honest, given) == pytest.approx(0, abs=1e-4)
+
+
+def test_a_head_that_boasts_more_than_the_champion_is_told_from_chance() -> None:
+    rng = np.random.default_rng(3)
+    right = rng.random(120) < 0.7
+    honest, boaster = (Sureness(np.full(120, sure, np.float32), right) for sure in (0.7, 0.99))
+    found = calibration(boaster, honest)
+    assert found is not None
+    assert found.champion is not None
+    assert found.challenger - found.champion > found.chance
+    other = Sureness(np.full(120, 0.7, np.float32), rng.random(120) < 0.7)
+    alike = calibration(other, honest)
+    assert alike is not None
+    assert alike.champion is not None
+    assert alike.challenger - alike.champion <= alike.chance
+    alone = calibration(boaster, None)
+    assert alone is not None
+    assert (alone.n, alone.champion) == (120, None)
+    assert alone.challenger == pytest.approx(0.99 - right.mean(), abs=1e-4)
+    assert calibration(Sureness(np.zeros(0, np.float32), np.zeros(0, np.bool_)), None) is None
+
+
+def test_the_probabilities_of_the_heads_that_serve_are_judged_on_the_test_bucket() -> None:
+    test = examples(180, 240, bucket=Bucket.TEST)
+    champion = refresh_evidence(LabelSets(examples(0, 60)), rows, champion=None, recipe=Recipe()).fitted.head
+    sets = LabelSets([*examples(0, 90), *test], champion=examples(0, 60))
+    for found in (
+        refresh_evidence(sets, rows, champion=champion, recipe=Recipe()),
+        retrain_evidence(sets, rows, champion=Side(champion, rows), recipe=Recipe()),
+    ):
+        served = found.fitted.head.probabilities(rows([e.uri for e in test]))
+        given = np.array([found.fitted.head.labels.index(e.label) for e in test])
+        judged = found.evaluation.calibration
+        assert judged is not None
+        assert judged.n == 60
+        assert judged.challenger == pytest.approx(expected_calibration_error(served, given))
+        assert judged.champion is not None
 
 
 def test_after_a_rename_the_champion_is_compared_under_the_new_names() -> None:

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -7,6 +8,7 @@ from labelloop.config import Gate
 from labelloop.gate import judge
 from labelloop.records import (
     Artefact,
+    Calibration,
     ClassRecall,
     Comparison,
     Evaluation,
@@ -14,6 +16,10 @@ from labelloop.records import (
     Outcome,
     Renaming,
     Verdict,
+    canonical,
+    evaluation_from,
+    to_dict,
+    verdict_from,
 )
 
 POLICY = Gate()
@@ -242,9 +248,11 @@ def with_rules(**changes: Any) -> Verdict:
         ("class order", Outcome.REJECT, {"known_accuracy": 0.6, "renaming": Renaming(0.95, ("a → b", "b → a"))}),
         ("known labels", Outcome.PROMOTE, {"known_accuracy": 0.71}),
         ("known labels", Outcome.REJECT, {"known_accuracy": 0.69}),
-        ("chance", Outcome.PROMOTE, {"judged_on": 100, "accuracy_high": 0.61}),
-        ("chance", Outcome.REJECT, {"judged_on": 100, "accuracy_high": 0.59}),
-        ("chance", Outcome.PROMOTE, {"judged_on": 49, "accuracy_high": 0.59}),
+        ("chance", Outcome.PROMOTE, {"judged_on": 100, "accuracy_low": 0.5, "accuracy_high": 0.60}),
+        ("chance", Outcome.REJECT, {"judged_on": 100, "accuracy_low": 0.5, "accuracy_high": 0.59}),
+        ("chance", Outcome.PROMOTE, {"judged_on": 49, "accuracy_low": 0.5, "accuracy_high": 0.59}),
+        ("random labels", Outcome.PROMOTE, {"test_comparison": compared(200, difference=-0.04, half=0.05)}),
+        ("random labels", Outcome.REJECT, {"test_comparison": compared(200, difference=-0.04, half=0.03)}),
         ("minimum accuracy", Outcome.PROMOTE, {"test_n": 49, "test_accuracy": 0.1, "test_high": 0.2}),
         ("minimum accuracy", Outcome.PROMOTE, {"test_n": 50, "test_accuracy": 0.60, "test_high": 0.7}),
         ("minimum accuracy", Outcome.HOLD, {"test_n": 50, "test_accuracy": 0.59, "test_high": 0.7}),
@@ -256,6 +264,7 @@ def with_rules(**changes: Any) -> Verdict:
         ("class recall", Outcome.REJECT, {"recalls": (ClassRecall("a", 30, 0.5, 0.7, 0.7, -0.01),)}),
         ("class recall", Outcome.HOLD, {"recalls": (ClassRecall("a", 30, 0.0, 0.11, 0.1, 0.05),)}),
         ("class recall", Outcome.PROMOTE, {"recalls": (ClassRecall("a", 30, 0.0, 0.11, 0.0, 0.05),)}),
+        ("class recall", Outcome.HOLD, {"recalls": (ClassRecall("a", 40, 0.0, 0.09),)}),
         ("calibration", Outcome.PROMOTE, {"judged_on": 100, "ece": 0.15}),
         ("calibration", Outcome.HOLD, {"judged_on": 100, "ece": 0.16}),
         ("calibration", Outcome.PROMOTE, {"judged_on": 99, "ece": 0.16}),
@@ -268,6 +277,77 @@ def test_each_rule_on_both_sides(rule: str, outcome: Outcome, changes: dict[str,
     verdict = with_rules(**changes)
     assert verdict.outcome is outcome
     assert [c.outcome for c in verdict.checks if c.rule == rule] == ([outcome] if _judged(rule, changes) else [])
+
+
+OTHER = {"head_changed": ("ensemble instead of linear",)}
+
+
+@pytest.mark.parametrize(
+    ("n", "difference", "half", "changed", "outcome"),
+    [
+        (200, -0.04, 0.05, OTHER, Outcome.HOLD),  # beyond tolerance, not proven
+        (200, -0.01, 0.05, OTHER, Outcome.PROMOTE),
+        (200, -0.04, 0.05, {}, Outcome.PROMOTE),  # ten labels more: out of fold says more
+        (49, -0.04, 0.05, OTHER, Outcome.PROMOTE),  # too few
+        (49, -0.15, 0.10, OTHER, Outcome.REJECT),  # proven
+        (200, -0.04, 0.03, OTHER, Outcome.REJECT),
+    ],
+)
+def test_another_recipe_of_the_head_is_judged_by_random_labels(
+    n: int, difference: float, half: float, changed: dict[str, Any], outcome: Outcome
+) -> None:
+    verdict = with_rules(test_comparison=compared(n, difference=difference, half=half), **changed)
+    assert verdict.outcome is outcome
+    assert [c.outcome for c in verdict.checks if c.rule == "random labels"] == [outcome]
+
+
+def test_too_few_random_labels_for_another_recipe_are_said() -> None:
+    verdict = with_rules(test_comparison=compared(20), **OTHER)
+    assert verdict.outcome is Outcome.PROMOTE
+    assert "ensemble instead of linear" in verdict.reasons[-1]
+    assert "from 50 on, and there are 20" in verdict.reasons[-1]
+
+
+def test_where_one_class_is_nearly_everything_a_good_model_is_not_random() -> None:
+    """Defects are four in a hundred: no accuracy is five points above naming none."""
+    seldom = Evaluation(
+        "refresh", 1000, 1000, ("ok", "defect"), accuracy=0.99, accuracy_low=0.982, accuracy_high=0.995,
+        majority=0.96, judged_on=1000,
+    )  # fmt: skip
+    assert judge(seldom, POLICY).outcome is Outcome.PROMOTE
+    unsure = replace(seldom, accuracy=0.97, accuracy_low=0.958, accuracy_high=0.979)
+    assert judge(unsure, POLICY).outcome is Outcome.HOLD
+    nothing = replace(seldom, accuracy=0.93, accuracy_low=0.912, accuracy_high=0.944)
+    assert judge(nothing, POLICY).outcome is Outcome.REJECT
+
+
+def test_a_class_that_the_champion_does_not_see_either_is_named() -> None:
+    verdict = with_rules(recalls=(ClassRecall("owl", 40, 0.0, 0.09, 0.0, 0.05),))
+    assert verdict.outcome is Outcome.PROMOTE
+    assert verdict.reasons[-1].startswith("below the floor of 0.20, as is the live version: owl recognised 0.00")
+
+
+@pytest.mark.parametrize(
+    ("found", "outcome"),
+    [
+        (Calibration(60, 0.25, 0.10, 0.06), Outcome.HOLD),
+        (Calibration(60, 0.25, 0.20, 0.06), Outcome.PROMOTE),  # chance makes such a difference
+        (Calibration(60, 0.15, 0.02, 0.06), Outcome.PROMOTE),  # worse, and good enough
+        (Calibration(49, 0.25, 0.10, 0.06), Outcome.PROMOTE),  # too few
+        (Calibration(100, 0.25), Outcome.HOLD),
+        (Calibration(99, 0.25), Outcome.PROMOTE),
+    ],
+)
+def test_a_retrain_is_asked_whether_its_probabilities_can_be_believed(found: Calibration, outcome: Outcome) -> None:
+    better = compared(400, difference=0.05, half=0.01)
+    retrain = replace(RETRAIN, test_comparison=better, calibration=found, ece=0.0, judged_on=30)
+    assert judge(retrain, POLICY).outcome is outcome
+
+
+def test_probabilities_as_bad_as_those_of_the_live_version_are_said() -> None:
+    verdict = with_rules(calibration=Calibration(200, 0.25, 0.24, 0.06))
+    assert verdict.outcome is Outcome.PROMOTE
+    assert "nor can those of the live version: expected calibration error 0.250 on 200 labels" in verdict.reasons[-1]
 
 
 @pytest.mark.parametrize(
@@ -322,3 +402,18 @@ def test_a_person_may_have_the_last_word(approval: Any, evaluation: Evaluation, 
     assert verdict.outcome is (Outcome.HOLD if awaits else Outcome.PROMOTE)
     stopped = judge(replace(evaluation, artefact=Artefact(1, 1.0, 1.0)), Gate(approval=approval))
     assert (stopped.awaits, stopped.outcome) == (False, Outcome.REJECT)  # approval is asked for good models only
+
+
+def test_evidence_and_verdict_are_read_as_they_were_written() -> None:
+    evidence = replace(
+        REFRESH, earlier=surprised(0.01, 0.02), test_comparison=compared(20), head_changed=("weights",),
+        recalls=(ClassRecall("owl", 40, 0.0, 0.09, 0.0, 0.05),), calibration=Calibration(60, 0.2, 0.1, 0.05),
+    )  # fmt: skip
+    verdict = judge(evidence, POLICY)
+    assert any(check.warns for check in verdict.checks)
+    assert evaluation_from(json.loads(canonical(to_dict(evidence)))) == evidence
+    assert verdict_from(json.loads(canonical(to_dict(verdict)))) == verdict
+    older = to_dict(evidence)
+    for name in ("calibration", "head_changed"):
+        del older[name]
+    assert evaluation_from(older).calibration is None

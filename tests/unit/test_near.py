@@ -128,6 +128,12 @@ def test_an_image_between_two_groups_neither_trains_nor_judges(world: LearningWo
     assert bridge.group not in {first.group, second.group}
 
 
+def test_who_stands_between_two_groups_takes_nobody_along(world: LearningWorld) -> None:
+    one, other = _two_near_a_third(scene(1))
+    first, second, bridge = facts(world, {"a.png": one, "b.png": other, "c.png": png(scene(1))})
+    assert [f.bucket is Bucket.QUARANTINE for f in (first, second, bridge)] == [False, False, True]
+
+
 def _two_near_a_third(image: Image.Image) -> tuple[bytes, bytes]:
     """Forms of one picture that are near it but not near each other."""
     middle = perceptual_hash(png(image))
@@ -140,16 +146,17 @@ def _two_near_a_third(image: Image.Image) -> tuple[bytes, bytes]:
     )  # fmt: skip
 
 
-def test_two_workers_at_the_same_time_leave_no_pair_on_both_sides(world: LearningWorld) -> None:
-    (first,) = facts(world, {"a.png": png(scene(5))})
-    rival = ImageFacts("s3://images/rival.png", "e", "0" * 64, "0" * 64, Bucket.TRAIN, phash=first.phash)
+@pytest.mark.parametrize("name", ["0" * 64, "f" * 64])
+def test_two_workers_at_the_same_time_leave_no_pair_on_both_sides(world: LearningWorld, name: str) -> None:
+    """The other one has looked before ours was there, whoever comes first by name."""
+    rival = ImageFacts("s3://images/rival.png", "e", name, name, Bucket.TEST, phash=perceptual_hash(png(scene(5))))
     data = jpeg(scene(5), 50)
     add = world.project.catalogue.add
 
     def and_the_other_worker(news: list[ImageFacts], shard: str) -> None:
-        add(news, shard)
         world.project.catalogue.add = add  # type: ignore[method-assign]
         add([rival], f"{shard}-rival")
+        add(news, f"{shard}-ours")
 
     world.project.catalogue.add = and_the_other_worker  # type: ignore[method-assign, assignment]
     (found,) = facts(world, {"b.jpg": data})

@@ -8,7 +8,7 @@ from sklearn import metrics
 
 from labelloop.head import Floats, Head
 from labelloop.schema import LabelRules
-from retrain_worker.evidence import expected_calibration_error
+from retrain_worker.calibration import expected_calibration_error
 from retrain_worker.report.inputs import Arm
 from retrain_worker.report.measures import Ints, Measures, measure, predicted, share
 from retrain_worker.report.resampling import LEAST, resample
