@@ -57,13 +57,13 @@ def refresh(context: Context, project: ProjectContext, snapshot_id: str) -> Judg
         if verdict.outcome is not Outcome.PROMOTE and not verdict.awaits:
             return Judged(verdict, learned.evaluation)
         progress.report("register and deploy", 1, 2)
-        version = project.registry.add(draft_of(project, "refresh", snapshot, champion, backbone, learned, verdict))
+        draft = draft_of(project, "refresh", snapshot, champion, backbone, learned, verdict)
         if verdict.awaits:
-            return Judged(verdict, learned.evaluation, version.name)
+            return Judged(verdict, learned.evaluation, project.registry.add(draft).name)
         try:
-            deploy(context, project, version, verdict)
-            return Judged(verdict, learned.evaluation, version.name)
+            return Judged(verdict, learned.evaluation, deploy(context, project, draft).name)
         except PausedError as pause:
+            version = project.registry.add(draft)
             return held(Judged(verdict, learned.evaluation, version.name, again=True), pause)
         except ConflictError:
             if attempt == DEPLOY_TRIES:
@@ -71,11 +71,12 @@ def refresh(context: Context, project: ProjectContext, snapshot_id: str) -> Judg
     raise AssertionError("unreachable")
 
 
-def deploy(context: Context, project: ProjectContext, version: Version, verdict: Verdict) -> None:
-    """Compare-and-swap on the parent, then tell the backends; they would find out by polling."""
-    why = verdict.reasons[0] if verdict.reasons else ""
-    project.registry.deploy(version.name, expected=version.parent, action="deploy", by=version.kind, why=why)
+def deploy(context: Context, project: ProjectContext, draft: Draft) -> Version:
+    """Live in place of its parent, or not even registered; then tell the backends, who would find out by polling."""
+    why = draft.verdict.reasons[0] if draft.verdict.reasons else ""
+    version = project.registry.deploy_new(draft, by=draft.kind, why=why)
     publish(context.redis, DEPLOY_CHANNEL, project.record.key)
+    return version
 
 
 def held(judged: Judged, pause: PausedError) -> Judged:
