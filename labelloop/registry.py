@@ -50,7 +50,7 @@ class Version:
     head_sha256: str
     snapshot: str
     config: str  # ProjectConfig.hash
-    code: str  # labelloop version
+    code: str  # code_version() of who made it
     parent: str | None
     reference: str | None  # version against which summed-up losses are bounded
     recipe: Mapping[str, Any]  # strength, folds, seed, ...

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import structlog
 
-from labelloop import __version__
 from labelloop.classifier import Classifier
+from labelloop.code import code_version
 from labelloop.errors import ConflictError, CorruptArtefactError, NotFoundError, PausedError
 from labelloop.features import FeatureStore
 from labelloop.gate import judge
@@ -98,7 +98,7 @@ def draft_of(  # noqa: PLR0913 -- a version names everything it came from
     features = project.features(backbone.id)
     return Draft(
         kind=kind, backbone=backbone.id, head=learned.fitted.head, snapshot=snapshot.id,
-        config=project.record.config.hash, code=__version__, parent=champion.name if champion else None,
+        config=project.record.config.hash, code=code_version(), parent=champion.name if champion else None,
         reference=next_reference(champion, backbone, learned.evaluation),
         recipe={**learned.fitted.recipe, "seed": project.record.config.seed},
         evaluation=learned.evaluation, verdict=verdict, check_features=_check_rows(features),

@@ -12,7 +12,7 @@ import structlog
 
 from labelloop import net
 from labelloop.classifier import Classifier
-from labelloop.code import code_version
+from labelloop.code import training_code
 from labelloop.errors import CancelledError, ConflictError, NotEnoughLabelsError, PausedError
 from labelloop.gate import judge
 from labelloop.head import Head
@@ -159,7 +159,7 @@ def _tuned(
     initial = backbone.record
     examples = train_examples(project, snapshot)
     parts = parts_of(examples, source_of(project, backbone), config.retrain, config.refresh.class_min, progress.report)
-    inputs = {"snapshot": snapshot.id, "config": config.hash, "backbone": initial.id, "code": code_version()}
+    inputs = {"snapshot": snapshot.id, "config": config.hash, "backbone": initial.id, "code": training_code()}
     keeper = StoredKeeper(project.store, inputs)
     run = Run(backbone, parts, config.retrain, config.seed, keeper, progress.report, told=followed.epoch)
     try:

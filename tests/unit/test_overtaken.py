@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from labelloop.code import code_version
 from labelloop.errors import ConflictError
 from labelloop.records import Bucket, Outcome, Verdict
 from retrain_worker import refresh, retrain
@@ -46,7 +47,7 @@ def test_who_is_overtaken_is_judged_again_and_goes_live(world: LearningWorld, mo
     monkeypatch.setattr(retrain, "_learn", labelling(world, retrain._learn, 4))  # seconds: bad luck
     judged = world.retrain(world.project.snapshots.latest().snapshot)  # type: ignore[union-attr]
     live = world.live()
-    assert (live.kind, live.name) == ("retrain", judged.version)
+    assert (live.kind, live.name, live.code) == ("retrain", judged.version, code_version())
     before = world.project.registry.deployments()[-2]
     assert before.by == "refresh"
     assert live.parent == before.version  # it was judged against what was live

@@ -88,7 +88,7 @@ def test_attempts_run_out_visibly() -> None:
     held = decide(replace(due, failed_refreshes=ATTEMPTS), CONFIG)
     assert kinds(held) == []
     assert held.waiting == (
-        "refresh failed 3 times on this snapshot: on hold until labels or the config change, or `labelloop queue retry`"
+        "refresh failed 3 times: on hold until labels or the config change, or `labelloop queue retry`"
     )
 
 
@@ -163,7 +163,7 @@ def with_policy(**policy: Any) -> ProjectConfig:
         ({}, {"recipe_changed": True}, "`backbone:` or `retrain:` of the config has changed"),
         ({"on_change": False}, {"recipe_changed": True}, None),
         ({}, {"upgraded": True}, None),
-        ({"on_upgrade": True}, {"upgraded": True}, "another release"),
+        ({"on_upgrade": True}, {"upgraded": True}, "what a retrain runs has changed"),
         ({"cron": "0 3 * * *"}, {"cron_due": True}, "its time has come (retrain.cron: 0 3 * * *), with 60 new labels"),
         ({"cron": "0 3 * * *"}, {"cron_due": True, "new_for_backbone": 0}, None),
         ({"cron": "0 3 * * *"}, {}, None),
