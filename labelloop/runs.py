@@ -45,6 +45,7 @@ class Run:
     code: str = ""  # code_version() of who ran it
     recipe: str = ""  # of a retrain: ProjectConfig.recipe
     training: str = ""  # training_code() of who ran it
+    images: int | None = None  # with features when a retrain began; None: not recorded
 
     @property
     def done(self) -> bool:
@@ -67,13 +68,13 @@ class RunStore:
 
     def start(  # noqa: PLR0913 -- what a record begins with
         self, kind: str, *, snapshot: str, config: str, attempt: int, worker: str, queued_at: str | None = None,
-        answers: Iterable[str] = (), recipe: str = "",
+        answers: Iterable[str] = (), recipe: str = "", images: int | None = None,
     ) -> Run:  # fmt: skip
         """Write the record before any work is done."""
         name = f"{stamp()}-{kind}"
         run = Run(
             name, kind, snapshot, config, attempt, now(), worker, queued_at, answers=tuple(answers), recipe=recipe,
-            code=code_version(), training=training_code(),
+            code=code_version(), training=training_code(), images=images,
         )  # fmt: skip
         self._put(run)
         return run

@@ -31,6 +31,7 @@ class Progress:
     retrain_asked: bool = False  # by a person, and not done yet
     missing_features: int = 0  # labelled, readable train images whose features are still being computed
     mix: float = 0.0  # how far the classes' shares have moved since the last retrain: total variation, in [0, 1]
+    new_images: int = 0  # with features, that were not there when the last retrain began
     recipe_changed: bool = False  # the last retrain followed another `backbone:` or `retrain:` config
     upgraded: bool = False  # ... or was done by other training code
     cron_due: bool = False  # one of its times has passed since the last retrain
@@ -151,17 +152,28 @@ def _retrain(progress: Progress, config: ProjectConfig, until: int) -> tuple[Act
 def _why_retrain(progress: Progress, config: ProjectConfig, until: int) -> str | None:
     """The first trigger that has fired."""
     policy, new = config.retrain, progress.new_for_backbone
-    if until == 0:
-        return f"{new} labels that the backbone has not seen"
-    if policy.mix is not None and progress.mix >= policy.mix and new >= config.refresh.after:
-        return f"the shares of the classes have moved by {progress.mix:.2f} since the last retrain"
-    if policy.on_change and progress.recipe_changed:
-        return "`backbone:` or `retrain:` of the config has changed since the last retrain"
-    if policy.on_upgrade and progress.upgraded:
-        return "what a retrain runs has changed since the last one (another release of labelloop)"
-    if policy.cron and progress.cron_due and new:
-        return f"its time has come (retrain.cron: {policy.cron}), with {new} new labels"
-    return None
+    moved_on = policy.mix is not None and progress.mix >= policy.mix and new >= config.refresh.after
+    triggers = (
+        (until == 0, f"{new} labels that the backbone has not seen"),
+        (moved_on, f"the shares of the classes have moved by {progress.mix:.2f} since the last retrain"),
+        (
+            policy.images and progress.new_images >= policy.images and new,
+            f"{progress.new_images} more images than at the last retrain, with {new} new labels",
+        ),
+        (
+            policy.on_change and progress.recipe_changed,
+            "`backbone:` or `retrain:` of the config has changed since the last retrain",
+        ),
+        (
+            policy.on_upgrade and progress.upgraded,
+            "what a retrain runs has changed since the last one (another release of labelloop)",
+        ),
+        (
+            policy.cron and progress.cron_due and new,
+            f"its time has come (retrain.cron: {policy.cron}), with {new} new labels",
+        ),
+    )
+    return next((why for fired, why in triggers if fired), None)
 
 
 def _watched(progress: Progress, config: ProjectConfig, until: int) -> tuple[str, ...]:
@@ -172,8 +184,14 @@ def _watched(progress: Progress, config: ProjectConfig, until: int) -> tuple[str
     found = [f"in {until} labels" if until else "enough new labels"]
     if policy.mix is not None:
         found.append(f"shares of classes moved by {progress.mix:.2f} of {policy.mix:.2f}")
+    if policy.images:
+        found.append(f"{progress.new_images} of {policy.images} new images")
     if policy.cron:
         found.append(f"by the clock {progress.cron_next}")
+    if policy.on_change:
+        found.append("with another `backbone:` or `retrain:`")
+    if policy.on_upgrade:
+        found.append("with other training code")
     return tuple(found)
 
 

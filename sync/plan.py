@@ -153,6 +153,7 @@ class Planner:
             retrain_asked=any(w.what == RETRAIN.name for w in wishes),
             missing_features=missing,
             mix=moved(counts, Counter(saw.values())) if saw else 0.0,
+            new_images=_more_images(index, last),
             recipe_changed=bool(last and last.recipe and last.recipe != self._project.config.recipe),
             upgraded=bool(last and last.training and last.training != training_code()),
             cron_due=times.due,
@@ -187,6 +188,13 @@ class Planner:
 
 def _failed(runs: Sequence[Run], kind: str, snapshot: str, wishes: Sequence[Request]) -> int:
     return len(failed_tries(runs, kind, snapshot, retries=retries(wishes, kind)))
+
+
+def _more_images(index: FeatureIndex | None, last: Run | None) -> int:
+    """Than the last retrain began with; none before the first, nor where it did not say."""
+    if index is None or last is None or last.images is None:
+        return 0
+    return max(0, len(index) - last.images)
 
 
 def _changes(now: dict[str, str], before: dict[str, str]) -> int:

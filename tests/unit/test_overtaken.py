@@ -11,6 +11,7 @@ from labelloop.code import code_version
 from labelloop.errors import ConflictError
 from labelloop.records import Bucket, Outcome, Verdict
 from retrain_worker import refresh, retrain
+from retrain_worker.jobs import _of_a_retrain
 from tests.unit.learning_world import LearningWorld
 
 CONFIG = {
@@ -89,3 +90,9 @@ def test_whoever_is_always_overtaken_fails_as_something_to_try_again(
     again = world.retrain(snapshot)
     assert again.training["resumed_at"] == 1
     assert world.live().name == again.version
+
+
+def test_a_retrain_notes_how_many_images_there_were(tmp_path: Any) -> None:
+    world = LearningWorld(tmp_path, images=12)
+    found = _of_a_retrain(world.project)
+    assert found == {"recipe": world.config.recipe, "images": 12}

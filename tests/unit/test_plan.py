@@ -228,6 +228,15 @@ def test_only_what_a_fine_tune_runs_is_an_upgrade(world: World, tmp_path: Any, m
     assert world.plan().progress.upgraded
 
 
+def test_images_count_since_the_last_retrain_began(world: World, tmp_path: Any) -> None:
+    world.label(*["cat", "dog"] * 3, tmp=tmp_path)
+    assert world.plan().progress.new_images == 0  # before the first
+    for known, more in ((None, 0), (4, 2), (9, 0)):
+        run = world.runs.start("retrain", snapshot="s", config="c", attempt=1, worker="w", images=known)
+        world.runs.end(run, "promote", ("because",))
+        assert world.plan().progress.new_images == more
+
+
 def test_after_a_thousand_tries_the_planner_still_counts(world: World) -> None:
     world.planner._tried["refresh"] = sync.plan.time.monotonic()
     assert world.planner._rests("refresh", 2000)
