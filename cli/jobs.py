@@ -13,11 +13,11 @@ from labelloop.pauses import PauseStore
 from labelloop.projects import ProjectRecord
 from labelloop.queue import NUDGE_CHANNEL, JobState, alive, publish
 from labelloop.requests import RETRY, Request, RequestStore, retries
-from labelloop.runs import Run, RunStore, failures
+from labelloop.runs import Run, RunStore, failed_tries
 from labelloop.snapshot import SnapshotStore
 from labelloop.trigger import ATTEMPTS
 
-LOOKED_BACK = 128  # runs among which the failed ones of the newest snapshot are
+LOOKED_BACK = 128  # runs of each kind among which those that count are
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Retried:
 
     requeued: tuple[str, ...] = ()  # under their own id
     derived: tuple[str, ...] = ()  # taken out of the queue: the watcher makes new ones, if they are still wanted
-    lifted: tuple[str, ...] = ()  # "<kind> of <title>": its failures so far no longer count
+    lifted: tuple[str, ...] = ()  # "<kind> of <title>": its failed_tries so far no longer count
     gone: tuple[str, ...] = ()  # queued again by somebody else meanwhile
     watched: bool = True  # a watcher runs, which derives
 
@@ -74,24 +74,25 @@ def failed_jobs(deployment: Deployment, records: Sequence[ProjectRecord]) -> lis
 
 
 def holds(deployment: Deployment, record: ProjectRecord) -> list[Hold]:
-    """Kinds of runs of one project that failed too often on its newest snapshot."""
+    """Kinds of runs of one project that failed too often."""
     store = deployment.within(record)
     latest = SnapshotStore(store).latest()
     if latest is None:
         return []
-    runs = [r for r in islice(RunStore(store).newest(), LOOKED_BACK) if r.config == record.config.hash]
+    looked_at = (r for kind in RECORDED for r in islice(RunStore(store).newest(kind), LOOKED_BACK))
+    runs = [r for r in looked_at if r.config == record.config.hash]
     return held(record, runs, latest.snapshot, RequestStore(store).open())
 
 
 def held(record: ProjectRecord, runs: Sequence[Run], snapshot: str, wishes: Sequence[Request]) -> list[Hold]:
-    """The same, from runs (newest first) and open wishes. Pure; the rule is the planner's."""
+    """The same, from runs and open wishes. Pure; the rule is the planner's."""
     found = []
     for kind in RECORDED:
-        failed = failures(runs, kind, snapshot, retries=retries(wishes, kind))
-        if failed >= ATTEMPTS:
-            last = next(r for r in runs if (r.kind, r.snapshot, r.outcome) == (kind, snapshot, "failed"))
+        failed = failed_tries(runs, kind, snapshot, retries=retries(wishes, kind))
+        if len(failed) >= ATTEMPTS:
+            last = failed[-1]
             reason = last.reasons[0] if last.reasons else ""
-            found.append(Hold(record.key, record.title, kind, failed, last.short, reason))
+            found.append(Hold(record.key, record.title, kind, len(failed), last.short, reason))
     return found
 
 

@@ -98,8 +98,9 @@ def _progress(job: JobState) -> tuple[RenderableType, ...]:
 
 
 def _hold(hold: Hold) -> RenderableType:
-    title = f"{hold.kind} of {hold.title} is on hold: it failed {hold.failed} times on the newest snapshot"
-    mend = f"mend the cause, then `labelloop queue retry {hold.kind}`; new labels lift the hold, too"
+    title = f"{hold.kind} of {hold.title} is on hold: it failed {hold.failed} times"
+    others = "another config or code" if hold.kind == "retrain" else "new labels"
+    mend = f"mend the cause, then `labelloop queue retry {hold.kind}`; {others} lift the hold, too"
     return Group(
         Text(title, style="bold red"), _named(("why", f"{hold.reason} (run {hold.run})", ""), ("do", mend, "cyan"))
     )  # fmt: skip

@@ -108,13 +108,15 @@ def _require_workers(deployment: Deployment) -> None:
 
 
 def apply(deployment: Deployment, record: ProjectRecord, found: Found, number: int | None) -> Mapping[str, Any]:
-    """Make one trial's settings (the best one's) the project's; what has changed, by dotted name."""
+    """Make one trial's settings (the best one's) the project's; what has changed, by dotted name.
+
+    What the search did not set stays as it is by now: a study may be weeks old.
+    """
     trial = found.best if number is None else next((t for t in found.trials if t.number == number), None)
     if trial is None:
         raise NotFoundError(f"study {found.study.name} has no such complete trial; `labelloop tune show` lists them")
-    config = found.study.config_with(trial.params)
     newest = deployment.projects.get(record.key)
-    kept = newest.config.model_copy(update={"backbone": config.backbone, "retrain": config.retrain})
+    kept = found.study.over(newest.config, trial.params)
     deployment.projects.put(replace(newest, config=kept))
     publish(deployment.queue.redis, NUDGE_CHANNEL, {"action": "config", "project": record.key})
     return differences(newest.config.model_dump(mode="json"), kept.model_dump(mode="json"))

@@ -9,15 +9,30 @@ from pathlib import Path
 from labelloop import __version__
 
 PACKAGES = ("cli", "labelloop", "ml_backend", "retrain_worker", "sync")
+TRAINING = (  # what decides what a fine-tune learns from the same snapshot, config and seed
+    "labelloop/cnn.py", "labelloop/decode.py", "labelloop/head.py", "labelloop/neck.py", "labelloop/net.py",
+    "labelloop/pixel_steps.py", "labelloop/pixels.py", "labelloop/split.py", "retrain_worker/evidence.py",
+    "retrain_worker/examples.py", "retrain_worker/logistic.py", "retrain_worker/training/*.py",
+)  # fmt: skip
 
 
 @functools.cache
 def code_version() -> str:
     """E.g. `0.1.0+3f2a9c1b`, as it was when this process first asked."""
+    return f"{__version__}+{_hash(*(f'{package}/**/*.py' for package in PACKAGES))}"
+
+
+@functools.cache
+def training_code() -> str:
+    """A hash of what a fine-tune depends on: a release that changes nothing of it has the same one."""
+    return _hash(*TRAINING)
+
+
+def _hash(*patterns: str) -> str:
     root = Path(__file__).parent.parent
     found = hashlib.sha256()
-    for package in PACKAGES:
-        for path in sorted((root / package).rglob("*.py")):
+    for pattern in patterns:
+        for path in sorted(root.glob(pattern)):
             found.update(str(path.relative_to(root)).encode())
             found.update(path.read_bytes())
-    return f"{__version__}+{found.hexdigest()[:8]}"
+    return found.hexdigest()[:8]

@@ -50,7 +50,7 @@ class Version:
     head_sha256: str
     snapshot: str
     config: str  # ProjectConfig.hash
-    code: str  # labelloop version
+    code: str  # code_version() of who made it
     parent: str | None
     reference: str | None  # version against which summed-up losses are bounded
     recipe: Mapping[str, Any]  # strength, folds, seed, ...
@@ -235,30 +235,42 @@ class Registry:
         PausedError where learning is paused and the action is `deploy`, which no person has asked for.
         """
         with self._lease("deploy") as fencing:
-            if action == "deploy":  # under the lease: whoever pauses and then takes it knows that none slips through
-                self.pauses.check()
-            live = self.live()
-            current = live.version if live else None
-            if current != expected:
-                raise ConflictError(f"{current} is live, not {expected}; decide again against {current}")
+            log = self._log_with(expected, action)
             if not self._store.exists(_version_key(int(version[1:]))):
                 raise _gone(version)
-            return self._decide(Deployment(0, version, action, current, by, why, now(), fencing))
+            return self._append(log, Deployment(0, version, action, expected, by, why, now(), fencing))
+
+    def deploy_new(self, draft: Draft, *, by: str, why: str) -> Version:
+        """`add` and `deploy` in one, in place of ``draft.parent``; ConflictError, PausedError: nothing was added."""
+        with self._lease("deploy") as fencing:
+            log = self._log_with(draft.parent, "deploy")
+            version = self.add(draft)
+            self._append(log, Deployment(0, version.name, "deploy", draft.parent, by, why, now(), fencing))
+            return version
 
     def reject(self, version: str, *, by: str, why: str) -> Deployment:
         """Note that a person refuses a version; ConflictError where it is live: that needs a rollback."""
         with self._lease("deploy") as fencing:
-            live = self.live()
-            current = live.version if live else ""
+            log = self.decisions()
+            current = _live_after(log) or ""
             if current == version:
                 raise ConflictError(f"{version} is live: `labelloop rollback` goes back to the version before it")
             self.version(version)  # NotFoundError says how to find one
             entry = Deployment(0, current, REJECT, current or None, by, why, now(), fencing, rejected=version)
-            return self._decide(entry)
+            return self._append(log, entry)
 
-    def _decide(self, entry: Deployment) -> Deployment:
-        """Append to the log; call it under the lease."""
+    def _log_with(self, expected: str | None, action: str) -> list[Deployment]:
+        """The log in which ``expected`` is live, if learning goes on; call it under the lease."""
+        if action == "deploy":  # under the lease: whoever pauses and then takes it knows that none slips through
+            self.pauses.check()
         log = self.decisions()
+        current = _live_after(log)
+        if current != expected:
+            raise ConflictError(f"{current} is live, not {expected}; decide again against {current}")
+        return log
+
+    def _append(self, log: Sequence[Deployment], entry: Deployment) -> Deployment:
+        """Next to the ``log`` that was looked at: what was written since, past a lease that ran out, is a conflict."""
         entry = replace(entry, number=log[-1].number + 1 if log else 1)
         if not self._claim(_deployment_key(entry.number), write(Kind.DEPLOYMENT, asdict(entry))):
             raise ConflictError(f"deployment {entry.number} was written by somebody else; decide again")
@@ -282,6 +294,11 @@ class Registry:
         if digest(data) != sha256:
             raise CorruptArtefactError(f"{key} does not have the hash that was recorded when it was made")
         return data
+
+
+def _live_after(log: Sequence[Deployment]) -> str | None:
+    """The version that a log ends with, None before the first deploy."""
+    return next((entry.version for entry in reversed(log) if entry.action != REJECT), None)
 
 
 def way_back(log: Iterable[Deployment]) -> list[str]:

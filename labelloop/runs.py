@@ -8,10 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
+from itertools import takewhile
 from typing import Any
 
-from labelloop import __version__
 from labelloop.clock import now, stamp
+from labelloop.code import code_version, training_code
 from labelloop.errors import NotFoundError
 from labelloop.formats import Kind, read, write
 from labelloop.records import fields_of
@@ -41,8 +42,10 @@ class Run:
     version: str | None = None
     ended_at: str | None = None
     detail: Mapping[str, Any] = field(default_factory=dict)
-    code: str = ""  # labelloop version that ran it
+    code: str = ""  # code_version() of who ran it
     recipe: str = ""  # of a retrain: ProjectConfig.recipe
+    training: str = ""  # training_code() of who ran it
+    images: int | None = None  # with features when a retrain began; None: not recorded
 
     @property
     def done(self) -> bool:
@@ -65,23 +68,14 @@ class RunStore:
 
     def start(  # noqa: PLR0913 -- what a record begins with
         self, kind: str, *, snapshot: str, config: str, attempt: int, worker: str, queued_at: str | None = None,
-        answers: Iterable[str] = (), recipe: str = "",
+        answers: Iterable[str] = (), recipe: str = "", images: int | None = None,
     ) -> Run:  # fmt: skip
         """Write the record before any work is done."""
         name = f"{stamp()}-{kind}"
         run = Run(
-            name,
-            kind,
-            snapshot,
-            config,
-            attempt,
-            now(),
-            worker,
-            queued_at,
-            code=__version__,
-            answers=tuple(answers),
-            recipe=recipe,
-        )
+            name, kind, snapshot, config, attempt, now(), worker, queued_at, answers=tuple(answers), recipe=recipe,
+            code=code_version(), training=training_code(), images=images,
+        )  # fmt: skip
         self._put(run)
         return run
 
@@ -110,9 +104,9 @@ class RunStore:
             self._settled = info.key if settled else self._settled
         return sorted([*self._ended.values(), *running], key=lambda r: r.id)
 
-    def newest(self) -> Iterator[Run]:
-        """Every run, newest first, read only as far as they are asked for."""
-        keys = [_key(name) for name in self.ids()]
+    def newest(self, kind: str = "") -> Iterator[Run]:
+        """Every run, or those of one kind, newest first, read only as far as they are asked for."""
+        keys = [_key(name) for name in self.ids() if name.endswith(f"-{kind}" if kind else "")]
         with ThreadPoolExecutor(READERS) as pool:
             for start in range(0, len(keys), CHUNK):
                 yield from filter(None, pool.map(self._read_if_kept, keys[start : start + CHUNK]))
@@ -151,13 +145,36 @@ def _earlier(key: str) -> str:
     return f"runs/{moment:%Y%m%dT%H%M%S}"
 
 
-def failures(runs: Iterable[Run], kind: str, snapshot: str, *, retries: Collection[str] = ()) -> int:
-    """Failed runs of one kind on one snapshot that count: only those since a person asked for all of ``retries``.
+def tries(runs: Iterable[Run], kind: str, snapshot: str) -> list[Run]:
+    """What has been tried of what would run now, oldest first. ``runs``: of one config; ``snapshot``: the newest.
+
+    A refresh: those on this snapshot. A retrain: those of this code since its last verdict, on whatever snapshot: it
+    takes so long that people label meanwhile, and that makes no other run of it.
+    """
+    found = sorted((r for r in runs if r.kind == kind), key=lambda r: r.id)
+    if kind != "retrain":
+        return [r for r in found if r.snapshot == snapshot]
+    ours = [r for r in found if r.training == training_code()]
+    return list(takewhile(lambda r: not r.done, reversed(ours)))[::-1]
+
+
+def failed_tries(runs: Iterable[Run], kind: str, snapshot: str, *, retries: Collection[str] = ()) -> list[Run]:
+    """Those of `tries` that count towards a hold: only failures since a person asked for all of ``retries``.
 
     Nor does what a store, Redis or a full disk has failed: that is tried until it works.
     """
-    failed = [r for r in runs if (r.kind, r.snapshot, r.outcome) == (kind, snapshot, "failed")]
-    return sum(set(retries) <= set(r.answers) and not r.detail.get(TRANSIENT) for r in failed)
+    failed = [r for r in tries(runs, kind, snapshot) if r.outcome == "failed" and not r.detail.get(TRANSIENT)]
+    return [r for r in failed if set(retries) <= set(r.answers)]
+
+
+def begun(runs: Iterable[Run], kind: str, snapshot: str, *, retries: Collection[str] = ()) -> str:
+    """The snapshot to run on: that of a try which ended without a verdict, whose epochs are kept; else the newest.
+
+    Where a person asked for another try the newest, too: what they have mended may be labels.
+    """
+    without = [r for r in tries(runs, kind, snapshot) if r.outcome in {"failed", "running"}]
+    goes_on = bool(without) and set(retries) <= set(without[-1].answers)
+    return without[-1].snapshot if goes_on else snapshot
 
 
 def match(ids: Sequence[str], name: str) -> str:

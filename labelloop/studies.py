@@ -103,6 +103,12 @@ class Study:
         """The config of one trial; SettingsError names what does not fit."""
         return parse_config(applied(self.config, params), f"study {self.name}")
 
+    def over(self, config: ProjectConfig, params: Mapping[str, Any]) -> ProjectConfig:
+        """``config`` with what the search set for all trials, and with one trial's settings; SettingsError."""
+        base = {part: found for part, found in self.rules.base.items() if f"{part}." in TUNABLE}
+        whole = applied(merged(config.model_dump(mode="json"), base), params)
+        return parse_config(whole, f"study {self.name} over the project's config")
+
 
 @dataclass(frozen=True, slots=True)
 class Trial:

@@ -12,7 +12,7 @@ Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0, le=10)]
 
 
-WHEN = ("after", "growth", "mix", "cron", "on_change", "on_upgrade", "automatic")
+WHEN = frozenset({"after", "growth", "mix", "images", "cron", "on_change", "on_upgrade", "automatic"})
 
 
 class Retrain(BaseModel):
@@ -24,6 +24,7 @@ class Retrain(BaseModel):
     after: Positive = 200  # new labels, at least
     growth: Share = 0.25  # and at least this share of those it was trained on
     mix: Share | None = None  # or the shares of the classes have moved by so much since
+    images: Annotated[int, Field(ge=0)] = 0  # or there are so many more images, and new labels at all; 0: never
     cron: str | None = None  # or at these times (UTC), where there are new labels at all
     on_change: bool = True  # or this part of the config, or the backbone's, is not that of the last one
     on_upgrade: bool = False  # or labelloop itself is not
@@ -76,9 +77,7 @@ class Retrain(BaseModel):
     @property
     def recipe(self) -> dict[str, Any]:
         """What a fine-tune does, without when it does."""
-        return self.model_dump(
-            mode="json", exclude={"after", "growth", "mix", "cron", "on_change", "on_upgrade", "automatic"}
-        )
+        return self.model_dump(mode="json", exclude=set(WHEN))
 
     @model_validator(mode="after")
     def _fits(self) -> Retrain:

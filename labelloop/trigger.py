@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from labelloop.config import ProjectConfig
 
-ATTEMPTS = 3  # failed runs per (snapshot, config) before a visible hold; a person's `retry` counts them anew
+ATTEMPTS = 3  # failed tries (`labelloop.runs.tries`) before a visible hold; a person's `retry` counts them anew
+_LIFTS = {"refresh": "labels or the config", "retrain": "the config or the code"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +26,14 @@ class Progress:
     judged: bool = False  # whether any refresh was judged yet
     live: bool = False  # whether a model is live
     failed_refreshes: int = 0  # of (newest snapshot, config), since a person last asked for a retry
-    failed_retrains: int = 0
+    failed_retrains: int = 0  # of (config, code) since the last verdict, and since a person last asked
     since_refresh_s: float | None = None  # since the last refresh started; None: never
     retrain_asked: bool = False  # by a person, and not done yet
     missing_features: int = 0  # labelled, readable train images whose features are still being computed
     mix: float = 0.0  # how far the classes' shares have moved since the last retrain: total variation, in [0, 1]
+    new_images: int = 0  # with features, that were not there when the last retrain began
     recipe_changed: bool = False  # the last retrain followed another `backbone:` or `retrain:` config
-    upgraded: bool = False  # ... or was done by another release
+    upgraded: bool = False  # ... or was done by other training code
     cron_due: bool = False  # one of its times has passed since the last retrain
     cron_next: str | None = None  # the next one, in words
     paused: str | None = None  # in words: a person has frozen learning
@@ -150,17 +152,28 @@ def _retrain(progress: Progress, config: ProjectConfig, until: int) -> tuple[Act
 def _why_retrain(progress: Progress, config: ProjectConfig, until: int) -> str | None:
     """The first trigger that has fired."""
     policy, new = config.retrain, progress.new_for_backbone
-    if until == 0:
-        return f"{new} labels that the backbone has not seen"
-    if policy.mix is not None and progress.mix >= policy.mix and new >= config.refresh.after:
-        return f"the shares of the classes have moved by {progress.mix:.2f} since the last retrain"
-    if policy.on_change and progress.recipe_changed:
-        return "`backbone:` or `retrain:` of the config has changed since the last retrain"
-    if policy.on_upgrade and progress.upgraded:
-        return "another release of labelloop did the last retrain"
-    if policy.cron and progress.cron_due and new:
-        return f"its time has come (retrain.cron: {policy.cron}), with {new} new labels"
-    return None
+    moved_on = policy.mix is not None and progress.mix >= policy.mix and new >= config.refresh.after
+    triggers = (
+        (until == 0, f"{new} labels that the backbone has not seen"),
+        (moved_on, f"the shares of the classes have moved by {progress.mix:.2f} since the last retrain"),
+        (
+            policy.images and progress.new_images >= policy.images and new,
+            f"{progress.new_images} more images than at the last retrain, with {new} new labels",
+        ),
+        (
+            policy.on_change and progress.recipe_changed,
+            "`backbone:` or `retrain:` of the config has changed since the last retrain",
+        ),
+        (
+            policy.on_upgrade and progress.upgraded,
+            "what a retrain runs has changed since the last one (another release of labelloop)",
+        ),
+        (
+            policy.cron and progress.cron_due and new,
+            f"its time has come (retrain.cron: {policy.cron}), with {new} new labels",
+        ),
+    )
+    return next((why for fired, why in triggers if fired), None)
 
 
 def _watched(progress: Progress, config: ProjectConfig, until: int) -> tuple[str, ...]:
@@ -171,8 +184,14 @@ def _watched(progress: Progress, config: ProjectConfig, until: int) -> tuple[str
     found = [f"in {until} labels" if until else "enough new labels"]
     if policy.mix is not None:
         found.append(f"shares of classes moved by {progress.mix:.2f} of {policy.mix:.2f}")
+    if policy.images:
+        found.append(f"{progress.new_images} of {policy.images} new images")
     if policy.cron:
         found.append(f"by the clock {progress.cron_next}")
+    if policy.on_change:
+        found.append("with another `backbone:` or `retrain:`")
+    if policy.on_upgrade:
+        found.append("with other training code")
     return tuple(found)
 
 
@@ -187,10 +206,7 @@ def _two_classes(progress: Progress, config: ProjectConfig) -> str | None:
 
 def _blocked(kind: str, failed: int, progress: Progress) -> str | None:
     if failed >= ATTEMPTS:
-        return (
-            f"{kind} failed {failed} times on this snapshot: on hold until labels or the config change, or "
-            "`labelloop queue retry`"
-        )
+        return f"{kind} failed {failed} times: on hold until {_LIFTS[kind]} change, or `labelloop queue retry`"
     if progress.missing_features:
         return f"{kind} waits for the features of {progress.missing_features} labelled images"
     return None

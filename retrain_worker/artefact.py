@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from labelloop.classifier import Classifier, load_classifier
 from labelloop.errors import CorruptArtefactError, ImageUnreadableError, NotFoundError
 from labelloop.head import Floats
 from labelloop.net import Backbone
-from labelloop.records import Artefact, Bucket, Example
+from labelloop.records import Artefact, Bucket
 from labelloop.registry import BackboneRecord, Version
 from labelloop.snapshot import Snapshot
 from retrain_worker.context import ProjectContext
@@ -37,43 +38,67 @@ class Served:
         return self.head.probabilities(self.backbone.features(pixels))
 
 
-def served(project: ProjectContext, record: BackboneRecord, head: Classifier) -> Served:
-    """Loaded from what is kept; nothing of the run that made it is used. CorruptArtefactError, NotFoundError."""
+def served(project: ProjectContext, record: BackboneRecord, head: Classifier, loaded: Backbone | None = None) -> Served:
+    """Loaded from what is kept; nothing of the run that made it is used. CorruptArtefactError, NotFoundError.
+
+    ``loaded``: the same backbone, if it was loaded so before.
+    """
+    return Served(loaded or _loaded(project, record), load_classifier(head.dump(), head.labels))
+
+
+def _loaded(project: ProjectContext, record: BackboneRecord) -> Backbone:
     backbone = net.load(record, project.registry.backbone_weights(record), device=net.best_device())
     net.verify(backbone)
-    return Served(backbone, load_classifier(head.dump(), head.labels))
+    return backbone
 
 
-def served_champion(project: ProjectContext, version: Version | None) -> Served | None:
+def served_champion(project: ProjectContext, version: Version | None, loaded: Backbone | None = None) -> Served | None:
     """The live version in the same way; None where there is none or it is damaged."""
     if version is None:
         return None
     try:
-        return served(project, project.registry.backbone(version.backbone), project.registry.head(version))
+        return served(project, project.registry.backbone(version.backbone), project.registry.head(version), loaded)
     except (CorruptArtefactError, NotFoundError):
         return None
 
 
 def tried_out(project: ProjectContext, ours: Served, theirs: Served | None, snapshot: Snapshot) -> Artefact | None:
-    """What the artefact that would serve does on images of the test bucket; before it has any, on the others."""
-    features = project.features(ours.backbone.record.id)
-    examples = sorted(examples_of(snapshot, project.catalogue, features), key=lambda e: e.bucket is not Bucket.TEST)
-    evaluated = ours.head.probabilities(features.rows([e.uri for e in examples]))
-    return try_out(project, ours, theirs, examples, evaluated)
+    """What the artefact that would serve does with bytes; None where no image can be read."""
+    tried = try_out(project, ours, theirs, to_try(project, snapshot, ours.backbone.record.id))
+    return tried.artefact(ours.head, project.features(ours.backbone.record.id).rows) if tried else None
 
 
-def try_out(
-    project: ProjectContext, challenger: Served, champion: Served | None, examples: Sequence[Example], evaluated: Floats
-) -> Artefact | None:
-    """``evaluated``: (n, classes) probabilities of ``examples`` that the verdict rests on. None without images."""
-    images, rows = _images(project, examples)
+def to_try(project: ProjectContext, snapshot: Snapshot, backbone: str) -> list[str]:
+    """Labelled images with features, those of the test bucket first."""
+    examples = examples_of(snapshot, project.catalogue, project.features(backbone))
+    return [e.uri for e in sorted(examples, key=lambda e: e.bucket is not Bucket.TEST)]
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What came of bytes in the backbone that would serve; heads may change."""
+
+    uris: tuple[str, ...]
+    features: Floats  # (images, dimension) of these bytes, as the backend would make them
+    ms: float
+    champion_ms: float | None
+
+    def artefact(self, head: Classifier, rows: Callable[[Sequence[str]], Floats]) -> Artefact:
+        """``head``: as it would serve; ``rows``: uris to the kept features that its verdict rests on."""
+        difference = np.abs(head.probabilities(self.features) - head.probabilities(rows(self.uris)))
+        return Artefact(len(self.uris), float(difference.max()), self.ms, self.champion_ms)
+
+
+def try_out(project: ProjectContext, challenger: Served, champion: Served | None, uris: Sequence[str]) -> Tried | None:
+    """On the first of these images that can be read; None where none can."""
+    images = _images(project, uris)
     if not images:
         return None
-    pixels = np.stack([challenger.backbone.decode(data) for data in images])
-    difference = float(np.abs(challenger(pixels) - evaluated[rows]).max())
+    features = challenger.backbone.features(np.stack([challenger.backbone.decode(data) for data in images.values()]))
+    first = next(iter(images.values()))
     sides = [challenger] if champion is None else [challenger, champion]
-    spent = in_turn([_one_image(side, images[0]) for side in sides])
-    return Artefact(len(images), difference, spent[0], spent[1] if champion else None)
+    spent = in_turn([_one_image(side, first) for side in sides])
+    return Tried(tuple(images), features, spent[0], spent[1] if champion else None)
 
 
 def in_turn(sides: Sequence[Callable[[], object]], rounds: int = ROUNDS) -> list[float]:
@@ -96,16 +121,12 @@ def _one_image(side: Served, data: bytes) -> Callable[[], object]:
     return lambda: side(pixels)
 
 
-def _images(project: ProjectContext, examples: Sequence[Example]) -> tuple[list[bytes], list[int]]:
-    """The bytes of the first images that can be read, and which rows they are."""
-    found: list[bytes] = []
-    rows: list[int] = []
-    for i, example in enumerate(examples):
-        try:
-            found.append(project.images.read(example.uri)[0])
-        except ImageUnreadableError:
-            continue
-        rows.append(i)
+def _images(project: ProjectContext, uris: Sequence[str]) -> dict[str, bytes]:
+    """The bytes of the first images that can be read."""
+    found: dict[str, bytes] = {}
+    for uri in uris:
+        with suppress(ImageUnreadableError):
+            found[uri] = project.images.read(uri)[0]
         if len(found) == IMAGES:
             break
-    return found, rows
+    return found

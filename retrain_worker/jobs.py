@@ -127,7 +127,7 @@ def _recorded(asked: Asked, work: Callable[[Context, ProjectContext], Judged]) -
     run = project.runs.start(
         kind, snapshot=asked.snapshot, config=project.record.config.hash, attempt=asked.attempt,
         worker=(job.worker_name or "") if job else "", queued_at=job.meta.get("queued_at") if job else None,
-        answers=asked.answers, recipe=project.record.config.recipe if kind == "retrain" else "",
+        answers=asked.answers, **(_of_a_retrain(project) if kind == "retrain" else {}),
     )  # fmt: skip
     try:
         keep_config(project.store, project.record.config)
@@ -165,6 +165,13 @@ def _recorded(asked: Asked, work: Callable[[Context, ProjectContext], Judged]) -
             run, judged.verdict.outcome.value, judged.verdict.reasons, version=judged.version, detail=_detail(judged)
         ),
     )
+
+
+def _of_a_retrain(project: ProjectContext) -> dict[str, Any]:
+    """What the next one is compared with."""
+    backbone = project.registry.current_backbone()
+    images = len(project.features(backbone.id).index) if backbone else 0
+    return {"recipe": project.record.config.recipe, "images": images}
 
 
 def _detail(judged: Judged) -> dict[str, Any]:

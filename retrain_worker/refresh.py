@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import structlog
 
-from labelloop import __version__
 from labelloop.classifier import Classifier, load_classifier
+from labelloop.code import code_version
 from labelloop.errors import ConflictError, CorruptArtefactError, NotFoundError, PausedError
 from labelloop.features import FeatureStore
 from labelloop.gate import judge
@@ -59,13 +59,13 @@ def refresh(context: Context, project: ProjectContext, snapshot_id: str) -> Judg
         if verdict.outcome is not Outcome.PROMOTE and not verdict.awaits:
             return Judged(verdict, learned.evaluation)
         progress.report("register and deploy", 1, 2)
-        version = project.registry.add(draft_of(project, "refresh", snapshot, champion, backbone, learned, verdict))
+        draft = draft_of(project, "refresh", snapshot, champion, backbone, learned, verdict)
         if verdict.awaits:
-            return Judged(verdict, learned.evaluation, version.name)
+            return Judged(verdict, learned.evaluation, project.registry.add(draft).name)
         try:
-            deploy(context, project, version, verdict)
-            return Judged(verdict, learned.evaluation, version.name)
+            return Judged(verdict, learned.evaluation, deploy(context, project, draft).name)
         except PausedError as pause:
+            version = project.registry.add(draft)
             return held(Judged(verdict, learned.evaluation, version.name, again=True), pause)
         except ConflictError:
             if attempt == DEPLOY_TRIES:
@@ -73,11 +73,12 @@ def refresh(context: Context, project: ProjectContext, snapshot_id: str) -> Judg
     raise AssertionError("unreachable")
 
 
-def deploy(context: Context, project: ProjectContext, version: Version, verdict: Verdict) -> None:
-    """Compare-and-swap on the parent, then tell the backends; they would find out by polling."""
-    why = verdict.reasons[0] if verdict.reasons else ""
-    project.registry.deploy(version.name, expected=version.parent, action="deploy", by=version.kind, why=why)
+def deploy(context: Context, project: ProjectContext, draft: Draft) -> Version:
+    """Live in place of its parent, or not even registered; then tell the backends, who would find out by polling."""
+    why = draft.verdict.reasons[0] if draft.verdict.reasons else ""
+    version = project.registry.deploy_new(draft, by=draft.kind, why=why)
     publish(context.redis, DEPLOY_CHANNEL, project.record.key)
+    return version
 
 
 def held(judged: Judged, pause: PausedError) -> Judged:
@@ -99,7 +100,7 @@ def draft_of(  # noqa: PLR0913 -- a version names everything it came from
     features = project.features(backbone.id)
     return Draft(
         kind=kind, backbone=backbone.id, head=learned.fitted.head, snapshot=snapshot.id,
-        config=project.record.config.hash, code=__version__, parent=champion.name if champion else None,
+        config=project.record.config.hash, code=code_version(), parent=champion.name if champion else None,
         reference=next_reference(champion, backbone, learned.evaluation),
         recipe={**learned.fitted.recipe, "seed": project.record.config.seed},
         evaluation=learned.evaluation, verdict=verdict, check_features=_check_rows(features),

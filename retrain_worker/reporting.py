@@ -7,7 +7,7 @@ somebody asks for it, from features.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from retrain_worker.context import Context, ProjectContext
 from retrain_worker.evidence import one_per_group
 from retrain_worker.examples import examples_of
 from retrain_worker.intervals import mean_interval
-from retrain_worker.report.answers import Answers, Looked, look
+from retrain_worker.report.answers import Answers, Looked, Seen, look
 from retrain_worker.report.inputs import Arm, Inputs, Origin, Progress, classes_of
 from retrain_worker.report.measures import predicted
 from retrain_worker.report.report import Report, make_report
@@ -38,6 +38,7 @@ class Sight:
 
     inputs: Inputs
     looked: Looked
+    seen: Seen = field(default_factory=Seen)  # what the backbones make of these images, whatever heads follow
 
     @property
     def robustness(self) -> Comparison | None:
@@ -54,6 +55,30 @@ def look_at(
     progress: Progress,
 ) -> Sight:
     """Every test image of the snapshot, past both arms as they would serve."""
+    return _sight(project, snapshot, challenger, champion, progress, Seen())
+
+
+def look_again(
+    project: ProjectContext,
+    snapshot: Snapshot,
+    *,
+    challenger: Served,
+    champion: Served | None,
+    progress: Progress,
+    before: Sight,
+) -> Sight:
+    """The same with other heads or labels: an image that a backbone has seen is not read again for it."""
+    return _sight(project, snapshot, challenger, champion, progress, before.seen)
+
+
+def _sight(
+    project: ProjectContext,
+    snapshot: Snapshot,
+    challenger: Served,
+    champion: Served | None,
+    progress: Progress,
+    seen: Seen,
+) -> Sight:
     features = project.features(challenger.backbone.record.id)
     kept, _ = one_per_group([e for e in examples_of(snapshot, project.catalogue, features) if e.bucket is Bucket.TEST])
     config = project.record.config
@@ -64,7 +89,7 @@ def look_at(
         uris=tuple(e.uri for e in kept.values()), labels=tuple(e.label for e in kept.values()),
         load=lambda uri: project.images.read(uri)[0], seed=config.seed, progress=progress,
     )  # fmt: skip
-    return Sight(given, look(given, classes_of(given)))
+    return Sight(given, look(given, classes_of(given), seen), seen)
 
 
 def report_of_run(

@@ -6,28 +6,30 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeGuard
 
 import structlog
 
 from labelloop import net
-from labelloop.code import code_version
+from labelloop.classifier import Classifier
+from labelloop.code import training_code
 from labelloop.errors import CancelledError, ConflictError, NotEnoughLabelsError, PausedError
 from labelloop.gate import judge
 from labelloop.head import Head
 from labelloop.net import Backbone
 from labelloop.queue import Progress
 from labelloop.records import Bucket, Example, Outcome
-from labelloop.registry import BackboneRecord, Version
+from labelloop.registry import BackboneRecord, Draft, Version
 from labelloop.snapshot import Snapshot
-from retrain_worker.artefact import served, served_champion, tried_out
+from retrain_worker.artefact import Served, Tried, served, served_champion, to_try, try_out
 from retrain_worker.context import Context, ProjectContext
 from retrain_worker.evidence import LabelSets, Learned, Recipe, Side, retrain_evidence
 from retrain_worker.examples import examples_of, train_groups
 from retrain_worker.featurise import featurise_under
 from retrain_worker.heads import HeadRecipe
 from retrain_worker.logistic import fit_head, rotate
-from retrain_worker.refresh import DEPLOY_TRIES, Judged, deploy, draft_of, held
-from retrain_worker.reporting import Sight, look_at, report_of_run
+from retrain_worker.refresh import Judged, deploy, draft_of, held
+from retrain_worker.reporting import Sight, look_again, look_at, report_of_run
 from retrain_worker.tracking import Ended, Origin, Tracking, flat, tracking
 from retrain_worker.training.checkpoint import StoredKeeper
 from retrain_worker.training.data import Source, parts_of
@@ -38,6 +40,7 @@ from retrain_worker.training.pixel_cache import PixelCache
 from retrain_worker.training.warm import warm_head
 
 SHARD = 512  # images per feature shard: a killed run repeats one shard at most
+DEPLOY_TRIES = 20  # each as quick as a refresh: who is overtaken so often has lost seconds, not the fine-tune
 
 log = structlog.get_logger()
 
@@ -52,36 +55,54 @@ def retrain(context: Context, project: ProjectContext, snapshot_id: str) -> Judg
     followed = tracking(context.settings, _tracked(project, snapshot))
     trained = _tuned(context, project, snapshot, progress, followed)
     try:
-        judged, candidate = _taken_in(context, project, trained, progress)
+        judged, entered = _taken_in(context, project, trained, progress)
     except CancelledError:
         trained.keeper.clear()  # nobody will go on from here
         raise
     trained.keeper.clear()  # not before: who is killed while the pool gets its features need not learn it all again
-    page = _report(project, candidate, trained.history)
-    followed.end(Ended(candidate.version.name, judged.evaluation, judged.verdict, page))
+    page = _report(project, entered, trained.history)
+    followed.end(Ended(entered.version.name, judged.evaluation, judged.verdict, page))
     return judged
 
 
 def _taken_in(
     context: Context, project: ProjectContext, trained: Trained, progress: Progress
-) -> tuple[Judged, Candidate]:
-    """Features of the pool, a head, a verdict and what follows from it."""
-    _featurise_pool(context, project, trained.backbone, progress)
+) -> tuple[Judged, Entered]:
+    """Features of the pool, a head, a verdict and what follows from it.
+
+    People go on labelling: whenever a refresh was deployed meanwhile, the head and the verdict are made anew against
+    that one. What the pixels said stays, so that this takes less time than there is between two refreshes.
+    """
+    looks: Looks | None = None
     for attempt in range(1, DEPLOY_TRIES + 1):
+        _featurise_pool(context, project, trained.backbone, progress)
         progress.report("fit and judge the head on the newest labels")
-        judged, candidate = _judged(project, trained, progress)
+        candidate = _candidate(project, trained, looks, progress)
+        looks = candidate.looks
         try:
-            if judged.verdict.outcome is Outcome.PROMOTE:
-                _featurise_pool(context, project, trained.backbone, progress)  # images that came meanwhile
-                deploy(context, project, candidate.version, judged.verdict)
-        except PausedError as pause:  # hours of work: it counts as done, and whoever ends the pause hears of it
-            judged = held(judged, pause)
-        except ConflictError:  # a refresh was deployed meanwhile: judge against that one
+            return _entered(context, project, trained, candidate)
+        except ConflictError as conflict:
+            log.info("overtaken", action="retrain", attempt=attempt, reason=str(conflict))
             if attempt == DEPLOY_TRIES:
                 raise
-            continue
-        return judged, candidate
     raise AssertionError("unreachable")
+
+
+def _entered(
+    context: Context, project: ProjectContext, trained: Trained, candidate: Candidate
+) -> tuple[Judged, Entered]:
+    """Registered, and live where the verdict says so; ConflictError: neither."""
+    draft = candidate.draft
+    judged = Judged(draft.verdict, draft.evaluation, training=trained.history.to_json())
+    if draft.verdict.outcome is not Outcome.PROMOTE:
+        version = project.registry.add(draft)
+    else:
+        _featurise_pool(context, project, trained.backbone, Progress())  # images that came meanwhile
+        try:
+            version = deploy(context, project, draft)
+        except PausedError as pause:  # hours of work: it counts as done, and whoever ends the pause hears of it
+            judged, version = held(judged, pause), project.registry.add(draft)
+    return replace(judged, version=version.name), Entered(version, candidate.champion, candidate.looks.sight)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +116,27 @@ class Trained:
 
 
 @dataclass(frozen=True, slots=True)
+class Looks:
+    """What pixels said to both backbones. It holds for any heads on them."""
+
+    ours: Served
+    theirs: Served | None
+    against: str | None  # the champion's backbone
+    tried: Tried | None
+    sight: Sight
+
+
+@dataclass(frozen=True, slots=True)
 class Candidate:
+    """A version to be, judged against the champion of one moment."""
+
+    draft: Draft
+    champion: Version | None
+    looks: Looks
+
+
+@dataclass(frozen=True, slots=True)
+class Entered:
     """A registered version, and what was seen of it."""
 
     version: Version
@@ -118,7 +159,7 @@ def _tuned(
     initial = backbone.record
     examples = train_examples(project, snapshot)
     parts = parts_of(examples, source_of(project, backbone), config.retrain, config.refresh.class_min, progress.report)
-    inputs = {"snapshot": snapshot.id, "config": config.hash, "backbone": initial.id, "code": code_version()}
+    inputs = {"snapshot": snapshot.id, "config": config.hash, "backbone": initial.id, "code": training_code()}
     keeper = StoredKeeper(project.store, inputs)
     run = Run(backbone, parts, config.retrain, config.seed, keeper, progress.report, told=followed.epoch)
     try:
@@ -192,23 +233,59 @@ def _featurise_pool(context: Context, project: ProjectContext, backbone: Backbon
         featurise_under(context, project, backbone, missing[start : start + SHARD], Progress())
 
 
-def _judged(project: ProjectContext, trained: Trained, progress: Progress) -> tuple[Judged, Candidate]:
-    """Head on the newest snapshot, evidence against the champion of this moment, a registered version."""
+def _candidate(project: ProjectContext, trained: Trained, looks: Looks | None, progress: Progress) -> Candidate:
+    """Head on the newest snapshot, evidence against the champion of this moment. ``looks``: what was seen before."""
     record = trained.backbone.record
     latest = project.snapshots.latest()
     newest = project.snapshot(latest.snapshot) if latest else trained.snapshot
     live = project.registry.live()
     champion = project.registry.version(live.version) if live else None
     learned = _learn(project, record, newest, trained.snapshot, champion)
-    ours, theirs = served(project, record, learned.fitted.head), served_champion(project, champion)
-    tried = tried_out(project, ours, theirs, newest)
-    sight = look_at(project, newest, challenger=ours, champion=theirs, progress=progress.report)
-    evaluation = replace(learned.evaluation, artefact=tried, robustness=sight.robustness)
+    bout = Bout(newest, record, learned.fitted.head, champion)
+    looks = _look_again(project, bout, looks, progress) if bout.known(looks) else _look(project, bout, progress)
+    features = project.features(record.id)
+    tried = looks.tried.artefact(looks.ours.head, features.rows) if looks.tried else None
+    evaluation = replace(learned.evaluation, artefact=tried, robustness=looks.sight.robustness)
     learned = replace(learned, evaluation=evaluation)
     verdict = judge(evaluation, project.record.config.gate)
-    version = project.registry.add(draft_of(project, "retrain", newest, champion, record, learned, verdict))
-    judged = Judged(verdict, evaluation, version.name, training=trained.history.to_json())
-    return judged, Candidate(version, champion, sight)
+    return Candidate(draft_of(project, "retrain", newest, champion, record, learned, verdict), champion, looks)
+
+
+@dataclass(frozen=True, slots=True)
+class Bout:
+    """Who stands against whom, on which labels."""
+
+    newest: Snapshot
+    record: BackboneRecord
+    head: Classifier
+    champion: Version | None
+
+    @property
+    def against(self) -> str | None:
+        """The champion's backbone."""
+        return self.champion.backbone if self.champion else None
+
+    def known(self, looks: Looks | None) -> TypeGuard[Looks]:
+        """Whether these backbones have been looked at, one beside the other."""
+        return looks is not None and looks.against == self.against
+
+
+def _look(project: ProjectContext, bout: Bout, progress: Progress) -> Looks:
+    """Both as they would serve, past bytes and test images: minutes."""
+    ours, theirs = served(project, bout.record, bout.head), served_champion(project, bout.champion)
+    tried = try_out(project, ours, theirs, to_try(project, bout.newest, bout.record.id))
+    sight = look_at(project, bout.newest, challenger=ours, champion=theirs, progress=progress.report)
+    return Looks(ours, theirs, bout.against, tried, sight)
+
+
+def _look_again(project: ProjectContext, bout: Bout, before: Looks, progress: Progress) -> Looks:
+    """The same backbones under other heads: only images that were labelled since are read."""
+    ours = served(project, bout.record, bout.head, before.ours.backbone)
+    theirs = before.theirs and served_champion(project, bout.champion, before.theirs.backbone)
+    sight = look_again(
+        project, bout.newest, challenger=ours, champion=theirs, progress=progress.report, before=before.sight
+    )
+    return replace(before, ours=ours, theirs=theirs, sight=sight)
 
 
 def _learn(
@@ -230,14 +307,14 @@ def _learn(
     return retrain_evidence(LabelSets(grown, champion=before), features.rows, champion=side, recipe=recipe)
 
 
-def _report(project: ProjectContext, candidate: Candidate, history: History) -> str | None:
+def _report(project: ProjectContext, entered: Entered, history: History) -> str | None:
     """The run has ended, whatever becomes of its report: `labelloop report` can make one later."""
     try:
-        return report_of_run(project, candidate.sight, candidate.version, candidate.champion, history.to_json()).html
+        return report_of_run(project, entered.sight, entered.version, entered.champion, history.to_json()).html
     except CancelledError:
-        log.warning("the report was cancelled", action="report", version=candidate.version.name)
+        log.warning("the report was cancelled", action="report", version=entered.version.name)
     except Exception:  # the edge of a step that nothing depends on
-        log.exception("the report could not be made", action="report", version=candidate.version.name)
+        log.exception("the report could not be made", action="report", version=entered.version.name)
     return None
 
 

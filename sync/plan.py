@@ -11,9 +11,9 @@ from typing import Any
 
 import structlog
 
-from labelloop import __version__
 from labelloop.catalogue import Catalogue
 from labelloop.clock import Standing, age_s, parse
+from labelloop.code import training_code
 from labelloop.errors import NotFoundError
 from labelloop.features import FeatureIndex
 from labelloop.migration import told, undecided
@@ -23,7 +23,7 @@ from labelloop.queue import KINDS, REFRESH, RETRAIN, JobQueue, job_id
 from labelloop.records import Bucket
 from labelloop.registry import Registry, Version
 from labelloop.requests import Request, RequestStore, retries
-from labelloop.runs import Run, RunStore, failures
+from labelloop.runs import Run, RunStore, begun, failed_tries
 from labelloop.schema import LabelRules
 from labelloop.snapshot import Snapshot, SnapshotStore
 from labelloop.trigger import Action, Decision, Progress, decide, moved
@@ -72,9 +72,10 @@ class Planner:
         under_way = [k for k in (REFRESH, RETRAIN) if self._queue.active(k, self._project.key)]
         for action in decision.actions:
             kind = KINDS[action.kind]
-            attempt = 1 + sum(r.kind == kind.name and r.snapshot == snapshot.id for r in runs)
+            learns = self._learns_from(kind.name, snapshot.id, runs, wishes)
+            attempt = 1 + sum(r.kind == kind.name and r.snapshot == learns for r in runs)
             if kind not in under_way and not self._rests(kind.name, attempt):
-                self._enqueue(action, snapshot, attempt, wishes)
+                self._enqueue(action, learns, attempt, wishes)
                 under_way.append(kind)
         return Plan(progress, decision, tuple(k.name for k in under_way))
 
@@ -89,18 +90,26 @@ class Planner:
                 self._runs.end(running[name], "failed", ("its worker died before the run ended",))
                 log.warning("run ended by a dead worker", action="clean", run=name)
 
-    def _enqueue(self, action: Action, snapshot: Snapshot, attempt: int, wishes: Sequence[Request]) -> None:
-        name = job_id(KINDS[action.kind], self._project.key, snapshot.id[:12], self._project.config.hash, attempt)
+    def _learns_from(self, kind: str, newest: str, runs: Sequence[Run], wishes: Sequence[Request]) -> str:
+        """The newest snapshot, or the one that a run without a verdict began with, while it is kept."""
+        snapshot = begun(runs, kind, newest, retries=retries(wishes, kind))
+        try:
+            return snapshot if snapshot == newest else self._snapshots.load(snapshot).id
+        except NotFoundError:
+            return newest
+
+    def _enqueue(self, action: Action, snapshot: str, attempt: int, wishes: Sequence[Request]) -> None:
+        name = job_id(KINDS[action.kind], self._project.key, snapshot[:12], self._project.config.hash, attempt)
         answers = [w.id for w in wishes if w.kind == action.kind]
-        payload = {"project": self._project.key, "snapshot": snapshot.id, "attempt": attempt, "answers": answers}
+        payload = {"project": self._project.key, "snapshot": snapshot, "attempt": attempt, "answers": answers}
         if self._queue.enqueue(KINDS[action.kind], name, payload):
             self._tried[action.kind] = time.monotonic()
-            log.info("queued", action="queue", kind=action.kind, why=action.why, snapshot=snapshot.id, attempt=attempt)
+            log.info("queued", action="queue", kind=action.kind, why=action.why, snapshot=snapshot, attempt=attempt)
 
     def _rests(self, kind: str, attempt: int) -> bool:
         """A second try waits a little, the next one longer: what failed for a store's sake fails again at once."""
         since = time.monotonic() - self._tried.get(kind, float("-inf"))
-        return attempt > 1 and since < min(2.0 ** (attempt - 1), RETRY_CAP_S)
+        return attempt > 1 and since < min(2.0 ** min(attempt - 1, 10), RETRY_CAP_S)
 
     def _wishes(self, runs: list[Run]) -> list[Request]:
         """What people ask for; wishes that a run has answered since are struck off."""
@@ -138,14 +147,15 @@ class Planner:
             backbone_saw=len(saw),
             judged=bool(judged),
             live=live is not None,
-            failed_refreshes=failures(runs, REFRESH.name, snapshot.id, retries=retries(wishes, REFRESH.name)),
-            failed_retrains=failures(runs, RETRAIN.name, snapshot.id, retries=retries(wishes, RETRAIN.name)),
+            failed_refreshes=_failed(runs, REFRESH.name, snapshot.id, wishes),
+            failed_retrains=_failed(runs, RETRAIN.name, snapshot.id, wishes),
             since_refresh_s=age_s(max(started)) if started else None,
             retrain_asked=any(w.what == RETRAIN.name for w in wishes),
             missing_features=missing,
             mix=moved(counts, Counter(saw.values())) if saw else 0.0,
+            new_images=_more_images(index, last),
             recipe_changed=bool(last and last.recipe and last.recipe != self._project.config.recipe),
-            upgraded=bool(last and last.code and last.code != __version__),
+            upgraded=bool(last and last.training and last.training != training_code()),
             cron_due=times.due,
             cron_next=times.next,
             paused=f"learning is {pause.told}" if pause else None,
@@ -174,6 +184,17 @@ class Planner:
                 labels = {}
             self._labels = {**dict(list(self._labels.items())[-3:]), snapshot: labels}
         return self._labels[snapshot]
+
+
+def _failed(runs: Sequence[Run], kind: str, snapshot: str, wishes: Sequence[Request]) -> int:
+    return len(failed_tries(runs, kind, snapshot, retries=retries(wishes, kind)))
+
+
+def _more_images(index: FeatureIndex | None, last: Run | None) -> int:
+    """Than the last retrain began with; none before the first, nor where it did not say."""
+    if index is None or last is None or last.images is None:
+        return 0
+    return max(0, len(index) - last.images)
 
 
 def _changes(now: dict[str, str], before: dict[str, str]) -> int:

@@ -17,7 +17,7 @@ from labelloop.queue import FEATURISE, JobState, alive
 from labelloop.records import digest
 from labelloop.registry import BackboneRecord, Registry
 from labelloop.requests import Request, RequestStore, retries
-from labelloop.runs import Run, failures
+from labelloop.runs import Run, failed_tries
 from labelloop.trigger import ATTEMPTS
 
 WEIGHTS_S = 120.0  # a large backbone is read whole
@@ -65,17 +65,16 @@ def backbone(registry: Registry) -> Finding:
 
 
 def runs(found: Sequence[Run], snapshot: str, wishes: Sequence[Request] = ()) -> Finding:
-    """``found``: newest first, of the config that counts. Three failures on the same labels, and nothing is tried.
+    """``found``: newest first, of the config that counts. Three failed_tries on the same labels, and nothing is tried.
 
     ``wishes``: what people ask for; after one for another try earlier failures do not count.
     """
     for kind in ("refresh", "retrain"):
-        failed = failures(found, kind, snapshot, retries=retries(wishes, kind))
-        if failed >= ATTEMPTS:
-            worst = next(run for run in found if (run.kind, run.outcome) == (kind, "failed"))
-            why = worst.reasons[0] if worst.reasons else "no reason kept"
-            return wrong("runs", f"{kind} failed {failed} times on these labels and is on hold: {why}", "mend the "
-                         f"reason, then `labelloop queue retry {kind}`; new labels start it, too")  # fmt: skip
+        failed = failed_tries(found, kind, snapshot, retries=retries(wishes, kind))
+        if len(failed) >= ATTEMPTS:
+            why = failed[-1].reasons[0] if failed[-1].reasons else "no reason kept"
+            return wrong("runs", f"{kind} failed {len(failed)} times and is on hold: {why}", "mend the reason, then "
+                         f"`labelloop queue retry {kind}`")  # fmt: skip
     last = next((run for run in found if run.outcome != "running"), None)
     if last and last.outcome == "failed":
         return warn("runs", f"the last {last.kind} failed: {last.reasons[0] if last.reasons else '?'}", "it is tried "

@@ -11,6 +11,7 @@ import httpx
 
 from cli.deployment import Deployment
 from labelloop.catalogue import Catalogue
+from labelloop.failures import RECORDED
 from labelloop.projects import ProjectRecord
 from labelloop.queue import JobState, alive
 from labelloop.registry import Deployment as Deployed
@@ -109,9 +110,9 @@ class Scene:
         return live.version if live else COLD_START
 
     def runs(self, record: ProjectRecord) -> Sequence[Run]:
-        """The last attempts, newest first."""
+        """The last attempts of each kind, newest first."""
         store = RunStore(self.deployment.within(record))
-        return self.once(("runs", record.key), lambda: list(islice(store.newest(), LAST_RUNS)))
+        return self.once(("runs", record.key), lambda: _last(store))
 
     def snapshot(self, record: ProjectRecord) -> Snapshot | None:
         """The newest one."""
@@ -137,3 +138,9 @@ class Scene:
         catalogue = Catalogue(self.deployment.within(record))
         catalogue.update()
         return catalogue
+
+
+def _last(store: RunStore) -> list[Run]:
+    """A hundred refreshes may come between two tries of a retrain."""
+    found = [run for kind in RECORDED for run in islice(store.newest(kind), LAST_RUNS)]
+    return sorted(found, key=lambda run: run.id, reverse=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 AT_ONCE = 32  # images in memory
 STAGE = "test images, clean and disturbed"
+COPIES: tuple[Disturbance | None, ...] = (None, *DISTURBANCES)  # None: the clean one
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,28 @@ class Looked:
     arms: tuple[Answers, ...]
 
 
+class Seen:
+    """What backbones make of images, clean and disturbed: an image goes past a backbone once, whatever heads follow.
+
+    (copies, dimension) float32 of each image and backbone, in memory: 57 kB where a backbone has 2048 features.
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[tuple[str, str], Floats] = {}
+
+    def add(self, backbone: Backbone, uri: str, rows: Floats) -> None:
+        """``rows``: one for each of COPIES."""
+        self._rows[backbone.record.id, uri] = rows
+
+    def knows(self, backbone: Backbone, uri: str) -> bool:
+        """Whether this image went past this backbone."""
+        return (backbone.record.id, uri) in self._rows
+
+    def rows(self, backbone: Backbone, uris: Sequence[str], copy: int) -> Floats:
+        """(n, dimension) of the copy at this place of COPIES; KeyError where one was not seen."""
+        return np.stack([self._rows[backbone.record.id, uri][copy] for uri in uris])
+
+
 @dataclass(frozen=True, slots=True)
 class _Batch:
     uris: tuple[str, ...]  # readable ones
@@ -47,20 +70,19 @@ class _Batch:
     problems: Mapping[str, str]
 
 
-def look(inputs: Inputs, classes: Sequence[str]) -> Looked:
-    """Every test image past every backbone, if there are pixels; what ``load`` raises otherwise goes through."""
+def look(inputs: Inputs, classes: Sequence[str], seen: Seen | None = None) -> Looked:
+    """Every test image past every backbone, if there are pixels; what ``load`` raises otherwise goes through.
+
+    ``seen``: what need not be looked at again; what is new is added to it.
+    """
     backbones = list({a.backbone.record.id: a.backbone for a in inputs.arms if a.backbone}.values())
     if inputs.load is None or not backbones or not inputs.uris:
         return Looked(np.ones(len(inputs.uris), dtype=np.bool_), {}, tuple(Answers() for _ in inputs.arms))
-    problems: dict[str, str] = {}
-    found: list[dict[Disturbance | None, list[Floats]]] = [{} for _ in inputs.arms]
-    for batch in _batches(inputs, backbones):
-        problems.update(batch.problems)
-        for backbone, squares in zip(backbones, batch.squares, strict=False):  # none where all were unreadable
-            _answer(inputs, backbone, batch.uris, squares, found)
-    readable = np.array([uri not in problems for uri in inputs.uris], dtype=np.bool_)
-    arms = tuple(_joined(arm, rows, classes) for arm, rows in zip(inputs.arms, found, strict=True))
-    return Looked(readable, problems, arms)
+    seen = seen or Seen()
+    problems = _see(inputs, backbones, seen)
+    readable = [uri for uri in inputs.uris if uri not in problems]
+    arms = tuple(_answers(arm, readable, classes, seen) for arm in inputs.arms)
+    return Looked(np.array([uri not in problems for uri in inputs.uris], dtype=np.bool_), problems, arms)
 
 
 def as_seen(squares: Pixels, backbone: Backbone) -> Pixels:
@@ -77,11 +99,19 @@ def plain(data: bytes, backbone: Backbone) -> Pixels:
     return decode(data, replace(backbone.square, steps=()))
 
 
-def _batches(inputs: Inputs, backbones: Sequence[Backbone]) -> Iterator[_Batch]:
-    for start in range(0, len(inputs.uris), AT_ONCE):
-        inputs.progress(STAGE, start, len(inputs.uris))
-        yield _read(inputs, inputs.uris[start : start + AT_ONCE], backbones)
-    inputs.progress(STAGE, len(inputs.uris), len(inputs.uris))
+def _see(inputs: Inputs, backbones: Sequence[Backbone], seen: Seen) -> dict[str, str]:
+    """Add what is missing; uri -> why an image cannot be read."""
+    problems: dict[str, str] = {}
+    missing = [uri for uri in inputs.uris if not all(seen.knows(b, uri) for b in backbones)]
+    for start in range(0, len(missing), AT_ONCE):
+        inputs.progress(STAGE, start, len(missing))
+        batch = _read(inputs, missing[start : start + AT_ONCE], backbones)
+        problems.update(batch.problems)
+        for backbone, squares in zip(backbones, batch.squares, strict=False):  # none where all were unreadable
+            if not all(seen.knows(backbone, uri) for uri in batch.uris):
+                _pass(inputs, backbone, batch.uris, squares, seen)
+    inputs.progress(STAGE, len(missing), len(missing))
+    return problems
 
 
 def _read(inputs: Inputs, uris: Sequence[str], backbones: Sequence[Backbone]) -> _Batch:
@@ -98,25 +128,18 @@ def _read(inputs: Inputs, uris: Sequence[str], backbones: Sequence[Backbone]) ->
     return _Batch(tuple(squares), stacked, problems)
 
 
-def _answer(
-    inputs: Inputs,
-    backbone: Backbone,
-    uris: Sequence[str],
-    squares: Pixels,
-    found: Sequence[dict[Disturbance | None, list[Floats]]],
-) -> None:
-    """Features once for all arms on this backbone; None stands for the clean copy."""
-    mine = [k for k, arm in enumerate(inputs.arms) if arm.backbone and arm.backbone.record.id == backbone.record.id]
-    for what in (None, *DISTURBANCES):
-        copies = disturb(squares, uris, what, inputs.seed) if what else squares
-        features = backbone.features(as_seen(copies, backbone))
-        for k in mine:
-            found[k].setdefault(what, []).append(inputs.arms[k].head.probabilities(features))
+def _pass(inputs: Inputs, backbone: Backbone, uris: Sequence[str], squares: Pixels, seen: Seen) -> None:
+    """Features of all copies of a few images."""
+    copies = (disturb(squares, uris, what, inputs.seed) if what else squares for what in COPIES)
+    found = np.stack([backbone.features(as_seen(images, backbone)) for images in copies], axis=1)
+    for uri, rows in zip(uris, found, strict=True):
+        seen.add(backbone, uri, rows)
 
 
-def _joined(arm: Arm, rows: Mapping[Disturbance | None, Sequence[Floats]], classes: Sequence[str]) -> Answers:
-    if not rows:
+def _answers(arm: Arm, uris: Sequence[str], classes: Sequence[str], seen: Seen) -> Answers:
+    """(n, classes) of every copy; nothing for an arm whose backbone is not there, or without images."""
+    if arm.backbone is None or not uris:
         return Answers()
-    joined = {what: arm.aligned(np.concatenate(parts), classes) for what, parts in rows.items()}
-    clean = joined.pop(None)
-    return Answers(clean, {what: found for what, found in joined.items() if what})
+    rows = [seen.rows(arm.backbone, uris, copy) for copy in range(len(COPIES))]
+    clean, *disturbed = (arm.aligned(arm.head.probabilities(found), classes) for found in rows)
+    return Answers(clean, dict(zip(DISTURBANCES, disturbed, strict=True)))

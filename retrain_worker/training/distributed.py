@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,6 +34,7 @@ from retrain_worker.training.batches import Shard
 from retrain_worker.training.checkpoint import Checkpoint, Keeper
 from retrain_worker.training.fit import Epoch, History, Report, Run, fit
 from retrain_worker.training.parts import Part, Parts
+from retrain_worker.training.pixel_cache import Images, MappedImages, mapped
 
 JOB, WEIGHTS, ARRAYS, HEAD = "job.json", "weights.safetensors", "arrays.npz", "head.safetensors"
 CHECKPOINT, NOTE, RESULT, BEST = "checkpoint.safetensors", "checkpoint.json", "result.json", "best.safetensors"
@@ -126,20 +127,31 @@ def _write(launch: Launch) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / WEIGHTS).write_bytes(net.dump(run.backbone))
     arrays: dict[str, Any] = {}
+    files: dict[str, Any] = {}
     for name, part in (("train", run.parts.train), ("validation", run.parts.validation)):
-        arrays |= {f"{name}_targets": part.targets, f"{name}_weights": part.weights}
-        np.save(folder / f"{name}.npy", np.ascontiguousarray(part.images[:]))
+        images = _in_a_file(part.images, folder / f"{name}.bin")
+        arrays |= {f"{name}_targets": part.targets, f"{name}_weights": part.weights, f"{name}_places": images.places}
+        files[name] = {"file": str(getattr(images.rows, "filename", "")), "shape": images.rows.shape}
     np.savez(folder / ARRAYS, **arrays)
     if launch.head is not None:
         (folder / HEAD).write_bytes(launch.head.dump())
     job = {
         "backbone": asdict(run.backbone.record), "policy": run.policy.model_dump(mode="json"), "seed": run.seed,
-        "classes": run.parts.classes, "head": launch.head.labels if launch.head else None,
+        "classes": run.parts.classes, "head": launch.head.labels if launch.head else None, "images": files,
     }  # fmt: skip
     (folder / JOB).write_text(json.dumps(job))
     found = run.keeper.load()
     if found:
         _write_checkpoint(folder, found)
+
+
+def _in_a_file(images: Images, path: Path) -> MappedImages:
+    """As the pixel cache maps them; others are written down, so that each process can map them."""
+    if isinstance(images, MappedImages):
+        return images
+    pixels = np.ascontiguousarray(images[:])
+    pixels.tofile(path)
+    return mapped(path, pixels.shape, np.arange(len(pixels)))
 
 
 def _write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
@@ -196,7 +208,8 @@ def _load(folder: Path, device: str, shard: Shard) -> tuple[Run, Head | None]:
     record = BackboneRecord(**fields_of(BackboneRecord, job["backbone"]))
     backbone = net.load(record, (folder / WEIGHTS).read_bytes(), device=device)
     arrays = np.load(folder / ARRAYS)
-    parts = Parts(_part(folder, arrays, "train"), _part(folder, arrays, "validation"), tuple(job["classes"]))
+    train, validation = (_part(job["images"][name], arrays, name) for name in ("train", "validation"))
+    parts = Parts(train, validation, tuple(job["classes"]))
     head = load_head((folder / HEAD).read_bytes(), tuple(job["head"])) if job["head"] else None
     keeper: Keeper = FolderKeeper(folder)
     report: Report = _report if shard.rank == 0 else lambda *_: None
@@ -207,8 +220,8 @@ def _load(folder: Path, device: str, shard: Shard) -> tuple[Run, Head | None]:
     return run, head
 
 
-def _part(folder: Path, arrays: Any, name: str) -> Part:
-    images = np.load(folder / f"{name}.npy", mmap_mode="r")
+def _part(found: Mapping[str, Any], arrays: Any, name: str) -> Part:
+    images = mapped(Path(found["file"]), found["shape"], arrays[f"{name}_places"])
     return Part(images, arrays[f"{name}_targets"], arrays[f"{name}_weights"])
 
 

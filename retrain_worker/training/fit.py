@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -104,8 +104,7 @@ class Run:
 
     def __post_init__(self) -> None:
         torch.manual_seed(self.seed)
-        if self.policy.balance == "weights":
-            self.parts = replace(self.parts, train=weighted(self.parts.train, len(self.parts.classes)))
+        self.learned = _balanced(self.parts, self.policy)
         self.model = Classifier(self.backbone.module, self.backbone.record.dimension, len(self.parts.classes))
         self.model.to(self.backbone.device)
         self.optimiser = make_optimiser(self.backbone.module, self.model.layer, self.policy)
@@ -157,7 +156,7 @@ class Run:
         log.info("epoch", action="epoch", **{k: _rounded(v) for k, v in asdict(epoch).items()})
 
     def _learn(self, step: nn.Module, number: int, waits: Waits) -> float:
-        part, policy = self.parts.train, self.policy
+        part, policy = self.learned, self.policy
         torch.manual_seed(_seed(self.seed, number))  # dropout: by epoch, not by what was drawn before
         _train_mode(self.model, freeze_norm=freezes_norm(policy, self.backbone))
         order = epoch_order(part, number, seed=self.seed, balance=policy.balance, classes=len(self.parts.classes))
@@ -294,6 +293,11 @@ def freezes_norm(policy: Retrain, backbone: Backbone) -> bool:
     if policy.freeze_norm is not None:
         return policy.freeze_norm
     return not backbone.record.provenance.startswith("random start")
+
+
+def _balanced(parts: Parts, policy: Retrain) -> Part:
+    """What is learned from; ``parts`` stay as they are, for several processes each weight what they are given."""
+    return weighted(parts.train, len(parts.classes)) if policy.balance == "weights" else parts.train
 
 
 def _averaged(model: nn.Module, decay: float) -> AveragedModel | None:

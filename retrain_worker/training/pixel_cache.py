@@ -47,6 +47,13 @@ class MappedImages:
         return len(self.places)
 
 
+def mapped(file: Path, shape: Sequence[int], places: NDArray[np.int64]) -> MappedImages:
+    """Rows of a file of pixels; ``shape``: of all of it, (n, 3, size, size)."""
+    if not len(places):
+        return MappedImages(np.empty((0, *shape[1:]), dtype=np.uint8), places)
+    return MappedImages(np.memmap(file, dtype=np.uint8, mode="r", shape=tuple(shape)), places)
+
+
 class PixelCache:
     """One project's images after one preprocessing. Several processes of a machine may share it."""
 
@@ -83,10 +90,7 @@ class PixelCache:
         """These images, mapped; KeyError where one is missing."""
         self._update()
         places = np.array([self._places[c] for c in contents], dtype=np.int64)
-        if not len(places):
-            return MappedImages(np.empty((0, *self._shape), dtype=np.uint8), places)
-        mapped = np.memmap(self._folder / ROWS, dtype=np.uint8, mode="r", shape=(len(self._places), *self._shape))
-        return MappedImages(mapped, places)
+        return mapped(self._folder / ROWS, (len(self._places), *self._shape), places)
 
     @property
     def _row(self) -> int:

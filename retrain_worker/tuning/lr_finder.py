@@ -10,13 +10,11 @@ from labelloop.clock import now
 from labelloop.errors import NotEnoughLabelsError
 from labelloop.lr_curves import LrCurve, keep, smoothed, steepest
 from labelloop.queue import Progress
-from labelloop.training_config import Retrain
 from retrain_worker.context import Context, ProjectContext
 from retrain_worker.retrain import source_of, start_of, train_examples
 from retrain_worker.training.batches import Shard, Waits, batches, epoch_order
 from retrain_worker.training.data import parts_of
 from retrain_worker.training.fit import Run
-from retrain_worker.training.parts import Parts
 from retrain_worker.training.warm import warm_head
 
 LOW, HIGH = 1e-6, 1.0
@@ -54,7 +52,7 @@ def range_test(run: Run, progress: Progress, steps: int = STEPS) -> tuple[list[f
     shares = [group["lr"] / run.policy.learning_rate for group in run.optimiser.param_groups]
     rates: list[float] = []
     losses: list[float] = []
-    for i, batch in enumerate(_endless(run.parts, run.policy, run.seed, steps)):
+    for i, batch in enumerate(_endless(run, steps)):
         rate = LOW * (HIGH / LOW) ** (i / max(steps - 1, 1))
         for group, share in zip(run.optimiser.param_groups, shares, strict=True):
             group["lr"] = rate * share
@@ -70,13 +68,13 @@ def range_test(run: Run, progress: Progress, steps: int = STEPS) -> tuple[list[f
     return rates, losses, None
 
 
-def _endless(parts: Parts, policy: Retrain, seed: int, steps: int) -> Iterator[Any]:
+def _endless(run: Run, steps: int) -> Iterator[Any]:
     """Batches of one epoch after the other."""
-    done, number = 0, 0
+    done, number, policy = 0, 0, run.policy
     while done < steps:
         number += 1
-        order = epoch_order(parts.train, number, seed=seed, balance=policy.balance, classes=len(parts.classes))
-        for batch in batches(parts.train, order, policy.batch_size, Shard(), Waits()):
+        order = epoch_order(run.learned, number, seed=run.seed, balance=policy.balance, classes=len(run.parts.classes))
+        for batch in batches(run.learned, order, policy.batch_size, Shard(), Waits()):
             yield batch
             done += 1
             if done == steps:

@@ -17,6 +17,7 @@ from retrain_worker.training.checkpoint import Checkpoint
 from retrain_worker.training.distributed import Launch, fit_on_all, processes_for
 from retrain_worker.training.fit import Run, fit
 from retrain_worker.training.parts import Part, Parts
+from retrain_worker.training.pixel_cache import PixelCache
 from retrain_worker.training.warm import warm_head
 
 POLICY = Retrain(
@@ -73,6 +74,28 @@ def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
     resumed = fit_on_all(Launch(Run(again, PARTS, POLICY, 0, kept), head, 2, tmp_path / "again"))
     assert resumed.resumed_at == 2
     assert resumed.epochs == both.epochs
+
+
+def test_weights_of_classes_count_once_and_no_pixel_is_copied(tmp_path: Path) -> None:
+    """The processes of a run are given the parts as they are, and the pixel cache itself."""
+    policy = POLICY.model_copy(update={"balance": "weights", "epochs": 1})
+    cache = PixelCache(tmp_path, {}, 8)
+    for i, image in enumerate(PARTS.train.images[:]):
+        cache.add(str(i), image)
+    rows = np.r_[np.flatnonzero(PARTS.train.targets == 0)[:6], np.flatnonzero(PARTS.train.targets == 1)]
+    images = cache.images([str(i) for i in rows])
+    train = Part(images, PARTS.train.targets[rows], PARTS.train.weights[rows])
+    parts = Parts(train, PARTS.validation, PARTS.classes)
+    one, two = backbone(), backbone()
+    fit(Run(one, parts, policy, 0), None)
+    run = Run(two, parts, policy, 0)
+    fit_on_all(Launch(run, None, 1, tmp_path / "run"))
+    assert list((tmp_path / "run").glob("train.*")) == []
+    assert np.array_equal(run.parts.train.weights, np.ones(len(rows)))
+    sums = [run.learned.weights[train.targets == k].sum() for k in (0, 1)]
+    assert sums[0] == pytest.approx(sums[1])
+    for name, value in one.module.state_dict().items():
+        np.testing.assert_allclose(two.module.state_dict()[name].numpy(), value.numpy(), atol=1e-6)
 
 
 def test_a_cancelled_run_leaves_no_process(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from labelloop.errors import CancelledError
 from labelloop.records import Bucket
+from labelloop.runs import begun
 from retrain_worker import retrain
 from tests.unit.learning_world import LearningWorld
 
@@ -34,13 +35,21 @@ def test_the_second_attempt_goes_on_from_the_last_epoch(
         raise SystemExit(step)
 
     world.configure({"seed": len(step)})  # a run of its own
-    snapshot = world.label(world.uris(Bucket.TRAIN))
+    train = world.uris(Bucket.TRAIN)
+    world.labels.pop(train[-1], None)
+    snapshot = world.label(train[:-1])
     with monkeypatch.context() as patched, pytest.raises(SystemExit):
         patched.setattr(retrain, step, dies)
         world.retrain(snapshot)
+    runs = world.project.runs
+    killed = runs.start("retrain", snapshot=snapshot, config=world.config.hash, attempt=1, worker="w")
+    runs.end(killed, "failed", ("its worker died before the run ended",))
     assert checkpoints(world)
-    again = world.retrain(snapshot)
+    newest = world.label(train[-1:])  # people go on
+    assert newest != snapshot
+    again = world.retrain(begun([r for r in runs.all() if r.config == world.config.hash], "retrain", newest))
     assert again.training["resumed_at"] == len(again.training["epochs"]) == 2
+    assert world.project.registry.version(again.version or "").snapshot == newest
     assert checkpoints(world) == []
 
 

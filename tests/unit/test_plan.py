@@ -11,6 +11,7 @@ import pytest
 
 import sync.plan
 from labelloop.catalogue import Catalogue
+from labelloop.code import code_version
 from labelloop.config import parse_config
 from labelloop.features import FeatureIndex, FeatureStore
 from labelloop.labels import make_label_config
@@ -171,6 +172,74 @@ def test_failures_are_tried_again_and_then_held_visibly(
     assert "failed 3 times" in held.decision.waiting
     world.label(*["cat", "dog"] * 2, tmp=tmp_path)
     assert world.plan().running == ("refresh",)
+
+
+def asked_to_retrain(world: World, tmp_path: Any) -> str:
+    """A person wants a retrain; the snapshot it was queued on, as if it had been lost since."""
+    world.label(*["cat", "dog"] * 3, tmp=tmp_path)
+    world.plan()
+    world.finish("promote")
+    world.requests.add("retrain", by="a person")
+    world.plan()
+    return str(next(iter(world.queue.jobs.values()))["snapshot"])
+
+
+def test_a_retrain_that_died_goes_on_with_its_snapshot_though_people_label(
+    world: World, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sync.plan, "RETRY_CAP_S", 0)
+    first = asked_to_retrain(world, tmp_path)
+    world.finish("failed", "retrain")
+    world.label("dog", tmp=tmp_path)
+    assert world.plan().running == ("retrain",)
+    (payload,) = world.queue.jobs.values()
+    assert (payload["snapshot"], payload["attempt"]) == (first, 2)
+    assert first != world.snapshot().id
+    world.finish("promote", "retrain")
+    world.requests.add("retrain", by="a person")
+    world.plan()
+    assert next(iter(world.queue.jobs.values()))["snapshot"] == world.snapshot().id
+
+
+def test_a_retrain_that_always_fails_is_held_though_people_label(
+    world: World, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sync.plan, "RETRY_CAP_S", 0)
+    asked_to_retrain(world, tmp_path)
+    for _ in range(3):
+        assert world.plan().running == ("retrain",)
+        world.finish("failed", "retrain")
+        world.label("cat", tmp=tmp_path)
+    held = world.plan()
+    assert held.running == ()
+    assert "retrain failed 3 times: on hold until the config or the code change" in str(held.decision.waiting)
+    world.requests.add("retry", by="a person", about="retrain")
+    assert world.plan().running == ("retrain",)
+    (payload,) = world.queue.jobs.values()
+    assert (payload["snapshot"], payload["attempt"]) == (world.snapshot().id, 1)  # what was mended may be labels
+
+
+def test_only_what_a_fine_tune_runs_is_an_upgrade(world: World, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked_to_retrain(world, tmp_path)
+    world.finish("promote", "retrain")
+    assert world.runs.all()[-1].code == code_version()
+    assert not world.plan().progress.upgraded
+    monkeypatch.setattr(sync.plan, "training_code", lambda: "another")
+    assert world.plan().progress.upgraded
+
+
+def test_images_count_since_the_last_retrain_began(world: World, tmp_path: Any) -> None:
+    world.label(*["cat", "dog"] * 3, tmp=tmp_path)
+    assert world.plan().progress.new_images == 0  # before the first
+    for known, more in ((None, 0), (4, 2), (9, 0)):
+        run = world.runs.start("retrain", snapshot="s", config="c", attempt=1, worker="w", images=known)
+        world.runs.end(run, "promote", ("because",))
+        assert world.plan().progress.new_images == more
+
+
+def test_after_a_thousand_tries_the_planner_still_counts(world: World) -> None:
+    world.planner._tried["refresh"] = sync.plan.time.monotonic()
+    assert world.planner._rests("refresh", 2000)
 
 
 def test_labels_without_features_are_waited_for(world: World, tmp_path: Any) -> None:

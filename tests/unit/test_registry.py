@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from labelloop.errors import ConflictError, CorruptArtefactError, NotFoundError
+from labelloop.errors import ConflictError, CorruptArtefactError, NotFoundError, PausedError
 from labelloop.head import Head
 from labelloop.records import Evaluation, Outcome, Verdict
 from labelloop.registry import Draft, Registry
@@ -79,6 +80,45 @@ def test_a_deploy_that_lost_the_race_for_a_log_number_is_a_conflict(store: Memor
     go(registry, "v1", None)
     with pytest.raises(ConflictError):
         go(slow, "v1", None)
+
+
+class Stalled(MemoryStore):
+    """Stands still where a deploy looks whether its version is there; meanwhile something else happens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.meanwhile: Callable[[], object] = lambda: None
+
+    def exists(self, key: str) -> bool:
+        meanwhile, self.meanwhile = self.meanwhile, lambda: None
+        meanwhile()
+        return super().exists(key)
+
+
+def test_a_deploy_that_outlived_its_lease_does_not_land_on_what_a_person_decided_since() -> None:
+    store = Stalled()
+    machine, person = Registry(store, lease), Registry(store, lease)
+    for value in (1, 2, 3):
+        machine.add(draft(value))
+    go(machine, "v1", None)
+    store.meanwhile = lambda: go(person, "v3", "v1", "promote")
+    with pytest.raises(ConflictError, match="somebody else"):
+        go(machine, "v2", "v1")
+    assert [d.version for d in Registry(store, lease).deployments()] == ["v1", "v3"]
+
+
+def test_a_new_version_that_was_overtaken_is_not_even_added(registry: Registry) -> None:
+    one = registry.deploy_new(draft(1), by="refresh", why="better")
+    two = registry.deploy_new(replace(draft(2), parent=one.name), by="refresh", why="better")
+    assert [(d.version, d.previous, d.by) for d in registry.deployments()] == [
+        ("v1", None, "refresh"), ("v2", "v1", "refresh"),
+    ]  # fmt: skip
+    with pytest.raises(ConflictError, match="v2 is live, not v1"):
+        registry.deploy_new(replace(draft(3), parent=one.name), by="retrain", why="better")
+    registry.pauses.pause(by="anna")
+    with pytest.raises(PausedError):
+        registry.deploy_new(replace(draft(3), parent=two.name), by="retrain", why="better")
+    assert registry.versions() == [one, two]
 
 
 def test_rollback_goes_back_and_further_back(registry: Registry) -> None:

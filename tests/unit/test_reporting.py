@@ -178,7 +178,7 @@ def test_a_report_that_cannot_be_made_costs_no_run(
     version = world.project.registry.version(retrained.version or "")
     history = History((), 0, 0.0, 0.0, "fp32")
     sight = Sight(inputs(pixels()), Looked(np.zeros(0, dtype=np.bool_), {}, ()))
-    assert retrain._report(world.project, retrain.Candidate(version, None, sight), history) is None
+    assert retrain._report(world.project, retrain.Entered(version, None, sight), history) is None
 
 
 def test_an_interval_of_means_is_the_paired_one_where_differences_are_whole() -> None:

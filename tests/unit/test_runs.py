@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from labelloop import __version__
+from labelloop.code import code_version, training_code
 from labelloop.errors import NotFoundError
 from labelloop.requests import RETRY, RequestStore, retries
-from labelloop.runs import AGAIN, Run, RunStore, failures, match, shared
+from labelloop.runs import AGAIN, TRANSIENT, Run, RunStore, begun, failed_tries, match, shared
 from labelloop.storage import MemoryStore
 
 IDS = [
@@ -34,7 +34,8 @@ def test_newest_come_first_and_only_as_far_as_asked() -> None:
 def test_a_run_names_the_code_that_ran_it() -> None:
     store = MemoryStore()
     made = start(RunStore(store))
-    assert RunStore(store).find(made.id).code == __version__
+    found = RunStore(store).find(made.id)
+    assert (found.code, found.training) == (code_version(), training_code())
 
 
 @pytest.mark.parametrize(
@@ -74,8 +75,8 @@ def test_a_run_that_a_pause_held_back_is_not_done() -> None:
 def test_failures_before_a_persons_word_do_not_count() -> None:
     store, requests = RunStore(MemoryStore()), RequestStore(MemoryStore())
     old = [store.end(start(store), "failed", ("w",)) for _ in range(3)]
-    assert failures(old, "refresh", "s") == 3
-    assert failures(old, "retrain", "s") == failures(old, "refresh", "other") == 0
+    assert failed_tries(old, "refresh", "s") == old
+    assert failed_tries(old, "retrain", "s") == failed_tries(old, "refresh", "other") == []
     assert retries(requests.open(), "refresh") == []
     one, two = (requests.add(RETRY, by="anna", about="refresh") for _ in range(2))
     wishes = retries(requests.open(), "refresh")
@@ -84,8 +85,31 @@ def test_failures_before_a_persons_word_do_not_count() -> None:
     assert one.kind == "refresh"
     between = replace(store.end(start(store), "failed", ("w",)), answers=(one.id,))
     since = replace(between, answers=(one.id, two.id))
-    assert failures([*old, between, since], "refresh", "s", retries=wishes) == 1
-    assert failures([replace(since, snapshot="t")], "refresh", "s", retries=wishes) == 0
+    assert failed_tries([*old, between, since], "refresh", "s", retries=wishes) == [since]
+    assert failed_tries([replace(since, snapshot="t")], "refresh", "s", retries=wishes) == []
+
+
+def retrained(store: RunStore, snapshot: str, outcome: str, **detail: object) -> Run:
+    run = store.start("retrain", snapshot=snapshot, config="c", attempt=1, worker="w")
+    return run if outcome == "running" else store.end(run, outcome, ("w",), detail=detail)
+
+
+def test_a_retrain_goes_on_where_one_without_a_verdict_began_whatever_was_labelled_since() -> None:
+    store = RunStore(MemoryStore())
+    runs = [retrained(store, "a", "failed"), retrained(store, "b", "hold")]
+    assert begun(runs, "retrain", "new") == "new"
+    assert failed_tries(runs, "retrain", "new") == []
+    runs += [retrained(store, "c", "failed", **{TRANSIENT: True}), retrained(store, "c", "failed")]
+    assert begun(runs, "retrain", "new") == "c"
+    assert failed_tries(runs[::-1], "retrain", "new") == runs[-1:]
+    assert begun([*runs, retrained(store, "d", "hold", **{AGAIN: True})], "retrain", "new") == "c"
+    assert begun([*runs, retrained(store, "d", "running")], "retrain", "new") == "d"
+    assert begun(runs, "refresh", "new") == "new"
+    assert begun(runs, "retrain", "new", retries=["1"]) == "new"
+    asked = replace(retrained(store, "d", "failed"), answers=("1",))
+    assert begun([*runs, asked], "retrain", "newer", retries=["1"]) == "d"
+    other = [replace(run, training="other code") for run in runs]
+    assert (begun(other, "retrain", "new"), failed_tries(other, "retrain", "new")) == ("new", [])
 
 
 def test_wishes_of_older_versions_are_still_read() -> None:

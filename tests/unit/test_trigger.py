@@ -88,7 +88,7 @@ def test_attempts_run_out_visibly() -> None:
     held = decide(replace(due, failed_refreshes=ATTEMPTS), CONFIG)
     assert kinds(held) == []
     assert held.waiting == (
-        "refresh failed 3 times on this snapshot: on hold until labels or the config change, or `labelloop queue retry`"
+        "refresh failed 3 times: on hold until labels or the config change, or `labelloop queue retry`"
     )
 
 
@@ -163,7 +163,11 @@ def with_policy(**policy: Any) -> ProjectConfig:
         ({}, {"recipe_changed": True}, "`backbone:` or `retrain:` of the config has changed"),
         ({"on_change": False}, {"recipe_changed": True}, None),
         ({}, {"upgraded": True}, None),
-        ({"on_upgrade": True}, {"upgraded": True}, "another release"),
+        ({"on_upgrade": True}, {"upgraded": True}, "what a retrain runs has changed"),
+        ({"images": 50}, {"new_images": 50}, "50 more images than at the last retrain, with 60 new labels"),
+        ({"images": 50}, {"new_images": 49}, None),
+        ({"images": 50}, {"new_images": 50, "new_for_backbone": 0}, None),  # it would learn the same again
+        ({}, {"new_images": 5000}, None),
         ({"cron": "0 3 * * *"}, {"cron_due": True}, "its time has come (retrain.cron: 0 3 * * *), with 60 new labels"),
         ({"cron": "0 3 * * *"}, {"cron_due": True, "new_for_backbone": 0}, None),
         ({"cron": "0 3 * * *"}, {}, None),
@@ -178,10 +182,12 @@ def test_other_triggers_of_a_retrain(policy: dict[str, Any], progress: dict[str,
 
 
 def test_every_trigger_is_told() -> None:
-    progress = replace(LIVE, mix=0.1, cron_next="2026-01-02 03:00 UTC")
-    assert decide(progress, with_policy(mix=0.3, cron="0 3 * * *")).watched == (
-        "in 140 labels", "shares of classes moved by 0.10 of 0.30", "by the clock 2026-01-02 03:00 UTC",
+    progress = replace(LIVE, mix=0.1, new_images=7, cron_next="2026-01-02 03:00 UTC")
+    assert decide(progress, with_policy(mix=0.3, images=50, cron="0 3 * * *", on_upgrade=True)).watched == (
+        "in 140 labels", "shares of classes moved by 0.10 of 0.30", "7 of 50 new images",
+        "by the clock 2026-01-02 03:00 UTC", "with another `backbone:` or `retrain:`", "with other training code",
     )  # fmt: skip
+    assert decide(progress, with_policy(on_change=False)).watched == ("in 140 labels",)
     assert "only when a person asks" in decide(progress, with_policy(automatic=False)).watched[0]
 
 
@@ -210,7 +216,7 @@ def test_a_cron_expression_is_checked_when_the_config_is_read() -> None:
 
 
 def test_when_it_runs_is_no_part_of_what_it_does() -> None:
-    assert with_policy(cron="0 3 * * *", after=7).recipe == with_policy().recipe
+    assert with_policy(cron="0 3 * * *", after=7, images=9).recipe == with_policy().recipe
     assert with_policy(epochs=9).recipe != with_policy().recipe
     assert parse_config({"gate": {"tolerance": 0.1}}, "test").recipe == with_policy().recipe
     assert parse_config({"backbone": {"name": "small_cnn"}}, "test").recipe != with_policy().recipe

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from cli.tune import as_yaml, differences
-from labelloop.config import ProjectConfig
+from cli.tune import Found, apply, as_yaml, differences
+from labelloop.config import ProjectConfig, parse_config
 from labelloop.errors import SettingsError
 from labelloop.lr_curves import smoothed, steepest
 from labelloop.queue import TRIAL
@@ -23,6 +23,7 @@ from retrain_worker.tuning.search import Proposal
 from retrain_worker.tuning.trial import run_trial
 from sync.studies import Studies
 from tests.unit.learning_world import LearningWorld
+from tests.unit.ops_world import OpsWorld
 
 ROOT = Path(__file__).parents[2]
 SMALL = {
@@ -282,3 +283,17 @@ def test_a_range_test_gives_a_rate_and_leaves_the_project_as_it_was(world: Learn
     found = find(world.context, world.project, "curve", "ann")
     assert LOW < found["suggestion"] < HIGH
     assert [info.key for info in world.project.store.list("backbones/")] == before
+
+
+def test_a_winner_takes_back_nothing_that_was_set_since_the_search_began() -> None:
+    ops = OpsWorld()
+    asked = search(base={"retrain": {"epochs": 9}}, space={"retrain.learning_rate": {"real": [0.001, 0.1]}})
+    study = StudyStore(ops.store).begin(asked, snapshot="s", config=ops.record.config, by="ann")
+    since = {"name": "pets", "retrain": {"cron": "0 3 * * *", "mix": 0.2, "augment": "light"}, "seed": 7}
+    ops.deployment.projects.put(replace(ops.record, config=parse_config(since, "test")))
+    won = Trial(0, {"retrain.learning_rate": 0.02}, "complete", accuracy=0.9)
+    changed = apply(ops.deployment, ops.record, Found(study, [won]), None)
+    assert changed == {"retrain.epochs": 9, "retrain.learning_rate": 0.02}
+    kept = ops.deployment.projects.get(ops.record.key).config
+    retrain = {**since["retrain"], "epochs": 9, "learning_rate": 0.02}  # type: ignore[dict-item]
+    assert kept == parse_config({**since, "retrain": retrain}, "test")
