@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from labelloop.acquisition import Quota
 from labelloop.records import JUDGING, Bucket
 from labelloop.scores import COLD_START
 from retrain_worker import standing
@@ -85,17 +86,34 @@ def test_labelled_images_reach_the_strategies_with_their_columns(world: Learning
     assert (found.labels == -1).sum() == 60 - named.count("3") - named.count("7")
 
 
-def test_the_quota_knows_what_the_next_verdict_lacks(world: LearningWorld) -> None:
+def standing_quota(world: LearningWorld, **gate: int) -> Quota:
     latest = world.project.snapshots.latest()
     assert latest is not None
-    tasks = world.project.snapshots.load(latest.snapshot).tasks
-    quota = quota_of(world.config, tasks, world.project)
+    config = world.config.model_copy(update={"gate": world.config.gate.model_copy(update=gate)})
+    return quota_of(config, world.project.snapshot(latest.snapshot).tasks, world.project)
+
+
+def test_the_quota_knows_what_the_next_verdict_and_a_bound_lack(world: LearningWorld) -> None:
+    quota = standing_quota(world)
     assert (quota.labels, quota.random) == (100, 40)
-    assert quota.lacking == {Bucket.TEST: world.config.gate.min_test_labels - 40}
+    assert quota.lacking == {Bucket.TEST: world.config.gate.min_test_labels - 40, Bucket.AUDIT: 59}
     assert quota.ahead == world.config.retrain.after - 60
-    enough = quota_of(world.config.model_copy(update={"gate": world.config.gate.model_copy(
-        update={"min_test_labels": 40})}), tasks, world.project)  # fmt: skip
-    assert (enough.lacking, enough.ahead) == ({}, 0)
+    assert standing_quota(world, min_test_labels=40).lacking == {Bucket.AUDIT: 59}
+
+
+def test_a_retrain_that_was_held_is_counted_from_as_the_planner_does(tmp_path: Path) -> None:
+    """Else the share would fall back just when it was too small."""
+    world = LearningWorld(tmp_path, images=400, config={"retrain": {"after": 100}})
+    train = world.uris(Bucket.TRAIN)
+    first = world.label([*train[:110], *world.uris(Bucket.TEST)[:30]])
+    assert standing_quota(world).ahead == 0
+    run = world.project.runs.start("retrain", snapshot=first, config="", attempt=1, worker="w")
+    world.label(train[:150], wrong={train[0]: "another"})
+    assert standing_quota(world).ahead == 0  # still running
+    world.project.runs.end(run, "hold", ("needs 50 test labels",))
+    assert standing_quota(world).ahead == 100 - 41  # 40 new ones and a changed one
+    world.configure({"retrain": {"automatic": False}})
+    assert standing_quota(world).ahead is None
 
 
 def test_the_order_says_which_strategy_made_it_and_why(world: LearningWorld) -> None:
