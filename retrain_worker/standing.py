@@ -16,7 +16,7 @@ from labelloop.errors import NotFoundError
 from labelloop.features import FeatureStore
 from labelloop.head import Floats
 from labelloop.queue import RETRAIN
-from labelloop.records import JUDGING, Bucket, Example, Task
+from labelloop.records import JUDGING, Bucket, Evaluation, Example, Task
 from labelloop.schema import LabelRules
 from labelloop.split import unit
 from labelloop.trigger import Progress, decide
@@ -24,17 +24,33 @@ from retrain_worker.context import ProjectContext
 from retrain_worker.evidence import one_per_group
 
 POOL_MOST = 1000  # unlabelled images from which a head learns, too
-LABELLED_MOST = 5000  # rows of labelled images that a strategy is shown: the newest say most
+LABELLED_MOST = 5000  # rows of labelled images that a strategy is shown
 
 
 def labelled_of(examples: list[Example], features: FeatureStore, labels: tuple[str, ...]) -> Labelled:
-    """The labelled train images, as a strategy sees them. ``labels``: the columns of the model."""
-    kept = list(one_per_group([e for e in examples if e.bucket is Bucket.TRAIN])[0].values())[-LABELLED_MOST:]
-    if not kept:
+    """The labelled train images, as a strategy sees them, or a sample by hash. ``labels``: the columns of the model."""
+    known = one_per_group([e for e in examples if e.bucket is Bucket.TRAIN])[0]
+    if not known:
         return Labelled()
+    kept = [known[g] for g in heapq.nsmallest(LABELLED_MOST, known, key=lambda group: unit(f"labelled:{group}"))]
     column = {name: k for k, name in enumerate(labels)}
     codes = np.array([column.get(e.label, -1) for e in kept], dtype=np.int64)
     return Labelled(features.rows([e.uri for e in kept]), codes)
+
+
+def missed_of(evaluation: Evaluation | None, rules: LabelRules, labels: tuple[str, ...]) -> Floats | None:
+    """Share of each class of ``labels`` that its version misses out of fold; None where nothing was judged.
+
+    Smoothed by one hit and one miss, so that a class without a label is missed half of the time.
+    """
+    if evaluation is None or not evaluation.recognised:
+        return None
+    n, right = Counter[str](), Counter[str]()
+    for found in evaluation.recognised:
+        name = rules.resolve(found.name) or ""
+        n[name] += found.n
+        right[name] += found.right
+    return np.array([(n[name] - right[name] + 1) / (n[name] + 2) for name in labels], dtype=np.float32)
 
 
 def unlabelled(project: ProjectContext, features: FeatureStore, labelled: Sequence[Example]) -> Floats | None:
@@ -57,8 +73,9 @@ def unlabelled(project: ProjectContext, features: FeatureStore, labelled: Sequen
 def situation_of(
     examples: list[Example], features: FeatureStore, head: Classifier | None, project: ProjectContext
 ) -> Situation:
-    """Whether there is a model, and how well its doubts tell right from wrong."""
-    return Situation(head is not None, _doubts(examples, features, head, project.rules))
+    """Whether there is a model that knows any class of now, and how well its doubts tell right from wrong."""
+    known = head is not None and bool(project.rules.names(head.labels).labels)
+    return Situation(known, _doubts(examples, features, head, project.rules))
 
 
 def _doubts(examples: list[Example], features: FeatureStore, head: Classifier | None, rules: LabelRules) -> Doubts:

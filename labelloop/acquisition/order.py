@@ -22,10 +22,14 @@ QUOTA = "quota"  # why an image that is drawn at random comes
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """Train images that are labelled: ``features`` (m, d); ``labels`` (m,) columns of the model, -1: it has none."""
+    """Train images that are labelled: ``features`` (m, d); ``labels`` (m,) columns of the model, -1: it has none.
+
+    ``missed`` (classes,): share of each class that the model does not recognise; None: not known.
+    """
 
     features: Floats = field(default_factory=lambda: np.zeros((0, 0), dtype=np.float32))
     labels: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    missed: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,7 @@ def _chosen(pool: Pool, train: Ints, plan: Plan) -> list[tuple[int, str]]:
     query = Query(
         len(train), lambda k: pool.read(train[k]),
         None if pool.probabilities is None else pool.probabilities[train],
-        pool.labelled.features, pool.labelled.labels, plan.batch, plan.seed,
+        pool.labelled.features, pool.labelled.labels, plan.batch, plan.seed, pool.labelled.missed,
     )  # fmt: skip
     ranked = train[strategy(plan.strategy).order(query, plan.window)]
     if pool.probabilities is None:
