@@ -40,13 +40,15 @@ class Quota:
         """Whether the image at ``place`` (from 0), after ``taken`` random ones, must be a random one.
 
         At 10 % it is the tenth, not the first: the first page of a new project is a pre-labelled one. Who is behind
-        catches up at every second place.
+        catches up at every second place; who has more than ``most`` goes on at the plain share.
         """
         after, random = self.labels + place + 1, self.random + taken
+        most = _whole(max(self.share, self.most) * after)
         if after % 2 == 0 and random < _whole(self.share * after):
             return True
-        within = random + 1 <= _whole(max(self.share, self.most) * after)
-        return within and _whole(self.now * after) > _whole(self.now * (after - 1))
+        if random > most:
+            return _falls(self.share, after)
+        return random < most and _falls(self.now, after)
 
     def bucket(self, drawn: Mapping[Bucket, int]) -> Bucket | None:
         """Of which bucket the next random image is, after ``drawn`` of each; None: of either."""
@@ -61,6 +63,11 @@ class Quota:
         for bucket in FIRST:
             wanted += max(0.0, self.lacking.get(bucket, 0) - wanted * OTHER) / (1 - OTHER)
         return wanted
+
+
+def _falls(share: float, place: int) -> bool:
+    """Whether the label at ``place`` (from 1) is one of so large a share, spread evenly."""
+    return _whole(share * place) > _whole(share * (place - 1))
 
 
 def _whole(share: float) -> int:

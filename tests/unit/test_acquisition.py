@@ -339,6 +339,11 @@ def test_who_is_behind_catches_up_without_a_page_of_nothing_but_random_images() 
     assert all(c.blind for c in queue(quota=Quota(1.0, labels=200, random=20), window=20))
 
 
+def test_who_has_more_than_most_goes_on_at_the_plain_share() -> None:
+    quota = Quota(0.1, labels=600, random=400, most=0.25, lacking={Bucket.AUDIT: 20}, ahead=100)
+    assert sum(c.blind for c in queue(quota=quota, window=40)) == 4
+
+
 def life(orders: int, after: int) -> list[tuple[int, int, int]]:
     """(train, test, audit) labels after each order of a new project, which is worked off as far as ``after`` labels.
 

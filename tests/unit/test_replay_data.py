@@ -18,6 +18,7 @@ from cli.replay_data import history_of_folders, history_of_project
 from labelloop.clock import stamp
 from labelloop.config import ProjectConfig
 from labelloop.errors import ConflictError, SettingsError
+from labelloop.features import Floats
 from labelloop.records import JUDGING, Bucket
 from labelloop.settings import load_settings
 from retrain_worker.replay.history import History
@@ -44,7 +45,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Features that tell only the first byte sums apart, and how often how many were computed."""
     asked: list[int] = []
 
-    def cheap(files: Sequence[LabelledFile], *_: object) -> tuple[replay_data.Floats, list[str]]:
+    def cheap(files: Sequence[LabelledFile], *_: object) -> tuple[Floats, list[str]]:
         asked.append(len(files))
         data = [f.path.read_bytes() for f in files]
         return np.array([[len(d), sum(d)] for d in data], dtype=np.float32), [str(sum(d)) for d in data]
