@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -37,6 +38,7 @@ def history_of_folders(
     train = scan(images, "")
     require_labels(train, "replay")
     held = scan(test, "") if test else []
+    require_labels(held, "replay's test folder")
     classes = tuple(classes_of([*train, *held]))
     features, groups = _featurised([*train, *held], config, settings, keep=keep, report=report)
     codes = np.array([classes.index(f.label or "") for f in (*train, *held)], dtype=np.int64)
@@ -50,7 +52,8 @@ def history_of_folders(
 def history_of_project(deployment: Deployment, record: ProjectRecord, cache: Path) -> History:
     """The labels that people gave so far, on the live backbone's features.
 
-    With enough random ones (test, audit) these judge; else a quarter of all, by seed.
+    With enough random ones (test, audit) these judge; else a quarter of all, by seed. What is in quarantine looks like
+    images of both sides and has no part.
     """
     store = deployment.within(record)
     registry = deployment.registry(record)
@@ -62,7 +65,8 @@ def history_of_project(deployment: Deployment, record: ProjectRecord, cache: Pat
     catalogue.update()
     features.update()
     snapshot = LabelRules(record.config.label_map).read(SnapshotStore(store).load(latest.snapshot))
-    examples = list(one_per_group(examples_of(snapshot, catalogue, features))[0].values())
+    usable = [e for e in examples_of(snapshot, catalogue, features) if e.bucket is not Bucket.QUARANTINE]
+    examples = list(one_per_group(usable)[0].values())
     classes = tuple(sorted({e.label for e in examples}))
     random = [e for e in examples if e.bucket in JUDGING]
     chosen = [e for e in examples if e.bucket is Bucket.TRAIN]
@@ -91,9 +95,20 @@ def _featurised(
         with np.load(path, allow_pickle=False) as kept:
             return np.asarray(kept["features"], dtype=np.float32), [str(g) for g in kept["groups"]]
     features, groups = _computed(files, config, settings, report)
-    keep.mkdir(parents=True, exist_ok=True)
-    np.savez(path, features=features, groups=np.array(groups))
+    _keep(path, features, groups)
     return features, groups
+
+
+def _keep(path: Path, features: Floats, groups: Sequence[str]) -> None:
+    """Written aside and renamed: a run that is interrupted leaves no half of a file for the next one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f"{path.stem}.{os.getpid()}.part")
+    try:
+        with aside.open("wb") as file:
+            np.savez(file, features=features, groups=np.array(groups))
+        aside.rename(path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def _computed(

@@ -105,8 +105,8 @@ class Queue(_Frozen):
     """What is shown next."""
 
     policy: PolicyName = "auto"  # which images people are asked for; auto: by what is known of the model
-    quota: Share = 0.10  # of the labels: drawn at random from test and audit, shown blind
-    quota_most: Share = 0.15  # the same, while the next retrain would have too few of them to be judged
+    quota: Share = 0.10  # of the labels, at least: drawn at random from test and audit, shown blind
+    quota_most: Share = 0.25  # at most, while a retrain or a bound lacks some: 200 train labels come with 50 of test
     blind: Share = 0.05  # of the train images: shown blind, too, so that it can be told what pre-labels do to people
     window: Positive = 200  # predictions pushed ahead into Label Studio
 

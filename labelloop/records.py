@@ -154,6 +154,15 @@ class ClassRecall:
 
 
 @dataclass(frozen=True, slots=True)
+class Recognised:
+    """How many train labels of a class the head names rightly out of fold. Of test and audit nothing is in it."""
+
+    name: str
+    n: int
+    right: int
+
+
+@dataclass(frozen=True, slots=True)
 class Renaming:
     """What the model would have been right on if some of its class names stood for others."""
 
@@ -195,6 +204,7 @@ class Evaluation:
     reference: Comparison | None = None  # with the fixed reference version
     test_comparison: Comparison | None = None
     recalls: tuple[ClassRecall, ...] = ()
+    recognised: tuple[Recognised, ...] = ()  # for the order of the queue; empty where an older release judged
     known_accuracy: float | None = None  # of the head that would serve, on the labels it learned from
     renaming: Renaming | None = None  # the best one, by the labels that it learned from
     artefact: Artefact | None = None  # where backbone or kind of head are others than the champion's
@@ -338,6 +348,7 @@ def evaluation_from(data: Mapping[str, Any]) -> Evaluation:
     if values.get("renaming"):
         values["renaming"] = replace(values["renaming"], names=tuple(values["renaming"].names))
     values["recalls"] = tuple(ClassRecall(**fields_of(ClassRecall, r)) for r in values.get("recalls", ()))
+    values["recognised"] = tuple(Recognised(**fields_of(Recognised, r)) for r in values.get("recognised", ()))
     values["classes"] = tuple(values.get("classes", ()))
     for name in ("conflicts", "renamed", "head_changed"):
         values[name] = tuple(values.get(name, ()))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from labelloop.classifier import Classifier, load_classifier
 from labelloop.errors import NotEnoughLabelsError
 from labelloop.head import Floats
-from labelloop.records import Bucket, Comparison, Evaluation, Example, LossComparison
+from labelloop.records import Bucket, Comparison, Evaluation, Example, LossComparison, Recognised
 from labelloop.schema import AS_GIVEN, LabelRules
 from retrain_worker.answers import Answers, best_renaming, recalls, surprise
 from retrain_worker.calibration import Sureness, calibration, expected_calibration_error
@@ -293,12 +293,15 @@ def _common(kind: str, table: _Table, fitted: FittedHead, rows: Rows) -> Evaluat
     if not len(given):
         return evaluation
     probabilities = fitted.oof[table.judged]
-    right = int((probabilities.argmax(axis=1) == given).sum())
+    correct = probabilities.argmax(axis=1) == given
+    right = int(correct.sum())
     low, high = wilson(right, len(given))
+    counts = [np.bincount(part, minlength=len(table.classes)).tolist() for part in (given, given[correct])]
     return replace(
         evaluation, accuracy=right / len(given), accuracy_low=low, accuracy_high=high,
         majority=float(np.bincount(given).max() / len(given)), judged_on=len(given),
         ece=expected_calibration_error(probabilities, given), log_loss=log_loss(probabilities, given),
+        recognised=tuple(Recognised(*row) for row in zip(table.classes, *counts, strict=True)),
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import structlog
 from numpy.typing import NDArray
 
 from labelloop.clock import stamp
-from labelloop.errors import ImageUnreadableError
+from labelloop.errors import CorruptArtefactError, ImageUnreadableError
 from labelloop.features import FeatureStore
 from labelloop.near import perceptual_hash
 from labelloop.queue import Progress
@@ -25,6 +25,7 @@ from retrain_worker.context import Context, ProjectContext
 if TYPE_CHECKING:
     from labelloop.net import Backbone
 
+NO_NUMBERS = "the network makes no finite numbers of it: look whether it is damaged, and replace or remove the file"
 READERS = 8
 BATCH = 32
 
@@ -65,7 +66,8 @@ def featurise_under(
             batch = [placed(project, found, shares) for found in batch]
             pixels = [r.pixels for r in batch if r.pixels is not None]
             if pixels:
-                rows.append(backbone.features(np.stack(pixels)))
+                batch, made = _numbers(project, backbone, batch, backbone.features(np.stack(pixels)))
+                rows.append(made)
             done += batch
     _record(project, features, done, rows)
     return sum(r.pixels is not None for r in done)
@@ -113,6 +115,27 @@ def first_backbone(context: Context, project: ProjectContext) -> BackboneRecord:
     project.registry.add_backbone(backbone.record, net.dump(backbone))
     log.info("first backbone", action="backbone", backbone=backbone.record.id, source=backbone.record.provenance)
     return project.registry.set_initial_backbone(backbone.record)
+
+
+def _numbers(
+    project: ProjectContext, backbone: Backbone, batch: Sequence[Readable], rows: NDArray[np.float32]
+) -> tuple[list[Readable], NDArray[np.float32]]:
+    """Without images of which the network makes no finite numbers: a single such row would end every later sum.
+
+    CorruptArtefactError where the network that serves can read them: then this one is at fault.
+    """
+    good = [bool(np.isfinite(row).all()) for row in rows]
+    if all(good):
+        return list(batch), rows
+    serving = project.registry.current_backbone()
+    if serving is not None and serving.id != backbone.record.id:
+        raise CorruptArtefactError(
+            f"backbone {backbone.record.id} makes no finite numbers of {good.count(False)} of {len(good)} images: "
+            "its fine-tune has diverged; lower retrain.learning_rate"
+        )
+    found = iter(good)
+    return [r if r.pixels is None or next(found) else _unreadable(replace(r.facts, problem=NO_NUMBERS))
+            for r in batch], rows[good]  # fmt: skip
 
 
 def _record(

@@ -265,6 +265,8 @@ def solve(rotated: Rotated, mass: Floats, strength: float, start: Floats | None 
     L-BFGS over all needs no more steps than one.
     """
     members, classes, _ = mass.shape
+    if classes < 2:  # a single class is certain whatever the weights
+        return np.zeros((members, classes, rotated.rows.shape[1] + 1), dtype=np.float32)
     curvature = 0.5 * (1 - 1 / classes) / classes
     say = mass.sum(axis=1).mean(axis=0)
     spread = say @ rotated.rows**2

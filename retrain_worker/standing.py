@@ -3,36 +3,54 @@
 from __future__ import annotations
 
 import heapq
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from labelloop.acquisition import Doubts, Labelled, Quota, Situation, doubts_of
+from labelloop.auto_label.rule import Promise
 from labelloop.classifier import Classifier
 from labelloop.config import ProjectConfig
+from labelloop.errors import NotFoundError
 from labelloop.features import FeatureStore
 from labelloop.head import Floats
-from labelloop.records import JUDGING, Bucket, Example, Task
+from labelloop.queue import RETRAIN
+from labelloop.records import JUDGING, Bucket, Evaluation, Example, Task
 from labelloop.schema import LabelRules
 from labelloop.split import unit
+from labelloop.trigger import Progress, decide
 from retrain_worker.context import ProjectContext
 from retrain_worker.evidence import one_per_group
-from retrain_worker.examples import train_groups
 
 POOL_MOST = 1000  # unlabelled images from which a head learns, too
-LABELLED_MOST = 5000  # rows of labelled images that a strategy is shown: the newest say most
+LABELLED_MOST = 5000  # rows of labelled images that a strategy is shown
 
 
 def labelled_of(examples: list[Example], features: FeatureStore, labels: tuple[str, ...]) -> Labelled:
-    """The labelled train images, as a strategy sees them. ``labels``: the columns of the model."""
-    kept = list(one_per_group([e for e in examples if e.bucket is Bucket.TRAIN])[0].values())[-LABELLED_MOST:]
-    if not kept:
+    """The labelled train images, as a strategy sees them, or a sample by hash. ``labels``: the columns of the model."""
+    known = one_per_group([e for e in examples if e.bucket is Bucket.TRAIN])[0]
+    if not known:
         return Labelled()
+    kept = [known[g] for g in heapq.nsmallest(LABELLED_MOST, known, key=lambda group: unit(f"labelled:{group}"))]
     column = {name: k for k, name in enumerate(labels)}
     codes = np.array([column.get(e.label, -1) for e in kept], dtype=np.int64)
     return Labelled(features.rows([e.uri for e in kept]), codes)
+
+
+def missed_of(evaluation: Evaluation | None, rules: LabelRules, labels: tuple[str, ...]) -> Floats | None:
+    """Share of each class of ``labels`` that its version misses out of fold; None where nothing was judged.
+
+    Smoothed by one hit and one miss, so that a class without a label is missed half of the time.
+    """
+    if evaluation is None or not evaluation.recognised:
+        return None
+    n, right = Counter[str](), Counter[str]()
+    for found in evaluation.recognised:
+        name = rules.resolve(found.name) or ""
+        n[name] += found.n
+        right[name] += found.right
+    return np.array([(n[name] - right[name] + 1) / (n[name] + 2) for name in labels], dtype=np.float32)
 
 
 def unlabelled(project: ProjectContext, features: FeatureStore, labelled: Sequence[Example]) -> Floats | None:
@@ -55,8 +73,9 @@ def unlabelled(project: ProjectContext, features: FeatureStore, labelled: Sequen
 def situation_of(
     examples: list[Example], features: FeatureStore, head: Classifier | None, project: ProjectContext
 ) -> Situation:
-    """Whether there is a model, and how well its doubts tell right from wrong."""
-    return Situation(head is not None, _doubts(examples, features, head, project.rules))
+    """Whether there is a model that knows any class of now, and how well its doubts tell right from wrong."""
+    known = head is not None and bool(project.rules.names(head.labels).labels)
+    return Situation(known, _doubts(examples, features, head, project.rules))
 
 
 def _doubts(examples: list[Example], features: FeatureStore, head: Classifier | None, rules: LabelRules) -> Doubts:
@@ -70,22 +89,40 @@ def _doubts(examples: list[Example], features: FeatureStore, head: Classifier | 
 
 
 def quota_of(config: ProjectConfig, answered: Mapping[int, Task], project: ProjectContext) -> Quota:
-    """The random share: what people have labelled so far (seeds were given, not drawn), and what the gate will want."""
+    """The random share: what people have labelled so far (seeds were given, not drawn), and what it is to show next.
+
+    The gate wants test labels, a bound of `labelloop auto-label` audit labels: as many as it takes for any at all.
+    """
     images = project.catalogue.images
     given = [t for t in answered.values() if t.label is not None and not all(a.seed for a in t.annotations)]
     buckets = Counter(images[t.uri].bucket for t in given if t.uri in images)
-    short = max(0, config.gate.min_test_labels - buckets[Bucket.TEST])
+    wanted = {Bucket.TEST: config.gate.min_test_labels, Bucket.AUDIT: Promise().least}
     return Quota(
         share=config.queue.quota, labels=len(given), random=sum(buckets[b] for b in JUDGING),
-        most=max(config.queue.quota, config.queue.quota_most), lacking={Bucket.TEST: short} if short else {},
-        ahead=_until_retrain(config, project, buckets[Bucket.TRAIN]) if short else 0,
+        most=max(config.queue.quota, config.queue.quota_most),
+        lacking={bucket: n - buckets[bucket] for bucket, n in wanted.items() if n > buckets[bucket]},
+        ahead=_until_retrain(config, answered, project),
     )  # fmt: skip
 
 
-def _until_retrain(config: ProjectConfig, project: ProjectContext, train: int) -> int:
-    """Labels until the next one, about; 0 where none comes by itself."""
+def _until_retrain(config: ProjectConfig, answered: Mapping[int, Task], project: ProjectContext) -> int | None:
+    """Train labels until the next one, as the planner counts them; None where none comes by itself."""
+    if not config.retrain.automatic:
+        return None
+    images, saw = project.catalogue.images, _seen_by_backbone(project)
+    labels = {t.uri: t.label for t in answered.values() if t.label is not None}
+    train = [u for u in labels if u in images and images[u].bucket is Bucket.TRAIN and not images[u].problem]
+    new = sum(saw.get(uri) != labels[uri] for uri in train)
+    progress = Progress(labels={}, changes=0, new_for_backbone=new, backbone_saw=len(saw))
+    return decide(progress, config).until_retrain
+
+
+def _seen_by_backbone(project: ProjectContext) -> Mapping[str, str]:
+    """Labels of the last retrain that was judged, or that the backbone saw; none where they are gone."""
+    judged = [r for r in project.runs.all() if r.kind == RETRAIN.name and r.done]
     backbone = project.registry.current_backbone()
-    if not config.retrain.automatic or backbone is None:
-        return 0
-    saw = len(train_groups(project.snapshots.load(backbone.snapshot), project.catalogue)) if backbone.snapshot else 0
-    return max(0, max(config.retrain.after, math.ceil(config.retrain.growth * saw)) - max(0, train - saw))
+    snapshot = judged[-1].snapshot if judged else backbone.snapshot if backbone else None
+    try:
+        return project.snapshot(snapshot).labels() if snapshot else {}
+    except NotFoundError:  # beyond retention: everything counts as new
+        return {}

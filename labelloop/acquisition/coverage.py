@@ -37,6 +37,7 @@ def herd(candidates: Floats, crowd: Floats, covered: Floats, weight: Floats, *, 
     """
     likeness = np.exp(-_apart(candidates, crowd) / np.float32(radius**2))
     bound = np.maximum(likeness - covered, 0) @ weight
+    bound[~np.isfinite(bound)] = 0  # rows that are no numbers stand for nothing
     picked: list[int] = []
     while len(picked) < min(count, len(candidates)):
         best = int(bound.argmax())

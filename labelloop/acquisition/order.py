@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 import numpy as np
@@ -22,10 +22,14 @@ QUOTA = "quota"  # why an image that is drawn at random comes
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """Train images that are labelled: ``features`` (m, d); ``labels`` (m,) columns of the model, -1: it has none."""
+    """Train images that are labelled: ``features`` (m, d); ``labels`` (m,) columns of the model, -1: it has none.
+
+    ``missed`` (classes,): share of each class that the model does not recognise; None: not known.
+    """
 
     features: Floats = field(default_factory=lambda: np.zeros((0, 0), dtype=np.float32))
     labels: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    missed: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,9 @@ def plan_queue(pool: Pool, *, quota: Quota, plan: Plan) -> tuple[Choice, ...]:
     rows = _representatives(pool)
     train = np.array([i for i in rows if pool.buckets[i] is Bucket.TRAIN], dtype=np.int64)
     chosen = _chosen(pool, train, plan)
-    drawn = _drawn(pool, [i for i in rows if pool.buckets[i] in JUDGING], quota.lacking, plan.seed)
+    random = [i for i in rows if pool.buckets[i] in JUDGING]
+    quota = _within_reach(quota, Counter(pool.buckets[i] for i in random))
+    drawn = _drawn(pool, random, quota, plan.seed)
     hidden = {row for row, _ in chosen if shown_blind(pool.groups[row], plan.blind)} | {row for row, _ in drawn}
     if not quota.labels:
         chosen = _shown_first(chosen, hidden)
@@ -85,7 +91,7 @@ def _chosen(pool: Pool, train: Ints, plan: Plan) -> list[tuple[int, str]]:
     query = Query(
         len(train), lambda k: pool.read(train[k]),
         None if pool.probabilities is None else pool.probabilities[train],
-        pool.labelled.features, pool.labelled.labels, plan.batch, plan.seed,
+        pool.labelled.features, pool.labelled.labels, plan.batch, plan.seed, pool.labelled.missed,
     )  # fmt: skip
     ranked = train[strategy(plan.strategy).order(query, plan.window)]
     if pool.probabilities is None:
@@ -94,18 +100,26 @@ def _chosen(pool: Pool, train: Ints, plan: Plan) -> list[tuple[int, str]]:
     return [(int(row), plan.strategy if k < short else "rest") for k, row in enumerate(ranked)]
 
 
-def _drawn(pool: Pool, rows: Sequence[int], lacking: Mapping[Bucket, int], seed: int) -> list[tuple[int, str]]:
+def _within_reach(quota: Quota, images: Mapping[Bucket, int]) -> Quota:
+    """What a bucket has no images for is not waited for."""
+    return replace(quota, lacking={bucket: min(n, images.get(bucket, 0)) for bucket, n in quota.lacking.items()})
+
+
+def _drawn(pool: Pool, rows: Sequence[int], quota: Quota, seed: int) -> list[tuple[int, str]]:
     """Random, and the same for ever: by hash of the group, so that new images do not reshuffle old ones.
 
     What the next verdict lacks comes first; within a bucket the draw stays a draw.
     """
-    turn: Counter[Bucket] = Counter()
-    places: list[tuple[bool, int, int]] = []
-    for row in sorted(rows, key=lambda row: lot(seed, pool.groups[row])):
-        bucket = pool.buckets[row]
-        turn[bucket] += 1
-        places.append((turn[bucket] > lacking.get(bucket, 0), len(places), row))
-    return [(row, QUOTA) for _, _, row in sorted(places)]
+    lots = sorted(rows, key=lambda row: lot(seed, pool.groups[row]))
+    left = {bucket: deque(row for row in lots if pool.buckets[row] is bucket) for bucket in JUDGING}
+    drawn: Counter[Bucket] = Counter()
+    first: list[int] = []
+    while (bucket := quota.bucket(drawn)) is not None:
+        bucket = bucket if left[bucket] else next(b for b in JUDGING if left[b])
+        drawn[bucket] += 1
+        first.append(left[bucket].popleft())
+    early = set(first)
+    return [(row, QUOTA) for row in (*first, *(row for row in lots if row not in early))]
 
 
 @cache

@@ -19,7 +19,8 @@ AUTO = "auto"
 COLD = "herding"
 WARM = "uncertain-herding"
 TRUSTED = 0.6  # chance that a wrong answer is less sure than a right one, below which doubts say little
-SETTLED = 20  # randomly drawn labels before anything is concluded from them
+SETTLED = 20  # randomly drawn labels before anything is concluded from them ...
+OF_EACH = 5  # ... right answers and wrong ones among them: one slip of a person must not decide
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,11 @@ class Doubts:
     wrong: int
     auc: float | None = None  # chance that a wrong answer is less sure than a right one; None: all right or all wrong
     high: float | None = None  # its upper 95 % bound
+
+    @property
+    def settled(self) -> bool:
+        """Whether anything may be concluded."""
+        return self.n >= SETTLED and min(self.wrong, self.n - self.wrong) >= OF_EACH
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +55,19 @@ class Chosen:
 
 
 def doubts_of(sureness: Floats, right: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> Doubts:
-    """(n,) sureness and whether each answer was right; the interval is that of Hanley and McNeil (1982)."""
+    """(n,) sureness and whether each answer was right.
+
+    The interval is as wide as ranks spread where sureness tells nothing (Mann and Whitney 1947). That is exact there,
+    and never nothing, as an estimate from a few wrong answers may be.
+    """
     n, wrong = len(right), int((~right).sum())
     if not 0 < wrong < n:
         return Doubts(n, wrong)
     ranks = rankdata(sureness)
     good = n - wrong
     auc = float((ranks[right].sum() - good * (good + 1) / 2) / (good * wrong))
-    one, two = auc / (2 - auc), 2 * auc**2 / (1 + auc)
-    spread = auc * (1 - auc) + (good - 1) * (one - auc**2) + (wrong - 1) * (two - auc**2)
-    high = min(1.0, auc + float(norm.ppf(0.975)) * float(np.sqrt(max(spread, 0) / (good * wrong))))
-    return Doubts(n, wrong, auc, high)
+    spread = float(np.sqrt((n + 1) / (12 * good * wrong)))
+    return Doubts(n, wrong, auc, min(1.0, auc + float(norm.ppf(0.975)) * spread))
 
 
 def choose(policy: str, situation: Situation) -> Chosen:
@@ -69,7 +77,7 @@ def choose(policy: str, situation: Situation) -> Chosen:
     if not situation.has_model:
         return _told(COLD, "no model yet")
     doubts = situation.doubts
-    if doubts.n >= SETTLED and doubts.high is not None and doubts.high < TRUSTED:
+    if doubts.settled and doubts.high is not None and doubts.high < TRUSTED:
         return _told(
             COLD,
             f"on {doubts.n} randomly drawn labels its wrong answers were hardly less sure than its right ones "
@@ -79,8 +87,9 @@ def choose(policy: str, situation: Situation) -> Chosen:
 
 
 def _why_warm(doubts: Doubts) -> str:
-    if doubts.auc is None or doubts.n < SETTLED:
-        return f"{doubts.n} randomly drawn labels so far, {SETTLED} with some wrong answers would tell more"
+    if not doubts.settled:
+        wanted = f"{SETTLED} with {OF_EACH} right and {OF_EACH} wrong answers would tell more"
+        return f"{doubts.n} randomly drawn labels so far, {doubts.wrong} answered wrongly; {wanted}"
     told = f"a wrong answer was less sure than a right one in {doubts.auc:.0%} of pairs"
     return f"on {doubts.n} randomly drawn labels {told}"
 

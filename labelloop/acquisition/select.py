@@ -9,7 +9,7 @@ import numpy as np
 from labelloop.acquisition.coverage import covered_by, herd, k_center, radius_of, typical_order
 from labelloop.acquisition.diversity import centroid_order, k_means
 from labelloop.acquisition.gradients import badge
-from labelloop.acquisition.query import Ints, Query
+from labelloop.acquisition.query import Ints, Query, top
 from labelloop.acquisition.space import Space, space_of
 from labelloop.head import Floats
 
@@ -23,15 +23,6 @@ FRONT = 200  # places that are chosen before there is a model: a window
 Select = Callable[[Floats, Query], Ints]
 
 
-def top(utility: Floats, count: int) -> Ints:
-    """Row numbers of the ``count`` most useful, in order; ties in row order. O(n + count log count)."""
-    if count >= len(utility):
-        return np.argsort(-utility, kind="stable").astype(np.int64)
-    bound = -np.partition(-utility, count - 1)[count - 1] if count else np.inf
-    rows = np.flatnonzero(utility >= bound)
-    return rows[np.argsort(-utility[rows], kind="stable")][:count].astype(np.int64)
-
-
 def shuffled(utility: Floats, query: Query) -> Ints:
     """Everything at random."""
     return np.random.default_rng(query.seed).permutation(query.size).astype(np.int64)
@@ -39,7 +30,7 @@ def shuffled(utility: Floats, query: Query) -> Ints:
 
 def most_useful(utility: Floats, query: Query) -> Ints:
     """By utility alone."""
-    return top(utility, SHORTLIST * query.batch)
+    return query.best(utility, SHORTLIST * query.batch)
 
 
 def spread_over_clusters(utility: Floats, query: Query) -> Ints:
@@ -47,7 +38,7 @@ def spread_over_clusters(utility: Floats, query: Query) -> Ints:
 
     The first is always the most useful of all. O(batch² x features) (Cluster-Margin, arXiv 2107.14263).
     """
-    short = top(utility, SHORTLIST * query.batch)
+    short = query.best(utility, SHORTLIST * query.batch)
     if query.batch < 2 or len(short) < 3:
         return short
     member = k_means(query.read(short), query.batch, seed=query.seed).member
@@ -61,7 +52,7 @@ def spread_over_clusters(utility: Floats, query: Query) -> Ints:
 def by_gradients(utility: Floats, query: Query) -> Ints:
     """BADGE; in a pool of more than 20,000 among the most useful of them."""
     assert query.probabilities is not None
-    rows = query.rows if query.size <= SEEN else np.sort(top(utility, SEEN))
+    rows = query.rows if query.size <= SEEN else np.sort(query.best(utility, SEEN))
     picked = badge(query.probabilities[rows], query.read(rows), count=SHORTLIST * query.batch, seed=query.seed)
     return rows[picked]
 
@@ -73,7 +64,7 @@ def standing_for_the_unsure(utility: Floats, query: Query) -> Ints:
     space = space_of(near, seed=query.seed)
     others, known = space.of(near), _in(space, query.labelled)
     radius = radius_of(others)
-    candidates = top(utility, CANDIDATES)
+    candidates = query.best(utility, CANDIDATES)
     picked = herd(
         space.of(query.read(candidates)), others, covered_by(others, known, radius), utility[crowd],
         count=SHORTLIST * query.batch, radius=radius,
@@ -85,7 +76,7 @@ def in_dense_places(utility: Floats, query: Query) -> Ints:
     """The most useful, weighted by how many others are like them (information density, Settles and Craven 2008)."""
     crowd = query.read(query.sample(CROWD))
     space = space_of(crowd, seed=query.seed)
-    candidates = top(utility, CANDIDATES)
+    candidates = query.best(utility, CANDIDATES)
     likeness = (space.of(query.read(candidates)) @ space.of(crowd).T + 1).mean(axis=1)
     return candidates[top(utility[candidates] * likeness, SHORTLIST * query.batch)]
 

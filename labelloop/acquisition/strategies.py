@@ -20,7 +20,6 @@ from labelloop.acquisition.select import (
     spread_over_clusters,
     standing_for_most,
     standing_for_the_unsure,
-    top,
 )
 from labelloop.acquisition.uncertainty import class_need, entropy, least_confidence, margin
 from labelloop.errors import SettingsError
@@ -46,7 +45,7 @@ class Strategy:
             return np.zeros(0, dtype=np.int64)
         utility = self.utility(query)
         front = self.select(utility, query)[:count]
-        rest = top(utility, min(query.size, count + len(front)))
+        rest = query.best(utility, min(query.size, count + len(front)))
         return np.concatenate([front, rest[~np.isin(rest, front)]])[:count]
 
 
@@ -60,7 +59,7 @@ def _of(utility: Callable[[Floats], Floats]) -> Utility:
 
 def _need(query: Query) -> Floats:
     assert query.probabilities is not None, "this strategy needs a model"
-    return class_need(query.probabilities, query.labels)
+    return class_need(query.probabilities, query.labels, query.missed)
 
 
 def _none(query: Query) -> Floats:
@@ -81,7 +80,7 @@ STRATEGIES: Mapping[str, Strategy] = {
                  "what stands for most images of which the model is unsure", "O(n c + 2000² d)"),
         Strategy("density-margin", _of(margin), in_dense_places, "the least certain where images are many",
                  "O(n c + 2000² d)"),
-        Strategy("class-need", _need, most_useful, "what may be of a class with few labels", "O(n c)"),
+        Strategy("class-need", _need, most_useful, "what may be of a rare or a weak class", "O(n c)"),
         Strategy("herding", _none, standing_for_most, "what stands for most other images", "O(2000² d)", False),
         Strategy("centroids", _none, nearest_to_centroids, "the most central image of each cluster", "O(20000 d)",
                  False),

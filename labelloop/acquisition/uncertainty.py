@@ -29,13 +29,16 @@ def entropy(probabilities: Floats) -> Floats:
     return _chunked(probabilities, lambda part: -(part * np.log(np.clip(part, 1e-12, 1))).sum(axis=1))
 
 
-def class_need(probabilities: Floats, labels: Ints) -> Floats:
-    """(n, classes) and the classes labelled so far to (n,) in [0, 1]: how likely a class that has few labels is.
+def class_need(probabilities: Floats, labels: Ints, missed: Floats | None = None) -> Floats:
+    """(n, classes) and the classes labelled so far to (n,) in [0, 1]: how likely a rare or a weak class is.
 
-    A class's need falls with the root of its labels, as the error of an estimate does.
+    ``missed`` (classes,) in (0, 1]: share of each class that the model does not recognise; None: all alike. A class's
+    need is in proportion to it, and falls with the root of its labels, as the error of an estimate does.
     """
     counts = np.bincount(labels[labels >= 0], minlength=probabilities.shape[1])
     need = (1 / np.sqrt(counts + 1)).astype(np.float32)
+    if missed is not None:
+        need = need * missed
     return _chunked(probabilities, lambda part: part @ (need / need.max()))
 
 

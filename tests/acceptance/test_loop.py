@@ -62,7 +62,7 @@ def test_quota_tasks_come_from_test_and_audit_and_are_blind(loop: Loop) -> None:
             catalogue[facts["uri"]] = facts["bucket"]
     places = newest["places"][:100]
     drawn = [p for p in places if p["why"] == "quota"]
-    assert 5 <= len(drawn) <= 15
+    assert 5 <= len(drawn) <= 25  # a quarter at most, as long as the next retrain lacks test labels
     assert all(p["blind"] for p in drawn)
     assert {catalogue[p["uri"]] for p in drawn} <= {Bucket.TEST, Bucket.AUDIT}
     assert {catalogue[p["uri"]] for p in places if p["why"] != "quota"} == {Bucket.TRAIN}

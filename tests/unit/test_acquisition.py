@@ -1,4 +1,5 @@
 import math
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 
@@ -9,14 +10,17 @@ from labelloop.acquisition import STRATEGIES, Labelled, Plan, Pool, Query, Quota
 from labelloop.acquisition.coverage import covered_by, herd, k_center, radius_of, typical_order
 from labelloop.acquisition.diversity import centroid_order, k_means
 from labelloop.acquisition.gradients import badge
-from labelloop.acquisition.query import Ints
-from labelloop.acquisition.select import most_useful, spread_over_clusters, top
+from labelloop.acquisition.query import Ints, top
+from labelloop.acquisition.select import most_useful, spread_over_clusters
 from labelloop.acquisition.space import leading, space_of
 from labelloop.acquisition.uncertainty import class_need, entropy, least_confidence, margin
+from labelloop.config import Gate
+from labelloop.config import Queue as QueueConfig
 from labelloop.errors import SettingsError
 from labelloop.head import Floats
 from labelloop.records import Bucket, Choice
 from labelloop.split import BucketShares, bucket_of, shown_blind
+from labelloop.training_config import Retrain
 
 RNG = np.random.default_rng(0)
 N = 400
@@ -102,7 +106,9 @@ def test_cluster_margin_is_diverse_and_starts_with_the_least_sure() -> None:
     utility[390:398] = np.linspace(0.9, 0.8, 8)  # one blob holds the most useful ...
     utility[:2] = 0.7  # ... and another the next
     query = Query(N, read, PROBABILITIES, batch=2)
-    assert spread_over_clusters(utility, query)[:4].tolist() == [390, 0, 391, 1]
+    found = spread_over_clusters(utility, query)[:4].tolist()
+    assert found[::2] == [390, 391]
+    assert sorted(found[1::2]) == [0, 1]
     assert most_useful(utility, query)[:4].tolist() == [390, 391, 392, 393]
 
 
@@ -110,6 +116,18 @@ def test_the_most_useful_are_found_as_a_sort_finds_them() -> None:
     utility = np.round(RNG.random(1000), 2).astype(np.float32)  # with ties
     for count in (0, 1, 7, 500, 1000, 2000):
         np.testing.assert_array_equal(top(utility, count), np.argsort(-utility, kind="stable")[:count])
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_what_is_level_comes_by_lot_and_not_folder_by_folder(name: str) -> None:
+    """Rows come by name. The front of a strategy is its own; behind it nothing tells the images apart."""
+    even = np.full((N, 3), 1 / 3, dtype=np.float32)
+    order = STRATEGIES[name].order(Query(N, read, even, batch=2, seed=1), N)
+    tail = order[-100:]
+    assert (np.diff(tail) == 1).mean() < 0.1
+    assert len({int(i) // 50 for i in tail}) > 5
+    other = STRATEGIES[name].order(Query(N, read, even, batch=2, seed=2), N)
+    assert other.tolist() != order.tolist()
 
 
 def test_cluster_margin_reads_only_a_shortlist() -> None:
@@ -188,6 +206,16 @@ def test_herding_is_the_greedy_choice() -> None:
     assert found.tolist() == slow
 
 
+@pytest.mark.parametrize("broken", ["candidates", "crowd"])
+def test_herding_ends_also_where_rows_are_no_numbers(broken: str) -> None:
+    rows = {"candidates": BLOBS[:30].copy(), "crowd": BLOBS[30:60].copy()}
+    rows[broken][3] = np.nan
+    none, even = np.zeros(30, np.float32), np.ones(30, np.float32)
+    found = herd(rows["candidates"], rows["crowd"], none, even, count=10, radius=5.0)
+    assert 3 not in found.tolist()
+    assert len(set(found.tolist())) == len(found)
+
+
 def test_uncertain_herding_prefers_the_unsure() -> None:
     sure = np.full((N, 3), [0.98, 0.01, 0.01], dtype=np.float32)
     sure[200:250] = 1 / 3
@@ -200,6 +228,15 @@ def test_class_need_asks_for_the_rare() -> None:
     need = class_need(np.eye(3, dtype=np.float32), given)
     assert need[2] == 1
     assert need[0] == need[1] < 0.3
+
+
+def test_class_need_asks_for_the_weak_among_equally_rare() -> None:
+    given, missed = np.repeat([0, 1, 2], 30), np.array([0.05, 0.5, 0.1], np.float32)
+    need = class_need(np.eye(3, dtype=np.float32), given, missed)
+    np.testing.assert_allclose(need, missed / 0.5)
+    weak = np.eye(3, dtype=np.float32)[np.arange(N) % 3]
+    query = Query(N, read, weak, BLOBS[:90], given, batch=2, missed=missed)
+    assert all(strategy("class-need").order(query, 10) % 3 == 1)
 
 
 def test_badge_draws_as_if_it_held_every_gradient() -> None:
@@ -269,14 +306,84 @@ def test_the_quota_holds_over_any_restart(share: float, stop: int) -> None:
 
 def test_the_quota_rises_while_the_next_verdict_lacks_labels() -> None:
     plain = Quota(0.1, labels=100, random=10)
-    wanting = Quota(0.1, labels=100, random=10, most=0.25, lacking={Bucket.TEST: 20}, ahead=100)
-    assert (plain.now, wanting.now) == (0.1, 0.2)
-    assert Quota(0.1, most=0.25, lacking={Bucket.TEST: 90}, ahead=100).now == 0.25
+    wanting = replace(plain, most=0.25, lacking={Bucket.TEST: 20}, ahead=100)
+    assert (plain.now, wanting.now) == (0.1, 0.2)  # 25 random ones, of which 20 are of the test bucket
+    assert replace(wanting, lacking={Bucket.TEST: 90}).now == 0.25
+    assert replace(wanting, ahead=0).now == 0.25
+    assert replace(wanting, ahead=None).now == 0.1
     assert sum(c.blind for c in queue(quota=plain, window=40)) == 4
-    found = [c for c in queue(quota=wanting, window=40) if c.blind]
-    assert len(found) == 8
+    assert sum(c.blind for c in queue(quota=wanting, window=40)) == 8
+
+
+def test_of_the_random_images_every_fifth_is_of_the_bucket_that_lacks_less() -> None:
     bucket = dict(zip(URIS, BUCKETS, strict=True))
-    assert {bucket[c.uri] for c in found} == {Bucket.TEST}  # what it lacks comes first
+    for first, other in ((Bucket.TEST, Bucket.AUDIT), (Bucket.AUDIT, Bucket.TEST)):
+        quota = Quota(0.1, labels=100, random=10, most=0.25, lacking={first: 20}, ahead=10)
+        found = [bucket[c.uri] for c in queue(quota=quota, window=40) if c.blind]
+        assert found == 2 * [*4 * [first], other]
+    short = Quota(0.1, labels=100, random=10, most=0.25, lacking={Bucket.TEST: 1, Bucket.AUDIT: 5}, ahead=10)
+    found = [bucket[c.uri] for c in queue(quota=short, window=12) if c.blind]
+    assert found == [Bucket.TEST, Bucket.AUDIT, Bucket.AUDIT]
+
+
+def test_what_a_bucket_has_no_images_for_is_not_waited_for() -> None:
+    none_left = replace(POOL, buckets=[Bucket.TRAIN if b is Bucket.TEST else b for b in BUCKETS])
+    quota = Quota(0.1, labels=100, random=10, most=0.25, lacking={Bucket.TEST: 40}, ahead=100)
+    assert sum(c.blind for c in queue(none_left, quota, window=40)) == 4
+    assert sum(c.blind for c in queue(quota=quota, window=40)) == 10
+
+
+def test_who_is_behind_catches_up_without_a_page_of_nothing_but_random_images() -> None:
+    found = [c.blind for c in queue(quota=Quota(0.1, labels=200, random=0), window=20)]
+    assert found == [False, True] * 10
+    assert all(c.blind for c in queue(quota=Quota(1.0, labels=200, random=20), window=20))
+
+
+def test_who_has_more_than_most_goes_on_at_the_plain_share() -> None:
+    quota = Quota(0.1, labels=600, random=400, most=0.25, lacking={Bucket.AUDIT: 20}, ahead=100)
+    assert sum(c.blind for c in queue(quota=quota, window=40)) == 4
+
+
+def life(orders: int, after: int) -> list[tuple[int, int, int]]:
+    """(train, test, audit) labels after each order of a new project, which is worked off as far as ``after`` labels.
+
+    A retrain is judged, and held, after every 200 train labels.
+    """
+    groups = [f"g{i}" for i in range(3000)]
+    bucket = {group: bucket_of(group, BucketShares()) for group in groups}
+    given: list[str] = []
+    found = []
+    for _ in range(orders):
+        have = Counter(bucket[g] for g in given)
+        random = have[Bucket.TEST] + have[Bucket.AUDIT]
+        wanted = {Bucket.TEST: 50 - have[Bucket.TEST], Bucket.AUDIT: 59 - have[Bucket.AUDIT]}
+        lacking = {b: n for b, n in wanted.items() if n > 0}
+        policy = QueueConfig()
+        quota = Quota(
+            policy.quota, len(given), random, policy.quota_most, lacking, ahead=200 - have[Bucket.TRAIN] % 200
+        )
+        left = sorted(set(groups) - set(given))
+        pool = Pool(left, left, [bucket[g] for g in left], lambda rows: np.zeros((len(rows), 2), np.float32))
+        given += [c.uri for c in plan_queue(pool, quota=quota, plan=Plan("random", window=40))[:after]]
+        have = Counter(bucket[g] for g in given)
+        found.append((have[Bucket.TRAIN], have[Bucket.TEST], have[Bucket.AUDIT]))
+    return found
+
+
+@pytest.mark.parametrize("after", [10, 37])
+def test_the_next_verdict_has_its_evidence_however_often_the_queue_is_ordered_anew(after: int) -> None:
+    found = life(700 // after, after)
+    _, test, audit = next(have for have in found if have[0] >= Retrain().after)
+    assert test >= Gate().min_test_labels
+    assert audit >= 10
+    _, test, audit = next(have for have in found if have[0] >= 2 * Retrain().after)
+    assert test >= 50
+    assert audit >= 58  # what a bound needs
+    for train, test, audit in found:
+        labels = train + test + audit
+        assert math.floor(QueueConfig().quota * labels) <= test + audit <= QueueConfig().quota_most * labels
+    before, last = found[-1 - 100 // after], found[-1]
+    assert 0.08 < (sum(last[1:]) - sum(before[1:])) / (sum(last) - sum(before)) < 0.12  # then every tenth again
 
 
 def test_what_is_labelled_reaches_the_strategy() -> None:

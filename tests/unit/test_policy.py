@@ -36,6 +36,19 @@ def test_doubts_that_tell_are_followed_and_said() -> None:
     assert "a wrong answer was less sure than a right one in" in found.why
 
 
+@pytest.mark.parametrize("wrong", [1, 4, 5])
+def test_a_few_wrong_answers_decide_nothing_however_sure_they_were(wrong: int) -> None:
+    """One slip of a person in the test bucket looks just like that."""
+    right = np.arange(200) >= wrong
+    found = doubts_of(np.linspace(1, 0, 200, dtype=np.float32), right)
+    assert found.auc == 0
+    assert found.high is not None
+    assert found.high > 0.2
+    chosen = choose("auto", Situation(True, found))
+    assert chosen.strategy == ("herding" if wrong == 5 else "uncertain-herding")
+    assert wrong == 5 or f"{wrong} answered wrongly" in chosen.why
+
+
 def test_a_few_random_labels_decide_nothing() -> None:
     few = doubts_of(np.array([0.9, 0.8, 0.5, 0.4], np.float32), np.array([False, False, True, True]))
     assert few.auc == 0

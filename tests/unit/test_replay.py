@@ -63,6 +63,16 @@ def test_a_student_learns_and_says_so() -> None:
     assert (answers.argmax(axis=1) == drawn.pool.labels).mean() > 0.95
 
 
+@pytest.mark.parametrize("with_pool", [True, False])
+def test_a_student_who_knows_one_class_is_sure_of_it(with_pool: bool) -> None:
+    drawn = draw(HISTORY, 0)
+    student = Student.of(drawn, 6, with_pool=with_pool)
+    rows = np.flatnonzero(drawn.pool.labels == 1)[:10]
+    student.learn(rows, drawn.pool.labels[rows])
+    np.testing.assert_array_equal(student.probabilities(student.rows), np.eye(6)[[1] * len(student.rows)])
+    assert student.accuracy() == (drawn.test.labels == 1).mean()
+
+
 def test_a_student_never_names_a_class_it_was_not_told() -> None:
     drawn = draw(HISTORY, 0)
     student = Student.of(drawn, 6)

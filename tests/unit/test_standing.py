@@ -1,14 +1,21 @@
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from labelloop.acquisition import STRATEGIES, Query, Quota
+from labelloop.features import FeatureStore
+from labelloop.head import Floats
 from labelloop.records import JUDGING, Bucket
+from labelloop.schema import LabelRules
 from labelloop.scores import COLD_START
 from retrain_worker import standing
 from retrain_worker.examples import examples_of
 from retrain_worker.score import score
-from retrain_worker.standing import labelled_of, quota_of, situation_of, unlabelled
+from retrain_worker.standing import labelled_of, missed_of, quota_of, situation_of, unlabelled
 from tests.unit.learning_world import LearningWorld
 
 
@@ -34,7 +41,12 @@ def test_a_head_learns_from_unlabelled_train_images_alone(
     given, features = examples(world)
     asked: list[str] = []
     rows = features.rows
-    monkeypatch.setattr(type(features), "rows", lambda _, uris: (asked.extend(uris), rows(uris))[1])
+
+    def spy(_: FeatureStore, uris: Sequence[str]) -> Floats:
+        asked.extend(uris)
+        return np.asarray(rows(uris))
+
+    monkeypatch.setattr(type(features), "rows", spy)
     found = unlabelled(world.project, features, given)
     assert found is not None
     assert len(found) == len(asked) == len(world.uris(Bucket.TRAIN)) - 60
@@ -85,17 +97,100 @@ def test_labelled_images_reach_the_strategies_with_their_columns(world: Learning
     assert (found.labels == -1).sum() == 60 - named.count("3") - named.count("7")
 
 
-def test_the_quota_knows_what_the_next_verdict_lacks(world: LearningWorld) -> None:
+def standing_quota(world: LearningWorld, **gate: int) -> Quota:
     latest = world.project.snapshots.latest()
     assert latest is not None
-    tasks = world.project.snapshots.load(latest.snapshot).tasks
-    quota = quota_of(world.config, tasks, world.project)
+    config = world.config.model_copy(update={"gate": world.config.gate.model_copy(update=gate)})
+    return quota_of(config, world.project.snapshot(latest.snapshot).tasks, world.project)
+
+
+def test_the_quota_knows_what_the_next_verdict_and_a_bound_lack(world: LearningWorld) -> None:
+    quota = standing_quota(world)
     assert (quota.labels, quota.random) == (100, 40)
-    assert quota.lacking == {Bucket.TEST: world.config.gate.min_test_labels - 40}
+    assert quota.lacking == {Bucket.TEST: world.config.gate.min_test_labels - 40, Bucket.AUDIT: 59}
     assert quota.ahead == world.config.retrain.after - 60
-    enough = quota_of(world.config.model_copy(update={"gate": world.config.gate.model_copy(
-        update={"min_test_labels": 40})}), tasks, world.project)  # fmt: skip
-    assert (enough.lacking, enough.ahead) == ({}, 0)
+    assert standing_quota(world, min_test_labels=40).lacking == {Bucket.AUDIT: 59}
+
+
+def test_a_retrain_that_was_held_is_counted_from_as_the_planner_does(tmp_path: Path) -> None:
+    """Else the share would fall back just when it was too small."""
+    world = LearningWorld(tmp_path, images=400, config={"retrain": {"after": 100}})
+    train = world.uris(Bucket.TRAIN)
+    first = world.label([*train[:110], *world.uris(Bucket.TEST)[:30]])
+    assert standing_quota(world).ahead == 0
+    run = world.project.runs.start("retrain", snapshot=first, config="", attempt=1, worker="w")
+    world.label(train[:150], wrong={train[0]: "another"})
+    assert standing_quota(world).ahead == 0  # still running
+    world.project.runs.end(run, "hold", ("needs 50 test labels",))
+    assert standing_quota(world).ahead == 100 - 41  # 40 new ones and a changed one
+    world.configure({"retrain": {"automatic": False}})
+    assert standing_quota(world).ahead is None
+
+
+def test_of_many_labelled_images_a_strategy_sees_a_sample_and_not_the_last_by_name(
+    world: LearningWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, features = examples(world)
+    train = sorted((e for e in given if e.bucket is Bucket.TRAIN), key=lambda e: e.uri)
+    classes = tuple(sorted({e.label for e in train}))
+    whole = labelled_of(given, features, classes)
+    monkeypatch.setattr(standing, "LABELLED_MOST", 30)
+    found, again = labelled_of(given, features, classes), labelled_of(given[::-1], features, classes)
+    assert len(found.labels) == 30
+    np.testing.assert_array_equal(found.features, again.features)
+    rows = features.rows([e.uri for e in train])
+    places = [int((rows == row).all(axis=1).argmax()) for row in found.features]
+    assert min(places) < 10
+    assert max(places) > 50
+    assert len(whole.labels) == 60
+
+
+def test_weak_classes_are_told_by_what_is_missed_out_of_fold_in_train(world: LearningWorld) -> None:
+    version = world.live()
+    found = version.evaluation.recognised
+    train = Counter(world.truth[u] for u in world.labels if u in set(world.uris(Bucket.TRAIN)))
+    assert {r.name: r.n for r in found} == {name: train[name] for name in version.labels}  # none of test
+    right = version.evaluation.accuracy
+    assert right is not None
+    assert sum(r.right for r in found) == round(right * sum(r.n for r in found))
+    missed = missed_of(version.evaluation, LabelRules({"8": "3", "1": None}), ("3", "7", "new"))
+    assert missed is not None
+    both = [r for r in found if r.name in {"3", "8"}]
+    n, hits = sum(r.n for r in both), sum(r.right for r in both)
+    assert missed.tolist() == pytest.approx([(n - hits + 1) / (n + 2), missed[1], 0.5])
+    older = dataclasses.replace(version.evaluation, recognised=())
+    assert missed_of(older, world.project.rules, ("3",)) is None
+
+
+def test_a_project_may_ask_for_rare_and_weak_classes(tmp_path: Path) -> None:
+    world = LearningWorld(tmp_path, images=200, config={"queue": {"policy": "class-need"}})
+    world.refresh(world.label(world.uris(Bucket.TRAIN)[:60]))
+    live, asked = world.live(), []
+    original = STRATEGIES["class-need"]
+
+    def spy(query: Query) -> Floats:
+        asked.append(query.missed)
+        return original.utility(query)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("labelloop.acquisition.order.strategy", lambda _: dataclasses.replace(original, utility=spy))
+        score(world.context, world.project, live.name)
+    assert asked[0] is not None
+    assert asked[0].shape == (len(live.labels),)
+
+
+def test_a_model_all_of_whose_classes_were_dropped_is_none(tmp_path: Path) -> None:
+    world = LearningWorld(tmp_path, images=200)
+    known = [u for u in world.uris(Bucket.TRAIN) if world.truth[u] in {"3", "7"}]
+    world.refresh(world.label(known))
+    world.configure({"label_map": {"3": None, "7": None}})
+    live = world.live()
+    assert set(live.labels) == {"3", "7"}
+    assert score(world.context, world.project, live.name)
+    found = world.project.scores.newest(live.name)
+    assert found is not None
+    assert found.policy.startswith("herding: ")
+    assert all(place.label is None for place in found.places)
 
 
 def test_the_order_says_which_strategy_made_it_and_why(world: LearningWorld) -> None:
