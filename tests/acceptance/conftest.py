@@ -34,7 +34,7 @@ def labelloop(*words: str | Path, timeout: float = 600) -> str:
     return done.stdout
 
 
-def until(condition: Callable[[], object], seconds: float = 30, what: str = "it") -> None:
+def until(condition: Callable[[], object], seconds: float = 90, what: str = "it") -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"{what} did not happen within {seconds} s"

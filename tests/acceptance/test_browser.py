@@ -103,7 +103,7 @@ def test_a_new_version_leaves_the_task_that_somebody_has_open(loop: Loop, page: 
         loop.submit(5, colleague)
         time.sleep(2)
 
-    time.sleep(TIDY_EVERY_S + 5)  # as long as anybody looks at one image, while old versions are tidied away
+    time.sleep(TIDY_EVERY_S + 2)  # as long as anybody looks at one image, while old versions are tidied away
     expect(chosen).to_contain_text(pre_label)
     again = loop.studio.next_task(loop.project.id, loop.schema)
     assert again is not None

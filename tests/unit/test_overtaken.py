@@ -45,7 +45,7 @@ def labelling(world: LearningWorld, step: Callable[..., Any], times: int) -> Cal
 
 def test_who_is_overtaken_is_judged_again_and_goes_live(world: LearningWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retrain, "look_at", labelling(world, retrain.look_at, 99))  # minutes, so people get somewhere
-    monkeypatch.setattr(retrain, "_learn", labelling(world, retrain._learn, 4))  # seconds: bad luck
+    monkeypatch.setattr(retrain, "_learn", labelling(world, retrain._learn, 2))  # seconds: bad luck
     judged = world.retrain(world.project.snapshots.latest().snapshot)  # type: ignore[union-attr]
     live = world.live()
     assert (live.kind, live.name, live.code) == ("retrain", judged.version, code_version())
