@@ -1,14 +1,7 @@
 import pytest
 
 from sync.bearing import MOST_REST_S, Bearing
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.fakes.clock import Clock
 
 
 @pytest.fixture

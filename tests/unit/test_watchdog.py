@@ -8,14 +8,7 @@ import threading
 import time
 
 from sync.watchdog import STUCK, Watchdog
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.fakes.clock import Clock
 
 
 def watched(clock: Clock) -> tuple[Watchdog, threading.Event]:
