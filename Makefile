@@ -60,8 +60,9 @@ down: ## stop the running stack
 test: setup ## all tests: unit, integration, acceptance (TESTS=tests/unit for some)
 	@if [ -n "$(TESTS)" ]; then exec $(BIN)/pytest $(TESTS) $(ARGS); fi
 	code=0
-	OMP_NUM_THREADS=1 $(BIN)/pytest tests/unit --numprocesses auto --dist loadfile $(ARGS) || code=$$?
-	$(BIN)/pytest tests/acceptance tests/faults tests/integration $(ARGS) || code=$$?
+	# those that wait for servers first: while they wait, others compute
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/integration tests/unit --numprocesses auto --dist loadfile $(ARGS) || code=$$?
+	$(BIN)/pytest tests/acceptance tests/faults $(ARGS) || code=$$?
 	exit $$code
 
 .PHONY: faults

@@ -10,7 +10,7 @@ import pytest
 
 from labelloop.records import Bucket
 from sync.publish import IDLE_S
-from tests.acceptance.conftest import Loop, labelloop, until
+from tests.acceptance.conftest import PER_CLASS, Loop, labelloop, until
 
 
 def test_the_first_page_is_pre_labelled_by_a_model_of_the_seeds(loop: Loop) -> None:
@@ -38,9 +38,7 @@ def test_ten_submits_bring_a_new_version_and_a_new_front(loop: Loop) -> None:
 
 
 def test_status_tells_what_is_live_why_and_what_comes_next(loop: Loop) -> None:
-    until(
-        lambda: set(loop.status()["serving"].values()) == {loop.live()}, what="a backend that serves the live version"
-    )
+    until(lambda: set(loop.picture().serving.values()) == {loop.live()}, what="a backend that serves the live version")
     status = loop.status()
     assert status["version"] == loop.live()
     assert set(status["serving"].values()) == {loop.live()}
@@ -48,7 +46,7 @@ def test_status_tells_what_is_live_why_and_what_comes_next(loop: Loop) -> None:
     assert all(service["ok"] for service in status["all"]["services"])
     assert 0 <= status["until_refresh"] <= 10
     assert status["runs"][-1]["reasons"]
-    assert status["pool"]["featurised"] == 1797
+    assert status["pool"]["featurised"] == 10 * PER_CLASS
     assert "digits" in labelloop("status", "--once", "--state-dir", loop.home)
 
 
@@ -98,10 +96,10 @@ def test_rollback_and_promote_are_deploys(loop: Loop) -> None:
     labelloop("rollback", "--project", "digits", "--why", "try", "--state-dir", loop.home)
     after = loop.live()
     assert after != before
-    until(lambda: set(loop.status()["serving"].values()) == {after}, what="the backend's way back")
+    until(lambda: set(loop.picture().serving.values()) == {after}, what="the backend's way back")
     assert before is not None
     labelloop("promote", before, "--project", "digits", "--state-dir", loop.home)
-    until(lambda: set(loop.status()["serving"].values()) == {before}, what="the backend's way forth")
+    until(lambda: set(loop.picture().serving.values()) == {before}, what="the backend's way forth")
 
 
 def test_a_corrupted_version_never_serves_and_status_says_why(loop: Loop) -> None:
@@ -113,8 +111,8 @@ def test_a_corrupted_version_never_serves_and_status_says_why(loop: Loop) -> Non
     with pytest.raises(AssertionError, match="hash"):
         labelloop("promote", bad.name, "--project", "digits", "--state-dir", loop.home)
     registry.deploy(bad.name, expected=good, action="promote", by="test", why="past the command line")
-    until(lambda: any(bad.name in why and "hash" in why for why in loop.status()["refused"]), what="the refusal")
-    assert set(loop.status()["serving"].values()) == {good}
+    until(lambda: any(bad.name in why and "hash" in why for why in loop.picture().refused), what="the refusal")
+    assert set(loop.picture().serving.values()) == {good}
     labelloop("rollback", "--project", "digits", "--state-dir", loop.home)
     assert loop.live() == good
     store.put(bad.head_key, intact)
@@ -131,18 +129,17 @@ def test_a_deleted_task_leaves_the_snapshot(loop: Loop) -> None:
     loop.studio.delete_task(task)
     labelloop("sync", "--drain", "--project", "digits", "--state-dir", loop.home)
     exported = {row["id"] for row in loop.studio.export(loop.project.id)}
-    latest = loop.status()
     assert task not in exported
-    assert latest["annotations"] == sum(len(row["annotations"]) for row in loop.studio.export(loop.project.id))
+    assert loop.picture().annotations == sum(len(row["annotations"]) for row in loop.studio.export(loop.project.id))
 
 
 def test_a_second_start_finds_everything_as_it_was_left(loop: Loop) -> None:
-    before, annotations = loop.live(), loop.status()["annotations"]
+    before, annotations = loop.live(), loop.picture().annotations
     assert before is not None
     shown = pre_labelled(loop, before)
     labelloop("down", "--state-dir", loop.home)
     labelloop("up", "--detach", "--state-dir", loop.home)
-    until(lambda: loop.status()["annotations"] == annotations, what="the snapshot")
+    until(lambda: loop.picture().annotations == annotations, what="the snapshot")
     assert loop.live() == before
     assert len([r for r in loop.deployment.projects.all() if r.title == "digits"]) == 1
     time.sleep(2 * IDLE_S)  # in idle time the rest of a window follows; what is there already must not come again

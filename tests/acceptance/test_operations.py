@@ -12,7 +12,6 @@ from typing import Any
 
 from cli.retrain import ask
 from cli.snapshots import resolve
-from cli.status import ProjectStatus, StatusReader
 from labelloop.queue import alive
 from labelloop.runs import Run, RunStore
 from tests.acceptance.conftest import Loop, labelloop, until
@@ -21,11 +20,6 @@ from tests.acceptance.conftest import Loop, labelloop, until
 def asked(loop: Loop, *words: str) -> Any:
     """A command's JSON about the digits."""
     return json.loads(labelloop(*words, "--json", "--project", "digits", "--state-dir", loop.home))
-
-
-def picture(loop: Loop) -> ProjectStatus:
-    """What `status` shows of the digits, without starting a process each time."""
-    return next(p for p in StatusReader(loop.deployment).read().projects if p.title == "digits")
 
 
 def trainers(loop: Loop) -> dict[str, Any]:
@@ -44,14 +38,14 @@ def test_pause_keeps_the_live_version_and_resume_learns_what_came_meanwhile(loop
     assert (told["settled"], told["already"]) == (True, False)
     before = told["live"]  # nothing can have gone live since
     loop.submit(11)
-    until(lambda: picture(loop).until_refresh == 0, what="a refresh that is due")
-    assert "labels under review" in str(picture(loop).waiting)
+    until(lambda: loop.picture().until_refresh == 0, what="a refresh that is due")
+    assert "labels under review" in str(loop.picture().waiting)
     time.sleep(2)  # ten times as long as a watcher needs
-    assert (loop.live(), picture(loop).running) == (before, ())
+    assert (loop.live(), loop.picture().running) == (before, ())
     assert loop.status()["paused"]["why"] == "labels under review"
     assert asked(loop, "resume")["was"]["why"] == "labels under review"
     until(lambda: loop.live() != before, what="a version of what came meanwhile")
-    assert picture(loop).paused is None
+    assert loop.picture().paused is None
 
 
 def test_a_run_tells_which_annotations_trained_it(loop: Loop) -> None:

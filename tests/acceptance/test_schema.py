@@ -65,7 +65,7 @@ def test_a_renamed_class_waits_for_a_person_and_then_goes_on(loop: Loop, origina
 
     loop.studio.update_project(loop.project.id, label_config=original.replace(f'value="{OLD}"', f'value="{NEW}"'))
     until(lambda: NEW in loop.project.schema.classes, what="the new label config")
-    until(lambda: f"class '{OLD}' ({len(sevens)} labels)" in (loop.status()["waiting"] or ""), what="the question")
+    until(lambda: f"class '{OLD}' ({len(sevens)} labels)" in (loop.picture().waiting or ""), what="the question")
     assert loop.live() == before
     answers = predict(loop, sevens)
     assert OLD not in answers  # Label Studio does not know it any more
@@ -83,9 +83,9 @@ def test_a_renamed_class_waits_for_a_person_and_then_goes_on(loop: Loop, origina
     until(lambda: loop.live() != before, what="a version that speaks of the new class")
     assert NEW in head_labels(loop)
     assert OLD not in head_labels(loop)
-    until(lambda: set(loop.status()["serving"].values()) == {loop.live()}, what="the backend")
+    until(lambda: set(loop.picture().serving.values()) == {loop.live()}, what="the backend")
     assert predict(loop, sevens).count(NEW) >= len(sevens) // 2
-    assert loop.status()["waiting"] is None
+    assert loop.picture().waiting is None
     assert labels_of(loop, OLD) == sevens  # the snapshot is what Label Studio says
 
 

@@ -90,7 +90,7 @@ def test_an_upload_is_learned_like_any_image(loop: Loop, uploaded: tuple[str, in
 
     until(featurised, 90, "its features")
     until(lambda: predicted(loop, task)["result"], 30, "a pre-label")
-    until(lambda: loop.status()["copies"].get("copied", 0) >= 1, 30, "its place in the status")
+    until(lambda: loop.picture().copies.get("copied", 0) >= 1, 30, "its place in the status")
 
     label = loop.schema.classes[3]
     loop.studio.annotate(task, loop.schema.result(label), lead_time_s=1.0)
