@@ -25,7 +25,7 @@ from labelloop.studio import Studio
 
 ROOT = Path(__file__).parents[2]
 LABELLOOP = Path(sys.executable).parent / "labelloop"
-PER_CLASS = 54  # images
+PER_CLASS = 40  # images
 
 
 def labelloop(*words: str | Path, timeout: float = 600) -> str:
@@ -114,7 +114,7 @@ def indulgent(home: Path) -> Path:
 
 
 def few_digits(home: Path) -> None:
-    """The demo's images, thirty of a hundred: Label Studio takes longer to import them than most tests to run."""
+    """The demo's images, not quite a quarter of them: importing them takes longer than most tests."""
     for place in write_digits(home / "digits").iterdir():
         for spare in sorted(place.glob("*.png"))[PER_CLASS:]:
             spare.unlink()

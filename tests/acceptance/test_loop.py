@@ -69,26 +69,15 @@ def test_quota_tasks_come_from_test_and_audit_and_are_blind(loop: Loop) -> None:
 
 def test_three_annotators_with_second_thoughts_lose_nothing_and_get_no_task_twice(loop: Loop) -> None:
     printed = labelloop(
-        "simulate", "--labels", "40", "--people", "3", "--skip-rate", "0.1", "--change-rate", "0.1",
+        "simulate", "--labels", "30", "--people", "3", "--skip-rate", "0.1", "--change-rate", "0.1",
         "--delete-rate", "0.1", "--state-dir", loop.home,
     )  # fmt: skip
     figures = json.loads(printed.splitlines()[-1])
     assert figures["lost"] == 0
     assert figures["labelled_twice"] == 0
-    assert figures["annotations_in_snapshot"] == figures["annotations_in_label_studio"] >= 80
+    assert figures["annotations_in_snapshot"] == figures["annotations_in_label_studio"] >= 70
     assert figures["versions"] >= 3
     assert figures["test_accuracy"] > 0.7
-
-
-def test_a_retrain_is_judged_in_words_and_kept_whatever_the_verdict(loop: Loop) -> None:
-    printed = labelloop("retrain", "--wait", "--project", "digits", "--state-dir", loop.home)
-    assert "labels" in printed
-    models = json.loads(labelloop("models", "--json", "--project", "digits", "--state-dir", loop.home))
-    made = next(m for m in reversed(models) if m["kind"] == "retrain")
-    registry = loop.deployment.registry(loop.project)
-    record = registry.backbone(made["backbone"])
-    assert record.snapshot is not None
-    assert registry.head(registry.version(f"v{made['number']}")).weight.shape[1] == record.dimension
 
 
 def test_rollback_and_promote_are_deploys(loop: Loop) -> None:

@@ -6,15 +6,15 @@ import csv
 import json
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
-from cli.retrain import ask
 from cli.snapshots import resolve
 from labelloop.queue import alive
 from labelloop.runs import Run, RunStore
-from tests.acceptance.conftest import Loop, labelloop, until
+from tests.acceptance.conftest import LABELLOOP, Loop, labelloop, until
 
 
 def asked(loop: Loop, *words: str) -> Any:
@@ -70,23 +70,34 @@ def test_what_people_did_between_two_snapshots_is_told_by_name(loop: Loop) -> No
 
 
 def test_a_retrain_whose_worker_is_killed_ends_well_by_itself(loop: Loop) -> None:
+    """Whoever waits for it sees the verdict, in words; what was made is kept whatever the verdict."""
     runs = RunStore(loop.deployment.within(loop.project))
-    request = ask(loop.deployment, loop.project, by="the test")
+    known = {r.id for r in runs.all()}
 
     def attempts() -> list[Run]:
-        return [r for r in runs.all() if request.id in r.answers]
+        return [r for r in runs.all() if r.kind == "retrain" and r.id not in known]
 
-    until(lambda: any(r.outcome == "running" for r in attempts()), what="the retrain")
-    victim = attempts()[-1].worker
-    os.kill(worker_pid(loop, victim), signal.SIGKILL)
-    until(lambda: any(victim not in n for n in trainers(loop)), 60, what="another worker")
-    there = time.monotonic()
-    until(lambda: any(r.done for r in attempts()), 90, what="a verdict")
-    print(f"a verdict {time.monotonic() - there:.1f} s after a worker was there")
+    words = ("retrain", "--wait", "--project", "digits", "--state-dir", loop.home)
+    with subprocess.Popen([LABELLOOP, *words], stdout=subprocess.PIPE, text=True) as waiting:
+        until(lambda: any(r.outcome == "running" for r in attempts()), what="the retrain")
+        victim = attempts()[-1].worker
+        os.kill(worker_pid(loop, victim), signal.SIGKILL)
+        until(lambda: any(victim not in n for n in trainers(loop)), what="another worker")
+        there = time.monotonic()
+        until(lambda: any(r.done for r in attempts()), 180, what="a verdict")
+        print(f"a verdict {time.monotonic() - there:.1f} s after a worker was there")
+        printed, _ = waiting.communicate(timeout=60)
     until(lambda: attempts()[0].outcome == "failed", what="the end of the first attempt's record")
     first, *rest = attempts()
     assert "worker" in " ".join(first.reasons)
     assert [r.done for r in rest] == [True]
+    assert "labels" in printed
+    assert waiting.returncode == 0
+    made = next(m for m in reversed(asked(loop, "models")) if m["kind"] == "retrain")
+    registry = loop.deployment.registry(loop.project)
+    record = registry.backbone(made["backbone"])
+    assert record.snapshot is not None
+    assert registry.head(registry.version(f"v{made['number']}")).weight.shape[1] == record.dimension
 
 
 def test_the_queue_is_shown(loop: Loop) -> None:

@@ -57,6 +57,7 @@ def labels_of(loop: Loop, label: str) -> list[str]:
     return [uri for uri, given in store.load(latest.snapshot).labels().items() if given == label]
 
 
+@pytest.mark.long(seconds=150)
 def test_a_renamed_class_waits_for_a_person_and_then_goes_on(loop: Loop, original: str) -> None:
     sevens = labels_of(loop, OLD)
     before = loop.live()

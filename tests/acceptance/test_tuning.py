@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.acceptance.conftest import Loop, labelloop
 
 SEARCH = """
@@ -19,6 +21,7 @@ space:
 """
 
 
+@pytest.mark.long(seconds=40)
 def test_a_search_runs_to_its_end_and_its_picture_is_drawn(loop: Loop, tmp_path: Path) -> None:
     asked, picture = tmp_path / "search.yaml", tmp_path / "search.png"
     asked.write_text(SEARCH)
@@ -32,6 +35,7 @@ def test_a_search_runs_to_its_end_and_its_picture_is_drawn(loop: Loop, tmp_path:
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.long(seconds=20)
 def test_a_range_test_suggests_a_rate(loop: Loop) -> None:
     found = json.loads(labelloop("lr-find", "--json", "--state-dir", loop.home))
     assert 1e-6 < found["suggestion"] < 1

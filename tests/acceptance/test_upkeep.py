@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from labelloop.projects import ProjectRecord
 from labelloop.studio_archive import StudioArchive
@@ -54,6 +55,7 @@ def restored(loop: Loop, path: Path, title: str) -> Iterator[ProjectRecord]:
             store.delete(info.key)
 
 
+@pytest.mark.long(seconds=150)
 def test_a_backup_becomes_a_second_project_that_answers_alike(loop: Loop, tmp_path: Path) -> None:
     task = loop.studio.next_task(loop.project.id, loop.schema)
     assert task is not None

@@ -71,6 +71,7 @@ def predicted(loop: Loop, task: int) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.long(seconds=90)
 def test_an_upload_is_learned_like_any_image(loop: Loop, uploaded: tuple[str, int, bytes]) -> None:
     uri, task, data = uploaded
     store = loop.deployment.within(loop.project)

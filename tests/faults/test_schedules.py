@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.faults.run import main
 from tests.faults.schedule import ACTIONS, SINGLE, make_schedule
 
@@ -23,6 +25,7 @@ def test_people_do_everything_they_may() -> None:
     assert set(make_schedule(100, 2000).actions) == set(ACTIONS)
 
 
+@pytest.mark.long(seconds=180)
 def test_everything_heals_by_itself(tmp_path: Path) -> None:
     """Six faults in one schedule, on the real stack; `make faults` is the long run."""
     out = tmp_path / "outcomes.jsonl"
