@@ -6,6 +6,7 @@ Beside `studio`, the one place that knows how Label Studio writes tasks, annotat
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -23,6 +24,8 @@ SETTINGS = (  # what people set in a project, besides title and label config
     "reveal_preannotations_interactively", "evaluate_predictions_automatically",
 )  # fmt: skip
 RESTORED = "restored"  # in the meta of a result or task: what Label Studio cannot be told about an annotation
+REMOVE_TRIES = 5
+REMOVE_PAUSE_S = 1.0
 IN_META = ("by", "created_at", "updated_at")
 
 
@@ -146,8 +149,18 @@ class StudioArchive:
         return True
 
     def remove(self, project: int) -> None:
-        """Delete a project with all that is in it."""
-        self._call("DELETE", f"api/projects/{project}/")
+        """Delete a project with all that is in it.
+
+        Predictions or answers that arrive meanwhile make Label Studio refuse (500) and delete nothing: then once more.
+        """
+        for more in reversed(range(REMOVE_TRIES)):
+            try:
+                self._call("DELETE", f"api/projects/{project}/")
+                return
+            except StudioError as error:
+                if error.status != 500 or not more:
+                    raise
+            time.sleep(REMOVE_PAUSE_S)
 
     def answer(self, task: int, kept: KeptTask, schema: LabelSchema) -> None:
         """Give a task that shows the same image the kept answers, in their order, and whatever else it held."""

@@ -155,7 +155,7 @@ class ProjectWatch:
         self._keep_deleted()
         self._freeze()
         live = self.registry.live()
-        self.publisher.adopt(live.version if live else COLD_START, self.feed.board.tasks_of)
+        self.publisher.adopt(live.version if live else COLD_START, self.feed.board.open)
         log.info("watching", action="watch", project=self.project.key, tasks=len(self.feed.board))
 
     def _last_tasks(self) -> Mapping[int, Task]:

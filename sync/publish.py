@@ -37,7 +37,7 @@ class Published:
     version: str
     scores: str  # id of the order that was pushed last
     next_place: int  # places of that order from here on are not pushed yet
-    tasks: Mapping[int, str]  # with a prediction of this version -> the image they show
+    tasks: Mapping[int, str]  # with a prediction of this version -> the image they show, where it matters
 
 
 class Publisher:
@@ -53,12 +53,12 @@ class Publisher:
         self.order: str | None = None  # why the newest order is as it is, in words
         self.seeing = Seeing(self.place)
 
-    def adopt(self, version: str, tasks: OpenTasks) -> None:
+    def adopt(self, version: str, open_tasks: OpenTasks) -> None:
         """After a restart: take what is in Label Studio as pushed, so that nothing is pushed twice."""
         self._retired.found(self._studio.prediction_counts(self._project.id))
         if self._studio.project(self._project.id).model_version != version:
             return
-        self.published = self._standing(version, tasks)
+        self.published = self._standing(version, open_tasks)
         if self.published:
             self.seeing.switched(version, LONG_AGO, LONG_AGO)
 
@@ -160,14 +160,17 @@ class Publisher:
             self._switch(version)
             self.published = standing
 
-    def _standing(self, version: str, open_tasks: OpenTasks) -> Published | None:
-        """What Label Studio still has of a version; None where that is nothing."""
+    def _standing(self, version: str, tasks: OpenTasks) -> Published | None:
+        """What Label Studio still has of a version, task by task; None where that is nothing.
+
+        Places are gone through from the first again: those whose tasks have a prediction are left out.
+        """
         scores = self._scores.newest(version)
-        count = self._retired.standing(version)
-        if scores is None or not count:
+        if scores is None or not self._retired.standing(version):
             return None
-        places, stop = _window(scores.places, open_tasks, {}, 0, min(count, len(scores.places)))
-        return Published(version, scores.id, stop, {task: choice.uri for task, choice in places})
+        images = {task: uri for uri, those in tasks.items() for task in those}
+        there = self._studio.predicted_tasks(self._project.id, version)
+        return Published(version, scores.id, 0, {task: images.get(task, "") for task in there})
 
     def _push(self, scores: Scores, open_tasks: OpenTasks, size: int, *, fresh: bool = False) -> None:
         """Fresh: the first push of a version. Else only tasks that have no prediction of this version yet."""

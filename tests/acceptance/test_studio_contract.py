@@ -59,6 +59,8 @@ class World(Protocol):
 
     def counts(self) -> dict[str, int]: ...
 
+    def predicted(self, version: str) -> set[int]: ...
+
     def retire(self, version: str) -> int: ...
 
 
@@ -86,6 +88,9 @@ class FakeWorld:
 
     def counts(self) -> dict[str, int]:
         return self.fake.prediction_counts(1)
+
+    def predicted(self, version: str) -> set[int]:
+        return self.fake.predicted_tasks(1, version)
 
     def retire(self, version: str) -> int:
         return self.fake.delete_predictions(1, version)
@@ -140,6 +145,9 @@ class RealWorld:
 
     def counts(self) -> dict[str, int]:
         return self.studio.prediction_counts(self.project)
+
+    def predicted(self, version: str) -> set[int]:
+        return self.studio.predicted_tasks(self.project, version)
 
     def retire(self, version: str) -> int:
         return self.studio.delete_predictions(self.project, version)
@@ -305,6 +313,18 @@ class TestContract:
         assert world.counts() == {"v1": 1, "v2": 1}
         assert world.retire("v1") == 1
         assert world.counts() == {"v2": 1}
+
+    def test_the_tasks_that_have_a_prediction_of_one_version_are_known(self, world: World) -> None:
+        uris = [f"s3://images/{i}.png" for i in range(PAGE)]
+        tasks = [world.add_task(uri) for uri in uris]
+        places = [(t, Choice(u, 0.5, "cat", 0.9, False, "uncertain")) for t, u in zip(tasks, uris, strict=True)]
+        world.push("v1", places[:2])
+        world.push("v10", places[1:])
+        world.push("v2", places)
+        assert world.predicted("v1") == set(tasks[:2])
+        assert world.predicted("v10") == set(tasks[1:])
+        assert world.predicted("v2") == set(tasks)
+        assert world.predicted("v3") == set()
 
     def test_a_version_without_predictions_is_refused(self, world: World) -> None:
         world.add_task("s3://images/1.png")

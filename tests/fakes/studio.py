@@ -82,6 +82,9 @@ class FakeStudio:
                 counts[version] = counts.get(version, 0) + 1
         return counts
 
+    def predicted_tasks(self, _project: int, version: str) -> set[int]:
+        return {task for task, stored in self._predictions.items() if any(v == version for v, _ in stored)}
+
     def delete_predictions(self, _project: int, version: str) -> int:
         before = sum(map(len, self._predictions.values()))
         self._predictions = {t: [p for p in ps if p[0] != version] for t, ps in self._predictions.items()}

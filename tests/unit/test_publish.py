@@ -145,15 +145,20 @@ def test_a_version_without_anything_to_predict_is_no_error(world: World) -> None
     assert world.publisher.published is not None
 
 
-def test_a_restart_counts_predictions_of_answered_tasks_too(world: World) -> None:
-    world.order("v1", list(world.open_tasks))
-    world.publisher.publish("v1", world.open_tasks)
-    left = dict(list(world.open_tasks.items())[3:])
+@pytest.mark.parametrize(("before", "since"), [(2, 0), (0, 3), (2, 3)])
+def test_a_restart_knows_which_tasks_have_a_prediction(world: World, before: int, since: int) -> None:
+    """However many were answered, and when: none gets a second one, and none at the front is left without."""
+    everything = world.open_tasks
+    uris = list(everything)
+    world.order("v1", uris)
+    world.publisher.publish("v1", {u: everything[u] for u in uris[before:]})
+    left = {u: everything[u] for u in uris[before + since :]}
     again = world.restarted()
-    again.adopt("v1", world.open_tasks)
+    again.adopt("v1", left)
     again.publish("v1", left)
-    assert world.studio.pushed == [("v1", 4), ("v1", 3)]
-    assert max(len(ps) for ps in world.studio._predictions.values()) == 1
+    stored = world.studio._predictions
+    assert max(map(len, stored.values())) == 1
+    assert all(stored.get(tasks[0]) for tasks in list(left.values())[: 4 if since else 2])
 
 
 def test_new_images_want_a_new_order_but_not_each_one_of_a_stream(world: World) -> None:

@@ -11,7 +11,7 @@ import labelloop.studio_archive
 from labelloop.errors import StudioError
 from labelloop.labels import make_label_config, parse_label_config
 from labelloop.records import canonical
-from labelloop.studio_archive import StudioArchive, task_line, task_of
+from labelloop.studio_archive import REMOVE_TRIES, StudioArchive, task_line, task_of
 from tests.fakes.studio_api import Json, StudioApi, studio_of
 
 XML = make_label_config(["cat", "dog"])
@@ -110,3 +110,32 @@ def test_tasks_that_were_not_taken_are_noticed() -> None:
     (page,) = archive.tasks(project)
     with pytest.raises(StudioError, match="took 0 of 2 tasks"):
         archive.add(project, page)
+
+
+class Busy(StudioApi):
+    """Predictions arrive while it deletes, so many times."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times = times
+
+    def call(self, method: str, path: str, **more: Any) -> Any:
+        if method == "DELETE" and self.times:
+            self.times -= 1
+            raise StudioError("FOREIGN KEY constraint failed", status=500)
+        return super().call(method, path, **more)
+
+
+@pytest.mark.parametrize("times", [1, REMOVE_TRIES])
+def test_a_project_into_which_something_is_pushed_meanwhile_is_removed_later(
+    monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    monkeypatch.setattr("labelloop.studio_archive.REMOVE_PAUSE_S", 0.0)
+    api = Busy(times)
+    project = labelled(api, 2)
+    if times < REMOVE_TRIES:
+        StudioArchive(studio_of(api)).remove(project)
+        assert not api.projects
+    else:
+        with pytest.raises(StudioError, match="FOREIGN KEY"):
+            StudioArchive(studio_of(api)).remove(project)
