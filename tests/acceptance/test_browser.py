@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import time
 from collections.abc import Iterator
 
@@ -17,7 +18,7 @@ from labelloop.studio import NextTask
 from sync.project import TIDY_EVERY_S
 from tests.acceptance.conftest import Loop, until
 
-CHROMIUM = "/usr/bin/chromium"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
@@ -29,8 +30,10 @@ PAGE_MS = 60_000  # Label Studio's pages are heavy, and the machine may be small
 def page(loop: Loop) -> Iterator[Page]:
     stack = running_stack(loop.home)
     assert stack is not None
+    browser_path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    assert browser_path, f"these tests drive a real browser: install one of {', '.join(BROWSERS)}"
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=browser_path, args=FLAGS)
         page = browser.new_page(viewport={"width": 1400, "height": 900})
         page.set_default_timeout(PAGE_MS)
         page.goto(f"{stack.studio_url}/user/login/")
