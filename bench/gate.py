@@ -32,6 +32,7 @@ from retrain_worker.replay.history import Draw, draw
 
 IMAGES = 1020  # of a project
 HARM = -0.02
+COLUMNS = ("set", "batch", "judged", "stopped", "by_accuracy", "by_earlier", "gain")
 Given = Mapping[int, int]  # row -> class
 Spoil = Callable[[np.random.Generator, Given, int], Given]
 
@@ -71,7 +72,8 @@ class Judged:
 
     batch: str
     verdict: Verdict
-    by_accuracy: Verdict  # had it not been asked what the new labels do to the earlier ones
+    by_accuracy: Verdict  # had it been asked for nothing else
+    by_earlier: Verdict  # had the live head not been asked what it thinks of the new labels
     gain: float  # accuracy on the images held out, challenger minus champion
 
 
@@ -171,7 +173,11 @@ def judged(project: Growing, most: int) -> list[Judged]:
                 tried = project.tried(spoil(rng, batch, len(project.names)))
                 if tried:
                     evaluation, gate = tried.evaluation, project.config.gate
-                    verdicts = judge(evaluation, gate), judge(replace(evaluation, earlier=None), gate)
+                    verdicts = (
+                        judge(evaluation, gate),
+                        judge(replace(evaluation, earlier=None, contradiction=None), gate),
+                        judge(replace(evaluation, contradiction=None), gate),
+                    )
                     found.append(Judged(name, *verdicts, project.accuracy(tried) - before))
         project.learn(batch)
     return found
@@ -192,6 +198,7 @@ def figures(name: str, batch: str, some: list[Judged]) -> dict[str, object]:
         "bench": "gate", "set": name, "batch": batch, "judged": len(some),
         "stopped": sum(j.verdict.outcome is not Outcome.PROMOTE for j in some),
         "by_accuracy": sum(j.by_accuracy.outcome is not Outcome.PROMOTE for j in some),
+        "by_earlier": sum(j.by_earlier.outcome is not Outcome.PROMOTE for j in some),
         "gain": round(100 * float(np.mean([j.gain for j in some])), 2) if some else None, "by": rules,
     }  # fmt: skip
 
@@ -207,14 +214,16 @@ def main() -> None:
     parser.add_argument("--labels", type=int, default=150)
     given = parser.parse_args()
     config = load_config(given.config)
-    shown = Table("set", "batch", "judged", "not promoted", "by accuracy alone", "mean gain, points")
+    shown = Table(
+        "set", "batch", "judged", "not promoted", "by accuracy alone", "by earlier labels alone", "mean gain, points"
+    )
     for name in given.sets.split(","):
         found, everything = history(name, given.data, config, given.keep), []
         for seed in range(given.projects):
             everything += judged(Growing(some_of(draw(found, seed), seed), found.classes, config, seed), given.labels)
         for batch, some in groups_of(everything).items():
             row = figures(name, batch, some)
-            shown.add_row(*(str(row[key]) for key in ("set", "batch", "judged", "stopped", "by_accuracy", "gain")))
+            shown.add_row(*(str(row[key]) for key in COLUMNS))
             print(json.dumps(row), flush=True)
     Console(width=120).print(shown)
 

@@ -83,6 +83,7 @@ class Gate(_Frozen):
 
     tolerance: Share = 0.02  # loss of accuracy that is still "as good"
     loss_tolerance: Annotated[float, Field(ge=0)] = 0.03  # of a refresh: log loss that new labels may add to older ones
+    contradiction: Annotated[float, Field(ge=0)] = 3.0  # standard errors by which new labels may surprise the live head
     reference_tolerance: Share = 0.03  # loss of accuracy, summed up since the reference version
     min_test_labels: Positive = 50  # test labels below which a retrain cannot be judged
     min_accuracy: Share = 0.60  # on the test bucket, once it has that many labels

@@ -131,6 +131,18 @@ class LossComparison(Paired):
 
 
 @dataclass(frozen=True, slots=True)
+class Contradiction:
+    """What the live head says of new labels that it has not learned: a test before the training. Losses in nats."""
+
+    n: int  # new labels of classes that it knows
+    loss: float  # mean log loss on them ...
+    expected: float  # ... and what it would be on average, if the head's probabilities were right
+    deviation: float  # of one from the other, in standard errors
+    batches: float  # new labels, in batches of `refresh.after`
+    tasks: tuple[int, ...] = ()  # whose labels contradict it most, the worst first
+
+
+@dataclass(frozen=True, slots=True)
 class Calibration:
     """Expected calibration errors of the heads that serve, on the same images; gaps in [0, 1]."""
 
@@ -201,6 +213,7 @@ class Evaluation:
     test_high: float | None = None  # its upper 95 % Wilson bound
     comparison: Comparison | None = None  # with the champion; None for the first
     earlier: LossComparison | None = None  # of a refresh, with the champion: on the labels that both have learned
+    contradiction: Contradiction | None = None  # of a refresh: its new labels under the champion's head
     reference: Comparison | None = None  # with the fixed reference version
     test_comparison: Comparison | None = None
     recalls: tuple[ClassRecall, ...] = ()
@@ -329,6 +342,7 @@ def task_from(data: Mapping[str, Any]) -> Task:
 _PARTS: Mapping[str, type] = {
     "comparison": Comparison, "reference": Comparison, "test_comparison": Comparison, "robustness": Comparison,
     "renaming": Renaming, "artefact": Artefact, "earlier": LossComparison, "calibration": Calibration,
+    "contradiction": Contradiction,
 }  # fmt: skip
 
 
@@ -347,6 +361,8 @@ def evaluation_from(data: Mapping[str, Any]) -> Evaluation:
             values[name] = record(**fields_of(record, values[name]))
     if values.get("renaming"):
         values["renaming"] = replace(values["renaming"], names=tuple(values["renaming"].names))
+    if values.get("contradiction"):
+        values["contradiction"] = replace(values["contradiction"], tasks=tuple(values["contradiction"].tasks))
     values["recalls"] = tuple(ClassRecall(**fields_of(ClassRecall, r)) for r in values.get("recalls", ()))
     values["recognised"] = tuple(Recognised(**fields_of(Recognised, r)) for r in values.get("recognised", ()))
     values["classes"] = tuple(values.get("classes", ()))

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from labelloop.classifier import Classifier, load_classifier
 from labelloop.errors import NotEnoughLabelsError
 from labelloop.head import Floats
-from labelloop.records import Bucket, Comparison, Evaluation, Example, LossComparison, Recognised
+from labelloop.records import Bucket, Comparison, Contradiction, Evaluation, Example, LossComparison, Recognised
 from labelloop.schema import AS_GIVEN, LabelRules
 from retrain_worker.answers import Answers, best_renaming, recalls, surprise
 from retrain_worker.calibration import Sureness, calibration, expected_calibration_error
+from retrain_worker.contradiction import contradiction
 from retrain_worker.heads import FittedHead, HeadRecipe, Lesson, fit
 from retrain_worker.intervals import wilson
 from retrain_worker.logistic import Bools, codes, log_loss
@@ -46,6 +47,7 @@ class Recipe:
     backbone_saw: Collection[str] = field(default_factory=frozenset)  # groups it was fine-tuned on
     rules: LabelRules = AS_GIVEN  # how the classes of the champion's head are called now
     pool: Floats | None = None  # (p, features): a sample of train images that nobody has labelled
+    batch: int = 10  # new labels after which a refresh comes
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +112,28 @@ def refresh_evidence(sets: LabelSets, rows: Rows, *, champion: Classifier | None
         renamed=_renamed(champion, sets.champion, recipe.class_min) if champion and sets.champion else (),
     )
     side = Side(champion, rows, recipe.rules) if champion else None
+    if side and sets.champion is not None:
+        news = _news(sets.grown, sets.champion, side, batches=evaluation.new_labels / recipe.batch)
+        evaluation = replace(evaluation, contradiction=news)
     unseen = table.answers(fitted.oof, arms.get("champion"))
     return Learned(
         fitted,
         with_test_bucket(evaluation, sets.grown, challenger=Side(fitted.head, rows), champion=side, unseen=unseen),
     )
+
+
+def _news(
+    grown: Sequence[Example], learned: Sequence[Example], champion: Side, *, batches: float
+) -> Contradiction | None:
+    """What the champion that serves says of labels that it never learned, of classes that it knows.
+
+    An answer that somebody has changed is left out: the champion learned the earlier one, and contradicts for that.
+    """
+    known = {e.group for e in learned}
+    classes = champion.labels
+    new = [e for group, e in sorted(_train(grown)[0].items()) if group not in known and e.label in classes]
+    said = champion.probabilities([e.uri for e in new])
+    return contradiction(said, codes([e.label for e in new], classes), [e.task_id for e in new], batches=batches)
 
 
 def _renamed(champion: Classifier, labels: Sequence[Example], class_min: int) -> tuple[str, ...]:

@@ -143,6 +143,7 @@ def _learn(project: ProjectContext, snapshot: Snapshot, champion: Version | None
         head=HeadRecipe(config.head, config.seed, champion.recipe if champion else {}),
         backbone_saw=saw,
         rules=project.rules,
+        batch=config.refresh.after,
         pool=unlabelled(project, features, [*sets.grown, *(sets.champion or ()), *(sets.reference or ())]),
     )
     learned = refresh_evidence(sets, features.rows, champion=_head_of(project, champion), recipe=recipe)

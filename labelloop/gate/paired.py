@@ -6,9 +6,11 @@ import math
 
 from labelloop.config import Gate
 from labelloop.intervals import Z95
-from labelloop.records import Comparison, Evaluation, LossComparison, Outcome, Paired, Verdict
+from labelloop.records import Comparison, Contradiction, Evaluation, LossComparison, Outcome, Paired, Verdict
 
 Z_TENTH = 1.2816  # standard errors
+DOUBTED = 1.0  # standard errors: new labels that the live head would have given itself spoil nothing
+LOOKS = 3.0  # batches of new labels: people have been told twice, and left them as they are
 
 
 def compared(evaluation: Evaluation, policy: Gate) -> Verdict:
@@ -48,14 +50,38 @@ def _judge_refresh(evaluation: Evaluation, found: Comparison, policy: Gate) -> V
     told = (told_of(found), *_waiting(evaluation))
     if found.high < 0:
         return _reject("the new labels make it worse", *told)
-    earlier = evaluation.earlier
-    if earlier:
-        told = (*told, _told_loss(earlier))
-        if found.low <= 0 and _spoilt(earlier, policy):
-            return _hold("the new labels speak against the earlier ones: look at the newest; more decide anew", *told)
-    elif loses(found, policy.tolerance):  # people changed every label there was
-        return _hold(f"looks worse by more than {points(policy.tolerance)}, not yet proven", *told)
-    return _bounded(evaluation, told, policy)
+    earlier, news = evaluation.earlier, evaluation.contradiction
+    told = (*told, *([_told_loss(earlier)] if earlier else []), *([_told_news(news)] if news else []))
+    doubt = _doubt(evaluation, found, policy)
+    return _hold(doubt, *told) if doubt else _bounded(evaluation, told, policy)
+
+
+def _doubt(evaluation: Evaluation, found: Comparison, policy: Gate) -> str | None:
+    """Why new labels look as if they did harm; None where nothing says so, or their gain is proven."""
+    earlier, news = evaluation.earlier, evaluation.contradiction
+    if found.low > 0:
+        return None
+    if news and _contradicts(news, policy):
+        return f"the new labels contradict what the live version was sure of: {_look_at(news)}"
+    if earlier and _spoilt(earlier, policy) and (news is None or news.deviation > DOUBTED):
+        return "the new labels speak against the earlier ones: look at the newest; more decide anew"
+    if not earlier and loses(found, policy.tolerance):  # people changed every label there was
+        return f"looks worse by more than {points(policy.tolerance)}, not yet proven"
+    return None
+
+
+def _contradicts(news: Contradiction, policy: Gate) -> bool:
+    """Whether the live version would hardly ever have given these labels, and nobody has said yet that they stay.
+
+    It may be wrong itself, and surely so: then people leave the labels, and it learns them.
+    """
+    return news.deviation > policy.contradiction and news.batches < LOOKS
+
+
+def _look_at(news: Contradiction) -> str:
+    tasks = f"task {news.tasks[0]}" if len(news.tasks) == 1 else f"tasks {', '.join(map(str, news.tasks))}"
+    looked = f"look at {tasks}" if news.tasks else "look at the newest"
+    return f"{looked}; what is right may stay, and is learned with the next labels"
 
 
 def _spoilt(earlier: LossComparison, policy: Gate) -> bool:
@@ -157,6 +183,13 @@ def _told_loss(found: LossComparison) -> str:
     return (
         f"{found.on}: log loss {found.challenger:.3f} against {found.champion:.3f} on {labels_in_words(found.n)} "
         f"(difference {found.difference:+.3f}, 95 % interval {found.low:+.3f} to {found.high:+.3f}; less is better)"
+    )
+
+
+def _told_news(news: Contradiction) -> str:
+    return (
+        f"new labels under the live version: log loss {news.loss:.3f} on {labels_in_words(news.n)}, where it expects "
+        f"{news.expected:.3f} of itself ({news.deviation:+.1f} standard errors)"
     )
 
 
