@@ -36,7 +36,7 @@ def contradiction(probabilities: Floats, given: Ints, tasks: Sequence[int], *, b
     loss = losses[np.arange(len(given)), given]
     above = loss - entropy
     most = [tasks[i] for i in np.argsort(-above, kind="stable")[:NAMED] if above[i] > NAMED_NATS]
+    error = np.sqrt(np.maximum(spread, LEAST_SPREAD).sum())
     return Contradiction(
-        n=len(given), loss=float(loss.mean()), expected=float(entropy.mean()),
-        deviation=float(above.sum() / np.sqrt(np.maximum(spread, LEAST_SPREAD).sum())), batches=batches, tasks=tuple(most),
-    )  # fmt: skip
+        len(given), float(loss.mean()), float(entropy.mean()), float(above.sum() / error), batches, tuple(most)
+    )
