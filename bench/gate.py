@@ -75,6 +75,7 @@ class Judged:
     by_accuracy: Verdict  # had it been asked for nothing else
     by_earlier: Verdict  # had the live head not been asked what it thinks of the new labels
     gain: float  # accuracy on the images held out, challenger minus champion
+    deviation: float | None  # of the new labels from what the live head expects, in standard errors
 
 
 @dataclass
@@ -178,7 +179,9 @@ def judged(project: Growing, most: int) -> list[Judged]:
                         judge(replace(evaluation, earlier=None, contradiction=None), gate),
                         judge(replace(evaluation, contradiction=None), gate),
                     )
-                    found.append(Judged(name, *verdicts, project.accuracy(tried) - before))
+                    news = evaluation.contradiction
+                    gain, deviation = project.accuracy(tried) - before, news.deviation if news else None
+                    found.append(Judged(name, *verdicts, gain, deviation))
         project.learn(batch)
     return found
 
@@ -193,12 +196,14 @@ def groups_of(found: list[Judged]) -> dict[str, list[Judged]]:
 
 def figures(name: str, batch: str, some: list[Judged]) -> dict[str, object]:
     """One row of the table."""
+    deviations = [j.deviation for j in some if j.deviation is not None]
     rules = Counter(c.rule for j in some for c in j.verdict.checks if c.outcome is not Outcome.PROMOTE)
     return {
         "bench": "gate", "set": name, "batch": batch, "judged": len(some),
         "stopped": sum(j.verdict.outcome is not Outcome.PROMOTE for j in some),
         "by_accuracy": sum(j.by_accuracy.outcome is not Outcome.PROMOTE for j in some),
         "by_earlier": sum(j.by_earlier.outcome is not Outcome.PROMOTE for j in some),
+        "deviation": np.quantile(deviations, (0.05, 0.5, 1.0)).round(1).tolist() if deviations else None,
         "gain": round(100 * float(np.mean([j.gain for j in some])), 2) if some else None, "by": rules,
     }  # fmt: skip
 
