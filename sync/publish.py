@@ -37,7 +37,7 @@ class Published:
     version: str
     scores: str  # id of the order that was pushed last
     next_place: int  # places of that order from here on are not pushed yet
-    tasks: Mapping[int, str]  # with a prediction of this version -> the image they show, where it matters
+    tasks: Mapping[int, str]  # with a prediction of this version -> the image they show; empty: it is answered
 
 
 class Publisher:

@@ -79,14 +79,17 @@ def test_a_retrain_whose_worker_is_killed_ends_well_by_itself(loop: Loop) -> Non
 
     words = ("retrain", "--wait", "--project", "digits", "--state-dir", loop.home)
     with subprocess.Popen([LABELLOOP, *words], stdout=subprocess.PIPE, text=True) as waiting:
-        until(lambda: any(r.outcome == "running" for r in attempts()), what="the retrain")
-        victim = attempts()[-1].worker
-        os.kill(worker_pid(loop, victim), signal.SIGKILL)
-        until(lambda: any(victim not in n for n in trainers(loop)), what="another worker")
-        there = time.monotonic()
-        until(lambda: any(r.done for r in attempts()), 180, what="a verdict")
-        print(f"a verdict {time.monotonic() - there:.1f} s after a worker was there")
-        printed, _ = waiting.communicate(timeout=60)
+        try:
+            until(lambda: any(r.outcome == "running" for r in attempts()), what="the retrain")
+            victim = attempts()[-1].worker
+            os.kill(worker_pid(loop, victim), signal.SIGKILL)
+            until(lambda: any(victim not in n for n in trainers(loop)), what="another worker")
+            there = time.monotonic()
+            until(lambda: any(r.done for r in attempts()), 180, what="a verdict")
+            print(f"a verdict {time.monotonic() - there:.1f} s after a worker was there")
+            printed, _ = waiting.communicate(timeout=60)
+        finally:
+            waiting.kill()  # it would wait for a verdict that never comes
     until(lambda: attempts()[0].outcome == "failed", what="the end of the first attempt's record")
     first, *rest = attempts()
     assert "worker" in " ".join(first.reasons)
