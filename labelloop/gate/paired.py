@@ -10,6 +10,7 @@ from labelloop.records import Comparison, Contradiction, Evaluation, LossCompari
 
 Z_TENTH = 1.2816  # standard errors
 DOUBTED = 1.0  # standard errors: new labels that the live head would have given itself spoil nothing
+LEARNED_ANYWAY = "what is right may stay, and is learned with the next labels"
 LOOKS = 3.0  # batches of new labels: people have been told twice, and left them as they are
 
 
@@ -48,10 +49,10 @@ def _judge_refresh(evaluation: Evaluation, found: Comparison, policy: Gate) -> V
     if found.n == 0:
         return _judge_unseen(evaluation, policy)
     told = (told_of(found), *_waiting(evaluation))
-    if found.high < 0:
-        return _reject("the new labels make it worse", *told)
     earlier, news = evaluation.earlier, evaluation.contradiction
     told = (*told, *([_told_loss(earlier)] if earlier else []), *([_told_news(news)] if news else []))
+    if found.high < 0:
+        return _reject(f"the new labels make it worse: {_look_at(news)}", *told)
     doubt = _doubt(evaluation, found, policy)
     return _hold(doubt, *told) if doubt else _bounded(evaluation, told, policy)
 
@@ -62,9 +63,9 @@ def _doubt(evaluation: Evaluation, found: Comparison, policy: Gate) -> str | Non
     if found.low > 0:
         return None
     if news and _contradicts(news, policy):
-        return f"the new labels contradict what the live version was sure of: {_look_at(news)}"
+        return f"the new labels contradict what the live version was sure of: {_look_at(news)}; {LEARNED_ANYWAY}"
     if earlier and _spoilt(earlier, policy) and (news is None or news.deviation > DOUBTED):
-        return "the new labels speak against the earlier ones: look at the newest; more decide anew"
+        return f"the new labels speak against the earlier ones: {_look_at(news)}; more decide anew"
     if not earlier and loses(found, policy.tolerance):  # people changed every label there was
         return f"looks worse by more than {points(policy.tolerance)}, not yet proven"
     return None
@@ -78,10 +79,10 @@ def _contradicts(news: Contradiction, policy: Gate) -> bool:
     return news.deviation > policy.contradiction and news.batches < LOOKS
 
 
-def _look_at(news: Contradiction) -> str:
-    tasks = f"task {news.tasks[0]}" if len(news.tasks) == 1 else f"tasks {', '.join(map(str, news.tasks))}"
-    looked = f"look at {tasks}" if news.tasks else "look at the newest"
-    return f"{looked}; what is right may stay, and is learned with the next labels"
+def _look_at(news: Contradiction | None) -> str:
+    if news is None or not news.tasks:
+        return "look at the newest"
+    return f"look at task{'s' if len(news.tasks) > 1 else ''} {', '.join(map(str, news.tasks))}"
 
 
 def _spoilt(earlier: LossComparison, policy: Gate) -> bool:

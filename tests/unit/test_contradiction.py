@@ -118,6 +118,13 @@ def test_a_contradiction_holds_twice(told: Contradiction, outcome: Outcome) -> N
     assert refreshed(told) is outcome
 
 
+def test_a_proven_loss_names_the_tasks_too() -> None:
+    worse = replace(REFRESH, comparison=compared(difference=-0.2, half=0.1), contradiction=news(4.0))
+    verdict = judge(worse, POLICY)
+    assert verdict.outcome is Outcome.REJECT
+    assert verdict.reasons[0] == "the new labels make it worse: look at tasks 17, 23"
+
+
 def test_a_gain_that_is_proven_outweighs_it() -> None:
     assert refreshed(news(9.0), gain=0.12, half=0.1) is Outcome.PROMOTE
 
