@@ -26,6 +26,7 @@ from cli.embedded.ports import LOOPBACK, pick_port
 from cli.embedded.services import Place, s3_service, valkey_service
 from cli.embedded.supervisor import Supervisor
 from labelloop.registry import Version
+from tests.integration.conftest import S3_KEY
 from tests.integration.serving import Served, environment, next_version, started, wait_for
 
 VALKEY_PASSWORD = "of-the-bench"
@@ -111,7 +112,7 @@ def stores(folder: Path) -> Iterator[tuple[str, str]]:
     for place in places:
         place.directory.mkdir(parents=True)
     supervisor = Supervisor(
-        [s3_service(places[0], programs), valkey_service(places[1], VALKEY_PASSWORD)], mark=str(folder)
+        [s3_service(places[0], S3_KEY, programs), valkey_service(places[1], VALKEY_PASSWORD)], mark=str(folder)
     )
     supervisor.start()
     try:

@@ -29,6 +29,7 @@ from labelloop.settings import load_settings
 from labelloop.storage import S3Store
 from retrain_worker.refresh import refresh
 from retrain_worker.retrain import retrain
+from tests.integration.conftest import KEYS
 
 STOPWATCHES = {"seconds", "waited_s"}
 
@@ -36,9 +37,7 @@ STOPWATCHES = {"seconds", "waited_s"}
 def run(asked: argparse.Namespace) -> None:
     """One attempt, in this process: what it ends with, as one line."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
-    client = s3_client(load_settings({
-        "LABELLOOP_S3_ENDPOINT": asked.s3, "LABELLOOP_S3_ACCESS_KEY": "test", "LABELLOOP_S3_SECRET_KEY": "test",
-    }))  # fmt: skip
+    client = s3_client(load_settings({"LABELLOOP_S3_ENDPOINT": asked.s3, **KEYS}))
     if asked.bucket not in {b["Name"] for b in client.list_buckets()["Buckets"]}:
         client.create_bucket(Bucket=asked.bucket)
     train, _ = folders(asked.train, None, 0.0)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
 from cli.deployment import Deployment
 from cli.doctor.finding import Finding, fine, wrong
 from cli.source import key_fields
-from labelloop.errors import StudioError
+from labelloop.errors import NotFoundError, StudioError
 from labelloop.projects import ProjectRecord
 from labelloop.studio_wiring import StudioWiring
+
+KEYS = "S3 keys in Label Studio"
 
 
 def hand_over(deployment: Deployment, record: ProjectRecord) -> list[Finding]:
@@ -16,17 +22,35 @@ def hand_over(deployment: Deployment, record: ProjectRecord) -> list[Finding]:
     return [_storage_keys(wiring, deployment, record), _backend_password(wiring, deployment, record)]
 
 
+def hand_over_stack_key(deployment: Deployment) -> list[Finding]:
+    """The embedded stack's S3 key and address, for every project; what was refused. None where there is no project yet.
+
+    At each start: a stack of an earlier release had another key, and a port may have been taken.
+    """
+    wiring, settings = StudioWiring(deployment.studio.http), deployment.settings
+    fields = {**key_fields(settings), "s3_endpoint": settings.s3_endpoint}
+    with suppress(NotFoundError):  # a first start: there is no bucket yet
+        sources = [record.storage_id for record in deployment.projects.all() if record.storage_id is not None]
+        return [finding for source in sources if not (finding := _given(wiring, source, fields)).ok]
+    return []
+
+
 def _storage_keys(wiring: StudioWiring, deployment: Deployment, record: ProjectRecord) -> Finding:
-    what = "S3 keys in Label Studio"
     if record.storage_id is None:
-        return wrong(what, "the project has no S3 source", "run `labelloop init` for it")
+        return wrong(KEYS, "the project has no S3 source", "run `labelloop init` for it")
     if not deployment.settings.s3_access_key:
-        return fine(what, "none are kept: Label Studio finds its own")
+        return fine(KEYS, "none are kept: Label Studio finds its own")
+    return _given(wiring, record.storage_id, key_fields(deployment.settings))
+
+
+def _given(wiring: StudioWiring, storage: int, fields: Mapping[str, Any]) -> Finding:
     try:
-        wiring.replace_storage_keys(record.storage_id, key_fields(deployment.settings))
+        wiring.replace_storage_keys(storage, fields)
     except StudioError as error:
-        return wrong(what, f"refused: {error}", "see that the new keys may list and read the bucket")
-    return fine(what, "the current ones")
+        if error.status == 404:
+            return fine(KEYS, "the source was deleted in Label Studio")
+        return wrong(KEYS, f"refused: {error}", "see that the new keys may list and read the bucket")
+    return fine(KEYS, "the current ones")
 
 
 def _backend_password(wiring: StudioWiring, deployment: Deployment, record: ProjectRecord) -> Finding:

@@ -20,6 +20,7 @@ from cli.embedded.loop import loop_services
 from cli.embedded.progress import live_progress
 from cli.embedded.stack import Stack
 from cli.embedded.state import StackState, running_stack
+from cli.rotate import hand_over_stack_key
 from cli.setup import Report, Source, open_source, set_up, wait_ready
 from labelloop.projects import ProjectRecord
 from labelloop.settings import child_environment
@@ -64,10 +65,11 @@ def up(options: UpOptions, console: Console) -> None:
         with live_progress(console) as show:
             stack.wait_ready(show)
         deployment = deployment_of(state)
+        refused = hand_over_stack_key(deployment)
         with reporting(console) as report:
             record, findings = set_up(deployment, source, report)
             wait_ready(deployment, record, report)
-        console.print(welcome(state, record, source, findings, took_s=time.monotonic() - began))
+        console.print(welcome(state, record, source, [*refused, *findings], took_s=time.monotonic() - began))
         stack.run_forever()
 
 

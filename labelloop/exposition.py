@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-import structlog
-from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics, start_http_server
+import socket
+from collections.abc import Callable, Iterable
+from socketserver import ThreadingMixIn
+from threading import Thread
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
+import structlog
+from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics, make_wsgi_app
+
+from labelloop.browsers import asked_by_page
 from labelloop.settings import Settings
+
+App = Callable[[Any, Any], Iterable[bytes]]
 
 log = structlog.get_logger()
 
@@ -24,9 +34,39 @@ def expose(registry: CollectorRegistry, settings: Settings) -> bool:
     if port is None:
         return False
     try:
-        start_http_server(port, addr=address, registry=registry)
+        server = make_server(address, port, metrics_alone(make_wsgi_app(registry)), _server_for(address), _Quiet)
     except OSError as error:  # the work matters more than its figures
         log.warning("no metrics", action="metrics", port=port, address=address, reason=str(error))
         return False
+    Thread(target=server.serve_forever, name="metrics", daemon=True).start()
     log.info("metrics shown", action="metrics", port=port, address=address)
     return True
+
+
+def metrics_alone(app: App) -> App:
+    """Only ``GET /metrics``, and no web page: prometheus_client answers any path, whoever asks."""
+
+    def answer(environ: Any, start_response: Any) -> Iterable[bytes]:
+        right = environ["REQUEST_METHOD"] == "GET" and environ["PATH_INFO"] == "/metrics"
+        if right and not asked_by_page(environ.get("HTTP_ORIGIN"), environ.get("HTTP_SEC_FETCH_SITE")):
+            return app(environ, start_response)
+        start_response("403 Forbidden" if right else "404 Not Found", [("Content-Length", "0")])
+        return []
+
+    return answer
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _Quiet(WSGIRequestHandler):
+    timeout = 10  # seconds; who says nothing for so long is hung up on
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Logs nothing."""
+
+
+def _server_for(address: str) -> type[_Server]:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    return type("_Server", (_Server,), {"address_family": family})

@@ -84,6 +84,7 @@ def s3_client(settings: Settings) -> S3Client:
         retries={"mode": "standard", "max_attempts": 3},
         max_pool_connections=32,
         s3={"addressing_style": "path"},
+        signature_version="s3v4",  # boto3 would presign with version 2, which servers refuse by now
     )
     if keys_are_followed(settings):
         client = following_client(settings, config)

@@ -48,6 +48,8 @@ class Settings:
     image_hosts_private: bool = False  # these names may lead to private addresses
     cache_max_bytes: int = 50 * GB
     tensorboard_dir: Path | None = None  # where train workers write what TensorBoard shows
+    dashboard_user: str = "labelloop"
+    dashboard_password: str | None = field(default=None, repr=False)  # the dashboard's own; it shows nothing without
     mlflow_uri: str | None = field(default=None, repr=False)  # MLflow's own variable: a server that follows retrains
     secret_files: Mapping[str, str] = field(default_factory=dict)  # secrets that came from files: variable -> path
 
@@ -60,7 +62,8 @@ class Settings:
     def secrets(self) -> tuple[str, ...]:
         """Every secret value that is long enough to be told from a word: what no log may show."""
         inside = urlsplit(self.redis_url).password or ""
-        found = (self.s3_secret_key, inside, unquote(inside), self.studio_token, *self.backend_passwords)
+        found = (self.s3_secret_key, inside, unquote(inside), self.studio_token, self.dashboard_password,
+                 *self.backend_passwords)  # fmt: skip
         return tuple(dict.fromkeys(text for text in found if text and len(text) >= SHORTEST_SECRET))
 
     def reread(self) -> Settings:
@@ -104,6 +107,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         backend_user=env.get("LABELLOOP_BACKEND_USER", "labelloop"),
         backend_password=None,
         dashboard_url=_url(env, "LABELLOOP_DASHBOARD_URL"),
+        dashboard_user=env.get("LABELLOOP_DASHBOARD_USER", "labelloop"),
         cache_dir=Path(env.get("LABELLOOP_CACHE_DIR", "~/.cache/labelloop")).expanduser(),
         weights_dirs=_weights(env),
         offline=env.get("LABELLOOP_OFFLINE", "") not in {"", "0", "false"},
@@ -207,6 +211,7 @@ def _secrets(env: Mapping[str, str]) -> dict[str, Any]:
         "s3_secret_key": _secret(env, "LABELLOOP_S3_SECRET_KEY"),
         "redis_url": _secret(env, "LABELLOOP_REDIS_URL") or None,
         "studio_token": _secret(env, "LABELLOOP_STUDIO_TOKEN"),
+        "dashboard_password": _secret(env, "LABELLOOP_DASHBOARD_PASSWORD"),
         "backend_password": lines[0] if lines else passwords,
         "former_backend_passwords": tuple(lines[1:]) if lines else None,
     }

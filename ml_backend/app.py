@@ -10,6 +10,7 @@ from flask import Flask, Response, g, jsonify, request
 from prometheus_client import CONTENT_TYPE_LATEST
 from werkzeug.exceptions import HTTPException
 
+from labelloop.browsers import asked_by_page
 from labelloop.errors import ImageUnreadableError, LabelConfigError, StorageError
 from labelloop.logs import configure_logs
 from labelloop.settings import Settings, load_settings
@@ -93,6 +94,8 @@ def _add_edges(app: Flask, backend: Backend, gate: Gate) -> None:
     @app.before_request
     def before() -> Response | None:
         g.begun = time.perf_counter()
+        if asked_by_page(request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")):
+            return problem("labelloop: Label Studio calls this backend, no web page does", 403)
         if gate.permits(request):
             return None
         answer = problem("labelloop: wrong or missing basic auth user and password", 401)

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from cli.doctor.checks import Check
 from cli.doctor.finding import Finding, Level, fine, warn, wrong
 from cli.doctor.scene import Scene
+from cli.embedded.loop import loop_environment
 from labelloop.errors import SettingsError
 from labelloop.settings import LOG_FORMS, Settings, known_variables, our_variables
 
@@ -19,8 +20,11 @@ LOOPBACK = {"127.0.0.1", "localhost", "::1", "0.0.0.0"}  # noqa: S104 - a name t
 def checks(scene: Scene) -> list[Check]:
     """All of this area; they ask no server."""
     settings = scene.settings
-    given = {} if scene.deployment.stack else our_variables()  # the embedded stack sets its own
+    stack, ours = scene.deployment.stack, our_variables()
+    given = {} if stack else ours  # the embedded stack sets its own
+    own = [Check(AREA, "the stack's own", lambda: overruled(ours, loop_environment(stack)))] if stack else []
     return [
+        *own,
         Check(AREA, "variables", lambda: names(given)),
         Check(AREA, "values and files", lambda: doubles(given)),
         Check(AREA, "log form", lambda: log_form(given)),
@@ -47,6 +51,17 @@ def names(given: Mapping[str, str]) -> Finding:
     near = [difflib.get_close_matches(name, known, 1) for name in strange]
     told = [f"{name} (did you mean {n[0]}?)" if n else name for name, n in zip(strange, near, strict=True)]
     return warn("variables", f"not known: {', '.join(told)}", "correct or remove it; docs/configuration.md lists all")
+
+
+def overruled(given: Mapping[str, str], stacks: Mapping[str, str]) -> Finding:
+    """What is set here for another deployment does not count for the stack; said before somebody wonders."""
+    what = "the stack's own"
+    others = {name.removesuffix("_FILE") for name, value in given.items() if stacks.get(name) != value}
+    names = sorted(others & stacks.keys())
+    if names:
+        return wrong(what, f"{', '.join(names)} is set in this shell, but not to the value of the stack, which takes "
+                     "its own", "unset it, or `labelloop down` to use the other deployment")  # fmt: skip
+    return fine(what, "nothing in this shell contradicts it")
 
 
 def doubles(given: Mapping[str, str]) -> Finding:

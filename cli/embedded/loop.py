@@ -139,23 +139,23 @@ def _backend(state: StackState, env: Mapping[str, str], logs: Path) -> ServiceSp
 
 
 def _dashboard(state: StackState, env: Mapping[str, str], logs: Path) -> ServiceSpec:
-    """rq-dashboard reads every option from RQ_DASHBOARD_*: so no password is seen in the list of processes."""
+    """It gets what it shows and its own password, none of the others."""
     settings = {
-        "RQ_DASHBOARD_BIND": LOOPBACK,
-        "RQ_DASHBOARD_PORT": str(state.ports.dashboard),
-        "RQ_DASHBOARD_USERNAME": state.secrets.dashboard_user,
-        "RQ_DASHBOARD_PASSWORD": state.secrets.dashboard_password,
-        "RQ_DASHBOARD_REDIS_URL": state.redis_url,
-        "RQ_DASHBOARD_JSON": "1",
+        "LABELLOOP_REDIS_URL": state.redis_url,
+        "LABELLOOP_DASHBOARD_URL": state.dashboard_url,
+        "LABELLOOP_DASHBOARD_USER": state.secrets.dashboard_user,
+        "LABELLOOP_DASHBOARD_PASSWORD": state.secrets.dashboard_password,
     }
+    others = {name: value for name, value in env.items() if not name.startswith("LABELLOOP_")}
+    options = ("--worker-class", "gthread", "--threads", "8", "--bind", f"{LOOPBACK}:{state.ports.dashboard}")
     return ServiceSpec(
         name="rq_dashboard",
-        argv=(sys.executable, "-m", "rq_dashboard"),
-        env={**env, **_for_python(env), **settings},
+        argv=(sys.executable, "-m", "gunicorn", *options, "--no-control-socket", "labelloop.dashboard:create_app()"),
+        env={**others, **_for_python(env), **settings},
         ready=lambda: http_listens(state.dashboard_url),
         log=logs / "rq_dashboard.log",
         niceness=5,
         awaited=False,
         depends_on=("valkey",),
-        cwd=state.directory,  # it puts its working directory on sys.path
+        cwd=state.directory,  # gunicorn puts its working directory on sys.path
     )

@@ -8,16 +8,19 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
+import cli
 from cli.embedded.environments import DATABASE, Environments
 from cli.embedded.ports import LOOPBACK
-from cli.embedded.probes import http_answers, valkey_pongs
+from cli.embedded.probes import http_answers, http_listens, valkey_pongs
 from cli.embedded.process import ServiceSpec
-from cli.embedded.state import Secrets, StackState, write_private
+from cli.embedded.s3.signature import Key as S3Key
+from cli.embedded.state import Secrets, StackState, make_private, write_private
 from labelloop.errors import StackError
 
 # foreign servers read dozens of variables: they get what any program needs, and nothing that could configure them
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR", "LD_LIBRARY_PATH")
 LABEL_STUDIO_FIRST_START_S = 600.0
+CODE = Path(cli.__file__).parent.parent
 STUDIO_SITE = Path(__file__).parent / "studio_site"  # what Label Studio imports of ours
 
 
@@ -46,7 +49,7 @@ def base_services(state: StackState, environments: Environments, base_env: Mappi
     return [
         label_studio_service(place("label-studio", ports.label_studio), state.secrets, environments),
         valkey_service(place("valkey", ports.valkey), state.secrets.valkey_password),
-        s3_service(place("s3", ports.s3), environments),
+        s3_service(place("s3", ports.s3), state.secrets.s3_key, environments),
     ]
 
 
@@ -55,7 +58,7 @@ def valkey_service(place: Place, password: str) -> ServiceSpec:
     config = place.directory / "valkey.conf"
 
     def prepare() -> None:
-        place.directory.mkdir(parents=True, exist_ok=True)
+        make_private(place.directory)
         write_private(config, valkey_config(place, password))
 
     return ServiceSpec(
@@ -96,32 +99,35 @@ def valkey_program(base_env: Mapping[str, str]) -> Path:
     raise StackError("no Valkey server for this platform: install valkey-server or redis-server, then try again")
 
 
-def s3_service(place: Place, environments: Environments) -> ServiceSpec:
-    """An S3 server (ministack) that keeps everything on disk; its key pair is always test/test."""
-    scratch = place.directory / "tmp"
+def s3_service(place: Place, key: S3Key, environments: Environments) -> ServiceSpec:
+    """S3 alone, for who signs with this key, kept on disk (`cli.embedded.s3`)."""
     settings = {
-        "BIND_HOST": LOOPBACK,
-        "GATEWAY_PORT": str(place.port),
-        "S3_PERSIST": "1",
-        "S3_DATA_DIR": str(place.directory / "objects"),
-        "PERSIST_STATE": "1",
-        "STATE_DIR": str(place.directory / "state"),
-        "TMPDIR": str(scratch),  # it writes a pid file there, by default into everybody's /tmp
-        "MINISTACK_WORKER_THREADS": "16",
-        # of its other sixty services these two would listen, one of them on all interfaces
-        "IOT_MTLS_ENABLED": "0",
-        "SFTP_ENABLED": "0",
-        # it would otherwise clear away containers of a Docker daemon that is none of our business
-        "DOCKER_HOST": f"unix://{scratch}/no-docker.sock",
+        "PYTHONPATH": str(CODE),
+        "S3_BIND": f"{LOOPBACK}:{place.port}",
+        "S3_HOSTS": f"{LOOPBACK}:{place.port},localhost:{place.port}",
+        "AWS_ACCESS_KEY_ID": key.name,
+        "AWS_SECRET_ACCESS_KEY": key.secret,
+        **s3_storage(place.directory),
     }
     return ServiceSpec(
         name="s3",
-        argv=(str(environments.s3_bin / "ministack"),),
+        # -P: nothing is imported from where the command happens to be run
+        argv=(str(environments.s3_bin / "python"), "-P", "-m", "cli.embedded.s3"),
         env=place.env(settings),
-        ready=lambda: http_answers(f"http://{LOOPBACK}:{place.port}/_ministack/health"),
+        ready=lambda: http_listens(f"http://{LOOPBACK}:{place.port}"),  # unsigned, so it is refused
         log=place.log,
-        prepare=lambda: scratch.mkdir(parents=True, exist_ok=True),
+        prepare=lambda: make_private(place.directory),
     )
+
+
+def s3_storage(directory: Path) -> dict[str, str]:
+    """Where the emulator keeps objects and, in a file, the buckets."""
+    return {
+        "S3_PERSIST": "1",
+        "S3_DATA_DIR": str(directory / "objects"),
+        "PERSIST_STATE": "1",
+        "STATE_DIR": str(directory / "state"),
+    }
 
 
 def label_studio_service(place: Place, secrets: Secrets, environments: Environments) -> ServiceSpec:
@@ -159,6 +165,7 @@ def label_studio_settings(data: Path, secrets: Secrets) -> dict[str, str]:
         "LABEL_STUDIO_USER_TOKEN": secrets.studio_token,
         "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true",
         "LABEL_STUDIO_DISABLE_SIGNUP_WITHOUT_LINK": "true",
+        "CORS_ALLOW_ALL_ORIGINS": "false",  # no page of another origin reads anything
         "COLLECT_ANALYTICS": "false",
         "LATEST_VERSION_CHECK": "false",
         "SENTRY_DSN": "",

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from cli.embedded.ports import LOOPBACK, is_free, pick_port
+from cli.embedded.s3.signature import Key as S3Key
 from labelloop.errors import StackError
 
 STACK_FILE = "stack.json"
 LOCK_FILE = "lock"
+KNOWN_TO_ALL = "test"  # the S3 secret of every stack that was made before it had one of its own
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,13 @@ class Secrets:
     backend_password: str = field(default_factory=lambda: secrets.token_urlsafe(18), repr=False)
     dashboard_user: str = "labelloop"
     dashboard_password: str = field(default_factory=lambda: secrets.token_urlsafe(15), repr=False)
-    # ministack signs with this pair and no other
-    s3_access_key: str = "test"
-    s3_secret_key: str = field(default="test", repr=False)
+    s3_access_key: str = "labelloop"
+    s3_secret_key: str = field(default_factory=lambda: secrets.token_urlsafe(30), repr=False)
+
+    @property
+    def s3_key(self) -> S3Key:
+        """The pair that the S3 server takes; no other."""
+        return S3Key(self.s3_access_key, self.s3_secret_key)
 
 
 @dataclass(frozen=True)
@@ -127,9 +133,17 @@ def open_state(state_dir: Path, report: Callable[[str], None]) -> StackState:
             )
         stored = StackState(state_dir, Ports(**_complete_ports({}, lambda _: None)), Secrets())
     ports = Ports(**_complete_ports(asdict(stored.ports), report))
-    state = replace(stored, ports=ports, supervisor=None)
+    state = replace(stored, ports=ports, secrets=_private(stored.secrets, report), supervisor=None)
     save_state(state)
     return state
+
+
+def _private(known: Secrets, report: Callable[[str], None]) -> Secrets:
+    if known.s3_secret_key != KNOWN_TO_ALL:
+        return known
+    report("the S3 server has a key of its own from now on; Label Studio gets it, too")
+    fresh = Secrets()
+    return replace(known, s3_access_key=fresh.s3_access_key, s3_secret_key=fresh.s3_secret_key)
 
 
 def _complete_ports(known: Mapping[str, int], report: Callable[[str], None]) -> dict[str, int]:
@@ -181,6 +195,12 @@ def save_state(state: StackState) -> None:
         "supervisor": None if state.supervisor is None else asdict(state.supervisor),
     }
     write_private(state.directory / STACK_FILE, json.dumps(raw, indent=2) + "\n")
+
+
+def make_private(directory: Path) -> None:
+    """A directory that its owner alone may look into."""
+    directory.mkdir(parents=True, exist_ok=True)
+    directory.chmod(0o700)
 
 
 def write_private(path: Path, text: str) -> None:

@@ -23,6 +23,7 @@ from labelloop.registry import BackboneRecord, Version
 from labelloop.settings import load_settings
 from labelloop.split import BucketShares, bucket_of, group_of, shown_blind
 from labelloop.storage import S3Store
+from tests.integration.conftest import KEYS
 from tests.unit.backend_world import World, picture
 
 PASSWORD = "letmein"
@@ -107,8 +108,7 @@ def wait_for_version(served: Served, name: str, seconds: float) -> float:
 def environment(s3_endpoint: str, redis_url: str) -> dict[str, str]:
     return {
         "LABELLOOP_S3_ENDPOINT": s3_endpoint,
-        "LABELLOOP_S3_ACCESS_KEY": "test",
-        "LABELLOOP_S3_SECRET_KEY": "test",
+        **KEYS,
         "LABELLOOP_STATE_BUCKET": f"state-{uuid.uuid4().hex[:12]}",
         "LABELLOOP_IMAGE_BUCKETS": f"images-{uuid.uuid4().hex[:12]}",
         "LABELLOOP_REDIS_URL": redis_url,

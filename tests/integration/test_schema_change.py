@@ -29,6 +29,7 @@ from retrain_worker.context import Context, ProjectContext
 from retrain_worker.refresh import Judged, refresh
 from retrain_worker.score import score
 from sync.plan import Plan, Planner
+from tests.integration.conftest import KEYS
 
 CLASSES = ("cat", "dog", "fox", "owl")
 PER_CLASS = 15
@@ -40,7 +41,7 @@ class World:
 
     def __init__(self, s3_endpoint: str, valkey_url: str, cache: Path) -> None:
         settings = load_settings({
-            "LABELLOOP_S3_ENDPOINT": s3_endpoint, "LABELLOOP_S3_ACCESS_KEY": "test", "LABELLOOP_S3_SECRET_KEY": "test",
+            "LABELLOOP_S3_ENDPOINT": s3_endpoint, **KEYS,
             "LABELLOOP_STATE_BUCKET": f"state-{uuid.uuid4().hex[:8]}", "LABELLOOP_REDIS_URL": valkey_url,
             "LABELLOOP_CACHE_DIR": str(cache),
         })  # fmt: skip

@@ -13,11 +13,12 @@ from labelloop.errors import AlreadyExistsError, NotFoundError, StorageError
 from labelloop.images import s3_client
 from labelloop.settings import load_settings
 from labelloop.storage import MemoryStore, ObjectStore, S3Store, Within
+from tests.integration.conftest import KEYS
 
 
 def real(endpoint: str) -> ObjectStore:
     settings = load_settings({
-        "LABELLOOP_S3_ENDPOINT": endpoint, "LABELLOOP_S3_ACCESS_KEY": "test", "LABELLOOP_S3_SECRET_KEY": "test",
+        "LABELLOOP_S3_ENDPOINT": endpoint, **KEYS,
         "LABELLOOP_CACHE_DIR": str(Path("unused")),
     })  # fmt: skip
     client = s3_client(settings)

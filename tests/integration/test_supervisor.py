@@ -17,6 +17,7 @@ import redis
 
 from cli.embedded.process import STACK_MARK, sweep
 from labelloop.errors import StackError
+from tests.integration.conftest import S3_KEY
 
 # a service that forks a child which detaches itself, as a queue worker or a daemon would, and notes both pids
 FAMILY = """
@@ -286,8 +287,8 @@ def test_the_fixtures_are_real_servers(valkey_url: str, s3_endpoint: str) -> Non
     client = boto3.client(
         "s3",
         endpoint_url=s3_endpoint,
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
+        aws_access_key_id=S3_KEY.name,
+        aws_secret_access_key=S3_KEY.secret,
         region_name="us-east-1",
     )
     client.create_bucket(Bucket="supervisor-test")

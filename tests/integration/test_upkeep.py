@@ -32,6 +32,7 @@ from labelloop.snapshot import SnapshotStore
 from labelloop.storage import S3Store
 from labelloop.tidying import Tidier, last_tidied
 from tests.fakes.studio_api import StudioApi, studio_of
+from tests.integration.conftest import KEYS
 from tests.unit.test_tidying import check_whole
 from tests.unit.tidy_world import World, project
 
@@ -70,7 +71,7 @@ class Scene:
 def scene(s3_endpoint: str, valkey_url: str, tmp_path: Path) -> Scene:
     bucket = f"test-{secrets.token_hex(4)}"
     settings = load_settings({
-        "LABELLOOP_S3_ENDPOINT": s3_endpoint, "LABELLOOP_S3_ACCESS_KEY": "test", "LABELLOOP_S3_SECRET_KEY": "test",
+        "LABELLOOP_S3_ENDPOINT": s3_endpoint, **KEYS,
         "LABELLOOP_STATE_BUCKET": bucket, "LABELLOOP_REDIS_URL": valkey_url, "LABELLOOP_STUDIO_TOKEN": SECRET,
         "LABELLOOP_BACKEND_PASSWORD": SECRET, "LABELLOOP_CACHE_DIR": str(tmp_path / "cache"),
     })  # fmt: skip
