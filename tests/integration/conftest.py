@@ -17,6 +17,11 @@ from cli.embedded.supervisor import Supervisor
 
 VALKEY_PASSWORD = "of-the-tests"
 S3_KEY = Key("tests", "secret-of-the-tests")
+PROGRAMS = Environments(
+    label_studio_bin=DEFAULT_ROOT / "label-studio" / "bin",
+    s3_bin=DEFAULT_ROOT / "s3" / "bin",
+    database=DEFAULT_ROOT / "label-studio" / DATABASE,
+)
 KEYS = {"LABELLOOP_S3_ACCESS_KEY": S3_KEY.name, "LABELLOOP_S3_SECRET_KEY": S3_KEY.secret}
 
 
@@ -42,11 +47,6 @@ def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The endpoint of an S3 server (`S3_KEY`); tests share it: use buckets of your own."""
-    environments = Environments(
-        label_studio_bin=DEFAULT_ROOT / "label-studio" / "bin",
-        s3_bin=DEFAULT_ROOT / "s3" / "bin",
-        database=DEFAULT_ROOT / "label-studio" / DATABASE,
-    )
-    assert (environments.s3_bin / "python").exists(), "the S3 server is not installed: run `make setup`"
-    for port in _run(lambda place: s3_service(place, S3_KEY, environments), tmp_path_factory.mktemp("s3")):
+    assert (PROGRAMS.s3_bin / "python").exists(), "the S3 server is not installed: run `make setup`"
+    for port in _run(lambda place: s3_service(place, S3_KEY, PROGRAMS), tmp_path_factory.mktemp("s3")):
         yield f"http://{LOOPBACK}:{port}"

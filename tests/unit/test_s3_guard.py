@@ -306,8 +306,10 @@ def test_an_unsigned_body_is_the_key_holders_choice() -> None:
     assert [body for _, body in server.through] == [b"any", b"any"]
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:9000", "127.0.0.1", "127.0.0.1:80", "",
-                                  "images.localhost:9000", "images.s3.amazonaws.com", "x.execute-api.localhost:9000"])  # fmt: skip
+@pytest.mark.parametrize("host", [
+    "evil.example", "evil.example:9000", "127.0.0.1", "127.0.0.1:80", "", "images.localhost:9000",
+    "images.s3.amazonaws.com", "x.execute-api.localhost:9000",
+])  # fmt: skip
 def test_a_name_that_somebody_led_here_is_refused_before_the_signature(host: str) -> None:
     answer = Server().ask(signed().with_header("Host", host))
     assert (answer.status, b"another name" in answer.body) == (403, True)

@@ -7,16 +7,12 @@ where there is none.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
 import resource
-import signal
 
-from hypercorn.asyncio import serve
-from hypercorn.config import Config
-from ministack.core.hypercorn_compat import install
+import uvicorn
 
 from cli.embedded.s3.app import Guard
 from cli.embedded.s3.calls import Call
@@ -35,9 +31,8 @@ def main() -> None:
     perform = open_emulator()
     if bucket := env.get("S3_BUCKET"):
         perform(Call("PUT", bucket, "", {}, {}), b"")
-    install()  # without it the clients of old cannot read "100 Continue"
     _open_many_files()
-    asyncio.run(_serve(Guard(key, _hosts(env.get("S3_HOSTS", "")), perform), env["S3_BIND"]))
+    _serve(Guard(key, _hosts(env.get("S3_HOSTS", "")), perform), env["S3_BIND"])
 
 
 def _hosts(names: str) -> list[str]:
@@ -51,16 +46,23 @@ def _open_many_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-async def _serve(guard: Guard, bind: str) -> None:
-    config = Config()
-    config.bind = [bind]
-    config.keep_alive_timeout = 75
-    config.loglevel = "WARNING"
-    config.include_server_header = False
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await serve(guard, config, shutdown_trigger=stop.wait)  # type: ignore[arg-type, unused-ignore]
+def _serve(guard: Guard, bind: str) -> None:
+    """HTTP/1.1 alone, read by h11, which takes nothing that could be read in two ways."""
+    host, _, port = bind.rpartition(":")
+    uvicorn.run(
+        guard,
+        host=host,
+        port=int(port),
+        http="h11",
+        ws="none",
+        lifespan="off",
+        proxy_headers=False,
+        server_header=False,
+        access_log=False,
+        log_config=None,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=3,
+    )
 
 
 if __name__ == "__main__":

@@ -57,21 +57,14 @@ class Guard:
         self._one = ThreadPoolExecutor(1, "s3")
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        match scope["type"]:
-            case "http":
-                answer = await self._answer(scope, receive)
-                await _send(send, answer, head=scope["method"] == "HEAD")
-            case "lifespan":
-                await _live(receive, send)
-            case _:  # a websocket
-                await send({"type": "websocket.close"})
+        answer = await self._answer(scope, receive)
+        await _send(send, answer, head=scope["method"] == "HEAD")
 
     async def _answer(self, scope: Message, receive: Receive) -> Answer:
         try:
             request, call, payload = self._permitted(scope)
         except Refused as refused:
-            await _drain(scope, receive)
-            return refusal(refused)
+            return refusal(refused, hang_up=not await _drained(scope, receive))
         try:
             body = await _body(request, receive)
             check_body(body, payload)
@@ -92,11 +85,12 @@ class Guard:
         return request, call, payload
 
 
-def refusal(refused: Refused) -> Answer:
-    """An S3 error."""
+def refusal(refused: Refused, *, hang_up: bool = False) -> Answer:
+    """An S3 error. `hang_up`: what is left of the body must not be read as the next request."""
     text = f"<Error><Code>{refused.code}</Code><Message>{escape(refused.message)}</Message></Error>"
     head = '<?xml version="1.0" encoding="UTF-8"?>\n'
-    return Answer(refused.status, {"content-type": "application/xml"}, (head + text).encode())
+    headers = {"content-type": "application/xml", **({"connection": "close"} if hang_up else {})}
+    return Answer(refused.status, headers, (head + text).encode())
 
 
 def _length(request: Request) -> int:
@@ -121,10 +115,10 @@ async def _body(request: Request, receive: Receive) -> bytes:
     return body
 
 
-async def _drain(scope: Message, receive: Receive) -> None:
-    """Takes the rest of a refused body, so that the client comes to reading why; within limits."""
-    if any(name == b"expect" for name, _ in scope["headers"]):
-        return
+async def _drained(scope: Message, receive: Receive) -> bool:
+    """Takes the rest of a refused body, so that the client comes to reading why; False where that is too much."""
+    if any(name == b"expect" for name, _ in scope["headers"]):  # it has sent nothing yet
+        return False
     left, more = DRAINED, True
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(DRAIN_S):
@@ -132,6 +126,7 @@ async def _drain(scope: Message, receive: Receive) -> None:
                 message = await receive()
                 left -= len(message.get("body", b""))
                 more = bool(message.get("more_body", False))
+    return not more
 
 
 async def _send(send: Send, answer: Answer, *, head: bool) -> None:
@@ -142,11 +137,3 @@ async def _send(send: Send, answer: Answer, *, head: bool) -> None:
     pairs = [(name.encode("latin-1"), str(value).encode("latin-1", "replace")) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": answer.status, "headers": pairs})
     await send({"type": "http.response.body", "body": b"" if head else answer.body})
-
-
-async def _live(receive: Receive, send: Send) -> None:
-    while True:
-        message = await receive()
-        await send({"type": f"{message['type']}.complete"})
-        if message["type"] == "lifespan.shutdown":
-            return
