@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 
 from cli.crew import recruit
-from cli.embedded.state import running_stack
+from cli.embedded.state import StackState, running_stack
 from labelloop.records import Seen
 from labelloop.snapshot import SnapshotStore
 from labelloop.studio import NextTask
@@ -35,14 +35,19 @@ def page(loop: Loop) -> Iterator[Page]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path, args=FLAGS)
         page = browser.new_page(viewport={"width": 1400, "height": 900})
-        page.set_default_timeout(PAGE_MS)
-        page.goto(f"{stack.studio_url}/user/login/")
-        page.fill("input[name=email]", stack.secrets.studio_email)
-        page.fill("input[name=password]", stack.secrets.studio_password)
-        page.click("button[type=submit]")
-        page.wait_for_url(re.compile("/projects|/$"))
+        signed_in(page, stack)
         yield page
         browser.close()
+
+
+def signed_in(page: Page, stack: StackState) -> None:
+    """As the owner of the embedded Label Studio."""
+    page.set_default_timeout(PAGE_MS)
+    page.goto(f"{stack.studio_url}/user/login/")
+    page.fill("input[name=email]", stack.secrets.studio_email)
+    page.fill("input[name=password]", stack.secrets.studio_password)
+    page.click("button[type=submit]")
+    page.wait_for_url(re.compile("/projects|/$"))
 
 
 def waiting_with_a_pre_label(loop: Loop) -> tuple[NextTask, str]:

@@ -421,3 +421,24 @@ def test_an_upload_that_cannot_be_had_harms_nobody_else(live: Stage) -> None:
     mirror.record([Copy("/data/upload/1/a.png", "2026-01-01", problem="Label Studio answers 404")])
     results = live.predict([*live.images(TRAIN[0]), {"id": 1, "data": {"image": "/data/upload/1/a.png"}}])
     assert [bool(r["result"]) for r in results] == [True, False]
+
+
+@pytest.mark.parametrize("headers", [
+    {"Origin": "http://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},
+])  # fmt: skip
+@pytest.mark.parametrize(("method", "path"), [
+    ("GET", "/health"), ("GET", "/ready"), ("GET", "/metrics"), ("GET", "/versions"), ("POST", "/webhook"),
+    ("POST", "/predict"), ("POST", "/setup"), ("OPTIONS", "/predict"),
+])  # fmt: skip
+def test_no_web_page_is_answered(live: Stage, method: str, path: str, headers: dict[str, str]) -> None:
+    for given in (headers, {**headers, **AUTH}):
+        answer = live.client.open(path, method=method, headers=given, json={"project": 7} if method == "POST" else None)
+        assert answer.status_code == 403
+        assert not [name for name, _ in answer.headers if name.lower().startswith("access-control")]
+
+
+def test_who_types_the_address_is_answered(live: Stage) -> None:
+    assert live.client.get("/health", headers={"Sec-Fetch-Site": "none"}).get_json() == {
+        "status": "UP", "model_class": "labelloop",
+    }  # fmt: skip

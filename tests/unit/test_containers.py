@@ -138,6 +138,14 @@ def test_the_five_processes_are_there() -> None:
     assert "--workers=1" in backend
 
 
+def test_the_dashboard_only_shows_and_knows_its_own_secrets_alone() -> None:
+    dashboard = OURS["dashboard"]
+    assert dashboard["command"][0] == "gunicorn"
+    assert dashboard["command"][-1] == "labelloop.dashboard:create_app()"
+    secrets = {name for name in dashboard["environment"] if SECRET.search(name)}
+    assert secrets == {"LABELLOOP_DASHBOARD_PASSWORD", "LABELLOOP_REDIS_URL"}
+
+
 def test_no_secret_is_written_down() -> None:
     for name, service in SERVICES.items():
         for variable, value in service.get("environment", {}).items():

@@ -116,6 +116,12 @@ def of(**variables: str) -> Any:
     [
         (settings.names({"LABELLOOP_S3_ENDPOIN": "x"}), Level.WARN, "did you mean LABELLOOP_S3_ENDPOINT"),
         (settings.names({"LABELLOOP_S3_ENDPOINT": "x", "LABELLOOP_REDIS_URL_FILE": "f"}), Level.OK, "2 set"),
+        (settings.overruled({"LABELLOOP_S3_SECRET_KEY": "x"}, {"LABELLOOP_S3_SECRET_KEY": "y"}), Level.WRONG,
+         "LABELLOOP_S3_SECRET_KEY is set in this shell"),
+        (settings.overruled({"LABELLOOP_S3_SECRET_KEY_FILE": "x"}, {"LABELLOOP_S3_SECRET_KEY": "y"}), Level.WRONG,
+         "LABELLOOP_S3_SECRET_KEY is set"),
+        (settings.overruled({"LABELLOOP_S3_SECRET_KEY": "y", "LABELLOOP_LOG": "text"},
+                            {"LABELLOOP_S3_SECRET_KEY": "y"}), Level.OK, "nothing"),
         (settings.doubles({"LABELLOOP_REDIS_URL": "x", "LABELLOOP_REDIS_URL_FILE": "f"}), Level.WARN, "file counts"),
         (settings.doubles({"LABELLOOP_REDIS_URL": "x"}), Level.OK, "twice"),
         (settings.log_form({"LABELLOOP_LOG": "jsno"}), Level.WARN, "taken as text"),

@@ -32,7 +32,7 @@ from labelloop.errors import StackError
 
 
 def hidden_values(secrets: Secrets) -> set[str]:
-    return {getattr(secrets, name) for name in vars(secrets) if name.endswith(("password", "token", "_secret"))}
+    return {getattr(secrets, name) for name in vars(secrets) if name.endswith(("password", "token", "secret_key"))}
 
 
 def a_state(directory: Path) -> StackState:
@@ -81,6 +81,26 @@ def test_a_service_added_by_a_later_version_gets_a_port(tmp_path: Path) -> None:
     assert after.ports.dashboard > 0
     assert after.ports.valkey == before.ports.valkey
     assert after.secrets.dashboard_password
+
+
+def test_every_stack_has_an_s3_key_of_its_own() -> None:
+    first, second = Secrets().s3_key, Secrets().s3_key
+    assert len(first.secret) >= 40
+    assert first.secret != second.secret
+
+
+def test_a_stack_of_an_earlier_release_gets_a_key_of_its_own_once_and_keeps_the_rest(tmp_path: Path) -> None:
+    before, said = a_state(tmp_path), list[str]()
+    raw = json.loads((tmp_path / "stack.json").read_text())
+    raw["secrets"] |= {"s3_access_key": "test", "s3_secret_key": "test"}
+    (tmp_path / "stack.json").write_text(json.dumps(raw))
+    assert load_state(tmp_path) != before, "while it runs, the former key is the right one"
+    after = open_state(tmp_path, said.append)
+    assert after.secrets.s3_secret_key not in {"test", before.secrets.s3_secret_key}
+    former = {"s3_access_key": before.secrets.s3_access_key, "s3_secret_key": before.secrets.s3_secret_key}
+    assert replace(after.secrets, **former) == before.secrets
+    assert len(said) == 1
+    assert a_state(tmp_path) == after
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"ports": {}, "secrets": 3}'])

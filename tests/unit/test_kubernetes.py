@@ -185,7 +185,15 @@ def test_settings_are_ones_that_are_read_and_secrets_are_files(manifests: list[M
         assert variable.removesuffix("_FILE") in KNOWN
         assert variable.endswith("_FILE") == value.startswith("/etc/labelloop/"), variable
     names = {v["name"] for p in ours(manifests).values() for v in p["containers"][0].get("env", ())}
-    assert not {n for n in names if n.startswith("LABELLOOP_")}
+    assert not {n for n in names if n.startswith("LABELLOOP_") and not n.endswith("_FILE")}
+
+
+def test_the_dashboard_knows_its_own_secrets_alone(manifests: list[Manifest]) -> None:
+    pod = pods(manifests)["dashboard"]
+    (given,) = [volume["secret"]["items"] for volume in pod["volumes"] if "secret" in volume]
+    assert {item["path"] for item in given} == {"dashboard-password", "redis-url"}
+    assert "envFrom" not in pod["containers"][0]
+    assert pod["containers"][0]["command"][-1] == "labelloop.dashboard:create_app()"
 
 
 def test_every_secret_that_is_asked_for_is_in_the_examples(rendered: Callable[[str], list[Manifest]]) -> None:
@@ -193,6 +201,8 @@ def test_every_secret_that_is_asked_for_is_in_the_examples(rendered: Callable[[s
     secrets = {name: set(m["data"]) for name, m in of_kind(manifests, "Secret").items()}
     asked = [e["valueFrom"]["secretKeyRef"] for p in pods(manifests).values() for e in p["containers"][0].get("env", ())
              if "valueFrom" in e]  # fmt: skip
+    for volume in (v for p in pods(manifests).values() for v in p.get("volumes", ())):
+        asked += [{"name": volume["secret"]["secretName"], **i} for i in volume.get("secret", {}).get("items", ())]
     for overlay in OVERLAYS:
         for manifest in of_kind(rendered(overlay), "TriggerAuthentication").values():
             asked += manifest["spec"]["secretTargetRef"]
