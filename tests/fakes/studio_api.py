@@ -90,6 +90,9 @@ class StudioApi:
                 made = self._next()
                 self.storages[made] = {"id": made, "status": "completed", **body}
                 return self.storages[made]
+            case ("PATCH", "storages", "s3", storage):
+                self._known(self.storages, storage).update(body)
+                return self.storages[storage]
             case ("POST", "storages", "s3", storage, "sync"):
                 for uri in self.images:
                     self.task(self.storages[storage]["project"], {"image": uri})

@@ -9,9 +9,11 @@ import stat
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from cli.deployment import Deployment
 from cli.embedded.loop import loop_environment, loop_services
 from cli.embedded.ports import LOOPBACK
 from cli.embedded.process import ServiceStatus, State
@@ -28,7 +30,16 @@ from cli.embedded.state import (
     save_state,
     start_time,
 )
+from cli.rotate import hand_over_stack_key
+from labelloop.config import ProjectConfig
 from labelloop.errors import StackError
+from labelloop.labels import make_label_config
+from labelloop.projects import ProjectRecord, ProjectStore
+from labelloop.settings import load_settings
+from labelloop.storage import MemoryStore
+from tests.fakes.studio_api import StudioApi, studio_of
+
+CONFIG = make_label_config(["cat", "dog"])
 
 
 def hidden_values(secrets: Secrets) -> set[str]:
@@ -180,3 +191,21 @@ def test_a_new_label_studio_gets_the_migrated_database_an_old_one_keeps_its_own(
     copied.write_text("with labels")
     copy_database(template, data)
     assert copied.read_text() == "with labels"
+
+
+def test_label_studio_is_handed_the_stacks_s3_key_for_every_project_that_is_still_there() -> None:
+    api = StudioApi(storages={n: {"id": n, "project": n, "aws_secret_access_key": "test"} for n in (1, 2, 3)})
+    settings = load_settings({"LABELLOOP_S3_ACCESS_KEY": "labelloop", "LABELLOOP_S3_SECRET_KEY": "fresh",
+                              "LABELLOOP_S3_ENDPOINT": "http://127.0.0.1:2"})  # fmt: skip
+    projects: Any = ProjectStore(MemoryStore(), "main")
+    for number, storage in ((1, 1), (2, None), (3, 3), (4, 9)):  # of the last one, the source was deleted
+        record = ProjectRecord(
+            "main", number, 0, "pets", ProjectConfig(name="pets"), CONFIG, "s3://images/t/", storage_id=storage
+        )
+        projects.put(record)
+    nobody: Any = None
+    deployment = Deployment(settings, nobody, MemoryStore(), nobody, projects)
+    vars(deployment)["studio"] = studio_of(api)
+    assert hand_over_stack_key(deployment) == []
+    assert [api.storages[n]["aws_secret_access_key"] for n in (1, 2, 3)] == ["fresh", "test", "fresh"]
+    assert api.storages[1]["s3_endpoint"] == "http://127.0.0.1:2"
