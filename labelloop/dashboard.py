@@ -45,7 +45,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         raise SettingsError("LABELLOOP_DASHBOARD_PASSWORD is not set: the dashboard shows nothing without one")
     configure_logs(json=settings.log_json, service="dashboard", secrets=settings.secrets)
     read_no_pickle()
-    app = Flask("dashboard")
+    app = Flask("rq_dashboard")  # its pages ask for its files
     app.config.from_object(default_settings)
     app.config.update(RQ_DASHBOARD_REDIS_URL=["the queue"], RQ_DASHBOARD_DISABLE_DELETE=True, MAX_CONTENT_LENGTH=0)
     app.redis_conn = redis_client(settings)  # type: ignore[attr-defined] # where rq-dashboard looks for it

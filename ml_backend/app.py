@@ -19,6 +19,7 @@ from ml_backend.backend import Backend, make_backend
 from ml_backend.contract import RequestError, body_of, problem, project_of_event, tasks_of, text_of
 
 MAX_BODY = 64 * 1024 * 1024  # bytes; thousands of tasks with their annotations
+MAX_HINT = 4 * 1024 * 1024  # of an event, which comes without a password and says nothing that the poll would not find
 EXTENSION = "labelloop"  # where the app keeps its backend, for gunicorn's worker
 
 log = structlog.get_logger()
@@ -64,6 +65,7 @@ def _add_contract(app: Flask, backend: Backend) -> None:
 
     @app.post("/webhook")
     def webhook() -> tuple[Response, int]:
+        request.max_content_length = MAX_HINT
         body = body_of(request)
         queued = backend.nudge(project_of_event(body), str(body.get("action", ""))[:64])
         return jsonify({"status": "queued" if queued else "busy"}), 202

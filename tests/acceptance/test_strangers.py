@@ -157,6 +157,19 @@ def test_label_studio_works_for_the_person_beside_such_a_page(stack: StackState,
     page.get_by_text("digits").first.wait_for()
 
 
+def test_the_dashboard_shows_the_queue_to_the_person_and_no_button_that_acts(stack: StackState, page: Page) -> None:
+    assert page.context.browser is not None
+    known = {"username": stack.secrets.dashboard_user, "password": stack.secrets.dashboard_password}
+    context = page.context.browser.new_context(http_credentials=known)  # type: ignore[arg-type]
+    board = context.new_page()
+    board.goto(stack.dashboard_url)
+    board.locator("td", has_text="features").first.wait_for()
+    board.goto(f"{stack.dashboard_url}/0/view/jobs")
+    assert board.locator("#requeue-all-btn").count() == 1
+    assert not board.locator("#requeue-all-btn").is_visible()
+    context.close()
+
+
 PROBES = [
     (method, path)
     for path in ("/", "/labelloop", "/labelloop?list-type=2", "/images", "/_ministack/reset", "/2015-03-31/functions",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import pickle
+import re
 import subprocess
 import sys
 import time
@@ -77,6 +78,9 @@ def test_it_shows_the_queue_to_who_knows_the_password(dashboard: str, queue: Job
         assert {found["name"]: found["count"] for found in queues} == {"refresh": 1}
         for page in ("/", "/0/view/jobs", "/0/view/workers", "/0/view/job/refresh_p_1", "/0/data/workers.json"):
             assert client.get(page).status_code == 200
+        files = re.findall(r'(?:src|href)="(/static/[^"]+)"', client.get("/").text)
+        assert len(files) > 5
+        assert {client.get(file).status_code for file in files} == {200}
         job = client.get("/0/data/job/refresh_p_1.json").json()
         assert '"project": "p"' in job["metadata"]
         jobs = client.get("/0/data/jobs/refresh/queued/8/asc/1.json").json()["jobs"]

@@ -23,7 +23,7 @@ from labelloop.settings import load_settings
 from labelloop.split import bucket_of, group_of, shown_blind
 from ml_backend import backend as backend_module
 from ml_backend import projects as projects_module
-from ml_backend.app import make_app
+from ml_backend.app import MAX_HINT, make_app
 from ml_backend.auth import Gate
 from ml_backend.backend import Backend
 from tests.unit.backend_world import CLASSES, PREFIX, FakeReader, World, make_backend, picture
@@ -442,3 +442,8 @@ def test_who_types_the_address_is_answered(live: Stage) -> None:
     assert live.client.get("/health", headers={"Sec-Fetch-Site": "none"}).get_json() == {
         "status": "UP", "model_class": "labelloop",
     }  # fmt: skip
+
+
+def test_a_webhook_takes_no_more_than_an_event_needs(live: Stage) -> None:
+    big = {"action": "ANNOTATION_CREATED", "project": {"id": 7}, "task": "x" * MAX_HINT}
+    assert live.client.post("/webhook", json=big).status_code == 413
