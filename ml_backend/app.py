@@ -15,7 +15,7 @@ from labelloop.logs import configure_logs
 from labelloop.settings import Settings, load_settings
 from ml_backend.auth import Gate
 from ml_backend.backend import Backend, make_backend
-from ml_backend.contract import RequestError, body_of, problem, project_of_event, tasks_of, text_of
+from ml_backend.contract import RequestError, action_of_event, body_of, problem, project_of_event, tasks_of, text_of
 
 MAX_BODY = 64 * 1024 * 1024  # bytes; thousands of tasks with their annotations
 EXTENSION = "labelloop"  # where the app keeps its backend, for gunicorn's worker
@@ -64,7 +64,7 @@ def _add_contract(app: Flask, backend: Backend) -> None:
     @app.post("/webhook")
     def webhook() -> tuple[Response, int]:
         body = body_of(request)
-        queued = backend.nudge(project_of_event(body), str(body.get("action", ""))[:64])
+        queued = backend.nudge(project_of_event(body), action_of_event(body))
         return jsonify({"status": "queued" if queued else "busy"}), 202
 
     @app.get("/versions")

@@ -14,7 +14,8 @@ import pytest
 from labelloop.errors import StudioError
 from labelloop.labels import LabelSchema, make_label_config, parse_label_config
 from labelloop.records import Choice, Seen, Task
-from labelloop.studio import Studio, TaskFeed, TaskStub
+from labelloop.studio import Studio, TaskFeed
+from labelloop.studio_rows import TaskStub
 from sync.feed import EPOCH, Feed
 from tests.acceptance.conftest import Loop
 from tests.fakes.studio import FakeStudio

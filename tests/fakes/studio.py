@@ -11,7 +11,8 @@ from labelloop.clock import LABEL_STUDIO_FORMAT
 from labelloop.errors import StudioError
 from labelloop.labels import LabelSchema
 from labelloop.records import Annotation, Choice, Seen, Task
-from labelloop.studio import StudioProject, TaskStub
+from labelloop.studio import StudioProject
+from labelloop.studio_rows import TaskStub
 
 Shown = tuple[str, Choice]  # a prediction: its version, and what it says
 
