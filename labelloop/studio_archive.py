@@ -120,8 +120,7 @@ class StudioArchive:
         for row in self._pieces.export(project, ids):
             task = number_of(row)
             if task is not None:
-                answers = row.get("annotations")
-                kept = [self._kept(a, task) for a in answers if isinstance(a, Mapping)] if answers else []
+                kept = [self._kept(a, task) for a in _objects(row.get("annotations"))]
                 found[task] = tuple(sorted(filter(None, kept), key=lambda a: (a.updated_at, a.id)))
         return found
 
@@ -219,6 +218,10 @@ def _is_taken(item: object) -> bool:
 
 def _object(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
+
+
+def _objects(value: object) -> list[Mapping[str, Any]]:
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
 
 
 def _lost(kept: KeptAnnotation) -> dict[str, Any]:
