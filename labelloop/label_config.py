@@ -179,8 +179,7 @@ def _check(tag: Tag, rules: Sequence[Rule]) -> None:
 
 
 def _nameless(tag: Tag) -> str:
-    name = tag.get("name")
-    if name.strip() and len(name) <= MAX_NAME and not _has_controls(name):
+    if is_name(tag.get("name")):
         return ""
     return f'has no name that can be used: give it one, as in name="label" (at most {MAX_NAME} characters)'
 
@@ -296,13 +295,14 @@ def _unfit(choice: Tag, name: str) -> str:
         return "has an empty alias: write one, or leave alias out"
     if _VARIABLE.search(name) and "alias" not in choice.attributes:
         return 'is filled in from each task (`$`): write the class itself, or give it an alias="…"'
-    if len(name) > MAX_NAME or _has_controls(name):
+    if not is_name(name):
         return f"is no name: use at most {MAX_NAME} characters, without line breaks and the like"
     return ""
 
 
-def _has_controls(name: str) -> bool:
-    return any(unicodedata.category(c) == "Cc" for c in name)
+def is_name(name: str) -> bool:
+    """Whether a class or a control can be called so: not blank, not too long, nothing that moves a terminal's cursor."""
+    return bool(name.strip()) and len(name) <= MAX_NAME and not any(unicodedata.category(c) == "Cc" for c in name)
 
 
 def _hotkeys(classes: Sequence[str]) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from labelloop.label_config import MAX_NAME, Control, make_label_config, parse_control
+from labelloop.label_config import MAX_NAME, Control, is_name, make_label_config, parse_control
 
 __all__ = ["SEED_MARK", "LabelSchema", "is_seed", "kind", "make_label_config", "parse_label_config", "storable"]
 
@@ -133,8 +133,11 @@ def _only(chosen: Sequence[object]) -> tuple[str | None, str | None]:
         return None, "a path of nested choices was chosen, one class is expected"
     if not isinstance(label, str):
         return None, f"the class is {kind(label)}, text is expected"
-    if not label.strip() or not storable(label) or len(label) > MAX_NAME:
-        return None, f"the class is empty, longer than {MAX_NAME} characters, or holds characters that cannot be stored"
+    if not is_name(label) or not storable(label):
+        return (
+            None,
+            f"the class is no name: empty, longer than {MAX_NAME} characters, or with characters that no name has",
+        )
     return label, None
 
 
