@@ -301,7 +301,7 @@ def _unfit(choice: Tag, name: str) -> str:
 
 
 def is_name(name: str) -> bool:
-    """Whether a class or a control can be called so: not blank, not too long, nothing that moves a terminal's cursor."""
+    """Whether a class or a control can be called so: not blank, not too long, nothing that moves a cursor."""
     return bool(name.strip()) and len(name) <= MAX_NAME and not any(unicodedata.category(c) == "Cc" for c in name)
 
 
