@@ -27,7 +27,8 @@ EXAMPLE = (
     '<View><Image name="image" value="$image"/><Choices name="label" toName="image"><Choice value="cat"/>'
     '<Choice value="dog"/></Choices></View>'
 )
-_PATH = re.compile(r"\$(\w+(?:\.\w+|\[\d+\])*)", re.ASCII)  # what the editor follows into a task
+_KEY = re.compile(r"\$(\w+)", re.ASCII)
+_PATH = re.compile(r"\$\w+(?:\.\w+|\[\d+\])+", re.ASCII)  # what the editor follows into a task
 _VARIABLE = re.compile(r"\$[\w\[\].{}]", re.ASCII)  # what it fills in, wherever it stands
 _REGIONS = ("perregion", "the class of a region says nothing of the whole image")
 _ITEMS = ("peritem", "the class of one image among several says nothing of the task")
@@ -74,9 +75,9 @@ def parse_control(xml: str) -> Control:
     image = _image_of(control, tags)
     _check(control, (*_SERVED, lambda tag: _twice(tag, tags)))
     _check(image, (*_SHOWN, lambda tag: _twice(tag, tags), lambda tag: _several(tag, tags)))
-    path = _PATH.fullmatch(image.get("value").strip())
-    assert path is not None  # `_no_path` has looked
-    return Control(control.get("name"), image.get("name"), path[1], _classes(control, tags))
+    key = _KEY.fullmatch(image.get("value").strip())
+    assert key is not None  # `_no_key` has looked
+    return Control(control.get("name"), image.get("name"), key[1], _classes(control, tags))
 
 
 def make_label_config(classes: Sequence[str]) -> str:
@@ -234,15 +235,20 @@ def _listed(tag: Tag) -> str:
     return 'shows several images of a task (valueList): make one task of each image, and write value="$image"'
 
 
-def _no_path(tag: Tag) -> str:
-    value = tag.get("value")
-    if _PATH.fullmatch(value.strip()):
+def _no_key(tag: Tag) -> str:
+    value = tag.get("value").strip()
+    if _KEY.fullmatch(value):
         return ""
-    wanted = 'value="$image", with the key of the task data that holds the whole address (or a path, $meta.url)'
-    if not value.strip():
+    wanted = 'value="$image", with the key under which each task has the whole address'
+    if not value:
         return f"has no value: write {wanted}"
-    why = "shows the same image in every task" if "$" not in value else "is put together of several parts"
-    return f'has value="{value[:60]}", which {why} or is no key of the task data: write {wanted}'
+    if _PATH.fullmatch(value):
+        why = "is a path into the task data, and labelloop looks under one key of it"
+    elif "$" in value:
+        why = "is put together of several parts, or is no key of letters, digits and _"
+    else:
+        why = "shows the same image in every task"
+    return f'has value="{value[:60]}", which {why}: write {wanted}'
 
 
 def _several(tag: Tag, tags: Sequence[Tag]) -> str:
@@ -258,7 +264,7 @@ def _several(tag: Tag, tags: Sequence[Tag]) -> str:
 _SERVED: tuple[Rule, ...] = (
     _nameless, _repeated, *(_switched(*switch) for switch in (_REGIONS, _ITEMS, _NESTED)), _multiple, _dynamic, _hidden,
 )  # fmt: skip
-_SHOWN: tuple[Rule, ...] = (_nameless, _repeated, _listed, _no_path)
+_SHOWN: tuple[Rule, ...] = (_nameless, _repeated, _listed, _no_key)
 
 
 def _classes(control: Tag, tags: Sequence[Tag]) -> tuple[str, ...]:

@@ -19,7 +19,6 @@ OF_A_PART = frozenset({  # what the value of a result says of a region or an ite
 })  # fmt: skip
 MAX_URI = 8192  # characters
 _LONE = re.compile("[\ud800-\udfff]")  # half of a character: no file and no store can hold it
-_PART = re.compile(r"[^.\[\]]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +27,7 @@ class LabelSchema:
 
     control: str  # name of the Choices tag
     to_name: str  # name of the Image tag
-    data_key: str  # key of the image in a task's data, or a path to it: meta.url
+    data_key: str  # key of the image in a task's data
     classes: tuple[str, ...]
 
     def result(self, label: str, probability: float | None = None) -> list[dict[str, Any]]:
@@ -72,7 +71,7 @@ class LabelSchema:
 
     def uri(self, data: object) -> str:
         """The image's address in a task's data; empty where there is none, or a list, or one that nobody can store."""
-        value = _at(data, self.data_key)
+        value = data.get(self.data_key) if isinstance(data, Mapping) else None
         return value if isinstance(value, str) and len(value) <= MAX_URI and storable(value) else ""
 
     def _ours(self, result: object) -> Iterator[Mapping[str, Any]]:
@@ -151,17 +150,3 @@ def _of_others(result: Sequence[Any], control: str) -> str | None:
     names = {name for item in result if isinstance(name := item.get("from_name"), str)}
     shown = ", ".join(sorted(repr(name[:40]) for name in names)[:3]) or "a control without a name"
     return f"{NOTHING} under {control!r}: the answer is that of {shown}"
-
-
-def _at(data: object, path: str) -> object:
-    """A value of a task's data. First under the whole path: so Label Studio keeps what a storage brought."""
-    if isinstance(data, Mapping) and path in data:
-        return data[path]
-    for part in _PART.findall(path):
-        if isinstance(data, Mapping):
-            data = data.get(part)
-        elif isinstance(data, list | tuple) and part.isdigit() and int(part) < len(data):
-            data = data[int(part)]
-        else:
-            return None
-    return data

@@ -152,6 +152,8 @@ BOMB = '<!DOCTYPE x [<!ENTITY a "aa"><!ENTITY b "&a;&a;">]><View>&b;</View>'
         (f'<View><Repeater on="$pages">{config()}</Repeater></View>', "<Repeater>"),
         (config(image='<Image name="image" value="https://host/$name"/>'), "put together"),
         (config(image='<Image name="image" value="$name.$kind"/>'), "put together"),
+        (config(image='<Image name="image" value="$meta.url"/>'), "is a path into"),
+        (config(image='<Image name="image" value="$images[0].url"/>'), "is a path into"),
         (config(image='<Image name="image" value="https://host/a.png"/>'), "same image in every task"),
         (config(image='<Image name="image" value="$my-image"/>'), "put together"),
         (config(image='<Image name="image" value="$bild_ä"/>'), "put together"),
