@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from labelloop.labels import NOTHING, LabelSchema
 from labelloop.records import Annotation, Task
 
+MOST = 50  # reasons: a script may give every answer a class of its own
 FEW = 5  # tasks that are named
 REMEDY = "open the tasks, choose exactly one class, submit"
 
@@ -43,13 +44,19 @@ def uncounted(tasks: Iterable[Task], schema: LabelSchema, link: Callable[[int], 
 
 
 def grouped(found: Mapping[str, Iterable[int]], link: Callable[[int], str]) -> tuple[Uncounted, ...]:
-    """Reasons with the tasks of each, most frequent first."""
+    """Reasons with the tasks of each, most frequent first; the rarest together where there are very many."""
     rows = []
     for reason, numbers in found.items():
         ids = list(numbers)
         few = tuple(i for i in dict.fromkeys(sorted(ids)) if i)[:FEW]
         rows.append(Uncounted(reason, len(ids), few, tuple(map(link, few))))
-    return tuple(sorted(rows, key=lambda row: (-row.count, row.reason)))
+    rows.sort(key=lambda row: (-row.count, row.reason))
+    rest = rows[MOST:]
+    if rest:
+        few = tuple(i for row in rest for i in row.tasks)[:FEW]
+        count = sum(row.count for row in rest)
+        rows[MOST:] = [Uncounted(f"one of {len(rest)} more reasons", count, few, tuple(map(link, few)))]
+    return tuple(rows)
 
 
 def _why(task: Task, answer: Annotation, schema: LabelSchema) -> str | None:

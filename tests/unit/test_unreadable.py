@@ -158,3 +158,12 @@ def test_every_answer_that_does_not_count_is_told_by_its_reason() -> None:
     assert counts == {"nothing": 9, "2": 1, "class": 1, "the": 1}
     assert found[0].tasks == (1, 10, 11, 12, 13)
     assert found[0].told == "9 × nothing chosen: 1 10 11 12 13 …"
+
+
+def test_a_class_of_its_own_for_every_answer_makes_no_endless_list() -> None:
+    tasks = [
+        Task(i, "s3://b/x.png", "t", (Annotation(i, "2026-01-01", "2026-01-01", f"class {i}"),)) for i in range(1, 301)
+    ]
+    found = uncounted(tasks, SCHEMA, str)
+    assert (len(found), sum(row.count for row in found)) == (51, 300)
+    assert (found[-1].reason, len(found[-1].links)) == ("one of 250 more reasons", 5)
