@@ -219,6 +219,7 @@ def _studio(job: _Job) -> list[str]:
         done.annotations += sum(len(task.annotations) for task in tasks)
         uris.update(dict.fromkeys(task.uri(job.record.schema) for task in tasks))
         job.report("back up tasks and answers", done.tasks, max(total, done.tasks))
+    done.damaged += studio.damaged
     return [uri for uri in uris if uri]
 
 

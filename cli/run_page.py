@@ -11,6 +11,7 @@ from labelloop.records import Evaluation
 from labelloop.registry import Deployment, Version
 from labelloop.revisions import Revision, tally
 from labelloop.runs import AGAIN, Run
+from labelloop.uncounted import Uncounted
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ class RunPage:
     spans: tuple[Span, ...]
     hints: tuple[str, ...]
     trained: Trained | None = None
+    uncounted: tuple[Uncounted, ...] = ()  # answers of its snapshot that do not count
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types, without the version's arrays."""
@@ -70,7 +72,10 @@ class RunPage:
         return data
 
 
-def run_page(run: Run, version: Version | None, project: Project, trained: Trained | None = None) -> RunPage:
+def run_page(
+    run: Run, version: Version | None, project: Project, trained: Trained | None = None,
+    uncounted: tuple[Uncounted, ...] = (),
+) -> RunPage:  # fmt: skip
     """Put together what is known."""
     live = bool(run.version and project.deployments and project.deployments[-1].version == run.version)
     return RunPage(
@@ -78,7 +83,7 @@ def run_page(run: Run, version: Version | None, project: Project, trained: Train
         version=version, learned_from=version.snapshot if version else run.snapshot,
         waited_s=seconds(run.queued_at, run.started_at), took_s=seconds(run.started_at, run.ended_at), live=live,
         spans=spans(run.version, project.deployments) if run.version else (), hints=hints(run, live, project),
-        trained=trained,
+        trained=trained, uncounted=uncounted,
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import islice
 
 from cli.deployment import Deployment
@@ -16,6 +17,8 @@ from labelloop.registry import Registry, Version
 from labelloop.revisions import revisions
 from labelloop.runs import Run, RunStore, shared
 from labelloop.schema import LabelRules
+from labelloop.studio import task_link
+from labelloop.uncounted import Uncounted, uncounted
 
 
 def list_runs(
@@ -48,7 +51,16 @@ def show_run(deployment: Deployment, record: ProjectRecord, run: Run, *, annotat
     version = _version(registry, run.version)
     project = Project(record.title, registry.deployments(), registry.rollback_target())
     found = _trained(deployment, record, run, version) if annotations else None
-    return run_page(run, version, project, found)
+    return run_page(run, version, project, found, _uncounted(deployment, record, run.snapshot))
+
+
+def _uncounted(deployment: Deployment, record: ProjectRecord, snapshot: str) -> tuple[Uncounted, ...]:
+    """None where the snapshot is beyond retention, or damaged."""
+    try:
+        tasks = load_counting(deployment, record, snapshot).tasks.values()
+    except (CorruptArtefactError, NotFoundError):
+        return ()
+    return uncounted(tasks, record.schema, partial(task_link, deployment.settings.studio_url, record.id))
 
 
 def _run_of(store: RunStore, version: str) -> Run:

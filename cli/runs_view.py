@@ -100,6 +100,8 @@ def _rows(page: RunPage) -> Iterable[tuple[str, RenderableType]]:
         yield ("live" if i == 0 else ""), Text(_span(span))
     if run.version and not page.spans:
         yield "live", Text("never was")
+    for i, row in enumerate(page.uncounted):
+        yield ("not counted" if i == 0 else ""), Text(row.told, style="yellow")
     for i, hint in enumerate(page.hints):
         yield ("next" if i == 0 else ""), Text(hint, style="cyan")
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from cli import deployment as place
@@ -23,6 +24,8 @@ from labelloop.runs import Run, RunStore
 from labelloop.schema import LabelRules
 from labelloop.snapshot import SnapshotStore
 from labelloop.stop_advice import Outlook
+from labelloop.studio import task_link
+from labelloop.uncounted import Uncounted, grouped, uncounted
 from labelloop.value import unread_from
 from labelloop.value.words import headline
 
@@ -67,7 +70,9 @@ class ProjectStatus:
     accuracy: float | None = None  # out of fold
     test_accuracy: float | None = None
     test_n: int = 0
-    unread: int = 0  # annotations that do not count: class dropped, several classes
+    unread: int = 0  # annotations that do not count ...
+    uncounted: tuple[Uncounted, ...] = ()  # ... and why
+    unreadable: tuple[Uncounted, ...] = ()  # tasks that cannot be read at all
     conflicts: tuple[str, ...] = ()  # duplicates of one image with contradicting labels, left out
     serving: Mapping[str, str] = field(default_factory=dict)  # backend process -> version it answers with
     refused: tuple[str, ...] = ()  # versions that a backend would not load, and why
@@ -170,6 +175,8 @@ class _Stores:
         evaluation = version.evaluation if version else None
         random, chosen = acceptance(tasks)
         outlook = self._forecast()
+        link = partial(task_link, self._deployment.settings.studio_url, self.record.id)
+        lacking = uncounted(tasks.values(), self.record.schema, link)
         return ProjectStatus(
             base.key, base.title, base.url,
             version=live.version if live else None, deployed_at=live.at if live else None,
@@ -178,7 +185,8 @@ class _Stores:
             accuracy=evaluation.accuracy if evaluation else None,
             test_accuracy=evaluation.test_accuracy if evaluation else None,
             test_n=evaluation.test_n if evaluation else 0,
-            unread=sum(a.problem is not None for t in tasks.values() for a in t.annotations),
+            unread=sum(row.count for row in lacking), uncounted=lacking,
+            unreadable=unreadable_of(facts, link),
             conflicts=evaluation.conflicts if evaluation else (),
             serving={name: str(p.get("version") or "") for name, p in backends.items()},
             refused=tuple(f"{r['version']}: {r['reason']}" for p in backends.values() for r in p.get("refused", ())),
@@ -231,6 +239,14 @@ class _Stores:
             return self.registry.version(name)
         except (CorruptArtefactError, ValueError):
             return None
+
+
+def unreadable_of(facts: Mapping[str, Any], link: Callable[[int], str]) -> tuple[Uncounted, ...]:
+    """Tasks that the watcher cannot read, by reason."""
+    found: dict[str, list[int]] = {}
+    for number, why in facts.get("unreadable") or ():
+        found.setdefault(str(why), []).append(int(number))
+    return grouped(found, link)
 
 
 def _by(entry: Deployment) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -15,7 +15,9 @@ from cli.status import Acceptance, ProjectStatus, Status
 from labelloop.clock import age_s
 from labelloop.queue import JobState
 from labelloop.runs import Run
+from labelloop.uncounted import REMEDY, Uncounted
 
+REASONS = 4  # that are shown
 COLOURS = {"promote": "green", "hold": "yellow", "reject": "red", "failed": "red", "running": "cyan"}
 
 
@@ -92,15 +94,24 @@ def _people_rows(project: ProjectStatus) -> Iterator[tuple[str, RenderableType]]
         yield "your decision", Text(asked, style="bold yellow")
         for reason in reasons[:2]:
             yield "", Text(reason, style="dim")
-    if project.unread:
-        told = f"{project.unread} annotations: class dropped (`labelloop schema`) or not exactly one"
-        yield "not counted", Text(told, style="yellow")
+    yield from _uncounted("not counted", f"{project.unread} answers: {REMEDY}", project.uncounted)
+    yield from _uncounted("unreadable", "tasks that are left out", project.unreadable)
     if project.conflicts:
         names = ", ".join(uri.rsplit("/", 1)[-1] for uri in project.conflicts[:4])
         told = f"{len(project.conflicts)} duplicates with contradicting labels: {names}"
         yield "left out", Text(told, style="yellow")
     for text in project.anchored:
         yield "unread?", Text(f"{text}: see `labelloop value`", style="yellow")
+
+
+def _uncounted(name: str, told: str, rows: Sequence[Uncounted]) -> Iterator[tuple[str, RenderableType]]:
+    """What was left out, and why."""
+    if rows:
+        yield name, Text(told, style="yellow")
+    for row in rows[:REASONS]:
+        yield "", Text(row.told, style="dim")
+    if len(rows) > REASONS:
+        yield "", Text(f"and {len(rows) - REASONS} more reasons: `labelloop status --json`", style="dim")
 
 
 def _model(project: ProjectStatus) -> Text:

@@ -91,7 +91,9 @@ def _project(studio: Studio, wish: Wish) -> StudioProject:
             "a new project needs its classes: list them under `labels:` in the config, or give --images DIR with class "
             "folders; or adopt a project that exists with --project ID"
         )
-    return studio.create_project(wish.config.name, make_label_config(classes))
+    label_config = make_label_config(classes)
+    parse_label_config(label_config)  # before anything is made: a class may have a name that cannot be served
+    return studio.create_project(wish.config.name, label_config)
 
 
 def _storage(studio: Studio, settings: Settings, record: ProjectRecord) -> int:

@@ -1,19 +1,24 @@
-"""Label config XML and Label Studio results in, class names out; and back."""
+"""Label Studio results in, class names out; and back. The config that they follow is read by `label_config`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from xml.etree.ElementTree import Element, ParseError
-from xml.sax.saxutils import quoteattr
 
-from defusedxml.common import DefusedXmlException
-from defusedxml.ElementTree import fromstring
+from labelloop.label_config import MAX_NAME, Control, is_name, make_label_config, parse_control
 
-from labelloop.errors import LabelConfigError
+__all__ = ["SEED_MARK", "LabelSchema", "is_seed", "kind", "make_label_config", "parse_label_config", "storable"]
 
 SEED_MARK = "seed"  # in a result's meta: revealed at set-up, not given by a person
+NOTHING = "nothing chosen"
+OF_A_PART = frozenset({  # what the value of a result says of a region or an item, besides its class
+    "x", "y", "points", "vertices", "rle", "format", "start", "end", "startOffset", "endOffset", "globalOffsets",
+    "item_index", "sequence", "ranges",
+})  # fmt: skip
+MAX_URI = 8192  # characters
+_LONE = re.compile("[\ud800-\udfff]")  # half of a character: no file and no store can hold it
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,77 +42,111 @@ class LabelSchema:
             item["score"] = round(probability, 4)
         return [item]
 
-    def read(self, result: Sequence[Mapping[str, Any]]) -> tuple[str | None, str | None]:
-        """(class, problem): the chosen class, or why there is none that can be read.
+    def read(self, result: object) -> tuple[str | None, str | None]:
+        """(class, problem): the chosen class, or why there is none that can be read. Takes any JSON.
 
         The class is as it was given, also where the label config has lost it: what it counts as is for
         `labelloop.schema` to say.
         """
-        chosen = [c for item in result if item.get("from_name") == self.control
-                  for c in item.get("value", {}).get("choices", ())]  # fmt: skip
-        if not chosen:
-            return None, None
-        if len(chosen) > 1:
-            return None, f"{len(chosen)} classes chosen, one is expected"
-        return chosen[0], None
+        if not isinstance(result, list | tuple):
+            return None, f"the answer is {kind(result)}, where Label Studio keeps a list"
+        ours = list(self._ours(result))
+        if not ours:
+            return None, _of_others(result, self.control)
+        chosen: list[object] = []
+        for item in ours:
+            choices, problem = _choices(item.get("value"))
+            if problem:
+                return None, problem
+            chosen += choices
+        return _only(chosen)
 
-    def probability(self, result: Sequence[Mapping[str, Any]]) -> float | None:
+    def probability(self, result: object) -> float | None:
         """What the model gave the class that it chose, in [0, 1]; None where the result does not say."""
-        for item in result:
-            score = item.get("score") if item.get("from_name") == self.control else None
-            if isinstance(score, int | float) and 0 <= score <= 1:
+        for item in self._ours(result):
+            score = item.get("score")
+            if isinstance(score, int | float) and not isinstance(score, bool) and 0 <= score <= 1:
                 return float(score)
         return None
 
+    def uri(self, data: object) -> str:
+        """The image's address in a task's data; empty where there is none, or a list, or one that nobody can store."""
+        value = data.get(self.data_key) if isinstance(data, Mapping) else None
+        return value if isinstance(value, str) and len(value) <= MAX_URI and storable(value) else ""
+
+    def _ours(self, result: object) -> Iterator[Mapping[str, Any]]:
+        for item in result if isinstance(result, list | tuple) else ():
+            if isinstance(item, Mapping) and item.get("from_name") == self.control:
+                yield item
+
 
 def parse_label_config(xml: str) -> LabelSchema:
-    """The single-choice control on an image, found by its tags; LabelConfigError says what is missing."""
-    try:
-        root = fromstring(xml)
-    except (ParseError, DefusedXmlException, ValueError) as error:
-        raise LabelConfigError(f"the label config is not valid XML: {error}") from error
-    images = {e.get("name"): e for e in root.iter() if e.tag.lower() == "image"}
-    controls = [e for e in root.iter() if e.tag.lower() == "choices" and e.get("toName") in images]
-    if len(controls) != 1:
-        raise LabelConfigError(
-            f"the label config has {len(controls)} <Choices> on an <Image>; labelloop serves exactly one. "
-            'Example: <View><Image name="image" value="$image"/><Choices name="label" toName="image">'
-            '<Choice value="cat"/><Choice value="dog"/></Choices></View>'
+    """The single-choice control on an image, found by its tags; LabelConfigError says what is wrong, and where."""
+    found: Control = parse_control(xml)
+    return LabelSchema(found.name, found.to_name, found.data_key, found.classes)
+
+
+def is_seed(result: object) -> bool:
+    """True where the answer was revealed at set-up."""
+    return isinstance(result, list | tuple) and any(_is_marked(item) for item in result)
+
+
+def storable(text: str) -> bool:
+    """False where a text holds halves of characters (lone surrogates), which JSON can say and UTF-8 cannot."""
+    return not _LONE.search(text)
+
+
+def kind(value: object) -> str:
+    """What a JSON value is, in words."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    names = ((str, "text"), (int | float, "a number"), (Mapping, "an object"), (list | tuple, "a list"))
+    return next((name for types, name in names if isinstance(value, types)), "no JSON")
+
+
+def _is_marked(item: object) -> bool:
+    meta = item.get("meta") if isinstance(item, Mapping) else None
+    text = meta.get("text") if isinstance(meta, Mapping) else None
+    return text == SEED_MARK or (isinstance(text, list | tuple) and SEED_MARK in text)
+
+
+def _choices(value: object) -> tuple[Sequence[object], str | None]:
+    """(what one item of a result chose, why that cannot be read)."""
+    if not isinstance(value, Mapping):
+        return (), f"the value of the answer is {kind(value)}, an object with `choices` is expected"
+    part = sorted(OF_A_PART.intersection(value))
+    if part:
+        return (), f"the class is that of a region or an item (its value has `{part[0]}`), not of the whole image"
+    choices = value.get("choices")
+    if not isinstance(choices, list | tuple):
+        return (), f"`choices` of the answer is {kind(choices)}, a list with one class is expected"
+    return choices, None
+
+
+def _only(chosen: Sequence[object]) -> tuple[str | None, str | None]:
+    """The one class, as text."""
+    if len(chosen) != 1:
+        return None, f"{len(chosen)} classes chosen, one is expected" if chosen else None
+    label = chosen[0]
+    if isinstance(label, list | tuple):
+        return None, "a path of nested choices was chosen, one class is expected"
+    if not isinstance(label, str):
+        return None, f"the class is {kind(label)}, text is expected"
+    if not is_name(label) or not storable(label):
+        return (
+            None,
+            f"the class is no name: empty, longer than {MAX_NAME} characters, or with characters that no name has",
         )
-    return _schema(controls[0], images[controls[0].get("toName")])
+    return label, None
 
 
-def _schema(control: Element, image: Element) -> LabelSchema:
-    if control.get("choice", "single") not in {"single", "single-radio"}:
-        raise LabelConfigError(
-            f'<Choices name="{control.get("name")}"> has choice="{control.get("choice")}": labelloop learns one '
-            'class per image; set choice="single" (several classes per image are not supported yet)'
-        )
-    classes = tuple(e.get("alias") or e.get("value") or "" for e in control.iter() if e.tag.lower() == "choice")
-    if len(classes) < 2 or "" in classes:
-        raise LabelConfigError("the <Choices> control needs two <Choice> tags or more, each with a value")
-    if len(set(classes)) != len(classes):
-        raise LabelConfigError("two <Choice> tags of the label config have the same value or alias")
-    key = (image.get("value") or "").removeprefix("$")
-    if not key:
-        raise LabelConfigError('the <Image> tag needs value="$image" (or another key of the task data)')
-    return LabelSchema(control.get("name") or "", image.get("name") or "", key, classes)
-
-
-def make_label_config(classes: Sequence[str]) -> str:
-    """A label config for these classes. The choices stand above the image: no scrolling, whatever its height."""
-    choices = "\n".join(
-        f"    <Choice value={quoteattr(name)}{f' hotkey={quoteattr(key)}' if key else ''}/>"
-        for name, key in zip(classes, _hotkeys(classes), strict=True)
-    )
-    return (
-        '<View>\n  <Choices name="label" toName="image" choice="single" showInline="true">\n'
-        f'{choices}\n  </Choices>\n  <Image name="image" value="$image" zoom="true"/>\n</View>'
-    )
-
-
-def _hotkeys(classes: Sequence[str]) -> list[str]:
-    """The class itself where all are single letters or digits, else 1 to 9 for the first nine."""
-    if all(len(name) == 1 and name.isalnum() for name in classes):
-        return [name.lower() for name in classes]
-    return [str(i) if i <= 9 else "" for i in range(1, len(classes) + 1)]
+def _of_others(result: Sequence[Any], control: str) -> str | None:
+    """Why an answer says nothing under our control; None where it is empty."""
+    if not result:
+        return None
+    for item in result:
+        if not isinstance(item, Mapping):
+            return f"an item of the answer is {kind(item)}, an object is expected"
+    names = {name for item in result if isinstance(name := item.get("from_name"), str)}
+    shown = ", ".join(sorted(repr(name[:40]) for name in names)[:3]) or "a control without a name"
+    return f"{NOTHING} under {control!r}: the answer is that of {shown}"

@@ -16,6 +16,7 @@ from labelloop.records import fields_of
 from labelloop.storage import ObjectStore, Within
 
 log = structlog.get_logger()
+MAX_REFERENCE = 40  # characters
 INDEX = "index/"  # beside the projects' own objects, so that finding all projects lists nothing else
 
 
@@ -79,7 +80,7 @@ class ProjectStore:
     def find(self, reference: str) -> ProjectRecord | None:
         """The project that Label Studio calls `<id>.<created_ts>`, or None."""
         number, _, created = reference.partition(".")
-        if not (number.isdigit() and created.isdigit()):
+        if not (reference.isascii() and len(reference) <= MAX_REFERENCE and number.isdigit() and created.isdigit()):
             return None
         try:
             return self.get(f"{self._server}-{number}-{created}")

@@ -64,9 +64,9 @@ class Task:
 
     @property
     def counted(self) -> Annotation | None:
-        """The annotation that counts: the newest that is neither skipped nor empty."""
+        """The annotation that counts: a ground truth, else the newest that is neither skipped nor empty."""
         answers = [a for a in self.annotations if a.label is not None and not a.cancelled]
-        return max(answers, key=lambda a: (a.updated_at, a.id)) if answers else None
+        return max(answers, key=lambda a: (a.ground_truth, a.updated_at, a.id)) if answers else None
 
     @property
     def label(self) -> str | None:

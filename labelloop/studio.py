@@ -9,20 +9,34 @@ from dataclasses import dataclass
 from datetime import timedelta
 from itertools import count
 from typing import Any, Protocol
-from urllib.parse import parse_qs, urlsplit
 
 from labelloop.clock import LABEL_STUDIO_FORMAT, parse
 from labelloop.errors import StudioError
-from labelloop.labels import SEED_MARK, LabelSchema
-from labelloop.records import Annotation, Choice, Seen, Task
+from labelloop.labels import LabelSchema, kind
+from labelloop.records import Choice, Seen, Task
 from labelloop.studio_http import Heard, Reread, StudioHttp
+from labelloop.studio_pieces import Pieces, rows_of
+from labelloop.studio_rows import (
+    NEVER,
+    NOBODY,
+    TaskStub,
+    moment,
+    newest_of,
+    number_of,
+    raw_uri,
+    seen_of,
+    text,
+    whole,
+)
+from labelloop.studio_rows import annotation_of as _annotation  # noqa: F401  # the name it has had here
+from labelloop.studio_rows import stub_of as _stub
+from labelloop.studio_rows import task_of as _task
 
 PAGE = 1000
 FIELDS = (  # of a project; unasked it comes with eight counts over all its tasks, annotations and predictions
     "id", "title", "created_at", "label_config", "model_version", "sampling", "maximum_annotations",
     "start_training_on_annotation_update", "evaluate_predictions_automatically", "show_collab_predictions",
 )  # fmt: skip
-EXPORT_CHUNK = 100  # ids per export request: the URL stays short
 STORAGE_SYNC_S = 1800.0  # Label Studio lists the whole bucket before it answers
 
 
@@ -40,17 +54,6 @@ class StudioProject:
     trains_on_submit: bool = False  # calls the backend inside the annotator's submit
     predicts_by_itself: bool = False  # asks the backend for predictions when a task is opened
     shows_predictions: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class TaskStub:
-    """One task in the change feed: enough to see whether its annotations moved."""
-
-    id: int
-    uri: str  # empty where the task has no image
-    updated_at: str
-    annotations: tuple[tuple[int, str], ...]  # (id, updated_at)
-    cancelled: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,10 @@ class Studio:
         self.url = self.http.url
         self._call = self.http.call
 
+    @property
+    def _pieces(self) -> Pieces:
+        return Pieces(self.http)
+
     def close(self) -> None:
         """Give the connections back."""
         self.http.close()
@@ -109,7 +116,8 @@ class Studio:
 
     def people(self) -> dict[int, str]:
         """Account id -> e-mail of everybody in the organisation."""
-        return {int(user["id"]): str(user["email"]) for user in self._call("GET", "api/users/")}
+        rows = [user for user in self._call("GET", "api/users/") if isinstance(user, Mapping)]
+        return {number: text(user.get("email")) for user in rows if (number := whole(user.get("id")))}
 
     # --- projects
 
@@ -130,12 +138,12 @@ class Studio:
     def task_count(self, project: int, between: tuple[int, int] | None = None) -> int:
         """How many tasks the project has now, or those of them whose ids lie between two, both included."""
         params: dict[str, Any] = {"project": project, "page_size": 1, "include": "id"}
-        return int(self._feed(params | (_between(between) if between else {}))["total"])
+        return _count(self._feed(params | (_between(between) if between else {})), "total")
 
     def task_ids(self, project: int, between: tuple[int, int]) -> set[int]:
         """Ids of the tasks between two, both included; at most `PAGE` of them."""
         answer = self._feed({"project": project, "page_size": PAGE, "include": "id", **_between(between)})
-        return {int(t["id"]) for t in answer["tasks"]}
+        return {number for row in rows_of(answer) if (number := number_of(row))}
 
     # --- the change feed
 
@@ -172,18 +180,13 @@ class Studio:
 
     def tasks(self, project: int, schema: LabelSchema, ids: Sequence[int]) -> list[Task]:
         """Tasks with all annotations in full, skipped ones too; deleted tasks are absent."""
-        found: list[Task] = []
-        for start in range(0, len(ids), EXPORT_CHUNK):
-            chunk = list(ids[start : start + EXPORT_CHUNK])
-            params = {"exportType": "JSON", "download_all_tasks": "true", "ids[]": chunk}
-            rows = self._call("GET", f"api/projects/{project}/export", params=params)
-            found += [_task(row, schema) for row in rows]
-        return found
+        found = (_task(row, schema) for row in self._pieces.export(project, ids))
+        return [task for task in found if task.id != NOBODY]
 
-    def _page(self, params: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def _page(self, params: Mapping[str, Any]) -> list[Any]:
         """Tasks of one page; none where it lies past the end."""
         try:
-            return list(self._feed(params)["tasks"])
+            return self._pieces.page(params)
         except StudioError as error:
             if error.status == 404 and params["page"] > 1:
                 return []
@@ -200,7 +203,7 @@ class Studio:
         StudioError where fewer were stored than sent: invalid items are otherwise dropped in silence.
         """
         body = [_prediction(task, choice, schema, version) for task, choice in places]
-        created = int(self._call("POST", f"api/projects/{project}/import/predictions", json=body)["created"])
+        created = _count(self._call("POST", f"api/projects/{project}/import/predictions", json=body), "created")
         if created != len(body):
             raise StudioError(f"Label Studio stored {created} of {len(body)} predictions of {version}")
         return created
@@ -225,7 +228,7 @@ class Studio:
         found: set[int] = set()
         for page in count(1):
             rows = self._page({**params, "page": page})
-            found |= {int(row["id"]) for row in rows if _names(row["predictions_model_versions"], version)}
+            found |= {number for row in rows if (number := _predicted(row, version))}
             if len(rows) < PAGE:
                 break
         return found
@@ -234,7 +237,7 @@ class Studio:
         """Remove a retired version's predictions; everybody's `next` waits meanwhile, so keep them few."""
         body = {"model_version": version}
         answer = self._call("DELETE", f"api/projects/{project}/model-versions/", json=body)
-        return int(answer["deleted_predictions"])
+        return _count(answer, "deleted_predictions")
 
     # --- wiring
 
@@ -287,7 +290,7 @@ class Studio:
         body: dict[str, Any] = {"result": list(result), "lead_time": lead_time_s, "parent_prediction": prediction}
         if skip:
             body["was_cancelled"] = True
-        return int(self._call("POST", f"api/tasks/{task}/annotations/", json=body)["id"])
+        return _count(self._call("POST", f"api/tasks/{task}/annotations/", json=body), "id")
 
     def change_annotation(self, annotation: int, result: Sequence[Mapping[str, Any]]) -> None:
         """Replace an annotation's result."""
@@ -303,7 +306,7 @@ class Studio:
 
     def import_tasks(self, project: int, rows: Sequence[Mapping[str, Any]]) -> int:
         """Import tasks, with annotations where the rows hold some."""
-        return int(self._call("POST", f"api/projects/{project}/import", json=list(rows))["task_count"])
+        return _count(self._call("POST", f"api/projects/{project}/import", json=list(rows)), "task_count")
 
     def export(self, project: int) -> list[dict[str, Any]]:
         """Label Studio's own export of the annotated tasks: what exactness is judged by."""
@@ -315,15 +318,32 @@ class Studio:
         return self.http.answer("GET", f"tasks/{task}/resolve/", params={"fileuri": name}).content
 
 
-def _project(data: Mapping[str, Any]) -> StudioProject:
+def _project(data: object) -> StudioProject:
+    row = data if isinstance(data, Mapping) else {}
+    number, created = whole(row.get("id")), moment(row.get("created_at"))
+    if number is None or created == NEVER:
+        raise StudioError("Label Studio answered without `id` and `created_at` where a project was asked for")
     return StudioProject(
-        id=int(data["id"]), title=data["title"], created=int(parse(data["created_at"]).timestamp()),
-        label_config=data["label_config"], model_version=data.get("model_version") or None,
-        sampling=data.get("sampling") or "", maximum_annotations=int(data.get("maximum_annotations") or 1),
-        trains_on_submit=bool(data.get("start_training_on_annotation_update")),
-        predicts_by_itself=bool(data.get("evaluate_predictions_automatically")),
-        shows_predictions=bool(data.get("show_collab_predictions", True)),
+        id=number, title=text(row.get("title")), created=int(parse(created).timestamp()),
+        label_config=text(row.get("label_config")), model_version=text(row.get("model_version")) or None,
+        sampling=text(row.get("sampling")), maximum_annotations=whole(row.get("maximum_annotations")) or 1,
+        trains_on_submit=bool(row.get("start_training_on_annotation_update")),
+        predicts_by_itself=bool(row.get("evaluate_predictions_automatically")),
+        shows_predictions=bool(row.get("show_collab_predictions", True)),
     )  # fmt: skip
+
+
+def task_link(studio_url: str, project: int, task: int) -> str:
+    """Where a person sees one task. Never the bare `?labeling=1`: it opens in id order, without locks."""
+    return f"{studio_url.rstrip('/')}/projects/{project}/data?task={task}"
+
+
+def _count(answer: object, name: str) -> int:
+    """A number that an answer must hold."""
+    value = answer.get(name) if isinstance(answer, Mapping) else None
+    if isinstance(value, int) and value >= 0:
+        return value
+    raise StudioError(f"Label Studio answered {kind(answer)} without the number `{name}`: is it a release we know?")
 
 
 def _between(ids: tuple[int, int]) -> dict[str, str]:
@@ -336,53 +356,15 @@ def _between(ids: tuple[int, int]) -> dict[str, str]:
 CUT_OFF = 500  # characters that the data manager shows of a list
 
 
+def _predicted(row: object, version: str) -> int | None:
+    """The task of a row that lists this version among its predictions."""
+    listed = text(row.get("predictions_model_versions")) if isinstance(row, Mapping) else ""
+    return number_of(row) if _names(listed, version) else None
+
+
 def _names(versions: str, version: str) -> bool:
     """True where a list of versions, as the data manager shows it, has this one: the filter finds v10 for v1, too."""
     return version in versions.replace(" ", "").split(",") or len(versions) >= CUT_OFF
-
-
-def _stub(data: Mapping[str, Any], schema: LabelSchema) -> TaskStub:
-    stubs = tuple(sorted((int(a["id"]), str(a["updated_at"])) for a in data.get("annotations", ())))
-    return TaskStub(
-        int(data["id"]), _uri(data, schema), str(data["updated_at"]), stubs, int(data.get("cancelled_annotations") or 0)
-    )
-
-
-def _uri(data: Mapping[str, Any], schema: LabelSchema) -> str:
-    """The image's address; Label Studio also lets a task have none, or a list."""
-    value = (data.get("data") or {}).get(schema.data_key)
-    return value if isinstance(value, str) else ""
-
-
-def _task(data: Mapping[str, Any], schema: LabelSchema) -> Task:
-    annotations = tuple(_annotation(a, schema) for a in sorted(data["annotations"], key=lambda a: int(a["id"])))
-    return Task(int(data["id"]), _uri(data, schema), str(data["updated_at"]), annotations)
-
-
-def _annotation(data: Mapping[str, Any], schema: LabelSchema) -> Annotation:
-    result = data.get("result") or []
-    label, problem = schema.read(result)
-    cancelled = bool(data.get("was_cancelled"))
-    lead, by, last = data.get("lead_time"), data.get("completed_by"), data.get("updated_by")
-    return Annotation(
-        id=int(data["id"]), created_at=str(data["created_at"]), updated_at=str(data["updated_at"]),
-        label=None if cancelled else label, cancelled=cancelled, ground_truth=bool(data.get("ground_truth")),
-        completed_by=by, lead_time_s=float(lead) if lead is not None else None,
-        seen=_seen(data.get("prediction"), schema), seed=_is_seed(result), problem=problem,
-        changed_by=last if last != by else None,
-    )  # fmt: skip
-
-
-def _seen(prediction: Any, schema: LabelSchema) -> Seen | None:
-    if not isinstance(prediction, dict) or not prediction.get("model_version"):
-        return None
-    result = prediction.get("result") or []
-    label, _ = schema.read(result)
-    return Seen(str(prediction["model_version"]), label, blind=label is None, probability=schema.probability(result))
-
-
-def _is_seed(result: Sequence[Mapping[str, Any]]) -> bool:
-    return any(SEED_MARK in (item.get("meta") or {}).get("text", ()) for item in result)
 
 
 def _prediction(task: int, choice: Choice, schema: LabelSchema, version: str) -> dict[str, Any]:
@@ -391,21 +373,13 @@ def _prediction(task: int, choice: Choice, schema: LabelSchema, version: str) ->
     return {"task": task, "result": result, "score": choice.priority, "model_version": version}
 
 
-def _next(data: Mapping[str, Any], schema: LabelSchema) -> NextTask:
-    predictions = data.get("predictions") or []
-    newest = max(predictions, key=lambda p: p["id"]) if predictions else None
-    return NextTask(
-        int(data["id"]),
-        _raw_uri(str(data["data"][schema.data_key])),
-        int(newest["id"]) if newest else None,
-        _seen(newest, schema),
-    )
-
-
-def _raw_uri(address: str) -> str:
-    """The s3:// address behind the proxy address that a person's browser gets."""
-    encoded = parse_qs(urlsplit(address).query).get("fileuri")
-    return base64.urlsafe_b64decode(encoded[0]).decode() if encoded else address
+def _next(data: object, schema: LabelSchema) -> NextTask:
+    row = data if isinstance(data, Mapping) else {}
+    number, newest = whole(row.get("id")), newest_of(row.get("predictions"))
+    if number is None:
+        raise StudioError(f"Label Studio's next task came as {kind(data)} without a number that can be read")
+    prediction = whole(newest.get("id")) if newest else None
+    return NextTask(number, raw_uri(schema.uri(row.get("data"))), prediction, seen_of(newest, schema))
 
 
 def _just_before(moment: str) -> str:

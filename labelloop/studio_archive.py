@@ -8,16 +8,17 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from labelloop.errors import StudioError
 from labelloop.labels import LabelSchema
 from labelloop.records import fields_of
 from labelloop.studio import Studio, StudioProject
+from labelloop.studio_pieces import Pieces
+from labelloop.studio_rows import UNREADABLE, moment, number_of, person, seconds, text
 
 PAGE = 1000
-EXPORT_CHUNK = 100  # ids per export request: the URL stays short
 SETTINGS = (  # what people set in a project, besides title and label config
     "description", "expert_instruction", "show_instruction", "show_skip_button", "enable_empty_annotation",
     "show_annotation_history", "color", "maximum_annotations", "skip_queue", "show_collab_predictions",
@@ -55,13 +56,13 @@ class KeptTask:
 
     def uri(self, schema: LabelSchema) -> str:
         """The image's address; empty where there is none."""
-        value = self.data.get(schema.data_key)
-        return value if isinstance(value, str) else ""
+        return schema.uri(self.data)
 
 
 def task_line(task: KeptTask) -> dict[str, Any]:
-    """As JSON."""
-    return asdict(task)
+    """As JSON. What Label Studio wrote is passed on as it is: it may be nested deeply."""
+    line = {f.name: getattr(task, f.name) for f in fields(task)}
+    return line | {"annotations": [{f.name: getattr(a, f.name) for f in fields(a)} for a in task.annotations]}
 
 
 def task_of(line: Mapping[str, Any]) -> KeptTask:
@@ -75,7 +76,9 @@ class StudioArchive:
 
     def __init__(self, studio: Studio) -> None:
         self._studio, self._call = studio, studio.http.call
+        self._pieces = Pieces(studio.http)
         self._people: dict[int, str] | None = None
+        self.damaged: list[str] = []  # what of the tasks could not be read, and why
 
     # --- out
 
@@ -87,41 +90,56 @@ class StudioArchive:
     def tasks(self, project: int) -> Iterator[list[KeptTask]]:
         """Every task, in pages by id; one that comes or goes meanwhile may be there or not."""
         last = 0
-        while rows := self._page(project, last):
-            last = int(rows[-1]["id"])
-            answered = [int(r["id"]) for r in rows if r.get("annotations")]  # its counters may lag behind for good
+        while rows := [row for row in self._page(project, last) if number_of(row)]:
+            last = max(filter(None, map(number_of, rows)))
+            answered = [number_of(r) or 0 for r in rows if r.get("annotations")]  # its counters may lag behind for good
             found = self._answers(project, answered)
-            yield [KeptTask(int(r["id"]), r["data"], r.get("meta") or {}, found.get(int(r["id"]), ())) for r in rows]
+            yield [KeptTask(i, r["data"], _object(r.get("meta")), found.get(i, ())) for i, r in self._whole(rows)]
 
-    def _page(self, project: int, after: int) -> list[dict[str, Any]]:
+    def _page(self, project: int, after: int) -> list[Any]:
         query = {
             "filters": {"conjunction": "and", "items": [{
                 "filter": "filter:tasks:id", "operator": "greater", "type": "Number", "value": after}]},
             "ordering": ["tasks:id"],
         }  # fmt: skip
-        return list(self._call("GET", "api/tasks/", params={
+        return self._pieces.page({
             "project": project, "page_size": PAGE, "page": 1, "fields": "all", "resolve_uri": "false",
             "include": "id,data,meta,annotations", "query": json.dumps(query),
-        })["tasks"])  # fmt: skip
+        })  # fmt: skip
+
+    def _whole(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        """Tasks that can be kept, with their numbers; the others are told of."""
+        for row in rows:
+            if isinstance(row.get("data"), Mapping):
+                yield number_of(row) or 0, row
+            else:
+                self._lack(f"task {number_of(row)}", text(row.get(UNREADABLE)) or "its data is no object")
 
     def _answers(self, project: int, ids: Sequence[int]) -> dict[int, tuple[KeptAnnotation, ...]]:
         found: dict[int, tuple[KeptAnnotation, ...]] = {}
-        for start in range(0, len(ids), EXPORT_CHUNK):
-            params = {"exportType": "JSON", "download_all_tasks": "true", "ids[]": ids[start : start + EXPORT_CHUNK]}
-            for row in self._call("GET", f"api/projects/{project}/export", params=params):
-                ordered = sorted(row["annotations"], key=lambda a: (a["updated_at"], a["id"]))
-                found[int(row["id"])] = tuple(self._kept(a) for a in ordered)
+        for row in self._pieces.export(project, ids):
+            task = number_of(row)
+            if task is not None:
+                kept = [self._kept(a, task) for a in _objects(row.get("annotations"))]
+                found[task] = tuple(sorted(filter(None, kept), key=lambda a: (a.updated_at, a.id)))
         return found
 
-    def _kept(self, data: Mapping[str, Any]) -> KeptAnnotation:
-        seen = data.get("prediction") or {}
+    def _kept(self, data: Mapping[str, Any], task: int) -> KeptAnnotation | None:
+        if UNREADABLE in data:
+            self._lack(f"answer {number_of(data)} of task {task}", text(data[UNREADABLE]))
+            return None
+        seen, result = _object(data.get("prediction")), data.get("result")
         return KeptAnnotation(
-            result=data.get("result") or [], created_at=str(data["created_at"]), updated_at=str(data["updated_at"]),
-            id=int(data["id"]), by=self._emails().get(data.get("completed_by") or 0),
+            result=result if isinstance(result, list) else [], created_at=moment(data.get("created_at")),
+            updated_at=moment(data.get("updated_at")), id=number_of(data) or 0,
+            by=self._emails().get(person(data.get("completed_by")) or 0),
             cancelled=bool(data.get("was_cancelled")), ground_truth=bool(data.get("ground_truth")),
-            lead_time=data.get("lead_time"),
+            lead_time=seconds(data.get("lead_time")),
             seen={k: seen.get(k) for k in ("model_version", "result", "score")} if seen.get("model_version") else None,
         )  # fmt: skip
+
+    def _lack(self, what: str, why: str) -> None:
+        self.damaged.append(f"{what}: {why}")
 
     def _emails(self) -> dict[int, str]:
         if self._people is None:
@@ -182,15 +200,28 @@ class StudioArchive:
         """What Label Studio can be told; the rest stands in the result's meta."""
         ids = {email: number for number, email in self._emails().items()}
         body: dict[str, Any] = {
-            "result": [_noted(item, kept) for item in kept.result], "was_cancelled": kept.cancelled,
+            "result": [_noted(item, kept) for item in kept.result if _is_taken(item)], "was_cancelled": kept.cancelled,
             "ground_truth": kept.ground_truth, "lead_time": kept.lead_time,
         }  # fmt: skip
         return body | ({"completed_by": ids[kept.by]} if kept.by in ids else {})
 
 
 def _noted(item: Mapping[str, Any], kept: KeptAnnotation) -> dict[str, Any]:
-    meta = item.get("meta") or {}
+    meta = _object(item.get("meta"))
     return {**item, "meta": {**meta, RESTORED: meta.get(RESTORED) or _lost(kept)}}
+
+
+def _is_taken(item: object) -> bool:
+    """Label Studio keeps others where they are imported with a task, and fails on them where somebody answers."""
+    return isinstance(item, Mapping) and isinstance(item.get("value", {}), Mapping)
+
+
+def _object(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _objects(value: object) -> list[Mapping[str, Any]]:
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
 
 
 def _lost(kept: KeptAnnotation) -> dict[str, Any]:

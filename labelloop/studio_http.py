@@ -54,8 +54,12 @@ class StudioHttp:
         timeout_s: float | None = None,
     ) -> Any:  # fmt: skip
         """The JSON of an answer; an empty dict where there is none."""
-        answer = self.answer(method, path, params=params, json=json, timeout_s=timeout_s)
-        return answer.json() if answer.content else {}
+        return _json(self.answer(method, path, params=params, json=json, timeout_s=timeout_s), method, path)
+
+    def call_once(self, path: str, params: Mapping[str, Any]) -> Any:
+        """The JSON of an answer to GET, which is not asked for again where Label Studio fails on it."""
+        request = {"method": "GET", "params": dict(params), "json": None, "request_options": {"max_retries": 0}}
+        return _json(_checked(self._send(path, request), "GET", path), "GET", path)
 
     def answer(
         self, method: str, path: str, *, params: Mapping[str, Any] | None = None, json: Any = None,
@@ -117,6 +121,17 @@ class StudioHttp:
             return False
         self._token, self._wrapper = fresh, None
         return True
+
+
+def _json(answer: httpx.Response, method: str, path: str) -> Any:
+    try:
+        return answer.json() if answer.content else {}
+    except (ValueError, RecursionError) as error:
+        raise StudioError(
+            f"Label Studio answered {method} /{path} with something that is no JSON ({type(error).__name__}): is "
+            "LABELLOOP_STUDIO_URL right, and nothing else between?",
+            status=answer.status_code,
+        ) from error
 
 
 def _checked(answer: httpx.Response, method: str, path: str) -> httpx.Response:

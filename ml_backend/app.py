@@ -16,7 +16,7 @@ from labelloop.logs import configure_logs
 from labelloop.settings import Settings, load_settings
 from ml_backend.auth import Gate
 from ml_backend.backend import Backend, make_backend
-from ml_backend.contract import RequestError, body_of, problem, project_of_event, tasks_of, text_of
+from ml_backend.contract import RequestError, action_of_event, body_of, problem, project_of_event, tasks_of, text_of
 
 MAX_BODY = 64 * 1024 * 1024  # bytes; thousands of tasks with their annotations
 MAX_HINT = 4 * 1024 * 1024  # of an event, which comes without a password and says nothing that the poll would not find
@@ -67,7 +67,7 @@ def _add_contract(app: Flask, backend: Backend) -> None:
     def webhook() -> tuple[Response, int]:
         request.max_content_length = MAX_HINT
         body = body_of(request)
-        queued = backend.nudge(project_of_event(body), str(body.get("action", ""))[:64])
+        queued = backend.nudge(project_of_event(body), action_of_event(body))
         return jsonify({"status": "queued" if queued else "busy"}), 202
 
     @app.get("/versions")

@@ -58,6 +58,12 @@ def project_of_event(body: Mapping[str, Any]) -> int | str | None:
     return project if isinstance(project, int) else project[:64]
 
 
+def action_of_event(body: Mapping[str, Any]) -> str:
+    """What has happened, as the event names it."""
+    action = body.get("action")
+    return action[:64] if isinstance(action, str) else ""
+
+
 def problem(message: str, status: int) -> Response:
     """A JSON error. Label Studio drops the body and shows the reason phrase: so the message stands in both."""
     response = jsonify({"error": message})

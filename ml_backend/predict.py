@@ -91,8 +91,8 @@ class Predictor:
             yield [future.result() for future in futures]
 
     def _look(self, asked: Asked, task: Mapping[str, Any]) -> Looked:
-        uri = _uri(task, asked.schema.data_key)
-        if uri is None:
+        uri = asked.schema.uri(task.get("data"))
+        if not uri:
             return self._unreadable(task, "missing", f"the task has no image under {asked.schema.data_key!r}")
         try:
             return self._read(asked, uri)
@@ -118,7 +118,7 @@ class Predictor:
 
     def _unreadable(self, task: Mapping[str, Any], why: str, reason: str) -> Looked:
         self._metrics.unreadable.labels(why).inc()
-        log.warning("image unreadable", action="predict", task=task.get("id"), why=why, reason=reason)
+        log.warning("image unreadable", action="predict", task=_named(task), why=why, reason=reason)
         return Looked(why=why)
 
     def _answer(self, asked: Asked, model: LiveModel, looked: Sequence[Looked], names: Names) -> list[Result]:
@@ -153,7 +153,7 @@ def _probabilities(model: LiveModel, pixels: Sequence[Pixels]) -> Floats:
     return model.head.probabilities(model.engine.features(np.stack(pixels)))
 
 
-def _uri(task: Mapping[str, Any], key: str) -> str | None:
-    data = task.get("data")
-    uri = data.get(key) if isinstance(data, Mapping) else None
-    return uri if isinstance(uri, str) and uri else None
+def _named(task: Mapping[str, Any]) -> int | str | None:
+    """A task for the log: its id may be anything."""
+    name = task.get("id")
+    return name if isinstance(name, int) else name[:200] if isinstance(name, str) else None

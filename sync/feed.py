@@ -7,13 +7,17 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
+import structlog
+
 from labelloop.errors import StudioError
 from labelloop.labels import LabelSchema
 from labelloop.records import Annotation, Seen, Task
-from labelloop.studio import TaskFeed, TaskStub
+from labelloop.studio import TaskFeed
+from labelloop.studio_rows import NOBODY, TaskStub
 from sync.board import Board
 from sync.sweep import EPOCH, Sweep, earlier, find_missing
 
+log = structlog.get_logger()
 OVERLAP = timedelta(seconds=5)  # transactions that commit late carry an earlier `updated_at`
 OVERLAP_EVERY_S = 30.0  # where nothing moves: what a large import left within the overlap is not read by each poll
 MANY = 1000  # tasks that seem to be gone: above, they are not asked for one by one
@@ -50,6 +54,7 @@ class Feed:
         self.moved: set[int] = set()  # tasks that differ from what was frozen last; see `frozen`
         self.annotations = 0  # of all `tasks`
         self._unread: set[int] = set()  # tasks to be read again whatever their times say
+        self.unreadable: dict[int, str] = {}  # task -> why Label Studio cannot give it out, or not as a task
         self.deleted: set[str] = set()  # images whose task somebody removed: not to be brought back
         self._sweep: Sweep | None = None
         self.sweep_took_s = 0.0  # the last one, in Label Studio
@@ -92,6 +97,7 @@ class Feed:
     def sweep(self) -> tuple[Changes, bool]:
         """Read one more page of every task, and at the end take out what is gone; True then."""
         if self._sweep is None:
+            self.unreadable.pop(NOBODY, None)
             self._sweep = Sweep(self._studio, self._project, self._schema, {*self.board.ids(), *self.tasks})
         stubs = self._sweep.page()
         if stubs is not None:
@@ -137,6 +143,7 @@ class Feed:
         gone = 0
         for task in missing:
             known = self.tasks.get(task)
+            self.unreadable.pop(task, None)
             uri = self.board.remove(task) or (known.uri if known else "")
             if uri and uri not in self.board.tasks_of:
                 self.deleted.add(uri)
@@ -148,7 +155,7 @@ class Feed:
         stale: dict[int, TaskStub] = {}
         new, cursor = 0, self.cursor
         for page in pages:
-            for stub in page:
+            for stub in filter(None, map(self._readable, page)):
                 new += stub.id not in self.board
                 if self._is_stale(stub):
                     stale[stub.id] = stub
@@ -159,6 +166,16 @@ class Feed:
             self.cursor, self._moved_at = cursor, self._clock()
         self._unread -= stale.keys()
         return changes
+
+    def _readable(self, stub: TaskStub) -> TaskStub | None:
+        """Note what cannot be read. Such a task keeps the image that is known of it; one without a number has none."""
+        if stub.problem is None:
+            self.unreadable.pop(stub.id, None)
+            return stub
+        if self.unreadable.get(stub.id) != stub.problem:
+            log.warning("a task cannot be read", action="read", task=stub.id, reason=stub.problem)
+        self.unreadable[stub.id] = stub.problem
+        return replace(stub, uri=self.board.uri_of(stub.id)) if stub.id else None
 
     def _place(self, stub: TaskStub) -> None:
         left = self.board.put(stub.id, stub.uri, answered=bool(stub.annotations))
@@ -185,6 +202,7 @@ class Feed:
 
     def _keep(self, task: Task) -> bool:
         known = self.tasks.get(task.id)
+        task = replace(task, uri=task.uri or self.board.uri_of(task.id))  # its data may be unreadable now
         merged = replace(task, annotations=tuple(self._remember(task, a, known) for a in task.annotations))
         if merged == known or (known is None and not merged.annotations):
             return False

@@ -48,6 +48,7 @@ LOOK_EVERY_S = 1.0  # pool, plan and publication where nothing nudged
 TIDY_EVERY_S = 10.0
 LABEL_CONFIG_EVERY_S = 2.0  # while people give a class that it lacks
 DELETED = "deleted.json"  # images whose tasks people removed
+UNREADABLE_TOLD = 1000  # tasks
 FIRST_ORDER = 500  # images with features that make a first order worth having, while the others are on their way
 
 log = structlog.get_logger()
@@ -135,6 +136,7 @@ class ProjectWatch:
             "published": self.publisher.published.version if self.publisher.published else None,
             "order": self.publisher.order,
             "unread": self.guard.facts(),
+            "unreadable": [[number, why] for number, why in list(self.feed.unreadable.items())[:UNREADABLE_TOLD]],
             "at": now(),
         }
 
@@ -291,7 +293,10 @@ class ProjectWatch:
         try:
             schema = parse_label_config(config)
         except LabelConfigError as error:
-            self._config_problem = f"the label config was changed and is not followed: {error}"
+            self._config_problem = (
+                f"the label config was changed and cannot be served: {error}. Until it is corrected, labels count and "
+                "models learn by the one before"
+            )
             return
         change = changed(self.schema, schema, labelled=bool(self.feed.tasks))
         if change.hidden:

@@ -8,7 +8,8 @@ from datetime import timedelta
 
 from labelloop.clock import LABEL_STUDIO_FORMAT, parse
 from labelloop.labels import LabelSchema
-from labelloop.studio import TaskFeed, TaskStub
+from labelloop.studio import TaskFeed
+from labelloop.studio_rows import TaskStub
 
 EPOCH = "1970-01-01T00:00:00.000000Z"
 LEAF = 500  # ids that are compared one by one; larger ranges are halved

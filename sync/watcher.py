@@ -14,7 +14,7 @@ import structlog
 from redis import Redis
 from redis.exceptions import RedisError
 
-from labelloop.errors import LabelloopError
+from labelloop.errors import LabelConfigError, LabelloopError
 from labelloop.projects import ProjectRecord
 from labelloop.queue import NUDGE_CHANNEL, Heartbeat, HeldLease, publish
 from labelloop.records import Task
@@ -118,7 +118,7 @@ class _Watched:
 
     def meant(self, hint: dict[str, Any]) -> bool:
         """Whether a hint is about this project; one that names none is about all."""
-        return hint.get("project") in {None, "", self.record.id, self.record.key, self.record.reference}
+        return hint.get("project") in (None, "", self.record.id, self.record.key, self.record.reference)
 
     def nudge(self) -> None:
         """A hint came: look at once, and again until what it told of is seen."""
@@ -148,6 +148,7 @@ class Watcher:
         self._metrics = metrics or SyncMetrics()
         self._measured_at = float("-inf")
         self._watched: dict[str, _Watched] = {}
+        self._unserved: dict[str, dict[str, Any]] = {}  # projects whose kept label config cannot be served: their facts
         self._listed_at = float("-inf")
         self.nudges = Nudges(deps.queue.redis)
         self.stopping = threading.Event()
@@ -206,7 +207,7 @@ class Watcher:
                 self._drain(hint)
         self._turns(hints)
         self._guard("the queue", self._reap)
-        self._heartbeat.facts["projects"] = {k: self._facts(w) for k, w in self._watched.items()}
+        self._heartbeat.facts["projects"] = {k: self._facts(w) for k, w in self._watched.items()} | self._unserved
         self._guard("the figures", self._measure)
 
     def _turns(self, hints: list[dict[str, Any]]) -> None:
@@ -265,10 +266,25 @@ class Watcher:
         records = {r.key: r for r in self._deps.projects.all()}
         for key in set(self._watched) - set(records):
             del self._watched[key]
+        self._unserved = {key: facts for key, facts in self._unserved.items() if key in records}
         for key, record in records.items():
             known = self._watched.get(key)
             if known is None or known.record != record:
-                self._watched[key] = _Watched(record, ProjectWatch(record, self._deps))
+                self._watch(record)
+
+    def _watch(self, record: ProjectRecord) -> None:
+        """Look after a project from now on. One that an earlier release took and this one refuses stops no other."""
+        try:
+            self._watched[record.key] = _Watched(record, ProjectWatch(record, self._deps))
+            self._unserved.pop(record.key, None)
+        except LabelConfigError as error:
+            self._watched.pop(record.key, None)
+            problem = (
+                f"{error}. Correct it under Settings > Labeling Interface, then `labelloop init --project {record.id}`"
+            )
+            if record.key not in self._unserved:
+                log.error("project cannot be served", action="list", project=record.key, reason=problem)
+            self._unserved[record.key] = {"title": record.title, "problem": problem}
 
     def _drain(self, message: dict[str, Any]) -> None:
         item = self._watched.get(str(message.get("project")))

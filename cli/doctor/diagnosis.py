@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cli.deployment import Deployment
-from cli.doctor import backend, clocks, disk, models, processes, project, queue, settings, storage, studio
+from cli.doctor import answers, backend, clocks, disk, models, processes, project, queue, settings, storage, studio
 from cli.doctor.checks import Check, Progress, look_at, runnable
 from cli.doctor.finding import Finding, Level
 from cli.doctor.scene import Scene
@@ -14,7 +14,14 @@ from labelloop.projects import ProjectRecord
 
 FIRST = (settings.checks, studio.first, storage.first, queue.first, backend.first)
 THEN = (studio.checks, storage.checks, queue.checks, backend.checks, processes.checks, clocks.checks, disk.checks)
-PROJECT = (project.checks, storage.of_project, backend.of_project, processes.of_project, models.of_project)
+PROJECT = (
+    project.checks,
+    answers.of_project,
+    storage.of_project,
+    backend.of_project,
+    processes.of_project,
+    models.of_project,
+)
 
 
 @dataclass(frozen=True, slots=True)

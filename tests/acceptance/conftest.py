@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
@@ -42,6 +43,12 @@ def until(condition: Callable[[], object], seconds: float = 90, what: str = "it"
     while not condition():
         assert time.monotonic() < end, f"{what} did not happen within {seconds} s"
         time.sleep(0.1)
+
+
+def send(url: str, token: str, method: str, path: str, body: Any) -> int:
+    """JSON with escapes, which alone can say half of a character; the answer's status."""
+    headers = {"Content-Type": "application/json", "Authorization": f"Token {token}"}
+    return httpx.request(method, f"{url}/{path}", content=json.dumps(body), headers=headers, timeout=60).status_code
 
 
 @dataclass(frozen=True)

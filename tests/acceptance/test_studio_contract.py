@@ -14,9 +14,11 @@ import pytest
 from labelloop.errors import StudioError
 from labelloop.labels import LabelSchema, make_label_config, parse_label_config
 from labelloop.records import Choice, Seen, Task
-from labelloop.studio import Studio, TaskFeed, TaskStub
+from labelloop.studio import Studio, TaskFeed
+from labelloop.studio_pieces import NO_DATA
+from labelloop.studio_rows import TaskStub
 from sync.feed import EPOCH, Feed
-from tests.acceptance.conftest import Loop
+from tests.acceptance.conftest import Loop, send
 from tests.fakes.studio import FakeStudio
 
 CLASSES = ("cat", "dog")
@@ -34,6 +36,12 @@ class World(Protocol):
     def add_task(self, uri: str) -> int: ...
 
     def annotate(self, task: int, label: str | None, *, skip: bool = False) -> int: ...
+
+    def annotate_raw(self, task: int, result: Any) -> None:
+        """Whatever a script sends; the server may answer 500 and keep it all the same."""
+
+    def spoil(self, task: int) -> None:
+        """Put a half of a character into a task's data."""
 
     def opened(self, task: int) -> Any:
         """The prediction that a page shows which is opened now."""
@@ -72,6 +80,7 @@ class FakeWorld:
         self.add_task, self.delete_task, self.touch = self.fake.add_task, self.fake.delete_task, self.fake.touch
         self.annotate, self.change, self.opened = self.fake.annotate, self.fake.change_annotation, self.fake.opened
         self.delete_annotation = self.fake.delete_annotation
+        self.annotate_raw, self.spoil = self.fake.annotate_raw, self.fake.spoil
 
     def answer_page(self, task: int, label: str, shown: Any) -> int:
         return self.fake.annotate(task, label, page=shown)
@@ -97,8 +106,8 @@ class FakeWorld:
 
 
 class RealWorld:
-    def __init__(self, studio: Studio) -> None:
-        self.studio = studio
+    def __init__(self, studio: Studio, token: str) -> None:
+        self.studio, self._token = studio, token
         self.feed: TaskFeed = studio
         self.project = studio.create_project("contract", CONFIG).id
         self._version: str | None = None
@@ -114,6 +123,13 @@ class RealWorld:
     def annotate(self, task: int, label: str | None, *, skip: bool = False) -> int:
         result = SCHEMA.result(label) if label and not skip else []
         return self.studio.annotate(task, result, skip=skip, prediction=self.opened(task))
+
+    def annotate_raw(self, task: int, result: Any) -> None:
+        send(self.studio.url, self._token, "POST", f"api/tasks/{task}/annotations/", {"result": result})
+
+    def spoil(self, task: int) -> None:
+        body = {"data": {SCHEMA.data_key: "s3://images/1.png", "note": "\ud800"}}
+        send(self.studio.url, self._token, "PATCH", f"api/tasks/{task}/", body)
 
     def answer_page(self, task: int, label: str, shown: Any) -> int:
         return self.studio.annotate(task, SCHEMA.result(label), prediction=shown)
@@ -169,7 +185,7 @@ def world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
         return
     monkeypatch.setattr("labelloop.studio.PAGE", PAGE)
     loop: Loop = request.getfixturevalue("loop")
-    real = RealWorld(loop.studio)
+    real = RealWorld(loop.studio, loop.deployment.settings.require_studio_token())
     yield real
     real.close()
 
@@ -250,6 +266,32 @@ class TestContract:
         assert found[labelled].label == "dog"
         assert [(a.label, a.cancelled) for a in found[skipped].annotations] == [(None, True)]
         assert found[unanswered].annotations == ()
+
+    @pytest.mark.parametrize(
+        "value", [{"choices": None}, {"choices": [1]}, {"choices": [["a", "cat"]]}, {"choices": ["cat", "dog"]}, None,
+                  {"choices": ["\ud800"]}],
+    )  # fmt: skip
+    def test_an_answer_that_cannot_be_read_costs_itself(self, world: World, value: Any) -> None:
+        broken, other = world.add_task("s3://images/1.png"), world.add_task("s3://images/2.png")
+        world.annotate(other, "cat")
+        world.annotate(broken, "dog")
+        world.annotate_raw(broken, [{**SCHEMA.result("cat")[0], "value": value}])
+        found = {t.id: t for t in whole(world, broken, other)}
+        assert {i: (t.label, len(t.annotations)) for i, t in found.items()} == {other: ("cat", 1), broken: ("dog", 2)}
+        assert [a.problem is None for a in found[broken].annotations] == [True, False]
+        moves = tuple(sorted((a.id, a.updated_at) for a in found[broken].annotations))
+        assert stub(world, broken).annotations == moves  # nothing is read again and again
+
+    def test_a_task_whose_data_cannot_be_given_out_costs_itself(self, world: World) -> None:
+        tasks = [world.add_task(f"s3://images/{i}.png") for i in range(PAGE)]
+        world.annotate(tasks[1], "cat")
+        world.annotate(tasks[2], "dog")
+        world.spoil(tasks[1])
+        assert {s.id: s.problem for s in stubs(world)} == {t: NO_DATA if t == tasks[1] else None for t in tasks}
+        assert stub(world, tasks[1]).uri == ""
+        found = {t.id: (t.uri, t.label) for t in whole(world, *tasks)}
+        assert found[tasks[1]] == ("", "cat")
+        assert found[tasks[2]] == ("s3://images/2.png", "dog")
 
     def test_full_tasks_and_stubs_tell_the_same_times(self, world: World) -> None:
         """What is compared to see whether anything moved: else every poll would fetch everything again."""

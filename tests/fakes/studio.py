@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from labelloop.clock import LABEL_STUDIO_FORMAT
 from labelloop.errors import StudioError
-from labelloop.labels import LabelSchema
+from labelloop.labels import LabelSchema, storable
 from labelloop.records import Annotation, Choice, Seen, Task
-from labelloop.studio import StudioProject, TaskStub
+from labelloop.studio import StudioProject
+from labelloop.studio_pieces import NO_ANSWER, NO_DATA
+from labelloop.studio_rows import UNREADABLE, TaskStub, annotation_of
 
 Shown = tuple[str, Choice]  # a prediction: its version, and what it says
 
@@ -27,6 +31,7 @@ class FakeStudio:
         self._clock = datetime(2026, 1, 1, tzinfo=UTC)
         self._ids = 0
         self.model_version: str | None = None
+        self._spoiled: set[int] = set()  # tasks whose data cannot be given out
         self.fetched: list[int] = []  # tasks that were asked for in full
         self.pushed: list[tuple[str, int]] = []  # (version, number) of each push
 
@@ -40,7 +45,7 @@ class FakeStudio:
                 moment, number = self._moves[place]
                 task = self._tasks.get(number)
                 if task and task.updated_at == moment:  # else it has moved on, or is deleted
-                    page.append(_stub(task))
+                    page.append(_stub(task, spoiled=number in self._spoiled))
                 place += 1
             if page:
                 yield page
@@ -58,7 +63,8 @@ class FakeStudio:
 
     def tasks(self, _project: int, _schema: LabelSchema, ids: Sequence[int]) -> list[Task]:
         self.fetched += ids
-        return [self._tasks[i] for i in ids if i in self._tasks]
+        there = (self._tasks[i] for i in ids if i in self._tasks)
+        return [replace(task, uri="") if task.id in self._spoiled else task for task in there]
 
     def push(self, _project: int, _schema: LabelSchema, version: str, places: Sequence[tuple[int, Choice]]) -> int:
         for task, choice in places:
@@ -110,6 +116,18 @@ class FakeStudio:
         self._put(task, Annotation(number, moment, moment, None if skip else label, cancelled=skip, seen=seen))
         return number
 
+    def annotate_raw(self, task: int, result: Any) -> None:
+        """Whatever a script sends, halves of characters included."""
+        moment = self._now()
+        row = {"id": self._next_id(), "created_at": moment, "updated_at": moment, "result": result}
+        unsent = {} if storable(json.dumps(result, ensure_ascii=False)) else {UNREADABLE: NO_ANSWER}
+        self._put(task, annotation_of({**row, **unsent}, self._schema))
+
+    def spoil(self, task: int) -> None:
+        """Put a half of a character into a task's data."""
+        self._spoiled.add(task)
+        self.touch(task)
+
     def change_annotation(self, task: int, annotation: int, label: str, *, by: int | None = None) -> None:
         old = next(a for a in self._tasks[task].annotations if a.id == annotation)
         self._put(task, replace(old, label=label, cancelled=False, updated_at=self._now(), changed_by=by))
@@ -158,6 +176,7 @@ def _seen(version: str, choice: Choice) -> Seen:
     return Seen(version, choice.label, probability=probability)
 
 
-def _stub(task: Task) -> TaskStub:
+def _stub(task: Task, *, spoiled: bool) -> TaskStub:
     moves = tuple(sorted((a.id, a.updated_at) for a in task.annotations))
-    return TaskStub(task.id, task.uri, task.updated_at, moves, sum(a.cancelled for a in task.annotations))
+    uri, problem = ("", NO_DATA) if spoiled else (task.uri, None)
+    return TaskStub(task.id, uri, task.updated_at, moves, sum(a.cancelled for a in task.annotations), problem)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import json as _json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -27,6 +27,7 @@ class StudioApi:
     projects: dict[int, Json] = field(default_factory=dict)
     rows: dict[int, Json] = field(default_factory=dict)  # tasks
     storages: dict[int, Json] = field(default_factory=dict)
+    asked: list[tuple[str, str]] = field(default_factory=list)  # every request
     fail_after: int = 10**9  # answers that are taken before it breaks down
     _ids: int = 0
     _clock: datetime = datetime(2030, 1, 1, tzinfo=UTC)
@@ -35,10 +36,20 @@ class StudioApi:
         self, method: str, path: str, *, params: Mapping[str, Any] | None = None, json: Any = None,
         timeout_s: float | None = None,
     ) -> Any:  # fmt: skip
-        """As `StudioHttp.call`."""
+        """As `StudioHttp.call`. Like the real one it keeps lone surrogates, and breaks where it has to send them."""
         del timeout_s
         parts = [int(p) if p.isdigit() else p for p in path.strip("/").split("/")[1:]]
-        return self._route(method, parts, dict(params or {}), json)
+        self.asked.append((method, path))
+        answer = self._route(method, parts, dict(params or {}), json)
+        try:
+            sent = _json.dumps(answer, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise StudioError(f"Label Studio answered 500 to {method} /{path}", status=500) from error
+        return _json.loads(sent)
+
+    def call_once(self, path: str, params: Mapping[str, Any]) -> Any:
+        """As `StudioHttp.call_once`."""
+        return self.call("GET", path, params=params)
 
     def _route(self, method: str, parts: list[Any], params: Json, body: Any) -> Any:  # noqa: PLR0911
         match (method, *parts):
@@ -59,7 +70,7 @@ class StudioApi:
                 self.rows = {i: row for i, row in self.rows.items() if row["project"] != project}
                 return {}
             case ("GET", "projects", project, "export"):
-                return [self.rows[i] for i in params["ids[]"] if self.rows[i]["project"] == project]
+                return [self.rows[i] for i in params["ids[]"] if i in self.rows and self.rows[i]["project"] == project]
             case ("POST", "projects", project, "import"):
                 for row in body:
                     task = self.task(project, row["data"], row["meta"])
@@ -73,6 +84,9 @@ class StudioApi:
         match (method, *parts):
             case ("GET", "tasks"):
                 return self._page(params)
+            case ("GET", "annotations", annotation):
+                found = {a["id"]: a for row in self.rows.values() for a in row["annotations"]}
+                return self._known(found, annotation)
             case ("PATCH", "tasks", task):
                 return self.rows[task] | (self.rows[task].update(body) or {})
             case ("DELETE", "tasks", task):
@@ -136,15 +150,14 @@ class StudioApi:
     def _page(self, params: Json) -> Json:
         rows = self.of_project(int(params["project"]))
         total = len(rows)
-        if "query" in params:
-            asked = json.loads(params["query"])["filters"]["items"][0]
-            if asked["filter"] == "filter:tasks:id":
-                rows = sorted((r for r in rows if r["id"] > asked["value"]), key=lambda r: r["id"])
-            else:
-                since = parse(asked["value"])
-                rows = sorted((r for r in rows if parse(r["updated_at"]) > since), key=lambda r: r["updated_at"])
+        query = _json.loads(params.get("query", "{}"))
+        if "selectedItems" in query:
+            rows = [r for r in rows if r["id"] in query["selectedItems"]["included"]]
+        elif query:
+            rows = _filtered(rows, query["filters"]["items"][0])
         start = (int(params.get("page", 1)) - 1) * int(params["page_size"])
-        return {"total": total, "tasks": rows[start : start + int(params["page_size"])]}
+        rows = rows[start : start + int(params["page_size"])]
+        return {"total": total, "tasks": [_shown(row, params.get("include", "").split(",")) for row in rows]}
 
     def _known(self, table: dict[int, Json], number: int) -> Json:
         if number not in table:
@@ -158,6 +171,21 @@ class StudioApi:
     def _now(self) -> str:
         self._clock += timedelta(seconds=1)
         return self._clock.strftime(LABEL_STUDIO_FORMAT)
+
+
+def _filtered(rows: list[Json], asked: Json) -> list[Json]:
+    if asked["filter"] == "filter:tasks:id":
+        return sorted((r for r in rows if r["id"] > asked["value"]), key=lambda r: r["id"])
+    since = parse(asked["value"])
+    return sorted((r for r in rows if parse(r["updated_at"]) > since), key=lambda r: r["updated_at"])
+
+
+def _shown(row: Json, include: Sequence[str]) -> Json:
+    """Of answers the data manager shows that they are there, and when they were changed."""
+    shown = {name: value for name, value in row.items() if name in include}
+    if "annotations" in shown:
+        shown["annotations"] = [{"id": a["id"], "updated_at": a["updated_at"]} for a in row["annotations"]]
+    return shown
 
 
 def studio_of(api: StudioApi) -> Studio:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import json
+import random
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,6 +15,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from bench.hostile import NASTY, changed
+from bench.hostile import task as hostile_task
 from labelloop.catalogue import Catalogue
 from labelloop.clock import stamp
 from labelloop.config import parse_config
@@ -146,6 +150,41 @@ def test_images_that_cannot_be_read_do_not_harm_the_others(live: Stage) -> None:
     text = live.client.get("/metrics", headers=AUTH).text
     assert 'labelloop_backend_unreadable_images_total{reason="undecodable"} ' in text
     assert 'labelloop_backend_unreadable_images_total{reason="missing"} 3.0' in text
+
+
+def test_any_json_in_any_place_of_a_task_costs_that_task_alone(live: Stage) -> None:
+    chance = random.Random(3)
+    (good,) = live.images(TRAIN[0])
+    odd = [changed(hostile_task(chance, i + 1), chance) for i in range(120)]
+    odd += [{"id": value, "data": {"image": value}} for value in NASTY]
+    tasks = [row for row in odd if isinstance(row, dict)]
+    results = live.predict([*json.loads(json.dumps(tasks)), good])
+    assert results[-1]["result"]
+    assert not any(r["result"] for r in results[:-1])
+
+
+@pytest.mark.parametrize(
+    ("switch", "word"),
+    [('perRegion="true"', "perRegion"), ('allowNested="true"', "paths"), ('value="$o"', "each task")],
+)
+def test_a_config_that_cannot_be_served_is_refused_where_label_studio_shows_it(
+    live: Stage, switch: str, word: str
+) -> None:
+    config = make_label_config(CLASSES).replace("<Choices ", f"<Choices {switch} ")
+    answer = live.setup(schema=config)
+    assert answer.status_code == 400
+    assert word in answer.status  # the reason phrase is all that Label Studio shows
+    assert word in answer.get_json()["error"]
+    body = {"tasks": live.images(TRAIN[0]), "project": live.world.record.reference, "label_config": config}
+    assert live.post("/predict", body).status_code == 400
+    assert live.predict(live.images(TRAIN[0]))[0]["result"]  # by the config before
+
+
+@pytest.mark.parametrize("action", [None, 1, ["x"], {"a": 1}, "x" * 10_000, "\ud800"])
+def test_a_webhook_with_any_action_is_taken(live: Stage, action: object) -> None:
+    for project in (1, "x", None, [1], {"id": {}}, 10**400, "\ud800"):
+        answer = live.client.post("/webhook", data=json.dumps({"action": action, "project": project}))
+        assert answer.status_code == 202
 
 
 def test_storage_that_is_away_for_all_is_said_so_that_label_studio_asks_again(live: Stage) -> None:

@@ -11,7 +11,7 @@ import pytest
 from labelloop.errors import StudioError
 from labelloop.labels import LabelSchema
 from labelloop.records import Annotation, Choice, Seen, Task
-from labelloop.studio import TaskStub
+from labelloop.studio_rows import TaskStub
 from sync.feed import OVERLAP_EVERY_S, Changes, Feed, Shown
 from tests.fakes.studio import FakeStudio
 

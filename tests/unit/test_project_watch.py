@@ -10,7 +10,7 @@ import structlog
 import sync.project
 from bench.watcher import World, measure
 from labelloop.errors import StudioError
-from labelloop.studio import TaskStub
+from labelloop.studio_rows import TaskStub
 from sync.publish import FRONT
 
 

@@ -41,7 +41,7 @@ def test_pages_go_by_number_and_nothing_is_left_out(
     api: StudioApi, archive: StudioArchive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(labelloop.studio_archive, "PAGE", 3)
-    monkeypatch.setattr(labelloop.studio_archive, "EXPORT_CHUNK", 2)
+    monkeypatch.setattr(labelloop.studio_pieces, "CHUNK", 2)
     project = labelled(api, 8)
     labelled(api, 2)  # another project's
     pages = list(archive.tasks(project))
