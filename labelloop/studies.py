@@ -194,6 +194,22 @@ class StudyStore:
         """Write one trial, in place of what was known of it."""
         self._store.put(_trial_key(name, trial.number), write(Kind.TRIAL, asdict(trial)))
 
+    def take(self, name: str, trial: Trial) -> bool:
+        """Begin its next attempt; False where somebody else has begun or ended it meanwhile."""
+        key, raw = _trial_key(name, trial.number), write(Kind.TRIAL, asdict(trial))
+        try:
+            if trial.attempt == 1:
+                self._store.put(key, raw, if_absent=True)
+                return True
+            data, etag = self._store.get_with_etag(key)
+            kept = _trial(data)
+            if kept.ended or kept.attempt >= trial.attempt:
+                return False
+            self._store.swap(key, raw, etag=etag)
+        except AlreadyExistsError:  # ours, too: its first answer was lost
+            return self._store.get(key) == raw
+        return True
+
     def end(self, name: str, trial: Trial) -> Trial:
         """Write how it ended, unless somebody has begun it again or ended it since; what holds now."""
         data, etag = self._store.get_with_etag(_trial_key(name, trial.number))

@@ -47,7 +47,8 @@ def run_trial(context: Context, project: ProjectContext, study_name: str, number
     proposal = Proposal(study.rules, ended, number, known.params if known else None)
     attempt = known.attempt + 1 if known else 1
     trial = Trial(number, proposal.params, attempt=attempt, worker=worker, started_at=now())
-    studies.put(study_name, trial)
+    if not studies.take(study_name, trial):
+        return studies.trial(study_name, number) or trial
     if attempt > ATTEMPTS:
         why = f"its worker died {ATTEMPTS} times, perhaps for want of memory"
         return _ended(studies, study_name, replace(trial, state="failed", why=why))

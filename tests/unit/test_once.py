@@ -132,26 +132,21 @@ def test_a_retrain_that_dies_or_comes_back_has_one_verdict(
         one_verdict(world, "retrain", before=done)
 
 
+@pytest.mark.parametrize("reads", [1, 2, 3, 4])
 def test_a_run_that_ends_while_the_watcher_looks_is_not_wanted_again(
-    world: OnceWorld, monkeypatch: pytest.MonkeyPatch
+    world: OnceWorld, monkeypatch: pytest.MonkeyPatch, reads: int
 ) -> None:
     """The found fault: run records were read first, the queue later, and a run that ended in between was in neither."""
     judged_as(Outcome.HOLD, monkeypatch)
     work = wanted(world, "refresh")
-    world.queue.running.append("refresh_main_it")
-    left = [work]
-
-    def ends() -> None:
-        if left:
-            left.pop()()
-            world.queue.running.clear()
-
-    read = RunStore.all
+    world.queue.running.append(f"refresh_{world.project.record.key}_it")
+    read, left = RunStore.all, list(range(reads))
 
     def then_ends(store: RunStore) -> list[Run]:
         found = read(store)
-        if store is world.planner._runs:
-            ends()
+        if store is world.planner._runs and left and left.pop() == 0:
+            work()
+            world.queue.running.clear()
         return found
 
     monkeypatch.setattr(RunStore, "all", then_ends)
