@@ -115,6 +115,9 @@ class Queue:
     def active(self, kind: Any, project: str) -> list[str]:
         return [j for j in self.jobs if j.startswith(f"{kind.name}_{project}_")]
 
+    def at_work(self, _kind: Any, _project: str) -> set[str]:
+        return set()
+
 
 @dataclass(frozen=True)
 class Look:

@@ -13,6 +13,7 @@ LabelloopError
 ├── ConflictError            the live version changed between decision and deploy
 ├── PausedError              a person has paused learning: nothing goes live by itself
 ├── CancelledError           a person has cancelled the job: it ends without a verdict
+├── SupersededError          a run was given up, or somebody else has answered its wish: it delivers nothing
 ├── LeaseLostError           somebody else holds the lease, or it ran out
 ├── QueueError               Redis refused or cannot be reached
 ├── StudioError              Label Studio refused or cannot be reached
@@ -73,6 +74,10 @@ class PausedError(LabelloopError):
 
 class CancelledError(LabelloopError):
     """A person has cancelled the job that this process runs."""
+
+
+class SupersededError(LabelloopError):
+    """A run was given up while it was under way, or its wish has an answer."""
 
 
 class LeaseLostError(LabelloopError):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from labelloop.errors import AlreadyExistsError
 from labelloop.formats import Kind, load, write
 from labelloop.storage import ObjectStore
 
@@ -58,8 +60,9 @@ def steepest(rates: Sequence[float], smooth: Sequence[float]) -> float | None:
 
 
 def keep(store: ObjectStore, curve: LrCurve) -> None:
-    """Under its name."""
-    store.put(f"{PREFIX}{curve.name}.json", write(Kind.LR_CURVE, curve.to_json()))
+    """Under its name; the first one stays."""
+    with suppress(AlreadyExistsError):
+        store.put(f"{PREFIX}{curve.name}.json", write(Kind.LR_CURVE, curve.to_json()), if_absent=True)
 
 
 def kept(store: ObjectStore, name: str) -> LrCurve:

@@ -6,7 +6,7 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,7 +25,7 @@ from rq.serializers import JSONSerializer
 
 from labelloop.clock import Standing, now
 from labelloop.code import code_version
-from labelloop.errors import CancelledError, LeaseLostError, QueueError
+from labelloop.errors import CancelledError, LeaseLostError, QueueError, StorageError
 
 NUDGE_CHANNEL = "labelloop:nudge"  # something may have changed in Label Studio, or a job has ended
 DEPLOY_CHANNEL = "labelloop:deployed"  # carries a project key: look at its deployment log
@@ -35,6 +35,7 @@ ALIVE_TTL_S = 8
 CANCELLED = "labelloop:cancelled:"  # one key per job that a person has cancelled: who
 CANCELLED_KEPT_S = 24 * 3600
 TELL_EVERY_S = 0.5  # progress within a stage
+WANTED_EVERY_S = 5.0  # long work asks whether it was given up meanwhile
 ABANDONED_S = 3.0  # without a heartbeat for so long: after a flush the living need a beat to show themselves
 FAILED_REST_S = 10
 
@@ -116,7 +117,8 @@ class JobQueue:
     def _make_room(self, job_id: str) -> bool:
         """An ended job would block its id for as long as its result is kept; a failed one is not tried in a rush."""
         job = self._fetch_or_none(job_id)
-        if job is None:
+        if job is None:  # what a worker that was believed dead still writes of it would block the id for ever
+            self.redis.delete(Job.key_for(job_id))
             return True
         status = job.get_status()
         if status == JobStatus.FAILED and job.ended_at and 0 <= _since(job.ended_at) < FAILED_REST_S:
@@ -139,6 +141,13 @@ class JobQueue:
             ids = [*queue.get_job_ids(), *self._started(queue).get_job_ids(cleanup=False)]
         ids += [str(facts["job"]) for facts in alive(self.redis).values() if facts.get("job")]
         return [i for i in dict.fromkeys(ids) if i.startswith(prefix)]
+
+    def at_work(self, kind: JobKind, project: str) -> set[str]:
+        """The workers whose heartbeat says that they run a job of one kind and project."""
+        prefix = f"{kind.name}_{project}_"
+        with _translated("look at the workers"):
+            living = alive(self.redis).items()
+        return {n.removeprefix("worker:") for n, facts in living if str(facts.get("job") or "").startswith(prefix)}
 
     def jobs(self) -> list[JobState]:
         """Everything that waits, runs or has failed, running first."""
@@ -205,17 +214,19 @@ def job_id(kind: JobKind, project: str, *parts: object) -> str:
 class Progress:
     """Stage, step and time left, written into the running job's meta; silent without one.
 
-    A report raises CancelledError where a person has cancelled the job: it is what long work calls again and again.
+    A report raises CancelledError where a person has cancelled the job, and what ``wanted`` raises where the run was
+    given up: it is what long work calls again and again.
     """
 
-    def __init__(self, job: Job | None = None) -> None:
+    def __init__(self, job: Job | None = None, *, wanted: Callable[[], None] | None = None) -> None:
         self._job, self._told_at = job, float("-inf")
+        self._wanted, self._asked_at = wanted, time.monotonic()
         self._stage, self._begun, self._first = "", datetime.now(UTC), 0
 
     @staticmethod
-    def of_job() -> Progress:
+    def of_job(*, wanted: Callable[[], None] | None = None) -> Progress:
         """Of the job that this process runs now."""
-        return Progress(get_current_job())
+        return Progress(get_current_job(), wanted=wanted)
 
     def report(self, stage: str, step: int = 0, steps: int = 0) -> None:
         """Tell where the job is; time left is extrapolated within the stage."""
@@ -232,6 +243,10 @@ class Progress:
             with suppress(RedisError):  # progress is a courtesy: never a reason to fail
                 self._job.save_meta()
             check_cancelled(self._job)
+        if self._wanted and time.monotonic() - self._asked_at > WANTED_EVERY_S:
+            self._asked_at = time.monotonic()
+            with suppress(StorageError):  # who cannot be asked has not given it up
+                self._wanted()
 
 
 def check_cancelled(job: Job | None) -> None:

@@ -16,6 +16,7 @@ from labelloop.errors import AlreadyExistsError, ConflictError, CorruptArtefactE
 from labelloop.formats import Kind, load, read, write
 from labelloop.pauses import PauseStore
 from labelloop.records import Evaluation, Verdict, canonical, digest, evaluation_from, fields_of, to_dict, verdict_from
+from labelloop.runs import Claim
 from labelloop.storage import ObjectStore
 
 REJECT = "reject"
@@ -96,6 +97,8 @@ class Deployment:
     at: str
     fencing: int
     rejected: str | None = None  # a version that a person has refused; the live one stays
+    run: str = ""  # the run that delivered it ...
+    wish: str = ""  # ... and what that run was to answer
 
 
 class Registry:
@@ -103,7 +106,7 @@ class Registry:
 
     def __init__(self, store: ObjectStore, lease: Lease) -> None:
         self._store = store
-        self._lease = lease
+        self.lease = lease
         self.pauses = PauseStore(store)
         self._versions: dict[str, Version] = {}
         self._log: dict[int, Deployment] = {}
@@ -189,7 +192,7 @@ class Registry:
 
         Whoever deploys one of them at the same time comes first, and then it is not chosen, or is refused.
         """
-        with self._lease("deploy"):
+        with self.lease("deploy"):
             names = list(choose(self.deployments()))
             for name in names:
                 self._store.delete(_version_key(int(name[1:])))
@@ -234,23 +237,29 @@ class Registry:
 
         PausedError where learning is paused and the action is `deploy`, which no person has asked for.
         """
-        with self._lease("deploy") as fencing:
+        with self.lease("deploy") as fencing:
             log = self._log_with(expected, action)
             if not self._store.exists(_version_key(int(version[1:]))):
                 raise _gone(version)
             return self._append(log, Deployment(0, version, action, expected, by, why, now(), fencing))
 
-    def deploy_new(self, draft: Draft, *, by: str, why: str) -> Version:
-        """`add` and `deploy` in one, in place of ``draft.parent``; ConflictError, PausedError: nothing was added."""
-        with self._lease("deploy") as fencing:
+    def deploy_new(self, draft: Draft, *, by: str, why: str, claim: Claim | None = None) -> Version:
+        """`add` and `deploy` in one, in place of ``draft.parent``.
+
+        ConflictError, PausedError, SupersededError (by ``claim``): nothing was added.
+        """
+        with self.lease("deploy") as fencing:
             log = self._log_with(draft.parent, "deploy")
+            if claim:  # under the lease: nobody else can answer the wish in between
+                claim.check()
             version = self.add(draft)
-            self._append(log, Deployment(0, version.name, "deploy", draft.parent, by, why, now(), fencing))
+            entry = Deployment(0, version.name, "deploy", draft.parent, by, why, now(), fencing)
+            self._append(log, replace(entry, run=claim.run.id, wish=claim.run.wish) if claim else entry)
             return version
 
     def reject(self, version: str, *, by: str, why: str) -> Deployment:
         """Note that a person refuses a version; ConflictError where it is live: that needs a rollback."""
-        with self._lease("deploy") as fencing:
+        with self.lease("deploy") as fencing:
             log = self.decisions()
             current = _live_after(log) or ""
             if current == version:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -13,7 +13,7 @@ from typing import Any
 
 from labelloop.clock import now, stamp
 from labelloop.code import code_version, training_code
-from labelloop.errors import NotFoundError
+from labelloop.errors import AlreadyExistsError, FormatError, NotFoundError, SupersededError
 from labelloop.formats import Kind, read, write
 from labelloop.records import fields_of
 from labelloop.storage import ObjectStore
@@ -46,6 +46,7 @@ class Run:
     recipe: str = ""  # of a retrain: ProjectConfig.recipe
     training: str = ""  # training_code() of who ran it
     images: int | None = None  # with features when a retrain began; None: not recorded
+    wish: str = ""  # what it was to answer (`labelloop.verdicts`): one verdict for each
 
     @property
     def done(self) -> bool:
@@ -58,6 +59,14 @@ class Run:
         return _short(self.id)
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A run's right to deliver. ``check``: SupersededError where it was given up, or its wish has an answer."""
+
+    run: Run
+    check: Callable[[], None]
+
+
 class RunStore:
     """One project's run records, by time. An ended record never changes and is read once."""
 
@@ -68,13 +77,13 @@ class RunStore:
 
     def start(  # noqa: PLR0913 -- what a record begins with
         self, kind: str, *, snapshot: str, config: str, attempt: int, worker: str, queued_at: str | None = None,
-        answers: Iterable[str] = (), recipe: str = "", images: int | None = None,
+        answers: Iterable[str] = (), recipe: str = "", images: int | None = None, wish: str = "",
     ) -> Run:  # fmt: skip
         """Write the record before any work is done."""
         name = f"{stamp()}-{kind}"
         run = Run(
             name, kind, snapshot, config, attempt, now(), worker, queued_at, answers=tuple(answers), recipe=recipe,
-            code=code_version(), training=training_code(), images=images,
+            code=code_version(), training=training_code(), images=images, wish=wish,
         )  # fmt: skip
         self._put(run)
         return run
@@ -83,10 +92,32 @@ class RunStore:
         self, run: Run, outcome: str, reasons: tuple[str, ...], *, version: str | None = None,
         detail: Mapping[str, Any] | None = None,
     ) -> Run:  # fmt: skip
-        """Write how it ended."""
+        """Write how it ended, once; SupersededError where it has ended already: who comes second changes nothing."""
         ended = replace(run, outcome=outcome, reasons=reasons, version=version, ended_at=now(), detail=detail or {})
-        self._put(ended)
+        data, etag = self._store.get_with_etag(_key(run.id))
+        self._require_running(run, data)
+        raw = write(Kind.RUN, asdict(ended))
+        try:
+            self._store.swap(_key(run.id), raw, etag=etag)
+        except AlreadyExistsError:
+            held = self._store.get(_key(run.id))
+            if held != raw:  # ours: its first answer was lost
+                self._require_running(run, held)
+                raise
         return ended
+
+    def require_running(self, run: Run) -> None:
+        """SupersededError where somebody has ended it: its worker was believed dead."""
+        self._require_running(run, self._store.get(_key(run.id)))
+
+    def _require_running(self, run: Run, data: bytes) -> None:
+        try:
+            found = _run(data)
+        except (FormatError, ValueError, TypeError, KeyError):  # damaged: its end makes it whole
+            return
+        if found.outcome != "running":
+            why = "; ".join(found.reasons)
+            raise SupersededError(f"run {run.id} was ended as {found.outcome} while it was under way: {why}")
 
     def all(self) -> list[Run]:
         """Every run, oldest first; what was settled before is not listed again."""
@@ -120,9 +151,7 @@ class RunStore:
         return self._read(_key(match(self.ids(), name)))
 
     def _read(self, key: str) -> Run:
-        data = fields_of(Run, read(Kind.RUN, self._store.get(key)))
-        tuples = {name: tuple(data.get(name, ())) for name in ("reasons", "answers")}
-        return Run(**{**data, **tuples})
+        return _run(self._store.get(key))
 
     def _read_if_kept(self, key: str) -> Run | None:
         with suppress(NotFoundError):  # tidied away since it was listed
@@ -131,6 +160,12 @@ class RunStore:
 
     def _put(self, run: Run) -> None:
         self._store.put(_key(run.id), write(Kind.RUN, asdict(run)))
+
+
+def _run(raw: bytes) -> Run:
+    data = fields_of(Run, read(Kind.RUN, raw))
+    tuples = {name: tuple(data.get(name, ())) for name in ("reasons", "answers")}
+    return Run(**{**data, **tuples})
 
 
 def _key(name: str) -> str:

@@ -39,6 +39,9 @@ class ObjectStore(Protocol):
     def put(self, key: str, data: bytes, *, if_absent: bool = False) -> None:
         """Write whole; with ``if_absent`` AlreadyExistsError where the key is taken."""
 
+    def swap(self, key: str, data: bytes, *, etag: str) -> None:
+        """Write whole in place of what was read under ``etag``; AlreadyExistsError where it has changed since."""
+
     def exists(self, key: str) -> bool:
         """True where the key holds an object."""
 
@@ -75,6 +78,12 @@ class S3Store:
         except (ClientError, BotoCoreError) as error:
             raise self._translate(error, key) from error
 
+    def swap(self, key: str, data: bytes, *, etag: str) -> None:
+        try:
+            self.client.put_object(Bucket=self.bucket, Key=key, Body=data, IfMatch=f'"{etag}"')
+        except (ClientError, BotoCoreError) as error:
+            raise self._translate(error, key) from error
+
     def exists(self, key: str) -> bool:
         try:
             self.client.head_object(Bucket=self.bucket, Key=key)
@@ -108,7 +117,7 @@ class S3Store:
         if code in {"NoSuchKey", "404", "NotFound", "NoSuchBucket"}:
             return NotFoundError(f"{where} does not exist")
         if code in {"PreconditionFailed", "412", "ConditionalRequestConflict"}:
-            return AlreadyExistsError(f"{where} exists already")
+            return AlreadyExistsError(f"{where} was written by somebody else")
         return StorageError(f"{where}: {error}; check the S3 endpoint, the credentials and the bucket's policy")
 
 
@@ -133,6 +142,12 @@ class MemoryStore:
         with self._lock:
             if if_absent and key in self._objects:
                 raise AlreadyExistsError(f"{key} exists already")
+            self._objects[key] = (bytes(data), datetime.now(UTC))
+
+    def swap(self, key: str, data: bytes, *, etag: str) -> None:
+        with self._lock:
+            if self.get_with_etag(key)[1] != etag:
+                raise AlreadyExistsError(f"{key} was written by somebody else")
             self._objects[key] = (bytes(data), datetime.now(UTC))
 
     def exists(self, key: str) -> bool:
@@ -162,6 +177,9 @@ class Within:
 
     def put(self, key: str, data: bytes, *, if_absent: bool = False) -> None:
         self._store.put(self.prefix + key, data, if_absent=if_absent)
+
+    def swap(self, key: str, data: bytes, *, etag: str) -> None:
+        self._store.swap(self.prefix + key, data, etag=etag)
 
     def exists(self, key: str) -> bool:
         return self._store.exists(self.prefix + key)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from labelloop.clock import now, stamp
 from labelloop.config import ProjectConfig, parse_config
-from labelloop.errors import NotFoundError, SettingsError
+from labelloop.errors import AlreadyExistsError, NotFoundError, SettingsError
 from labelloop.formats import Kind, load, read, write
 from labelloop.records import fields_of
 from labelloop.storage import ObjectStore
@@ -132,6 +132,11 @@ class Trial:
         """True where it needs no further run."""
         return self.state in ENDED
 
+    def same_run(self, other: Trial) -> bool:
+        """True where it is under way, in the same attempt of the same worker."""
+        begun = (other.attempt, other.worker, other.started_at)
+        return not self.ended and (self.attempt, self.worker, self.started_at) == begun
+
 
 class StudyStore:
     """One project's studies."""
@@ -188,6 +193,33 @@ class StudyStore:
     def put(self, name: str, trial: Trial) -> None:
         """Write one trial, in place of what was known of it."""
         self._store.put(_trial_key(name, trial.number), write(Kind.TRIAL, asdict(trial)))
+
+    def take(self, name: str, trial: Trial) -> bool:
+        """Begin its next attempt; False where somebody else has begun or ended it meanwhile."""
+        key, raw = _trial_key(name, trial.number), write(Kind.TRIAL, asdict(trial))
+        try:
+            if trial.attempt == 1:
+                self._store.put(key, raw, if_absent=True)
+                return True
+            data, etag = self._store.get_with_etag(key)
+            kept = _trial(data)
+            if kept.ended or kept.attempt >= trial.attempt:
+                return False
+            self._store.swap(key, raw, etag=etag)
+        except AlreadyExistsError:  # ours, too: its first answer was lost
+            return self._store.get(key) == raw
+        return True
+
+    def end(self, name: str, trial: Trial) -> Trial:
+        """Write how it ended, unless somebody has begun it again or ended it since; what holds now."""
+        data, etag = self._store.get_with_etag(_trial_key(name, trial.number))
+        if not _trial(data).same_run(trial):
+            return _trial(data)
+        try:
+            self._store.swap(_trial_key(name, trial.number), write(Kind.TRIAL, asdict(trial)), etag=etag)
+        except AlreadyExistsError:  # or ours, whose first answer was lost
+            return _trial(self._store.get(_trial_key(name, trial.number)))
+        return trial
 
     def _put(self, study: Study) -> None:
         self._store.put(f"{PREFIX}{study.name}/study.json", write(Kind.STUDY, asdict(study)))

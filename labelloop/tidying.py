@@ -176,7 +176,7 @@ class _AsOf:
     def __init__(self, store: ObjectStore, until: datetime) -> None:
         self._store, self._until = store, until
         self.get, self.get_with_etag, self.exists = store.get, store.get_with_etag, store.exists
-        self.put, self.delete = store.put, store.delete
+        self.put, self.swap, self.delete = store.put, store.swap, store.delete
 
     def list(self, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
         return (i for i in self._store.list(prefix, start_after=start_after) if i.modified <= self._until)

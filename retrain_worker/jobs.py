@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +21,13 @@ from labelloop.errors import (
     PausedError,
     QueueError,
     StorageError,
+    SupersededError,
 )
 from labelloop.kept_configs import keep_config
 from labelloop.queue import SCORE, JobQueue, check_cancelled, job_id
 from labelloop.records import Outcome, to_dict
-from labelloop.runs import AGAIN, TRANSIENT
+from labelloop.runs import AGAIN, TRANSIENT, Claim, Run
+from labelloop.verdicts import Ending, Verdicts
 from retrain_worker.context import Context, ProjectContext, make_context
 
 if TYPE_CHECKING:
@@ -63,23 +66,24 @@ def tidy(project: str) -> dict[str, Any]:
     return module.tidy(context().project(project))
 
 
-def refresh(project: str, snapshot: str, attempt: int, answers: Sequence[str] = ()) -> dict[str, Any]:
+def refresh(project: str, snapshot: str, attempt: int, answers: Sequence[str] = (), wish: str = "") -> dict[str, Any]:
     """A new head from a snapshot."""
     from retrain_worker import refresh as module
     from retrain_worker.curve import follow_quietly
 
-    asked = Asked("refresh", project, snapshot, attempt, answers)
-    ended = _recorded(asked, lambda c, p: module.refresh(c, p, snapshot))
+    asked = Asked("refresh", project, snapshot, attempt, answers, wish)
+    ended = _recorded(asked, lambda project, claim: module.refresh(context(), project, snapshot, claim))
     if not ended.get("version"):  # with one, `score` follows
         follow_quietly(context().project(project))
     return ended
 
 
-def retrain(project: str, snapshot: str, attempt: int, answers: Sequence[str] = ()) -> dict[str, Any]:
+def retrain(project: str, snapshot: str, attempt: int, answers: Sequence[str] = (), wish: str = "") -> dict[str, Any]:
     """A fine-tuned backbone, its features, and a head on the newest snapshot."""
     from retrain_worker import retrain as module
 
-    return _recorded(Asked("retrain", project, snapshot, attempt, answers), lambda c, p: module.retrain(c, p, snapshot))
+    asked = Asked("retrain", project, snapshot, attempt, answers, wish)
+    return _recorded(asked, lambda project, claim: module.retrain(context(), project, snapshot, claim))
 
 
 def trial(project: str, study: str, number: int) -> dict[str, Any]:
@@ -117,54 +121,103 @@ class Asked:
     snapshot: str
     attempt: int
     answers: Sequence[str]  # requests of people
+    wish: str
 
 
-def _recorded(asked: Asked, work: Callable[[Context, ProjectContext], Judged]) -> dict[str, Any]:
-    """Write the run record before and after; a failure is a record, too, and never a dead worker."""
-    kind, key = asked.kind, asked.project
-    project = context().project(key)
+Work = Callable[[ProjectContext, Claim], "Judged"]
+
+
+def _recorded(asked: Asked, work: Work) -> dict[str, Any]:
+    """One verdict for one wish, with a record from the start; a failure is a record, too, and never a dead worker."""
+    project = context().project(asked.project)
+    verdicts = Verdicts(project.runs, project.registry)
+    try:
+        claim = verdicts.begin(asked.kind, asked.wish, lambda wish: _started(project, asked, wish))
+    except SupersededError as error:
+        return _superseded(error)
+    try:
+        answer = _answer(project, claim, work)
+        _score(project, answer.ending.version)
+        verdicts.end(claim.run, answer.ending)
+    except SupersededError as error:
+        verdicts.give_up(claim.run, str(error))
+        return _superseded(error)
+    except Exception as error:  # the edge of a job
+        _log_failure(asked, error)
+        verdicts.fail(claim.run, _failure(error))
+        raise
+    ending = answer.ending
+    told = {"outcome": ending.outcome, "reasons": list(ending.reasons), "version": ending.version}
+    log.info("judged", action="judge", run=claim.run.id, **told)
+    _follow_up(answer)
+    return told
+
+
+def _started(project: ProjectContext, asked: Asked, wish: str) -> Run:
     job = get_current_job()
-    run = project.runs.start(
-        kind, snapshot=asked.snapshot, config=project.record.config.hash, attempt=asked.attempt,
+    return project.runs.start(
+        asked.kind, snapshot=asked.snapshot, config=project.record.config.hash, attempt=asked.attempt,
         worker=(job.worker_name or "") if job else "", queued_at=job.meta.get("queued_at") if job else None,
-        answers=asked.answers, **(_of_a_retrain(project) if kind == "retrain" else {}),
+        answers=asked.answers, wish=wish, **(_of_a_retrain(project) if asked.kind == "retrain" else {}),
     )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A verdict, and what may wait until it is recorded."""
+
+    ending: Ending
+    afterwards: Callable[[], None] = lambda: None
+
+
+def _answer(project: ProjectContext, claim: Claim, work: Work) -> Answer:
+    """Where people stop it, or nothing can be fitted, that is the verdict."""
     try:
         keep_config(project.store, project.record.config)
-        check_cancelled(job)
+        check_cancelled(get_current_job())
         project.registry.pauses.check()
-        judged = work(context(), project)
+        judged = work(project, claim)
     except CancelledError as error:  # it counts as done: the same inputs are not run again
-        project.runs.end(run, Outcome.HOLD.value, (str(error),))
-        log.warning("run cancelled", action="cancel", run=run.id, reason=str(error))
-        return {"outcome": "hold", "reasons": [str(error)]}
+        log.warning("run cancelled", action="cancel", run=claim.run.id, reason=str(error))
+        return Answer(Ending(Outcome.HOLD.value, (str(error),)))
     except PausedError as error:
-        project.runs.end(run, Outcome.HOLD.value, (f"not run, {error}",), detail={AGAIN: True})
-        return {"outcome": "hold", "reasons": [str(error)]}
+        return Answer(Ending(Outcome.HOLD.value, (f"not run, {error}",), detail={AGAIN: True}))
     except NotEnoughLabelsError as error:
-        project.runs.end(run, Outcome.HOLD.value, (str(error),))
-        return {"outcome": "hold", "reasons": [str(error)]}
-    except TRANSIENT_ERRORS as error:
+        return Answer(Ending(Outcome.HOLD.value, (str(error),)))
+    verdict = judged.verdict
+    ending = Ending(verdict.outcome.value, verdict.reasons, judged.version, _detail(judged))
+    return Answer(ending, judged.afterwards)
+
+
+def _log_failure(asked: Asked, error: Exception) -> None:
+    if isinstance(error, LabelloopError):
+        log.error("run failed", action="run", kind=asked.kind, project=asked.project, reason=str(error))
+    else:
+        log.exception("run failed unexpectedly", action="run", kind=asked.kind, project=asked.project)
+
+
+def _failure(error: Exception) -> Ending:
+    """As a record says it."""
+    if isinstance(error, TRANSIENT_ERRORS):
         transient = not isinstance(error, NotFoundError)
-        project.runs.end(run, "failed", (f"{type(error).__name__}: {error}",), detail={TRANSIENT: transient})
-        log.error("run failed", action="run", kind=kind, project=key, reason=str(error))
-        raise
-    except LabelloopError as error:
-        project.runs.end(run, "failed", (str(error),))
-        log.error("run failed", action="run", kind=kind, project=key, reason=str(error))
-        raise
-    except Exception as error:  # the edge of a job
-        project.runs.end(run, "failed", (f"{type(error).__name__}: {error}",))
-        log.exception("run failed unexpectedly", action="run", kind=kind, project=key)
-        raise
-    return _ended(
-        project,
-        run_id=run.id,
-        judged=judged,
-        end=lambda: project.runs.end(
-            run, judged.verdict.outcome.value, judged.verdict.reasons, version=judged.version, detail=_detail(judged)
-        ),
-    )
+        return Ending("failed", (f"{type(error).__name__}: {error}",), detail={TRANSIENT: transient})
+    if isinstance(error, LabelloopError):
+        return Ending("failed", (str(error),))
+    return Ending("failed", (f"{type(error).__name__}: {error}",))
+
+
+def _superseded(error: SupersededError) -> dict[str, Any]:
+    """It is no failure: the wish has its answer, or will have it."""
+    log.warning("run superseded", action="supersede", reason=str(error))
+    return {"superseded": str(error)}
+
+
+def _follow_up(answer: Answer) -> None:
+    """The verdict stands, whatever becomes of this."""
+    try:
+        answer.afterwards()
+    except Exception:  # the edge of a step that nothing depends on
+        log.exception("what follows a verdict failed", action="afterwards")
 
 
 def _of_a_retrain(project: ProjectContext) -> dict[str, Any]:
@@ -179,13 +232,9 @@ def _detail(judged: Judged) -> dict[str, Any]:
     return {"evaluation": to_dict(judged.evaluation), **training, **({AGAIN: True} if judged.again else {})}
 
 
-def _ended(project: ProjectContext, *, run_id: str, judged: Judged, end: Callable[[], object]) -> dict[str, Any]:
+def _score(project: ProjectContext, version: str | None) -> None:
     """The order is wanted at once after a deploy; sync would ask for it, a second later."""
-    if judged.version:
-        payload = {"project": project.record.key, "version": judged.version}
-        JobQueue(context().redis).enqueue(SCORE, job_id(SCORE, project.record.key, judged.version), payload)
-    end()
-    outcome = judged.verdict.outcome.value
-    log.info("judged", action="judge", run=run_id, outcome=outcome, version=judged.version,
-             reasons=list(judged.verdict.reasons))  # fmt: skip
-    return {"outcome": outcome, "reasons": list(judged.verdict.reasons), "version": judged.version}
+    if version:
+        payload = {"project": project.record.key, "version": version}
+        with suppress(QueueError):  # the verdict does not wait for it
+            JobQueue(context().redis).enqueue(SCORE, job_id(SCORE, project.record.key, version), payload)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from labelloop.kept_configs import kept_config
 from labelloop.queue import DEPLOY_CHANNEL, Progress, publish
 from labelloop.records import Artefact, Evaluation, Example, Outcome, Verdict, canonical
 from labelloop.registry import BackboneRecord, Draft, Version
+from labelloop.runs import Claim
 from labelloop.snapshot import Snapshot
 from retrain_worker.context import Context, ProjectContext
 from retrain_worker.evidence import LabelSets, Learned, Recipe, refresh_evidence
@@ -41,9 +42,10 @@ class Judged:
     version: str | None = None
     again: bool = False  # held back by a pause: the same inputs are run again when it has ended
     training: Mapping[str, Any] = field(default_factory=dict)  # how the fine-tune went, for the run record
+    afterwards: Callable[[], None] = lambda: None  # what may wait until the verdict is recorded
 
 
-def refresh(context: Context, project: ProjectContext, snapshot_id: str) -> Judged:
+def refresh(context: Context, project: ProjectContext, snapshot_id: str, claim: Claim | None = None) -> Judged:
     """Fit, judge, register, deploy. NotEnoughLabelsError where nothing can be fitted yet."""
     progress = Progress.of_job()
     snapshot = project.snapshot(snapshot_id)
@@ -61,9 +63,11 @@ def refresh(context: Context, project: ProjectContext, snapshot_id: str) -> Judg
         progress.report("register and deploy", 1, 2)
         draft = draft_of(project, "refresh", snapshot, champion, backbone, learned, verdict)
         if verdict.awaits:
+            if claim:
+                claim.check()
             return Judged(verdict, learned.evaluation, project.registry.add(draft).name)
         try:
-            return Judged(verdict, learned.evaluation, deploy(context, project, draft).name)
+            return Judged(verdict, learned.evaluation, deploy(context, project, draft, claim).name)
         except PausedError as pause:
             version = project.registry.add(draft)
             return held(Judged(verdict, learned.evaluation, version.name, again=True), pause)
@@ -73,10 +77,10 @@ def refresh(context: Context, project: ProjectContext, snapshot_id: str) -> Judg
     raise AssertionError("unreachable")
 
 
-def deploy(context: Context, project: ProjectContext, draft: Draft) -> Version:
+def deploy(context: Context, project: ProjectContext, draft: Draft, claim: Claim | None) -> Version:
     """Live in place of its parent, or not even registered; then tell the backends, who would find out by polling."""
     why = draft.verdict.reasons[0] if draft.verdict.reasons else ""
-    version = project.registry.deploy_new(draft, by=draft.kind, why=why)
+    version = project.registry.deploy_new(draft, by=draft.kind, why=why, claim=claim)
     publish(context.redis, DEPLOY_CHANNEL, project.record.key)
     return version
 

@@ -20,6 +20,7 @@ from labelloop.net import Backbone
 from labelloop.queue import Progress
 from labelloop.records import Bucket, Example, Outcome
 from labelloop.registry import BackboneRecord, Draft, Version
+from labelloop.runs import Claim
 from labelloop.snapshot import Snapshot
 from retrain_worker.artefact import Served, Tried, served, served_champion, to_try, try_out
 from retrain_worker.context import Context, ProjectContext
@@ -45,24 +46,27 @@ DEPLOY_TRIES = 20  # each as quick as a refresh: who is overtaken so often has l
 log = structlog.get_logger()
 
 
-def retrain(context: Context, project: ProjectContext, snapshot_id: str) -> Judged:
+def retrain(context: Context, project: ProjectContext, snapshot_id: str, claim: Claim | None = None) -> Judged:
     """Fine-tune on ``snapshot_id``; judge and deploy on the newest snapshot there is at the end.
 
     The version is registered whatever the verdict, so that a person can promote one that is held.
     """
-    progress = Progress.of_job()
+    progress = Progress.of_job(wanted=claim.check if claim else None)
     snapshot = project.snapshot(snapshot_id)
     followed = tracking(context.settings, _tracked(project, snapshot))
-    trained = _tuned(context, project, snapshot, progress, followed)
+    trained = replace(_tuned(context, project, snapshot, progress, followed), claim=claim)
     try:
         judged, entered = _taken_in(context, project, trained, progress)
     except CancelledError:
         trained.keeper.clear()  # nobody will go on from here
         raise
-    trained.keeper.clear()  # not before: who is killed while the pool gets its features need not learn it all again
-    page = _report(project, entered, trained.history)
-    followed.end(Ended(entered.version.name, judged.evaluation, judged.verdict, page))
-    return judged
+
+    def afterwards() -> None:
+        trained.keeper.clear()  # not before: who is killed without a verdict need not learn it all again
+        page = _report(project, entered, trained.history)
+        followed.end(Ended(entered.version.name, judged.evaluation, judged.verdict, page))
+
+    return replace(judged, afterwards=afterwards)
 
 
 def _taken_in(
@@ -94,12 +98,14 @@ def _entered(
     """Registered, and live where the verdict says so; ConflictError: neither."""
     draft = candidate.draft
     judged = Judged(draft.verdict, draft.evaluation, training=trained.history.to_json())
+    if trained.claim:
+        trained.claim.check()
     if draft.verdict.outcome is not Outcome.PROMOTE:
         version = project.registry.add(draft)
     else:
         _featurise_pool(context, project, trained.backbone, Progress())  # images that came meanwhile
         try:
-            version = deploy(context, project, draft)
+            version = deploy(context, project, draft, trained.claim)
         except PausedError as pause:  # hours of work: it counts as done, and whoever ends the pause hears of it
             judged, version = held(judged, pause), project.registry.add(draft)
     return replace(judged, version=version.name), Entered(version, candidate.champion, candidate.looks.sight)
@@ -113,6 +119,7 @@ class Trained:
     backbone: Backbone
     history: History
     keeper: StoredKeeper  # of its checkpoint
+    claim: Claim | None = None  # to deliver it
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,9 +44,11 @@ def score(context: Context, project: ProjectContext, version: str) -> int:
         blind=config.queue.blind,
     )  # fmt: skip
     places = plan_queue(pool, quota=quota_of(config, answered, project), plan=plan)
-    project.scores.add(
-        version, snapshot=snapshot.id if snapshot else None, pool=len(features), policy=chosen.why, places=places
-    )
+    name, newest = snapshot.id if snapshot else None, project.scores.newest(version)
+    made = (name, len(features), chosen.why, tuple(places))
+    kept = newest and (newest.snapshot, newest.pool, newest.policy, newest.places)
+    if kept != made:  # else somebody has kept it meanwhile: this worker was believed dead
+        project.scores.add(version, snapshot=name, pool=len(features), policy=chosen.why, places=places)
     return len(places)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -14,7 +15,7 @@ import structlog
 from labelloop.catalogue import Catalogue
 from labelloop.clock import Standing, age_s, parse
 from labelloop.code import training_code
-from labelloop.errors import NotFoundError
+from labelloop.errors import NotFoundError, SupersededError
 from labelloop.features import FeatureIndex
 from labelloop.migration import told, undecided
 from labelloop.moments import cron_times
@@ -27,6 +28,7 @@ from labelloop.runs import Run, RunStore, begun, failed_tries
 from labelloop.schema import LabelRules
 from labelloop.snapshot import Snapshot, SnapshotStore
 from labelloop.trigger import Action, Decision, Progress, decide, moved
+from labelloop.verdicts import left_by, next_wish
 
 ORPHANED_S = 4.0  # a record that says "running" without a job for so long: its worker died
 RETRY_CAP_S = 30.0
@@ -48,6 +50,15 @@ class Plan:
                 "labels": dict(self.progress.labels)}  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class Try:
+    """One run to be."""
+
+    snapshot: str
+    attempt: int
+    wish: str  # `labelloop.verdicts`: what it answers if nobody does before
+
+
 class Planner:
     """Decides for one project and queues what is wanted and not under way."""
 
@@ -64,31 +75,44 @@ class Planner:
         self._labels: dict[str, dict[str, str]] = {}  # snapshot -> its labels; the few that comparisons need
 
     def plan(self, snapshot: Snapshot, live: Version | None, catalogue: Catalogue, index: FeatureIndex | None) -> Plan:
-        """Decide, then queue."""
-        runs = [r for r in self._runs.all() if r.config == self._project.config.hash]
+        """Decide, then queue.
+
+        What is under way is looked up first: a run that ends while we read has written its verdict before it leaves.
+        """
+        active = {k.name for k in (REFRESH, RETRAIN) if self._queue.active(k, self._project.key)}
+        self.clean()
+        recorded = self._runs.all()
+        unended = {r.kind for r in recorded if r.outcome == "running"}  # a second one would make a second verdict
+        runs = [r for r in recorded if r.config == self._project.config.hash]
         wishes = self._wishes(runs)
         progress = self._progress(snapshot, live, catalogue, index, runs, wishes)
         decision = decide(progress, self._project.config)
-        under_way = [k for k in (REFRESH, RETRAIN) if self._queue.active(k, self._project.key)]
+        under_way = [k for k in (REFRESH, RETRAIN) if k.name in active | unended]
         for action in decision.actions:
             kind = KINDS[action.kind]
             learns = self._learns_from(kind.name, snapshot.id, runs, wishes)
             attempt = 1 + sum(r.kind == kind.name and r.snapshot == learns for r in runs)
             if kind not in under_way and not self._rests(kind.name, attempt):
-                self._enqueue(action, learns, attempt, wishes)
+                wish = next_wish(kind.name, recorded, self._registry.deployments())
+                self._enqueue(action, Try(learns, attempt, wish), wishes)
                 under_way.append(kind)
         return Plan(progress, decision, tuple(k.name for k in under_way))
 
     def clean(self) -> None:
         """End the records of runs whose worker died, so that they count as failed and are tried again."""
         running = {r.id: r for r in self._runs.all() if r.outcome == "running" and r.kind in KINDS}
-        kinds = {r.kind for r in running.values()}
-        active = {kind for kind in kinds if self._queue.active(KINDS[kind], self._project.key)}
-        orphans = self._orphans.ages_s(i for i, r in running.items() if r.kind not in active)
+        at_work = {k: self._queue.at_work(KINDS[k], self._project.key) for k in {r.kind for r in running.values()}}
+        orphans = self._orphans.ages_s(i for i, r in running.items() if r.worker not in at_work[r.kind])
         for name, waited_s in orphans.items():
             if waited_s > ORPHANED_S:
-                self._runs.end(running[name], "failed", ("its worker died before the run ended",))
-                log.warning("run ended by a dead worker", action="clean", run=name)
+                self._bury(running[name])
+
+    def _bury(self, run: Run) -> None:
+        """End its record with what its worker had delivered; if it lives after all, it delivers nothing more."""
+        left = left_by(run, self._registry)
+        with suppress(SupersededError):  # it has just ended it
+            self._runs.end(run, left.outcome, left.reasons, version=left.version, detail=left.detail)
+            log.warning("run ended by a dead worker", action="clean", run=run.id, outcome=left.outcome)
 
     def _learns_from(self, kind: str, newest: str, runs: Sequence[Run], wishes: Sequence[Request]) -> str:
         """The newest snapshot, or the one that a run without a verdict began with, while it is kept."""
@@ -98,10 +122,11 @@ class Planner:
         except NotFoundError:
             return newest
 
-    def _enqueue(self, action: Action, snapshot: str, attempt: int, wishes: Sequence[Request]) -> None:
-        name = job_id(KINDS[action.kind], self._project.key, snapshot[:12], self._project.config.hash, attempt)
+    def _enqueue(self, action: Action, this: Try, wishes: Sequence[Request]) -> None:
+        key, snapshot, attempt = self._project.key, this.snapshot, this.attempt
+        name = job_id(KINDS[action.kind], key, snapshot[:12], self._project.config.hash, attempt)
         answers = [w.id for w in wishes if w.kind == action.kind]
-        payload = {"project": self._project.key, "snapshot": snapshot, "attempt": attempt, "answers": answers}
+        payload = {"project": key, **asdict(this), "answers": answers}
         if self._queue.enqueue(KINDS[action.kind], name, payload):
             self._tried[action.kind] = time.monotonic()
             log.info("queued", action="queue", kind=action.kind, why=action.why, snapshot=snapshot, attempt=attempt)

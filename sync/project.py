@@ -261,10 +261,12 @@ class ProjectWatch:
         open_tasks = self.feed.board.open
         featurised = len(self.index) if self.index else 0
         settled = self.pool.settled
+        scoring = self._deps.queue.active(SCORE, self.project.key)  # before the order is read: one that ends now counts
         ready = settled or featurised >= FIRST_ORDER
         if (
             ready
             and featurised
+            and not scoring
             and self.publisher.wants_order(
                 version, featurised, open_tasks, settled=settled, snapshot=self.snapshot.id if self.snapshot else ""
             )
@@ -273,7 +275,6 @@ class ProjectWatch:
         idle_s = time.monotonic() - self._changed_at
         self.publisher.publish(version, open_tasks, idle_s=idle_s)
         if self._is_due("tidy", TIDY_EVERY_S):
-            self.planner.clean()
             self._keep_latest()
             self.upkeep.turn()
             self._follow_label_config()
@@ -310,9 +311,8 @@ class ProjectWatch:
         self._deps.projects.put(replace(newest, label_config=config))
 
     def _order(self, version: str) -> None:
-        if not self._deps.queue.active(SCORE, self.project.key):
-            name = job_id(SCORE, self.project.key, version)
-            self._deps.queue.enqueue(SCORE, name, {"project": self.project.key, "version": version})
+        name = job_id(SCORE, self.project.key, version)
+        self._deps.queue.enqueue(SCORE, name, {"project": self.project.key, "version": version})
 
     def _import(self) -> None:
         if self.project.storage_id is not None:

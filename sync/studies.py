@@ -40,7 +40,10 @@ class Studies:
             self._ended.add(study.name)
             return 0
         queued = 0
+        under_way = self._queue.active(TRIAL, self._project.key)  # also what a flushed Redis has forgotten
         for number in open_ones:
+            if job_id(TRIAL, self._project.key, study.name, number) in under_way:
+                continue
             payload = {"project": self._project.key, "study": study.name, "number": number}
             queued += self._queue.enqueue(TRIAL, job_id(TRIAL, self._project.key, study.name, number), payload)
         if queued:

@@ -34,6 +34,7 @@ class _Ending:
 
     pruned: bool = False
     cancelled: bool = False
+    superseded: bool = False  # begun again by somebody else: this worker was believed dead
 
 
 def run_trial(context: Context, project: ProjectContext, study_name: str, number: int, worker: str = "") -> Trial:
@@ -46,7 +47,8 @@ def run_trial(context: Context, project: ProjectContext, study_name: str, number
     proposal = Proposal(study.rules, ended, number, known.params if known else None)
     attempt = known.attempt + 1 if known else 1
     trial = Trial(number, proposal.params, attempt=attempt, worker=worker, started_at=now())
-    studies.put(study_name, trial)
+    if not studies.take(study_name, trial):
+        return studies.trial(study_name, number) or trial
     if attempt > ATTEMPTS:
         why = f"its worker died {ATTEMPTS} times, perhaps for want of memory"
         return _ended(studies, study_name, replace(trial, state="failed", why=why))
@@ -64,8 +66,12 @@ def run_trial(context: Context, project: ProjectContext, study_name: str, number
 
 
 def _ended(studies: StudyStore, study: str, trial: Trial) -> Trial:
-    trial = replace(trial, ended_at=now())
-    studies.put(study, trial)
+    """One verdict for each trial: who was believed dead and comes back finds it begun again, and changes nothing."""
+    ours = replace(trial, ended_at=now())
+    trial = studies.end(study, ours)
+    if trial != ours:
+        log.warning("trial superseded", action="supersede", study=study, number=trial.number, attempt=ours.attempt)
+        return trial
     log.info("trial ended", action="trial", study=study, number=trial.number, state=trial.state,
              accuracy=trial.accuracy, reason=trial.why)  # fmt: skip
     return trial
@@ -83,12 +89,16 @@ def _tried(context: Context, project: ProjectContext, study: Study, trial: Trial
 
     def after(epoch: Epoch) -> bool:
         ending.pruned = proposal.hopeless(epoch.number, epoch.validation_accuracy or 0.0)
-        ending.cancelled = StudyStore(project.store).get(study.name).cancelled
-        return ending.pruned or ending.cancelled
+        studies = StudyStore(project.store)
+        ending.cancelled = studies.get(study.name).cancelled
+        kept = studies.trial(study.name, trial.number)
+        ending.superseded = kept is None or not kept.same_run(trial)
+        return ending.pruned or ending.cancelled or ending.superseded
 
     run = Run(backbone, parts, config.retrain, config.seed, keeper, progress.report, after=after)
     history = fit(run, warm_head(parts, backbone) if config.retrain.warm_head else None)
-    keeper.clear()
+    if not ending.superseded:  # the checkpoint is by now another worker's
+        keeper.clear()
     state = "pruned" if ending.pruned or ending.cancelled else "complete"
     return _with_figures(replace(trial, state=state), history, backbone, time.monotonic() - began)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -12,8 +12,10 @@ from typing import Any
 import httpx
 import numpy as np
 
+from cli.deployment import Deployment
 from labelloop.errors import CorruptArtefactError, LabelloopError, NotFoundError
 from labelloop.features import FeatureStore
+from labelloop.formats import Kind, read
 from labelloop.projects import ProjectRecord
 from labelloop.queue import alive
 from labelloop.records import Task, canonical, digest
@@ -25,6 +27,29 @@ from tests.faults.world import World
 
 Key = tuple[int, int, str]  # task, annotation, created_at: ids come back in SQLite
 Answer = tuple[bool, str | None, str]  # skipped, class, updated_at
+
+
+def answered_twice(deployment: Deployment, record: ProjectRecord) -> Iterator[str]:
+    """Every wish with more than one verdict: of runs, of people's requests, of deployments, of orders."""
+    store = deployment.within(record)
+    done = [r for r in RunStore(store).all() if r.done]
+    log = deployment.registry(record).deployments()
+    yield from _more_than_one("verdict for", (r.wish for r in done))
+    yield from _more_than_one("verdict for the request", (f"{r.kind} {a}" for r in done for a in r.answers))
+    yield from _more_than_one("deployment for", (d.wish for d in log))
+    yield from _more_than_one("run promoted", (r.version for r in done if r.outcome == "promote"))
+    told = {r.wish: r.version for r in done if r.outcome == "promote"}
+    for entry in log:
+        if entry.wish and told.get(entry.wish) != entry.version:
+            yield f"{entry.wish} deployed {entry.version}, its verdict says {told.get(entry.wish)}"
+    orders = [read(Kind.SCORES, store.get(i.key)) for i in store.list("scores/")]
+    yield from _more_than_one("order of", (f"{o['version']} on {o['snapshot']}, {o['pool']} images" for o in orders))
+
+
+def _more_than_one(what: str, names: Iterable[str | None]) -> Iterator[str]:
+    for name, times in Counter(n for n in names if n).items():
+        if times > 1:
+            yield f"{times} times a {what} {name}"
 
 
 @dataclass(frozen=True)
@@ -120,7 +145,8 @@ class Judge:
         }
 
     def _runs_wrong(self) -> Iterator[str]:
-        """Each wanted run was done once in effect: one verdict that counts, and what was promoted was deployed."""
+        """Each wish has one verdict at most, and what was promoted was deployed."""
+        yield from answered_twice(self.world.direct, self.record)
         runs = self._runs()
         deployed = {d.version for d in self._registry().deployments()}
         promoted = Counter(

@@ -214,7 +214,7 @@ def test_a_run_that_was_queued_before_the_pause_does_no_work(world: World) -> No
 
 
 def test_a_pause_waits_for_a_deploy_that_is_half_way(world: World) -> None:
-    with world.deployment.registry(RECORD)._lease("deploy"):
+    with world.deployment.registry(RECORD).lease("deploy"):
         world.deployment.registry(RECORD).pauses.pause(by="anna")
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("cli.learning.RedisLease", _impatient)

@@ -116,6 +116,23 @@ def test_a_killed_workers_job_is_found_and_forgotten(queue: JobQueue, valkey_url
     assert queue.enqueue(REFRESH, name, {"project": "p", "seconds": 0})
 
 
+def test_what_a_worker_writes_after_its_death_does_not_block_the_id(queue: JobQueue, valkey_url: str) -> None:
+    """It was frozen: its job was taken away, and its last words make half a job of the same id."""
+    worker = start_worker(valkey_url)
+    name = job_id(REFRESH, "p", 4)
+    queue.enqueue(REFRESH, name, {"project": "p", "seconds": 60})
+    assert until(lambda: any(j.status == "started" for j in queue.jobs()))
+    assert queue.at_work(REFRESH, "p") == {n.removeprefix("worker:") for n in alive(queue.redis)}
+    worker.send_signal(signal.SIGSTOP)
+    assert until(lambda: queue.reap() == [name], 25)
+    assert queue.at_work(REFRESH, "p") == set()
+    worker.send_signal(signal.SIGCONT)
+    assert until(lambda: bool(queue.redis.exists(f"rq:job:{name}")))
+    worker.kill()
+    worker.wait(10)
+    assert queue.enqueue(REFRESH, name, {"project": "p", "seconds": 0})
+
+
 def test_a_lease_excludes_and_its_numbers_grow(queue: JobQueue) -> None:
     held: list[tuple[int, str]] = []
 

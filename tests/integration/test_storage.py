@@ -68,6 +68,17 @@ def test_a_conditional_write_never_replaces(store: ObjectStore) -> None:
     assert store.get("log/1") == b"mine"
 
 
+def test_only_what_was_read_is_swapped(store: ObjectStore) -> None:
+    store.put("run", b"running")
+    etag = store.get_with_etag("run")[1]
+    store.swap("run", b"failed", etag=etag)
+    with pytest.raises(AlreadyExistsError):
+        store.swap("run", b"promote", etag=etag)
+    assert store.get("run") == b"failed"
+    with pytest.raises(StorageError):
+        store.swap("nothing", b"", etag=etag)
+
+
 def test_listing_is_by_prefix_in_order_and_may_begin_later(store: ObjectStore) -> None:
     for i in (3, 1, 2):
         store.put(f"log/{i:04d}", b"x" * i)

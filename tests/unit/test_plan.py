@@ -35,6 +35,7 @@ class FakeQueue:
     """Remembers what was queued, until the test says that it has ended."""
 
     jobs: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    workers: set[str] = field(default_factory=set)  # whose heartbeat says that they run one
 
     def enqueue(self, _kind: JobKind, job_id: str, payload: Mapping[str, Any]) -> bool:
         if job_id in self.jobs:
@@ -44,6 +45,9 @@ class FakeQueue:
 
     def active(self, kind: JobKind, project: str) -> list[str]:
         return [i for i in self.jobs if i.startswith(f"{kind.name}_{project}_")]
+
+    def at_work(self, _kind: JobKind, _project: str) -> set[str]:
+        return self.workers
 
 
 @contextmanager

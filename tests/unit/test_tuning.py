@@ -12,7 +12,7 @@ import yaml
 from cli.tune import Found, apply, as_yaml, differences
 from labelloop.config import ProjectConfig, parse_config
 from labelloop.errors import SettingsError
-from labelloop.lr_curves import smoothed, steepest
+from labelloop.lr_curves import kept, smoothed, steepest
 from labelloop.queue import TRIAL
 from labelloop.records import Bucket
 from labelloop.studies import ATTEMPTS, Search, Study, StudyStore, Trial, applied, best, merged, missing, parse_search
@@ -203,6 +203,37 @@ def test_a_trial_that_always_fails_ends_as_failed(world: LearningWorld, monkeypa
     assert "its worker died" in run_trial(world.context, world.project, study.name, 1).why
 
 
+def test_a_trial_that_was_believed_dead_changes_nothing(world: LearningWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It froze in its first epoch, and another worker has run the trial meanwhile."""
+    studies, study = begun(world, search(trials=1))
+    learn, left, others = Run._epoch, ["a freeze"], list[Trial]()
+
+    def frozen(run: Run, step: Any) -> None:
+        if left:
+            left.clear()
+            others.append(run_trial(world.context, world.project, study.name, 0, "another"))
+        learn(run, step)
+
+    monkeypatch.setattr(Run, "_epoch", frozen)
+    found = run_trial(world.context, world.project, study.name, 0, "frozen")
+    assert (found.worker, found.attempt, found.state) == ("another", 2, "complete")
+    assert studies.trial(study.name, 0) == others[0] == found
+
+
+def test_of_two_who_begin_or_end_a_trial_one_does(world: LearningWorld) -> None:
+    studies, study = begun(world, search())
+    one, two = (Trial(0, {}, worker=w, started_at="t") for w in "ab")
+    assert [studies.take(study.name, t) for t in (one, two)] == [True, False]
+    again = replace(two, attempt=2)
+    assert studies.take(study.name, again)
+    assert not studies.take(study.name, replace(one, attempt=2))
+    late = studies.end(study.name, replace(one, state="complete", accuracy=0.9))
+    assert late == again
+    ended_once = studies.end(study.name, replace(again, state="complete", accuracy=0.5))
+    assert studies.end(study.name, replace(again, state="failed")) == ended_once == studies.trial(study.name, 0)
+    assert not studies.take(study.name, replace(one, attempt=3))
+
+
 def test_a_network_that_nobody_knows_fails_at_once_and_says_so(world: LearningWorld) -> None:
     _, study = begun(world, search(space={"backbone.name": {"choice": ["resnet1800"]}}))
     found = run_trial(world.context, world.project, study.name, 0)
@@ -223,6 +254,7 @@ class Queued:
 
     def __init__(self) -> None:
         self.ids: list[str] = []
+        self.running: list[str] = []  # by the heartbeats
 
     def enqueue(self, kind: Any, name: str, payload: dict[str, Any]) -> bool:
         assert kind is TRIAL
@@ -230,6 +262,9 @@ class Queued:
         new = name not in self.ids
         self.ids.append(name)
         return new
+
+    def active(self, _kind: Any, _project: str) -> list[str]:
+        return self.running
 
 
 def test_the_watcher_queues_what_is_missing_and_forgets_nothing(world: LearningWorld) -> None:
@@ -242,7 +277,9 @@ def test_the_watcher_queues_what_is_missing_and_forgets_nothing(world: LearningW
     assert watch.turn(nudged=False)
     assert len(queue.ids) == 2
     assert not watch.turn(nudged=True)  # both wait already
-    queue.ids.clear()  # Redis was flushed
+    queue.running, queue.ids = list(queue.ids), []  # Redis was flushed, but their workers live
+    assert not watch.turn(nudged=True)
+    queue.running.clear()
     assert watch.turn(nudged=True)
     studies.put(study.name, ended(0, 0.5, 0.01))
     studies.put(study.name, ended(2, 0.5, 0.01))
@@ -283,6 +320,9 @@ def test_a_range_test_gives_a_rate_and_leaves_the_project_as_it_was(world: Learn
     found = find(world.context, world.project, "curve", "ann")
     assert LOW < found["suggestion"] < HIGH
     assert [info.key for info in world.project.store.list("backbones/")] == before
+    curve = kept(world.project.store, "curve")
+    find(world.context, world.project, "curve", "bob")  # believed dead, and came back
+    assert kept(world.project.store, "curve") == curve
 
 
 def test_a_winner_takes_back_nothing_that_was_set_since_the_search_began() -> None:
