@@ -10,8 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-PIXELS = "pixels"
-
 
 class PixelNet(nn.Module):
     """(n, 3, size, size) floats in [0, 1] to contrast-normalised gray pixels, a ReLU projection of them, and colour.
