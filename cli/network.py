@@ -28,7 +28,7 @@ def choose_network(deployment: Deployment, image_uri: str) -> Choice:
 
     settings = deployment.settings
     return choose(
-        list(_sides(deployment, image_uri)),
+        sides(deployment, image_uri),
         lambda name: source_of(name, settings.weights_dirs, offline=settings.offline),
         gpu=_has_gpu(deployment),
     )
@@ -40,6 +40,11 @@ def _has_gpu(deployment: Deployment) -> bool:
         return any(facts.get("gpus") for facts in alive(deployment.queue.redis).values())
     except QueueError:
         return False
+
+
+def sides(deployment: Deployment, image_uri: str) -> list[int]:
+    """Longer sides of some of the images, in pixels; what is no image is passed over."""
+    return list(_sides(deployment, image_uri))
 
 
 def _sides(deployment: Deployment, image_uri: str) -> Iterator[int]:

@@ -8,6 +8,7 @@ from statistics import median
 
 AUTO = "auto"
 PIXELS = "pixels"
+PIXEL_SIDE = 12  # what the pixel network sees of an image
 TINY = 24  # pixels of the longer side up to which the pixel network does as well as any other (bench.backbones)
 CPU_RATE = 20.0  # images per CPU second that a network must reach where no worker has a GPU
 
@@ -68,7 +69,7 @@ def choose(sides: Sequence[int], source: Source, *, gpu: bool) -> Choice:
 
     ``sides``: longer sides of some of the images, in pixels; none known: taken for photographs.
     """
-    if sides and median(sides) <= TINY:
+    if are_tiny(sides):
         return Choice(PIXELS, f"the images are tiny: {median(sides):.0f} pixels; larger networks gain nothing on them")
     for row in sorted(NETWORKS, key=lambda row: -row.accuracy):
         if not gpu and row.images_per_cpu_s < CPU_RATE:
@@ -77,6 +78,11 @@ def choose(sides: Sequence[int], source: Source, *, gpu: bool) -> Choice:
             return Choice(row.name, f"the most accurate of {len(NETWORKS)} networks tried that can be had here "
                           f"({_pace(row, gpu=gpu)}); weights: {origin}, {row.licence}")  # fmt: skip
     return Choice(PIXELS, NO_WEIGHTS)
+
+
+def are_tiny(sides: Sequence[int]) -> bool:
+    """Whether the pixel network does as well as any other. Unknown sides: taken for photographs."""
+    return bool(sides) and median(sides) <= TINY
 
 
 def wheel_of(name: str) -> Wheel | None:

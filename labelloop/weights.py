@@ -97,8 +97,8 @@ def at_hand(name: str, folders: Sequence[Path]) -> Weights | None:
     for folder in folders:
         for path in sorted({*folder.glob(f"{name}.safetensors"), *folder.glob(f"{name}.*.safetensors")}):
             return Weights(path, True, f"file {path.name}")
-    path = packaged(name)
-    return Weights(None, False, f"package, {path.name}", packaged=True) if path else None
+    ours = packaged(name)
+    return Weights(None, False, f"{ours.name} of an installed package", packaged=True) if ours else None
 
 
 def _download(hub: str) -> tuple[Weights | None, str]:

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cli.doctor import models
+from cli.doctor.finding import Level
 from cli.wiring import Wish, network_finding, with_network
 from labelloop import net, networks, packaged
 from labelloop.config import BackboneSpec, ProjectConfig
@@ -61,7 +63,7 @@ def test_every_row_says_what_it_was_chosen_by() -> None:
 
 def test_the_weights_of_our_own_dependency_load_strictly_without_any_network() -> None:
     built = net.build(BackboneSpec(name=LITE), [], offline=True)
-    assert built.record.provenance == "package, efficientnet-lite0-57934424.pth"
+    assert built.record.provenance == "efficientnet-lite0-57934424.pth of an installed package"
     assert built.record.id == "tf_efficientnet_lite0-d776f60181"
     assert built.record.preprocessing["mean"] == [0.5, 0.5, 0.5]
     noise = np.random.default_rng(0).integers(0, 255, (1, 3, 224, 224), dtype=np.uint8)
@@ -125,3 +127,12 @@ def test_no_weights_at_all_is_told_loudly() -> None:
 def test_auto_is_not_what_is_kept() -> None:
     assert ProjectConfig().backbone.name == AUTO
     assert chosen(ProjectConfig()).config.backbone.name != AUTO
+
+
+def test_doctor_offers_a_network_for_photographs_that_are_seen_by_their_pixels() -> None:
+    old = record(ProjectConfig(backbone=BackboneSpec(name=PIXELS)))
+    finding = models.network(old, [640, 480])
+    assert finding.level is Level.WARN
+    assert LITE in finding.remedy
+    for harmless in (models.network(old, [TINY]), models.network(old, []), models.network(chosen(NAMED), [640])):
+        assert harmless.level is Level.OK
