@@ -22,7 +22,8 @@ from cli.replay_data import history_of_folders
 from cli.replay_view import plot_replay
 from cli.up import reporting
 from labelloop.acquisition import STRATEGIES
-from labelloop.config import ProjectConfig, load_config
+from labelloop.config import BackboneSpec, ProjectConfig, load_config
+from labelloop.networks import PIXELS
 from labelloop.settings import load_settings
 from retrain_worker.replay.arm import Chooser, Curve, by_policy
 from retrain_worker.replay.comparison import compare
@@ -50,13 +51,19 @@ SETS: Mapping[str, Set] = {
 }
 
 
-def history(name: str, data: Path, config: ProjectConfig, keep: Path) -> History:
-    """The set's features; the few images of the X-ray set are split anew for each seed, its own val folder included."""
+def history(
+    name: str, data: Path, config: ProjectConfig, keep: Path, *, digits: ProjectConfig | None = None
+) -> History:
+    """The set's features; the few images of the X-ray set are split by each seed, its own val folder included.
+
+    ``digits``: the config of the digits, which are seen by the pixel network unless it says otherwise.
+    """
     chosen = SETS[name]
     with tempfile.TemporaryDirectory() as folder, reporting(Console(stderr=True)) as report:
         if name == "digits":
             images = write_digits(keep / "digits")
-            return history_of_folders(images, None, ProjectConfig(), load_settings(), keep=keep, report=report)
+            plain = digits or ProjectConfig(backbone=BackboneSpec(name=PIXELS))
+            return history_of_folders(images, None, plain, load_settings(), keep=keep, report=report)
         test = data / chosen.test if chosen.test else None
         train = data / chosen.train
         if name == "covid_xray" and test:

@@ -90,7 +90,7 @@ def digits() -> Images:
     """By the built-in network."""
     with tempfile.TemporaryDirectory() as folder:
         files = scan(write_digits(Path(folder)), "")
-        backbone = net.build(BackboneSpec(), [])
+        backbone = net.build(BackboneSpec(name="pixels"), [])
         starts = range(0, len(files), 64)
         pixels = (np.stack([backbone.decode(f.path.read_bytes()) for f in files[i : i + 64]]) for i in starts)
         features = np.concatenate([backbone.features(p) for p in pixels])

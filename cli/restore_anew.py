@@ -63,7 +63,14 @@ def make_anew(
     parse_label_config(label_config)
     made = StudioArchive(deployment.studio).create(title, label_config, json.loads(archive.get(SETTINGS)))
     record = ProjectRecord(  # under the same config, the runs that came along still count
-        deployment.settings.studio_server, made.id, made.created, made.title, old.config, label_config, old.image_uri
+        deployment.settings.studio_server,
+        made.id,
+        made.created,
+        made.title,
+        old.config,
+        label_config,
+        old.image_uri,
+        network=old.network,
     )
     job = _Job(deployment, archive, record, Restored(title, record.key, anew=True, images=images), report)
     try:

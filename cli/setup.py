@@ -11,6 +11,7 @@ from cli.deployment import Deployment
 from cli.digits import write_digits
 from cli.doctor.finding import Finding
 from cli.imagefolder import LABELS, LabelledFile, classes_of, pick_seeds, scan, upload
+from cli.network import choose_network
 from cli.status import StatusReader
 from cli.wiring import Wish, ensure_bucket, wire
 from labelloop.config import ProjectConfig, load_config
@@ -93,8 +94,10 @@ def set_up(deployment: Deployment, source: Source, report: Report) -> tuple[Proj
         S3Store(deployment.s3, bucket), source.files, source.prefix,
         lambda done: report("upload images to S3", done, len(source.files)),
     )  # fmt: skip
-    wish = Wish(source.config, f"s3://{bucket}/{source.prefix}", source.classes)
-    wish = Wish(wish.config, wish.image_uri, wish.classes, adopt=known_project(deployment, wish.image_uri))
+    uri = f"s3://{bucket}/{source.prefix}"
+    wish = Wish(
+        source.config, uri, source.classes, known_project(deployment, uri), lambda: choose_network(deployment, uri)
+    )
     record, findings = wire(deployment.studio, deployment.projects, deployment.settings, wish)
     if not deployment.within(record).exists(SET_UP):  # later, people may have removed tasks or taken seeds back
         _wait_imported(deployment, record, len(source.files), report)

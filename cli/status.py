@@ -15,6 +15,7 @@ from labelloop.clock import now
 from labelloop.config import ProjectConfig
 from labelloop.errors import CorruptArtefactError, LabelloopError, NotFoundError
 from labelloop.kept_curve import KeptCurve, kept_curve
+from labelloop.networks import NO_WEIGHTS
 from labelloop.pauses import Pause
 from labelloop.projects import ProjectRecord
 from labelloop.queue import RETRAIN, JobState, alive
@@ -90,6 +91,8 @@ class ProjectStatus:
     random_quota: Acceptance = Acceptance()
     chosen: Acceptance = Acceptance()
     runs: tuple[Run, ...] = ()
+    network: str = ""  # that turns its images into features, and why this one
+    poor_network: bool = False  # only because no weights could be had
     problem: str | None = None
     paused: Pause | None = None  # a person has frozen learning
     approvals: tuple[tuple[str, str, tuple[str, ...]], ...] = ()  # (version, kind, reasons) that wait for a person
@@ -198,6 +201,7 @@ class _Stores:
             copies=facts.get("copies") or {},
             random_quota=random, chosen=chosen, runs=tuple(self.runs.all()[-LAST_RUNS:]),
             problem=facts.get("problem") or self._other_backbone() or (None if facts else NO_WATCHER),
+            network=_network(self.record), poor_network=self.record.network == NO_WEIGHTS,
             paused=self.registry.pauses.current(),
             approvals=tuple((v.name, v.kind, v.verdict.reasons) for v in self._waiting(live)),
             forecast=outlook.told if outlook else None, advice=str(outlook.advice.act) if outlook else None,
@@ -247,6 +251,11 @@ def unreadable_of(facts: Mapping[str, Any], link: Callable[[int], str]) -> tuple
     for number, why in facts.get("unreadable") or ():
         found.setdefault(str(why), []).append(int(number))
     return grouped(found, link)
+
+
+def _network(record: ProjectRecord) -> str:
+    name = record.config.backbone.name
+    return f"{name}: {record.network}" if record.network else name
 
 
 def _by(entry: Deployment) -> str:

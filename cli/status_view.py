@@ -66,6 +66,7 @@ def _rows(project: ProjectStatus) -> Iterator[tuple[str, RenderableType]]:
     if project.order:
         yield "shown first", Text(project.order)
     yield "images", _images(project)
+    yield "network", Text(project.network, style="bold red" if project.poor_network else "dim")
     if any(project.copies.get(k) for k in ("copied", "waiting", "failed")):
         yield "from elsewhere", _copies(project.copies)
     yield "pre-labels right", _acceptance(project.random_quota, project.chosen)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -117,6 +118,8 @@ def welcome(
         f"[bold]Queue[/bold]          {state.dashboard_url}   {hidden.dashboard_user} / {hidden.dashboard_password}",
         f"[bold]Images[/bold]         {len(source.files)} in {record.image_uri}, classes: {', '.join(source.classes)}",
     ]
+    if record.network:
+        lines.append(f"[bold]Network[/bold]        {record.config.backbone.name}: {escape(record.network)}")
     lines += [f"[red]{f.what}: {f.note}[/red]" for f in findings if not f.ok]
     if took_s is not None:
         lines.append(f"[dim]ready after {took_s:.0f} s; Ctrl-C stops everything and loses nothing[/dim]")

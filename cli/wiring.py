@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
@@ -14,6 +15,7 @@ from cli.source import storage_fields
 from labelloop.config import ProjectConfig, parse_config
 from labelloop.errors import LabelloopError, StudioError
 from labelloop.labels import make_label_config, parse_label_config
+from labelloop.networks import AUTO, NO_WEIGHTS, PIXELS, Choice, choose
 from labelloop.projects import ProjectRecord, ProjectStore
 from labelloop.settings import Settings
 from labelloop.studio import Studio, StudioProject
@@ -31,6 +33,7 @@ class Wish:
     image_uri: str  # s3://bucket/prefix/
     classes: tuple[str, ...] = ()  # for a new project
     adopt: int | None = None  # id of a project that exists
+    choose: Callable[[], Choice] = field(default=lambda: choose((), lambda _: None, gpu=False), repr=False)
 
 
 def wire(studio: Studio, projects: ProjectStore, settings: Settings, wish: Wish) -> tuple[ProjectRecord, list[Finding]]:
@@ -46,6 +49,8 @@ def wire(studio: Studio, projects: ProjectStore, settings: Settings, wish: Wish)
     if known:  # the same ids, so that the watcher does not take it for a new project
         config = _with_decisions(wish.config, known.config)
         record = replace(record, storage_id=known.storage_id, backend_id=known.backend_id, config=config)
+    record = with_network(record, known, wish)
+    findings.append(network_finding(record))
     projects.put(record)  # the backend must know the project before Label Studio asks it about it
     source = _storage(studio, settings, record)
     backend, finding = _backend(studio, settings, record)
@@ -54,6 +59,29 @@ def wire(studio: Studio, projects: ProjectStore, settings: Settings, wish: Wish)
     if project.sampling != rules.SAMPLING:
         studio.update_project(project.id, sampling=rules.SAMPLING)
     return record, [*findings, finding, *check(studio, settings, record)]
+
+
+def with_network(record: ProjectRecord, known: ProjectRecord | None, wish: Wish) -> ProjectRecord:
+    """`backbone.name: auto` is decided once, when the project is made; afterwards the project keeps its network."""
+    asked = record.config.backbone
+    if asked.name != AUTO:
+        reason = known.network if known and known.config.backbone == asked else ""
+        return replace(record, network=reason or "named in the config")
+    if known and known.config.backbone.name != AUTO:
+        kept = record.config.model_copy(update={"backbone": known.config.backbone})
+        return replace(record, config=kept, network=known.network or "the network that the project began with")
+    choice = wish.choose()
+    chosen = record.config.model_copy(update={"backbone": asked.model_copy(update={"name": choice.name})})
+    return replace(record, config=chosen, network=choice.reason)
+
+
+def network_finding(record: ProjectRecord) -> Finding:
+    """Which network turns the project's images into features, and why."""
+    name = record.config.backbone.name
+    what = f"{name}: {record.network}"
+    if name == PIXELS and record.network == NO_WEIGHTS:
+        return wrong("network", what, "then `labelloop init` again with `backbone: {name: …}` in the config")
+    return fine("network", what)
 
 
 def _with_decisions(wished: ProjectConfig, known: ProjectConfig) -> ProjectConfig:

@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from labelloop.errors import SettingsError
+from labelloop.networks import AUTO
 from labelloop.records import canonical, digest
 from labelloop.split import BucketShares
 from labelloop.steps import Step
@@ -22,7 +23,7 @@ class _Frozen(BaseModel):
 class BackboneSpec(_Frozen):
     """Which network turns an image into features."""
 
-    name: str = "pixels"  # the built-in one, or any timm model name
+    name: str = AUTO  # auto: chosen when the project is made (labelloop.networks); pixels, small_cnn, or timm's name
     pretrained: str | bool = "auto"  # auto | true | false | a weight file's path or name
     image_size: Positive | None = None  # pixels, square; None: what the network was made for
     options: dict[str, Any] = Field(default_factory=dict)  # passed to timm.create_model

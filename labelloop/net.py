@@ -25,10 +25,12 @@ from labelloop.config import BackboneSpec
 from labelloop.decode import RESAMPLING, Pixels, Square, decode
 from labelloop.errors import CorruptArtefactError, SettingsError
 from labelloop.neck import Necked, split
-from labelloop.pixels import PIXELS, PixelNet
+from labelloop.networks import AUTO, PIXELS, choose
+from labelloop.packaged import read_packaged
+from labelloop.pixels import PixelNet
 from labelloop.records import canonical, digest
 from labelloop.registry import BackboneRecord
-from labelloop.weights import Weights, find_weights
+from labelloop.weights import Weights, find_weights, source_of
 
 Floats = NDArray[np.float32]
 
@@ -88,6 +90,8 @@ def build(spec: BackboneSpec, weights_dirs: Sequence[Path], *, offline: bool = F
     """A new backbone from a project's config; SettingsError where it cannot be built as asked."""
     if RESERVED & set(spec.options):
         raise SettingsError(f"backbone.options must not hold {', '.join(sorted(RESERVED & set(spec.options)))}")
+    if spec.name == AUTO:
+        spec = spec.model_copy(update={"name": _chosen(weights_dirs, offline=offline, device=device)})
     if spec.name in OWN:
         return _build_own(spec, device)
     _require_known(spec.name)
@@ -96,6 +100,11 @@ def build(spec: BackboneSpec, weights_dirs: Sequence[Path], *, offline: bool = F
     module = _network(spec.name, options, weights)
     preprocessing = {**_timm_preprocessing(module, spec), **_asked(spec)}
     return _recorded(_blank(spec.name, options, preprocessing, weights.provenance), module, device)
+
+
+def _chosen(weights_dirs: Sequence[Path], *, offline: bool, device: str) -> str:
+    """Where nobody chose when a project was made: as `labelloop init` does for photographs."""
+    return choose((), lambda name: source_of(name, weights_dirs, offline=offline), gpu=device != "cpu").name
 
 
 def load(record: BackboneRecord, weights: bytes, *, device: str = "cpu") -> Backbone:
@@ -115,7 +124,7 @@ def follows(record: BackboneRecord, spec: BackboneSpec) -> bool:
     shape = record.preprocessing
     kept = {name: value for name, value in record.options.items() if name != "img_size" or name in spec.options}
     return (
-        record.name == spec.name
+        spec.name in {AUTO, record.name}
         and kept == dict(spec.options)
         and spec.image_size in {None, int(shape["size"])}
         and list(shape.get("steps", ())) == [step.model_dump(mode="json") for step in spec.steps]
@@ -221,6 +230,8 @@ def _network(name: str, options: Mapping[str, Any], weights: Weights) -> nn.Modu
         try:
             own, units, dropout = split(options)
             module = timm.create_model(name, pretrained=weights.pretrained, num_classes=0, **overlay, **own)
+            if weights.packaged:
+                module.load_state_dict(read_packaged(name, tuple(len(stage) for stage in module.blocks)), strict=True)
             if units is not None:
                 module = Necked(module, int(getattr(module, "head_hidden_size", module.num_features)), units, dropout)
         except (TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-PIXELS = "pixels"
+from labelloop.networks import PIXEL_SIDE
 
 
 class PixelNet(nn.Module):
@@ -19,7 +19,7 @@ class PixelNet(nn.Module):
     Sizes were picked on scikit-learn's digits (mean accuracy of a logistic regression on 200 random labels).
     """
 
-    SIZE: ClassVar[int] = 12
+    SIZE: ClassVar[int] = PIXEL_SIDE
     GRID: ClassVar[int] = 4  # cells a side in which colour is averaged
 
     def __init__(self, size: int = SIZE, projection: int = 512) -> None:

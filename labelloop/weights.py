@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import huggingface_hub
 import structlog
-import timm
 
 from labelloop.errors import SettingsError
+from labelloop.packaged import packaged
 
 PROBE_S = 3.0
 log = structlog.get_logger()
@@ -23,6 +22,7 @@ class Weights:
     file: Path | None
     pretrained: bool
     provenance: str
+    packaged: bool = False  # a package of ours has them, under other names than timm's
 
 
 def find_weights(name: str, pretrained: str | bool, folders: Sequence[Path], *, offline: bool) -> Weights:
@@ -34,6 +34,12 @@ def find_weights(name: str, pretrained: str | bool, folders: Sequence[Path], *, 
     if pretrained == "auto":
         return _automatic(name, folders, offline=offline)
     return _file(str(pretrained), folders)
+
+
+def source_of(name: str, folders: Sequence[Path], *, offline: bool) -> str | None:
+    """Where weights of a network would come from, in words; None where there are none to be had."""
+    found, _ = _available(name, folders, offline=offline)
+    return found.provenance if found else None
 
 
 def _file(text: str, folders: Sequence[Path]) -> Weights:
@@ -67,14 +73,17 @@ def _automatic(name: str, folders: Sequence[Path], *, offline: bool) -> Weights:
 
 
 def _available(name: str, folders: Sequence[Path], *, offline: bool) -> tuple[Weights | None, str]:
-    """Local file first, then the hub's local cache, then the hub; or why there is none."""
-    for folder in folders:
-        for path in sorted({*folder.glob(f"{name}.safetensors"), *folder.glob(f"{name}.*.safetensors")}):
-            return Weights(path, True, f"file {path.name}"), ""
+    """Local file first, then an installed package, the hub's local cache, the hub; or why there is none."""
+    if (here := at_hand(name, folders)) is not None:
+        return here, ""
+    import timm  # seconds, and what is at hand needs it not
+
     config = timm.get_pretrained_cfg(name)
     hub = config.hf_hub_id if config is not None else None
     if not hub:
         return None, "timm knows no pretrained weights for it"
+    import huggingface_hub
+
     cached = huggingface_hub.try_to_load_from_cache(hub, "model.safetensors")
     if isinstance(cached, str):
         return Weights(Path(cached), True, f"hub {hub} (local cache)"), ""
@@ -83,8 +92,19 @@ def _available(name: str, folders: Sequence[Path], *, offline: bool) -> tuple[We
     return _download(hub)
 
 
+def at_hand(name: str, folders: Sequence[Path]) -> Weights | None:
+    """What lies on this machine for certain: a file of the weights folders, or a package of ours."""
+    for folder in folders:
+        for path in sorted({*folder.glob(f"{name}.safetensors"), *folder.glob(f"{name}.*.safetensors")}):
+            return Weights(path, True, f"file {path.name}")
+    ours = packaged(name)
+    return Weights(None, False, f"{ours.name} of an installed package", packaged=True) if ours else None
+
+
 def _download(hub: str) -> tuple[Weights | None, str]:
     """One probe with a short time-out, so that a machine without a way out does not wait for minutes."""
+    import huggingface_hub
+
     try:
         huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=PROBE_S)
         path = huggingface_hub.hf_hub_download(hub, "model.safetensors")

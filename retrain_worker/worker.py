@@ -70,6 +70,11 @@ def bury_dead(redis: Redis) -> None:
                 redis.delete(ALIVE + name)
 
 
+def gpus() -> int:
+    """NVIDIA devices that this process sees; asked of the system, for torch takes seconds to import."""
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
+
+
 def _allow_many_files() -> None:
     """Every shard of features that is mapped holds a file open."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -81,7 +86,7 @@ def run_worker(redis: Redis, beats: Redis, queues: Sequence[str], metrics: Worke
     # a container that is restarted has its host name and pid again: the token tells its processes apart
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     bury_dead(beats)
-    heartbeat = Heartbeat(beats, f"worker:{name}", {"queues": list(queues), "pid": os.getpid()})
+    heartbeat = Heartbeat(beats, f"worker:{name}", {"queues": list(queues), "pid": os.getpid(), "gpus": gpus()})
     heartbeat.start()
     _allow_many_files()
     worker = ResidentWorker(

@@ -41,6 +41,7 @@ def init(  # noqa: PLR0913 -- a command's options are its interface
     Safe to repeat; says what it found, what is wrong and how to mend it.
     """
     from cli.deployment import open_deployment
+    from cli.network import choose_network
     from cli.rotate import hand_over
     from cli.setup import known_project, open_source, set_up
     from cli.up import reporting
@@ -64,7 +65,8 @@ def init(  # noqa: PLR0913 -- a command's options are its interface
         ensure_bucket(deployment.s3, deployment.settings.state_bucket)
         uri = image_uri.rstrip("/") + "/"
         known = adopt if adopt is not None else known_project(deployment, uri)
-        wish = Wish(load_config(config) if config else ProjectConfig(), uri, names(classes), adopt=known)
+        chosen = load_config(config) if config else ProjectConfig()
+        wish = Wish(chosen, uri, names(classes), known, lambda: choose_network(deployment, uri))
         record, findings = wire(deployment.studio, deployment.projects, deployment.settings, wish)
     _print_findings([*findings, *hand_over(deployment, record)])
 

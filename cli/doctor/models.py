@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Any
 
 from cli.doctor import queue, storage
@@ -11,7 +12,9 @@ from cli.doctor.checks import Check
 from cli.doctor.finding import Finding, fine, warn, wrong
 from cli.doctor.project import area_of
 from cli.doctor.scene import Scene
+from cli.network import sides
 from labelloop.errors import CorruptArtefactError, NotFoundError
+from labelloop.networks import CPU_RATE, NETWORKS, PIXEL_SIDE, PIXELS, are_tiny
 from labelloop.projects import ProjectRecord
 from labelloop.queue import FEATURISE, JobState, alive
 from labelloop.records import digest
@@ -31,6 +34,7 @@ def of_project(scene: Scene, record: ProjectRecord) -> list[Check]:
     return [
         Check(area, "champion", lambda: champion(registry), needs),
         Check(area, "backbone", lambda: backbone(registry), needs, limit_s=WEIGHTS_S),
+        Check(area, "network", lambda: network(record, sides(scene.deployment, record.image_uri)), needs),
         Check(area, "runs", lambda: _runs(scene, record), needs),
         Check(area, "features", lambda: _features(scene, record), (*needs, queue.REACHED)),
     ]
@@ -62,6 +66,19 @@ def backbone(registry: Registry) -> Finding:
         return wrong("backbone", f"{name} is damaged or gone: {error}", "bring the bucket's backbones/ back from a "
                      "backup, or go back to a version on another backbone: `labelloop models`")  # fmt: skip
     return fine("backbone", f"{record.id} is intact, {len(weights) / 1e6:.1f} MB, {digest(weights)[:8]}")
+
+
+def network(record: ProjectRecord, sides: Sequence[int]) -> Finding:
+    """The pixel network on photographs costs tens of points of accuracy. ``sides``: longer ones of some images."""
+    name = record.config.backbone.name
+    if name != PIXELS or not sides or are_tiny(sides):
+        return fine("network", f"{name}: {record.network}" if record.network else name)
+    best = max(NETWORKS, key=lambda row: row.accuracy if row.images_per_cpu_s >= CPU_RATE else 0.0).name
+    return warn(
+        "network", f"{name}, which sees {PIXEL_SIDE}×{PIXEL_SIDE} pixels, on images of {median(sides):.0f} pixels: "
+        "expect far lower accuracy than with pretrained weights", f"put `backbone: {{name: {best}}}` into the "
+        "project's config and run `labelloop init --config FILE` with it; the next retrain moves the project",
+    )  # fmt: skip
 
 
 def runs(found: Sequence[Run], snapshot: str, wishes: Sequence[Request] = ()) -> Finding:

@@ -85,7 +85,7 @@ class World:
         return list(self.queue.active(REFRESH, self.record.key))
 
     def _fill(self, project: ProjectContext) -> None:
-        backbone = net.build(BackboneSpec(options={"projection": 16}), [])
+        backbone = net.build(BackboneSpec(name="pixels", options={"projection": 16}), [])
         project.registry.add_backbone(backbone.record, net.dump(backbone))
         project.registry.set_initial_backbone(backbone.record)
         chance = np.random.default_rng(0)

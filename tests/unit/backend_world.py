@@ -66,7 +66,7 @@ class World:
         self.registry = Registry(self.own, lease)
 
     def backbone(self, projection: int = 16) -> BackboneRecord:
-        made = net.build(BackboneSpec(options={"projection": projection}), [])
+        made = net.build(BackboneSpec(name="pixels", options={"projection": projection}), [])
         self.registry.add_backbone(made.record, net.dump(made))
         return made.record
 

@@ -58,7 +58,7 @@ def load(uri: str) -> bytes:
 
 
 def pixels(**options: Any) -> Backbone:
-    return net.build(BackboneSpec(**options), [])
+    return net.build(BackboneSpec(**{"name": "pixels", **options}), [])
 
 
 def small_cnn() -> Backbone:

@@ -43,11 +43,11 @@ def noise(n: int, backbone: net.Backbone) -> np.ndarray[Any, np.dtype[np.uint8]]
 
 def test_pixels_has_the_same_id_on_every_machine() -> None:
     # a change of this id orphans every project's kept features: make a new name instead
-    assert net.build(BackboneSpec(), []).record.id == "pixels-6f4a70b091"
+    assert net.build(BackboneSpec(name="pixels"), []).record.id == "pixels-6f4a70b091"
 
 
 def test_pixels_learns_digits_from_200_random_labels() -> None:
-    backbone = net.build(BackboneSpec(), [])
+    backbone = net.build(BackboneSpec(name="pixels"), [])
     images, labels = load_digits(return_X_y=True)
     gray = (images.reshape(-1, 8, 8) / 16 * 255).astype(np.uint8)
     features = backbone.features(np.stack([backbone.decode(encoded(image)) for image in gray]))
@@ -61,14 +61,14 @@ def test_pixels_learns_digits_from_200_random_labels() -> None:
 
 
 def test_pixels_sees_colour() -> None:
-    backbone = net.build(BackboneSpec(), [])
+    backbone = net.build(BackboneSpec(name="pixels"), [])
     red, blue = (np.full((9, 9, 3), c, dtype=np.uint8) for c in ([200, 0, 0], [0, 0, 200]))
     rows = backbone.features(np.stack([backbone.decode(encoded(red)), backbone.decode(encoded(blue))]))
     assert np.abs(rows[0] - rows[1]).max() > 0.1
 
 
 def test_pixels_can_be_fine_tuned_and_is_then_another_backbone() -> None:
-    first = net.build(BackboneSpec(), [])
+    first = net.build(BackboneSpec(name="pixels"), [])
     tuned = first.clone()
     tuned.module.train()
     tuned.module(tuned.normalise(torch.from_numpy(noise(4, tuned)))).pow(2).sum().backward()
@@ -87,7 +87,7 @@ def test_pixels_can_be_fine_tuned_and_is_then_another_backbone() -> None:
 @pytest.mark.parametrize("options", [{"projection": 0}, {"no_such": 1}])
 def test_options_that_do_not_fit_are_named(options: dict[str, Any]) -> None:
     with pytest.raises(SettingsError, match="options"):
-        net.build(BackboneSpec(options=options), [])
+        net.build(BackboneSpec(name="pixels", options=options), [])
 
 
 # --- any timm network
@@ -140,7 +140,7 @@ def test_changed_weights_are_refused(small: net.Backbone) -> None:
 
 
 def test_weights_of_another_network_are_refused(small: net.Backbone) -> None:
-    pixels = net.build(BackboneSpec(), [])
+    pixels = net.build(BackboneSpec(name="pixels"), [])
     record = replace(small.record, weights_sha256=pixels.record.weights_sha256)
     with pytest.raises(CorruptArtefactError, match="do not fit"):
         net.load(record, net.dump(pixels))

@@ -106,7 +106,7 @@ Make = Callable[..., Source]
 def source(tmp_path: Path) -> Make:
     def make(count: int, **trouble: object) -> Source:
         found = {f"s3://images/{n}": picture(n) for n in range(count)}
-        backbone = net.build(BackboneSpec(), [])
+        backbone = net.build(BackboneSpec(name="pixels"), [])
         cache = PixelCache(tmp_path, backbone.record.preprocessing, backbone.square.size)
         contents = {uri: digest(data) for uri, data in found.items()}
         return Source(Pictures(found, **trouble), backbone, cache, contents)  # type: ignore[arg-type]

@@ -41,7 +41,7 @@ def digits() -> Parts:
 
 
 def tuned(parts: Parts, *, seed: int = 0, keeper: Any = None, report: Any = None, **policy: Any) -> tuple[Run, History]:
-    backbone = net.build(BackboneSpec(), []).clone()
+    backbone = net.build(BackboneSpec(name="pixels"), []).clone()
     settings = {"epochs": 3, "backbone_rate": 1.0, "precision": "fp32", **policy}
     run = Run(backbone, parts, Retrain(**settings), seed, keeper or NoKeeper(), report or (lambda *_: None))
     return run, fit(run)
@@ -138,7 +138,7 @@ def test_without_a_validation_part_the_last_epoch_is_kept(digits: Parts) -> None
 
 
 def test_the_layer_begins_as_the_head(digits: Parts) -> None:
-    backbone = net.build(BackboneSpec(), []).clone()
+    backbone = net.build(BackboneSpec(name="pixels"), []).clone()
     draw = np.random.default_rng(0)
     labels = tuple(reversed(CLASSES))
     head = Head(labels, draw.normal(size=(10, backbone.record.dimension)).astype(np.float32),
@@ -161,7 +161,7 @@ def test_balance_reaches_the_loss(digits: Parts) -> None:
 
 
 def test_a_head_that_lacks_a_class_is_not_begun_with(digits: Parts) -> None:
-    backbone = net.build(BackboneSpec(), []).clone()
+    backbone = net.build(BackboneSpec(name="pixels"), []).clone()
     head = Head(("0", "1"), np.zeros((2, backbone.record.dimension), np.float32), np.zeros(2, np.float32))
     run = Run(backbone, digits, Retrain(epochs=1, precision="fp32"), 0)
     assert fit(run, head).best == 1

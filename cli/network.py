@@ -1,0 +1,58 @@
+"""Which network a new project begins with: looks at some of its images, at the weights here, and for a GPU."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from botocore.exceptions import BotoCoreError, ClientError
+from PIL import Image, UnidentifiedImageError
+
+from labelloop.errors import QueueError
+from labelloop.networks import Choice, choose
+from labelloop.queue import alive
+from labelloop.storage import S3Store
+
+if TYPE_CHECKING:
+    from cli.deployment import Deployment
+
+SAMPLE = 24  # images
+HEAD = 65536  # bytes in which nearly every format tells its size
+
+
+def choose_network(deployment: Deployment, image_uri: str) -> Choice:
+    """Never fails for an image or a worker that cannot be asked: then it decides without."""
+    from labelloop.weights import source_of  # huggingface_hub and timm, where weights must be looked for
+
+    settings = deployment.settings
+    return choose(
+        sides(deployment, image_uri),
+        lambda name: source_of(name, settings.weights_dirs, offline=settings.offline),
+        gpu=_has_gpu(deployment),
+    )
+
+
+def _has_gpu(deployment: Deployment) -> bool:
+    """Whether a worker that lives tells of one."""
+    try:
+        return any(facts.get("gpus") for facts in alive(deployment.queue.redis).values())
+    except QueueError:
+        return False
+
+
+def sides(deployment: Deployment, image_uri: str) -> list[int]:
+    """Longer sides of some of the images, in pixels; what is no image is passed over."""
+    return list(_sides(deployment, image_uri))
+
+
+def _sides(deployment: Deployment, image_uri: str) -> Iterator[int]:
+    bucket, _, prefix = image_uri.removeprefix("s3://").partition("/")
+    for info in islice(S3Store(deployment.s3, bucket).list(prefix), SAMPLE):
+        try:
+            answer = deployment.s3.get_object(Bucket=bucket, Key=info.key, Range=f"bytes=0-{HEAD - 1}")
+            with answer["Body"] as body, Image.open(io.BytesIO(body.read())) as image:
+                yield max(image.size)
+        except (ClientError, BotoCoreError, UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError):
+            continue  # no image, or one that tells its size further behind
