@@ -82,7 +82,7 @@ def _query(raw: str) -> dict[str, str]:
 
 
 def _ascii(raw: bytes) -> str:
-    found = raw.decode("latin-1")
-    if not VISIBLE.fullmatch(found):
+    decoded = raw.decode("latin-1")
+    if not VISIBLE.fullmatch(decoded):
         raise Refused(400, "InvalidRequest", "addresses and headers are ASCII; encode the rest")
-    return found
+    return decoded
