@@ -1,6 +1,6 @@
 """The queue for people's eyes: rq-dashboard, which only shows. ``gunicorn "labelloop.dashboard:create_app()"``.
 
-`labelloop queue` and `labelloop cancel` change the queue, with a reason and a record. Whoever can write to Redis must
+`labelloop queue` changes the queue, with a record. Whoever can write to Redis must
 not run code here, and whoever shows a page to the browser of a person who is signed in must change nothing.
 """
 
@@ -70,9 +70,7 @@ def _only_show(app: Flask) -> None:
 
 
 def _shows_only(**_: object) -> Response:
-    return _plain(
-        "the dashboard only shows: `labelloop queue` retries and discards, `labelloop cancel` ends a job", 405
-    )
+    return _plain("the dashboard only shows: `labelloop queue` retries, discards and cancels", 405)
 
 
 def _add_edges(app: Flask, settings: Settings) -> None:
