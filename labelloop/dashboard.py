@@ -1,7 +1,7 @@
 """The queue for people's eyes: rq-dashboard, which only shows. ``gunicorn "labelloop.dashboard:create_app()"``.
 
-`labelloop queue` changes the queue, with a record. Whoever can write to Redis must
-not run code here, and whoever shows a page to the browser of a person who is signed in must change nothing.
+`labelloop queue` changes the queue, with a record. Who can write to Redis must not run code here, and who shows a page
+to the browser of a person who is signed in must change nothing.
 """
 
 from __future__ import annotations
