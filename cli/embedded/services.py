@@ -104,7 +104,7 @@ def s3_service(place: Place, key: S3Key, environments: Environments) -> ServiceS
     settings = {
         "PYTHONPATH": str(CODE),
         "S3_BIND": f"{LOOPBACK}:{place.port}",
-        "S3_HOSTS": f"{LOOPBACK}:{place.port},localhost:{place.port}",
+        "S3_HOSTS": f"{LOOPBACK},localhost",
         "AWS_ACCESS_KEY_ID": key.name,
         "AWS_SECRET_ACCESS_KEY": key.secret,
         **s3_storage(place.directory),
