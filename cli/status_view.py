@@ -50,7 +50,7 @@ def _project(project: ProjectStatus) -> Panel:
     parts: list[RenderableType] = [grid]
     if project.runs:
         parts += [Text(), _runs(project.runs)]
-    return Panel(Group(*parts), title=f"{project.title}  [dim]{project.url}[/dim]", title_align="left")
+    return Panel(Group(*parts), title=Text.assemble(project.title, (f"  {project.url}", "dim")), title_align="left")
 
 
 def _rows(project: ProjectStatus) -> Iterator[tuple[str, RenderableType]]:

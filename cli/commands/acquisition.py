@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.commands.screen import show_json
 from cli.commands.terminal import (
     DEFAULT_STATE,
     AsJson,
@@ -69,7 +69,7 @@ def replay(  # noqa: PLR0913 -- a command's options are its interface
     if plot:
         plot_replay(found, plot)
     if as_json:
-        print(json.dumps(to_json(found)))
+        show_json(to_json(found))
         return
     out.print(replay_view(found))
 

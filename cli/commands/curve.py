@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from cli.commands.screen import show_json
 from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, out
 
 
@@ -36,7 +36,7 @@ def curve(
 
         plot_learning_curve(page, plot)
     if as_json:
-        print(json.dumps(page.to_json(), ensure_ascii=False))
+        show_json(page.to_json())
         return
     from cli.curve_view import curve_view
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import getpass
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from cli.commands.screen import show_json, show_text
 from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, out
+from cli.people import me
 from labelloop.errors import LabelloopError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def models(
     waits = {v.name for v in waiting(versions, live=name, rejected=rejected)}
     if as_json:
         hidden = ("check_features", "check_probabilities")
-        print(json.dumps([{k: v for k, v in to_dict(x).items() if k not in hidden} for x in versions]))
+        show_json([{k: v for k, v in to_dict(x).items() if k not in hidden} for x in versions])
         return
     table = Table("version", "kind", "labels", "out of fold", "test", "backbone", "verdict", "state", "made", box=None)
     for version in versions:
@@ -63,12 +63,12 @@ def _decisions(registry: Registry, *, as_json: bool) -> None:
 
     entries = registry.decisions()
     if as_json:
-        print(json.dumps([to_dict(e) for e in entries]))
+        show_json([to_dict(e) for e in entries])
         return
     table = Table("no", "at", "what", "version", "live before", "by", "why", box=None)
     for entry in entries:
         table.add_row(str(entry.number), entry.at[:19], entry.action, entry.rejected or entry.version,
-                      entry.previous or "", entry.by, escape(entry.why))  # fmt: skip
+                      entry.previous or "", entry.by, entry.why)  # fmt: skip
     out.print(table if entries else "nothing was decided yet")
 
 
@@ -90,7 +90,7 @@ def card(
     if to:
         to.write_text(text)
     else:
-        print(text)
+        show_text(text)
 
 
 @command
@@ -115,12 +115,12 @@ def report(
     deployment = open_deployment(state_dir)
     found = evaluation_report(deployment, deployment.project(project), version, anew=anew)
     if as_json:
-        print(json.dumps(found.json))
+        show_json(found.json)
         return
     path = to or Path(f"report-{found.json['challenger']['name']}.html")
     path.write_text(found.html)
     for note in found.json["notes"]:
-        out.print(f"  {note}", highlight=False, markup=False)
+        out.print(f"  {note}", highlight=False)
     out.print(f"{path}: {found.json['test']['judged']} test labels, {found.json['verdict']['outcome']}")
 
 
@@ -144,7 +144,7 @@ def verify(
     deployment = open_deployment(state_dir)
     found = verified(deployment, deployment.project(project), version)
     if as_json:
-        print(json.dumps({**asdict(found), "holds": found.holds}))
+        show_json({**asdict(found), "holds": found.holds})
     else:
         _figures(found)
     if not found.holds:
@@ -158,7 +158,7 @@ def _figures(found: Verified) -> None:
         table.add_row(figure.name, _figure(figure.recorded), _figure(figure.found), said)
     out.print(table)
     for note in found.notes:
-        out.print(f"  {note}", highlight=False, markup=False)
+        out.print(f"  {note}", highlight=False)
 
 
 def _figure(value: float | None) -> str:
@@ -188,7 +188,7 @@ def reject(
 
     deployment = open_deployment(state_dir)
     record = deployment.project(project)
-    entry = deployment.registry(record).reject(version, by=getpass.getuser(), why=why)
+    entry = deployment.registry(record).reject(version, by=me(), why=why)
     out.print(f"{version} is refused; {entry.version or 'nothing'} stays live")
 
 
@@ -214,11 +214,11 @@ def retrain(
 
     deployment = open_deployment(state_dir)
     record = deployment.project(project)
-    request = ask(deployment, record, by=getpass.getuser())
+    request = ask(deployment, record, by=me())
     out.print(f"asked for a retrain of {record.title}; `labelloop status` shows how it goes")
     if wait:
         run = wait_for(deployment, record, request, out)
-        out.print(f"[bold]{run.outcome}[/bold] {run.version or ''}")
+        out.print(Text.assemble((run.outcome, "bold"), f" {run.version or ''}"))
         for reason in run.reasons:
             out.print(f"  {reason}", highlight=False)
         if run.outcome == "failed":
@@ -238,10 +238,8 @@ def _deploy(state_dir: Path, name: str | None, choose: Callable[[Any], str | Non
         raise LabelloopError("there is no earlier version to go back to; `labelloop models` lists what there is")
     registry.head(registry.version(target))  # unknown or damaged: refused here, before any backend has to
     live = registry.live()
-    entry = registry.deploy(
-        target, expected=live.version if live else None, action=action, by=getpass.getuser(), why=why
-    )
+    entry = registry.deploy(target, expected=live.version if live else None, action=action, by=me(), why=why)
     publish(deployment.queue.redis, DEPLOY_CHANNEL, record.key)
     out.print(f"{entry.version} is live (was {entry.previous or 'nothing'}); backends follow within a second")
     if paused := reminder(deployment, record):
-        out.print(paused, style="yellow", highlight=False, markup=False)
+        out.print(paused, style="yellow", highlight=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 
 from cli.commands.terminal import (
     DEFAULT_STATE,
@@ -102,8 +103,7 @@ def sync(
 
 def _print_findings(findings: list[Finding]) -> None:
     for finding in findings:
-        out.print(
-            f"[{'green' if finding.ok else 'red'}]●[/] [bold]{finding.what}[/bold]  {finding.note}", highlight=False
-        )
+        colour = "green" if finding.ok else "red"
+        out.print(Text.assemble(("● ", colour), (finding.what, "bold"), f"  {finding.note}"))
     if not all(f.ok for f in findings):
         raise typer.Exit(1)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from cli.commands.screen import show_json
 from cli.commands.terminal import DEFAULT_STATE, ConfigFile, Images, command, err, out
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def simulate(  # noqa: PLR0913 -- a command's options are its interface
     for name, value in figures.items():
         table.add_row(name, json.dumps(value) if isinstance(value, dict | list) else str(value))
     out.print(table)
-    print(json.dumps(figures))
+    show_json(figures)
     if figures["lost"]:
         raise typer.Exit(1)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
+from cli.commands.screen import show_json
 from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, alone, command, group, out
 
 snapshots = group("snapshots", "What people had answered at a moment: list the snapshots, or compare two.")
@@ -48,7 +48,7 @@ def list_them(
     deployment = open_deployment(state_dir)
     rows = list_snapshots(deployment, deployment.project(project), limit=limit, used=used, count=not quick)
     if as_json:
-        print(json.dumps([asdict(row) for row in rows]))
+        show_json([asdict(row) for row in rows])
         return
     out.print(snapshots_table(rows))
 
@@ -71,7 +71,7 @@ def diff(
     deployment = open_deployment(state_dir)
     found = between(deployment, deployment.project(project), before, after)
     if as_json:
-        print(json.dumps({**asdict(found), "counts": found.diff.counts}, ensure_ascii=False))
+        show_json({**asdict(found), "counts": found.diff.counts})
         return
     out.print(diff_view(found, people(deployment), limit=limit))
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from typing import Annotated
 
 import typer
 
+from cli.commands.screen import show_json
 from cli.commands.terminal import (
     DEFAULT_STATE,
     AsJson,
@@ -76,7 +76,7 @@ def status(
 
     reader = StatusReader(open_deployment(state_dir))
     if as_json:
-        print(json.dumps(reader.read().to_json(), ensure_ascii=False))
+        show_json(reader.read().to_json())
     elif once or not out.is_terminal:
         out.print(render(reader.read()))
     else:

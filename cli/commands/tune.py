@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import getpass
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
+from cli.commands.screen import show_json, show_text
 from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, err, group, out
+from cli.people import me
 
 tune = group("tune", "Search for better settings with Optuna; trials run on any number of workers.")
 
@@ -34,7 +33,7 @@ def run(
 
     deployment = open_deployment(state_dir)
     record = deployment.project(project)
-    study = begin(deployment, record, read_search(search, trials), by=getpass.getuser())
+    study = begin(deployment, record, read_search(search, trials), by=me())
     out.print(f"study {study.name} has begun: {study.rules.count} trials; `labelloop tune show` tells how it goes")
     if wait:
         found = follow(deployment, record, study, err)
@@ -62,7 +61,7 @@ def show(
 
         plot_study(found, plot)
     if as_json:
-        print(json.dumps({"study": asdict(found.study), "trials": [asdict(t) for t in found.trials]}))
+        show_json({"study": asdict(found.study), "trials": [asdict(t) for t in found.trials]})
         return
     out.print(study_view(found, every=every))
 
@@ -81,7 +80,7 @@ def listed(project: ProjectName = None, state_dir: StateDir = DEFAULT_STATE) -> 
         of, best = found.study.rules.count, found.best
         told = f"best {best.accuracy:.4f} (trial {best.number})" if best else "no complete trial"
         state = "cancelled" if found.study.cancelled else f"{of - found.left} of {of} ended"
-        out.print(f"{name}  {state}  {told}  by {escape(found.study.by)}", highlight=False)
+        out.print(f"{name}  {state}  {told}  by {found.study.by}", highlight=False)
     if not names:
         out.print("no search yet: `labelloop tune run configs/tune/kidu.yaml` begins one")
 
@@ -103,7 +102,7 @@ def apply(
         out.print("the project has these settings already")
         return
     out.print("the project's config now says; keep this in its YAML file, too:\n")
-    print(search.as_yaml(changes))
+    show_text(search.as_yaml(changes))
     out.print("a retrain under a changed config comes by itself (retrain.on_change), or with `labelloop retrain`")
 
 
@@ -143,7 +142,7 @@ def compare(
     deployment = open_deployment(state_dir)
     record = deployment.project(project)
     names = [name.strip() for name in backbones.split(",") if name.strip()]
-    study = begin(deployment, record, comparison(names), by=getpass.getuser())
+    study = begin(deployment, record, comparison(names), by=me())
     out.print(f"study {study.name} has begun: {len(names)} networks; `labelloop tune show` tells how it goes")
     if not wait:
         return
@@ -168,13 +167,13 @@ def lr_find(
 
     deployment = open_deployment(state_dir)
     record = deployment.project(project)
-    curve = ask_and_wait(deployment, record, by=getpass.getuser(), console=err)
+    curve = ask_and_wait(deployment, record, by=me(), console=err)
     if plot:
         from cli.tune_plot import plot_curve
 
         plot_curve(curve, plot)
     if as_json:
-        print(json.dumps(curve.to_json()))
+        show_json(curve.to_json())
         return
     if curve.suggestion is None:
         out.print("the loss never falls: more labels, or another optimiser?")
