@@ -9,13 +9,14 @@ from pathlib import Path
 
 from cli.deployment import Deployment
 from cli.digits import write_digits
-from cli.doctor.finding import Finding
-from cli.imagefolder import LABELS, LabelledFile, classes_of, pick_seeds, scan, upload
+from cli.doctor.finding import Finding, warn
+from cli.imagefolder import LABELS, LabelledFile, classes_of, left_out, pick_seeds, scan, upload
 from cli.status import StatusReader
 from cli.wiring import Wish, ensure_bucket, wire
 from labelloop.config import ProjectConfig, load_config
 from labelloop.errors import LabelloopError, SettingsError, StudioError
 from labelloop.labels import SEED_MARK
+from labelloop.names import shown
 from labelloop.projects import ProjectRecord
 from labelloop.records import canonical
 from labelloop.scores import COLD_START
@@ -38,6 +39,7 @@ class Source:
     prefix: str  # in the image bucket
     seeds: int
     named: tuple[str, ...] = ()  # classes that were given by name
+    left_out: Sequence[Path] = ()  # images whose names cannot be carried
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -54,7 +56,10 @@ def open_source(
     found = load_config(config) if config else _default_config(images)
     prefix = f"{found.name}/"
     default = DIGITS_SEEDS if images is None else 0
-    source = Source(found, scan(folder, prefix, labels), prefix, default if seeds is None else seeds, tuple(classes))
+    source = Source(
+        found, scan(folder, prefix, labels), prefix, default if seeds is None else seeds, tuple(classes),
+        left_out(folder),
+    )  # fmt: skip
     _check_classes(source, folder)
     return source
 
@@ -100,7 +105,16 @@ def set_up(deployment: Deployment, source: Source, report: Report) -> tuple[Proj
         _wait_imported(deployment, record, len(source.files), report)
         reveal(deployment, record, source, report)
         deployment.within(record).put(SET_UP, canonical({"images": len(source.files), "seeds": source.seeds}))
-    return record, findings
+    return record, [*findings, *_told(source)]
+
+
+def _told(source: Source) -> list[Finding]:
+    if not source.left_out:
+        return []
+    count, of = len(source.left_out), len(source.files) + len(source.left_out)
+    first = shown(str(source.left_out[0]))
+    return [warn("images", f"{count} of {of} are left out: their names are not UTF-8, e.g. {first}",
+                 "rename them, then run the same command again")]  # fmt: skip
 
 
 def wait_ready(deployment: Deployment, record: ProjectRecord, report: Report) -> None:

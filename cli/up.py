@@ -117,7 +117,7 @@ def welcome(
         _line("Queue", f"{state.dashboard_url}   {hidden.dashboard_user} / {hidden.dashboard_password}"),
         _line("Images", f"{len(source.files)} in {record.image_uri}, classes: {', '.join(source.classes)}"),
     ]
-    lines += [Text(f"{f.what}: {f.note}", style="red") for f in findings if not f.ok]
+    lines += [Text(f"{f.what}: {f.note}", style="yellow" if f.ok else "red") for f in findings if f.remedy]
     if took_s is not None:
         lines.append(Text(f"ready after {took_s:.0f} s; Ctrl-C stops everything and loses nothing", style="dim"))
     return Panel(Text("\n").join(lines), title="labelloop is up", title_align="left", expand=False)

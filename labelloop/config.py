@@ -36,9 +36,7 @@ class BackboneSpec(_Frozen):
     name: str = "pixels"  # the built-in one, or any timm model name
     pretrained: str | bool = "auto"  # auto | true | false | a weight file's path or name
     image_size: Annotated[Positive, Field(le=4096)] | None = None  # pixels, square; None: what the network was made for
-    options: Annotated[dict[str, Any], AfterValidator(_finite)] = Field(
-        default_factory=dict
-    )  # passed to timm.create_model
+    options: Annotated[dict[str, Any], AfterValidator(_finite)] = Field(default_factory=dict)  # of timm.create_model
     steps: tuple[Step, ...] = ()  # what is done to an image after it was cut to size, in this order
     scale: Literal["network", "unit"] = "network"  # pixels as the network's weights want them, or in [0, 1]
 

@@ -264,9 +264,14 @@ class Studio:
         """Connect an S3 source storage."""
         return dict(self._call("POST", "api/storages/s3/", json={"project": project, **fields}))
 
-    def sync_storage(self, storage: int) -> dict[str, Any]:
-        """Turn new objects into tasks; returns when done."""
-        return dict(self._call("POST", f"api/storages/s3/{storage}/sync", timeout_s=STORAGE_SYNC_S))
+    def sync_storage(self, storage: int) -> bool:
+        """Turn new objects into tasks; False where Label Studio has queued that. StudioError where it failed."""
+        answer = self._call("POST", f"api/storages/s3/{storage}/sync", timeout_s=STORAGE_SYNC_S)
+        status = str(answer.get("status") or "") if isinstance(answer, dict) else ""
+        if status == "failed":
+            lines = str(answer.get("traceback") or "").strip().splitlines() or ["it does not say why"]
+            raise StudioError(f"Label Studio's sync of storage {storage} failed: {lines[-1]}")
+        return status not in {"queued", "in_progress"}
 
     # --- what a person does
 

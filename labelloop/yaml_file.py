@@ -83,7 +83,7 @@ class _Loader(yaml.SafeLoader):
         self._depth += 1
         try:
             if self._depth > DEEPEST:
-                mark = self.peek_event().start_mark
+                mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
                 raise yaml.MarkedYAMLError(problem=f"it is nested more than {DEEPEST} levels deep", problem_mark=mark)
             return super().compose_node(parent, index)
         finally:

@@ -127,7 +127,7 @@ class ProjectWatch:
         return {
             "title": self.project.title,
             "tasks": len(self.feed.board),
-            "pool": asdict(self.pool.state) | {"importing": self.pool.importing},
+            "pool": asdict(self.pool.state) | {"importing": self.pool.importing, "left_out": self._left_out()},
             "copies": asdict(self.mirroring.state),
             "problem": self._config_problem or self.pool.problem,
             "latest": asdict(self._latest) if self._latest else None,
@@ -309,10 +309,14 @@ class ProjectWatch:
             name = job_id(SCORE, self.project.key, version)
             self._deps.queue.enqueue(SCORE, name, {"project": self.project.key, "version": version})
 
-    def _import(self) -> None:
-        if self.project.storage_id is not None:
-            self._deps.patience(STORAGE_SYNC_S)
-            self._deps.studio.sync_storage(self.project.storage_id)
+    def _left_out(self) -> dict[str, Any]:
+        return {why: asdict(found) for why, found in self.pool.left_out.items()}
+
+    def _import(self) -> bool:
+        if self.project.storage_id is None:
+            return True
+        self._deps.patience(STORAGE_SYNC_S)
+        return self._deps.studio.sync_storage(self.project.storage_id)
 
     def _is_due(self, what: str, every_s: float) -> bool:
         moment = time.monotonic()

@@ -103,7 +103,7 @@ def sync(
 
 def _print_findings(findings: list[Finding]) -> None:
     for finding in findings:
-        colour = "green" if finding.ok else "red"
+        colour = {"ok": "green", "warn": "yellow", "wrong": "red"}[finding.level]
         out.print(Text.assemble(("● ", colour), (finding.what, "bold"), f"  {finding.note}"))
     if not all(f.ok for f in findings):
         raise typer.Exit(1)

@@ -37,7 +37,7 @@ class Screen(Console):
         """Of the stream as it is now: boxes and dots are drawn with what it knows."""
         return (getattr(self.file, "encoding", None) or "utf-8").lower()
 
-    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:  # type: ignore[override]
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """As rich does, without what would reach the terminal as a command or could not be written."""
         encoding = self.encoding
         for segment in super().render(renderable, options):
