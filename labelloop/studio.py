@@ -117,6 +117,16 @@ class Studio:
         """One project."""
         return _project(self._call("GET", f"api/projects/{project}/", params={"include": ",".join(FIELDS)}))
 
+    def title(self, project: int, created: int) -> str | None:
+        """What a project is called now; None where Label Studio has that very one no more."""
+        try:
+            found = self.project(project)
+        except StudioError as error:
+            if error.status == 404:
+                return None
+            raise
+        return found.title if found.created == created else None
+
     def create_project(self, title: str, label_config: str) -> StudioProject:
         """A project whose queue is ordered by score, lowest first."""
         body = {"title": title[:50], "label_config": label_config, "sampling": "Uncertainty sampling"}

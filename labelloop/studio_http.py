@@ -14,6 +14,7 @@ from label_studio_sdk.core.api_error import ApiError
 from label_studio_sdk.core.client_wrapper import SyncClientWrapper
 
 from labelloop.errors import StudioError
+from labelloop.studio_words import json_of, refusal, said_in
 
 Reread = Callable[[], str]  # gives the token as it is now, after one was refused
 Heard = Callable[[str, float, int], None]  # (call with N for numbers, seconds, HTTP status or 0)
@@ -55,7 +56,7 @@ class StudioHttp:
     ) -> Any:  # fmt: skip
         """The JSON of an answer; an empty dict where there is none."""
         answer = self.answer(method, path, params=params, json=json, timeout_s=timeout_s)
-        return answer.json() if answer.content else {}
+        return json_of(answer, path) if answer.content else {}
 
     def answer(
         self, method: str, path: str, *, params: Mapping[str, Any] | None = None, json: Any = None,
@@ -67,11 +68,11 @@ class StudioHttp:
             options["timeout"] = timeout_s
         request = {"method": method, "params": dict(params or {}), "json": json, "request_options": options}
         try:
-            return _checked(self._send(path, request), method, path)
+            return _checked(self._send(path, request), request, path)
         except StudioError as error:
             if error.status != 401 or not self._was_replaced():
                 raise
-        return _checked(self._send(path, request), method, path)  # it was refused before anything was done
+        return _checked(self._send(path, request), request, path)  # it was refused before anything was done
 
     @contextmanager
     def stream(self, path: str, *, params: Mapping[str, Any] | None = None, timeout_s: float) -> Iterator[Stream]:
@@ -119,14 +120,11 @@ class StudioHttp:
         return True
 
 
-def _checked(answer: httpx.Response, method: str, path: str) -> httpx.Response:
+def _checked(answer: httpx.Response, request: Mapping[str, Any], path: str) -> httpx.Response:
     if answer.status_code == 401:
         raise StudioError(_refused(answer.text), status=401)
     if answer.status_code >= 400:
-        raise StudioError(
-            f"Label Studio answered {answer.status_code} to {method} /{path}: {answer.text[:300]}",
-            status=answer.status_code,
-        )
+        raise refusal(answer, request["method"], path, request["params"])
     return answer
 
 
@@ -138,5 +136,5 @@ def _refused(said: str) -> str:
         )
     return (
         "Label Studio does not accept the token: put a valid access token into LABELLOOP_STUDIO_TOKEN (Account & "
-        f"Settings > Personal Access Token). It said: {said[:200]}"
+        f"Settings > Personal Access Token). It said: {said_in(said)[:200]}"
     )

@@ -98,6 +98,20 @@ class ProjectWatch:
 
     def turn(self, *, nudged: bool) -> bool:
         """One round; True where annotations changed. Cheap where nothing did."""
+        try:
+            return self._turn(nudged=nudged)
+        except StudioError as error:
+            if error.status == 404 and self._is_deleted():
+                raise StudioError(
+                    f"deleted in Label Studio: `labelloop forget {self.project.key}`", status=404
+                ) from error
+            raise
+
+    def rename(self, title: str) -> None:
+        """The project is called so now; nothing that was read is read again."""
+        self.project = replace(self.project, title=title)
+
+    def _turn(self, *, nudged: bool) -> bool:
         if self.snapshot is None:
             self._begin()
         changes = self._changes(nudged=nudged)
@@ -157,6 +171,12 @@ class ProjectWatch:
         live = self.registry.live()
         self.publisher.adopt(live.version if live else COLD_START, self.feed.board.open)
         log.info("watching", action="watch", project=self.project.key, tasks=len(self.feed.board))
+
+    def _is_deleted(self) -> bool:
+        try:
+            return self._deps.studio.project(self.project.id).created != self.project.created
+        except StudioError as error:
+            return error.status == 404
 
     def _last_tasks(self) -> Mapping[int, Task]:
         """Those of the newest snapshot; Label Studio has them too, so a damaged one is made anew."""
@@ -284,7 +304,9 @@ class ProjectWatch:
 
         A config that cannot be served is a visible problem, and the old one stays.
         """
-        config = self._deps.studio.project(self.project.id).label_config
+        found = self._deps.studio.project(self.project.id)
+        config = found.label_config
+        self._follow_title(found.title)
         self._config_problem = None
         if config == self.project.label_config:
             return
@@ -303,6 +325,13 @@ class ProjectWatch:
             self.publisher.withdraw(schema)
         newest = self._deps.projects.get(self.project.key)  # its config may have been changed a moment ago
         self._deps.projects.put(replace(newest, label_config=config))
+
+    def _follow_title(self, title: str) -> None:
+        """People call the project by the name that Label Studio shows."""
+        if title != self.project.title:
+            log.info("project renamed", action="rename", project=self.project.key, title=title)
+            self.rename(title)
+            self._deps.projects.put(replace(self._deps.projects.get(self.project.key), title=title))
 
     def _order(self, version: str) -> None:
         if not self._deps.queue.active(SCORE, self.project.key):

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
@@ -267,8 +267,11 @@ class Watcher:
             del self._watched[key]
         for key, record in records.items():
             known = self._watched.get(key)
-            if known is None or known.record != record:
+            if known is None or replace(known.record, title=record.title) != record:
                 self._watched[key] = _Watched(record, ProjectWatch(record, self._deps))
+            elif known.record != record:
+                known.record = record
+                known.watch.rename(record.title)
 
     def _drain(self, message: dict[str, Any]) -> None:
         item = self._watched.get(str(message.get("project")))
