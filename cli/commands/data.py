@@ -11,6 +11,7 @@ import typer
 
 from cli.commands.screen import show_json
 from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, err, out
+from cli.commands.values import MOST, Version, share_within
 from cli.people import me
 from labelloop.errors import LabelloopError
 
@@ -108,13 +109,11 @@ def _tell(done: Exported) -> None:
 
 @command
 def auto_label(  # noqa: PLR0913 -- a command's options are its interface
-    version: Annotated[
-        str | None, typer.Argument(help="A version that `labelloop models` lists; else the live one.")
-    ] = None,
-    precision: Annotated[float, typer.Option(min=0.5, max=0.9999, help="At least this share of the labels is right.")
-                         ] = 0.95,
-    confidence: Annotated[float, typer.Option(min=0.5, max=0.9999, help="Of the promise, over the draw of audit "
-                                              "labels.")] = 0.95,
+    version: Version = None,
+    precision: Annotated[float, typer.Option(parser=share_within(0.5, 0.9999), metavar="SHARE", help="At "
+                                               "least this share of the labels is right.")] = 0.95,
+    confidence: Annotated[float, typer.Option(parser=share_within(0.5, 0.9999), metavar="SHARE", help="Of the "
+                                                "promise, over the draw of audit labels.")] = 0.95,
     per_class: Annotated[bool, typer.Option("--per-class", help="The same for the labels of each class that has "
                                             "audit labels enough; this costs coverage.")] = False,
     to: Annotated[Path | None, typer.Option("--out", help="Also a file: a JSON object per line, FILE.manifest.json "
@@ -192,7 +191,7 @@ def _withdraw(deployment: Deployment, record: ProjectRecord, *, as_json: bool) -
 
 @command
 def duplicates(
-    limit: Annotated[int, typer.Option(min=1, help="How many groups, at most.")] = 30,
+    limit: Annotated[int, typer.Option(min=1, max=MOST, help="How many groups, at most.")] = 30,
     project: ProjectName = None,
     as_json: AsJson = False,
     state_dir: StateDir = DEFAULT_STATE,

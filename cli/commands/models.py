@@ -12,7 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.commands.screen import show_json, show_text
-from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, out
+from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, goes_on, out
+from cli.commands.values import Version
+from cli.commands.values import version as version_name
 from cli.people import me
 from labelloop.errors import LabelloopError
 
@@ -74,9 +76,7 @@ def _decisions(registry: Registry, *, as_json: bool) -> None:
 
 @command
 def card(
-    version: Annotated[
-        str | None, typer.Argument(help="A version that `labelloop models` lists; else the live one.")
-    ] = None,
+    version: Version = None,
     to: Annotated[Path | None, typer.Option("--out", help="Write it there instead of printing it.")] = None,
     project: ProjectName = None,
     state_dir: StateDir = DEFAULT_STATE,
@@ -88,16 +88,14 @@ def card(
     deployment = open_deployment(state_dir)
     text = model_card(deployment, deployment.project(project), version)
     if to:
-        to.write_text(text)
+        to.write_text(text, encoding="utf-8")
     else:
         show_text(text)
 
 
 @command
 def report(
-    version: Annotated[
-        str | None, typer.Argument(help="A version that `labelloop models` lists; else the live one.")
-    ] = None,
+    version: Version = None,
     to: Annotated[Path | None, typer.Option("--out", help="The page; else report-VERSION.html in this folder.")] = None,
     anew: Annotated[bool, typer.Option("--anew", help="Make it again, from features alone.")] = False,
     project: ProjectName = None,
@@ -118,7 +116,7 @@ def report(
         show_json(found.json)
         return
     path = to or Path(f"report-{found.json['challenger']['name']}.html")
-    path.write_text(found.html)
+    path.write_text(found.html, encoding="utf-8")
     for note in found.json["notes"]:
         out.print(f"  {note}", highlight=False)
     out.print(f"{path}: {found.json['test']['judged']} test labels, {found.json['verdict']['outcome']}")
@@ -126,9 +124,7 @@ def report(
 
 @command
 def verify(
-    version: Annotated[
-        str | None, typer.Argument(help="A version that `labelloop models` lists; else the live one.")
-    ] = None,
+    version: Version = None,
     project: ProjectName = None,
     as_json: AsJson = False,
     state_dir: StateDir = DEFAULT_STATE,
@@ -167,27 +163,30 @@ def _figure(value: float | None) -> str:
 
 @command
 def promote(
-    version: Annotated[str, typer.Argument(help="A version that `labelloop models` lists, e.g. v7.")],
+    version: Annotated[str, typer.Argument(parser=version_name, metavar="VERSION", help="As `labelloop models` lists "
+                                           "it, e.g. v7.")],
     why: Annotated[str, typer.Option(help="Kept in the deployment log.")] = "by hand",
     project: ProjectName = None,
     state_dir: StateDir = DEFAULT_STATE,
-) -> None:
+) -> None:  # fmt: skip
     """Make a version the live one, whatever the gate said."""
     _deploy(state_dir, project, lambda _registry: version, "promote", why)
 
 
 @command
 def reject(
-    version: Annotated[str, typer.Argument(help="A version that waits for a person, e.g. v7.")],
+    version: Annotated[str, typer.Argument(parser=version_name, metavar="VERSION", help="One that waits for a person, "
+                                           "e.g. v7.")],
     why: Annotated[str, typer.Option(help="Kept in the deployment log.")] = "by hand",
     project: ProjectName = None,
     state_dir: StateDir = DEFAULT_STATE,
-) -> None:
+) -> None:  # fmt: skip
     """Refuse a version: it is no longer offered, and the log keeps who refused it and why."""
     from cli.deployment import open_deployment
 
     deployment = open_deployment(state_dir)
     record = deployment.project(project)
+    deployment.version(record, version)  # unknown: said before anything is decided
     entry = deployment.registry(record).reject(version, by=me(), why=why)
     out.print(f"{version} is refused; {entry.version or 'nothing'} stays live")
 
@@ -217,7 +216,9 @@ def retrain(
     request = ask(deployment, record, by=me())
     out.print(f"asked for a retrain of {record.title}; `labelloop status` shows how it goes")
     if wait:
-        run = wait_for(deployment, record, request, out)
+        ends = f"`labelloop queue cancel retrain --project {record.key}` ends it"
+        with goes_on(f"the retrain of {record.title} is still queued or under way and", ends):
+            run = wait_for(deployment, record, request, out)
         out.print(Text.assemble((run.outcome, "bold"), f" {run.version or ''}"))
         for reason in run.reasons:
             out.print(f"  {reason}", highlight=False)
@@ -236,7 +237,7 @@ def _deploy(state_dir: Path, name: str | None, choose: Callable[[Any], str | Non
     target = choose(registry)
     if target is None:
         raise LabelloopError("there is no earlier version to go back to; `labelloop models` lists what there is")
-    registry.head(registry.version(target))  # unknown or damaged: refused here, before any backend has to
+    registry.head(deployment.version(record, target))  # unknown or damaged: refused here, before any backend has to
     live = registry.live()
     entry = registry.deploy(target, expected=live.version if live else None, action=action, by=me(), why=why)
     publish(deployment.queue.redis, DEPLOY_CHANNEL, record.key)

@@ -34,7 +34,9 @@ def init(  # noqa: PLR0913 -- a command's options are its interface
     images: Images = None,
     labels: Labels = None,
     classes: Classes = "",
-    adopt: Annotated[int | None, typer.Option("--project", help="Id of a Label Studio project to adopt.")] = None,
+    adopt: Annotated[
+        int | None, typer.Option("--project", min=1, max=2**31 - 1, help="Id of a Label Studio project to adopt.")
+    ] = None,
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
     """Create or adopt a project on a running Label Studio and wire it: label config, S3 source, backend, queue order.

@@ -10,6 +10,7 @@ import typer
 
 from cli.commands.screen import show_json
 from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, group, out
+from cli.commands.values import Limit
 
 run = group("run", "One run of the project: `labelloop run show ID`.")
 
@@ -35,7 +36,7 @@ class Ended(StrEnum):
 def runs(
     kind: Annotated[Kind | None, typer.Option(help="Only these.")] = None,
     outcome: Annotated[Ended | None, typer.Option(help="Only those that ended so.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many, at most.")] = 20,
+    limit: Limit = 20,
     project: ProjectName = None,
     as_json: AsJson = False,
     state_dir: StateDir = DEFAULT_STATE,

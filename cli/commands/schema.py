@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.commands.screen import show_json
-from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, out
+from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, agree, command, out
 from labelloop.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -55,7 +54,11 @@ def schema(  # noqa: PLR0913 -- a command's options are its interface
     _show_effect(effect, as_json=as_json)
     if dry_run:
         return
-    _agree(yes=yes)
+    if not yes:
+        agree(
+            "the labels count so from the next refresh on",
+            "nothing was changed: add --yes to do this without being asked",
+        )
     write(deployment, record, effect.label_map)
     if not as_json:
         out.print("written; the next refresh learns by it")
@@ -71,14 +74,6 @@ def _pairs(words: Sequence[str]) -> dict[str, str]:
             raise SettingsError(f"{old!r} is mapped twice")
         found[old] = new
     return found
-
-
-def _agree(*, yes: bool) -> None:
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise SettingsError("nothing was changed: add --yes to do this without being asked")
-    typer.confirm("Do this?", abort=True)
 
 
 def _show(view: SchemaView, *, as_json: bool) -> None:

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from cli.commands.edge import in_words
 from cli.commands.screen import Screen
+from labelloop.errors import SettingsError
 
 THEMES: Mapping[str, Sequence[str]] = {  # headings of --help with their verbs, in its order
     "The loop": ("up", "status", "down", "init", "forget", "sync", "doctor", "rotate", "simulate"),
@@ -114,13 +115,21 @@ def fail(message: str) -> None:
     err.print(Text.assemble(("labelloop: ", "red"), message), highlight=False, soft_wrap=not err.is_terminal)
 
 
+def agree(what: str, otherwise: str) -> None:
+    """Ask a person; SettingsError, which says what to do ``otherwise``, where nobody can be asked."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise SettingsError(f"{what}. Nobody can be asked here: {otherwise}")
+    err.print(what, highlight=False)
+    typer.confirm("Do this?", abort=True, err=True)
+
+
 @contextmanager
-def goes_on(what: str, cancel: Callable[[], str]) -> Iterator[None]:
+def goes_on(what: str, cancel: str) -> Iterator[None]:
     """While a command only watches what it has queued: Ctrl-C ends the command and says that the work goes on."""
     try:
         yield
     except KeyboardInterrupt as error:
-        err.print(f"{what} goes on without you; {cancel()}", highlight=False, soft_wrap=True)
+        err.print(f"{what} goes on without you; {cancel}", highlight=False, soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from error
 
 

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from cli.commands.screen import show_json, show_text
-from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, err, group, out
+from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, err, goes_on, group, out
+from cli.commands.values import MOST
 from cli.people import me
 
 tune = group("tune", "Search for better settings with Optuna; trials run on any number of workers.")
@@ -21,7 +22,11 @@ Plot = Annotated[Path | None, typer.Option(help="Write a picture, e.g. found.png
 
 def run(
     search: Annotated[Path, typer.Argument(help="What to vary, e.g. configs/tune/kidu.yaml.")],
-    trials: Annotated[int | None, typer.Option(min=1, help="How many, instead of what the file says.")] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, max=MOST, help="How many, instead of what the file says.")
+    ] = None,
+        int | None, typer.Option(min=1, max=MOST, help="How many, instead of what the file says.")
+    ] = None,
     wait: Wait = True,
     project: ProjectName = None,
     state_dir: StateDir = DEFAULT_STATE,
@@ -36,7 +41,8 @@ def run(
     study = begin(deployment, record, read_search(search, trials), by=me())
     out.print(f"study {study.name} has begun: {study.rules.count} trials; `labelloop tune show` tells how it goes")
     if wait:
-        found = follow(deployment, record, study, err)
+        with goes_on(f"study {study.name} is queued and", _ends(study.name, record.key)):
+            found = follow(deployment, record, study, err)
         out.print(study_view(found))
         out.print("`labelloop tune apply` makes the best one's settings the project's")
 
@@ -87,7 +93,7 @@ def listed(project: ProjectName = None, state_dir: StateDir = DEFAULT_STATE) -> 
 
 def apply(
     study: StudyName = None,
-    trial: Annotated[int | None, typer.Option(help="Another trial than the best one.")] = None,
+    trial: Annotated[int | None, typer.Option(min=0, max=MOST, help="Another trial than the best one.")] = None,
     project: ProjectName = None,
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
@@ -119,6 +125,10 @@ def cancel(study: StudyName = None, project: ProjectName = None, state_dir: Stat
     out.print(f"study {name} ends; what it has found stays")
 
 
+def _ends(study: str, project: str) -> str:
+    return f"`labelloop tune cancel {study} --project {project}` ends it"
+
+
 command(run, to=tune)
 command(show, to=tune)
 command(listed, to=tune, name="list")
@@ -146,7 +156,8 @@ def compare(
     out.print(f"study {study.name} has begun: {len(names)} networks; `labelloop tune show` tells how it goes")
     if not wait:
         return
-    found = follow(deployment, record, study, err)
+    with goes_on(f"study {study.name} is queued and", _ends(study.name, record.key)):
+        found = follow(deployment, record, study, err)
     out.print(study_view(found))
     if plot:
         from cli.tune_plot import plot_study
@@ -163,11 +174,13 @@ def lr_find(
 ) -> None:
     """Find a learning rate: a few dozen steps with a rising rate, and where the loss falls fastest."""
     from cli.deployment import open_deployment
-    from cli.lr_find import ask_and_wait
+    from cli.lr_find import ask, wait_for
 
     deployment = open_deployment(state_dir)
     record = deployment.project(project)
-    curve = ask_and_wait(deployment, record, by=me(), console=err)
+    job = ask(deployment, record, by=me())
+    with goes_on("the range test is still queued or under way and", f"`labelloop queue cancel {job}` ends it"):
+        curve = wait_for(deployment, record, job, console=err)
     if plot:
         from cli.tune_plot import plot_curve
 
