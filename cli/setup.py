@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cli.checked import TITLE, check_classes, check_title
 from cli.deployment import Deployment
 from cli.digits import write_digits
 from cli.doctor.finding import Finding, warn
 from cli.imagefolder import LABELS, LabelledFile, classes_of, left_out, pick_seeds, scan, upload
 from cli.status import StatusReader
-from cli.wiring import Wish, ensure_bucket, wire
+from cli.wiring import Wish, check_wish, ensure_bucket, wire
 from labelloop.config import ProjectConfig, load_config
 from labelloop.errors import LabelloopError, SettingsError, StudioError
 from labelloop.labels import SEED_MARK
-from labelloop.names import shown
+from labelloop.names import encodable, shown
 from labelloop.projects import ProjectRecord
 from labelloop.records import canonical
 from labelloop.scores import COLD_START
@@ -66,6 +67,8 @@ def open_source(
 
 def _check_classes(source: Source, folder: Path) -> None:
     """SettingsError where people could not choose what is right, or not choose at all."""
+    check_title(source.config.name)
+    check_classes(source.classes)
     if source.config.labels and source.named:
         raise SettingsError("the classes are given twice: keep `labels:` of the config, or --classes")
     if len(source.classes) < 2:
@@ -86,20 +89,21 @@ def _check_classes(source: Source, folder: Path) -> None:
 def _default_config(images: Path | None) -> ProjectConfig:
     if images is None:
         return load_config(DIGITS_CONFIG) if DIGITS_CONFIG.exists() else ProjectConfig(name="digits")
-    return ProjectConfig(name=images.resolve().name)
+    return ProjectConfig(name=encodable(images.resolve().name)[: TITLE[1]])
 
 
 def set_up(deployment: Deployment, source: Source, report: Report) -> tuple[ProjectRecord, list[Finding]]:
     """Upload, wire, wait until Label Studio has every image as a task, reveal the seeds. Safe to repeat."""
     bucket = deployment.settings.image_buckets[0]
+    wish = Wish(source.config, f"s3://{bucket}/{source.prefix}", source.classes)
+    check_wish(wish, deployment.settings)
     ensure_bucket(deployment.s3, deployment.settings.state_bucket)
     ensure_bucket(deployment.s3, bucket)
     upload(
         S3Store(deployment.s3, bucket), source.files, source.prefix,
         lambda done: report("upload images to S3", done, len(source.files)),
     )  # fmt: skip
-    wish = Wish(source.config, f"s3://{bucket}/{source.prefix}", source.classes)
-    wish = Wish(wish.config, wish.image_uri, wish.classes, adopt=known_project(deployment, wish.image_uri))
+    wish = replace(wish, adopt=known_project(deployment, wish.image_uri))
     record, findings = wire(deployment.studio, deployment.projects, deployment.settings, wish)
     if not deployment.within(record).exists(SET_UP):  # later, people may have removed tasks or taken seeds back
         _wait_imported(deployment, record, len(source.files), report)

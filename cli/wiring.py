@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
+from cli.checked import check_backbone, check_classes, check_title
 from cli.doctor import project as rules
 from cli.doctor import storage
 from cli.doctor.finding import Finding, fine, wrong
@@ -16,6 +17,7 @@ from labelloop.errors import LabelloopError, StudioError
 from labelloop.labels import make_label_config, parse_label_config
 from labelloop.projects import ProjectRecord, ProjectStore
 from labelloop.settings import Settings
+from labelloop.storage import S3Store
 from labelloop.studio import Studio, StudioProject
 from labelloop.studio_wiring import BLOCKED, StudioWiring
 
@@ -74,24 +76,45 @@ def check(studio: Studio, settings: Settings, record: ProjectRecord) -> list[Fin
     ]
 
 
+def check_wish(wish: Wish, settings: Settings) -> None:
+    """SettingsError where it cannot be made, before anything of it is."""
+    check_backbone(wish.config, settings)
+    if wish.adopt is None:
+        check_title(wish.config.name)
+        check_classes(_classes(wish))
+
+
 def ensure_bucket(s3: S3Client, bucket: str) -> None:
-    """Create a bucket where there is none."""
+    """Create a bucket where there is none; StorageError."""
+    store = S3Store(s3, bucket)
     try:
         s3.head_bucket(Bucket=bucket)
-    except ClientError:
-        s3.create_bucket(Bucket=bucket)
+    except ClientError as error:
+        if error.response["ResponseMetadata"].get("HTTPStatusCode") != 404:
+            raise store.translate(error, "") from error
+        try:
+            s3.create_bucket(Bucket=bucket)
+        except (ClientError, BotoCoreError) as refused:
+            raise store.translate(refused, "") from refused
+    except BotoCoreError as error:
+        raise store.translate(error, "") from error
 
 
 def _project(studio: Studio, wish: Wish) -> StudioProject:
     if wish.adopt is not None:
         return studio.project(wish.adopt)
+    return studio.create_project(wish.config.name, make_label_config(_classes(wish)))
+
+
+def _classes(wish: Wish) -> tuple[str, ...]:
     classes = wish.config.labels or wish.classes
-    if not classes:
+    if len(classes) < 2:
         raise LabelloopError(
-            "a new project needs its classes: list them under `labels:` in the config, or give --images DIR with class "
-            "folders; or adopt a project that exists with --project ID"
+            f"a new project needs its classes, two or more, and has {len(classes)}: list them under `labels:` in the "
+            "config or with --classes cat,dog; or give --images DIR with class folders; or adopt a project that exists "
+            "with --project ID"
         )
-    return studio.create_project(wish.config.name, make_label_config(classes))
+    return classes
 
 
 def _storage(studio: Studio, settings: Settings, record: ProjectRecord) -> int:

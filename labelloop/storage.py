@@ -64,7 +64,7 @@ class S3Store:
             answer = self.client.get_object(Bucket=self.bucket, Key=key)
             return answer["Body"].read(), answer["ETag"].strip('"')
         except (ClientError, BotoCoreError) as error:
-            raise self._translate(error, key) from error
+            raise self.translate(error, key) from error
 
     def put(self, key: str, data: bytes, *, if_absent: bool = False) -> None:
         try:
@@ -73,14 +73,14 @@ class S3Store:
             else:
                 self.client.put_object(Bucket=self.bucket, Key=key, Body=data)
         except (ClientError, BotoCoreError) as error:
-            raise self._translate(error, key) from error
+            raise self.translate(error, key) from error
 
     def exists(self, key: str) -> bool:
         try:
             self.client.head_object(Bucket=self.bucket, Key=key)
             return True
         except (ClientError, BotoCoreError) as error:
-            translated = self._translate(error, key)
+            translated = self.translate(error, key)
             if isinstance(translated, NotFoundError):
                 return False
             raise translated from error
@@ -94,15 +94,16 @@ class S3Store:
                 for item in page.get("Contents", ()):
                     yield ObjectInfo(item["Key"], item["Size"], item["ETag"].strip('"'), item["LastModified"])
         except (ClientError, BotoCoreError) as error:
-            raise self._translate(error, prefix) from error
+            raise self.translate(error, prefix) from error
 
     def delete(self, key: str) -> None:
         try:
             self.client.delete_object(Bucket=self.bucket, Key=key)
         except (ClientError, BotoCoreError) as error:
-            raise self._translate(error, key) from error
+            raise self.translate(error, key) from error
 
-    def _translate(self, error: Exception, key: str) -> StorageError:
+    def translate(self, error: Exception, key: str) -> StorageError:
+        """What boto raised, as one of ours."""
         where = f"s3://{self.bucket}/{key}"
         code = error.response["Error"].get("Code", "") if isinstance(error, ClientError) else ""
         if code in {"NoSuchKey", "404", "NotFound", "NoSuchBucket"}:

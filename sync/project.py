@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -331,7 +332,8 @@ class ProjectWatch:
         if title != self.project.title:
             log.info("project renamed", action="rename", project=self.project.key, title=title)
             self.rename(title)
-            self._deps.projects.put(replace(self._deps.projects.get(self.project.key), title=title))
+            with suppress(NotFoundError):  # just forgotten
+                self._deps.projects.put(replace(self._deps.projects.get(self.project.key), title=title))
 
     def _order(self, version: str) -> None:
         if not self._deps.queue.active(SCORE, self.project.key):

@@ -55,10 +55,7 @@ def schema(  # noqa: PLR0913 -- a command's options are its interface
     if dry_run:
         return
     if not yes:
-        agree(
-            "the labels count so from the next refresh on",
-            "nothing was changed: add --yes to do this without being asked",
-        )
+        agree("the labels count so from the next refresh on", "add --yes. Nothing was changed")
     write(deployment, record, effect.label_map)
     if not as_json:
         out.print("written; the next refresh learns by it")

@@ -35,28 +35,21 @@ def simulate(  # noqa: PLR0913 -- a command's options are its interface
     skip_rate: Annotated[
         float, typer.Option(parser=share_within(0, 0.9), metavar="SHARE", help="Share of tasks that are skipped.")
     ] = 0.0,
-        float, typer.Option(parser=share_within(0, 0.9), metavar="SHARE", help="Share of tasks that are skipped.")
-    ] = 0.0,
     change_rate: Annotated[
         float, typer.Option(parser=share, metavar="SHARE", help="Share of labels given wrong, corrected later.")
     ] = 0.0,
     delete_rate: Annotated[
         float, typer.Option(parser=share_within(0, 0.5), metavar="SHARE", help="Labels taken back, per label given.")
     ] = 0.0,
-        float, typer.Option(parser=share_within(0, 0.5), metavar="SHARE", help="Labels taken back, per label given.")
-    ] = 0.0,
     people: Annotated[
         int, typer.Option(min=1, max=50, help="Who label at once, each under an account of their own.")
     ] = 1,
     target: Annotated[
-        float | None, typer.Option(parser=share, metavar="SHARE", help="Test accuracy: say how many labels it took.")
+        float | None,
+        typer.Option(parser=share, metavar="SHARE", help="Test accuracy: say how many labels it took."),
     ] = None,
     reveal: Seeds = None,
-        int | None, typer.Option(min=0, max=MOST, help="Seed labels before; 40 for the digits, else 0.")
-    ] = None,
     seed: Annotated[
-        int, typer.Option(min=0, max=2**31 - 1, help="Of the annotator, the held-out images and the model.")
-    ] = 0,
         int, typer.Option(min=0, max=2**31 - 1, help="Of the annotator, the held-out images and the model.")
     ] = 0,
     keep: Annotated[bool, typer.Option("--keep", help="Go on watching the project afterwards.")] = False,

@@ -21,6 +21,7 @@ from cli.commands.terminal import (
     names,
     out,
 )
+from cli.commands.values import Seeds
 from labelloop.errors import LabelloopError
 
 
@@ -31,9 +32,7 @@ def up(  # noqa: PLR0913 -- a command's options are its interface
     classes: Classes = "",
     config: ConfigFile = None,
     state_dir: StateDir = DEFAULT_STATE,
-    seed: Annotated[
-        int | None, typer.Option(min=0, max=1_000_000, help="Labels revealed at the start; 40 for the digits, else 0.")
-    ] = None,
+    seed: Seeds = None,
     detach: Annotated[bool, typer.Option("--detach", help="Run in the background; `labelloop down` stops it.")] = False,
 ) -> None:
     """Start everything on this machine: Label Studio, Valkey, S3, backend, watcher, workers, and a wired project.

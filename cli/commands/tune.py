@@ -25,8 +25,6 @@ def run(
     trials: Annotated[
         int | None, typer.Option(min=1, max=MOST, help="How many, instead of what the file says.")
     ] = None,
-        int | None, typer.Option(min=1, max=MOST, help="How many, instead of what the file says.")
-    ] = None,
     wait: Wait = True,
     project: ProjectName = None,
     state_dir: StateDir = DEFAULT_STATE,
