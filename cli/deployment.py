@@ -73,7 +73,14 @@ class Deployment:
         wanted = name or (live.version if live else None)
         if wanted is None:
             raise NotFoundError("no version is live yet; `labelloop models` lists what there is")
-        return registry.version(wanted)
+        try:
+            return registry.version(wanted)
+        except NotFoundError as error:
+            newest = max(registry.versions(), key=lambda v: v.number, default=None)
+            hint = f"the newest is {newest.name}" if newest else "there is none yet"
+            raise NotFoundError(
+                f"{record.title} has no version {wanted}; `labelloop models` lists them ({hint})"
+            ) from error
 
     def close(self) -> None:
         """Give all connections back; for whoever goes on after the command, like a test."""

@@ -10,7 +10,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from labelloop.errors import ImageUnreadableError, StorageError
+from labelloop.errors import ImageUnreadableError, SettingsError, StorageError
 from labelloop.names import encodable, shown, unfit
 from labelloop.rotation import following_client, keys_are_followed
 from labelloop.settings import Settings
@@ -100,19 +100,24 @@ def s3_client(settings: Settings) -> S3Client:
         max_pool_connections=32,
         s3={"addressing_style": "path"},
     )
-    if keys_are_followed(settings):
-        client = following_client(settings, config)
-    else:
-        client = boto3.client(
-            "s3",
-            endpoint_url=settings.s3_endpoint,
-            aws_access_key_id=settings.s3_access_key,
-            aws_secret_access_key=settings.s3_secret_key,
-            region_name=settings.s3_region,
-            config=config,
-        )
+    try:
+        client = following_client(settings, config) if keys_are_followed(settings) else _client(settings, config)
+    except (BotoCoreError, ValueError) as error:
+        why = f"{error}; check LABELLOOP_S3_ENDPOINT and LABELLOOP_S3_REGION"
+        raise SettingsError(f"no S3 client can be made: {why}") from error
     client.meta.events.register_last("before-call.s3", _expect_nothing)
     return client
+
+
+def _client(settings: Settings, config: Config) -> S3Client:
+    return boto3.client(
+        "s3",
+        endpoint_url=settings.s3_endpoint,
+        aws_access_key_id=settings.s3_access_key,
+        aws_secret_access_key=settings.s3_secret_key,
+        region_name=settings.s3_region,
+        config=config,
+    )
 
 
 def _expect_nothing(params: dict[str, Any], **_: Any) -> None:

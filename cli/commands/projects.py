@@ -89,11 +89,14 @@ def forget(
 ) -> None:
     """Stop looking after a project. Its labels, models and snapshots stay in object storage; `init` brings it back."""
     from cli.deployment import open_deployment
+    from cli.jobs import end_jobs
+    from cli.people import me
 
     deployment = open_deployment(state_dir)
     record = deployment.project(key)
     deployment.projects.remove(record.key)
-    out.print(f"{record.title} ({record.key}) is no longer looked after")
+    ended = end_jobs(deployment, record, by=me())
+    out.print(f"{record.title} ({record.key}) is no longer looked after" + (f"; {ended} jobs end" if ended else ""))
 
 
 @command
