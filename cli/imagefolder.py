@@ -105,7 +105,7 @@ def _path(name: str | None, folder: Path, where: str) -> Path:
     if not name or not path.resolve().is_relative_to(folder.resolve()) or path.suffix.lower() not in SUFFIXES:
         raise SettingsError(f"{where}: {name!r} is no image of {folder}; write paths relative to it, e.g. cat/1.jpg")
     if not path.is_file():
-        raise SettingsError(f"{where}: there is no {name!r} in {folder}; mend the name, or take the line out")
+        raise SettingsError(f"{where}: there is no {name!r} in {folder}; correct the name, or take the line out")
     return path
 
 

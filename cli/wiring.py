@@ -102,8 +102,21 @@ def ensure_bucket(s3: S3Client, bucket: str) -> None:
 
 def _project(studio: Studio, wish: Wish) -> StudioProject:
     if wish.adopt is not None:
-        return studio.project(wish.adopt)
+        return _adopted(studio, wish.adopt)
     return studio.create_project(wish.config.name, make_label_config(_classes(wish)))
+
+
+def _adopted(studio: Studio, number: int) -> StudioProject:
+    try:
+        return studio.project(number)
+    except StudioError as error:
+        if error.status != 404:
+            raise
+        raise StudioError(
+            f"Label Studio has no project {number}, or the token's account may not see it: the number stands in the "
+            "address of its page, /projects/NUMBER",
+            status=404,
+        ) from error
 
 
 def _classes(wish: Wish) -> tuple[str, ...]:

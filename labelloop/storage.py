@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError, ParamValidationError
 
 from labelloop.errors import AlreadyExistsError, NotFoundError, StorageError
 from labelloop.records import digest
@@ -105,8 +105,17 @@ class S3Store:
     def translate(self, error: Exception, key: str) -> StorageError:
         """What boto raised, as one of ours."""
         where = f"s3://{self.bucket}/{key}"
+        if isinstance(error, ConnectionError | HTTPClientError):
+            return StorageError(
+                f"object storage cannot be reached: {error}; is it up, and LABELLOOP_S3_ENDPOINT right?"
+            )
+        if isinstance(error, ParamValidationError):
+            return StorageError(f"{where} can be no object: {str(error).splitlines()[-1].partition(': ')[0]}")
         code = error.response["Error"].get("Code", "") if isinstance(error, ClientError) else ""
-        if code in {"NoSuchKey", "404", "NotFound", "NoSuchBucket"}:
+        if code == "NoSuchBucket":
+            return NotFoundError(f"there is no bucket {self.bucket}: `labelloop init` makes it, or correct its name "
+                                 "(LABELLOOP_STATE_BUCKET, LABELLOOP_IMAGE_BUCKETS)")  # fmt: skip
+        if code in {"NoSuchKey", "404", "NotFound"}:
             return NotFoundError(f"{where} does not exist")
         if code in {"PreconditionFailed", "412", "ConditionalRequestConflict"}:
             return AlreadyExistsError(f"{where} exists already")

@@ -239,6 +239,9 @@ def _deploy(state_dir: Path, name: str | None, choose: Callable[[Any], str | Non
         raise LabelloopError("there is no earlier version to go back to; `labelloop models` lists what there is")
     registry.head(deployment.version(record, target))  # unknown or damaged: refused here, before any backend has to
     live = registry.live()
+    if live and live.version == target:
+        out.print(f"{target} is live already: nothing was changed", highlight=False)
+        return
     entry = registry.deploy(target, expected=live.version if live else None, action=action, by=me(), why=why)
     publish(deployment.queue.redis, DEPLOY_CHANNEL, record.key)
     out.print(f"{entry.version} is live (was {entry.previous or 'nothing'}); backends follow within a second")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, ParamSpec, TypeVar
+from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
 from rich.text import Text
@@ -34,6 +34,17 @@ class Themed(TyperGroup):
         """Verbs in the order of --help."""
         order = [verb for verbs in THEMES.values() for verb in verbs]
         return sorted(super().list_commands(ctx), key=order.index)
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        """Also what goes wrong before a command begins, while its words are read, is said in words."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            message = in_words(error)
+            if message is None:
+                raise
+            fail(message)
+            raise typer.Exit(1) from error
 
 
 app = typer.Typer(

@@ -12,8 +12,10 @@ import typer
 MOST = 1_000_000  # of anything that is counted: larger numbers are slips, and some cannot be counted to
 
 
-def share(text: str) -> float:
+def share(text: str | float) -> float:
     """0.92, .92, 92 or 92 %: a number in [0, 1]. What lies between 1 and 2 can mean either, so it is asked again."""
+    if isinstance(text, int | float):  # an option's default
+        return float(text)
     word = text.strip()
     number = _number(word.removesuffix("%"))
     percent = word.endswith("%") or number >= 2
@@ -30,10 +32,10 @@ def _number(word: str) -> float:
     return number if math.isfinite(number) else math.inf
 
 
-def share_within(low: float, high: float) -> Callable[[str], float]:
+def share_within(low: float, high: float) -> Callable[[str | float], float]:
     """The same, from ``low`` to ``high``."""
 
-    def parse(text: str) -> float:
+    def parse(text: str | float) -> float:
         value = share(text)
         if not low <= value <= high:
             raise typer.BadParameter(f"{text!r} must lie between {low:g} and {high:g}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,27 @@ from cli.embedded.services import Place, s3_service, valkey_service
 from cli.embedded.supervisor import Supervisor
 
 VALKEY_PASSWORD = "of-the-tests"
+
+
+@contextmanager
+def servers(folder: Path) -> Iterator[tuple[str, str]]:
+    """(URL of Valkey, endpoint of S3), outside of pytest."""
+    (folder / "valkey").mkdir()
+    (folder / "s3").mkdir()
+    valkey = contextmanager(_run)(lambda place: valkey_service(place, VALKEY_PASSWORD), folder / "valkey")
+    s3 = contextmanager(_run)(lambda place: s3_service(place, _environments()), folder / "s3")
+    with valkey as port, s3 as other:
+        yield f"redis://:{VALKEY_PASSWORD}@{LOOPBACK}:{port}/0", f"http://{LOOPBACK}:{other}"
+
+
+def _environments() -> Environments:
+    found = Environments(
+        label_studio_bin=DEFAULT_ROOT / "label-studio" / "bin",
+        s3_bin=DEFAULT_ROOT / "s3" / "bin",
+        database=DEFAULT_ROOT / "label-studio" / DATABASE,
+    )
+    assert (found.s3_bin / "ministack").exists(), "the S3 server is not installed: run `make setup`"
+    return found
 
 
 def _run(build: Callable[[Place], ServiceSpec], directory: Path) -> Iterator[int]:
@@ -39,11 +61,5 @@ def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The endpoint of an S3 server (key `test`, secret `test`); tests share it: use buckets of your own."""
-    environments = Environments(
-        label_studio_bin=DEFAULT_ROOT / "label-studio" / "bin",
-        s3_bin=DEFAULT_ROOT / "s3" / "bin",
-        database=DEFAULT_ROOT / "label-studio" / DATABASE,
-    )
-    assert (environments.s3_bin / "ministack").exists(), "the S3 server is not installed: run `make setup`"
-    for port in _run(lambda place: s3_service(place, environments), tmp_path_factory.mktemp("s3")):
+    for port in _run(lambda place: s3_service(place, _environments()), tmp_path_factory.mktemp("s3")):
         yield f"http://{LOOPBACK}:{port}"
