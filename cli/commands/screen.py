@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -51,6 +52,18 @@ def _written(text: str, encoding: str) -> str:
 @functools.cache
 def _nowhere() -> IO[str]:
     return Path(os.devnull).open("w", encoding="utf-8")  # as long as the process lives
+
+
+def end_output() -> None:
+    """Write what is left; where that cannot be written, nobody tries again when the process ends."""
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with suppress(OSError, ValueError):
+            os.dup2(_nowhere().fileno(), sys.stdout.fileno())
+        raise
 
 
 def show_json(data: Any) -> None:

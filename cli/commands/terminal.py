@@ -14,7 +14,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from cli.commands.edge import in_words
-from cli.commands.screen import Screen
+from cli.commands.screen import Screen, end_output
 from labelloop.errors import SettingsError
 
 THEMES: Mapping[str, Sequence[str]] = {  # headings of --help with their verbs, in its order
@@ -103,8 +103,7 @@ def command(function: Callable[P, R], *, to: typer.Typer = app, name: str | None
         configure_logs(json=False)  # to standard error: what a command prints may be JSON for a machine
         try:
             answer = function(*args, **kwargs)
-            if sys.stdout is not None:
-                sys.stdout.flush()  # a full disk or a closed pipe shows here, and not when nobody listens any more
+            end_output()  # a full disk or a closed pipe shows here, and not when nobody listens any more
             return answer
         except KeyboardInterrupt as error:
             fail("stopped")

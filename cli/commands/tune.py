@@ -10,8 +10,10 @@ import typer
 
 from cli.commands.screen import show_json, show_text
 from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, err, goes_on, group, out
+from cli.commands.terminal import names as words
 from cli.commands.values import MOST
 from cli.people import me
+from labelloop.errors import LabelloopError
 
 tune = group("tune", "Search for better settings with Optuna; trials run on any number of workers.")
 
@@ -149,7 +151,9 @@ def compare(
 
     deployment = open_deployment(state_dir)
     record = deployment.project(project)
-    names = [name.strip() for name in backbones.split(",") if name.strip()]
+    names = list(words(backbones))
+    if not names:
+        raise LabelloopError("--backbones lists no network: name some, e.g. --backbones resnet18,mobilenetv3_small_100")
     study = begin(deployment, record, comparison(names), by=me())
     out.print(f"study {study.name} has begun: {len(names)} networks; `labelloop tune show` tells how it goes")
     if not wait:

@@ -91,7 +91,8 @@ def _project(deployment: Deployment, number: int, folder: Path) -> ProjectRecord
     world.snapshots, world.runs = SnapshotStore(world.store), RunStore(world.store)
     world.registry = deployment.registry(record)
     deployment.projects.put(record)
-    network = BackboneRecord("b", "pixels", {}, {}, 2, "", "built in")
+    shape = {"size": 8, "crop": 1.0, "crop_mode": "squash", "interpolation": "bilinear", "mean": [0.0], "std": [1.0]}
+    network = BackboneRecord("b", "pixels", {}, shape, 2, "", "built in")
     world.store.put("backbones/b/backbone.json", write(Kind.BACKBONE, asdict(network)))
     world.images(["a.png", "b\x1b[31m.png"], tmp=folder / "cache")
     world.answer(1, "a.png", "cat")
@@ -121,7 +122,7 @@ def _files() -> dict[str, bytes]:
         f"{chr(98 + i)}: &{chr(98 + i)} [{rows.replace('*a', '*' + chr(97 + i))}]\n" for i in range(8)
     )
     yamls = {
-        "empty": "", "comment": "# nothing yet\n", "list": "- a\n", "text": "hello", "twice": "name: pets\nname: dogs\n",
+        "empty": "", "comment": "# nothing yet\n", "list": "- a\n", "text": "hello", "twice": "name: a\nname: b\n",
         "yes": "name: pets\nlabels: [yes, no]\n", "numbers": "labels: [0, 1]\n", "float": "labels: [1.0, 2.0]\n",
         "null": "labels: [null, cat]\n", "dates": "labels: [2024-01-01, cat]\n", "on": "labels: [on, off]\n",
         "octal": "labels: [010, 011]\n", "map": "label_map: {no: cat}\n", "inf": "refresh: {throttle_s: .inf}\n",

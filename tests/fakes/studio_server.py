@@ -33,9 +33,9 @@ def serving(api: StudioApi, token: str) -> Iterator[str]:
         def ask(self, path: str, params: dict[str, str], body: object) -> None:
             known = {k: int(v) if v.isdigit() else v for k, v in params.items()}
             try:
+                if "project" in known and path == "api/tasks":
+                    api.call("GET", f"api/projects/{known['project']}", params={}, json=None)  # 404 where it is gone
                 said, status = api.call(self.command, path, params=known, json=body), 200
-                if path == "api/tasks" and int(params["project"]) not in api.projects:
-                    raise StudioError("not found", status=404)
             except StudioError as error:
                 status = error.status or 500
                 said = {"id": "5c2a", "status_code": status, "version": "1.23.2", "exc_info": None,
