@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar
@@ -123,6 +123,8 @@ def command(function: Callable[P, R], *, to: typer.Typer = app, name: str | None
 def fail(message: str) -> None:
     """Say on standard error why the command ends."""
     err.print(Text.assemble(("labelloop: ", "red"), message), highlight=False, soft_wrap=not err.is_terminal)
+    with suppress(OSError):  # what cannot be written was perhaps the reason
+        end_output()
 
 
 def agree(what: str, otherwise: str) -> None:
