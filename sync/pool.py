@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Set
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from labelloop.catalogue import Catalogue
 from labelloop.features import FeatureIndex
@@ -81,6 +82,11 @@ class Pool:
         if listed:
             self._importing.offer(self._unimported)
         self._featurise(active)
+
+    def facts(self) -> dict[str, Any]:
+        """What `labelloop status` shows of the images."""
+        left_out = {why: asdict(one) for why, one in self.left_out.items()}
+        return asdict(self.state) | {"importing": self.importing, "left_out": left_out}
 
     @property
     def importing(self) -> bool:

@@ -49,6 +49,7 @@ LOOK_EVERY_S = 1.0  # pool, plan and publication where nothing nudged
 TIDY_EVERY_S = 10.0
 LABEL_CONFIG_EVERY_S = 2.0  # while people give a class that it lacks
 DELETED = "deleted.json"  # images whose tasks people removed
+DELETED_THERE = "deleted in Label Studio: `labelloop forget {}`"
 FIRST_ORDER = 500  # images with features that make a first order worth having, while the others are on their way
 
 log = structlog.get_logger()
@@ -102,11 +103,9 @@ class ProjectWatch:
         try:
             return self._turn(nudged=nudged)
         except StudioError as error:
-            if error.status == 404 and self._is_deleted():
-                raise StudioError(
-                    f"deleted in Label Studio: `labelloop forget {self.project.key}`", status=404
-                ) from error
-            raise
+            if error.status != 404 or not self._is_deleted():
+                raise
+            raise StudioError(DELETED_THERE.format(self.project.key), status=404) from error
 
     def rename(self, title: str) -> None:
         """The project is called so now; nothing that was read is read again."""
@@ -142,7 +141,7 @@ class ProjectWatch:
         return {
             "title": self.project.title,
             "tasks": len(self.feed.board),
-            "pool": asdict(self.pool.state) | {"importing": self.pool.importing, "left_out": self._left_out()},
+            "pool": self.pool.facts(),
             "copies": asdict(self.mirroring.state),
             "problem": self._config_problem or self.pool.problem,
             "latest": asdict(self._latest) if self._latest else None,
@@ -339,9 +338,6 @@ class ProjectWatch:
         if not self._deps.queue.active(SCORE, self.project.key):
             name = job_id(SCORE, self.project.key, version)
             self._deps.queue.enqueue(SCORE, name, {"project": self.project.key, "version": version})
-
-    def _left_out(self) -> dict[str, Any]:
-        return {why: asdict(found) for why, found in self.pool.left_out.items()}
 
     def _import(self) -> bool:
         if self.project.storage_id is None:
