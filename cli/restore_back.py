@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ from enum import StrEnum
 from cli.archive import ArchiveReader
 from cli.backup import LEFT_OUT, READERS, STATE, batches
 from cli.deployment import Deployment
+from cli.people import me
 from cli.restored import Restored, held_in
 from cli.setup import Report
 from cli.soundness import LOG
@@ -90,7 +90,7 @@ def _make_live(
         done.notes.append(REPLACED)
         if wanted and live and live.version != wanted:
             why = f"restored from the backup of {archive.facts.get('at')}"
-            live = registry.deploy(wanted, expected=live.version, action="promote", by=getpass.getuser(), why=why)
+            live = registry.deploy(wanted, expected=live.version, action="promote", by=me(), why=why)
     done.live = live.version if live else None
     publish(deployment.queue.redis, DEPLOY_CHANNEL, record.key)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -14,11 +14,12 @@ from labelloop.approvals import waiting
 from labelloop.clock import now
 from labelloop.config import ProjectConfig
 from labelloop.errors import CorruptArtefactError, LabelloopError, NotFoundError
+from labelloop.failures import FailedJob, FailedJobs
 from labelloop.kept_curve import KeptCurve, kept_curve
 from labelloop.networks import NO_WEIGHTS
 from labelloop.pauses import Pause
 from labelloop.projects import ProjectRecord
-from labelloop.queue import RETRAIN, JobState, alive
+from labelloop.queue import FEATURISE, RETRAIN, JobState, alive
 from labelloop.records import Task
 from labelloop.registry import Deployment, Version
 from labelloop.runs import Run, RunStore
@@ -138,18 +139,22 @@ class StatusReader:
         records = _try(services, "s3", self._deployment.projects.all) or []
         _try(services, "label studio", self._studio_version)
         services += _processes(living)
-        projects = tuple(self._project(r, living) for r in records)
+        failed = _try(services, "", lambda: FailedJobs(self._deployment.queue).all()) or []
+        projects = tuple(self._project(r, living, failed) for r in records)
         return Status(now(), tuple(services), projects, queue, tuple(jobs), self._deployment.settings.dashboard_url)
 
     def _studio_version(self) -> str:
         return self._deployment.studio.version()
 
-    def _project(self, record: ProjectRecord, living: Mapping[str, Mapping[str, Any]]) -> ProjectStatus:
+    def _project(
+        self, record: ProjectRecord, living: Mapping[str, Mapping[str, Any]], failed: Sequence[FailedJob]
+    ) -> ProjectStatus:
         stores = self._stores.setdefault(record.key, _Stores(self._deployment, record))
         stores.record = record  # its config may have been changed
         base = ProjectStatus(record.key, record.title, f"{self._deployment.settings.studio_url}/projects/{record.id}")
         try:
-            return stores.read(base, _sync_facts(record.key, living), _backends(record.key, living))
+            found = stores.read(base, _sync_facts(record.key, living), _backends(record.key, living))
+            return replace(found, problem=found.problem or _without_features(record, found.pool, failed))
         except LabelloopError as error:
             return ProjectStatus(base.key, base.title, base.url, problem=str(error))
 
@@ -256,6 +261,17 @@ def unreadable_of(facts: Mapping[str, Any], link: Callable[[int], str]) -> tuple
 def _network(record: ProjectRecord) -> str:
     name = record.config.backbone.name
     return f"{name}: {record.network}" if record.network else name
+
+
+def _without_features(record: ProjectRecord, pool: Mapping[str, Any], failed: Sequence[FailedJob]) -> str | None:
+    """Why images stay without features: the last job's error, which its config may have caused."""
+    lacking = int(pool.get("images", 0)) - int(pool.get("featurised", 0)) - int(pool.get("unreadable", 0))
+    jobs = [j for j in failed if j.kind == FEATURISE.name and j.project == record.key]
+    if not jobs or lacking <= 0:
+        return None
+    again = f"labelloop init --config FILE --image-uri {record.image_uri}"
+    advice = f"correct the project's YAML, then `{again}`" if "SettingsError" in jobs[0].why else jobs[0].advice
+    return f"{lacking} images have no features: {jobs[0].why.splitlines()[0].partition(': ')[2]}. {advice}"
 
 
 def _by(entry: Deployment) -> str:

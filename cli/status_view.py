@@ -13,6 +13,7 @@ from rich.text import Text
 
 from cli.status import Acceptance, ProjectStatus, Status
 from labelloop.clock import age_s
+from labelloop.names import shown
 from labelloop.queue import JobState
 from labelloop.runs import Run
 from labelloop.uncounted import REMEDY, Uncounted
@@ -52,7 +53,7 @@ def _project(project: ProjectStatus) -> Panel:
     parts: list[RenderableType] = [grid]
     if project.runs:
         parts += [Text(), _runs(project.runs)]
-    return Panel(Group(*parts), title=f"{project.title}  [dim]{project.url}[/dim]", title_align="left")
+    return Panel(Group(*parts), title=Text.assemble(project.title, (f"  {project.url}", "dim")), title_align="left")
 
 
 def _rows(project: ProjectStatus) -> Iterator[tuple[str, RenderableType]]:
@@ -66,6 +67,8 @@ def _rows(project: ProjectStatus) -> Iterator[tuple[str, RenderableType]]:
     if project.order:
         yield "shown first", Text(project.order)
     yield "images", _images(project)
+    for line in _left_out(project.pool):
+        yield "", Text(line, style="yellow")
     yield "network", Text(project.network, style="bold red" if project.poor_network else "dim")
     if any(project.copies.get(k) for k in ("copied", "waiting", "failed")):
         yield "from elsewhere", _copies(project.copies)
@@ -162,6 +165,15 @@ def _images(project: ProjectStatus) -> RenderableType:
     if images and done + bad < images:
         return Group(Text(text), ProgressBar(total=images, completed=done + bad, width=40))
     return Text(text)
+
+
+def _left_out(pool: Mapping[str, Any]) -> Iterator[str]:
+    """Objects of the bucket that are no tasks."""
+    for why, found in (pool.get("left_out") or {}).items():
+        yield f"{found['count']} left out: {why}, e.g. {shown(found['example'])}"
+    if pool.get("refused"):
+        one = shown(pool["refused_one"])
+        yield f"{pool['refused']} not taken by Label Studio's storage, e.g. {one}: see its prefix and filter there"
 
 
 def _copies(copies: Mapping[str, Any]) -> Text:

@@ -107,6 +107,22 @@ def _chosen(weights_dirs: Sequence[Path], *, offline: bool, device: str) -> str:
     return choose((), lambda name: source_of(name, weights_dirs, offline=offline), gpu=device != "cpu").name
 
 
+def check(spec: BackboneSpec, weights_dirs: Sequence[Path], *, offline: bool = False) -> None:
+    """SettingsError where `build` would fail for what the config says; reads no weights."""
+    if RESERVED & set(spec.options):
+        raise SettingsError(f"backbone.options must not hold {', '.join(sorted(RESERVED & set(spec.options)))}")
+    if spec.name == AUTO:
+        return
+    if spec.name in OWN:
+        _build_own(spec, "cpu")
+        return
+    _require_known(spec.name)
+    if spec.pretrained not in {"auto", False, "false"}:
+        find_weights(spec.name, spec.pretrained, weights_dirs, offline=offline)
+    with torch.device("meta"):
+        _network(spec.name, _options(spec), Weights(None, False, "a random start"))
+
+
 def load(record: BackboneRecord, weights: bytes, *, device: str = "cpu") -> Backbone:
     """A recorded backbone; CorruptArtefactError where the weights are not those that were recorded."""
     if digest(weights) != record.weights_sha256:
@@ -234,7 +250,16 @@ def _network(name: str, options: Mapping[str, Any], weights: Weights) -> nn.Modu
                 module.load_state_dict(read_packaged(name, tuple(len(stage) for stage in module.blocks)), strict=True)
             if units is not None:
                 module = Necked(module, int(getattr(module, "head_hidden_size", module.num_features)), units, dropout)
-        except (TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
+        except (
+            TypeError,
+            ValueError,
+            LookupError,
+            AttributeError,
+            AssertionError,
+            RuntimeError,
+            OSError,
+            SafetensorError,
+        ) as error:  # fmt: skip -- what options do to a network is its own affair
             raise SettingsError(f"backbone {name} cannot be built from {weights.provenance}: {error}") from error
     assert isinstance(module, nn.Module)
     return module

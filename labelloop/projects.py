@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import threading
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -117,5 +119,25 @@ def dump_record(record: ProjectRecord) -> bytes:
 def load_record(raw: bytes, what: str) -> ProjectRecord:
     """The inverse of `dump_record`; ``what`` it is, for errors."""
     data = fields_of(ProjectRecord, read(Kind.PROJECT, raw))
+    wrong = [name for name, fits in _FITS.items() if not fits(data.get(name))]
+    if wrong:
+        raise ValueError(f"{what} cannot be read: {', '.join(wrong)} is missing, or of another kind")
     source = f"the stored config of {what} (if a newer labelloop has written it: upgrade this process)"
     return ProjectRecord(**{**data, "config": parse_config(data["config"], source)})
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+_FITS: Mapping[str, Callable[[Any], bool]] = {  # names of objects and requests are made of these
+    "server": lambda v: isinstance(v, str) and re.fullmatch(r"[A-Za-z0-9]+", v) is not None,
+    "id": _is_number,
+    "created": _is_number,
+    "title": lambda v: isinstance(v, str),
+    "config": lambda v: isinstance(v, dict),
+    "label_config": lambda v: isinstance(v, str),
+    "image_uri": lambda v: isinstance(v, str),
+    "backend_id": lambda v: v is None or _is_number(v),
+    "storage_id": lambda v: v is None or _is_number(v),
+}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -179,7 +180,7 @@ class Registry:
     def version(self, name: str) -> Version:
         """One version by name (`v7`); NotFoundError where there is none, or no longer."""
         if name not in self._versions:
-            if not (name.startswith("v") and name[1:].isdigit()):
+            if not re.fullmatch(r"v[0-9]{1,9}", name):
                 raise NotFoundError(f"{name!r} is no version; `labelloop models` lists them")
             try:
                 self._versions[name] = _read_version(self._store.get(_version_key(int(name[1:]))))

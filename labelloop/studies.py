@@ -17,7 +17,7 @@ from labelloop.errors import AlreadyExistsError, NotFoundError, SettingsError
 from labelloop.formats import Kind, load, read, write
 from labelloop.records import fields_of
 from labelloop.storage import ObjectStore
-from labelloop.training_config import Positive
+from labelloop.training_config import Positive, in_words
 
 PREFIX = "studies/"
 ATTEMPTS = 5  # of one trial; a worker that died counts, too: settings may ask for more memory than there is
@@ -27,7 +27,7 @@ Path = tuple[str, ...]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Range(_Frozen):
@@ -244,7 +244,7 @@ def parse_search(data: Any, source: str) -> Search:
     try:
         return Search.model_validate(data or {})
     except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        lines = [f"  {in_words(e)}" for e in error.errors()]
         raise SettingsError(f"{source} is not a valid search:\n" + "\n".join(lines)) from error
 
 

@@ -16,6 +16,7 @@ from labelloop.errors import ImageUnreadableError, StorageError
 from labelloop.images import Reader
 from labelloop.labels import LabelSchema
 from labelloop.mirror import MirroredReader, NotCopiedError
+from labelloop.names import encodable, shown
 from labelloop.projects import ProjectRecord
 from labelloop.schema import LabelRules, Names
 from labelloop.scores import COLD_START
@@ -94,6 +95,8 @@ class Predictor:
         uri = asked.schema.uri(task.get("data"))
         if not uri:
             return self._unreadable(task, "missing", f"the task has no image under {asked.schema.data_key!r}")
+        if uri != encodable(uri):
+            return self._unreadable(task, "refused", f"{shown(uri)} is not UTF-8: give the image another name")
         try:
             return self._read(asked, uri)
         except NotCopiedError:  # uploaded a moment ago: sync copies it, and then it is known

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 # not the inputs' fault: tried again until the world is whole
 TRANSIENT_ERRORS = (StorageError, QueueError, LeaseLostError, ConflictError, OSError)
 
+Job = Callable[..., dict[str, Any]]
+
 log = structlog.get_logger()
 
 
@@ -45,12 +47,39 @@ def context() -> Context:
     return make_context()
 
 
+def _of_a_known_project(work: Job) -> Job:
+    """A job of a project that was forgotten meanwhile ends quietly: nobody waits for it, and nothing is wrong."""
+
+    @functools.wraps(work)
+    def run(project: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        try:
+            return work(project, *args, **kwargs)
+        except LabelloopError:
+            if _is_known(project):
+                raise
+            log.info("the project was forgotten", action="forgotten", job=work.__name__, project=project)
+            return {"forgotten": True}
+
+    return run
+
+
+def _is_known(project: str) -> bool:
+    try:
+        context().project(project)
+    except NotFoundError:
+        return False
+    except LabelloopError:  # it cannot be told now
+        return True
+    return True
+
+
 def prepare(queues: Sequence[str]) -> None:
     """Load what a refresh needs, so that no person waits for an import. torch waits for the first job that needs it."""
     if {"refresh", "score"} & set(queues):
         from retrain_worker import curve, refresh, score  # noqa: F401
 
 
+@_of_a_known_project
 def featurise(project: str, uris: list[str]) -> dict[str, Any]:
     """Bucket and features of these images."""
     from retrain_worker import featurise as module
@@ -59,6 +88,7 @@ def featurise(project: str, uris: list[str]) -> dict[str, Any]:
     return {"images": len(uris), "used": used}
 
 
+@_of_a_known_project
 def tidy(project: str) -> dict[str, Any]:
     """Remove what nothing needs any more."""
     from retrain_worker import tidy as module
@@ -66,6 +96,7 @@ def tidy(project: str) -> dict[str, Any]:
     return module.tidy(context().project(project))
 
 
+@_of_a_known_project
 def refresh(project: str, snapshot: str, attempt: int, answers: Sequence[str] = (), wish: str = "") -> dict[str, Any]:
     """A new head from a snapshot."""
     from retrain_worker import refresh as module
@@ -78,6 +109,7 @@ def refresh(project: str, snapshot: str, attempt: int, answers: Sequence[str] = 
     return ended
 
 
+@_of_a_known_project
 def retrain(project: str, snapshot: str, attempt: int, answers: Sequence[str] = (), wish: str = "") -> dict[str, Any]:
     """A fine-tuned backbone, its features, and a head on the newest snapshot."""
     from retrain_worker import retrain as module
@@ -86,6 +118,7 @@ def retrain(project: str, snapshot: str, attempt: int, answers: Sequence[str] = 
     return _recorded(asked, lambda project, claim: module.retrain(context(), project, snapshot, claim))
 
 
+@_of_a_known_project
 def trial(project: str, study: str, number: int) -> dict[str, Any]:
     """One set of settings of a search."""
     from retrain_worker.tuning.trial import run_trial
@@ -95,6 +128,7 @@ def trial(project: str, study: str, number: int) -> dict[str, Any]:
     return {"state": found.state, "accuracy": found.accuracy}
 
 
+@_of_a_known_project
 def lr_find(project: str, name: str, by: str) -> dict[str, Any]:
     """The loss over learning rates, and the one to take."""
     from retrain_worker.tuning.lr_finder import find
@@ -102,6 +136,7 @@ def lr_find(project: str, name: str, by: str) -> dict[str, Any]:
     return find(context(), context().project(project), name, by)
 
 
+@_of_a_known_project
 def score(project: str, version: str) -> dict[str, Any]:
     """The order of the queue under one version."""
     from retrain_worker import score as module

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -49,6 +50,7 @@ TIDY_EVERY_S = 10.0
 LABEL_CONFIG_EVERY_S = 2.0  # while people give a class that it lacks
 DELETED = "deleted.json"  # images whose tasks people removed
 UNREADABLE_TOLD = 1000  # tasks
+DELETED_THERE = "deleted in Label Studio: `labelloop forget {}`"
 FIRST_ORDER = 500  # images with features that make a first order worth having, while the others are on their way
 
 log = structlog.get_logger()
@@ -99,6 +101,18 @@ class ProjectWatch:
 
     def turn(self, *, nudged: bool) -> bool:
         """One round; True where annotations changed. Cheap where nothing did."""
+        try:
+            return self._turn(nudged=nudged)
+        except StudioError as error:
+            if error.status != 404 or not self._is_deleted():
+                raise
+            raise StudioError(DELETED_THERE.format(self.project.key), status=404) from error
+
+    def rename(self, title: str) -> None:
+        """The project is called so now; nothing that was read is read again."""
+        self.project = replace(self.project, title=title)
+
+    def _turn(self, *, nudged: bool) -> bool:
         if self.snapshot is None:
             self._begin()
         changes = self._changes(nudged=nudged)
@@ -128,7 +142,7 @@ class ProjectWatch:
         return {
             "title": self.project.title,
             "tasks": len(self.feed.board),
-            "pool": asdict(self.pool.state) | {"importing": self.pool.importing},
+            "pool": self.pool.facts(),
             "copies": asdict(self.mirroring.state),
             "problem": self._config_problem or self.pool.problem,
             "latest": asdict(self._latest) if self._latest else None,
@@ -159,6 +173,12 @@ class ProjectWatch:
         live = self.registry.live()
         self.publisher.adopt(live.version if live else COLD_START, self.feed.board.open)
         log.info("watching", action="watch", project=self.project.key, tasks=len(self.feed.board))
+
+    def _is_deleted(self) -> bool:
+        try:
+            return self._deps.studio.project(self.project.id).created != self.project.created
+        except StudioError as error:
+            return error.status == 404
 
     def _last_tasks(self) -> Mapping[int, Task]:
         """Those of the newest snapshot; Label Studio has them too, so a damaged one is made anew."""
@@ -287,7 +307,9 @@ class ProjectWatch:
 
         A config that cannot be served is a visible problem, and the old one stays.
         """
-        config = self._deps.studio.project(self.project.id).label_config
+        found = self._deps.studio.project(self.project.id)
+        config = found.label_config
+        self._follow_title(found.title)
         self._config_problem = None
         if config == self.project.label_config:
             return
@@ -310,14 +332,23 @@ class ProjectWatch:
         newest = self._deps.projects.get(self.project.key)  # its config may have been changed a moment ago
         self._deps.projects.put(replace(newest, label_config=config))
 
+    def _follow_title(self, title: str) -> None:
+        """People call the project by the name that Label Studio shows."""
+        if title != self.project.title:
+            log.info("project renamed", action="rename", project=self.project.key, title=title)
+            self.rename(title)
+            with suppress(NotFoundError):  # just forgotten
+                self._deps.projects.put(replace(self._deps.projects.get(self.project.key), title=title))
+
     def _order(self, version: str) -> None:
         name = job_id(SCORE, self.project.key, version)
         self._deps.queue.enqueue(SCORE, name, {"project": self.project.key, "version": version})
 
-    def _import(self) -> None:
-        if self.project.storage_id is not None:
-            self._deps.patience(STORAGE_SYNC_S)
-            self._deps.studio.sync_storage(self.project.storage_id)
+    def _import(self) -> bool:
+        if self.project.storage_id is None:
+            return True
+        self._deps.patience(STORAGE_SYNC_S)
+        return self._deps.studio.sync_storage(self.project.storage_id)
 
     def _is_due(self, what: str, every_s: float) -> bool:
         moment = time.monotonic()

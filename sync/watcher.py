@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
@@ -269,8 +269,11 @@ class Watcher:
         self._unserved = {key: facts for key, facts in self._unserved.items() if key in records}
         for key, record in records.items():
             known = self._watched.get(key)
-            if known is None or known.record != record:
+            if known is None or replace(known.record, title=record.title) != record:
                 self._watch(record)
+            elif known.record != record:
+                known.record = record
+                known.watch.rename(record.title)
 
     def _watch(self, record: ProjectRecord) -> None:
         """Look after a project from now on. One that an earlier release took and this one refuses stops no other."""

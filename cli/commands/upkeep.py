@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
+from cli.commands.screen import show_json
 from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, err, out
 from labelloop.errors import LabelloopError
 
@@ -47,7 +48,7 @@ def gc(
             except LabelloopError as error:  # the others can be tidied all the same
                 failed.append(f"{record.title}: {error}")
     if as_json:
-        print(json.dumps([asdict(one) for one in found]))
+        show_json([asdict(one) for one in found])
     else:
         for one in found:
             _show(one, dry_run=dry_run, keep=keep)
@@ -80,7 +81,7 @@ def backup(
     with reporting(err) as report:
         done = run_backup(deployment, deployment.project(project), path, Wanted(features, images), report)
     if as_json:
-        print(json.dumps(asdict(done)))
+        show_json(asdict(done))
     else:
         _show_backup(done)
     if done.damaged:
@@ -110,7 +111,7 @@ def restore(
     with reporting(err) as report:
         done = run_restore(deployment, path, title=title, force=force, report=report)
     if as_json:
-        print(json.dumps(asdict(done)))
+        show_json(asdict(done))
     else:
         _show_restore(done)
 
@@ -120,11 +121,11 @@ def _show_backup(done: BackedUp) -> None:
 
     images = f", {done.images} images" if done.images else ""
     out.print(
-        f"[bold]{done.project}[/bold] is in {done.path} ({told_size(done.bytes)}): {done.objects} objects, "
+        f"{done.project} is in {done.path} ({told_size(done.bytes)}): {done.objects} objects, "
         f"{done.tasks} tasks with {done.annotations} answers{images}; live: {done.live or 'nothing'}", highlight=False,
     )  # fmt: skip
     for line in done.damaged:
-        out.print(f"[red]left out:[/red] {line}", highlight=False)
+        out.print(Text.assemble(("left out: ", "red"), line))
 
 
 def _show_restore(done: Restored) -> None:
@@ -132,14 +133,14 @@ def _show_restore(done: Restored) -> None:
         what = f"{done.tasks} tasks with {done.annotations} answers, {done.put} objects, {done.images} images"
     else:
         what = f"{done.put} objects put back, {done.intact} were intact, {done.newer} are newer than the backup"
-    out.print(f"[bold]{done.project}[/bold] ({done.key}): {what}; live: {done.live or 'nothing'}", highlight=False)
+    out.print(f"{done.project} ({done.key}): {what}; live: {done.live or 'nothing'}", highlight=False)
     for line in done.notes:
         out.print(f"  {line}", highlight=False)
 
 
 def _show(found: Tidying, *, dry_run: bool, keep: bool) -> None:
     last = f"tidied last at {found.before[:16].replace('T', ' ')} UTC" if found.before else "never tidied before"
-    out.print(f"[bold]{found.project}[/bold] ({found.key}), {last}", highlight=False)
+    out.print(Text.assemble((found.project, "bold"), f" ({found.key}), {last}"))
     if found.removed:
         out.print(_table("would go" if dry_run else "went", found.removed))
     else:
@@ -156,5 +157,5 @@ def _table(title: str, heaps: Sequence[Heap]) -> Table:
     for heap in heaps:
         table.add_row(heap.what, str(heap.count), told_size(heap.bytes), heap.why)
     total = sum(h.count for h in heaps), told_size(sum(h.bytes for h in heaps))
-    table.add_row("[bold]together[/bold]", str(total[0]), total[1], "")
+    table.add_row(Text("together", style="bold"), str(total[0]), total[1], "")
     return table
