@@ -50,6 +50,7 @@ class Deployment:
         if len(found) == 1:
             return found[0]
         known = ", ".join(f"{r.title} ({r.key})" for r in records) or "none; `labelloop init` adds one"
+        known += "".join(f"; {d.project} cannot be read: {d.reason}" for d in self.projects.unread())
         wanted = f"no project is called {name!r}" if name else "say which project with --project"
         raise NotFoundError(f"{wanted}; projects: {known}")
 

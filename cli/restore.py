@@ -19,7 +19,7 @@ def restore(deployment: Deployment, path: Path, *, title: str | None, force: boo
     archive = ArchiveReader(path)
     try:
         archive.verify(report)
-        record = load_record(archive.get(PROJECT), f"the project in {path}")
+        record = load_record(archive.get(PROJECT), None, f"the project in {path}")
         lost = not is_there(deployment, record)
         if title is None and not lost:
             return put_back(deployment, archive, record, force=force, report=report)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from labelloop.clock import now, stamp
 from labelloop.config import ProjectConfig, parse_config
-from labelloop.errors import NotFoundError, SettingsError
-from labelloop.formats import Kind, load, read, write
-from labelloop.records import fields_of
+from labelloop.damage import Damage
+from labelloop.errors import CorruptObjectError, NotFoundError, SettingsError
+from labelloop.formats import Kind, load, reading, write
 from labelloop.storage import ObjectStore
 from labelloop.training_config import Positive
 
@@ -136,8 +136,9 @@ class Trial:
 class StudyStore:
     """One project's studies."""
 
-    def __init__(self, store: ObjectStore) -> None:
+    def __init__(self, store: ObjectStore, damage: Damage | None = None) -> None:
         self._store = store
+        self.damage = damage or Damage()
 
     def begin(self, search: Search, *, snapshot: str, config: ProjectConfig, by: str) -> Study:
         """Write it down; the watcher queues its trials. SettingsError where the settings do not fit each other."""
@@ -151,9 +152,12 @@ class StudyStore:
         self._put(study)
         return study
 
-    def all(self) -> list[Study]:
-        """Oldest first."""
-        return [self.get(name) for name in self.names()]
+    def all(self, *, without: Container[str] = ()) -> list[Study]:
+        """Those that can be read, oldest first; none of those named ``without``."""
+        listed = (info for info in self._store.list(PREFIX)
+                  if info.key.endswith("/study.json") and info.key.split("/")[1] not in without)  # fmt: skip
+        found = self.damage.intact(listed, lambda key: self.get(key.split("/")[1]), PREFIX)
+        return sorted(found.values(), key=lambda s: s.name)
 
     def names(self) -> list[str]:
         """Oldest first; reads none of them."""
@@ -161,9 +165,10 @@ class StudyStore:
         return sorted({key.split("/")[1] for key in keys if key.endswith("/study.json")})
 
     def get(self, name: str) -> Study:
-        """NotFoundError where there is none."""
+        """NotFoundError where there is none; CorruptObjectError."""
+        key = f"{PREFIX}{name}/study.json"
         try:
-            return load(Kind.STUDY, self._store.get(f"{PREFIX}{name}/study.json"), Study)
+            return study_from(self._store.get(key), key)
         except NotFoundError as error:
             raise NotFoundError(f"there is no study {name}; `labelloop tune list` shows them") from error
 
@@ -174,16 +179,20 @@ class StudyStore:
         return study
 
     def trials(self, name: str) -> list[Trial]:
-        """By number."""
-        keys = [info.key for info in self._store.list(f"{PREFIX}{name}/trials/")]
-        return [_trial(self._store.get(key)) for key in sorted(keys)]
+        """Those that can be read, by number; another one is run again."""
+        prefix = f"{PREFIX}{name}/trials/"
+        found = self.damage.intact(self._store.list(prefix), self._trial, prefix)
+        return sorted(found.values(), key=lambda t: t.number)
 
     def trial(self, name: str, number: int) -> Trial | None:
-        """None before it began."""
+        """None before it began, and where it cannot be read: it begins again."""
         try:
-            return _trial(self._store.get(_trial_key(name, number)))
-        except NotFoundError:
+            return self._trial(_trial_key(name, number))
+        except (NotFoundError, CorruptObjectError):
             return None
+
+    def _trial(self, key: str) -> Trial:
+        return trial_from(self._store.get(key), key)
 
     def put(self, name: str, trial: Trial) -> None:
         """Write one trial, in place of what was known of it."""
@@ -191,6 +200,25 @@ class StudyStore:
 
     def _put(self, study: Study) -> None:
         self._store.put(f"{PREFIX}{study.name}/study.json", write(Kind.STUDY, asdict(study)))
+
+
+def study_from(raw: bytes, key: str) -> Study:
+    """A search; CorruptObjectError, FormatError."""
+    study = load(Kind.STUDY, raw, Study, key)
+    with reading(key):
+        if key != f"{PREFIX}{study.name}/study.json":
+            raise ValueError(f"it is the study {study.name}")
+        Search.model_validate(study.search)
+    return study
+
+
+def trial_from(raw: bytes, key: str) -> Trial:
+    """One of its trials; CorruptObjectError, FormatError."""
+    trial = load(Kind.TRIAL, raw, Trial, key)
+    with reading(key):
+        if not key.endswith(f"/{trial.number:05d}.json"):
+            raise ValueError(f"it is the trial {trial.number}")
+    return trial
 
 
 def missing(study: Study, trials: Sequence[Trial]) -> list[int]:
@@ -249,11 +277,6 @@ def merged(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
 def _ends(found: Range) -> tuple[Any, Any]:
     pair = found.integer or found.real
     return pair if pair else (found.choice[0], found.choice[-1])
-
-
-def _trial(raw: bytes) -> Trial:
-    data = fields_of(Trial, read(Kind.TRIAL, raw))
-    return Trial(**{**data, "curve": tuple(tuple(point) for point in data.get("curve", ()))})
 
 
 def _trial_key(name: str, number: int) -> str:

@@ -15,6 +15,7 @@ from labelloop.errors import (
     ConflictError,
     LabelloopError,
     LeaseLostError,
+    LostRowsError,
     NotEnoughLabelsError,
     NotFoundError,
     PausedError,
@@ -24,14 +25,14 @@ from labelloop.errors import (
 from labelloop.kept_configs import keep_config
 from labelloop.queue import SCORE, JobQueue, check_cancelled, job_id
 from labelloop.records import Outcome, to_dict
-from labelloop.runs import AGAIN, TRANSIENT
+from labelloop.runs import AGAIN, TRANSIENT, WITHOUT
 from retrain_worker.context import Context, ProjectContext, make_context
 
 if TYPE_CHECKING:
     from retrain_worker.refresh import Judged
 
 # not the inputs' fault: tried again until the world is whole
-TRANSIENT_ERRORS = (StorageError, QueueError, LeaseLostError, ConflictError, OSError)
+TRANSIENT_ERRORS = (StorageError, QueueError, LeaseLostError, ConflictError, OSError, LostRowsError)
 
 log = structlog.get_logger()
 
@@ -176,7 +177,8 @@ def _of_a_retrain(project: ProjectContext) -> dict[str, Any]:
 
 def _detail(judged: Judged) -> dict[str, Any]:
     training = {"training": dict(judged.training)} if judged.training else {}
-    return {"evaluation": to_dict(judged.evaluation), **training, **({AGAIN: True} if judged.again else {})}
+    without = {WITHOUT: list(judged.without)} if judged.without else {}
+    return {"evaluation": to_dict(judged.evaluation), **training, **without, **({AGAIN: True} if judged.again else {})}
 
 
 def _ended(project: ProjectContext, *, run_id: str, judged: Judged, end: Callable[[], object]) -> dict[str, Any]:
