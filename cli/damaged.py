@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from cli.deployment import Deployment
-from labelloop.damage import remedy_of
 from labelloop.errors import FormatError, NotFoundError, SettingsError
 from labelloop.inspection import fault_of, is_known
 from labelloop.projects import ProjectRecord
 from labelloop.registry import ASIDE
+from labelloop.remedies import remedy_of
 from labelloop.storage import ObjectStore
 
 READERS = 16

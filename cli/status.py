@@ -13,7 +13,7 @@ from cli.people import people, who
 from labelloop.approvals import waiting
 from labelloop.clock import now
 from labelloop.config import ProjectConfig
-from labelloop.damage import UNREADABLE, remedy_of
+from labelloop.damage import UNREADABLE
 from labelloop.errors import LabelloopError, NotFoundError
 from labelloop.kept_curve import KEY as CURVE
 from labelloop.kept_curve import KeptCurve, kept_curve
@@ -22,6 +22,7 @@ from labelloop.projects import ProjectRecord
 from labelloop.queue import RETRAIN, JobState, alive
 from labelloop.records import Task
 from labelloop.registry import Deployment, Version
+from labelloop.remedies import remedy_of
 from labelloop.requests import RequestStore
 from labelloop.runs import Run, RunStore
 from labelloop.schema import LabelRules

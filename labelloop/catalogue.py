@@ -11,7 +11,7 @@ from typing import Any
 
 from labelloop.clock import now, parse
 from labelloop.compaction import Replaced, merged_name
-from labelloop.copies import copy_key, get_copy, get_twice, put_twice
+from labelloop.copies import copy_key, get_twice, heal, put_twice
 from labelloop.damage import UNREADABLE, Damage
 from labelloop.errors import NotFoundError
 from labelloop.formats import Kind, as_object, reading, upgrade
@@ -65,15 +65,10 @@ class Catalogue:
         return [key for key in self.damage.keys(PREFIX) if _name(key) not in self.sizes]
 
     def heal(self) -> list[str]:
-        """Write damaged shards again from their copies, and copies that are missing; returns the keys."""
-        healed = []
-        for key in self.damage.keys(PREFIX):
-            with suppress(*UNREADABLE, NotFoundError):
-                raw = get_copy(self._store, key)
-                shard_from(raw, key)
-                self._store.put(key, raw)
-                self.damage.mended(key)
-                healed.append(key)
+        """Write damaged shards again from their copies; returns the keys."""
+        healed = [key for key in self.damage.keys(PREFIX) if heal(self._store, key, lambda raw, k=key: _fits(raw, k))]  # type: ignore[misc]
+        for key in healed:
+            self.damage.mended(key)
         return healed
 
     def update(self) -> None:
@@ -142,6 +137,14 @@ def shard_from(data: bytes, key: str) -> _Shard:
         if not lines:
             raise ValueError("it is empty")
         return _Shard([_facts(upgrade(Kind.CATALOGUE, line)) for line in lines], replaces)
+
+
+def _fits(raw: bytes, key: str) -> bool:
+    try:
+        shard_from(raw, key)
+    except UNREADABLE:
+        return False
+    return True
 
 
 def _facts(data: dict[str, Any]) -> ImageFacts:

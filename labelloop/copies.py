@@ -49,6 +49,20 @@ def get_twice(
     return found
 
 
+def heal(store: ObjectStore, key: str, fits: Callable[[bytes], bool]) -> bool:
+    """Write a damaged object again from its copy, or a damaged copy from its object; False where neither can be."""
+    original = key.removeprefix(PREFIX).removesuffix(".gz")
+    try:
+        raw = get_copy(store, key) if original == key else store.get(original)
+        good = raw if original == key else gzip.compress(raw, LEVEL, mtime=0)
+        if fits(good):
+            store.put(key, good)
+            return True
+    except (*UNREADABLE, NotFoundError):
+        pass
+    return False
+
+
 def get_copy(store: ObjectStore, key: str) -> bytes:
     """NotFoundError where an older release wrote the object; CorruptObjectError."""
     raw = store.get(copy_key(key))

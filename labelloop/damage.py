@@ -1,11 +1,10 @@
 """Objects that cannot be read: noted by whoever meets them, told once in the log and at any time to `status`, `doctor`.
 
-What is damaged costs itself. What is lost by it, and the way out, stands here, by the object's key.
+What is damaged costs itself alone. `labelloop.remedies` says what is done without it.
 """
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -14,38 +13,12 @@ from typing import TypeVar
 import structlog
 
 from labelloop.errors import CorruptObjectError, FormatError, NotFoundError
+from labelloop.remedies import remedy_of
 from labelloop.storage import ObjectInfo
 
 T = TypeVar("T")
 UNREADABLE = (CorruptObjectError,)  # one object; what a newer release wrote is not damaged, and nobody goes on past it
 AGAIN_S = 10.0
-BACKUP = "or bring it back with `labelloop restore`"
-_REMEDIES = (  # the first that fits: what is done without it, and what a person can do
-    (r"index/.*|copies/record\..*", "its copy is used where that is intact; else run `labelloop init --config` again"),
-    (r"deployments/.*",
-     f"the newest intact entry counts: `labelloop promote` another version if it is wrong, {BACKUP}"),
-    (r"models/versions/.*|models/heads/.*", f"the version before it serves; the next refresh replaces it, {BACKUP}"),
-    (r"backbones/initial\.json", "the oldest backbone that was not fine-tuned counts; nothing is to do"),
-    (r"backbones/.*", f"`labelloop rollback` to a version on another backbone, {BACKUP}"),
-    (r"catalogue/.*|copies/catalogue/.*",
-     f"its copy is used where that is intact; else its images neither train nor judge: {BACKUP.removeprefix('or ')}"),
-    (r"features/.*", "the features are computed again by themselves; nothing is to do"),
-    (r"mirror/.*", "the images are copied again by themselves; nothing is to do"),
-    (r"snapshots/.*", "it is written again from Label Studio's answers; nothing is to do"),
-    (r"runs/.*", "the run counts as never made; nothing is to do"),
-    (r"requests/.*", "ask again, with `labelloop retrain` or `labelloop queue retry`; it is removed in a day"),
-    (r"configs/.*", "the current one is written again by the next run; of an older one its versions lose their config"),
-    (r"scores/.*", "the order before it is shown until a new one is made; nothing is to do"),
-    (r"paused\.json", "learning stays paused: `labelloop resume` ends it"),
-    (r"studies/.*/trials/.*", "the trial is run again; nothing is to do"),
-    (r"studies/.*", "its search goes no further: begin it again with `labelloop tune`"),
-    (r"auto-labels/.*", "it still counts as a look at the audit labels: make them again with `labelloop auto-label`"),
-    (r"curve\.json", "`labelloop curve --anew` makes it again"),
-    (r"reports/.*", "`labelloop report --anew` makes it again"),
-    (r"lr_curves/.*", "`labelloop tune lr` makes another"),
-    (r"gc\.json", "the project is tidied again within a day; nothing is to do"),
-    (r"deleted\.json|copies/deleted\..*", "its copy is used, else images without a task count as removed"),
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +85,14 @@ class Damage:
                 except UNREADABLE as error:
                     self.note(key, error, self._found[key].etag)
 
-    def intact(self, infos: Iterable[ObjectInfo], read: Callable[[str], T], prefix: str) -> dict[str, T]:
+    def intact(self, infos: Iterable[ObjectInfo], read: Callable[[str], T], prefix: str | None = None) -> dict[str, T]:
         """Key -> what ``read`` makes of each listed object; damaged ones are noted, and read again when they change.
 
         ``prefix``: all that is damaged under it is among those listed, or is gone.
         """
         found = {}
         listed = list(infos)
-        for gone in set(self.keys(prefix)) - {info.key for info in listed}:
+        for gone in set(self.keys(prefix) if prefix else ()) - {info.key for info in listed}:
             self.mended(gone)
         for info in listed:
             if self.known(info):
@@ -130,8 +103,3 @@ class Damage:
             except UNREADABLE as error:
                 self.note(info.key, error, info.etag)
         return found
-
-
-def remedy_of(key: str) -> str:
-    """By an object's key within its project (or ``index/...``)."""
-    return next((text for pattern, text in _REMEDIES if re.fullmatch(pattern, key)), BACKUP.removeprefix("or "))

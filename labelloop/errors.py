@@ -26,6 +26,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from labelloop.remedies import known_remedy
+
 
 class LabelloopError(Exception):
     """Base of all; the message says what was wrong and what to do."""
@@ -67,7 +69,8 @@ class CorruptObjectError(CorruptArtefactError, ValueError):
     """One kept object cannot be read. ``key``: its name in the store; ``reason``: why, in words."""
 
     def __init__(self, key: str, reason: str) -> None:
-        super().__init__(f"{key} cannot be read: {reason}")
+        remedy = known_remedy(key)
+        super().__init__(f"{key} cannot be read: {reason}" + (f"; {remedy}" if remedy else ""))
         self.key, self.reason = key, reason
 
 

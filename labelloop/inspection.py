@@ -84,13 +84,15 @@ def _named_by_hash(unpack: Callable[[bytes], bytes]) -> Read:
 
 def _list(raw: bytes, key: str) -> None:
     with reading(key):
-        if not isinstance(json.loads(raw), list):
-            raise ValueError("it must be a list")  # noqa: TRY004 -- of the data
+        found = json.loads(raw)
+        if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
+            raise ValueError("it must be a list of texts")
 
 
 def _object(raw: bytes, key: str) -> None:
     with reading(key):
-        as_object(json.loads(raw))
+        if not as_object(json.loads(raw)):
+            raise ValueError("it is empty")
 
 
 def _page(raw: bytes, key: str) -> None:

@@ -168,11 +168,14 @@ class Registry:
             self._store.put(INITIAL, canonical({"id": record.id}), if_absent=True)
             return record
         except AlreadyExistsError:
-            found = self.initial_backbone() or record
-            if self.damage.keys(INITIAL):
-                self._store.put(INITIAL, canonical({"id": found.id}))
-                self.damage.mended(INITIAL)
-            return found
+            return self.initial_backbone() or record
+
+    def mend_initial(self) -> None:
+        """Write it again, as it follows from the backbones that there are."""
+        self._initial = self._read_initial()
+        if self._initial and self.damage.keys(INITIAL):
+            self._store.put(INITIAL, canonical({"id": self._initial}))
+            self.damage.mended(INITIAL)
 
     def current_backbone(self) -> BackboneRecord | None:
         """The live version's backbone, before the first version the initial one."""
@@ -432,7 +435,9 @@ def backbone_from(raw: bytes, key: str) -> BackboneRecord:
 def initial_from(raw: bytes, key: str = "") -> str:
     """The id of the backbone that the project began with; CorruptObjectError."""
     with reading(key or INITIAL):
-        return str(as_object(json.loads(raw))["id"])
+        found = as_object(json.loads(raw))["id"]
+        _must(isinstance(found, str), "its id is no text")
+        return str(found)
 
 
 def _numbered(infos: Iterable[ObjectInfo]) -> Iterator[ObjectInfo]:

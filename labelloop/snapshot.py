@@ -132,11 +132,15 @@ class SnapshotStore:
                 raise ValueError(CHANGED)
             return [(int(index), str(shard)) for index, shard in read(Kind.SNAPSHOT, raw, key)["shards"].items()]
 
-    def mend(self) -> list[str]:
-        """Write again what cannot be read of the snapshot that was frozen last: its truth is here; returns the keys."""
+    def mend(self, keys: Collection[str] | None = None) -> list[str]:
+        """Write again what cannot be read of the snapshot that was frozen last: its truth is here; returns the keys.
+
+        ``keys``: only these are looked at.
+        """
         if self._newest is None:
             return []
-        wrong = [key for key, fits in self._seals() if not self._holds(key, fits)]
+        seals = [(key, fits) for key, fits in self._seals() if keys is None or key in keys]
+        wrong = [key for key, fits in seals if not self._holds(key, fits)]
         self._damaged |= set(wrong)
         if wrong:
             self.freeze(self._newest.tasks.values())

@@ -156,7 +156,7 @@ class StudyStore:
         """Those that can be read, oldest first; none of those named ``without``."""
         listed = (info for info in self._store.list(PREFIX)
                   if info.key.endswith("/study.json") and info.key.split("/")[1] not in without)  # fmt: skip
-        found = self.damage.intact(listed, lambda key: self.get(key.split("/")[1]), PREFIX)
+        found = self.damage.intact(listed, lambda key: self.get(key.split("/")[1]))
         return sorted(found.values(), key=lambda s: s.name)
 
     def names(self) -> list[str]:

@@ -12,13 +12,14 @@ import structlog
 from labelloop.clock import now as moment
 from labelloop.clock import parse
 from labelloop.config import Retention
-from labelloop.damage import UNREADABLE, Damage, remedy_of
+from labelloop.damage import UNREADABLE, Damage
 from labelloop.errors import CorruptArtefactError, CorruptObjectError, FormatError, NotFoundError
 from labelloop.features import FeatureIndex
 from labelloop.formats import Kind, load, read, reading, write
 from labelloop.holdings import PHASES, YOUNG, Held, What, classify
 from labelloop.records import digest
 from labelloop.registry import Deployment, Registry
+from labelloop.remedies import remedy_of
 from labelloop.retention import Contents, Decision, Item, Kept, References, kept_versions, mark, sweep
 from labelloop.runs import RunStore
 from labelloop.snapshot import SnapshotStore

@@ -24,7 +24,7 @@ from labelloop.mirror import Mirror
 from labelloop.projects import ProjectRecord, ProjectStore, project_store
 from labelloop.queue import SCORE, JobQueue, RedisLease, job_id
 from labelloop.records import Task, canonical
-from labelloop.registry import Registry
+from labelloop.registry import INITIAL, Registry
 from labelloop.requests import RequestStore
 from labelloop.runs import RunStore
 from labelloop.schema import LabelRules
@@ -34,6 +34,7 @@ from labelloop.storage import ObjectStore
 from labelloop.studio import STORAGE_SYNC_S, Studio
 from sync.feed import Changes, Feed
 from sync.guard import Guard
+from sync.inspect import Inspection, Mender
 from sync.listing import Listing
 from sync.mirror import Fetch, Mirroring
 from sync.pace import Pace
@@ -92,6 +93,10 @@ class ProjectWatch:
         self.mirroring = Mirroring(Mirror(store, damage), deps.fetch)
         self.pool = Pool(project.key, deps.list_images(project.image_uri), self._import, deps.queue, self.mirroring)
         self.upkeep = Upkeep(project, store, deps.queue)
+        menders: dict[str, Mender] = {
+            INITIAL: lambda _: self.registry.mend_initial(), "snapshots/": self.snapshots.mend,
+        }  # fmt: skip
+        self.inspection = Inspection(store, damage, menders)
         self.guard = Guard(LabelRules(project.config.label_map))
         self.studies = Studies(project, store, deps.queue, damage)
         self.snapshot: Snapshot | None = None
@@ -316,7 +321,7 @@ class ProjectWatch:
         if self._is_due("tidy", TIDY_EVERY_S):
             self.planner.clean()
             self._keep_latest()
-            self.catalogue.heal()
+            self.inspection.turn()
             self.upkeep.turn()
             self._follow_label_config()
             self.publisher.check_version()
