@@ -37,7 +37,7 @@ from ml_backend.metrics import Metrics
 from ml_backend.predict import Predictor
 from ml_backend.projects import Directory
 from retrain_worker.context import Context, ProjectContext
-from retrain_worker.curve import follow
+from retrain_worker.curve import follow, follow_quietly
 from retrain_worker.featurise import featurise
 from retrain_worker.jobs import TRANSIENT_ERRORS
 from retrain_worker.refresh import refresh
@@ -57,19 +57,6 @@ CONFIG = {
 }  # fmt: skip
 VICTIM, OTHER = 1, 2
 IMAGES, LABELLED = 70, 36
-DAMAGES: Mapping[str, Callable[[bytes], bytes]] = {
-    "flipped": lambda data: bytes(b ^ 0xA5 for b in data) or b"\xff",
-    "{}": lambda _: b"{}",
-    "[1]": lambda _: b"[1]",
-    "truncated": lambda data: data[: len(data) // 2],
-}
-HOSTILE: Mapping[str, Callable[[bytes], bytes]] = {
-    "empty": lambda _: b"",
-    "deep": lambda _: b"[" * 100_000,
-    "numbers": lambda data: _numbers(data),
-    "null": lambda _: b"null",
-    "huge number": lambda _: b'{"number": 1' + b"0" * 5000 + b"}",
-}
 
 
 def _numbers(data: bytes) -> bytes:
@@ -87,6 +74,21 @@ def _swapped(value: Any) -> Any:
     if isinstance(value, list):
         return [_swapped(v) for v in value]
     return 7 if isinstance(value, str) else "x" if isinstance(value, int | float) else value
+
+
+DAMAGES: Mapping[str, Callable[[bytes], bytes]] = {
+    "flipped": lambda data: bytes(b ^ 0xA5 for b in data) or b"\xff",
+    "{}": lambda _: b"{}",
+    "[1]": lambda _: b"[1]",
+    "truncated": lambda data: data[: len(data) // 2],
+}
+HOSTILE: Mapping[str, Callable[[bytes], bytes]] = {
+    "empty": lambda _: b"",
+    "deep": lambda _: b"[" * 100_000,
+    "numbers": _numbers,
+    "null": lambda _: b"null",
+    "huge number": lambda _: b'{"number": 1' + b"0" * 5000 + b"}",
+}
 
 
 @contextmanager
@@ -195,9 +197,8 @@ class Loop:
 
     def waits(self, number: int) -> list[str]:
         """Kinds of the jobs that wait for a project."""
-        return [
-            kind for kind, payload in self.queue.jobs.values() if payload["project"] == self.base.records[number].key
-        ]
+        key = self.base.records[number].key
+        return [kind for kind, payload in self.queue.jobs.values() if payload["project"] == key]
 
     def project(self, key: str) -> ProjectContext:
         known = key in self.worker._contexts
@@ -218,6 +219,7 @@ class Loop:
                 featurise(self.worker, project, payload["uris"])
             case "score":
                 score(self.worker, project, payload["version"])
+                follow_quietly(project)
             case "refresh":
                 self._refresh(project, payload)
             case "tidy":
@@ -323,7 +325,7 @@ def fault_known(key: str) -> bool:
     return not key.startswith("mirror/") or key.startswith("mirror/index/")
 
 
-def _kind(key: str) -> str:
+def _kind(key: str) -> str:  # noqa: PLR0911 -- one line for each shape of a key
     """The part of a key that all of its kind share."""
     parts = key.split("/")
     if parts[0] == "copies":
