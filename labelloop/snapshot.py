@@ -6,6 +6,7 @@ import gzip
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 
 from labelloop.clock import parse
 from labelloop.damage import UNREADABLE, Damage
@@ -48,13 +49,22 @@ def as_of(snapshot: Snapshot, moment: str, *, changed: bool = True) -> Snapshot:
 
     For an older one that cannot be read. Answers that were removed since are not in it.
     """
-    until = parse(moment)
+    until = _moment(moment)
     tasks = {}
     for number, task in snapshot.tasks.items():
-        kept = tuple(a for a in task.annotations if parse(a.updated_at if changed else a.created_at) <= until)
+        kept = tuple(a for a in task.annotations if _moment(a.updated_at if changed else a.created_at) <= until)
         if kept:
             tasks[number] = replace(task, annotations=kept)
     return Snapshot(snapshot.id, tasks)
+
+
+def _moment(text: str) -> datetime:
+    """A time that cannot be read has not come yet."""
+    try:
+        found = parse(text)
+    except ValueError:
+        return datetime.max.replace(tzinfo=UTC)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 @dataclass(slots=True)
