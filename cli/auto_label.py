@@ -83,7 +83,7 @@ def propose(deployment: Deployment, record: ProjectRecord, asked: Asked, report:
     found = _Found(Audit(sample, wrong, ground.images), pool, model.names.labels)
     decision = decide(found.audit, pool, asked.promise)
     labels = _labels(ground, found, decision, NAME + version.name)
-    look = 1 + len(AutoLabelStore(deployment.within(record)).all())
+    look = 1 + AutoLabelStore(deployment.within(record)).looks()
     manifest = Manifest(
         id=stamp(), version=version.name, snapshot=snapshot.id, made_at=now(), by=asked.by, code=code_version(),
         precision=asked.promise.precision, confidence=asked.promise.confidence, per_class=asked.promise.per_class,

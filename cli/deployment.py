@@ -14,7 +14,7 @@ from cli.embedded.loop import loop_environment
 from cli.embedded.state import StackState, running_stack
 from labelloop.errors import LabelloopError, NotFoundError, SettingsError
 from labelloop.images import s3_client
-from labelloop.projects import ProjectRecord, ProjectStore, project_store
+from labelloop.projects import DamagedRecord, ProjectRecord, ProjectStore, project_store
 from labelloop.queue import JobQueue, RedisLease
 from labelloop.registry import Registry, Version
 from labelloop.rotation import redis_client
@@ -54,7 +54,7 @@ class Deployment:
             found = self._renamed(records, name)
         if len(found) == 1:
             return found[0]
-        raise NotFoundError(_not_one(name, records, len(found)))
+        raise NotFoundError(_not_one(name, records, len(found), self.projects.unread()))
 
     def _renamed(self, records: Sequence[ProjectRecord], name: str) -> list[ProjectRecord]:
         """Projects that are called so in Label Studio by now; the watcher writes that down within seconds."""
@@ -94,8 +94,9 @@ class Deployment:
         return project_store(self.store, record.key)
 
 
-def _not_one(name: str | None, records: Sequence[ProjectRecord], found: int) -> str:
+def _not_one(name: str | None, records: Sequence[ProjectRecord], found: int, unread: Sequence[DamagedRecord]) -> str:
     known = ", ".join(f"{r.title} ({r.key})" for r in records) or "none; `labelloop init` adds one"
+    known += "".join(f"; {d.project} cannot be read: {d.reason}" for d in unread)
     if name is None:
         return f"say which project with --project; projects: {known}" if records else f"projects: {known}"
     if found:

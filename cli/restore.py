@@ -33,7 +33,7 @@ def restore(deployment: Deployment, path: Path, *, title: str | None, force: boo
 def _restored(
     deployment: Deployment, archive: ArchiveReader, *, title: str | None, force: bool, report: Report
 ) -> Restored:  # fmt: skip
-    record = load_record(archive.get(PROJECT), "the project in it")
+    record = load_record(archive.get(PROJECT), None, "the project in the backup")
     lost = not is_there(deployment, record)
     if title is None and not lost:
         return put_back(deployment, archive, record, force=force, report=report)

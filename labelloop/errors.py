@@ -8,7 +8,9 @@ LabelloopError
 ├── StorageError             object storage refused or cannot be reached
 │   ├── NotFoundError
 │   └── AlreadyExistsError   a conditional write found an older object
-├── CorruptArtefactError     an artefact's bytes do not have the hash that was recorded
+├── CorruptArtefactError     kept bytes are not those that were written
+│   ├── CorruptObjectError   one object cannot be read: it names the key; others are not affected
+│   │   └── LostRowsError    rows of features: it names the images, whose features can be computed again
 ├── FormatError              kept data was written by a newer release than this one
 ├── ConflictError            the live version changed between decision and deploy
 ├── PausedError              a person has paused learning: nothing goes live by itself
@@ -22,6 +24,10 @@ LabelloopError
 """
 
 from __future__ import annotations
+
+from collections.abc import Collection
+
+from labelloop.remedies import known_remedy
 
 
 class LabelloopError(Exception):
@@ -58,6 +64,23 @@ class AlreadyExistsError(StorageError):
 
 class CorruptArtefactError(LabelloopError):
     """Bytes do not have the recorded hash, or do not give the recorded outputs."""
+
+
+class CorruptObjectError(CorruptArtefactError, ValueError):
+    """One kept object cannot be read. ``key``: its name in the store; ``reason``: why, in words."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        remedy = known_remedy(key)
+        super().__init__(f"{key} cannot be read: {reason}" + (f"; {remedy}" if remedy else ""))
+        self.key, self.reason = key, reason
+
+
+class LostRowsError(CorruptObjectError):
+    """A shard of features is damaged or gone. ``uris``: whose rows it held."""
+
+    def __init__(self, key: str, reason: str, uris: Collection[str]) -> None:
+        super().__init__(key, reason)
+        self.uris = uris
 
 
 class FormatError(LabelloopError):

@@ -29,7 +29,6 @@ class Progress:
     failed_retrains: int = 0  # of (config, code) since the last verdict, and since a person last asked
     since_refresh_s: float | None = None  # since the last refresh started; None: never
     retrain_asked: bool = False  # by a person, and not done yet
-    missing_features: int = 0  # labelled, readable train images whose features are still being computed
     mix: float = 0.0  # how far the classes' shares have moved since the last retrain: total variation, in [0, 1]
     new_images: int = 0  # with features, that were not there when the last retrain began
     recipe_changed: bool = False  # the last retrain followed another `backbone:` or `retrain:` config
@@ -207,6 +206,4 @@ def _two_classes(progress: Progress, config: ProjectConfig) -> str | None:
 def _blocked(kind: str, failed: int, progress: Progress) -> str | None:
     if failed >= ATTEMPTS:
         return f"{kind} failed {failed} times: on hold until {_LIFTS[kind]} change, or `labelloop queue retry`"
-    if progress.missing_features:
-        return f"{kind} waits for the features of {progress.missing_features} labelled images"
     return None

@@ -11,7 +11,14 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from werkzeug.exceptions import HTTPException
 
 from labelloop.browsers import asked_by_page
-from labelloop.errors import ImageUnreadableError, LabelConfigError, StorageError
+from labelloop.errors import (
+    CorruptObjectError,
+    FormatError,
+    ImageUnreadableError,
+    LabelConfigError,
+    SettingsError,
+    StorageError,
+)
 from labelloop.logs import configure_logs
 from labelloop.settings import Settings, load_settings
 from ml_backend.auth import Gate
@@ -123,6 +130,9 @@ def _as_response(error: Exception) -> Response:
             return problem(str(error), error.status)
         case LabelConfigError() | ImageUnreadableError():
             return problem(str(error), 400)
+        case CorruptObjectError() | FormatError() | SettingsError():
+            log.warning("an object is damaged", action="request", endpoint=request.endpoint, reason=str(error))
+            return problem(str(error), 503)
         case StorageError():
             log.warning("object storage is away", action="request", endpoint=request.endpoint, reason=str(error))
             return problem("object storage cannot be reached; try again soon", 503)

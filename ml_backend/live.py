@@ -15,7 +15,15 @@ import structlog
 
 from labelloop.catalogue import Catalogue
 from labelloop.clock import now
-from labelloop.errors import CorruptArtefactError, LabelloopError, LeaseLostError, NotFoundError, StorageError
+from labelloop.damage import UNREADABLE, Damage
+from labelloop.errors import (
+    CorruptArtefactError,
+    FormatError,
+    LabelloopError,
+    LeaseLostError,
+    NotFoundError,
+    StorageError,
+)
 from labelloop.mirror import Mirror
 from labelloop.projects import ProjectRecord, project_store
 from labelloop.registry import Deployment, Registry
@@ -28,6 +36,7 @@ POLL_S = 1.0
 RETRY_S = 60.0  # a refused version is looked at again: somebody may have restored the artefact
 LOADERS = 4  # projects that load at once, so that a large backbone does not hold up the others' heads
 MAX_PROJECTS = 8
+MOST_TOLD = 50  # damaged objects in the heartbeat
 MIRROR_EVERY_S = 1.0  # for images that are not copied yet
 
 log = structlog.get_logger()
@@ -48,12 +57,13 @@ class LiveProject:
     def __init__(self, record: ProjectRecord, store: ObjectStore, engines: Engines, metrics: Metrics) -> None:
         self.key = record.key
         own = project_store(store, record.key)
-        self.blinds = Blinds(Catalogue(own))
-        self.mirror = Mirror(own, every_s=MIRROR_EVERY_S)
+        self.damage = damage = Damage()
+        self.blinds = Blinds(Catalogue(own, damage))
+        self.mirror = Mirror(own, damage, every_s=MIRROR_EVERY_S)
         self.model: LiveModel | None = None
         self.deployed: str | None = None  # what the log says, served or not
-        self._registry = Registry(own, no_lease)
-        self._browsing = Registry(own, no_lease)  # of its own: a load must not hold up /versions
+        self._registry = Registry(own, no_lease, damage)
+        self._browsing = Registry(own, no_lease, damage)  # of its own: a load must not hold up /versions
         self._engines, self._metrics = engines, metrics
         self._refused: dict[str, tuple[Refused, int, float]] = {}  # with deployment and time of the refusal
         self._settled = threading.Event()
@@ -68,6 +78,9 @@ class LiveProject:
             self._settled.set()
         except StorageError as error:  # the next poll tries again; what serves goes on serving
             log.warning("the deployment log cannot be read", action="poll", project=self.key, reason=str(error))
+        except Exception:
+            self._settled.set()  # whatever is wrong with one project, the backend and the others go on
+            raise
         finally:
             self._busy.release()
 
@@ -93,6 +106,7 @@ class LiveProject:
             "loaded_at": model.loaded_at if model else None,
             "deployed": self.deployed,
             "refused": [asdict(r) for r in self.refused()],
+            "damaged": [[d.key, d.reason] for d in self.damage.all()[:MOST_TOLD]],
         }
 
     def _follow(self, deployments: list[Deployment]) -> None:
@@ -123,7 +137,9 @@ class LiveProject:
             return False
         try:
             self._swap(load_model(self._registry, self._engines, name, self.model))
-        except (NotFoundError, CorruptArtefactError) as error:
+        except (NotFoundError, CorruptArtefactError, FormatError) as error:
+            if isinstance(error, UNREADABLE):
+                self.damage.note(getattr(error, "key", name), error)
             self._refuse(entry, str(error))
         except StorageError:
             raise

@@ -11,7 +11,7 @@ import structlog
 from labelloop.catalogue import Catalogue
 from labelloop.errors import StorageError
 from labelloop.mirror import source_of
-from labelloop.projects import ProjectRecord, ProjectStore
+from labelloop.projects import LEFT_OUT, ProjectRecord, ProjectStore
 from labelloop.records import JUDGING, Bucket
 from labelloop.split import bucket_of, group_of, shown_blind
 
@@ -35,13 +35,13 @@ class Directory:
         self._known: dict[str, _Known] = {}
 
     def find(self, reference: str) -> ProjectRecord | None:
-        """The project that Label Studio calls `<id>.<created_ts>`; StorageError where it was never seen."""
+        """The project that Label Studio calls `<id>.<created_ts>`; StorageError or one of LEFT_OUT if never seen."""
         known = self._known.get(reference)
         if known and time.monotonic() - known.at < KEEP_S:
             return known.record
         try:
             record = self._store.find(reference)
-        except StorageError:
+        except (StorageError, *LEFT_OUT):  # away, or the record is damaged: see `ProjectStore.get`
             if known and known.record:
                 return known.record
             raise

@@ -16,6 +16,7 @@ from labelloop.errors import (
     ConflictError,
     LabelloopError,
     LeaseLostError,
+    LostRowsError,
     NotEnoughLabelsError,
     NotFoundError,
     PausedError,
@@ -26,7 +27,7 @@ from labelloop.errors import (
 from labelloop.kept_configs import keep_config
 from labelloop.queue import SCORE, JobQueue, check_cancelled, job_id
 from labelloop.records import Outcome, to_dict
-from labelloop.runs import AGAIN, TRANSIENT, Claim, Run
+from labelloop.runs import AGAIN, TRANSIENT, WITHOUT, Claim, Run
 from labelloop.verdicts import Ending, Verdicts
 from retrain_worker.context import Context, ProjectContext, make_context
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from retrain_worker.refresh import Judged
 
 # not the inputs' fault: tried again until the world is whole
-TRANSIENT_ERRORS = (StorageError, QueueError, LeaseLostError, ConflictError, OSError)
+TRANSIENT_ERRORS = (StorageError, QueueError, LeaseLostError, ConflictError, OSError, LostRowsError)
 
 Job = Callable[..., dict[str, Any]]
 
@@ -264,7 +265,8 @@ def _of_a_retrain(project: ProjectContext) -> dict[str, Any]:
 
 def _detail(judged: Judged) -> dict[str, Any]:
     training = {"training": dict(judged.training)} if judged.training else {}
-    return {"evaluation": to_dict(judged.evaluation), **training, **({AGAIN: True} if judged.again else {})}
+    without = {WITHOUT: list(judged.without)} if judged.without else {}
+    return {"evaluation": to_dict(judged.evaluation), **training, **without, **({AGAIN: True} if judged.again else {})}
 
 
 def _score(project: ProjectContext, version: str | None) -> None:

@@ -12,6 +12,7 @@ from labelloop.acquisition import Doubts, Labelled, Quota, Situation, doubts_of
 from labelloop.auto_label.rule import Promise
 from labelloop.classifier import Classifier
 from labelloop.config import ProjectConfig
+from labelloop.damage import UNREADABLE
 from labelloop.errors import NotFoundError
 from labelloop.features import FeatureStore
 from labelloop.head import Floats
@@ -124,5 +125,5 @@ def _seen_by_backbone(project: ProjectContext) -> Mapping[str, str]:
     snapshot = judged[-1].snapshot if judged else backbone.snapshot if backbone else None
     try:
         return project.snapshot(snapshot).labels() if snapshot else {}
-    except NotFoundError:  # beyond retention: everything counts as new
+    except (*UNREADABLE, NotFoundError):  # damaged, or beyond retention: everything counts as new
         return {}

@@ -17,14 +17,20 @@ from labelloop.errors import LabelloopError
 
 if TYPE_CHECKING:
     from cli.backup import BackedUp
+    from cli.damaged import DamagedObject
+    from cli.deployment import Deployment
     from cli.gc import Heap, Tidying
     from cli.restored import Restored
+    from labelloop.projects import ProjectRecord
 
 
 @command
 def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would go, and remove nothing.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Show what stays, too, and why.")] = False,
+    damaged: Annotated[
+        bool, typer.Option("--damaged", help="Set aside what cannot be read, under damaged/ beside it; nothing else.")
+    ] = False,
     project: Annotated[str | None, typer.Option("--project", help="Title, key or id; all where none is named.")] = None,
     as_json: AsJson = False,
     state_dir: StateDir = DEFAULT_STATE,
@@ -40,6 +46,9 @@ def gc(
 
     deployment = open_deployment(state_dir)
     records = [deployment.project(project)] if project else deployment.projects.all()
+    if damaged:
+        _set_aside(deployment, records, dry_run=dry_run, as_json=as_json)
+        return
     found, failed = [], []
     with reporting(err) as report:
         for record in records:
@@ -54,6 +63,29 @@ def gc(
             _show(one, dry_run=dry_run, keep=keep)
     if failed:
         raise LabelloopError("\n".join(failed))
+
+
+def _set_aside(
+    deployment: Deployment, records: Sequence[ProjectRecord], *, dry_run: bool, as_json: bool
+) -> None:  # fmt: skip
+    from cli.damaged import damaged_objects, set_aside
+
+    rows = []
+    for record in records:
+        found = damaged_objects(deployment, record)
+        moved = [] if dry_run else set_aside(deployment, record, found)
+        rows += [{**asdict(item), "moved": item.spare and not dry_run} for item in found]
+        if not as_json:
+            _show_damaged(record.title, found, moved)
+    if as_json:
+        show_json(rows)
+
+
+def _show_damaged(title: str, found: Sequence[DamagedObject], moved: Sequence[str]) -> None:
+    out.print(f"{title}: {len(found)} objects cannot be read, {len(moved)} set aside", highlight=False)
+    for item in found:
+        kept = "" if item.spare else " (stays)"
+        out.print(f"  {item.key}{kept}: {item.reason}; {item.remedy}", highlight=False, markup=False, soft_wrap=True)
 
 
 @command

@@ -97,12 +97,6 @@ def test_one_kind_on_hold_does_not_stop_the_other() -> None:
     assert kinds(decide(both, CONFIG)) == ["refresh"]
 
 
-def test_missing_features_are_waited_for() -> None:
-    decision = decide(replace(LIVE, changes=10, missing_features=4), CONFIG)
-    assert kinds(decision) == []
-    assert decision.waiting == "refresh waits for the features of 4 labelled images"
-
-
 @pytest.mark.parametrize(
     ("saw", "new", "runs"), [(0, 199, False), (0, 200, True), (400, 200, True), (2000, 499, False), (2000, 500, True)]
 )
