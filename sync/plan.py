@@ -25,7 +25,7 @@ from labelloop.queue import KINDS, REFRESH, RETRAIN, JobQueue, job_id
 from labelloop.records import Bucket
 from labelloop.registry import Registry, Version
 from labelloop.requests import Request, RequestStore, retries
-from labelloop.runs import WITHOUT, Run, RunStore, begun, failed_tries
+from labelloop.runs import WITHOUT, Run, RunStore, begun, failed_tries, tries
 from labelloop.schema import LabelRules
 from labelloop.snapshot import Snapshot, SnapshotStore, as_of
 from labelloop.trigger import Action, Decision, Progress, decide, moved
@@ -94,7 +94,8 @@ class Planner:
             kind = KINDS[action.kind]
             learns = self._learns_from(kind.name, snapshot.id, runs, wishes)
             attempt = 1 + sum(r.kind == kind.name and r.snapshot == learns for r in runs)
-            if kind not in under_way and not self._rests(kind.name, attempt):
+            tried = len(tries(runs, kind.name, snapshot.id))
+            if kind not in under_way and not self._rests(kind.name, 1 + tried):
                 wish = next_wish(kind.name, recorded, self._registry.deployments())
                 self._enqueue(action, Try(learns, attempt, wish), wishes)
                 under_way.append(kind)

@@ -205,6 +205,14 @@ def test_a_retrain_that_died_goes_on_with_its_snapshot_though_people_label(
     assert next(iter(world.queue.jobs.values()))["snapshot"] == world.snapshot().id
 
 
+def test_who_asks_again_does_not_wait_for_what_went_well(world: World, tmp_path: Any) -> None:
+    asked_to_retrain(world, tmp_path)
+    for _ in range(4):
+        world.finish("hold", "retrain")
+        world.requests.add("retrain", by="a person")
+        assert world.plan().running == ("retrain",)
+
+
 def test_a_retrain_that_always_fails_is_held_though_people_label(
     world: World, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
