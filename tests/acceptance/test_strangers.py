@@ -70,10 +70,27 @@ class Evil(BaseHTTPRequestHandler):
         """Is quiet."""
 
 
+class OpenDoor(Evil):
+    """As the S3 server was: any page may read."""
+
+    def end_headers(self) -> None:
+        self.send_header("Access-Control-Allow-Origin", "*")
+        super().end_headers()
+
+
 @pytest.fixture(scope="module")
 def evil() -> Iterator[int]:
     """The port of the page's own server."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Evil)
+    yield from serving(Evil)
+
+
+@pytest.fixture(scope="module")
+def open_door() -> Iterator[int]:
+    yield from serving(OpenDoor)
+
+
+def serving(kind: type[Evil]) -> Iterator[int]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), kind)
     thread = Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield server.server_port
@@ -120,10 +137,11 @@ def held(loop: Loop) -> dict[str, Any]:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])  # of the same site (cookies go along), and of another
 def test_a_page_of_another_origin_reads_nothing_and_changes_nothing(
-    loop: Loop, stack: StackState, page: Page, evil: int, host: str
-) -> None:
+    loop: Loop, stack: StackState, page: Page, evil: int, open_door: int, host: str
+) -> None:  # fmt: skip
     before = held(loop)
     page.goto(f"http://{host}:{evil}/")
+    assert page.evaluate(TRIES, [open_door])["read"], "the browser itself keeps the page from trying"
     ports = [port for port in asdict(stack.ports).values() if port != stack.ports.valkey]
     found = page.evaluate(TRIES, ports)
     assert found["tries"] > 1000
