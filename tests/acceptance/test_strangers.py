@@ -120,18 +120,17 @@ def page(stack: StackState) -> Iterator[Page]:
 
 
 def held(loop: Loop) -> dict[str, Any]:
-    """All that a stranger could have changed."""
-    s3, studio = loop.deployment.s3, loop.studio
-    objects = {bucket["Name"]: {item["Key"] for item in s3.list_objects_v2(Bucket=bucket["Name"])["Contents"]
-                                if "/registry" in item["Key"] or bucket["Name"] != "labelloop"}
-               for bucket in s3.list_buckets()["Buckets"]}  # fmt: skip
-    users = studio.http.call("GET", "api/users")
-    projects = studio.http.call("GET", "api/projects", params={"page_size": 100})["results"]
+    """What a stranger could have changed, and the loop at rest does not."""
+    s3, call, images = loop.deployment.s3, loop.studio.http.call, loop.deployment.settings.image_buckets[0]
+    projects = call("GET", "api/projects", params={"page_size": 100})["results"]
+    storages = call("GET", "api/storages/s3", params={"project": loop.project.id})
     return {
-        "objects": objects,
-        "users": sorted(user["email"] for user in users),
+        "buckets": [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]],
+        "images": [(item["Key"], item["ETag"]) for item in s3.list_objects_v2(Bucket=images)["Contents"]],
+        "records": [record.key for record in loop.deployment.projects.all()],
+        "users": sorted(user["email"] for user in call("GET", "api/users")),
         "projects": sorted((found["id"], found["title"], found["task_number"]) for found in projects),
-        "storages": loop.studio.http.call("GET", "api/storages/s3", params={"project": loop.project.id}),
+        "storages": [(found["id"], found["bucket"], found["s3_endpoint"]) for found in storages],
     }
 
 
