@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labelloop.errors import SettingsError
+from labelloop.images import SUFFIXES
 from labelloop.records import Bucket
 from labelloop.split import BucketShares, bucket_of, group_of
 from labelloop.storage import ObjectStore
 
 LABELS = "labels.csv"  # in the folder: file,label
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from rq import get_current_job
 from labelloop.errors import (
     CancelledError,
     ConflictError,
+    DecodersBusyError,
     LabelloopError,
     LeaseLostError,
     NotEnoughLabelsError,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from retrain_worker.refresh import Judged
 
 # not the inputs' fault: tried again until the world is whole
-TRANSIENT_ERRORS = (StorageError, QueueError, LeaseLostError, ConflictError, OSError)
+TRANSIENT_ERRORS = (StorageError, QueueError, LeaseLostError, ConflictError, DecodersBusyError, OSError)
 
 log = structlog.get_logger()
 
