@@ -67,9 +67,9 @@ class Helpers:
 
 
 def _asked(helper: Helper | None, job: dict[str, Any], data: bytes) -> tuple[Helper, dict[str, Any], bytes]:
-    """The helper that answered, and its reply; one that had gone, for nothing came, is replaced."""
+    """The helper that answered, and its reply. One that had gone, or is killed from outside, is replaced once."""
     for known in (helper, None):
-        helper = known or _started()
+        helper = known if known and known.poll() is None else _started()
         stopped = threading.Event()
         timer = threading.Timer(WALL_S, _stop, (helper, stopped))
         timer.start()
@@ -82,9 +82,9 @@ def _asked(helper: Helper | None, job: dict[str, Any], data: bytes) -> tuple[Hel
         code = _end(helper)
         if stopped.is_set():
             raise DecodersBusyError(f"the image was not decoded within {WALL_S:.0f} s; try again later")
-        if code != 0:
+        if code not in {0, -signal.SIGKILL}:
             raise ImageUnreadableError(_death(code))
-    raise DecodersBusyError("no helper process could be started to decode the image; try again later")
+    raise DecodersBusyError("the process that decoded the image was killed from outside, twice; is memory short?")
 
 
 def _exchange(helper: Helper, job: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes] | None:

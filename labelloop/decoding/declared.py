@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from labelloop.errors import ImageUnreadableError
 
-ORIENTED = (b"Exif", b"exif", b"eXIf", b"EXIF", b"xmp", b"XMP")  # where an orientation may stand
 RESIZING = 1.0  # bytes a pixel: the half-size copy that a resize begins with
 READ = "JPEG, PNG, WebP, GIF, BMP, TIFF and AVIF are read"
 
@@ -57,9 +56,8 @@ def declared(data: bytes) -> Declared:
     raise ImageUnreadableError(f"the image is of an unknown format; {READ}: save it as one of them")
 
 
-def turned(data: bytes, base: float, converted: float) -> float:
+def held(base: float, converted: float, *, may_turn: bool) -> float:
     """Bytes a pixel at the worst moment: turning as an orientation says, or converting to RGB."""
-    may_turn = any(mark in data for mark in ORIENTED)
     return max(base * 2, base + converted) if may_turn else base + converted
 
 

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from struct import unpack_from
 
-from labelloop.decoding.declared import Declared, turned
+from labelloop.decoding.declared import Declared, held
 from labelloop.errors import ImageUnreadableError
 
 MAGIC = re.compile(rb"\xff\xd8\xff")
@@ -16,12 +16,12 @@ BARE = {0x01, 0xD8}  # markers without a segment
 FRAMES = {0xC0, 0xC1, 0xC2, 0xC9, 0xCA}  # what libjpeg can decode at a smaller size, too
 OTHER_FRAMES = {0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF, 0xDE}
 PROGRESSIVE = {0xC2, 0xCA}
-END, SCAN = 0xD9, 0xDA
+END, SCAN, DESCRIPTION = 0xD9, 0xDA, 0xE1
 MAX_SEGMENTS = 4096
 MAX_JUNK = 65536  # bytes before the first scan that are no segment: Pillow skips them one by one
 MAX_PIXELS = 300_000_000  # cameras of today have 200 million
-MAX_SCANS = 64  # encoders write about ten
-MAX_SCANNED = 1_500_000_000  # pixels times scans
+MAX_SCANS = 30  # encoders write about ten
+MAX_SCANNED = 1_200_000_000  # pixels times scans
 QUICK_SCANNED = 50_000_000  # up to here a thread may do it, a fraction of a second long
 COEFFICIENTS = 64
 
@@ -33,6 +33,7 @@ class Found:
     kind: int = 0
     size: tuple[int, int] = (0, 0)
     components: dict[int, tuple[int, int]] = field(default_factory=dict)  # id -> sampling factors
+    described: bool = False  # by EXIF or XMP, which may say that it lies on its side
     scans: int = 0
     final: set[tuple[int, int]] = field(default_factory=set)  # (component, coefficient) at full precision
     ended: bool = False
@@ -47,7 +48,7 @@ def read(data: bytes) -> Declared:
     _require_all_scans(found)
     layers = len(found.components)
     return Declared(
-        "JPEG", *found.size, held=turned(data, 1 if layers == 1 else 4, 4 if layers == 4 else 0),
+        "JPEG", *found.size, held=held(1 if layers == 1 else 4, 4 if layers == 4 else 0, may_turn=found.described),
         always=_buffered(found), reduces=True, apart=found.scans * found.size[0] * found.size[1] > QUICK_SCANNED,
         cut_off=not found.ended,
     )  # fmt: skip
@@ -83,6 +84,8 @@ def _segment(data: bytes, at: int, kind: int, found: Found) -> int:
         found.kind, (height, width, layers) = kind, unpack_from(">HHB", body, 1)
         found.size = (width, height)
         found.components = {body[i]: (body[i + 1] >> 4, body[i + 1] & 15) for i in range(6, 6 + 3 * layers, 3)}
+    elif kind == DESCRIPTION:
+        found.described = True
     elif kind == SCAN:
         _scan(body, found)
     return int(max(length, 2))

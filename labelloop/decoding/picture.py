@@ -169,8 +169,11 @@ def _on_white(part: Image.Image) -> Image.Image:
 
 
 def _eight_bit(part: Image.Image, scale: float) -> Pixels:
-    values = np.nan_to_num(np.asarray(part, dtype=np.float64))
-    return np.asarray((values * scale).clip(0, 255).astype(np.uint8))
+    if part.mode == "F":
+        values = np.nan_to_num(np.asarray(part, dtype=np.float64)) * scale
+    else:
+        values = np.asarray(part) // int(1 / scale)
+    return values.clip(0, 255).astype(np.uint8)
 
 
 def _scale(image: Image.Image, depth: str) -> float:
@@ -190,8 +193,8 @@ def _scale(image: Image.Image, depth: str) -> float:
 
 
 def _largest(band: Image.Image) -> float:
-    values = np.asarray(band, dtype=np.float64)
-    return float(values[np.isfinite(values)].max(initial=0))
+    values = np.asarray(band)
+    return float(values.max(initial=0, where=np.isfinite(values)) if band.mode == "F" else values.max(initial=0))
 
 
 def _squared(image: Image.Image, square: Square) -> Image.Image:

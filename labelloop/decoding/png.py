@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from struct import unpack_from
 
-from labelloop.decoding.declared import Declared, turned
+from labelloop.decoding.declared import Declared, held
 from labelloop.errors import ImageUnreadableError
 
 MAGIC = re.compile(rb"\x89PNG\r\n\x1a\n")
 MAX_CHUNKS = 50_000  # Pillow's loop over them is one in Python
 INFLATED = 3_000_000  # bytes that a compressed text or profile may become, with copies; Pillow has the limit
 TEXT_MOST = 64  # of them
+DESCRIPTIONS = {b"eXIf", b"tEXt", b"zTXt", b"iTXt"}  # where an orientation may stand
 GRAY, COLOUR, PALETTE, GRAY_ALPHA, ALPHA = 0, 2, 3, 4, 6
 
 
@@ -24,8 +25,9 @@ def read(data: bytes) -> Declared:
     base, converted = _bytes(depth, kind, clear=counted.get(b"tRNS", 0) > 0)
     inflating = sum(counted.get(name, 0) for name in (b"zTXt", b"iTXt", b"iCCP"))
     return Declared(
-        "PNG", width, height, held=turned(data, base, converted), always=min(inflating, TEXT_MOST) * INFLATED
-    )
+        "PNG", width, height, held=held(base, converted, may_turn=not DESCRIPTIONS.isdisjoint(counted)),
+        always=min(inflating, TEXT_MOST) * INFLATED,
+    )  # fmt: skip
 
 
 def _chunks(data: bytes) -> dict[bytes, int]:
