@@ -65,14 +65,14 @@ def tiff(width: int, height: int, *more: tuple[int, int, int], strips: tuple[lis
 
 def crossing_strips() -> bytes:
     """Each strip lies at the other end of the file: whoever reads from one to the next copies all of it each time."""
-    rows, filling = 20_000, 20_000_000
+    rows, filling = 20_000, 10_000_000
     offsets = [8 if i % 2 else filling for i in range(rows)]
     return tiff(16, rows, (278, 4, 1), strips=(offsets, [16] * rows)) + b"\0" * filling
 
 
 def run_lengths() -> bytes:
-    """20 million pixels that Pillow draws in Python."""
-    width = height = 4500
+    """10 million pixels that Pillow draws in Python."""
+    width = height = 3200
     header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, 0, 0, 0, 256, 0)
     pixels = (b"\x01\x05" * width + b"\0\0") * height
     offset = 14 + 40 + 1024
@@ -81,7 +81,7 @@ def run_lengths() -> bytes:
 
 
 def ppm() -> bytes:
-    return b"P3\n2000 2000\n255\n" + b"1 2 3 " * 4_000_000
+    return b"P3\n1000 1000\n255\n" + b"1 2 3 " * 1_000_000
 
 
 WORST: Mapping[str, Callable[[], bytes]] = {
@@ -96,7 +96,7 @@ WORST: Mapping[str, Callable[[], bytes]] = {
     "tiff-16-bit": partial(saved, "I;16", (9400, 9400), "TIFF", compression="tiff_lzw"),
     "tiff-huge-tile": lambda: tiff(64, 64, (322, 4, 60000), (323, 4, 60000), strips=([8], [64])) + b"\0" * 4096,
     "tiff-crossing-strips": crossing_strips,
-    "jpeg-300-scans": partial(scans, (3000, 2000), 300),
+    "jpeg-300-scans": partial(scans, (1500, 1000), 300),
     "jpeg-30-scans": partial(scans, (4000, 3000), 30),
     "jpeg-million-segments": lambda: b"\xff\xd8" + b"\xff\xe5\x00\x02" * 3_000_000,
     "jpeg-progressive-64-megapixel": partial(saved, "RGB", (8000, 8000), "JPEG", progressive=True),

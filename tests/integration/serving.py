@@ -39,8 +39,9 @@ class Served:
             s3.create_bucket(Bucket=bucket)
         self.redis = connect(settings.redis_url)
         self.world = World(S3Store(s3, settings.state_bucket))
-        self._images, bucket = S3Store(s3, settings.image_buckets[0]), settings.image_buckets[0]
-        self.tasks = [{"id": i, "data": {"image": f"s3://{bucket}/animals/{i}.png"}} for i in self._upload()]
+        self.bucket = settings.image_buckets[0]
+        self.images = S3Store(s3, self.bucket)
+        self.tasks = [{"id": i, "data": {"image": f"s3://{self.bucket}/animals/{i}.png"}} for i in self._upload()]
         self.url = env["LABELLOOP_BACKEND_URL"]
         self.auth = ("labelloop", PASSWORD)
         self.client = httpx.Client(base_url=self.url, auth=self.auth, timeout=30)
@@ -88,7 +89,7 @@ class Served:
         seeds = [i for i, g in groups.items()
                  if bucket_of(g, BucketShares()) is Bucket.TRAIN and not shown_blind(g, share)][:TASKS]  # fmt: skip
         for seed in seeds:
-            self._images.put(f"animals/{seed}.png", picture(seed))
+            self.images.put(f"animals/{seed}.png", picture(seed))
         return seeds
 
 
