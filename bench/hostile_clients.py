@@ -22,7 +22,7 @@ def told(seen: Attack, clients: int) -> None:
     """For people, and one line for machines."""
     good, health = (np.percentile(values or [np.nan], [50, 99]) for values in (seen.good_s, seen.health_s))
     print(f"{clients} clients with {len(WORST)} images a call: {dict(seen.calls)}, {seen.labelled} labels")
-    print(f"memory at most {seen.peak / 1e6:.0f} MB in all processes, {seen.peak_own / 1e6:.0f} MB in the first")
+    print(f"memory at most {seen.peak / 1e6:.0f} MB: {[part // 10**6 for part in seen.parts]} by process")
     print(f"good calls: {len(seen.good_s)} answered whole, {len(seen.good_failures)} not {seen.good_failures[:3]}")
     print(f"good calls: median {good[0]:.2f} s, p99 {good[1]:.2f} s; /health {health[0]:.3f} s, {health[1]:.3f} s")
     print(json.dumps({

@@ -14,7 +14,8 @@ class Peak:
     """While the block lasts: the most that a process and all below it held at once, in bytes."""
 
     def __init__(self, pid: int) -> None:
-        self.most = self.own = self.last = 0
+        self.most = self.last = 0
+        self.parts: list[int] = []  # of each process at that moment, the largest first
         self._pid, self._stop = pid, threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -32,9 +33,10 @@ class Peak:
             self._look()
 
     def _look(self) -> None:
-        own = resident(self._pid)
-        self.last = own + sum(resident(child) for child in below(self._pid))
-        self.own, self.most = max(self.own, own), max(self.most, self.last)
+        parts = [resident(pid) for pid in (self._pid, *below(self._pid))]
+        self.last = sum(parts)
+        if self.last > self.most:
+            self.most, self.parts = self.last, sorted(parts, reverse=True)
 
 
 def resident(pid: int) -> int:

@@ -32,8 +32,8 @@ from labelloop.errors import ImageUnreadableError
 __all__ = ["BY_VALUES", "FORMATS", "PATIENCE_S", "RESAMPLING", "Pixels", "Square", "decode", "is_costly", "shrink"]
 
 SMALL = 16_000_000  # bytes: what a thread decodes by itself, in a fraction of a second
-LARGE = 512_000_000  # bytes of all larger ones together, and so of the largest
-TOTAL = 640_000_000
+LARGE = 384_000_000  # bytes of all larger ones together, and so of the largest
+TOTAL = 512_000_000
 HELPERS = 2  # processes
 PATIENCE_S = 300.0  # every holder ends within a minute
 

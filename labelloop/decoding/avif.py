@@ -11,7 +11,7 @@ from labelloop.errors import ImageUnreadableError
 
 MAGIC = re.compile(rb"....ftyp(avif|avis|mif1|msf1)", re.DOTALL)
 MAX_BOXES = 1000
-HELD = 16  # bytes a pixel: planes of up to 12 bits, RGBA as it is handed over, and Pillow's image
+HELD = 14  # bytes a pixel: planes of up to 12 bits, RGBA as it is handed over, and Pillow's image
 EXTENT = b"ispe"  # image spatial extents: version, width, height
 DECODER = 16_000_000
 

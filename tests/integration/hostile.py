@@ -26,7 +26,7 @@ class Attack:
     good_failures: list[str] = field(default_factory=list)
     health_s: list[float] = field(default_factory=list)
     peak: int = 0  # bytes of all the backend's processes
-    peak_own: int = 0
+    parts: list[int] = field(default_factory=list)  # of each process at that moment
 
 
 def upload_worst(served: Served, images: Mapping[str, bytes]) -> list[dict[str, Any]]:
@@ -48,7 +48,7 @@ def attack(served: Served, worst: Sequence[Mapping[str, Any]], *, clients: int, 
         stop.set()
         for thread in threads:
             thread.join()
-    seen.peak, seen.peak_own = peak.most, peak.own
+    seen.peak, seen.parts = peak.most, peak.parts
     return seen
 
 
