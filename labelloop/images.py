@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 MAX_BYTES = 50_000_000
-ARRIVING = 100_000_000  # bytes of images that are being read at once: two of the largest
+ARRIVING = 60_000_000  # bytes of images that are being read at once: the largest, and small ones
 ARRIVING_S = 60.0
 # the one list: of listings, of the storage in Label Studio, of folders that are uploaded
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".avif")

@@ -27,6 +27,7 @@ from tests.unit.backend_world import World, picture
 
 PASSWORD = "letmein"
 TASKS = 6
+MEMORY = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "4000000"}  # as in every deployment
 
 
 class Served:
@@ -51,7 +52,7 @@ class Served:
                 [sys.executable, "-m", "gunicorn", "--worker-class", "gthread", "--threads", "32", "--bind", bind,
                  "--workers", str(processes),
                  "ml_backend.app:create_app()"],
-                env={**os.environ, **env}, stdout=out, stderr=out, start_new_session=True,
+                env={**os.environ, **MEMORY, **env}, stdout=out, stderr=out, start_new_session=True,
             )  # fmt: skip
 
     def deploy(self, version: Version) -> None:
