@@ -4,6 +4,7 @@ LabelloopError
 ├── SettingsError            the environment or a project's YAML is wrong
 ├── LabelConfigError         the label config is not one image and one single-choice control
 ├── ImageUnreadableError     one image cannot be had or decoded; others are not affected
+├── DecodersBusyError        no room for one more large image now; it may be tried again
 ├── SourceAwayError          an image's server does not answer now; it may later
 ├── StorageError             object storage refused or cannot be reached
 │   ├── NotFoundError
@@ -44,6 +45,10 @@ class LabelConfigError(LabelloopError):
 
 class ImageUnreadableError(LabelloopError):
     """One image cannot be had or decoded."""
+
+
+class DecodersBusyError(LabelloopError):
+    """Other large images took the decoders for too long: nothing is wrong with this one."""
 
 
 class SourceAwayError(LabelloopError):

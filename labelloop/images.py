@@ -10,6 +10,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from labelloop.decoding.budget import Budget
 from labelloop.errors import ImageUnreadableError, SettingsError, StorageError
 from labelloop.names import encodable, shown, unfit
 from labelloop.rotation import following_client, keys_are_followed
@@ -20,17 +21,10 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 MAX_BYTES = 50_000_000
-SUFFIXES = (
-    ".jpg",
-    ".jpeg",
-    ".png",
-    ".webp",
-    ".gif",
-    ".bmp",
-    ".tif",
-    ".tiff",
-    ".avif",
-)  # Label Studio's, too
+ARRIVING = 60_000_000  # bytes of images that are being read at once: the largest, and small ones
+ARRIVING_S = 60.0
+# the one list: of listings, of the storage in Label Studio, of folders that are uploaded
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".avif")
 REASONS = 8  # why objects are left out: so many are told apart
 GONE = {"NoSuchKey", "404", "NotFound", "NoSuchBucket", "NoSuchVersion"}
 FORBIDDEN = {"AccessDenied", "403", "Forbidden"}
@@ -40,7 +34,10 @@ class Reader(Protocol):
     """What reads images; `ImageReader`, or a fake."""
 
     def read(self, uri: str) -> tuple[bytes, str]:
-        """(bytes, etag); ImageUnreadableError for this image alone, StorageError where a retry may help."""
+        """(bytes, etag); ImageUnreadableError for this image alone, StorageError where a retry may help.
+
+        DecodersBusyError where too many bytes of other images are arriving.
+        """
 
 
 class ImageReader:
@@ -50,13 +47,14 @@ class ImageReader:
         self._client = client
         self._buckets = frozenset(buckets)
         self._max_bytes = max_bytes
+        self._arriving = Budget(max(ARRIVING, max_bytes), large=max(ARRIVING, max_bytes), small=0)
 
     def read(self, uri: str) -> tuple[bytes, str]:
         bucket, key = allowed(uri, self._buckets)
         try:
             answer = self._client.get_object(Bucket=bucket, Key=key)
             self._check_size(uri, answer["ContentLength"])
-            with answer["Body"] as body:
+            with answer["Body"] as body, self._arriving.hold(answer["ContentLength"], ARRIVING_S):
                 return body.read(), answer["ETag"].strip('"')
         except ClientError as error:
             raise _translated(error, uri) from error

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from labelloop.clock import now
 from labelloop.cnn import SMALL_CNN, SmallCnn
 from labelloop.config import BackboneSpec
-from labelloop.decode import RESAMPLING, Pixels, Square, decode
+from labelloop.decode import BY_VALUES, RESAMPLING, Pixels, Square, decode
 from labelloop.errors import CorruptArtefactError, SettingsError
 from labelloop.neck import Necked, split
 from labelloop.networks import AUTO, PIXELS, choose
@@ -213,7 +213,8 @@ def _build_own(spec: BackboneSpec, device: str) -> Backbone:
     kind, provenance = OWN[spec.name]
     size = spec.image_size or kind.SIZE
     preprocessing = {
-        "size": size, "crop": 1.0, "crop_mode": "squash", "interpolation": "bilinear", **UNIT, **_asked(spec),
+        "size": size, "crop": 1.0, "crop_mode": "squash", "interpolation": "bilinear",
+        "depth": BY_VALUES, **UNIT, **_asked(spec),
     }  # fmt: skip
     try:
         module = _own(spec.name, size, spec.options)
@@ -285,6 +286,7 @@ def _timm_preprocessing(module: nn.Module, spec: BackboneSpec) -> dict[str, Any]
         "crop": float(config["crop_pct"]),
         "crop_mode": "squash" if config["crop_mode"] == "squash" else "center",
         "interpolation": interpolation,
+        "depth": BY_VALUES,  # a new record: those of before keep what their features were made with
         "mean": [float(v) for v in config["mean"]],
         "std": [float(v) for v in config["std"]],
     }

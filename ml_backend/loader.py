@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from labelloop.classifier import Classifier
 from labelloop.clock import now
-from labelloop.decode import Pixels
+from labelloop.decode import PATIENCE_S, Pixels, decode, is_costly
 from labelloop.errors import CorruptArtefactError
 from labelloop.registry import Registry, Version
 
@@ -33,9 +33,13 @@ class Engine:
     def id(self) -> str:
         return self.backbone.record.id
 
-    def decode(self, data: bytes) -> Pixels:
-        """See `Backbone.decode`."""
-        return self.backbone.decode(data)
+    def decode(self, data: bytes, *, wait_s: float = PATIENCE_S) -> Pixels:
+        """See `Backbone.decode`; ``wait_s``: for room among other images, DecodersBusyError."""
+        return decode(data, self.backbone.square, wait_s=wait_s)
+
+    def is_costly(self, data: bytes) -> bool:
+        """See `labelloop.decode.is_costly`."""
+        return is_costly(data, self.backbone.square)
 
     def features(self, images: Pixels) -> NDArray[np.float32]:
         """See `Backbone.features`."""

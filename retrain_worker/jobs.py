@@ -14,6 +14,7 @@ from rq import get_current_job
 from labelloop.errors import (
     CancelledError,
     ConflictError,
+    DecodersBusyError,
     LabelloopError,
     LeaseLostError,
     LostRowsError,
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
     from retrain_worker.refresh import Judged
 
 # not the inputs' fault: tried again until the world is whole
-TRANSIENT_ERRORS = (StorageError, QueueError, LeaseLostError, ConflictError, OSError, LostRowsError)
+TRANSIENT_ERRORS = (
+    StorageError, QueueError, LeaseLostError, ConflictError, DecodersBusyError, OSError, LostRowsError,
+)  # fmt: skip
 
 Job = Callable[..., dict[str, Any]]
 

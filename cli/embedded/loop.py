@@ -129,7 +129,11 @@ def _backend(state: StackState, env: Mapping[str, str], logs: Path) -> ServiceSp
     return ServiceSpec(
         name="ml_backend",
         argv=(sys.executable, "-m", "gunicorn", *flat, "--no-control-socket", "ml_backend.app:create_app()"),
-        env=env,
+        env={
+            **env,
+            "MALLOC_ARENA_MAX": "2",
+            "MALLOC_MMAP_THRESHOLD_": "4000000",
+        },  # or each of its threads keeps memory of its own
         ready=lambda: http_answers(f"{state.backend_url}/health"),
         ready_timeout_s=120.0,
         log=logs / "ml_backend.log",

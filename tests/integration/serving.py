@@ -28,6 +28,7 @@ from tests.unit.backend_world import World, picture
 
 PASSWORD = "letmein"
 TASKS = 6
+MEMORY = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "4000000"}  # as in every deployment
 
 
 class Served:
@@ -40,8 +41,9 @@ class Served:
             s3.create_bucket(Bucket=bucket)
         self.redis = connect(settings.redis_url)
         self.world = World(S3Store(s3, settings.state_bucket))
-        self._images, bucket = S3Store(s3, settings.image_buckets[0]), settings.image_buckets[0]
-        self.tasks = [{"id": i, "data": {"image": f"s3://{bucket}/animals/{i}.png"}} for i in self._upload()]
+        self.bucket = settings.image_buckets[0]
+        self.images = S3Store(s3, self.bucket)
+        self.tasks = [{"id": i, "data": {"image": f"s3://{self.bucket}/animals/{i}.png"}} for i in self._upload()]
         self.url = env["LABELLOOP_BACKEND_URL"]
         self.auth = ("labelloop", PASSWORD)
         self.client = httpx.Client(base_url=self.url, auth=self.auth, timeout=30)
@@ -51,7 +53,7 @@ class Served:
                 [sys.executable, "-m", "gunicorn", "--worker-class", "gthread", "--threads", "32", "--bind", bind,
                  "--workers", str(processes),
                  "ml_backend.app:create_app()"],
-                env={**os.environ, **env}, stdout=out, stderr=out, start_new_session=True,
+                env={**os.environ, **MEMORY, **env}, stdout=out, stderr=out, start_new_session=True,
             )  # fmt: skip
 
     def deploy(self, version: Version) -> None:
@@ -89,7 +91,7 @@ class Served:
         seeds = [i for i, g in groups.items()
                  if bucket_of(g, BucketShares()) is Bucket.TRAIN and not shown_blind(g, share)][:TASKS]  # fmt: skip
         for seed in seeds:
-            self._images.put(f"animals/{seed}.png", picture(seed))
+            self.images.put(f"animals/{seed}.png", picture(seed))
         return seeds
 
 

@@ -26,10 +26,12 @@ from labelloop.records import Bucket, ImageFacts, digest
 from labelloop.settings import load_settings
 from labelloop.split import bucket_of, group_of, shown_blind
 from ml_backend import backend as backend_module
+from ml_backend import predict as predict_module
 from ml_backend import projects as projects_module
 from ml_backend.app import MAX_HINT, make_app
 from ml_backend.auth import Gate
 from ml_backend.backend import Backend
+from tests.hostile.worst import saved
 from tests.unit.backend_world import CLASSES, PREFIX, FakeReader, World, make_backend, picture
 
 PASSWORD = "letmein"
@@ -185,6 +187,33 @@ def test_a_webhook_with_any_action_is_taken(live: Stage, action: object) -> None
     for project in (1, "x", None, [1], {"id": {}}, 10**400, "\ud800"):
         answer = live.client.post("/webhook", data=json.dumps({"action": action, "project": project}))
         assert answer.status_code == 202
+
+
+def large(live: Stage, *names: str) -> list[dict[str, Any]]:
+    """Images that only a helper process may decode; outside of the project's prefix none is blind."""
+    data = saved("RGB", (2500, 2500), "PNG")
+    live.reader.images.update({f"s3://images/large/{name}.png": data for name in names})
+    return [{"id": name, "data": {"image": f"s3://images/large/{name}.png"}} for name in names]
+
+
+def test_large_images_are_answered_among_small_ones_in_order(live: Stage) -> None:
+    small, big = live.images(*TRAIN[:40]), large(live, "a", "b")
+    results = live.predict([big[0], *small, big[1]])
+    assert all(r["result"] for r in results)
+
+
+def test_large_images_that_find_no_room_in_time_cost_themselves_alone(
+    live: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predict_module, "COSTLY_S", 0.2)
+    for _ in range(predict_module.COSTLY):
+        live.backend.predictor._costly.acquire()
+    small, big = live.images(*TRAIN[:3]), large(live, "a", "b")
+    results = live.predict([big[0], *small, big[1]])
+    assert [bool(r["result"]) for r in results] == [False, True, True, True, False]
+    assert results[0] == {"result": [], "score": 1.0, "model_version": "v1"}
+    text = live.client.get("/metrics", headers=AUTH).text
+    assert 'labelloop_backend_unreadable_images_total{reason="busy"} 2.0' in text
 
 
 def test_storage_that_is_away_for_all_is_said_so_that_label_studio_asks_again(live: Stage) -> None:
