@@ -69,7 +69,7 @@ class Helpers:
 def _asked(helper: Helper | None, job: dict[str, Any], data: bytes) -> tuple[Helper, dict[str, Any], bytes]:
     """The helper that answered, and its reply. One that had gone, or is killed from outside, is replaced once."""
     for known in (helper, None):
-        helper = known if known and known.poll() is None else _started()
+        helper = _living(known)
         stopped = threading.Event()
         timer = threading.Timer(WALL_S, _stop, (helper, stopped))
         timer.start()
@@ -104,6 +104,16 @@ def _exchange(helper: Helper, job: dict[str, Any], data: bytes) -> tuple[dict[st
     except (BrokenPipeError, ConnectionResetError):
         return None
     return (reply, pixels) if len(pixels) == wanted else None
+
+
+def _living(known: Helper | None) -> Helper:
+    """The same one, or a new one where it has gone meanwhile."""
+    if known is None:
+        return _started()
+    if known.poll() is None:
+        return known
+    _end(known)
+    return _started()
 
 
 def _started() -> Helper:

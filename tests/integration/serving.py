@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 
+from cli.embedded.loop import BACKEND_MEMORY
 from cli.embedded.ports import LOOPBACK, pick_port
 from labelloop.images import s3_client
 from labelloop.queue import DEPLOY_CHANNEL, connect, publish
@@ -28,7 +29,6 @@ from tests.unit.backend_world import World, picture
 
 PASSWORD = "letmein"
 TASKS = 6
-MEMORY = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "4000000"}  # as in every deployment
 
 
 class Served:
@@ -53,7 +53,7 @@ class Served:
                 [sys.executable, "-m", "gunicorn", "--worker-class", "gthread", "--threads", "32", "--bind", bind,
                  "--workers", str(processes),
                  "ml_backend.app:create_app()"],
-                env={**os.environ, **MEMORY, **env}, stdout=out, stderr=out, start_new_session=True,
+                env={**os.environ, **BACKEND_MEMORY, **env}, stdout=out, stderr=out, start_new_session=True,
             )  # fmt: skip
 
     def deploy(self, version: Version) -> None:

@@ -100,14 +100,19 @@ def test_one_that_takes_too_long_ends_its_own_process_alone(monkeypatch: pytest.
     helpers.close()
 
 
-def test_a_helper_that_was_killed_is_replaced() -> None:
+@pytest.mark.parametrize("waited", [False, True], ids=["a moment ago", "long ago"])
+def test_a_helper_that_has_gone_is_replaced_and_leaves_nothing_open(waited: bool) -> None:
     helpers, good = Helpers(1), saved("RGB", (32, 32), "TIFF")
     for _ in range(2):
         assert helpers.render(good, declared(good), SQUARE, 10**6, 1.0).shape == (64, 64, 3)
         process = helpers._free.queue[0]
-        assert process
         process.kill()
         process.stdout.read()  # until it is gone
+        if waited:
+            process.wait()
+    assert helpers.render(good, declared(good), SQUARE, 10**6, 1.0).shape == (64, 64, 3)
+    assert process.stdin.closed
+    assert process.stdout.closed
     helpers.close()
 
 
