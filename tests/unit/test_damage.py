@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,11 @@ from labelloop.errors import ConflictError, CorruptArtefactError, CorruptObjectE
 from labelloop.features import FeatureStore
 from labelloop.formats import Kind, read
 from labelloop.projects import ProjectStore, project_store
-from labelloop.records import Bucket, canonical
+from labelloop.records import canonical
 from labelloop.registry import Registry
 from labelloop.storage import MemoryStore
 from labelloop.tidying import Tidier
+from retrain_worker.featurise import _undecided
 from tests.unit.backend_world import World as BackendWorld
 from tests.unit.damage_world import DAMAGES, HOSTILE, OTHER, VICTIM, Base, build, lease, loop_of
 
@@ -162,27 +164,26 @@ def test_an_unknown_value_of_a_config_is_told_and_left_to_a_person() -> None:
     assert json.loads(world.store.get(told.key)) == raw
 
 
-def test_a_lost_catalogue_shard_deals_no_image_again(base: Base, tmp_path: Path) -> None:
+def test_lost_catalogue_shards_deal_no_image_again(base: Base, tmp_path: Path) -> None:
     with loop_of(base, tmp_path) as (store, start):
-        own = project_store(store, base.records[VICTIM].key)
-        (shard,) = [info.key for info in own.list("catalogue/")]
-        before = store.get(f"projects/{base.records[VICTIM].key}/{shard}")
-        own.put(shard, b"{}")
-        own.put(f"copies/{shard}.gz", b"{}")
-        config = parse_config({**base.records[VICTIM].config.model_dump(), "buckets": {"test": 0.9}}, "test")
-        loop = start()
-        project = loop.project(base.records[VICTIM].key)
-        object.__setattr__(project.record, "config", config)  # other shares than when they were dealt
-        loop._run("featurise", {"project": base.records[VICTIM].key, "uris": base.uris[VICTIM]})
-        assert [info.key for info in own.list("catalogue/")] == [shard]
-        assert project.catalogue.images == {}
-        assert project.catalogue.lost == [shard]
-        own.put(shard, before)
+        key = base.records[VICTIM].key
+        own = project_store(store, key)
+        before = {info.key: own.get(info.key) for info in own.list("catalogue/")}
+        for shard in before:
+            own.put(shard, b"{}")
+            own.put(f"copies/{shard}.gz", b"{}")
+        project = start().project(key)
+        shares = {**project.record.config.model_dump(), "buckets": {"test": 0.9}}  # others than when they were dealt
+        project.record = replace(project.record, config=parse_config(shares, "test"))
+        project.catalogue.update()
+        assert _undecided(project, base.uris[VICTIM]) == []
+        assert project.catalogue.lost == sorted(before)
+        for shard, raw in before.items():
+            own.put(shard, raw)
         project.catalogue._shards.look_at_all()
         project.catalogue.update()
-        assert len(project.catalogue.images) == len(base.uris[VICTIM])
         assert project.catalogue.lost == []
-        assert {f.bucket for f in project.catalogue.images.values()} >= {Bucket.TRAIN, Bucket.TEST}
+        assert _undecided(project, base.uris[VICTIM]) == base.uris[VICTIM]
 
 
 def test_a_refresh_goes_on_without_an_image_that_has_no_features_and_says_so(base: Base, tmp_path: Path) -> None:
@@ -192,7 +193,7 @@ def test_a_refresh_goes_on_without_an_image_that_has_no_features_and_says_so(bas
         task = studio.add_task("https://nowhere.example/x.png")
         base.label(VICTIM, 12)
         studio.annotate(task, "0")
-        loop.queue.jobs.clear()
+        loop.watch()
         loop.watch()
         loop.queue.jobs = {j: job for j, job in loop.queue.jobs.items() if job[0] == "refresh"}
         loop.work()
