@@ -259,7 +259,7 @@ class Loop:
 
     def deployment(self) -> Here:
         s3: Any = None
-        queue: Any = SimpleNamespace(redis=None, depths=dict, jobs=list)
+        queue: Any = SimpleNamespace(redis=no_redis(), depths=dict, jobs=list)
         settings = load_settings({"LABELLOOP_STUDIO_URL": "http://127.0.0.1:1"})
         return Here(settings, s3, self.store, queue, ProjectStore(self.store, "main"))
 
