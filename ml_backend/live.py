@@ -6,7 +6,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -26,8 +26,8 @@ from ml_backend.projects import Blinds
 
 POLL_S = 1.0
 RETRY_S = 60.0  # a refused version is looked at again: somebody may have restored the artefact
-LOADERS = 4  # projects that load at once, so that a large backbone does not hold up the others' heads
 MAX_PROJECTS = 8
+READERS = 8  # of each project: images that hang hold up no other project's
 MIRROR_EVERY_S = 1.0  # for images that are not copied yet
 
 log = structlog.get_logger()
@@ -50,6 +50,7 @@ class LiveProject:
         own = project_store(store, record.key)
         self.blinds = Blinds(Catalogue(own))
         self.mirror = Mirror(own, every_s=MIRROR_EVERY_S)
+        self.readers = ThreadPoolExecutor(READERS, thread_name_prefix="read")
         self.model: LiveModel | None = None
         self.deployed: str | None = None  # what the log says, served or not
         self._registry = Registry(own, no_lease)
@@ -164,7 +165,9 @@ class LiveModels:
         self._lock = threading.Lock()
         self._wake, self._stop = threading.Event(), threading.Event()
         self._preloaded = self._warm = False
-        self._pool = ThreadPoolExecutor(LOADERS, thread_name_prefix="load")
+        # a thread for each project and two for the beginning: whatever hangs, the others are followed
+        self._pool = ThreadPoolExecutor(limit + 2, thread_name_prefix="load")
+        self._following: dict[str, Future[None]] = {}
         self._thread = threading.Thread(target=self._run, name="poll", daemon=True)
 
     def start(self) -> None:
@@ -218,12 +221,27 @@ class LiveModels:
 
     def _run(self) -> None:
         self._pool.submit(self._engines.prepare)
+        self._pool.submit(self._begin)
         while not self._stop.is_set():
-            self._preloaded = self._preloaded or self._preload()
             for live in self.all():
-                self._pool.submit(self._refresh, live)
+                self._follow(live)
             self._wake.wait(self._poll_s)
             self._wake.clear()
+
+    def _begin(self) -> None:
+        """Apart from the poll: a list of projects that hangs must not hold up those that are known."""
+        while not self._stop.is_set():
+            if self._preload():
+                self._preloaded = True
+                self._wake.set()
+                return
+            self._stop.wait(self._poll_s)
+
+    def _follow(self, live: LiveProject) -> None:
+        """At most one load of a project at a time, so that each finds a thread."""
+        before = self._following.get(live.key)
+        if before is None or before.done():
+            self._following[live.key] = self._pool.submit(self._refresh, live)
 
     def _preload(self) -> bool:
         """Load what was wired before this process began, so that the first request finds it warm. False: try again."""

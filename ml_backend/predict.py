@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -23,8 +25,8 @@ from ml_backend.live import LiveProject
 from ml_backend.loader import LiveModel
 from ml_backend.metrics import Metrics
 
-READERS = 8
 CHUNK = 32  # images per batch; while one is computed the next is read
+ANSWER_S = 95.0  # Label Studio waits a hundred seconds
 LAST = 1.0  # Label Studio serves the lowest score first: what has no answer does not push ahead
 
 log = structlog.get_logger()
@@ -59,11 +61,6 @@ class Predictor:
 
     def __init__(self, reader: Reader, metrics: Metrics) -> None:
         self._reader, self._metrics = reader, metrics
-        self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="read")
-
-    def stop(self) -> None:
-        """Let the readers go."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
 
     def predict(self, asked: Asked, tasks: Sequence[Mapping[str, Any]]) -> list[Result]:
         """One result per task, in order. StorageError where not one image could be had for storage's sake."""
@@ -71,24 +68,28 @@ class Predictor:
             return [self._empty(asked, "cold-start") for _ in tasks]
         names = LabelRules(asked.record.config.label_map).names(asked.model.head.labels)
         results: list[Result] = []
-        storage = 0
         for looked in self._chunks(asked, tasks):
+            if not results and all(item.why == "storage" for item in looked):  # nor would the others be had
+                raise StorageError("object storage cannot be reached; ask again when it is back")
             results += self._answer(asked, asked.model, looked, names)
-            storage += sum(item.why == "storage" for item in looked)
-        if tasks and storage == len(tasks):
-            raise StorageError("object storage cannot be reached; ask again when it is back")
         return results
 
     def _chunks(self, asked: Asked, tasks: Sequence[Mapping[str, Any]]) -> Iterator[list[Looked]]:
         """Read ahead by one chunk, never more: a long request must not fill the memory."""
+        end = time.monotonic() + ANSWER_S
         waiting: list[list[Future[Looked]]] = []
-        for start in range(0, len(tasks), CHUNK):
-            part = tasks[start : start + CHUNK]
-            waiting.append([self._pool.submit(self._look, asked, task) for task in part])
-            if len(waiting) > 1:
-                yield [future.result() for future in waiting.pop(0)]
-        for futures in waiting:
-            yield [future.result() for future in futures]
+        try:
+            for start in range(0, len(tasks), CHUNK):
+                part = tasks[start : start + CHUNK]
+                waiting.append([asked.live.readers.submit(self._look, asked, task) for task in part])
+                if len(waiting) > 1:
+                    yield _results(waiting[0], end)
+                    waiting.pop(0)
+            for futures in waiting:
+                yield _results(futures, end)
+        finally:  # whoever gives up leaves no work behind for the next one to wait for
+            for future in chain.from_iterable(waiting):
+                future.cancel()
 
     def _look(self, asked: Asked, task: Mapping[str, Any]) -> Looked:
         uri = _uri(task, asked.schema.data_key)
@@ -144,6 +145,14 @@ class Predictor:
     def _empty(self, asked: Asked, why: str) -> Result:
         self._metrics.images.labels(why).inc()
         return {"result": [], "score": LAST, "model_version": asked.version}
+
+
+def _results(futures: Sequence[Future[Looked]], end: float) -> list[Looked]:
+    """What was read; StorageError where it takes too long for anybody to be waiting still."""
+    try:
+        return [future.result(max(0.0, end - time.monotonic())) for future in futures]
+    except TimeoutError as error:
+        raise StorageError(f"the images could not be read within {ANSWER_S:.0f} s") from error
 
 
 def _probabilities(model: LiveModel, pixels: Sequence[Pixels]) -> Floats:

@@ -26,6 +26,7 @@ from labelloop.storage import S3Store
 from tests.unit.backend_world import World, picture
 
 PASSWORD = "letmein"
+WORKER = "ml_backend.drain.BufferingWorker"
 TASKS = 6
 
 
@@ -47,7 +48,7 @@ class Served:
         bind = self.url.removeprefix("http://")
         with log.open("wb") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "--worker-class", "gthread", "--threads", "32", "--bind", bind,
+                [sys.executable, "-m", "gunicorn", "--worker-class", WORKER, "--bind", bind,
                  "--workers", str(processes),
                  "ml_backend.app:create_app()"],
                 env={**os.environ, **env}, stdout=out, stderr=out, start_new_session=True,
