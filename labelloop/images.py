@@ -89,7 +89,7 @@ def allowed(uri: str, buckets: Collection[str]) -> tuple[str, str]:
     return bucket, key
 
 
-def s3_client(settings: Settings, patience: Patience = Patience()) -> S3Client:  # noqa: B008  # it is frozen
+def s3_client(settings: Settings, patience: Patience = Patience()) -> S3Client:  # it is frozen
     """A client with time-outs, a few retries and enough connections for the threads that share it."""
     config = Config(
         connect_timeout=patience.connect_s,

@@ -47,7 +47,8 @@ class Arriving(HTTPRequestParser):  # type: ignore[misc]
     def received(self, data: bytes) -> int:
         taken = int(super().received(data))
         if self.error:
-            self.expect_continue = False
+            if not isinstance(self.error, Refusal):
+                self.refuse(Refusal(self.error.code, f"{self.error.reason}: {self.error.body}"))
         elif self.lane is None:
             self._enter()
         else:
@@ -58,7 +59,7 @@ class Arriving(HTTPRequestParser):  # type: ignore[misc]
         """Answer with this instead; the rest of the body is not waited for."""
         self.error, self.completed, self.expect_continue = why, True, False
         self._give_back()
-        self._door.count(self.path, why.status)
+        self._door.count(getattr(self, "path", ""), why.status)
 
     def close(self) -> None:
         """Its bytes are gone."""
@@ -102,7 +103,7 @@ class Caller(HTTPChannel):  # type: ignore[misc]
 
     task_class = Answer
 
-    def __init__(self, server: Front, sock: socket.socket, addr: Any, adj: Adjustments, map: Any = None) -> None:  # noqa: A002
+    def __init__(self, server: Front, sock: socket.socket, addr: Any, adj: Adjustments, map: Any = None) -> None:
         super().__init__(server, sock, addr, adj, map=map)
         self.parser_class = partial(Arriving, door=server.door)
         self.since = time.time()  # when it began to wait for its client, as far as we know
@@ -180,7 +181,7 @@ class Front(TcpWSGIServer):  # type: ignore[misc]
 
     channel_class = Caller
 
-    def __init__(self, app: Any, sock: socket.socket, door: Door, lanes: Lanes, limit: int, map: Any) -> None:  # noqa: A002
+    def __init__(self, app: Any, sock: socket.socket, door: Door, lanes: Lanes, limit: int, map: Any) -> None:
         self.door, self.ending, self._limit = door, False, limit
         self.active_channels: dict[int, Caller] = {}
         info = (sock.family, sock.type, sock.proto, sock.getsockname())
@@ -199,6 +200,7 @@ class Front(TcpWSGIServer):  # type: ignore[misc]
             if self.crowded and not self._make_room():
                 found[0].close()
             else:
+                self.set_socket_options(found[0])
                 self.channel_class(self, *found, self.adj, map=self._map)
 
     def maintenance(self, now: float) -> None:

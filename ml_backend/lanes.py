@@ -51,7 +51,9 @@ class Lanes:
     def add_task(self, channel: Any) -> None:
         """Answer the channel's first request: in its lane, or with a refusal."""
         request, channel.queued_at = channel.requests[0], time.monotonic()
-        if request.error or not self._lines[(request.lane or VIEWS).name].takes(channel):
+        if request.error:
+            self._lines[REFUSALS.name].add_task(channel)
+        elif not self._lines[(request.lane or VIEWS).name].takes(channel):
             self._refuse(channel)
 
     def expire(self) -> None:

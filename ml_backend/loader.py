@@ -52,7 +52,9 @@ class Engines:
 
     def __init__(self) -> None:
         self._loaded: weakref.WeakValueDictionary[str, Engine] = weakref.WeakValueDictionary()
-        self._loading: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)  # one that hangs holds up no other
+        self._loading: defaultdict[str, threading.Lock] = defaultdict(
+            threading.Lock
+        )  # one that hangs holds up no other
 
     @staticmethod
     def prepare() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import signal
 import subprocess
@@ -68,6 +69,11 @@ class Served:
         assert answer.status_code == 200, answer.text
         results: list[dict[str, Any]] = answer.json()["results"]
         return results
+
+    @property
+    def basic(self) -> str:
+        """The value of the header that lets a client in."""
+        return "Basic " + base64.b64encode(":".join(self.auth).encode()).decode()
 
     def version(self) -> str:
         return str(self.predict()[0]["model_version"])
