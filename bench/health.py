@@ -14,12 +14,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.load import clients
 from tests.integration.hanging import connections, health_ms, percentiles, post, repeating, stopped, stores
-from tests.integration.serving import Served, environment, next_version, started, wait_for
-from tests.unit.backend_world import World
+
+if TYPE_CHECKING:  # these import torch: the clients, in processes of their own, need none of it
+    from tests.integration.serving import Served
+    from tests.unit.backend_world import World
 
 SLOW_BODY = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
 SLOW_HINT = b"POST /webhook HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
@@ -31,6 +33,8 @@ class Other:
     """Another project: one with a model, or one that answers without having to read anything."""
 
     def __init__(self, served: Served, number: int, *, model: bool) -> None:
+        from tests.unit.backend_world import World
+
         self.world = World(served.world.store, number=number)
         if model:
             self.world.deploy(self.world.add(self.world.backbone(), answer=1))
@@ -117,6 +121,8 @@ def situations(served: Served, s3: Any, redis: Any, folder: Path) -> dict[str, t
 
 def main() -> None:
     """Measure and print."""
+    from tests.integration.serving import environment, next_version, started, wait_for
+
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=6.0, help="of each situation")
     parser.add_argument("--only", default="", help="situations whose name contains this")

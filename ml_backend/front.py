@@ -39,10 +39,12 @@ LIMITS = {
 class Arriving(HTTPRequestParser):  # type: ignore[misc]
     """A request that is coming in. Its head is looked at before its body is read, and its bytes are counted."""
 
+    error: Any
+    lane: Lane | None = None
+
     def __init__(self, adj: Adjustments, door: Door) -> None:
         super().__init__(adj)
         self._door, self._held, self.begun = door, 0, time.time()
-        self.lane: Lane | None = None
 
     def received(self, data: bytes) -> int:
         taken = int(super().received(data))
@@ -102,6 +104,9 @@ class Caller(HTTPChannel):  # type: ignore[misc]
     """One connection. It waits for its client within limits, and never with a thread."""
 
     task_class = Answer
+    requests: list[Arriving]
+    request: Arriving | None
+    close_when_flushed: bool
 
     def __init__(self, server: Front, sock: socket.socket, addr: Any, adj: Adjustments, map: Any = None) -> None:
         super().__init__(server, sock, addr, adj, map=map)
@@ -179,8 +184,6 @@ class Caller(HTTPChannel):  # type: ignore[misc]
 class Front(TcpWSGIServer):  # type: ignore[misc]
     """One listening socket. At the limit of connections the one that has waited for its client longest goes."""
 
-    channel_class = Caller
-
     def __init__(self, app: Any, sock: socket.socket, door: Door, lanes: Lanes, limit: int, map: Any) -> None:
         self.door, self.ending, self._limit = door, False, limit
         self.active_channels: dict[int, Caller] = {}
@@ -201,7 +204,7 @@ class Front(TcpWSGIServer):  # type: ignore[misc]
                 found[0].close()
             else:
                 self.set_socket_options(found[0])
-                self.channel_class(self, *found, self.adj, map=self._map)
+                Caller(self, found[0], found[1], self.adj, map=self._map)
 
     def maintenance(self, now: float) -> None:
         """Nothing: it comes in the middle of a turn, when no socket may be closed but the one whose turn it is."""

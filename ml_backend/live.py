@@ -23,6 +23,7 @@ from labelloop.storage import ObjectStore
 from ml_backend.loader import Engines, LiveModel, load_model
 from ml_backend.metrics import Metrics
 from ml_backend.projects import Blinds
+from ml_backend.turns import end_turn
 
 POLL_S = 1.0
 RETRY_S = 60.0  # a refused version is looked at again: somebody may have restored the artefact
@@ -74,6 +75,9 @@ class LiveProject:
 
     def settled(self, timeout_s: float) -> bool:
         """Wait until the log was followed once; False where that takes longer."""
+        if self._settled.is_set() or not timeout_s:
+            return self._settled.is_set()
+        end_turn()
         return self._settled.wait(timeout_s)
 
     def refused(self) -> list[Refused]:
@@ -82,6 +86,7 @@ class LiveProject:
 
     def versions(self) -> list[str]:
         """All versions' names, oldest first; StorageError."""
+        end_turn()
         with self._browse:
             return [v.name for v in self._browsing.versions()]
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ml_backend.contract import RequestError
+from ml_backend.turns import end_turn
 
 PLACES = 8  # of each project; with those who wait, a few projects' worth fit into the lane's threads
 WAITING = 56
@@ -62,6 +63,7 @@ class Places:
         stuck = time.monotonic() - room.moved > self._wait_s
         if stuck or room.waiting > self._waiting:
             return False
+        end_turn()
         return room.change.wait_for(lambda: room.inside < self._places, self._wait_s)
 
     def _leave(self, key: str, room: _Room) -> None:

@@ -24,6 +24,7 @@ from labelloop.scores import COLD_START
 from ml_backend.live import LiveProject
 from ml_backend.loader import LiveModel
 from ml_backend.metrics import Metrics
+from ml_backend.turns import end_turn
 
 CHUNK = 32  # images per batch; while one is computed the next is read
 ANSWER_S = 95.0  # Label Studio waits a hundred seconds
@@ -149,6 +150,7 @@ class Predictor:
 
 def _results(futures: Sequence[Future[Looked]], end: float) -> list[Looked]:
     """What was read; StorageError where it takes too long for anybody to be waiting still."""
+    end_turn()
     try:
         return [future.result(max(0.0, end - time.monotonic())) for future in futures]
     except TimeoutError as error:

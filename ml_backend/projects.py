@@ -15,6 +15,7 @@ from labelloop.mirror import source_of
 from labelloop.projects import ProjectRecord, ProjectStore
 from labelloop.records import JUDGING, Bucket
 from labelloop.split import bucket_of, group_of, shown_blind
+from ml_backend.turns import end_turn
 
 KEEP_S = 2.0  # how long a project's record is not asked for again
 CATALOGUE_EVERY_S = 2.0
@@ -86,6 +87,7 @@ class Directory:
         return asked
 
     def _answer(self, asked: _Asked) -> ProjectRecord | None:
+        end_turn()
         try:
             return asked.found.result(max(0.0, asked.since + LOOKUP_S - time.monotonic()))
         except TimeoutError as error:
