@@ -18,7 +18,6 @@ from gunicorn.workers.base import Worker  # type: ignore[import-untyped]
 
 from ml_backend.app import DOOR, EXTENSION
 from ml_backend.front import Fronts
-from ml_backend.turns import Turns
 
 DRAIN_S = 5.0  # longer than two missed checks of the gateway (deploy/compose/haproxy.cfg) or of Kubernetes
 LINGER_S = 2.0  # a kept connection stays open as long: a request may be on its way already
@@ -35,7 +34,7 @@ class BufferingWorker(Worker):  # type: ignore[misc]
     def run(self) -> None:
         """Answer until told to stop, then finish."""
         sys.setswitchinterval(TURNS_S)
-        fronts = Fronts(Turns(self.wsgi), [s.sock for s in self.sockets], self.wsgi.extensions[DOOR], connections())
+        fronts = Fronts(self.wsgi, [s.sock for s in self.sockets], self.wsgi.extensions[DOOR], connections())
         try:
             while self.alive and self.ppid == os.getppid():
                 self._turn(fronts)

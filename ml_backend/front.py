@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,7 @@ from waitress.task import WSGITask  # type: ignore[import-untyped]
 
 from ml_backend.door import FULL, HINTS, LANES, MAX_BODY, VIEWS, Door, Lane, Refusal, lane_of, too_large
 from ml_backend.lanes import Lanes
+from ml_backend.turns import turn
 
 HEADER_S = 10.0  # for a request's head, from its first byte or the connection
 BODY_S = 100.0  # for its body, and for an answer to be fetched: as long as Label Studio itself waits
@@ -116,8 +118,10 @@ class Caller(HTTPChannel):  # type: ignore[misc]
         self.answered = self.refused = self.lingers = self.must_go = False
 
     def service(self) -> None:
-        self.refused = bool(self.requests[0].error)
-        super().service()
+        request = self.requests[0]
+        self.refused = bool(request.error)
+        with nullcontext() if self.refused or request.lane is VIEWS else turn():
+            super().service()
         self.since, self.answered = time.time(), True
 
     def handle_read(self) -> None:

@@ -6,35 +6,27 @@ A request has a turn from its beginning until it first waits for something: then
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from ml_backend.door import VIEWS, lane_of
-
-TURNS = 3
-App = Callable[[dict[str, Any], Any], Iterable[bytes]]
+TURNS = 2
+_gate = threading.Semaphore(TURNS)
 _mine = threading.local()
 
 
-class Turns:
-    """A WSGI app, with a turn for each request but those that are answered from memory."""
-
-    def __init__(self, app: App, turns: int = TURNS) -> None:
-        self._app, self._gate = app, threading.Semaphore(turns)
-
-    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        if lane_of(environ["PATH_INFO"]) is VIEWS:
-            return self._app(environ, start_response)
-        self._gate.acquire()
-        _mine.gate = self._gate
-        try:
-            return self._app(environ, start_response)
-        finally:
-            end_turn()
+@contextmanager
+def turn() -> Iterator[None]:
+    """The block has a turn, until it says `end_turn`."""
+    _gate.acquire()
+    _mine.has_turn = True
+    try:
+        yield
+    finally:
+        end_turn()
 
 
 def end_turn() -> None:
     """Said before anything that may wait; nothing where this thread has no turn."""
-    gate, _mine.gate = getattr(_mine, "gate", None), None
-    if gate is not None:
-        gate.release()
+    had, _mine.has_turn = getattr(_mine, "has_turn", False), False
+    if had:
+        _gate.release()
