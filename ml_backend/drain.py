@@ -23,7 +23,7 @@ DRAIN_S = 5.0  # longer than two missed checks of the gateway (deploy/compose/ha
 LINGER_S = 2.0  # a kept connection stays open as long: a request may be on its way already
 CONNECTIONS = 1000
 SPARE_FILES = 200  # for everything that is no connection
-TURNS_S = 0.001  # a thread that computes lets another one go on after that, so that the loop is never far behind
+TURNS_S = 0.0002  # a thread that computes lets another one go on after that, so that the loop is never far behind
 
 
 class BufferingWorker(Worker):  # type: ignore[misc]
