@@ -30,6 +30,18 @@ GONE = {"NoSuchKey", "404", "NotFound", "NoSuchBucket", "NoSuchVersion"}
 FORBIDDEN = {"AccessDenied", "403", "Forbidden"}
 
 
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long object storage may hang before a call is given up."""
+
+    connect_s: float = 3
+    read_s: float = 20
+    tries: int = 3
+
+
+IMPATIENT = Patience(connect_s=2, read_s=5, tries=2)  # where somebody waits for the answer
+
+
 class Reader(Protocol):
     """What reads images; `ImageReader`, or a fake."""
 
@@ -89,12 +101,12 @@ def allowed(uri: str, buckets: Collection[str]) -> tuple[str, str]:
     return bucket, key
 
 
-def s3_client(settings: Settings) -> S3Client:
+def s3_client(settings: Settings, patience: Patience = Patience()) -> S3Client:  # it is frozen
     """A client with time-outs, a few retries and enough connections for the threads that share it."""
     config = Config(
-        connect_timeout=3,
-        read_timeout=20,
-        retries={"mode": "standard", "max_attempts": 3},
+        connect_timeout=patience.connect_s,
+        read_timeout=patience.read_s,
+        retries={"mode": "standard", "max_attempts": patience.tries},
         max_pool_connections=32,
         s3={"addressing_style": "path"},
         signature_version="s3v4",  # boto3 would presign with version 2, which servers refuse by now

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -26,12 +27,12 @@ from labelloop.scores import COLD_START
 from ml_backend.live import LiveProject
 from ml_backend.loader import LiveModel
 from ml_backend.metrics import Metrics
-from ml_backend.turns import Turns
+from ml_backend.turns import end_turn
 
-READERS = 8
 CHUNK = 32  # images per batch; while one is computed the next is read
 COSTLY = 3  # large images that calls hold at once: those being decoded, and one that is read meanwhile
-COSTLY_S = 40.0  # for all large images of one call together: Label Studio waits a hundred
+COSTLY_S = 40.0  # for all large images of one call together
+ANSWER_S = 95.0  # Label Studio waits a hundred seconds
 SMALL_S = 10.0
 LAST = 1.0  # Label Studio serves the lowest score first: what has no answer does not push ahead
 
@@ -68,12 +69,7 @@ class Predictor:
 
     def __init__(self, reader: Reader, metrics: Metrics) -> None:
         self._reader, self._metrics = reader, metrics
-        self._turns: Turns[Looked] = Turns(READERS)
         self._costly = threading.Semaphore(COSTLY)
-
-    def stop(self) -> None:
-        """Let the readers go."""
-        self._turns.stop()
 
     def predict(self, asked: Asked, tasks: Sequence[Mapping[str, Any]]) -> list[Result]:
         """One result per task, in order. StorageError where not one image could be had for storage's sake."""
@@ -81,26 +77,31 @@ class Predictor:
             return [self._empty(asked, "cold-start") for _ in tasks]
         names = LabelRules(asked.record.config.label_map).names(asked.model.head.labels)
         results: list[Result] = []
-        storage, until = 0, time.monotonic() + COSTLY_S
+        until = time.monotonic() + COSTLY_S
         for chunk in self._chunks(asked, tasks):
+            if not results and all(item.why == "storage" for item in chunk):  # nor would the others be had
+                raise StorageError("object storage cannot be reached; ask again when it is back")
             looked = [self._slowly(asked, item.costly, until) if item.costly else item for item in chunk]
             results += self._answer(asked, asked.model, looked, names)
-            storage += sum(item.why == "storage" for item in looked)
-        if tasks and storage == len(tasks):
-            raise StorageError("object storage cannot be reached; ask again when it is back")
         return results
 
     def _chunks(self, asked: Asked, tasks: Sequence[Mapping[str, Any]]) -> Iterator[list[Looked]]:
         """Read ahead by one chunk, never more: a long request must not fill the memory."""
+        end = time.monotonic() + ANSWER_S
         waiting: list[list[Future[Looked]]] = []
         caller = object()
-        for start in range(0, len(tasks), CHUNK):
-            part = tasks[start : start + CHUNK]
-            waiting.append([self._turns.submit(caller, partial(self._look, asked, task)) for task in part])
-            if len(waiting) > 1:
-                yield [future.result() for future in waiting.pop(0)]
-        for futures in waiting:
-            yield [future.result() for future in futures]
+        try:
+            for start in range(0, len(tasks), CHUNK):
+                part = tasks[start : start + CHUNK]
+                waiting.append([asked.live.readers.submit(caller, partial(self._look, asked, task)) for task in part])
+                if len(waiting) > 1:
+                    yield _results(waiting[0], end)
+                    waiting.pop(0)
+            for futures in waiting:
+                yield _results(futures, end)
+        finally:  # whoever gives up leaves no work behind for the next one to wait for
+            for future in chain.from_iterable(waiting):
+                future.cancel()
 
     def _look(self, asked: Asked, task: Mapping[str, Any]) -> Looked:
         uri = asked.schema.uri(task.get("data"))
@@ -187,6 +188,15 @@ class Predictor:
     def _empty(self, asked: Asked, why: str) -> Result:
         self._metrics.images.labels(why).inc()
         return {"result": [], "score": LAST, "model_version": asked.version}
+
+
+def _results(futures: Sequence[Future[Looked]], end: float) -> list[Looked]:
+    """What was read; StorageError where it takes too long for anybody to be waiting still."""
+    end_turn()
+    try:
+        return [future.result(max(0.0, end - time.monotonic())) for future in futures]
+    except TimeoutError as error:
+        raise StorageError(f"the images could not be read within {ANSWER_S:.0f} s") from error
 
 
 def _probabilities(model: LiveModel, pixels: Sequence[Pixels]) -> Floats:

@@ -122,9 +122,8 @@ def _backend(state: StackState, env: Mapping[str, str], logs: Path) -> ServiceSp
     bind = f"{LOOPBACK}:{state.ports.backend}"
     options = {
         "--config": "python:ml_backend.serve",
-        "--worker-class": "gthread",
+        "--worker-class": "ml_backend.drain.BufferingWorker",
         "--workers": "1",
-        "--threads": "32",
         "--bind": bind,
         "--graceful-timeout": "20",
         "--timeout": "120",

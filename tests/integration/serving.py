@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import signal
 import subprocess
@@ -28,6 +29,7 @@ from tests.integration.conftest import KEYS
 from tests.unit.backend_world import World, picture
 
 PASSWORD = "letmein"
+WORKER = "ml_backend.drain.BufferingWorker"
 TASKS = 6
 
 
@@ -50,7 +52,7 @@ class Served:
         bind = self.url.removeprefix("http://")
         with log.open("wb") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "--worker-class", "gthread", "--threads", "32", "--bind", bind,
+                [sys.executable, "-m", "gunicorn", "--worker-class", WORKER, "--bind", bind,
                  "--workers", str(processes),
                  "ml_backend.app:create_app()"],
                 env={**os.environ, **BACKEND_MEMORY, **env}, stdout=out, stderr=out, start_new_session=True,
@@ -70,6 +72,11 @@ class Served:
         assert answer.status_code == 200, answer.text
         results: list[dict[str, Any]] = answer.json()["results"]
         return results
+
+    @property
+    def basic(self) -> str:
+        """The value of the header that lets a client in."""
+        return "Basic " + base64.b64encode(":".join(self.auth).encode()).decode()
 
     def version(self) -> str:
         return str(self.predict()[0]["model_version"])

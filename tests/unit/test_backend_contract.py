@@ -7,6 +7,7 @@ import json
 import random
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -25,12 +26,12 @@ from labelloop.mirror import Copy, Mirror
 from labelloop.records import Bucket, ImageFacts, digest
 from labelloop.settings import load_settings
 from labelloop.split import bucket_of, group_of, shown_blind
-from ml_backend import backend as backend_module
 from ml_backend import predict as predict_module
 from ml_backend import projects as projects_module
 from ml_backend.app import MAX_HINT, make_app
 from ml_backend.auth import Gate
 from ml_backend.backend import Backend
+from ml_backend.places import PLACES
 from tests.hostile.worst import saved
 from tests.unit.backend_world import CLASSES, PREFIX, FakeReader, World, make_backend, picture
 
@@ -225,14 +226,15 @@ def test_storage_that_is_away_for_all_is_said_so_that_label_studio_asks_again(li
     assert "object storage" in answer.get_json()["error"]
 
 
-def test_more_requests_than_places_are_told_to_come_back(live: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backend_module, "BUSY_WAIT_S", 0.01)
-    for _ in range(backend_module.MAX_PREDICTS):
-        assert live.backend.places.acquire(blocking=False)
+def test_more_requests_than_places_are_told_to_come_back(live: Stage) -> None:
     body = {"tasks": [], "project": live.world.record.reference}
-    assert live.post("/predict", body).status_code == 503
-    assert live.client.get("/health").status_code == 200
-    live.backend.places.release()
+    with ExitStack() as others:
+        for _ in range(PLACES):
+            others.enter_context(live.backend.places.place(live.world.record.reference))
+        answer = live.post("/predict", body)
+        assert answer.status_code == 503
+        assert answer.headers["Retry-After"] == "1"
+        assert live.client.get("/health").status_code == 200
     assert [live.post("/predict", body).status_code for _ in range(3)] == [200, 200, 200]
 
 
