@@ -27,7 +27,7 @@ class Screen(Console):
     def file(self) -> IO[str]:
         """Standard output or error as they are now; nowhere where the caller has closed them."""
         stream: IO[str] | None = self._file or (sys.stderr if self.stderr else sys.stdout)
-        return stream if stream is not None else _nowhere()
+        return getattr(stream, "rich_proxied_file", stream) if stream is not None else _nowhere()  # while it is live
 
     @file.setter
     def file(self, stream: IO[str]) -> None:
