@@ -76,7 +76,7 @@ class Refresh(_Frozen):
 
     after: Positive = 10  # new or changed labels
     throttle_s: float = 1.0  # at least this long between two starts
-    class_min: Positive = 3  # labels that a class needs to enter the head
+    class_min: Positive = 1  # labels that a class needs to enter the head
 
 
 class Gate(_Frozen):

@@ -118,7 +118,7 @@ def _waiting(project: ProjectContext, examples: Sequence[Example]) -> dict[str, 
     agreed, _ = one_per_group([e for e in examples if e.bucket is Bucket.TRAIN])
     counts = Counter(e.label for e in agreed.values())
     record = project.record
-    names = [c for c in record.schema.classes if project.rules.resolve(c) == c]
+    names = project.rules.choosable(record.schema.classes)
     return {c: counts[c] for c in names if counts[c] < record.config.refresh.class_min}
 
 

@@ -13,7 +13,7 @@ from labelloop.acquisition.query import Ints, Query, Read
 from labelloop.acquisition.quota import Quota
 from labelloop.acquisition.select import SHORTLIST
 from labelloop.acquisition.strategies import strategy
-from labelloop.head import Floats
+from labelloop.head import Floats, speaks
 from labelloop.records import JUDGING, Bucket, Choice, digest
 from labelloop.split import shown_blind
 
@@ -42,6 +42,7 @@ class Pool:
     read: Read  # row numbers -> features; of a large pool only a part is ever read
     labels: tuple[str, ...] = ()  # class order of ``probabilities``
     probabilities: Floats | None = None  # (n, classes); None: no model yet
+    unseen: Floats | None = None  # (n,) how likely each is of a class without a label; None: every class has one
     labelled: Labelled = field(default_factory=Labelled)
 
 
@@ -91,7 +92,8 @@ def _chosen(pool: Pool, train: Ints, plan: Plan) -> list[tuple[int, str]]:
     query = Query(
         len(train), lambda k: pool.read(train[k]),
         None if pool.probabilities is None else pool.probabilities[train],
-        pool.labelled.features, pool.labelled.labels, plan.batch, plan.seed, pool.labelled.missed,
+        pool.labelled.features, pool.labelled.labels, plan.batch, plan.seed,
+        unseen=None if pool.unseen is None else pool.unseen[train], missed=pool.labelled.missed,
     )  # fmt: skip
     ranked = train[strategy(plan.strategy).order(query, plan.window)]
     if pool.probabilities is None:
@@ -158,6 +160,8 @@ def _mixed(
 def _choice(pool: Pool, row: int, *, why: str, priority: float, blind: bool) -> Choice:
     if pool.probabilities is None:
         return Choice(pool.uris[row], priority, None, None, blind, why)
-    best = int(pool.probabilities[row].argmax())
-    sure = float(pool.probabilities[row, best])
-    return Choice(pool.uris[row], priority, pool.labels[best], sure, blind, why)
+    best, unseen = int(pool.probabilities[row].argmax()), 0.0 if pool.unseen is None else pool.unseen[row]
+    sure = pool.probabilities[row, best]
+    if not speaks(sure, unseen):
+        return Choice(pool.uris[row], priority, None, None, blind, why)
+    return Choice(pool.uris[row], priority, pool.labels[best], float(sure * (1 - unseen)), blind, why)

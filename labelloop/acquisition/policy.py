@@ -18,7 +18,9 @@ from labelloop.head import Floats
 AUTO = "auto"
 COLD = "herding"
 WARM = "uncertain-herding"
+SEEKING = "new-classes"
 TRUSTED = 0.6  # chance that a wrong answer is less sure than a right one, below which doubts say little
+NAMED = 5  # classes, of those that the model does not know
 SETTLED = 20  # randomly drawn labels before anything is concluded from them ...
 OF_EACH = 5  # ... right answers and wrong ones among them: one slip of a person must not decide
 
@@ -44,6 +46,7 @@ class Situation:
 
     has_model: bool
     doubts: Doubts = Doubts(0, 0)
+    missing: tuple[str, ...] = ()  # classes that people can choose and the model does not know, for want of labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,8 @@ def choose(policy: str, situation: Situation) -> Chosen:
         return _asked(policy, situation)
     if not situation.has_model:
         return _told(COLD, "no model yet")
+    if situation.missing:
+        return _told(SEEKING, _not_known(situation.missing))
     doubts = situation.doubts
     if doubts.settled and doubts.high is not None and doubts.high < TRUSTED:
         return _told(
@@ -84,6 +89,11 @@ def choose(policy: str, situation: Situation) -> Chosen:
             f"(in {doubts.auc:.0%} of pairs, at most {doubts.high:.0%})",
         )
     return _told(WARM, _why_warm(doubts))
+
+
+def _not_known(missing: tuple[str, ...]) -> str:
+    named = ", ".join(missing[:NAMED]) + (", …" if len(missing) > NAMED else "")
+    return f"{len(missing)} of the classes {'has' if len(missing) == 1 else 'have'} too few labels: {named}"
 
 
 def _why_warm(doubts: Doubts) -> str:

@@ -62,6 +62,20 @@ def _need(query: Query) -> Floats:
     return class_need(query.probabilities, query.labels, query.missed)
 
 
+def _unseen(query: Query) -> Floats:
+    """TODO"""
+    assert query.probabilities is not None, "this strategy needs a model"
+    doubt = margin(query.probabilities)
+    if query.unseen is None: return doubt
+    import os
+    v=os.environ.get("SEEK","A")
+    if v=="A": return query.unseen
+    if v=="B": return 1 - (1 - query.unseen) * (1 - doubt)
+    if v=="C": return doubt
+    if v=="D": return query.unseen+ .3*doubt
+    return np.concatenate([query.probabilities*(1-query.unseen[:,None]), query.unseen[:,None]],axis=1).astype(np.float32) and 0
+
+
 def _none(query: Query) -> Floats:
     return np.zeros(query.size, dtype=np.float32)
 
@@ -78,6 +92,8 @@ STRATEGIES: Mapping[str, Strategy] = {
                  "O(n c + b min(n, 20000) (c + d))"),
         Strategy("uncertain-herding", _of(margin), standing_for_the_unsure,
                  "what stands for most images of which the model is unsure", "O(n c + 2000² d)"),
+        Strategy("new-classes", _unseen, standing_for_the_unsure,
+                 "what stands for most images that may be of a class without a label", "O(n c + 2000² d)"),
         Strategy("density-margin", _of(margin), in_dense_places, "the least certain where images are many",
                  "O(n c + 2000² d)"),
         Strategy("class-need", _need, most_useful, "what may be of a rare or a weak class", "O(n c)"),
