@@ -99,7 +99,7 @@ class Gate(_Frozen):
 
 PolicyName = Literal[
     "auto", "cluster-margin", "margin", "entropy", "least-confidence", "badge", "uncertain-herding", "density-margin",
-    "class-need", "herding", "centroids", "typical", "k-center", "random",
+    "new-classes", "class-need", "herding", "centroids", "typical", "k-center", "random",
 ]  # fmt: skip
 
 

@@ -133,7 +133,7 @@ class Predictor:
             for item in looked
         ]
 
-    def _sure(self, asked: Asked, row: Floats, unseen: np.float32, labels: tuple[str, ...]) -> Result:
+    def _sure(self, asked: Asked, row: Floats, unseen: Floats, labels: tuple[str, ...]) -> Result:
         """The likeliest class; nothing where Label Studio has lost that one: the second best would only mislead.
 
         Nor where the image is likelier of a class that nobody has labelled yet.
@@ -141,7 +141,7 @@ class Predictor:
         best = int(row.argmax())
         if labels[best] not in asked.schema.classes:
             return self._empty(asked, "no-class")
-        if not speaks(row[best], unseen):
+        if not speaks(row.max(keepdims=True), unseen):
             return self._empty(asked, "unseen-class")
         probability = min(max(float(row[best] * (1 - unseen)), 0.0), 1.0)
         self._metrics.images.labels("label").inc()

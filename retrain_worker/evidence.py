@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from labelloop.classifier import Classifier, load_classifier
 from labelloop.errors import NotEnoughLabelsError
-from labelloop.head import Floats, speaks
+from labelloop.head import Floats
 from labelloop.records import (
     Bucket,
     Comparison,
@@ -23,17 +23,16 @@ from labelloop.records import (
     Evaluation,
     Example,
     LossComparison,
-    PreLabels,
     Recognised,
 )
 from labelloop.schema import AS_GIVEN, LabelRules
 from labelloop.trigger import labels_each
-from retrain_worker.answers import Answers, best_renaming, recalls, surprise
+from retrain_worker.answers import Answers, best_renaming, pre_labels, recalls, surprise
 from retrain_worker.calibration import Sureness, calibration, expected_calibration_error
 from retrain_worker.contradiction import contradiction
 from retrain_worker.heads import FittedHead, HeadRecipe, Lesson, fit
 from retrain_worker.intervals import wilson
-from retrain_worker.logistic import Bools, Ints, codes, log_loss
+from retrain_worker.logistic import Bools, codes, log_loss
 
 Rows = Callable[[Sequence[str]], Floats]  # uris -> (n, features)
 Strings = NDArray[np.str_]
@@ -337,24 +336,7 @@ def _common(kind: str, table: _Table, fitted: FittedHead, rows: Rows) -> Evaluat
         majority=float(np.bincount(given).max() / len(given)), judged_on=len(given),
         ece=expected_calibration_error(probabilities, given), log_loss=log_loss(probabilities, given),
         recognised=tuple(Recognised(*row) for row in zip(table.classes, *counts, strict=True)),
-        shown=_shown(probabilities, None if fitted.unseen is None else fitted.unseen[table.judged], given),
-    )  # fmt: skip
-
-
-def _shown(probabilities: Floats, unseen: Floats | None, given: Ints) -> PreLabels:
-    """``given`` (n,) class numbers.
-
-    The only label of its class is as good as an image of a class without one. Where the head that serves knows of no
-    such class, it says nothing of it.
-    """
-    learned = probabilities[np.arange(len(given)), given] > 0
-    shown = learned if unseen is None else speaks(probabilities.max(axis=1), unseen)
-    correct = shown & (probabilities.argmax(axis=1) == given)
-    of_each = np.bincount(given[shown], minlength=1)
-    only = int((~learned & ~shown).sum())
-    return PreLabels(
-        right=int(correct.sum()), wrong=int((shown & ~correct).sum()), hidden=int((~shown).sum()) - only, only=only,
-        majority=float(of_each.max() / max(1, shown.sum())),
+        shown=pre_labels(probabilities, None if fitted.unseen is None else fitted.unseen[table.judged], given),
     )  # fmt: skip
 
 

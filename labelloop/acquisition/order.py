@@ -42,8 +42,8 @@ class Pool:
     read: Read  # row numbers -> features; of a large pool only a part is ever read
     labels: tuple[str, ...] = ()  # class order of ``probabilities``
     probabilities: Floats | None = None  # (n, classes); None: no model yet
-    unseen: Floats | None = None  # (n,) how likely each is of a class without a label; None: every class has one
     labelled: Labelled = field(default_factory=Labelled)
+    unseen: Floats | None = None  # (n,) how likely each is of a class that the model does not know; None: not at all
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def plan_queue(pool: Pool, *, quota: Quota, plan: Plan) -> tuple[Choice, ...]:
     drawn = _drawn(pool, random, quota, plan.seed)
     hidden = {row for row, _ in chosen if shown_blind(pool.groups[row], plan.blind)} | {row for row, _ in drawn}
     if not quota.labels:
-        chosen = _shown_first(chosen, hidden)
+        chosen = _shown_first(chosen, hidden | {row for row, _ in chosen if not _speaks(pool, row)})
     places = _mixed(chosen, drawn, quota, plan.window)
     last = len(places) + 1
     return tuple(
@@ -157,11 +157,16 @@ def _mixed(
     return places
 
 
-def _choice(pool: Pool, row: int, *, why: str, priority: float, blind: bool) -> Choice:
+def _speaks(pool: Pool, row: int) -> bool:
+    """Whether the model names a class: not where one that it does not know is likelier."""
     if pool.probabilities is None:
+        return False
+    return pool.unseen is None or bool(speaks(pool.probabilities[row].max(), pool.unseen[row]))
+
+
+def _choice(pool: Pool, row: int, *, why: str, priority: float, blind: bool) -> Choice:
+    if pool.probabilities is None or not _speaks(pool, row):
         return Choice(pool.uris[row], priority, None, None, blind, why)
-    best, unseen = int(pool.probabilities[row].argmax()), 0.0 if pool.unseen is None else pool.unseen[row]
-    sure = pool.probabilities[row, best]
-    if not speaks(sure, unseen):
-        return Choice(pool.uris[row], priority, None, None, blind, why)
-    return Choice(pool.uris[row], priority, pool.labels[best], float(sure * (1 - unseen)), blind, why)
+    best = int(pool.probabilities[row].argmax())
+    sure = float(pool.probabilities[row, best]) * (1 - (float(pool.unseen[row]) if pool.unseen is not None else 0.0))
+    return Choice(pool.uris[row], priority, pool.labels[best], sure, blind, why)

@@ -1,8 +1,9 @@
 """What is known of the model in, the strategy for now and the reason out. Pure.
 
 Without a model, images that stand for many others teach most; with one, images that stand for many of which it is
-unsure. Whether its doubts can be trusted is judged on randomly drawn labels, never on chosen ones: where they tell
-nothing, images that stand for many others are better again.
+unsure, and while it does not know every class, images that may be of one that it does not know. Whether its doubts can
+be trusted is judged on randomly drawn labels, never on chosen ones: where they tell nothing, images that stand for many
+others are better again.
 """
 
 from __future__ import annotations
@@ -79,8 +80,6 @@ def choose(policy: str, situation: Situation) -> Chosen:
         return _asked(policy, situation)
     if not situation.has_model:
         return _told(COLD, "no model yet")
-    if situation.missing:
-        return _told(SEEKING, _not_known(situation.missing))
     doubts = situation.doubts
     if doubts.settled and doubts.high is not None and doubts.high < TRUSTED:
         return _told(
@@ -88,6 +87,8 @@ def choose(policy: str, situation: Situation) -> Chosen:
             f"on {doubts.n} randomly drawn labels its wrong answers were hardly less sure than its right ones "
             f"(in {doubts.auc:.0%} of pairs, at most {doubts.high:.0%})",
         )
+    if situation.missing:
+        return _told(SEEKING, _not_known(situation.missing))
     return _told(WARM, _why_warm(doubts))
 
 

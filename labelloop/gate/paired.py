@@ -87,8 +87,8 @@ def coverage(evaluation: Evaluation) -> str:
         return f"knows all {known} classes"
     be = "has" if len(missing) == 1 else "have"
     return (
-        f"knows {known} of {known + len(missing)} classes: {', '.join(missing)} {be} too few labels, and an image that is "
-        "likelier of one of them gets no pre-label"
+        f"knows {known} of {known + len(missing)} classes: {', '.join(missing)} {be} too few labels; "
+        "an image that is likelier of another class than of those it knows gets no pre-label"
     )
 
 

@@ -87,7 +87,9 @@ def by_policy(policy: str) -> Chooser:
     """The queue's own way to choose: `auto` or a strategy."""
 
     def chooser(asked: Asked) -> Ints:
-        missing = tuple(str(k) for k in range(asked.classes) if k not in asked.labels) if asked.unseen is not None else ()
+        missing = (
+            tuple(str(k) for k in range(asked.classes) if k not in asked.labels) if asked.unseen is not None else ()
+        )
         situation = Situation(asked.probabilities is not None, missing=missing)
         query = Query(
             len(asked.open), lambda rows: asked.features[asked.open[rows]],

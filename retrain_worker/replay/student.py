@@ -37,10 +37,9 @@ class Student:
     def of(cls, draw: Draw, classes: int, *, with_pool: bool = True) -> Student:
         """Knows nothing yet."""
         groups = tuple(draw.pool.groups)
-        lots = np.argsort([unit(f"pool:{group}") for group in groups], kind="stable") if with_pool else []
-        return cls(
-            draw.pool.features, groups, draw.test.features, draw.test.labels, classes, np.asarray(lots, dtype=np.int64)
-        )
+        lots: Ints = np.argsort([unit(f"pool:{group}") for group in groups], kind="stable")
+        some = lots if with_pool else lots[:0]
+        return cls(draw.pool.features, groups, draw.test.features, draw.test.labels, classes, some)
 
     def learn(self, labelled: Ints, labels: Ints) -> None:
         """``labelled`` (m,) row numbers of the pool, ``labels`` (m,) their classes."""
