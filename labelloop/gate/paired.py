@@ -255,7 +255,8 @@ def _told_news(news: Contradiction) -> str:
 
 def _waiting(evaluation: Evaluation) -> tuple[str, ...]:
     few = ", ".join(f"{name} {n}" for name, n in sorted(evaluation.waiting.items()))
-    return (f"classes still waiting for labels: {few}",) if few else ()
+    waiting = (f"classes still waiting for labels: {few}",) if few else ()
+    return (*waiting, coverage(evaluation)) if evaluation.missing else waiting
 
 
 def labels_in_words(n: int) -> str:
