@@ -134,18 +134,9 @@ def main() -> None:
     given = parser.parse_args()
     config = config_of(given.network)
     shown = Table(
-        "set",
-        "order",
-        "labels",
-        "classes",
-        "product",
-        "replay",
-        "right",
-        "wrong",
-        "unknown",
-        "of these misled",
-        "withheld",
-    )
+        "set", "order", "labels", "classes", "product", "replay", "right", "wrong", "unknown", "misled", "withheld",
+        box=None,
+    )  # fmt: skip
     for name in given.sets.split(","):
         found = history(name, given.data, config, given.keep)
         for order in ORDERS:

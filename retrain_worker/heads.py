@@ -27,6 +27,7 @@ from retrain_worker.logistic import FittedHead as Fitted
 from retrain_worker.novelty import Classes, Seen, fit_novelty
 from retrain_worker.spreading import neighbourhood
 
+RARE = 0.005  # share of images of classes without a label, below which none is ever likelier than the named one
 POOL_HELPS = 500  # labels, above which the rest of the pool has nothing to add (measured)
 ALONE = 50  # labels, below which no ensemble is fitted while a class has none: it could not tell such an image
 POOL_MOST = 1000  # unlabelled images from which a head learns, too
@@ -135,11 +136,12 @@ def _linear(lesson: Lesson, recipe: HeadRecipe) -> tuple[FittedHead, list[Floats
 
 def _with_novelty(fitted: Linear, lesson: Lesson) -> Linear:
     """While people can choose classes without a label, the head says of an image how likely it is of one."""
-    if not lesson.missing:
+    classes = Classes(len(lesson.classes), lesson.missing)
+    if not lesson.missing or classes.share(lesson.learned) < RARE:
         return fitted
     targets = codes(lesson.labels, lesson.classes)
     seen = Seen(lesson.rows, targets, lesson.rows[:0] if lesson.pool is None else lesson.pool)
-    novelty, unseen = fit_novelty(seen, Classes(len(lesson.classes), lesson.missing), folds_of(lesson.groups))
+    novelty, unseen = fit_novelty(seen, classes, folds_of(lesson.groups))
     return replace(fitted, head=replace(fitted.head, novelty=novelty), unseen=unseen)
 
 

@@ -14,7 +14,7 @@ from labelloop.head import Floats, Head, Novelty, load_head, speaks
 from labelloop.records import Bucket, Example, PreLabels, evaluation_from, to_dict
 from labelloop.split import unit
 from retrain_worker.evidence import LabelSets, Learned, Recipe, refresh_evidence
-from retrain_worker.heads import HeadRecipe
+from retrain_worker.heads import HeadRecipe, Lesson, fit_linear
 from retrain_worker.logistic import USUAL
 from retrain_worker.novelty import Classes, Seen, fit_novelty
 from retrain_worker.replay.history import Draw, Labelled
@@ -105,6 +105,18 @@ def test_a_class_that_waits_for_labels_is_one_that_the_head_does_not_know() -> N
     assert learned.evaluation.missing == ("d",)
     assert learned.evaluation.waiting == {"d": 1}
     assert head_of(learned).novelty is not None
+
+
+def test_among_thousands_of_labels_a_class_that_nobody_ever_gives_costs_nothing() -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(1200, 4)).astype(np.float32) + np.repeat(np.eye(4, dtype=np.float32) * 4, 300, axis=0)
+    labels = np.repeat(list("abcd"), 300).tolist()
+    lessons = [
+        Lesson(rows[some], [f"{i}" for i in some], [labels[i] for i in some], tuple("abcd"), missing=1)
+        for some in (range(0, 1200, 40), range(1200))
+    ]
+    heads = [fit_linear(lesson, HeadRecipe()).head for lesson in lessons]
+    assert [head.novelty is not None for head in heads] == [True, False]
 
 
 def test_the_share_of_classes_without_a_label_falls_with_the_labels_and_grows_with_their_number() -> None:
