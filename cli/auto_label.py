@@ -138,8 +138,9 @@ class _Model:
         sureness = np.zeros(len(uris), dtype=np.float32)
         for start in range(0, len(uris), CHUNK):
             here = slice(start, start + CHUNK)
-            rows = self.names.of(self.head.probabilities(self.features.rows(uris[here])))
-            classes[here], sureness[here] = rows.argmax(axis=1), rows.max(axis=1)
+            features = self.features.rows(uris[here])
+            rows = self.names.of(self.head.probabilities(features))
+            classes[here], sureness[here] = rows.argmax(axis=1), rows.max(axis=1) * (1 - self.head.unseen(features))
             report(min(start + CHUNK, len(uris)), len(uris))
         return Answers(classes, sureness)
 

@@ -87,7 +87,7 @@ class Refresh(_Frozen):
 
     after: Positive = 10  # new or changed labels
     throttle_s: Annotated[Number, Field(ge=0, le=86_400)] = 1.0  # at least this long between two starts
-    class_min: Positive = 3  # labels that a class needs to enter the head
+    class_min: Positive = 1  # labels that a class needs to enter the head
 
 
 class Gate(_Frozen):
@@ -110,7 +110,7 @@ class Gate(_Frozen):
 
 PolicyName = Literal[
     "auto", "cluster-margin", "margin", "entropy", "least-confidence", "badge", "uncertain-herding", "density-margin",
-    "class-need", "herding", "centroids", "typical", "k-center", "random",
+    "new-classes", "class-need", "herding", "centroids", "typical", "k-center", "random",
 ]  # fmt: skip
 
 

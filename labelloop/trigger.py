@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from labelloop.config import ProjectConfig
 
+FIRST = 5  # labels from one refresh to the next, until a version is live
 ATTEMPTS = 3  # failed tries (`labelloop.runs.tries`) before a visible hold; a person's `retry` counts them anew
 _LIFTS = {"refresh": "labels or the config", "retrain": "the config or the code"}
 
@@ -91,12 +92,25 @@ def _undecided(progress: Progress) -> str:
 
 def _until_refresh(progress: Progress, config: ProjectConfig) -> int:
     """Labels that are still missing, if the next ones fall where they help soonest."""
-    after = config.refresh.after
+    after = _pace(progress, config)
     short = _shortfalls(progress, config)
     two_classes = sum(short[:2]) if len(short) > 1 else after
     if progress.judged or progress.live:
         return max(two_classes, after - progress.changes, 0)
-    return max(two_classes, min(sum(short), after - sum(progress.labels.values())), 0)
+    labels = sum(progress.labels.values())
+    if config.refresh.class_min == 1:  # one label each says nothing of how often a head is right
+        return max(two_classes, after - labels, 0)
+    return max(two_classes, min(sum(short), after - labels), 0)
+
+
+def _pace(progress: Progress, config: ProjectConfig) -> int:
+    """Labels from one refresh to the next. The first version is looked for sooner: it may be ready at any label.
+
+    Not where ``class_min`` holds classes back, as in projects of before: an upgrade must start no run.
+    """
+    if progress.live or config.refresh.class_min > 1:
+        return config.refresh.after
+    return min(config.refresh.after, FIRST)
 
 
 def _shortfalls(progress: Progress, config: ProjectConfig) -> list[int]:
@@ -200,7 +214,12 @@ def _two_classes(progress: Progress, config: ProjectConfig) -> str | None:
     if sum(n >= enough for n in progress.labels.values()) >= 2:
         return None
     have = ", ".join(f"{name} {n}" for name, n in sorted(progress.labels.items()) if n)
-    return f"needs two classes with {enough} labels each: {have or 'no labels yet'}"
+    return f"needs two classes with {labels_each(enough)}: {have or 'no labels yet'}"
+
+
+def labels_each(n: int) -> str:
+    """What a class needs to enter a head, in words."""
+    return "a label each" if n == 1 else f"{n} labels each"
 
 
 def _blocked(kind: str, failed: int, progress: Progress) -> str | None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from labelloop.decode import Pixels
 from labelloop.errors import DecodersBusyError, ImageUnreadableError, StorageError
+from labelloop.head import speaks
 from labelloop.images import Reader
 from labelloop.labels import LabelSchema
 from labelloop.mirror import MirroredReader, NotCopiedError
@@ -169,18 +170,24 @@ class Predictor:
         pixels = [item.pixels for item in looked if item.pixels is not None]
         if not any(label in asked.schema.classes for label in names.labels):  # it knows none of Label Studio's classes
             return [self._empty(asked, item.why or "no-class") for item in looked]
-        rows = iter(names.of(_probabilities(model, pixels)))
+        features = _features(model, pixels)
+        rows = iter(zip(names.of(model.head.probabilities(features)), model.head.unseen(features), strict=True))
         return [
-            self._empty(asked, item.why) if item.pixels is None else self._sure(asked, next(rows), names.labels)
+            self._empty(asked, item.why) if item.pixels is None else self._sure(asked, *next(rows), names.labels)
             for item in looked
         ]
 
-    def _sure(self, asked: Asked, row: Floats, labels: tuple[str, ...]) -> Result:
-        """The likeliest class; nothing where Label Studio has lost that one: the second best would only mislead."""
+    def _sure(self, asked: Asked, row: Floats, unseen: Floats, labels: tuple[str, ...]) -> Result:
+        """The likeliest class; nothing where Label Studio has lost that one: the second best would only mislead.
+
+        Nor where the image is likelier of a class that nobody has labelled yet.
+        """
         best = int(row.argmax())
         if labels[best] not in asked.schema.classes:
             return self._empty(asked, "no-class")
-        probability = min(max(float(row[best]), 0.0), 1.0)
+        if not speaks(row.max(keepdims=True), unseen):
+            return self._empty(asked, "unseen-class")
+        probability = min(max(float(row[best] * (1 - unseen)), 0.0), 1.0)
         self._metrics.images.labels("label").inc()
         result = asked.schema.result(labels[best], probability)
         return {"result": result, "score": probability, "model_version": asked.version}
@@ -199,11 +206,9 @@ def _results(futures: Sequence[Future[Looked]], end: float) -> list[Looked]:
         raise StorageError(f"the images could not be read within {ANSWER_S:.0f} s") from error
 
 
-def _probabilities(model: LiveModel, pixels: Sequence[Pixels]) -> Floats:
-    """(n, classes of the head)."""
-    if not pixels:
-        return np.empty((0, len(model.head.labels)), dtype=np.float32)
-    return model.head.probabilities(model.engine.features(np.stack(pixels)))
+def _features(model: LiveModel, pixels: Sequence[Pixels]) -> Floats:
+    """(n, features)."""
+    return model.engine.features(np.stack(pixels)) if pixels else np.empty((0, model.head.dimension), dtype=np.float32)
 
 
 def _named(task: Mapping[str, Any]) -> int | str | None:

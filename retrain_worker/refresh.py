@@ -165,6 +165,7 @@ def _learn(
     config = project.record.config
     recipe = Recipe(
         class_min=config.refresh.class_min,
+        known=project.rules.choosable(project.record.schema.classes),
         head=HeadRecipe(config.head, config.seed, champion.recipe if champion else {}),
         backbone_saw=saw,
         rules=project.rules,

@@ -308,7 +308,8 @@ def _learn(
     features = project.features(record.id)
     config = project.record.config
     head = HeadRecipe(config.head, config.seed)
-    recipe = Recipe(config.refresh.class_min, head, train_groups(trained_on, project.catalogue))
+    known = project.rules.choosable(project.record.schema.classes)
+    recipe = Recipe(config.refresh.class_min, head, train_groups(trained_on, project.catalogue), known=known)
     grown = examples_of(newest, project.catalogue, features, config.weights)
     side = None
     before: Sequence[Example] | None = None

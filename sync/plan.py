@@ -179,7 +179,7 @@ class Planner:
         since = parse(last.started_at) if last else datetime.fromtimestamp(self._project.created, UTC)
         times = cron_times(self._project.config.retrain.cron, since)
         return Progress(
-            labels={c: counts[c] for c in self._project.schema.classes if self._rules.resolve(c) == c},
+            labels={c: counts[c] for c in self._rules.choosable(self._project.schema.classes)},
             changes=_changes(labels, self._learned(judged[-1]) if judged else {}, index),
             new_for_backbone=sum(1 for u, label in train.items() if saw.get(u) != label),
             backbone_saw=len(saw),

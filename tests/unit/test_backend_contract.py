@@ -70,6 +70,13 @@ class Stage:
         assert len(results) == len(tasks)
         return results
 
+    def serves(self, version: str) -> None:
+        """Wait until it does."""
+        project, end = self.backend.live.get(self.world.record), time.monotonic() + 10
+        while project.model is None or project.model.name != version:
+            assert time.monotonic() < end, f"{version} is not served"
+            time.sleep(0.005)
+
     def setup(self, project: str | None = None, schema: str | None = None) -> TestResponse:
         body = {"project": project or self.world.record.reference, "schema": schema or make_label_config(CLASSES)}
         return self.post("/setup", {**body, "hostname": "http://x", "access_token": "t", "extra_params": None})
@@ -133,6 +140,18 @@ def test_classes_that_the_label_config_lost_are_not_answered(live: Stage) -> Non
     assert (result["result"], result["score"]) == ([], 1.0)  # it says dog: nothing is better than the second best
     (result,) = live.predict(live.images(TRAIN[0]), make_label_config(["x", "y"]))
     assert (result["result"], result["model_version"]) == ([], "v1")
+
+
+def test_an_image_that_is_likelier_of_a_class_without_a_label_gets_no_pre_label(live: Stage) -> None:
+    """The named class has exp(3) / (exp(3) + 2) = .909 among those with a label."""
+    backbone = live.world.backbone()
+    for unseen, shown in ((0.3, True), (0.45, True), (0.5, False), (0.9, False)):
+        version = live.world.add(backbone, answer=0, unseen=unseen)
+        live.world.deploy(version)
+        live.serves(version.name)
+        found = live.predict(live.images(TRAIN[0]))[0]
+        assert bool(found["result"]) is shown
+        assert found["score"] == pytest.approx(0.909 * (1 - unseen) if shown else 1.0, abs=1e-3)
 
 
 def test_images_that_cannot_be_read_do_not_harm_the_others(live: Stage) -> None:

@@ -106,7 +106,7 @@ def world() -> World:
 
 
 def test_a_batch_is_queued_once_and_not_again_until_the_next(world: World, tmp_path: Any) -> None:
-    world.label("cat", "cat", "cat", "dog", "dog", tmp=tmp_path)
+    world.label("cat", "cat", "dog", tmp=tmp_path)
     assert world.plan().decision.until_refresh == 1
     assert world.queue.jobs == {}
     world.label("dog", tmp=tmp_path)
