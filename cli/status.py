@@ -172,7 +172,7 @@ class _Stores:
         live = self.registry.live()
         version = self._version(live.version) if live else None
         latest = self.snapshots.latest()
-        rules = LabelRules(self.record.config.label_map)
+        rules = LabelRules.of(self.record.config)
         tasks = rules.read(self.snapshots.load(latest.snapshot)).tasks if latest else {}
         plan = facts.get("plan") or {}
         evaluation = version.evaluation if version else None

@@ -12,7 +12,7 @@ from labelloop.clock import now
 from labelloop.compaction import Replaced, merged_name
 from labelloop.errors import NotFoundError
 from labelloop.formats import Kind, upgrade
-from labelloop.records import Bucket, ImageFacts, canonical, digest, fields_of, to_dict
+from labelloop.records import Bucket, Bytes, ImageFacts, canonical, digest, fields_of, to_dict
 from labelloop.shards import Shards
 from labelloop.storage import ObjectStore
 
@@ -92,7 +92,8 @@ class Catalogue:
     def _apply(self, lines: Sequence[dict[str, Any]]) -> set[str]:
         for data in lines:
             found = fields_of(ImageFacts, upgrade(Kind.CATALOGUE, data))
-            facts = ImageFacts(**{**found, "bucket": Bucket(found["bucket"])})
+            earlier = tuple(Bytes(**fields_of(Bytes, past)) for past in found.get("earlier", ()))
+            facts = ImageFacts(**{**found, "bucket": Bucket(found["bucket"]), "earlier": earlier})
             self.images[facts.uri] = facts
             if facts.group:
                 self.buckets.setdefault(facts.group, facts.bucket)
