@@ -1,4 +1,4 @@
-"""A recorded answer in; deleted in Label Studio where nothing is chosen in it, and left alone in every other case, out."""
+"""A recorded answer in; deleted in Label Studio where nothing is chosen in it, else left alone, out."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 import re
 import shutil
 import time
@@ -65,6 +66,10 @@ def opened(loop: Loop, page: Page) -> Locator:
     """The stream in the browser; the choice that is selected."""
     page.goto(f"{loop.studio.url}/projects/{loop.project.id}/data")
     page.get_by_text("Label All Tasks").first.click()
+    page.screenshot(path="/tmp/meant0.png")
+    page.wait_for_timeout(4000)
+    page.screenshot(path="/tmp/meant1.png")
+    pathlib.Path("/tmp/meant1.html").write_text(page.content())
     chosen = page.locator(".lsf-choice", has=page.locator("input:checked"))
     expect(chosen).to_have_count(1, timeout=PAGE_MS)
     return chosen
@@ -126,3 +131,17 @@ def test_a_new_version_leaves_the_task_that_somebody_has_open(loop: Loop, page: 
     assert (seen.version, seen.label, seen.blind) == (waiting.seen.version, pre_label, False)
     for studio in (colleague, spare):
         studio.close()
+
+
+def test_probe(loop: Loop, page: Page) -> None:
+    waiting, pre_label = waiting_with_a_pre_label(loop)
+    chosen = opened(loop, page)
+    page.screenshot(path="/tmp/meant2.png")
+    page.keyboard.press(pre_label)
+    page.wait_for_timeout(500)
+    page.screenshot(path="/tmp/meant3.png")
+    page.keyboard.press("Enter")
+    page.wait_for_timeout(2000)
+    page.screenshot(path="/tmp/meant4.png")
+    pathlib.Path("/tmp/meant4.html").write_text(page.content())
+    print(given(loop, waiting.id))
