@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import sync.empties
-from bench.watcher import World
+from bench.watcher import LABELLED, World
 from labelloop.catalogue import Catalogue
 from labelloop.clock import LABEL_STUDIO_FORMAT, now, stamp
 from labelloop.config import ProjectConfig, parse_config
@@ -227,7 +227,7 @@ def overwrite(world: World, uri: str, sha: str) -> None:
 
 
 def test_the_watcher_sets_a_label_aside_and_takes_it_back_also_after_a_restart() -> None:
-    world = World(200)
+    world = World(LABELLED + 60)
     world.watch.turn(nudged=True)
     number, uri = world.ids[3], world.uris[3]
     before = world.watch.snapshot
@@ -332,7 +332,7 @@ def test_only_answers_in_which_nothing_is_chosen_are_looked_at(other: Annotation
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     monkeypatch.setattr(sync.empties, "AT_ONCE", 3)
-    world = World(200)
+    world = World(LABELLED + 60)
     yield world
 
 
