@@ -18,6 +18,7 @@ def instruction(classes: Sequence[str]) -> str:
     keys = [f"<b>{escape(key)}</b> {escape(name)}" for name, key in zip(classes, hotkeys(classes), strict=True) if key]
     more = f", and {len(keys) - NAMED} more" if len(keys) > NAMED else ""
     return (
+        "<p>Close this window with <b>Esc</b>: Enter already submits the image behind it.</p>"
         f"<p>Choose the class of the image. Keys: {', '.join(keys[:NAMED])}{more}.</p>"
         "<p>A class that is ticked already is the model's suggestion. Right: <b>Enter</b> (or Submit) accepts it. "
         "Wrong: press the key of the right class, then Enter. The key of the ticked class unticks it.</p>"

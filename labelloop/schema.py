@@ -17,7 +17,10 @@ from labelloop.head import Floats
 from labelloop.records import Annotation, Choice, Seen, Task
 from labelloop.snapshot import Snapshot
 
-OUTDATED = "the image's file was overwritten after the answer: open the task, look, and submit the answer again"
+OUTDATED = (
+    "the image's file was overwritten after the answer. Open the task and look. Still right: press the key of the "
+    "class twice, then Update. Wrong: choose the right one, then Update"
+)
 BULK = (
     "Label Studio made the answer from a prediction, and nobody looked: submit it as a person, or let such answers "
     "count (`answers.from_predictions`)"
