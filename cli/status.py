@@ -73,6 +73,7 @@ class ProjectStatus:
     test_n: int = 0
     unread: int = 0  # annotations that do not count ...
     uncounted: tuple[Uncounted, ...] = ()  # ... and why
+    empties: Mapping[str, Any] = field(default_factory=dict)  # empty answers that were taken back
     unreadable: tuple[Uncounted, ...] = ()  # tasks that cannot be read at all
     conflicts: tuple[str, ...] = ()  # duplicates of one image with contradicting labels, left out
     serving: Mapping[str, str] = field(default_factory=dict)  # backend process -> version it answers with
@@ -189,7 +190,7 @@ class _Stores:
             test_accuracy=evaluation.test_accuracy if evaluation else None,
             test_n=evaluation.test_n if evaluation else 0,
             unread=sum(row.count for row in lacking), uncounted=lacking,
-            unreadable=unreadable_of(facts, link),
+            unreadable=unreadable_of(facts, link), empties=facts.get("empties") or {},
             conflicts=evaluation.conflicts if evaluation else (),
             serving={name: str(p.get("version") or "") for name, p in backends.items()},
             refused=tuple(f"{r['version']}: {r['reason']}" for p in backends.values() for r in p.get("refused", ())),

@@ -150,7 +150,7 @@ class FakeStudio:
 
     def change_annotation(self, task: int, annotation: int, label: str, *, by: int | None = None) -> None:
         old = next(a for a in self._tasks[task].annotations if a.id == annotation)
-        self._put(task, replace(old, label=label, cancelled=False, updated_at=self._now(), changed_by=by))
+        self._put(task, replace(old, label=label, cancelled=False, updated_at=self._now(), changed_by=by, bulk=False))
 
     def delete_annotation(self, task: int, annotation: int) -> None:
         kept = tuple(a for a in self._tasks[task].annotations if a.id != annotation)

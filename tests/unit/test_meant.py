@@ -12,12 +12,16 @@ import pytest
 
 import sync.empties
 from bench.watcher import LABELLED, World
+from cli.wiring import Wish, wire
 from labelloop.catalogue import Catalogue
 from labelloop.clock import LABEL_STUDIO_FORMAT, now, stamp
 from labelloop.config import ProjectConfig, parse_config
 from labelloop.errors import StudioError
-from labelloop.labels import CONFIRMED_MARK, LabelSchema, parse_label_config
-from labelloop.projects import project_store
+from labelloop.instruction import ENTER, SUBMIT
+from labelloop.label_config import asks_for_a_class
+from labelloop.labels import CONFIRMED_MARK, LabelSchema, make_label_config, parse_label_config
+from labelloop.networks import Choice
+from labelloop.projects import ProjectRecord, ProjectStore, dump_record, load_record, project_store
 from labelloop.records import (
     MOST_EARLIER,
     Annotation,
@@ -26,13 +30,13 @@ from labelloop.records import (
     ImageFacts,
     Task,
     annotation_from,
-    canonical,
-    digest,
     task_from,
     task_line,
 )
 from labelloop.schema import BULK, OUTDATED, LabelRules
+from labelloop.settings import load_settings
 from labelloop.snapshot import Snapshot
+from labelloop.storage import MemoryStore
 from labelloop.studio_empties import is_recorded_empty
 from labelloop.studio_rows import annotation_of
 from labelloop.uncounted import uncounted
@@ -41,6 +45,7 @@ from sync.empties import PREFIX, Empties, empty_of
 from sync.feed import Feed
 from sync.outdated import outdated
 from tests.fakes.studio import FakeStudio
+from tests.fakes.studio_api import StudioApi, studio_of
 from tests.unit.learning_world import LearningWorld
 
 SCHEMA = LabelSchema("label", "image", "image", ("cat", "dog", "owl"))
@@ -443,11 +448,32 @@ def test_a_new_snapshot_without_them_is_that_of_before_they_were_given(world: Wo
 
 
 def test_the_default_config_asks_for_a_class_and_its_schema_is_read_as_before() -> None:
-    from labelloop.label_config import asks_for_a_class, make_label_config
-
     made = make_label_config(["cat", "dog"])
     assert asks_for_a_class(made)
     assert not asks_for_a_class(made.replace('required="true"', 'required="false"'))
     assert not asks_for_a_class(made.replace('required="true" ', ""))
     assert parse_label_config(made) == LabelSchema("label", "image", "image", ("cat", "dog"))
-    assert digest(canonical(asked().model_dump(mode="json")))
+
+
+def test_a_project_that_we_make_says_how_to_label_and_is_known_as_ours_afterwards_an_adopted_one_is_not() -> None:
+    api = StudioApi()
+    store = ProjectStore(MemoryStore(), "main")
+    settings = load_settings({"LABELLOOP_IMAGE_BUCKETS": "images", "LABELLOOP_STUDIO_URL": "http://studio"})
+    choice = Choice("pixels", "a test")
+    wish = Wish(ProjectConfig(name="pets"), "s3://images/p/", ("cat", "<b>"), choose=lambda: choice)
+
+    def wired(wish: Wish) -> ProjectRecord:
+        return wire(studio_of(api), store, settings, wish)[0]
+
+    record = wired(wish)
+    held = api.projects[record.id]
+    assert held["show_instruction"] is True
+    assert "<b>1</b> cat, <b>2</b> &lt;b&gt;" in held["expert_instruction"]
+    assert api.hotkeys == {SUBMIT: ENTER}
+    assert (record.made, store.get(record.key).made) == (True, True)
+    assert wired(replace(wish, adopt=record.id)).made  # `init` and `up` again
+    theirs = api.project("theirs", make_label_config(["cat", "dog"]))
+    assert not wired(replace(wish, adopt=theirs["id"])).made
+    assert "expert_instruction" not in api.projects[theirs["id"]]
+    raw = dump_record(record).replace(b'"made":true,', b"")
+    assert not load_record(raw, "an older release's").made
