@@ -119,7 +119,7 @@ class _Model:
     @classmethod
     def of(cls, deployment: Deployment, record: ProjectRecord, version: Version) -> _Model:
         head = deployment.registry(record).head(version)
-        names = LabelRules(record.config.label_map).names(head.labels)
+        names = LabelRules.of(record.config).names(head.labels)
         lost = [name for name in names.labels if name not in record.schema.classes]
         if lost or not names.labels:
             raise LabelloopError(
@@ -184,7 +184,7 @@ def _snapshot(deployment: Deployment, record: ProjectRecord) -> Snapshot:
     latest = snapshots.latest()
     if latest is None:
         raise NotFoundError("nothing is labelled yet, or sync is not running: there are no audit labels")
-    return LabelRules(record.config.label_map).read(snapshots.load(latest.snapshot))
+    return LabelRules.of(record.config).read(snapshots.load(latest.snapshot))
 
 
 def _ground(deployment: Deployment, record: ProjectRecord, snapshot: Snapshot, features: FeatureStore) -> Ground:

@@ -16,7 +16,7 @@ def model_card(deployment: Deployment, record: ProjectRecord, name: str | None) 
     store, registry = deployment.within(record), deployment.registry(record)
     version, catalogue = deployment.version(record, name), Catalogue(store)
     catalogue.update()
-    snapshot = LabelRules(record.config.label_map).read(SnapshotStore(store).load(version.snapshot))
+    snapshot = LabelRules.of(record.config).read(SnapshotStore(store).load(version.snapshot))
     return card(Origin(
         title=record.title, version=version, backbone=registry.backbone(version.backbone),
         tasks=list(snapshot.tasks.values()), images=catalogue.images, config=kept_config(store, version.config),

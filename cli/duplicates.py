@@ -51,7 +51,7 @@ def duplicates(deployment: Deployment, record: ProjectRecord) -> list[Group]:
     catalogue, snapshots = Catalogue(store), SnapshotStore(store)
     catalogue.update()
     latest = snapshots.latest()
-    tasks = LabelRules(record.config.label_map).read(snapshots.load(latest.snapshot)).tasks.values() if latest else ()
+    tasks = LabelRules.of(record.config).read(snapshots.load(latest.snapshot)).tasks.values() if latest else ()
     return groups_of(catalogue.images.values(), tasks)
 
 

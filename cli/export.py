@@ -55,7 +55,7 @@ def collect(deployment: Deployment, record: ProjectRecord, wanted: Wanted, *, at
     snapshot = load(SnapshotStore(store), name)
     catalogue = Catalogue(store)
     catalogue.update()
-    rules = LabelRules(record.config.label_map)
+    rules = LabelRules.of(record.config)
     rows = select(snapshot.tasks.values(), catalogue.images, wanted, counting=rules.task)
     return DataSet(rows, record.schema.classes, _info(deployment, record, wanted, snapshot=name, at=at))
 

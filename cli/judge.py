@@ -50,7 +50,7 @@ def accuracy_per_version(
         for version in versions:
             if version.backbone == backbone:
                 head = registry.head(version)
-                found[version.name] = _accuracy(head, features, test, LabelRules(record.config.label_map))
+                found[version.name] = _accuracy(head, features, test, LabelRules.of(record.config))
     return {name: found[name] for name in names}
 
 

@@ -64,7 +64,7 @@ def history_of_project(deployment: Deployment, record: ProjectRecord, cache: Pat
     catalogue, features = Catalogue(store), FeatureStore(store, backbone.id, cache)
     catalogue.update()
     features.update()
-    snapshot = LabelRules(record.config.label_map).read(SnapshotStore(store).load(latest.snapshot))
+    snapshot = LabelRules.of(record.config).read(SnapshotStore(store).load(latest.snapshot))
     usable = [e for e in examples_of(snapshot, catalogue, features) if e.bucket is not Bucket.QUARANTINE]
     examples = list(one_per_group(usable)[0].values())
     classes = tuple(sorted({e.label for e in examples}))

@@ -88,7 +88,7 @@ def _trained(deployment: Deployment, record: ProjectRecord, run: Run, version: V
     index.update()
     catalogue.update()
     snapshot = load_counting(deployment, record, version.snapshot if version else run.snapshot)
-    rules = LabelRules(record.config.label_map)
+    rules = LabelRules.of(record.config)
     classes = {rules.resolve(c) for c in (version.labels if version else evaluation.classes)} - {None}
     found = revisions(snapshot.tasks.values(), catalogue.images, index.places.keys(), classes)
     return trained(snapshot.id, found, evaluation.labels)

@@ -97,7 +97,7 @@ class SchemaReader:
 
     def view(self) -> SchemaView:
         """The classes as they are."""
-        rules = LabelRules(self._record.config.label_map)
+        rules = LabelRules.of(self._record.config)
         given = self._counts(self._tasks)
         head = self._version.labels if self._version else ()
         names = dict.fromkeys([*self._classes, *sorted(given), *head, *rules.label_map])
@@ -114,10 +114,10 @@ class SchemaReader:
 
     def effect(self, wishes: Wishes) -> Effect:
         """What would count afterwards; SettingsError where a wish cannot be."""
-        old = LabelRules(self._record.config.label_map)
+        old = LabelRules.of(self._record.config)
         given = self._counts(self._tasks)
         label_map = decide(old.label_map, wishes, given=given, classes=self._classes)
-        new = LabelRules(label_map)
+        new = replace(old, label_map=label_map)
         before, after = (self._counts(rules.task(t) for t in self._tasks) for rules in (old, new))
         return Effect(label_map, before, after, self._undecided(new))
 

@@ -144,7 +144,7 @@ def load(store: SnapshotStore, name: str) -> Snapshot:
 def load_counting(deployment: Deployment, record: ProjectRecord, name: str) -> Snapshot:
     """One snapshot with classes as they count under the project's config of today."""
     snapshot = load(SnapshotStore(deployment.within(record)), name)
-    return LabelRules(record.config.label_map).read(snapshot)
+    return LabelRules.of(record.config).read(snapshot)
 
 
 def counts_of(snapshot: Snapshot) -> Counts:

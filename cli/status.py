@@ -88,6 +88,7 @@ class ProjectStatus:
     test_n: int = 0
     unread: int = 0  # annotations that do not count ...
     uncounted: tuple[Uncounted, ...] = ()  # ... and why
+    empties: Mapping[str, Any] = field(default_factory=dict)  # empty answers that were taken back
     unreadable: tuple[Uncounted, ...] = ()  # tasks that cannot be read at all
     conflicts: tuple[str, ...] = ()  # duplicates of one image with contradicting labels, left out
     serving: Mapping[str, str] = field(default_factory=dict)  # backend process -> version it answers with
@@ -217,7 +218,7 @@ class _Stores:
             test_accuracy=evaluation.test_accuracy if evaluation else None,
             test_n=evaluation.test_n if evaluation else 0,
             unread=sum(row.count for row in lacking), uncounted=lacking,
-            unreadable=unreadable_of(facts, link),
+            unreadable=unreadable_of(facts, link), empties=facts.get("empties") or {},
             conflicts=evaluation.conflicts if evaluation else (),
             serving={name: str(p.get("version") or "") for name, p in backends.items()},
             refused=tuple(f"{r['version']}: {r['reason']}" for p in backends.values() for r in p.get("refused", ())),
@@ -246,7 +247,7 @@ class _Stores:
             snapshot = self.snapshots.load(latest.snapshot) if latest else None
         except (*UNREADABLE, NotFoundError):
             return None, {}
-        return latest, LabelRules(self.record.config.label_map).read(snapshot).tasks if snapshot else {}
+        return latest, LabelRules.of(self.record.config).read(snapshot).tasks if snapshot else {}
 
     def _damaged(self, *processes: Mapping[str, Any]) -> tuple[Unread, ...]:
         """What we met ourselves and what the running processes did; those that were mended since are left out."""

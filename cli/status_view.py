@@ -121,6 +121,10 @@ def _people_rows(project: ProjectStatus) -> Iterator[tuple[str, RenderableType]]
             yield "", Text(reason, style="dim")
     yield from _uncounted("not counted", f"{project.unread} answers: {REMEDY}", project.uncounted)
     yield from _uncounted("unreadable", "tasks that are left out", project.unreadable)
+    if project.empties.get("deleted"):
+        yield "shown again", Text(f"{project.empties['deleted']} tasks whose answer was empty; it was deleted", "dim")
+    if project.empties.get("problem"):
+        yield "", Text(str(project.empties["problem"]), style="yellow")
     if project.conflicts:
         names = ", ".join(uri.rsplit("/", 1)[-1] for uri in project.conflicts[:4])
         told = f"{len(project.conflicts)} duplicates with contradicting labels: {names}"

@@ -51,7 +51,7 @@ def value(deployment: Deployment, record: ProjectRecord) -> Page:
     snapshots = SnapshotStore(deployment.within(record))
     latest = snapshots.latest()
     tasks = snapshots.load(latest.snapshot).tasks.values() if latest else ()
-    found = value_of(looks_of(tasks, LabelRules(record.config.label_map)))
+    found = value_of(looks_of(tasks, LabelRules.of(record.config)))
     known = people(deployment) if found.people else {}
     names = {person.who: who(person.who, known) for person in found.people}
     warnings = tuple(Warned(headline(w, names[w.who]), tuple(reasons(w)), advice(w)) for w in found.warnings)

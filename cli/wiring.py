@@ -15,6 +15,7 @@ from cli.doctor.finding import Finding, fine, wrong
 from cli.source import storage_fields
 from labelloop.config import ProjectConfig, parse_config
 from labelloop.errors import LabelloopError, StudioError
+from labelloop.instruction import instruction
 from labelloop.labels import make_label_config, parse_label_config
 from labelloop.networks import AUTO, NO_WEIGHTS, PIXELS, Choice, choose
 from labelloop.projects import ProjectRecord, ProjectStore
@@ -45,12 +46,13 @@ def wire(studio: Studio, projects: ProjectStore, settings: Settings, wish: Wish)
     parse_label_config(project.label_config)
     record = ProjectRecord(
         settings.studio_server, project.id, project.created, project.title, wish.config, project.label_config,
-        wish.image_uri,
+        wish.image_uri, made=wish.adopt is None,
     )  # fmt: skip
     known = projects.find(record.reference)
     if known:  # the same ids, so that the watcher does not take it for a new project
         config = _with_decisions(wish.config, known.config)
-        record = replace(record, storage_id=known.storage_id, backend_id=known.backend_id, config=config)
+        record = replace(record, storage_id=known.storage_id, backend_id=known.backend_id, config=config,
+                         made=known.made)  # fmt: skip
     record = with_network(record, known, wish)
     findings.append(network_finding(record))
     projects.put(record)  # the backend must know the project before Label Studio asks it about it
@@ -131,9 +133,12 @@ def ensure_bucket(s3: S3Client, bucket: str) -> None:
 def _project(studio: Studio, wish: Wish) -> StudioProject:
     if wish.adopt is not None:
         return _adopted(studio, wish.adopt)
-    label_config = make_label_config(_classes(wish))
+    classes = _classes(wish)
+    label_config = make_label_config(classes)
     parse_label_config(label_config)  # before anything is made: a class may have a name that cannot be served
-    return studio.create_project(wish.config.name, label_config)
+    made = studio.create_project(wish.config.name, label_config, instruction(classes))
+    StudioWiring(studio.http).submit_with_enter()
+    return made
 
 
 def _adopted(studio: Studio, number: int) -> StudioProject:

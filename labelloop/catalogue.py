@@ -15,7 +15,7 @@ from labelloop.copies import copy_key, get_twice, heal, put_twice
 from labelloop.damage import UNREADABLE, Damage
 from labelloop.errors import NotFoundError
 from labelloop.formats import Kind, as_object, reading, upgrade
-from labelloop.records import Bucket, ImageFacts, canonical, digest, fields_of, to_dict
+from labelloop.records import Bucket, Bytes, ImageFacts, canonical, digest, fields_of, to_dict
 from labelloop.shards import Shards
 from labelloop.storage import ObjectStore
 
@@ -149,8 +149,10 @@ def _fits(raw: bytes, key: str) -> bool:
 
 def _facts(data: dict[str, Any]) -> ImageFacts:
     """By hand: lines come by the million."""
-    facts = ImageFacts(**{**fields_of(ImageFacts, data), "bucket": Bucket(data["bucket"])})
-    texts = (facts.uri, facts.etag, facts.sha256, facts.group, facts.phash, facts.problem or "")
+    earlier = tuple(Bytes(**fields_of(Bytes, past)) for past in data.get("earlier", ()))
+    facts = ImageFacts(**{**fields_of(ImageFacts, data), "bucket": Bucket(data["bucket"]), "earlier": earlier})
+    texts = (facts.uri, facts.etag, facts.sha256, facts.group, facts.phash, facts.problem or "",
+             *(text for past in earlier for text in (past.sha256, past.until)))  # fmt: skip
     if not all(type(text) is str for text in texts):
         raise TypeError(f"{facts.uri!r}: a fact is no text")
     return facts

@@ -124,6 +124,28 @@ class Queue(_Frozen):
     window: Positive = 200  # predictions pushed ahead into Label Studio
 
 
+class Answers(_Frozen):
+    """Which answers count. A ground truth always outranks the others."""
+
+    resolve: Literal["newest", "majority"] = "newest"  # of several answers to one task
+    from_predictions: bool = False  # those that Label Studio made from predictions in bulk count, too
+    reopen_empty: bool | None = None  # empty ones are deleted, so that the task is shown again; none: where we made it
+
+    @field_validator("resolve", mode="before")
+    @classmethod
+    def _always(cls, resolve: object) -> object:
+        return "newest" if resolve == "ground-truth-first" else resolve
+
+    @property
+    def bearing(self) -> dict[str, Any]:
+        """What has a part in what is learned, where it is not the default."""
+        default = Answers()
+        return {
+            name: getattr(self, name)
+            for name in ("resolve", "from_predictions") if getattr(self, name) != getattr(default, name)
+        }  # fmt: skip
+
+
 class Retention(_Frozen):
     """What is kept of the past. The live version, its reference and the way back are, whatever this says."""
 
@@ -149,6 +171,7 @@ class ProjectConfig(_Frozen):
     label_map: dict[str, str | None] = Field(default_factory=dict)  # class -> what it counts as; null: it does not
     backbone: BackboneSpec = BackboneSpec()
     head: HeadSpec = HeadSpec()
+    answers: Answers = Answers()
     weights: Weights = Weights()
     buckets: Buckets = Buckets()
     refresh: Refresh = Refresh()
@@ -173,7 +196,10 @@ class ProjectConfig(_Frozen):
     @property
     def hash(self) -> str:
         """Names this configuration in run records, without what has no part in what is learned."""
-        return digest(canonical(self.model_dump(mode="json", exclude={"retention", "stop"})))[:12]
+        parts = self.model_dump(mode="json", exclude={"retention", "stop", "answers"})
+        if self.answers.bearing:
+            parts["answers"] = self.answers.bearing
+        return digest(canonical(parts))[:12]
 
     @property
     def recipe(self) -> str:
@@ -181,6 +207,8 @@ class ProjectConfig(_Frozen):
         parts = {"backbone": self.backbone.model_dump(mode="json"), "retrain": self.retrain.recipe, "seed": self.seed}
         if self.weights != Weights():
             parts["weights"] = self.weights.model_dump(mode="json")
+        if self.answers.bearing:
+            parts["answers"] = self.answers.bearing
         return digest(canonical(parts))[:12]
 
 

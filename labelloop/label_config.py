@@ -27,6 +27,7 @@ EXAMPLE = (
     '<View><Image name="image" value="$image"/><Choices name="label" toName="image"><Choice value="cat"/>'
     '<Choice value="dog"/></Choices></View>'
 )
+REQUIRED = "Nothing is chosen: the key of a class that is ticked already unticks it. Choose one class, then submit."
 _KEY = re.compile(r"\$(\w+)", re.ASCII)
 _PATH = re.compile(r"\$\w+(?:\.\w+|\[\d+\])+", re.ASCII)  # what the editor follows into a task
 _VARIABLE = re.compile(r"\$[\w\[\].{}]", re.ASCII)  # what it fills in, wherever it stands
@@ -80,15 +81,21 @@ def parse_control(xml: str) -> Control:
     return Control(control.get("name"), image.get("name"), key[1], _classes(control, tags))
 
 
+def asks_for_a_class(xml: str) -> bool:
+    """Whether Label Studio refuses an answer with nothing chosen. LabelConfigError."""
+    return _one_control(list(_tags(_root(xml)))).on("required")
+
+
 def make_label_config(classes: Sequence[str]) -> str:
     """A label config for these classes. The choices stand above the image: no scrolling, whatever its height."""
     choices = "\n".join(
         f"    <Choice value={quoteattr(name)}{f' hotkey={quoteattr(key)}' if key else ''}/>"
-        for name, key in zip(classes, _hotkeys(classes), strict=True)
+        for name, key in zip(classes, hotkeys(classes), strict=True)
     )
     return (
-        '<View>\n  <Choices name="label" toName="image" choice="single" showInline="true">\n'
-        f'{choices}\n  </Choices>\n  <Image name="image" value="$image" zoom="true"/>\n</View>'
+        '<View>\n  <Choices name="label" toName="image" choice="single" showInline="true" required="true" '
+        f"requiredMessage={quoteattr(REQUIRED)}>\n{choices}\n  </Choices>\n"
+        '  <Image name="image" value="$image" zoom="true"/>\n</View>'
     )
 
 
@@ -311,7 +318,7 @@ def is_name(name: str) -> bool:
     return bool(name.strip()) and len(name) <= MAX_NAME and not any(unicodedata.category(c) == "Cc" for c in name)
 
 
-def _hotkeys(classes: Sequence[str]) -> list[str]:
+def hotkeys(classes: Sequence[str]) -> list[str]:
     """The class itself where all are single letters or digits, else 1 to 9 for the first nine."""
     if all(len(name) == 1 and name.isalnum() for name in classes):
         return [name.lower() for name in classes]

@@ -9,9 +9,13 @@ from typing import Any
 
 from labelloop.label_config import MAX_NAME, Control, is_name, make_label_config, parse_control
 
-__all__ = ["SEED_MARK", "LabelSchema", "is_seed", "kind", "make_label_config", "parse_label_config", "storable"]
+__all__ = [
+    "CONFIRMED_MARK", "SEED_MARK", "LabelSchema", "has_mark", "kind", "make_label_config", "parse_label_config",
+    "storable",
+]  # fmt: skip
 
 SEED_MARK = "seed"  # in a result's meta: revealed at set-up, not given by a person
+CONFIRMED_MARK = "confirmed"  # in a result's meta: a person looked at it, although Label Studio made it in bulk
 NOTHING = "nothing chosen"
 OF_A_PART = frozenset({  # what the value of a result says of a region or an item, besides its class
     "x", "y", "points", "vertices", "rle", "format", "start", "end", "startOffset", "endOffset", "globalOffsets",
@@ -86,9 +90,9 @@ def parse_label_config(xml: str) -> LabelSchema:
     return LabelSchema(found.name, found.to_name, found.data_key, found.classes)
 
 
-def is_seed(result: object) -> bool:
-    """True where the answer was revealed at set-up."""
-    return isinstance(result, list | tuple) and any(_is_marked(item) for item in result)
+def has_mark(result: object, mark: str) -> bool:
+    """True where an item of the answer has this word in its meta."""
+    return isinstance(result, list | tuple) and any(_is_marked(item, mark) for item in result)
 
 
 def storable(text: str) -> bool:
@@ -104,10 +108,10 @@ def kind(value: object) -> str:
     return next((name for types, name in names if isinstance(value, types)), "no JSON")
 
 
-def _is_marked(item: object) -> bool:
+def _is_marked(item: object, mark: str) -> bool:
     meta = item.get("meta") if isinstance(item, Mapping) else None
     text = meta.get("text") if isinstance(meta, Mapping) else None
-    return text == SEED_MARK or (isinstance(text, list | tuple) and SEED_MARK in text)
+    return text == mark or (isinstance(text, list | tuple) and mark in text)
 
 
 def _choices(value: object) -> tuple[Sequence[object], str | None]:

@@ -35,6 +35,7 @@ class ProjectRecord:
     image_uri: str  # where new images appear, e.g. s3://images/digits/
     backend_id: int | None = None
     storage_id: int | None = None
+    made: bool = False  # by labelloop, not adopted: it may take empty answers back
     network: str = ""  # why its images are seen by the network of the config, in words
 
     @property

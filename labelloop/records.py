@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
@@ -20,6 +21,7 @@ class Bucket(StrEnum):
     QUARANTINE = "quarantine"  # near images of two groups, which may stand on both sides: neither trains nor judges
 
 
+MOST_EARLIER = 20  # a camera may write its newest picture to one place for ever
 JUDGING = frozenset({Bucket.TEST, Bucket.AUDIT})
 
 
@@ -51,6 +53,9 @@ class Annotation:
     problem: str | None = None  # why the result could not be read, e.g. a class that the label config lacks
     changed_by: int | None = None  # who changed it last, where that was somebody else
     given: str | None = None  # the class of ``completed_by``, where somebody else has changed it since
+    bulk: bool = False  # made by Label Studio from a prediction, without anybody who looked
+    of: str | None = None  # the image that it was given for, where its task has come to show another one
+    outdated: str | None = None  # when other bytes were found in place of those that were labelled
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +66,20 @@ class Task:
     uri: str
     updated_at: str
     annotations: tuple[Annotation, ...] = ()
+    majority: bool = False  # see `counted`; set by `labelloop.schema`, never kept
 
     @property
     def counted(self) -> Annotation | None:
-        """The annotation that counts: a ground truth, else the newest that is neither skipped nor empty."""
+        """The annotation that counts: a ground truth, else the newest that is neither skipped nor empty.
+
+        With ``majority`` the newest of the class that most people chose; of equally many the class chosen last.
+        """
         answers = [a for a in self.annotations if a.label is not None and not a.cancelled]
-        return max(answers, key=lambda a: (a.ground_truth, a.updated_at, a.id)) if answers else None
+        answers = [a for a in answers if a.ground_truth] or answers
+        if self.majority and answers:
+            votes = Counter(_votes(answers))
+            answers = [a for a in answers if votes[a.label] == max(votes.values())]
+        return max(answers, key=_by_age, default=None)
 
     @property
     def label(self) -> str | None:
@@ -80,6 +93,26 @@ class Task:
         return self.label is None and any(a.cancelled for a in self.annotations)
 
 
+def _votes(answers: Iterable[Annotation]) -> Iterable[str | None]:
+    """One class of each person, the last one; an answer of nobody known stands for itself."""
+    last: dict[object, str | None] = {}
+    for answer in sorted(answers, key=_by_age):
+        last[("answer", answer.id) if answer.completed_by is None else answer.completed_by] = answer.label
+    return last.values()
+
+
+def _by_age(answer: Annotation) -> tuple[str, int]:
+    return answer.updated_at, answer.id
+
+
+@dataclass(frozen=True, slots=True)
+class Bytes:
+    """What a file held until other bytes were found in it."""
+
+    sha256: str  # empty: not remembered any more
+    until: str  # UTC ISO 8601
+
+
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
     """What is known of one image's bytes; recorded once by `featurise`."""
@@ -91,6 +124,23 @@ class ImageFacts:
     bucket: Bucket = Bucket.TRAIN
     problem: str | None = None  # why the image cannot be used
     phash: str = ""  # perceptual hash; empty: not looked at
+    earlier: tuple[Bytes, ...] = ()  # what stood there before, oldest first; empty: the file was never overwritten
+
+    def changed_after(self, moment: str) -> str | None:
+        """When the bytes of that moment (UTC ISO 8601) were first missed; None where they stand there now.
+
+        Of a file whose oldest bytes are not remembered any more, all old answers are of other bytes.
+        """
+        then = next((past for past in self.earlier if moment < past.until), None)
+        return then.until if then and then.sha256 != self.sha256 else None
+
+    def overwritten(self, sha256: str, moment: str) -> ImageFacts:
+        """The same file with other bytes, found at that moment. What it is used for stays."""
+        past = (*self.earlier, Bytes(self.sha256, moment))
+        kept = (
+            past if len(past) <= MOST_EARLIER else (replace(past[-MOST_EARLIER], sha256=""), *past[1 - MOST_EARLIER :])
+        )
+        return ImageFacts(self.uri, self.etag, sha256, bucket=self.bucket, earlier=kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,6 +350,7 @@ def task_line(task: Task) -> dict[str, Any]:
     its id.
     """
     found = to_dict(task)
+    del found["majority"]
     for annotation in found["annotations"]:
         _leave_out(annotation, _later(Annotation, _ALWAYS))
         if annotation["seen"]:

@@ -12,9 +12,19 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from labelloop.config import ProjectConfig
 from labelloop.head import Floats
 from labelloop.records import Annotation, Choice, Seen, Task
 from labelloop.snapshot import Snapshot
+
+OUTDATED = (
+    "the image's file was overwritten after the answer. Open the task and look. Still right: press the key of the "
+    "class twice, then Update. Wrong: choose the right one, then Update"
+)
+BULK = (
+    "Label Studio made the answer from a prediction, and nobody looked: submit it as a person, or let such answers "
+    "count (`answers.from_predictions`)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +46,17 @@ class Names:
 
 @dataclass(frozen=True, slots=True)
 class LabelRules:
-    """What each class counts as. A function of the project's config alone, so that every run can be repeated."""
+    """What each class and answer counts as. A function of the project's config alone: every run can be repeated."""
 
     label_map: Mapping[str, str | None] = field(default_factory=dict)  # None: does not count
+    majority: bool = False  # among several answers to a task, instead of the newest
+    bulk: bool = False  # answers that Label Studio made from predictions count, too
+
+    @classmethod
+    def of(cls, config: ProjectConfig) -> LabelRules:
+        """The rules of a project."""
+        answers = config.answers
+        return cls(config.label_map, answers.resolve == "majority", answers.from_predictions)
 
     def resolve(self, given: str) -> str | None:
         """The class that it counts as, over several renames; itself where nobody decided anything."""
@@ -51,15 +69,15 @@ class LabelRules:
 
     def read(self, snapshot: Snapshot) -> Snapshot:
         """The snapshot with classes as they count. It keeps its id: the two together name what was learned from."""
-        if not self.label_map:
-            return snapshot
-        return replace(snapshot, tasks={i: self.task(t) for i, t in snapshot.tasks.items()})
+        touched = {i: read for i, task in snapshot.tasks.items() if (read := self.task(task)) is not task}
+        return replace(snapshot, tasks={**snapshot.tasks, **touched}) if touched else snapshot
 
     def task(self, task: Task) -> Task:
-        """The task with classes as they count; an answer of a dropped class is there, without a label."""
-        if not any(self._is_touched(a) for a in task.annotations):
+        """The task with classes as they count; an answer that does not count is there, without a label."""
+        majority = self.majority and len(task.annotations) > 1
+        if not majority and not any(self._is_touched(a) for a in task.annotations):
             return task
-        return replace(task, annotations=tuple(self._annotation(a) for a in task.annotations))
+        return replace(task, annotations=tuple(map(self._annotation, task.annotations)), majority=majority)
 
     def choosable(self, classes: Sequence[str]) -> tuple[str, ...]:
         """Those of Label Studio's classes that count as themselves: what a label can be."""
@@ -85,6 +103,8 @@ class LabelRules:
         return replace(choice, label=label)
 
     def _is_touched(self, annotation: Annotation) -> bool:
+        if annotation.outdated or annotation.bulk:
+            return True
         seen = annotation.seen.label if annotation.seen else None
         return any(name in self.label_map for name in (annotation.label, annotation.given, seen))
 
@@ -93,9 +113,17 @@ class LabelRules:
         annotation = replace(annotation, given=given)
         if annotation.label is None:
             return replace(annotation, seen=self._seen(annotation.seen))
-        label = self.resolve(annotation.label)
-        problem = f"class {annotation.label!r} is dropped by label_map" if label is None else annotation.problem
+        label, problem = self._counts_as(annotation, annotation.label)
         return replace(annotation, label=label, seen=self._seen(annotation.seen), problem=problem)
+
+    def _counts_as(self, annotation: Annotation, given: str) -> tuple[str | None, str | None]:
+        """(class, why it does not count)."""
+        if annotation.outdated:
+            return None, OUTDATED
+        if annotation.bulk and not annotation.ground_truth and not self.bulk:
+            return None, BULK
+        label = self.resolve(given)
+        return label, f"class {given!r} is dropped by label_map" if label is None else annotation.problem
 
     def _seen(self, seen: Seen | None) -> Seen | None:
         return replace(seen, label=self.resolve(seen.label)) if seen and seen.label is not None else seen

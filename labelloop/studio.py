@@ -13,7 +13,8 @@ from typing import Any, Protocol
 from labelloop.clock import LABEL_STUDIO_FORMAT, parse
 from labelloop.errors import StudioError
 from labelloop.labels import LabelSchema, kind
-from labelloop.records import Choice, Seen, Task
+from labelloop.records import Annotation, Choice, Seen, Task
+from labelloop.studio_empties import delete_empty
 from labelloop.studio_http import Heard, Reread, StudioHttp
 from labelloop.studio_pieces import Pieces, rows_of
 from labelloop.studio_rows import (
@@ -135,9 +136,11 @@ class Studio:
             raise
         return found.title if found.created == created else None
 
-    def create_project(self, title: str, label_config: str) -> StudioProject:
-        """A project whose queue is ordered by score, lowest first."""
-        body = {"title": title[:50], "label_config": label_config, "sampling": "Uncertainty sampling"}
+    def create_project(self, title: str, label_config: str, instruction: str = "") -> StudioProject:
+        """A project whose queue is ordered by score, lowest first. ``instruction``: HTML, shown before labelling."""
+        body: dict[str, Any] = {"title": title[:50], "label_config": label_config, "sampling": "Uncertainty sampling"}
+        if instruction:
+            body |= {"expert_instruction": instruction, "show_instruction": True}
         return _project(self._call("POST", "api/projects/", json=body))
 
     def update_project(self, project: int, **fields: Any) -> StudioProject:
@@ -314,6 +317,10 @@ class Studio:
     def delete_annotation(self, annotation: int) -> None:
         """Delete an annotation."""
         self._call("DELETE", f"api/annotations/{annotation}/")
+
+    def delete_empty(self, task: int, answer: Annotation) -> bool:
+        """See `labelloop.studio_empties`."""
+        return delete_empty(self.http, task, answer)
 
     def delete_task(self, task: int) -> None:
         """Delete a task with its annotations."""

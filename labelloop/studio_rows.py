@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from labelloop.clock import LABEL_STUDIO_FORMAT, parse
-from labelloop.labels import LabelSchema, is_seed, kind, storable
+from labelloop.labels import CONFIRMED_MARK, SEED_MARK, LabelSchema, has_mark, kind, storable
 from labelloop.records import Annotation, Seen, Task
 
 NEVER = "1970-01-01T00:00:00.000000Z"  # in place of a time that cannot be read
@@ -75,9 +75,20 @@ def annotation_of(data: object, schema: LabelSchema) -> Annotation:
         id=_id(data), created_at=moment(data.get("created_at")), updated_at=moment(data.get("updated_at")),
         label=None if cancelled or problem else label, cancelled=cancelled,
         ground_truth=bool(data.get("ground_truth")), completed_by=by, lead_time_s=seconds(data.get("lead_time")),
-        seen=seen_of(data.get("prediction"), schema), seed=is_seed(result),
+        seen=seen_of(data.get("prediction"), schema), seed=has_mark(result, SEED_MARK),
         problem=None if cancelled else problem, changed_by=last if last != by else None,
+        bulk=_is_bulk(data) and not has_mark(result, CONFIRMED_MARK),
     )  # fmt: skip
+
+
+def _is_bulk(data: Mapping[str, Any]) -> bool:
+    """Made of a prediction by the data manager, which names nobody as the last writer and takes no time.
+
+    Read from the source of 1.23.2: what a person or a script submits has `updated_by`, and so has what they change.
+    """
+    of_prediction = number_of({"id": data.get("parent_prediction")}) is not None
+    untouched = person(data.get("updated_by")) is None and data.get("lead_time") is None
+    return of_prediction and (untouched or data.get("bulk_created") is True)
 
 
 def seen_of(prediction: object, schema: LabelSchema) -> Seen | None:

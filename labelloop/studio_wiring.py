@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from labelloop.errors import StudioError
+from labelloop.instruction import with_enter
 from labelloop.studio_http import StudioHttp
 
 BLOCKED = "reserved network address"
@@ -88,6 +89,14 @@ class StudioWiring:
         fields = {"bucket": "labelloop-doctor", "s3_endpoint": url, "aws_access_key_id": "x",
                   "aws_secret_access_key": "x", "region_name": "us-east-1"}  # fmt: skip
         return BLOCKED in self.trouble_with_s3(project, fields)
+
+    def submit_with_enter(self) -> bool:
+        """Write: let Enter submit for our account, unless they chose a key themselves; True where that was changed."""
+        mine = self._http.call("GET", "api/current-user/hotkeys/").get("custom_hotkeys")
+        wanted = with_enter(mine if isinstance(mine, Mapping) else {})
+        if wanted is not None:
+            self._http.call("PATCH", "api/current-user/hotkeys/", json={"custom_hotkeys": wanted})
+        return wanted is not None
 
     def imports_quickly(self, project: int) -> bool | None:
         """Whether the memory-efficient import is on; None where the answer is not understood.

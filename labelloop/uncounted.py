@@ -38,7 +38,7 @@ def uncounted(tasks: Iterable[Task], schema: LabelSchema, link: Callable[[int], 
     for task in tasks:
         for answer in task.annotations:
             reason = _why(task, answer, schema)
-            if reason:
+            if reason and not _is_settled(task, answer):
                 found.setdefault(reason, []).append(task.id)
     return grouped(found, link)
 
@@ -57,6 +57,14 @@ def grouped(found: Mapping[str, Iterable[int]], link: Callable[[int], str]) -> t
         count = sum(row.count for row in rest)
         rows[MOST:] = [Uncounted(f"one of {len(rest)} more reasons", count, few, tuple(map(link, few)))]
     return tuple(rows)
+
+
+def _is_settled(task: Task, answer: Annotation) -> bool:
+    """True where somebody has looked since, at an answer that was set aside."""
+    if not (answer.outdated or answer.bulk):
+        return False
+    since = answer.outdated or answer.updated_at
+    return any(other.updated_at > since and not (other.outdated or other.bulk) for other in task.annotations)
 
 
 def _why(task: Task, answer: Annotation, schema: LabelSchema) -> str | None:

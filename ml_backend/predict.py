@@ -76,7 +76,7 @@ class Predictor:
         """One result per task, in order. StorageError where not one image could be had for storage's sake."""
         if asked.model is None:
             return [self._empty(asked, "cold-start") for _ in tasks]
-        names = LabelRules(asked.record.config.label_map).names(asked.model.head.labels)
+        names = LabelRules.of(asked.record.config).names(asked.model.head.labels)
         results: list[Result] = []
         until = time.monotonic() + COSTLY_S
         for chunk in self._chunks(asked, tasks):

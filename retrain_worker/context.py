@@ -62,7 +62,7 @@ class ProjectContext:
     @property
     def rules(self) -> LabelRules:
         """What each class counts as, by the config of now."""
-        return LabelRules(self.record.config.label_map)
+        return LabelRules.of(self.record.config)
 
     def look_again(self) -> None:
         """Take what the catalogue has learned since into the index of near duplicates."""

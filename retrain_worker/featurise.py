@@ -11,7 +11,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from labelloop.clock import stamp
+from labelloop.clock import now, stamp
 from labelloop.errors import CorruptArtefactError, ImageUnreadableError
 from labelloop.features import FeatureStore
 from labelloop.near import perceptual_hash
@@ -97,7 +97,9 @@ def read(project: ProjectContext, backbone: Backbone, uri: str) -> Readable:
     except ImageUnreadableError as error:  # what was known of it stays, its bucket above all
         return _unreadable(replace(known, etag="", problem=str(error)))
     own = group_of(data)
-    facts = replace(known, etag=etag, problem=None) if known.sha256 == own else ImageFacts(uri, etag, own)
+    facts = replace(known, etag=etag, problem=None)
+    if known.sha256 != own:
+        facts = replace(facts.overwritten(own, now()) if known.sha256 else ImageFacts(uri, etag, own), etag=etag)
     try:
         pixels = backbone.decode(data)
         if project.record.config.buckets.near_duplicates and not facts.phash and not facts.group:
@@ -114,12 +116,20 @@ def placed(project: ProjectContext, found: Readable, shares: BucketShares) -> Re
         return found
     near = project.near.near(facts.phash) if facts.phash else ()
     group, bucket = join(facts.sha256, near, project.catalogue.buckets, shares)
+    if facts.earlier:
+        bucket = _stays(facts, group in project.catalogue.buckets, bucket)
     if facts.phash:
         project.near.add([(facts.phash, group)])
     if bucket is Bucket.QUARANTINE:
         log.warning("looks like images of two groups: neither trains nor judges", action="quarantine", uri=facts.uri,
                     groups=[g[:12] for g in near])  # fmt: skip
     return replace(found, facts=replace(facts, group=group, bucket=bucket))
+
+
+def _stays(facts: ImageFacts, joins: bool, bucket: Bucket) -> Bucket:
+    """Where an overwritten file stands: as before. What shows the same as images of another bucket stands in none."""
+    apart = bucket is not facts.bucket and (joins or bucket is Bucket.QUARANTINE)
+    return Bucket.QUARANTINE if apart else facts.bucket
 
 
 def first_backbone(context: Context, project: ProjectContext) -> BackboneRecord:
@@ -161,11 +171,20 @@ def _record(
     usable = [r.facts for r in done if r.pixels is not None]
     if usable:
         features.add(shard, [f.uri for f in usable], [f.etag for f in usable], np.concatenate(rows))
+    project.catalogue.update()  # another process may have been first to find other bytes
     known = project.catalogue.images
+    done = [replace(r, facts=_first_found(r.facts, known.get(r.facts.uri))) for r in done]
     news = [r.facts for r in done if known.get(r.facts.uri) != r.facts]
     if news:
         project.catalogue.add(news, shard)
         _part(project, news)
+
+
+def _first_found(facts: ImageFacts, known: ImageFacts | None) -> ImageFacts:
+    """When other bytes came is told once: by whoever read them first."""
+    if known is None or not facts.earlier or known.sha256 != facts.sha256:
+        return facts
+    return replace(facts, earlier=known.earlier, group=known.group, bucket=known.bucket)
 
 
 def _part(project: ProjectContext, news: Sequence[ImageFacts]) -> None:

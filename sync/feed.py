@@ -22,6 +22,7 @@ OVERLAP = timedelta(seconds=5)  # transactions that commit late carry an earlier
 OVERLAP_EVERY_S = 30.0  # where nothing moves: what a large import left within the overlap is not read by each poll
 MANY = 1000  # tasks that seem to be gone: above, they are not asked for one by one
 Shown = Callable[[str, Annotation], Seen | None]  # (uri, an answer that is new) -> what its author had before them
+Outdated = Callable[[str, Annotation], str | None]  # (uri, an answer) -> since when the image is another one
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +45,10 @@ class Feed:
 
     def __init__(
         self, studio: TaskFeed, project: int, schema: LabelSchema, *, shown: Shown,
-        clock: Callable[[], float] = time.monotonic,
+        outdated: Outdated = lambda _uri, _answer: None, clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         self._studio, self._project, self._schema, self._shown = studio, project, schema, shown
+        self._outdated = outdated
         self._clock = clock
         self.tasks: dict[int, Task] = {}
         self.board = Board()
@@ -65,6 +67,16 @@ class Feed:
         self.tasks = dict(tasks)
         self.annotations = sum(len(t.annotations) for t in tasks.values())
         self._unread = {t.id for t in tasks.values() if any(self._is_foreign(a) for a in t.annotations)}
+
+    def look_again(self, uris: Iterable[str]) -> None:
+        """Other bytes may have been found in these files: mark the answers that were given to what stood there."""
+        shown = {i for uri in uris for i in self.board.tasks_of.get(uri, ())}
+        for number in shown & self.tasks.keys():
+            task = self.tasks[number]
+            marked = tuple(replace(a, outdated=self._outdated(task.uri, a)) for a in task.annotations)
+            if marked != task.annotations:
+                self.tasks[number] = replace(task, annotations=marked)
+                self.moved.add(number)
 
     @property
     def dirty(self) -> bool:
@@ -222,10 +234,13 @@ class Feed:
     def _remember(self, task: Task, annotation: Annotation, known: Task | None) -> Annotation:
         """Keep what was seen, and what was given, at first sight: Label Studio forgets both, and we the window."""
         old = _same(annotation, known.annotations if known else ())
-        if old is not None:
+        if known is not None and old is not None:
             annotation = replace(annotation, given=_given(old, annotation))
+            if old.updated_at == annotation.updated_at:  # nobody has looked since
+                of = old.of or known.uri
+                annotation = replace(annotation, of=of if of != task.uri else None, bulk=old.bulk or annotation.bulk)
         seen = old.seen if old and old.seen else self._shown(task.uri, annotation)
-        return replace(annotation, seen=seen)
+        return replace(annotation, seen=seen, outdated=self._outdated(task.uri, annotation))
 
 
 def _same(annotation: Annotation, known: Iterable[Annotation]) -> Annotation | None:

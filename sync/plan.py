@@ -70,7 +70,7 @@ class Planner:
     ) -> None:  # fmt: skip
         self._project, self._runs, self._requests, self._queue = project, runs, requests, queue
         self._snapshots, self._registry = snapshots, registry
-        self._rules = LabelRules(project.config.label_map)
+        self._rules = LabelRules.of(project.config)
         self._newest: Snapshot | None = None
         self._orphans = Standing()
         self._tried: dict[str, float] = {}  # kind -> when it was queued last, by our own clock

@@ -58,6 +58,7 @@ class Pool:
         self._waiting = Waiting()  # images without features
         self._uncopied: set[str] = set()  # images without features, and without a copy that workers can read
         self._unreadable: set[str] = set()
+        self.overwritten: set[str] = set()  # files in which other bytes were found, not looked at yet
         self._both = 0  # images that are in both
         self._unimported: set[str] = set()  # in the bucket, without a task, and nobody removed it
         self.state = PoolState()
@@ -124,6 +125,7 @@ class Pool:
     def _read(self, catalogue: Catalogue, index: FeatureIndex | None) -> None:
         for touched in catalogue.updates():
             self._stale |= touched
+            self.overwritten |= {uri for uri in touched if catalogue.images[uri].earlier}
         if index is not self._index:
             self._index = index
             self._stale |= self._etags.keys()

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import structlog
@@ -33,11 +34,13 @@ from labelloop.scores import COLD_START, ScoreStore
 from labelloop.snapshot import Latest, Snapshot, SnapshotStore
 from labelloop.storage import ObjectStore
 from labelloop.studio import STORAGE_SYNC_S, Studio
+from sync.empties import Empties
 from sync.feed import Changes, Feed
 from sync.guard import Guard
 from sync.inspect import Inspection, Mender
 from sync.listing import Listing
 from sync.mirror import Fetch, Mirroring
+from sync.outdated import outdated
 from sync.pace import Pace
 from sync.plan import Plan, Planner
 from sync.pool import Pool
@@ -89,7 +92,10 @@ class ProjectWatch:
         self.index: FeatureIndex | None = None
         self._store = store
         self.publisher = Publisher(deps.studio, project, self.schema, ScoreStore(store, damage))
-        self.feed = Feed(deps.studio, project.id, self.schema, shown=self.publisher.seeing.of)
+        self.feed = Feed(
+            deps.studio, project.id, self.schema, shown=self.publisher.seeing.of,
+            outdated=partial(outdated, self.catalogue.images),
+        )  # fmt: skip
         self.planner = Planner(
             project, RunStore(store, damage), RequestStore(store, damage), deps.queue, self.snapshots, self.registry
         )
@@ -100,8 +106,9 @@ class ProjectWatch:
             INITIAL: lambda _: self.registry.mend_initial(), "snapshots/": self.snapshots.mend,
         }  # fmt: skip
         self.inspection = Inspection(store, damage, menders)
-        self.guard = Guard(LabelRules(project.config.label_map))
+        self.guard = Guard(LabelRules.of(project.config))
         self.studies = Studies(project, store, deps.queue, damage)
+        self.empties = Empties(project, store, deps.studio)
         self.snapshot: Snapshot | None = None
         self.plan: Plan | None = None
         self._config_problem: str | None = None
@@ -164,6 +171,7 @@ class ProjectWatch:
             "published": self.publisher.published.version if self.publisher.published else None,
             "order": self.publisher.order,
             "unread": self.guard.facts(),
+            "empties": self.empties.facts(),
             "unreadable": [[number, why] for number, why in list(self.feed.unreadable.items())[:UNREADABLE_TOLD]],
             "without": self._without(),
             "damaged": [[d.key, d.reason] for d in self.damage.all()[:MOST_TOLD]],
@@ -194,8 +202,10 @@ class ProjectWatch:
         self.feed.begin(self._last_tasks())
         self.feed.deleted = self._deleted()
         self._deleted_kept = set(self.feed.deleted)
+        self.catalogue.update()  # before answers are read: which images were overwritten?
         began = time.monotonic()
         self.feed.reconcile()
+        self.feed.look_again(uri for uri, facts in self.catalogue.images.items() if facts.earlier)
         self._plan_sweep(time.monotonic() - began)
         self._keep_deleted()
         self._freeze()
@@ -315,8 +325,17 @@ class ProjectWatch:
         if backbone and (self.index is None or self.index.backbone != backbone):
             self.index = FeatureIndex(self._store, backbone, self.damage)
         self.pool.turn(self.feed.board, self.catalogue, self.index, deleted=self.feed.deleted)
+        self._set_aside()
         self._publish(live.version if live else COLD_START)
         self.guard.turn(self.snapshot)
+        self.empties.turn(self.snapshot)
+
+    def _set_aside(self) -> None:
+        """Answers that were given to other bytes than stand there now, and those that count again."""
+        self.feed.look_again(self.pool.overwritten)
+        self.pool.overwritten.clear()
+        if self.feed.dirty:
+            self._freeze()
 
     def _initial_backbone(self) -> str | None:
         try:

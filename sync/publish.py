@@ -45,7 +45,7 @@ class Publisher:
 
     def __init__(self, studio: Studio, project: ProjectRecord, schema: LabelSchema, scores: ScoreStore) -> None:
         self._studio, self._project, self._schema, self._scores = studio, project, schema, scores
-        self._rules = LabelRules(project.config.label_map)
+        self._rules = LabelRules.of(project.config)
         self._bearing = Bearing()
         self._retired = Retired()
         self._attempt: Published | None = None  # what a push that failed would have led to

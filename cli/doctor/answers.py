@@ -12,6 +12,7 @@ from cli.doctor.project import area_of
 from cli.doctor.scene import Scene
 from cli.status import unreadable_of
 from labelloop.errors import CorruptArtefactError, LabelConfigError, NotFoundError
+from labelloop.label_config import asks_for_a_class
 from labelloop.labels import parse_label_config
 from labelloop.projects import ProjectRecord
 from labelloop.schema import LabelRules
@@ -26,6 +27,7 @@ def of_project(scene: Scene, record: ProjectRecord) -> list[Check]:
     area = area_of(record)
     return [
         Check(area, "label config", lambda: label_config(scene.project(record)), (studio.REACHED, studio.TOKEN)),
+        Check(area, "empty answers", lambda: empty_answers(scene.project(record)), (studio.REACHED, studio.TOKEN)),
         Check(area, "answers", lambda: _answers(scene, record), (storage.REACHED,)),
         Check(area, "tasks", lambda: _tasks(scene, record)),
     ]
@@ -39,6 +41,20 @@ def label_config(project: StudioProject) -> Finding:
         return wrong("label config", str(error), "correct it under Settings > Labeling Interface; until then labels "
                      "count and models learn by the one before")  # fmt: skip
     return fine("label config", f"{len(schema.classes)} classes of {schema.control!r}, images in {schema.data_key!r}")
+
+
+def empty_answers(project: StudioProject) -> Finding:
+    """The key of a class that is ticked already unticks it, and Label Studio stores what is left in silence."""
+    what = "empty answers"
+    try:
+        if asks_for_a_class(project.label_config):
+            return fine(what, "Label Studio asks for a class")
+    except LabelConfigError:
+        return fine(what, "see the label config")
+    return warn(what, "Label Studio stores answers in which nothing is chosen, and shows their tasks to nobody again",
+                'add required="true" to <Choices> under Settings > Labeling Interface; with `answers: {reopen_empty: '
+                "true}` in the config those that come all the same are deleted, so that their tasks are shown again",
+                )  # fmt: skip
 
 
 def answers(found: Sequence[Uncounted]) -> Finding:
@@ -68,7 +84,7 @@ def _answers(scene: Scene, record: ProjectRecord) -> Finding:
                      "sync runs")  # fmt: skip
     if snapshot is None:
         return fine("answers", "none yet")
-    tasks = LabelRules(record.config.label_map).read(snapshot).tasks.values()
+    tasks = LabelRules.of(record.config).read(snapshot).tasks.values()
     return answers(uncounted(tasks, record.schema, link))
 
 

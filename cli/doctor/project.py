@@ -128,8 +128,8 @@ def overlap(project: StudioProject) -> Finding:
     n = project.maximum_annotations
     if n == 1:
         return fine("overlap", "one annotation per task")
-    return fine("overlap", f"{n} annotations per task: all are kept; a ground truth counts, else the newest; tasks "
-                "begun come first, in random order")  # fmt: skip
+    return fine("overlap", f"{n} annotations per task: all are kept; a ground truth counts, else what "
+                "`answers.resolve` of the config says; tasks begun come first, in random order")  # fmt: skip
 
 
 def webhooks(found: Sequence[Webhook], backend_url: str) -> Finding:

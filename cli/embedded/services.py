@@ -181,6 +181,7 @@ def label_studio_settings(data: Path, secrets: Secrets) -> dict[str, str]:
         "USER_ADDITIONAL_BANNED_SUBNETS": CLOSED,
         # without it every import of predictions recounts the whole project
         "fflag_fix_back_4620_memory_efficient_predictions_import_08012025_short": "true",
+        "EDITOR_KEYMAP": '{"annotation:submit":{"key":"enter","mac":"enter"}}',  # Enter submits, for everybody
     }
 
 

@@ -12,6 +12,7 @@ from playwright.sync_api import Locator, Page, expect, sync_playwright
 
 from cli.crew import recruit
 from cli.embedded.state import StackState, running_stack
+from labelloop.label_config import REQUIRED
 from labelloop.records import Seen
 from labelloop.snapshot import SnapshotStore
 from labelloop.studio import NextTask
@@ -65,6 +66,8 @@ def opened(loop: Loop, page: Page) -> Locator:
     """The stream in the browser; the choice that is selected."""
     page.goto(f"{loop.studio.url}/projects/{loop.project.id}/data")
     page.get_by_text("Label All Tasks").first.click()
+    page.get_by_text("Labeling Instructions").wait_for()
+    page.keyboard.press("Escape")
     chosen = page.locator(".lsf-choice", has=page.locator("input:checked"))
     expect(chosen).to_have_count(1, timeout=PAGE_MS)
     return chosen
@@ -126,3 +129,28 @@ def test_a_new_version_leaves_the_task_that_somebody_has_open(loop: Loop, page: 
     assert (seen.version, seen.label, seen.blind) == (waiting.seen.version, pre_label, False)
     for studio in (colleague, spare):
         studio.close()
+
+
+def test_the_key_of_the_ticked_class_is_no_empty_answer_and_the_instruction_is_seen(loop: Loop, page: Page) -> None:
+    waiting, pre_label = waiting_with_a_pre_label(loop)
+    page.goto(f"{loop.studio.url}/projects/{loop.project.id}/data")
+    page.get_by_text("Label All Tasks").first.click()
+    for words in ("accepts it", "on purpose", "Close this window with Esc"):
+        expect(page.get_by_text(words).first).to_be_visible(timeout=PAGE_MS)
+    page.keyboard.press("Escape")
+    expect(page.get_by_text("Labeling Instructions")).to_have_count(0)
+    chosen = page.locator(".lsf-choice", has=page.locator("input:checked"))
+    expect(chosen).to_contain_text(f"{pre_label}[{pre_label}]", timeout=PAGE_MS)  # its key is shown, too
+
+    page.keyboard.press(pre_label)
+    expect(chosen).to_have_count(0)
+    page.keyboard.press("Enter")
+    expect(page.get_by_text(REQUIRED)).to_be_visible()
+    assert given(loop, waiting.id) == []
+
+    page.get_by_role("button", name="OK").click()
+    expect(page.get_by_text(REQUIRED)).to_have_count(0)
+    page.keyboard.press(pre_label)
+    expect(chosen).to_have_count(1)
+    page.keyboard.press("Enter")
+    until(lambda: given(loop, waiting.id) == [pre_label], what="the answer that Enter submits")

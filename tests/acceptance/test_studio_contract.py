@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Protocol
 
 import pytest
 
 from labelloop.errors import StudioError
 from labelloop.labels import LabelSchema, make_label_config, parse_label_config
-from labelloop.records import Choice, Seen, Task
+from labelloop.records import Annotation, Choice, Seen, Task
 from labelloop.studio import Studio, TaskFeed
 from labelloop.studio_pieces import NO_DATA
 from labelloop.studio_rows import TaskStub
@@ -39,6 +40,13 @@ class World(Protocol):
 
     def annotate_raw(self, task: int, result: Any) -> None:
         """Whatever a script sends; the server may answer 500 and keep it all the same."""
+
+    def confirm_in_bulk(self, task: int) -> None:
+        """The data manager's "Create Annotations From Predictions"."""
+
+    def mark_ground_truth(self, task: int, annotation: int) -> None: ...
+
+    def delete_empty(self, task: int, answer: Annotation) -> bool: ...
 
     def spoil(self, task: int) -> None:
         """Put a half of a character into a task's data."""
@@ -81,6 +89,8 @@ class FakeWorld:
         self.annotate, self.change, self.opened = self.fake.annotate, self.fake.change_annotation, self.fake.opened
         self.delete_annotation = self.fake.delete_annotation
         self.annotate_raw, self.spoil = self.fake.annotate_raw, self.fake.spoil
+        self.confirm_in_bulk, self.delete_empty = self.fake.confirm_in_bulk, self.fake.delete_empty
+        self.mark_ground_truth = self.fake.mark_ground_truth
 
     def answer_page(self, task: int, label: str, shown: Any) -> int:
         return self.fake.annotate(task, label, page=shown)
@@ -111,6 +121,7 @@ class RealWorld:
         self.feed: TaskFeed = studio
         self.project = studio.create_project("contract", CONFIG).id
         self._version: str | None = None
+        self.delete_empty = studio.delete_empty
 
     def close(self) -> None:
         self._call("DELETE", f"api/projects/{self.project}/")
@@ -123,6 +134,15 @@ class RealWorld:
     def annotate(self, task: int, label: str | None, *, skip: bool = False) -> int:
         result = SCHEMA.result(label) if label and not skip else []
         return self.studio.annotate(task, result, skip=skip, prediction=self.opened(task))
+
+    def confirm_in_bulk(self, task: int) -> None:
+        params = {"id": "predictions_to_annotations", "project": self.project}
+        chosen = {"all": False, "included": [task]}
+        body = {"selectedItems": chosen, "ordering": [], "project": self.project}
+        self._call("POST", "api/dm/actions/", params=params, json=body)
+
+    def mark_ground_truth(self, _task: int, annotation: int) -> None:
+        self._call("PATCH", f"api/annotations/{annotation}/", json={"ground_truth": True})
 
     def annotate_raw(self, task: int, result: Any) -> None:
         send(self.studio.url, self._token, "POST", f"api/tasks/{task}/annotations/", {"result": result})
@@ -292,6 +312,41 @@ class TestContract:
         found = {t.id: (t.uri, t.label) for t in whole(world, *tasks)}
         assert found[tasks[1]] == ("", "cat")
         assert found[tasks[2]] == ("s3://images/2.png", "dog")
+
+    def test_an_answer_that_was_copied_from_a_prediction_is_told_from_that_of_a_person(self, world: World) -> None:
+        copied, given = world.add_task("s3://images/1.png"), world.add_task("s3://images/2.png")
+        places = [(t, Choice("s3://images/1.png", 0.5, "cat", 0.9, blind=False, why="t")) for t in (copied, given)]
+        world.push("v1", places)
+        world.switch("v1")
+        world.confirm_in_bulk(copied)
+        world.answer_page(given, "cat", world.opened(given))
+        by_hand, in_bulk = (task.annotations[0] for task in reversed(whole(world, copied, given)))
+        assert (in_bulk.label, in_bulk.bulk, in_bulk.seen) == ("cat", True, None)
+        assert (by_hand.label, by_hand.bulk) == ("cat", False)
+        world.change(copied, in_bulk.id, "dog")
+        assert [(a.label, a.bulk) for a in whole(world, copied)[0].annotations] == [("dog", False)]
+
+    def test_a_ground_truth_outranks_what_comes_later(self, world: World) -> None:
+        task = world.add_task("s3://images/1.png")
+        first = world.annotate(task, "cat")
+        world.mark_ground_truth(task, first)
+        world.annotate(task, "dog")
+        assert whole(world, task)[0].label == "cat"
+
+    def test_only_an_empty_answer_as_it_was_recorded_can_be_deleted(self, world: World) -> None:
+        task = world.add_task("s3://images/1.png")
+        world.annotate(task, "cat")
+        world.annotate(task, None, skip=True)
+        world.annotate(task, None)
+        marked = world.annotate(task, None)
+        world.mark_ground_truth(task, marked)
+        label, skip, empty, truth = whole(world, task)[0].annotations
+        for kept in (label, skip, truth, replace(empty, updated_at=skip.updated_at)):
+            assert not world.delete_empty(task, kept)
+        assert len(whole(world, task)[0].annotations) == 4
+        assert world.delete_empty(task, empty)
+        assert not world.delete_empty(task, empty)
+        assert whole(world, task)[0].annotations == (label, skip, truth)
 
     def test_full_tasks_and_stubs_tell_the_same_times(self, world: World) -> None:
         """What is compared to see whether anything moved: else every poll would fetch everything again."""

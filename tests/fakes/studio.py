@@ -96,6 +96,16 @@ class FakeStudio:
         self._predictions = {t: [p for p in ps if p[0] != version] for t, ps in self._predictions.items()}
         return before - sum(map(len, self._predictions.values()))
 
+    def delete_empty(self, task: int, answer: Annotation) -> bool:
+        """As the real one; what cannot be read, or has another id or time, is kept."""
+        held = self._tasks.get(task)
+        there = next((a for a in held.annotations if a.id == answer.id), None) if held else None
+        same = there is not None and (there.created_at, there.updated_at) == (answer.created_at, answer.updated_at)
+        if there is None or not same or there.label or there.problem or there.cancelled or there.ground_truth:
+            return False
+        self.delete_annotation(task, answer.id)
+        return True
+
     # --- what people do
 
     def add_task(self, uri: str) -> int:
@@ -116,6 +126,16 @@ class FakeStudio:
         self._put(task, Annotation(number, moment, moment, None if skip else label, cancelled=skip, seen=seen))
         return number
 
+    def confirm_in_bulk(self, task: int) -> None:
+        """The data manager's "Create Annotations From Predictions": nobody looked, and no prediction is noted."""
+        _, choice = self._predictions[task][-1]
+        moment = self._now()
+        self._put(task, Annotation(self._next_id(), moment, moment, choice.label, completed_by=1, bulk=True))
+
+    def mark_ground_truth(self, task: int, annotation: int) -> None:
+        old = next(a for a in self._tasks[task].annotations if a.id == annotation)
+        self._put(task, replace(old, ground_truth=True, updated_at=self._now()))
+
     def annotate_raw(self, task: int, result: Any) -> None:
         """Whatever a script sends, halves of characters included."""
         moment = self._now()
@@ -130,7 +150,7 @@ class FakeStudio:
 
     def change_annotation(self, task: int, annotation: int, label: str, *, by: int | None = None) -> None:
         old = next(a for a in self._tasks[task].annotations if a.id == annotation)
-        self._put(task, replace(old, label=label, cancelled=False, updated_at=self._now(), changed_by=by))
+        self._put(task, replace(old, label=label, cancelled=False, updated_at=self._now(), changed_by=by, bulk=False))
 
     def delete_annotation(self, task: int, annotation: int) -> None:
         kept = tuple(a for a in self._tasks[task].annotations if a.id != annotation)

@@ -28,6 +28,7 @@ class StudioApi:
     rows: dict[int, Json] = field(default_factory=dict)  # tasks
     storages: dict[int, Json] = field(default_factory=dict)
     asked: list[tuple[str, str]] = field(default_factory=list)  # every request
+    hotkeys: Json = field(default_factory=dict)
     fail_after: int = 10**9  # answers that are taken before it breaks down
     _ids: int = 0
     _clock: datetime = datetime(2030, 1, 1, tzinfo=UTC)
@@ -55,8 +56,8 @@ class StudioApi:
         match (method, *parts):
             case ("GET", "version"):
                 return {"release": "1.23.2"}
-            case ("GET", "current-user", "whoami"):
-                return {"email": self.users[1]}
+            case (_, "current-user", what):
+                return self._me(what, body)
             case ("GET", "users"):
                 return [{"id": i, "email": email} for i, email in self.users.items()]
             case ("POST", "projects"):
@@ -79,6 +80,12 @@ class StudioApi:
                 return {"task_count": len(body)}
             case _:
                 return self._more(method, parts, params, body)
+
+    def _me(self, what: str, body: Any) -> Any:
+        if what == "whoami":
+            return {"email": self.users[1]}
+        self.hotkeys = body["custom_hotkeys"] if body else self.hotkeys
+        return {"custom_hotkeys": self.hotkeys}
 
     def _more(self, method: str, parts: list[Any], params: Json, body: Any) -> Any:  # noqa: PLR0911
         match (method, *parts):

@@ -11,7 +11,20 @@ from typing import Any
 
 import pytest
 
-from cli.doctor import backend, clocks, disk, models, order, processes, project, queue, settings, storage, studio
+from cli.doctor import (
+    answers,
+    backend,
+    clocks,
+    disk,
+    models,
+    order,
+    processes,
+    project,
+    queue,
+    settings,
+    storage,
+    studio,
+)
 from cli.doctor.checks import Check, look_at, runnable
 from cli.doctor.finding import Finding, Level, fine, warn, wrong
 from labelloop.clock import now
@@ -177,6 +190,14 @@ def test_half_a_key_pair_is_refused_and_a_misspelt_half_named(monkeypatch: pytes
         (project.shows(STUDIO), Level.OK, "shown"),
         (project.shows(replace(STUDIO, shows_predictions=False)), Level.WRONG, "not shown"),
         (project.overlap(replace(STUDIO, maximum_annotations=3)), Level.OK, "3 annotations"),
+        (answers.empty_answers(replace(STUDIO, label_config=make_label_config(["cat", "dog"]))), Level.OK, "asks for"),
+        (
+            answers.empty_answers(
+                replace(STUDIO, label_config=make_label_config(["cat", "dog"]).replace('required="true"', ""))
+            ),
+            Level.WARN,
+            'required="true"',
+        ),
         (project.webhooks([HOOK], URL), Level.OK, "one, to"),
         (project.webhooks([], URL), Level.WARN, "polling"),
         (project.webhooks([replace(HOOK, active=False)], URL), Level.WARN, "not active"),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from labelloop.errors import LabelConfigError
-from labelloop.labels import is_seed, make_label_config, parse_label_config
+from labelloop.labels import SEED_MARK, has_mark, make_label_config, parse_label_config
 
 CONFIG = """<View><Header value="What is it?"/><Image name="pic" value="$photo"/>
 <Choices name="kind" toName="pic"><Choice value="Cat" alias="felis"/><View><Choice value="Dog"/></View></Choices>
@@ -82,7 +82,7 @@ def test_nothing_chosen_is_no_problem_of_reading() -> None:
     ],
 )  # fmt: skip
 def test_a_seed_is_marked_exactly(meta: Any, seed: bool) -> None:
-    assert is_seed(answer({"choices": ["Dog"]}, meta=meta)) is seed
+    assert has_mark(answer({"choices": ["Dog"]}, meta=meta), SEED_MARK) is seed
 
 
 def test_an_image_is_found_under_its_key_or_not_at_all() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from labelloop.errors import StudioError
+from labelloop.instruction import ENTER, SUBMIT
 from labelloop.studio_http import StudioHttp
 from labelloop.studio_wiring import StudioWiring
 
@@ -45,6 +46,21 @@ class Saying(StudioHttp):
 def test_the_quick_import_is_known_by_how_it_refuses(said: str, quick: bool | None) -> None:
     wiring = StudioWiring(Saying(StudioError(HEAD + said, status=400)))
     assert wiring.imports_quickly(7) is quick
+
+
+@pytest.mark.parametrize(
+    ("kept", "sent"),
+    [
+        ({}, {SUBMIT: ENTER}),
+        ({"other:key": {"key": "x"}}, {"other:key": {"key": "x"}, SUBMIT: ENTER}),
+        ({SUBMIT: {"key": "s"}}, None),  # their own choice
+        (None, {SUBMIT: ENTER}),
+    ],
+)
+def test_enter_submits_unless_somebody_chose_another_key(kept: Any, sent: Any) -> None:
+    http = Saying({"custom_hotkeys": kept})
+    assert StudioWiring(http).submit_with_enter() is (sent is not None)
+    assert [body["custom_hotkeys"] for body in http.bodies if body] == ([sent] if sent else [])
 
 
 BLOCKED = StudioError("URL resolves to a reserved network address (block: 127.0.0.0/8)", status=403)
