@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import chain
@@ -21,6 +21,7 @@ from labelloop.mirror import MirroredReader, NotCopiedError
 from labelloop.projects import ProjectRecord
 from labelloop.schema import LabelRules, Names
 from labelloop.scores import COLD_START
+from ml_backend.contract import RequestError
 from ml_backend.live import LiveProject
 from ml_backend.loader import LiveModel
 from ml_backend.metrics import Metrics
@@ -43,6 +44,7 @@ class Asked:
     live: LiveProject
     schema: LabelSchema
     model: LiveModel | None  # the snapshot: one response never mixes versions
+    gone: Callable[[], bool] = lambda: False  # whether nobody waits for the answer any more
 
     @property
     def version(self) -> str:
@@ -72,6 +74,8 @@ class Predictor:
         for looked in self._chunks(asked, tasks):
             if not results and all(item.why == "storage" for item in looked):  # nor would the others be had
                 raise StorageError("object storage cannot be reached; ask again when it is back")
+            if asked.gone():
+                raise RequestError("nobody waits for this answer any more", 503)
             results += self._answer(asked, asked.model, looked, names)
         return results
 
