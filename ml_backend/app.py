@@ -70,7 +70,8 @@ def _add_contract(app: Flask, backend: Backend) -> None:
     def predict() -> Response:
         body = body_of(request)
         tasks = tasks_of(body)
-        results = backend.predict(text_of(body, "project"), text_of(body, "label_config"), tasks)
+        gone = request.environ.get("waitress.client_disconnected", lambda: False)
+        results = backend.predict(text_of(body, "project"), text_of(body, "label_config"), tasks, gone)
         return jsonify({"results": results})
 
     @app.post("/webhook")

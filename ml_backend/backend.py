@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -70,13 +70,16 @@ class Backend:
         model = live.model
         return model.name if model else live.deployed or COLD_START
 
-    def predict(self, reference: str, label_config: str, tasks: Sequence[Mapping[str, Any]]) -> list[Result]:
-        """One result per task, in order."""
+    def predict(
+        self, reference: str, label_config: str, tasks: Sequence[Mapping[str, Any]],
+        gone: Callable[[], bool] = lambda: False,
+    ) -> list[Result]:  # fmt: skip
+        """One result per task, in order. ``gone``: whether nobody waits for them any more."""
         with self.places.place(reference):  # before anything that could hang
             record = self._project(reference)
             schema = _schema(record, label_config)
             live = self._loaded(record)
-            return self.predictor.predict(Asked(record, live, schema, live.model), tasks)
+            return self.predictor.predict(Asked(record, live, schema, live.model, gone), tasks)
 
     def versions(self, reference: str) -> dict[str, Any]:
         """Names of the versions of one project, or of all that are loaded, and what is live."""

@@ -35,6 +35,7 @@ LIMITS = {
     "max_request_header_size": 32 * 1024, "max_request_body_size": 2 * MAX_BODY,  # the door has smaller ones
     "recv_bytes": 256 * 1024, "inbuf_overflow": 2 * MAX_BODY, "outbuf_overflow": 2 * MAX_BODY,  # no temporary files
     "outbuf_high_watermark": 2**40,  # a thread never waits for a reader
+    "channel_request_lookahead": 1,  # goes on listening while it answers: so it hears when a client goes
 }  # fmt: skip
 
 

@@ -25,6 +25,7 @@ from labelloop.names import encodable, shown
 from labelloop.projects import ProjectRecord
 from labelloop.schema import LabelRules, Names
 from labelloop.scores import COLD_START
+from ml_backend.contract import RequestError
 from ml_backend.live import LiveProject
 from ml_backend.loader import LiveModel
 from ml_backend.metrics import Metrics
@@ -50,6 +51,7 @@ class Asked:
     live: LiveProject
     schema: LabelSchema
     model: LiveModel | None  # the snapshot: one response never mixes versions
+    gone: Callable[[], bool] = lambda: False  # whether nobody waits for the answer any more
 
     @property
     def version(self) -> str:
@@ -82,7 +84,12 @@ class Predictor:
         for chunk in self._chunks(asked, tasks):
             if not results and all(item.why == "storage" for item in chunk):  # nor would the others be had
                 raise StorageError("object storage cannot be reached; ask again when it is back")
+<<<<<<< HEAD
             looked = [self._slowly(asked, item.costly, until) if item.costly else item for item in chunk]
+=======
+            if asked.gone():
+                raise RequestError("nobody waits for this answer any more", 503)
+>>>>>>> w-server
             results += self._answer(asked, asked.model, looked, names)
         return results
 

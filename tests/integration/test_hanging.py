@@ -32,6 +32,7 @@ from ml_backend.door import HINTS, MIB, VIEWS
 from ml_backend.drain import CONNECTIONS, BufferingWorker
 from ml_backend.live import LiveModels
 from ml_backend.metrics import Metrics
+from ml_backend.places import PLACES
 from ml_backend.predict import Predictor
 from ml_backend.projects import LOOKUP_S, Directory
 from tests.integration.hanging import (
@@ -256,6 +257,18 @@ def test_s3_that_hangs_under_forty_calls(
         assert post(served.url, "/setup", unknown, served.basic) == 503
         assert time.monotonic() - begun < SETUP_S
     wait(lambda: post(served.url, "/predict", mine, served.basic) == 200, 60)
+
+
+def test_who_goes_away_leaves_no_work_behind(world: Scene) -> None:
+    served, _, _ = world
+    sent = body(served.world, served.tasks * 500)  # a minute of work
+    with ExitStack() as stack:
+        for _ in range(PLACES):
+            made = stack.enter_context(connect(served.url))
+            made.sendall(head("/predict", len(sent), basic=served.basic) + sent)
+        mine = body(served.world, served.tasks[:1])
+        wait(lambda: post(served.url, "/predict", mine, served.basic) == 503, 10)
+    wait(lambda: post(served.url, "/predict", mine, served.basic) == 200, 10)
 
 
 def test_redis_that_hangs_holds_up_no_webhook(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
@@ -21,6 +21,7 @@ from ml_backend.contract import RequestError
 from ml_backend.live import READERS
 from ml_backend.places import PLACES, Places
 from ml_backend.projects import KEEP_S, LOOKUP_S, UNKNOWN_LOOKUPS, Directory
+from ml_backend.turns import Turnstile, end_turn, turn
 from tests.unit.backend_world import FakeReader, World, make_backend, picture
 
 QUICK_S = 0.2  # beside other tests on a busy machine
@@ -231,3 +232,37 @@ def test_setup_of_a_project_that_cannot_be_loaded_keeps_within_label_studios_tim
     finally:
         store.let_go()
         backend.stop()
+
+
+def test_the_turn_goes_on_in_order_and_none_overtakes() -> None:
+    gate, order = Turnstile(), []
+    gate.acquire()
+
+    def come(number: int) -> None:
+        gate.acquire()
+        order.append(number)
+        gate.release()
+
+    threads = []
+    for number in range(5):
+        threads.append(threading.Thread(target=come, args=(number,)))
+        threads[-1].start()
+        wait_until(lambda number=number: len(gate._line) == number + 1)  # type: ignore[misc]
+    gate.release()
+    come(5)
+    for thread in threads:
+        thread.join(5)
+    assert order == [0, 1, 2, 3, 4, 5]
+
+
+def test_who_waits_has_no_turn_any_more() -> None:
+    with ThreadPoolExecutor(1) as pool, turn():
+        end_turn()
+        assert pool.submit(lambda: turn().__enter__() is None and end_turn() is None).result(5)
+
+
+def wait_until(what: Callable[[], bool]) -> None:
+    end = time.monotonic() + 5
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.005)
