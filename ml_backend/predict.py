@@ -84,12 +84,9 @@ class Predictor:
         for chunk in self._chunks(asked, tasks):
             if not results and all(item.why == "storage" for item in chunk):  # nor would the others be had
                 raise StorageError("object storage cannot be reached; ask again when it is back")
-<<<<<<< HEAD
-            looked = [self._slowly(asked, item.costly, until) if item.costly else item for item in chunk]
-=======
             if asked.gone():
                 raise RequestError("nobody waits for this answer any more", 503)
->>>>>>> w-server
+            looked = [self._slowly(asked, item.costly, until) if item.costly else item for item in chunk]
             results += self._answer(asked, asked.model, looked, names)
         return results
 
