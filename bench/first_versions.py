@@ -114,7 +114,8 @@ def told(name: str, order: str, projects: list[list[State]]) -> Iterator[dict[st
     every = [s for states in projects for s in states if s.labels < 50]
     yield {
         "bench": "first_versions", "set": name, "order": order, "projects": len(projects),
-        "at": sorted(s.labels for s in first if s), "none": first.count(None), "worse": sum(s.worse for s in first if s),
+        "at": sorted(s.labels for s in first if s), "none": first.count(None),
+        "worse": sum(s.worse for s in first if s),
         "judged": len(every), "promoted": sum(s.promoted for s in every),
         "worse_promoted": sum(s.promoted and s.worse for s in every), "worse_of_all": sum(s.worse for s in every),
         "right": round(float(np.mean([s.right for s in first if s] or [np.nan])), 3),
