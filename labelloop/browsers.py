@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+from urllib.parse import urlsplit
+
 # what a browser adds by itself and no page can change; "none" is a person who typed the address
 OF_PAGES = frozenset({"cross-site", "same-site", "same-origin"})
 
@@ -9,3 +12,16 @@ OF_PAGES = frozenset({"cross-site", "same-site", "same-origin"})
 def asked_by_page(origin: str | None, fetch_site: str | None) -> bool:
     """True where a page's script, form or image has sent this: by its headers Origin and Sec-Fetch-Site."""
     return origin is not None or fetch_site in OF_PAGES
+
+
+def asked_from_elsewhere(headers: Any, host: str) -> bool:
+    """True where a page of another origin has sent this to one that has pages of its own; a link may be followed.
+
+    ``headers``: any mapping that ignores case. ``host``: our name and port, as the browser knows them. The embedded
+    Label Studio has the same rule (`labelloop_pages`), in an environment that knows nothing of ours.
+    """
+    origin = headers.get("Origin")
+    if origin is not None and urlsplit(origin).netloc != host:
+        return True
+    follows_a_link = headers.get("Sec-Fetch-Mode") == "navigate" and headers.get("Sec-Fetch-Dest") == "document"
+    return headers.get("Sec-Fetch-Site") in {"cross-site", "same-site"} and not follows_a_link

@@ -18,6 +18,7 @@ from rq_dashboard import default_settings
 from rq_dashboard.web import blueprint
 from werkzeug.exceptions import HTTPException
 
+from labelloop.browsers import asked_from_elsewhere
 from labelloop.errors import SettingsError
 from labelloop.logs import configure_logs
 from labelloop.rotation import redis_client
@@ -78,6 +79,8 @@ def _add_edges(app: Flask, settings: Settings) -> None:
     def before() -> Response | None:
         if not _goes_by(request, settings.dashboard_url):
             return _plain("this dashboard goes by another name: see LABELLOOP_DASHBOARD_URL", 403)
+        if asked_from_elsewhere(request.headers, request.host):  # before the browser asks the person for a password
+            return _plain("a page of another address may not ask this", 403)
         if not _knows(request, settings):
             answer = _plain("labelloop: wrong or missing user and password", 401)
             answer.headers["WWW-Authenticate"] = 'Basic realm="labelloop dashboard"'

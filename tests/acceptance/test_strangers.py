@@ -38,12 +38,14 @@ async (ports) => {
   ];
   const one = async (port, path, way, credentials) => {
     try {
-      const answer = await fetch(`http://127.0.0.1:${port}${path}`, {...way, credentials, cache: "no-store"});
+      const signal = AbortSignal.timeout(20000);
+      const answer = await fetch(`http://127.0.0.1:${port}${path}`, {...way, credentials, signal, cache: "no-store"});
       return `${way.method} ${port}${path} (${credentials}): ${answer.status} ${(await answer.text()).slice(0, 80)}`;
     } catch { return null; }  // the browser shows a page nothing of what may not be read
   };
   const blind = (port, path, way, credentials) =>
-    fetch(`http://127.0.0.1:${port}${path}`, {method: way.method, body: way.body, mode: "no-cors", credentials})
+    fetch(`http://127.0.0.1:${port}${path}`, 
+      {method: way.method, body: way.body, mode: "no-cors", credentials, signal: AbortSignal.timeout(20000)})
       .catch(() => null);
   const read = [];
   for (const port of ports) for (const path of paths) {
@@ -154,19 +156,24 @@ def test_a_form_and_a_frame_of_another_origin_reach_nothing(
 ) -> None:
     before = held(loop)
     for target in ("/api/projects", "/api/projects/1/", "/api/users"):
-        page.goto(f"http://{host}:{evil}/")
-        with page.expect_response(lambda answer: "/api/" in answer.url) as sent:
-            page.evaluate(
-                """(url) => { document.body.innerHTML = `<form method=post action="${url}">
-                <input name=title value=stolen></form>`; document.forms[0].submit() }""",
-                stack.studio_url + target,
-            )
-        assert sent.value.status == 403
-    page.goto(f"http://{host}:{evil}/")
-    with page.expect_response(lambda answer: "/projects" in answer.url) as framed:
-        page.evaluate("(url) => { document.body.innerHTML = `<iframe src='${url}/projects'>` }", stack.studio_url)
-    assert framed.value.status == 403
+        assert answered(page, f"http://{host}:{evil}/", FORM, stack.studio_url + target) == 403
+    assert answered(page, f"http://{host}:{evil}/", FRAME, f"{stack.studio_url}/projects") == 403
     assert held(loop) == before
+
+
+FORM = """(url) => { document.body.innerHTML = `<form method=post action="${url}"><input name=title value=stolen>
+    </form>`; document.forms[0].submit() }"""
+FRAME = "(url) => { document.body.innerHTML = `<iframe src='${url}'>` }"
+
+
+def answered(page: Page, start: str, script: str, url: str) -> int:
+    """The status of what a page's script has made the browser ask for, in a tab of its own."""
+    tab = page.context.new_page()
+    tab.goto(start)
+    with tab.expect_response(lambda answer: answer.url.startswith(url)) as answer:
+        tab.evaluate(script, url)
+    tab.close()
+    return answer.value.status
 
 
 def test_label_studio_works_for_the_person_beside_such_a_page(stack: StackState, page: Page) -> None:

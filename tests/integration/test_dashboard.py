@@ -98,10 +98,11 @@ def test_it_shows_nothing_to_others(dashboard: str, auth: tuple[str, str] | None
 def test_nothing_changes_the_queue_even_with_the_password(
     dashboard: str, queue: JobQueue, method: str, path: str
 ) -> None:
-    headers = {"Origin": "http://evil.example"}
-    answer = httpx.request(method, dashboard + path.format(job="refresh_p_1"), auth=AUTH, headers=headers)
-    assert answer.status_code == 405
-    assert not [name for name in answer.headers if name.startswith("access-control")]
+    url = dashboard + path.format(job="refresh_p_1")
+    for headers, status in (({}, 405), ({"Origin": dashboard}, 405), ({"Origin": "http://evil.example"}, 403)):
+        answer = httpx.request(method, url, auth=AUTH, headers=headers)
+        assert answer.status_code == status
+        assert not [name for name in answer.headers if name.startswith("access-control")]
     assert queue.active(REFRESH, "p") == ["refresh_p_1"]
 
 
@@ -146,6 +147,12 @@ def test_without_a_password_it_does_not_start(valkey_url: str) -> None:
     done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=False)
     assert done.returncode
     assert "LABELLOOP_DASHBOARD_PASSWORD is not set" in done.stderr
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_a_page_of_elsewhere_makes_no_browser_ask_for_the_password(dashboard: str, site: str) -> None:
+    answer = httpx.get(dashboard, headers={"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "no-cors"})
+    assert (answer.status_code, answer.headers.get("www-authenticate")) == (403, None)
 
 
 def test_pages_cannot_be_framed_or_read_from_elsewhere(dashboard: str) -> None:

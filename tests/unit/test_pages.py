@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 from werkzeug.datastructures import Headers
 
 from cli.embedded.services import STUDIO_SITE
-from labelloop.browsers import asked_by_page
+from labelloop.browsers import asked_by_page, asked_from_elsewhere
 from labelloop.exposition import metrics_alone
 
 sys.path.append(str(STUDIO_SITE))
@@ -36,8 +36,11 @@ HOST = "127.0.0.1:8080"
     ({"Origin": "http://evil.example", "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate",
       "Sec-Fetch-Dest": "document"}, True),  # a form that is sent
 ])  # fmt: skip
-def test_label_studio_hears_its_own_pages_and_programs(headers: dict[str, str], refused: bool) -> None:
-    assert from_elsewhere(Headers(headers), HOST) is refused
+@pytest.mark.parametrize("rule", [from_elsewhere, asked_from_elsewhere])  # Label Studio's and the dashboard's
+def test_own_pages_and_programs_are_heard(
+    rule: Callable[[Any, str], bool], headers: dict[str, str], refused: bool
+) -> None:
+    assert rule(Headers(headers), HOST) is refused
 
 
 @pytest.mark.parametrize(("origin", "site", "page"), [
