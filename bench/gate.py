@@ -90,8 +90,8 @@ class Growing:
     champion: Learned | None = None
     _learned: list[Example] | None = None
 
-    def batch(self) -> dict[int, int]:
-        """The next ten rows, by the project's own order, with their classes."""
+    def batch(self, size: int = 10) -> dict[int, int]:
+        """The next rows, by the project's own order, with their classes."""
         head = self.champion.fitted.head if self.champion else None
         rest = np.array([i for i in range(self._size) if i not in self.given])
         features = self.drawn.pool.features
@@ -99,11 +99,13 @@ class Growing:
             [f"{i}" for i in rest], [self._group(i) for i in rest], [Bucket.TRAIN] * len(rest),
             lambda some: features[rest[some]], head.labels if head else (),
             head.probabilities(features[rest]) if head else None, self._labelled(head),
+            head.unseen(features[rest]) if head else None,
         )  # fmt: skip
-        strategy = choose(self.config.queue.policy, Situation(head is not None)).strategy
-        plan = Plan(strategy, window=10, batch=10, seed=self.seed, blind=0.0)
+        missing = tuple(name for name in self.names if head and name not in head.labels)
+        strategy = choose(self.config.queue.policy, Situation(head is not None, missing=missing)).strategy
+        plan = Plan(strategy, window=size, batch=size, seed=self.seed, blind=0.0)
         places = plan_queue(pool, quota=Quota(0.0, 0, 0), plan=plan)
-        return {int(p.uri): int(self.drawn.pool.labels[int(p.uri)]) for p in places[:10]}
+        return {int(p.uri): int(self.drawn.pool.labels[int(p.uri)]) for p in places[:size]}
 
     def tried(self, batch: Given) -> Learned | None:
         """What a refresh makes of it; None where the labels do not make a head."""
@@ -113,6 +115,7 @@ class Growing:
         recipe = Recipe(
             class_min=self.config.refresh.class_min, pool=self.drawn.pool.features[open_rows],
             head=HeadRecipe(self.config.head, self.config.seed, self.champion.fitted.recipe if self.champion else {}),
+            known=self.names,
         )  # fmt: skip
         champion = self.champion.fitted.head if self.champion else None
         try:

@@ -158,10 +158,12 @@ class Replay:
             [self.images.uris[i] for i in rows], [self._groups[i] for i in rows], [self._buckets[i] for i in rows],
             lambda some: features[np.array(rows)[some]], self._head.labels if self._head else (),
             self._head.probabilities(features[rows]) if self._head and rows else None, self._labelled(),
+            self._head.unseen(features[rows]) if self._head and rows else None,
         )  # fmt: skip
         given = [i for i, task in self.answers.items() if not task.annotations[0].seed]
         random = sum(self._buckets[i] in JUDGING for i in given)
-        strategy = choose(config.queue.policy, Situation(self._head is not None)).strategy
+        missing = tuple(name for name in self.images.classes if self._head and name not in self._head.labels)
+        strategy = choose(config.queue.policy, Situation(self._head is not None, missing=missing)).strategy
         batch = config.refresh.after
         plan = Plan(strategy, window=batch, batch=batch, seed=self.seed, blind=config.queue.blind)
         return plan_queue(pool, quota=Quota(config.queue.quota, len(given), random), plan=plan)
@@ -191,7 +193,7 @@ class Replay:
         grown = [Example(t.id, t.uri, self._groups[i], self._buckets[i], t.label)
                  for i, t in self.answers.items() if t.label is not None]  # fmt: skip
         head = HeadRecipe(config.head, config.seed, self._recipe)
-        recipe = Recipe(class_min=config.refresh.class_min, head=head, pool=self._unlabelled())
+        recipe = Recipe(config.refresh.class_min, head, pool=self._unlabelled(), known=self.images.classes)
         sets = LabelSets(grown, self._learned)
         try:
             learned = refresh_evidence(sets, self._features, champion=self._head, recipe=recipe)

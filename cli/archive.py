@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import tarfile
@@ -108,7 +107,7 @@ class ArchiveReader:
         except BaseException:
             self.close()
             raise
-        self._objects: dict[str, tuple[int, str]] = {n: (int(s), str(h)) for n, s, h in self.facts.pop("objects")}
+        self._objects: dict[str, tuple[int, str]] = {n: (s, h) for n, s, h in self.facts.pop("objects")}
 
     def names(self, prefix: str = "") -> list[str]:
         """Members by name, the manifest left out."""
@@ -149,7 +148,7 @@ class ArchiveReader:
         try:
             with tarfile.open(fileobj=self._file, mode="r:") as tar:  # no compression: what is read was there
                 return {info.name: info for info in self._checked(tar)}
-        except tarfile.TarError as error:
+        except (tarfile.TarError, ValueError, ArithmeticError, LookupError, EOFError, RecursionError) as error:
             raise self._damaged(f"it is no tar file, or is cut off ({error})") from error
 
     def _checked(self, tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
@@ -158,7 +157,7 @@ class ArchiveReader:
             plain = info.type in {tarfile.REGTYPE, tarfile.AREGTYPE} and not info.issparse()
             if not plain or not is_safe(info.name):
                 raise self._damaged(f"{info.name[:200]!r} is no plain object of a backup")
-            if info.size > LARGEST or info.name in seen or len(seen) >= MOST:
+            if not 0 <= info.size <= LARGEST or info.name in seen or len(seen) >= MOST:
                 raise self._damaged(f"{info.name[:200]!r} is too large, or there twice")
             seen.add(info.name)
             yield info
@@ -168,11 +167,12 @@ class ArchiveReader:
             raise self._damaged("it has no manifest: it is cut off, or was not made by `labelloop backup`")
         try:
             found = read(Kind.BACKUP, self._read(MANIFEST))
-            if all(len(row) == 3 for row in found["objects"]):
-                return found
-        except (ValueError, KeyError, TypeError, json.JSONDecodeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise self._damaged(f"its manifest cannot be read ({error})") from error
-        raise self._damaged("its manifest cannot be read")
+        objects, count = found.get("objects"), found.get("tasks", 0)
+        if isinstance(objects, list) and all(map(_is_row, objects)) and isinstance(count, int):
+            return found
+        raise self._damaged("its manifest does not list objects as a backup does")
 
     def _read(self, name: str) -> bytes:
         return b"".join(self._parts(name))
@@ -196,6 +196,13 @@ class ArchiveReader:
 
     def _damaged(self, what: str) -> CorruptArtefactError:
         return CorruptArtefactError(f"{self._path} is damaged: {what}. Nothing was restored")
+
+
+def _is_row(row: Any) -> bool:
+    """A name, its size, its hash."""
+    if not isinstance(row, list) or [type(part) for part in row] != [str, int, str]:
+        return False
+    return is_safe(row[0])
 
 
 def is_safe(name: str) -> bool:

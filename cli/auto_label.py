@@ -83,7 +83,7 @@ def propose(deployment: Deployment, record: ProjectRecord, asked: Asked, report:
     found = _Found(Audit(sample, wrong, ground.images), pool, model.names.labels)
     decision = decide(found.audit, pool, asked.promise)
     labels = _labels(ground, found, decision, NAME + version.name)
-    look = 1 + len(AutoLabelStore(deployment.within(record)).all())
+    look = 1 + AutoLabelStore(deployment.within(record)).looks()
     manifest = Manifest(
         id=stamp(), version=version.name, snapshot=snapshot.id, made_at=now(), by=asked.by, code=code_version(),
         precision=asked.promise.precision, confidence=asked.promise.confidence, per_class=asked.promise.per_class,
@@ -138,8 +138,9 @@ class _Model:
         sureness = np.zeros(len(uris), dtype=np.float32)
         for start in range(0, len(uris), CHUNK):
             here = slice(start, start + CHUNK)
-            rows = self.names.of(self.head.probabilities(self.features.rows(uris[here])))
-            classes[here], sureness[here] = rows.argmax(axis=1), rows.max(axis=1)
+            features = self.features.rows(uris[here])
+            rows = self.names.of(self.head.probabilities(features))
+            classes[here], sureness[here] = rows.argmax(axis=1), rows.max(axis=1) * (1 - self.head.unseen(features))
             report(min(start + CHUNK, len(uris)), len(uris))
         return Answers(classes, sureness)
 

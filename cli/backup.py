@@ -12,16 +12,18 @@ from urllib.parse import quote, unquote
 from cli.archive import ArchiveWriter, is_safe
 from cli.deployment import Deployment
 from cli.setup import Report
-from cli.soundness import LOG, Inspector
+from cli.soundness import Inspector
 from labelloop.catalogue import Catalogue
 from labelloop.clock import now
 from labelloop.code import code_version
+from labelloop.copies import copy_key
 from labelloop.errors import CorruptArtefactError, ImageUnreadableError, LabelloopError, NotFoundError
 from labelloop.formats import Kind, read
 from labelloop.holdings import Held, What, classify
 from labelloop.images import ImageReader
-from labelloop.projects import ProjectRecord, dump_record
+from labelloop.projects import COPY, ProjectRecord, dump_record
 from labelloop.records import canonical
+from labelloop.registry import ASIDE, LOG
 from labelloop.runs import RunStore
 from labelloop.snapshot import LATEST
 from labelloop.studio_archive import StudioArchive, task_line
@@ -33,7 +35,7 @@ BATCH_BYTES = 64_000_000  # read ahead at most
 ROUNDS = 3  # features are gathered into larger files now and then: what went meanwhile is looked for again
 PROJECT, STATE, TASKS = "project.json", "state/", "studio/tasks/"
 SETTINGS, LABEL_CONFIG = "studio/settings.json", "studio/label_config.xml"
-LEFT_OUT = ("requests/", DONE)  # of the moment alone
+LEFT_OUT = ("requests/", DONE, ASIDE, copy_key(COPY))  # of the moment alone, set aside, or beside in the archive
 MOVING = (LOG, LATEST)  # what names the rest; all else that names something is never replaced
 SOLID = {What.HEAD, What.SHARD, What.WEIGHTS}  # never gathered into anything else
 
@@ -80,10 +82,7 @@ def backup(deployment: Deployment, record: ProjectRecord, path: Path, wanted: Wa
 
 
 def _live(deployment: Deployment, record: ProjectRecord) -> str | None:
-    try:
-        live = deployment.registry(record).live()
-    except (ValueError, TypeError, KeyError):  # a damaged entry is told of when it is copied
-        return None
+    live = deployment.registry(record).live()
     return live.version if live else None
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import difflib
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.embedded.loop import loop_environment
 from cli.embedded.state import StackState, running_stack
-from labelloop.errors import NotFoundError, SettingsError
+from labelloop.errors import LabelloopError, NotFoundError, SettingsError
 from labelloop.images import s3_client
-from labelloop.projects import ProjectRecord, ProjectStore, project_store
+from labelloop.projects import DamagedRecord, ProjectRecord, ProjectStore, project_store
 from labelloop.queue import JobQueue, RedisLease
 from labelloop.registry import Registry, Version
 from labelloop.rotation import redis_client
@@ -47,11 +50,17 @@ class Deployment:
         """The project called ``name`` (key, title or id); the only one where no name is given."""
         records = self.projects.all()
         found = [r for r in records if name is None or name in {r.key, r.title, str(r.id)}]
+        if name and not found:
+            found = self._renamed(records, name)
         if len(found) == 1:
             return found[0]
-        known = ", ".join(f"{r.title} ({r.key})" for r in records) or "none; `labelloop init` adds one"
-        wanted = f"no project is called {name!r}" if name else "say which project with --project"
-        raise NotFoundError(f"{wanted}; projects: {known}")
+        raise NotFoundError(_not_one(name, records, len(found), self.projects.unread()))
+
+    def _renamed(self, records: Sequence[ProjectRecord], name: str) -> list[ProjectRecord]:
+        """Projects that are called so in Label Studio by now; the watcher writes that down within seconds."""
+        with suppress(LabelloopError):  # not our question to it: that nothing is called so is what counts
+            return [replace(r, title=name) for r in records if self.studio.title(r.id, r.created) == name]
+        return []
 
     def registry(self, record: ProjectRecord) -> Registry:
         """One project's models and deployment log."""
@@ -64,7 +73,14 @@ class Deployment:
         wanted = name or (live.version if live else None)
         if wanted is None:
             raise NotFoundError("no version is live yet; `labelloop models` lists what there is")
-        return registry.version(wanted)
+        try:
+            return registry.version(wanted)
+        except NotFoundError as error:
+            newest = max(registry.versions(), key=lambda v: v.number, default=None)
+            hint = f"the newest is {newest.name}" if newest else "there is none yet"
+            raise NotFoundError(
+                f"{record.title} has no version {wanted}; `labelloop models` lists them ({hint})"
+            ) from error
 
     def close(self) -> None:
         """Give all connections back; for whoever goes on after the command, like a test."""
@@ -76,6 +92,18 @@ class Deployment:
     def within(self, record: ProjectRecord) -> ObjectStore:
         """One project's part of the state bucket."""
         return project_store(self.store, record.key)
+
+
+def _not_one(name: str | None, records: Sequence[ProjectRecord], found: int, unread: Sequence[DamagedRecord]) -> str:
+    known = ", ".join(f"{r.title} ({r.key})" for r in records) or "none; `labelloop init` adds one"
+    known += "".join(f"; {d.project} cannot be read: {d.reason}" for d in unread)
+    if name is None:
+        return f"say which project with --project; projects: {known}" if records else f"projects: {known}"
+    if found:
+        return f"{found} projects are called {name!r}: give the key; projects: {known}"
+    near = difflib.get_close_matches(name, [part for r in records for part in (r.title, r.key)], 1)
+    hint = f" (do you mean {near[0]!r}?)" if near else ""
+    return f"no project is called {name!r}{hint}; projects: {known}"
 
 
 def open_deployment(state_dir: Path) -> Deployment:

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labelloop.errors import SettingsError
+from labelloop.images import SUFFIXES
+from labelloop.names import encodable
 from labelloop.records import Bucket
 from labelloop.split import BucketShares, bucket_of, group_of
 from labelloop.storage import ObjectStore
 
 LABELS = "labels.csv"  # in the folder: file,label
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +36,11 @@ def scan(folder: Path, prefix: str, labels: Path | None = None) -> list[Labelled
     """
     if not folder.is_dir():
         raise SettingsError(f"{folder} is not a folder; give one with images, e.g. class folders: DIR/cat/1.jpg")
-    paths = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in SUFFIXES and p.is_file()]
+    found = _image_files(folder)
+    paths = [p for p in found if not _is_lost(p.relative_to(folder))]
     if not paths:
-        raise SettingsError(f"{folder} holds no images ({', '.join(sorted(SUFFIXES))})")
+        names = f"; the names of {len(found)} are not UTF-8: rename them" if found else ""
+        raise SettingsError(f"{folder} holds no images ({', '.join(sorted(SUFFIXES))}){names}")
     if labels or (folder / LABELS).is_file():
         given = read_labels(labels or folder / LABELS, folder)
         return [_file(path, given.get(path), folder, prefix) for path in paths]
@@ -51,6 +54,19 @@ def scan(folder: Path, prefix: str, labels: Path | None = None) -> list[Labelled
         f"{folder} holds one class folder with images ({files[0].label}); give two or more, or put the images right "
         f"into {folder}, with a {LABELS} (file,label) or --classes"
     )
+
+
+def left_out(folder: Path) -> list[Path]:
+    """Images whose names cannot be carried: no class, no address and no JSON could hold them."""
+    return [p for p in _image_files(folder) if _is_lost(p.relative_to(folder))]
+
+
+def _image_files(folder: Path) -> list[Path]:
+    return [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in SUFFIXES and p.is_file()]
+
+
+def _is_lost(path: Path) -> bool:
+    return str(path) != encodable(str(path))
 
 
 def read_labels(table: Path, folder: Path) -> dict[Path, str]:
@@ -89,7 +105,7 @@ def _path(name: str | None, folder: Path, where: str) -> Path:
     if not name or not path.resolve().is_relative_to(folder.resolve()) or path.suffix.lower() not in SUFFIXES:
         raise SettingsError(f"{where}: {name!r} is no image of {folder}; write paths relative to it, e.g. cat/1.jpg")
     if not path.is_file():
-        raise SettingsError(f"{where}: there is no {name!r} in {folder}; mend the name, or take the line out")
+        raise SettingsError(f"{where}: there is no {name!r} in {folder}; correct the name, or take the line out")
     return path
 
 

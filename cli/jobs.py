@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 
 from cli.deployment import Deployment
-from labelloop.errors import LabelloopError
+from labelloop.errors import LabelloopError, QueueError
 from labelloop.failures import RECORDED, FailedJob, FailedJobs, choose
 from labelloop.pauses import PauseStore
 from labelloop.projects import ProjectRecord
-from labelloop.queue import NUDGE_CHANNEL, JobState, alive, publish
+from labelloop.queue import LR_FIND, NUDGE_CHANNEL, RETRAIN, TRIAL, JobState, alive, publish
 from labelloop.requests import RETRY, Request, RequestStore, retries
 from labelloop.runs import Run, RunStore, failed_tries
 from labelloop.snapshot import SnapshotStore
 from labelloop.trigger import ATTEMPTS
 
+LONG = {RETRAIN.name, TRIAL.name, LR_FIND.name}
 LOOKED_BACK = 128  # runs of each kind among which those that count are
 
 
@@ -136,16 +138,46 @@ def cancel(deployment: Deployment, records: Sequence[ProjectRecord], names: Sequ
     """Ask jobs that run or wait to end; returns their ids. LabelloopError where a name is not one job."""
     keys = {r.key for r in records}
     live = [j.id for j in deployment.queue.jobs() if j.project in keys and j.status in {"queued", "started"}]
-    chosen = []
+    chosen: list[str] = []
+    withdrawn: list[str] = []
     for name in names:
-        found = [i for i in live if name == i] or [i for i in live if name in i]
+        found = [i for i in live if name == i] or [i for i in live if name and name in i]
+        if not found and name == RETRAIN.name and (wishes := _withdrawn(deployment, records)):
+            withdrawn += wishes
+            continue
         if len(found) != 1:
             near = ", ".join((found or live)[:4]) or "none"
             raise LabelloopError(f"{name!r} is not one job that runs or waits; there are: {near}")
         chosen += found
     for job in chosen:
         deployment.queue.cancel(job, by=by)
-    return chosen
+    return chosen + withdrawn
+
+
+def _withdrawn(deployment: Deployment, records: Sequence[ProjectRecord]) -> list[str]:
+    """Strike off what people have asked for and nobody has queued yet."""
+    gone = []
+    for record in records:
+        requests = RequestStore(deployment.within(record))
+        for request in requests.open():
+            if request.what == RETRAIN.name:
+                requests.done(request)
+                gone.append(f"the retrain that {request.by} asked for")
+    return gone
+
+
+def end_jobs(deployment: Deployment, record: ProjectRecord, *, by: str) -> int:
+    """Ask the long jobs that run for a project that nobody looks after any more to end; returns how many.
+
+    What waits, and what takes seconds, ends by itself. Quiet where Redis is away.
+    """
+    with suppress(QueueError):
+        running = [j for j in deployment.queue.jobs() if j.project == record.key and j.status == "started"]
+        jobs = [j for j in running if j.kind in LONG]
+        for job in jobs:
+            deployment.queue.cancel(job.id, by=by)
+        return len(jobs)
+    return 0
 
 
 def _chosen(jobs: Sequence[FailedJob], names: Sequence[str], kinds: set[str]) -> list[FailedJob]:

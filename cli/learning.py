@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cli.deployment import Deployment
-from labelloop.errors import CorruptArtefactError, LeaseLostError, QueueError
+from labelloop.errors import LeaseLostError, QueueError
 from labelloop.pauses import Pause, PauseStore
 from labelloop.projects import ProjectRecord
 from labelloop.queue import NUDGE_CHANNEL, RETRAIN, RedisLease, publish
@@ -29,7 +29,7 @@ class Paused:
 class Resumed:
     """How it went."""
 
-    was: Pause | None  # None: nothing was paused, or what was written of it cannot be read
+    was: Pause | None  # None: nothing was paused
     left: tuple[str, ...]  # versions that the gate would have promoted meanwhile, and that are not made again
 
 
@@ -47,14 +47,11 @@ def pause(deployment: Deployment, record: ProjectRecord, *, by: str, why: str) -
 def resume(deployment: Deployment, record: ProjectRecord) -> Resumed:
     """End the pause; what is wanted by now is derived at once."""
     store = PauseStore(deployment.within(record))
-    try:
-        was = store.current()
-    except CorruptArtefactError:
-        was = None
+    was = store.current()
     store.resume()
     publish(deployment.queue.redis, NUDGE_CHANNEL, {"action": "resume", "project": record.key})
     registry = deployment.registry(record)
-    return Resumed(was, left_over(registry.versions(), registry.deployments(), was.at) if was else ())
+    return Resumed(was, left_over(registry.versions(), registry.deployments(), was.at) if was and was.at else ())
 
 
 def reminder(deployment: Deployment, record: ProjectRecord) -> str | None:

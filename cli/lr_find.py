@@ -17,13 +17,19 @@ LOOK_S = 0.5
 LOST = 4  # looks in a row that do not see the job: between two registries it is in neither for a moment
 
 
-def ask_and_wait(deployment: Deployment, record: ProjectRecord, *, by: str, console: Console) -> LrCurve:
+def ask(deployment: Deployment, record: ProjectRecord, *, by: str) -> str:
+    """Queue one; returns the job's id."""
+    name = stamp()
+    job = job_id(LR_FIND, record.key, name)
+    deployment.queue.enqueue(LR_FIND, job, {"project": record.key, "name": name, "by": by})
+    return job
+
+
+def wait_for(deployment: Deployment, record: ProjectRecord, job: str, *, console: Console) -> LrCurve:
     """The curve; LabelloopError says why there is none."""
     from cli.up import reporting
 
-    store, name = deployment.within(record), stamp()
-    job = job_id(LR_FIND, record.key, name)
-    deployment.queue.enqueue(LR_FIND, job, {"project": record.key, "name": name, "by": by})
+    store, name = deployment.within(record), job.rpartition("_")[2]
     missing = 0
     with reporting(console) as report:
         while missing < LOST:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import getpass
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from cli.deployment import Deployment
 from labelloop.errors import LabelloopError
+
+if TYPE_CHECKING:
+    from cli.deployment import Deployment
 
 
 def people(deployment: Deployment) -> Mapping[int, str]:
@@ -21,3 +25,11 @@ def who(account: int | None, names: Mapping[int, str]) -> str:
     if account is None:
         return "unknown"
     return names.get(account, f"account {account}")
+
+
+def me() -> str:
+    """Who runs the command, for the log of decisions."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return "unknown"

@@ -11,6 +11,7 @@ from cli.restore_anew import make_anew
 from cli.restore_back import put_back
 from cli.restored import Restored, is_there
 from cli.setup import Report
+from labelloop.errors import CorruptArtefactError
 from labelloop.projects import load_record
 
 
@@ -19,13 +20,24 @@ def restore(deployment: Deployment, path: Path, *, title: str | None, force: boo
     archive = ArchiveReader(path)
     try:
         archive.verify(report)
-        record = load_record(archive.get(PROJECT), f"the project in {path}")
-        lost = not is_there(deployment, record)
-        if title is None and not lost:
-            return put_back(deployment, archive, record, force=force, report=report)
-        made = make_anew(deployment, archive, record, title or record.title, report)
-        if lost:  # nobody can look after it any more; its objects stay
-            deployment.projects.remove(record.key)
-        return made
+        return _restored(deployment, archive, title=title, force=force, report=report)
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:  # every hash is right
+        raise CorruptArtefactError(
+            f"{path} was not written by `labelloop backup`, or was changed since: {type(error).__name__}: {error}. "
+            "Restore another backup"
+        ) from error
     finally:
         archive.close()
+
+
+def _restored(
+    deployment: Deployment, archive: ArchiveReader, *, title: str | None, force: bool, report: Report
+) -> Restored:  # fmt: skip
+    record = load_record(archive.get(PROJECT), None, "the project in the backup")
+    lost = not is_there(deployment, record)
+    if title is None and not lost:
+        return put_back(deployment, archive, record, force=force, report=report)
+    made = make_anew(deployment, archive, record, title or record.title, report)
+    if lost:  # nobody can look after it any more; its objects stay
+        deployment.projects.remove(record.key)
+    return made

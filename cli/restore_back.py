@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,15 +11,18 @@ from enum import StrEnum
 from cli.archive import ArchiveReader
 from cli.backup import LEFT_OUT, READERS, STATE, batches
 from cli.deployment import Deployment
+from cli.people import me
 from cli.restored import Restored, held_in
 from cli.setup import Report
-from cli.soundness import LOG
-from labelloop.errors import ConflictError, NotFoundError
+from labelloop.copies import PREFIX as COPIES
+from labelloop.errors import ConflictError, CorruptObjectError, NotFoundError
 from labelloop.formats import Kind, read
 from labelloop.holdings import Held, What
+from labelloop.inspection import fault_of
 from labelloop.pauses import KEY as PAUSED
 from labelloop.projects import ProjectRecord
 from labelloop.queue import DEPLOY_CHANNEL, publish
+from labelloop.registry import LOG
 from labelloop.snapshot import LATEST
 from labelloop.storage import ObjectStore
 
@@ -46,7 +48,7 @@ def fate(held: Held, ours: bytes | None, kept: bytes) -> Fate:
         return Fate.OMIT
     if ours is None or ours == kept:
         return Fate.PUT if ours is None else Fate.INTACT
-    if held.what in _ONCE or key.startswith(CATALOGUE) or not _is_json(ours):
+    if held.what in _ONCE or key.startswith((CATALOGUE, COPIES)) or _is_damaged(key, ours):
         return Fate.PUT
     if held.what is What.VERSION or key.startswith(LOG):
         return Fate.CONFLICT
@@ -74,7 +76,7 @@ def put_back(
         report("put back", i, len(wanted))
     done.put, done.intact = len(wanted), sum(found is Fate.INTACT for _, found in fates)
     done.newer = sum(found is Fate.NEWER for _, found in fates)
-    if deployment.projects.find(record.reference) is None:
+    if not _is_wired(deployment, record):
         deployment.projects.put(record)
     _make_live(deployment, record, archive, done, clashed=bool(clashing))
     return done
@@ -90,7 +92,7 @@ def _make_live(
         done.notes.append(REPLACED)
         if wanted and live and live.version != wanted:
             why = f"restored from the backup of {archive.facts.get('at')}"
-            live = registry.deploy(wanted, expected=live.version, action="promote", by=getpass.getuser(), why=why)
+            live = registry.deploy(wanted, expected=live.version, action="promote", by=me(), why=why)
     done.live = live.version if live else None
     publish(deployment.queue.redis, DEPLOY_CHANNEL, record.key)
 
@@ -109,17 +111,29 @@ def _fates(
     return found
 
 
+def _is_wired(deployment: Deployment, record: ProjectRecord) -> bool:
+    """False where its record is damaged, too."""
+    try:
+        return deployment.projects.find(record.reference) is not None
+    except CorruptObjectError:
+        return False
+
+
 def _get(store: ObjectStore, key: str) -> bytes | None:
     with suppress(NotFoundError):
         return store.get(key)
     return None
 
 
-def _is_json(data: bytes) -> bool:
+def _is_damaged(key: str, data: bytes) -> bool:
+    """False where it may be a record of another history: whoever wants that replaced says --force."""
     try:
-        return isinstance(json.loads(data), dict | list)
-    except ValueError:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        return True
+    if isinstance(found, dict) and found:
         return False
+    return fault_of(key, data) is not None
 
 
 def _sequence(data: bytes) -> int:

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from cli.archive import ArchiveReader
 from cli.backup import STATE
 from cli.deployment import Deployment
-from cli.soundness import LOG
 from labelloop.errors import StudioError
 from labelloop.holdings import Held, What, classify
 from labelloop.projects import ProjectRecord
+from labelloop.registry import LOG
 from labelloop.snapshot import LATEST
 from labelloop.storage import ObjectInfo
 

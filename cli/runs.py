@@ -8,7 +8,7 @@ from itertools import islice
 from cli.deployment import Deployment
 from cli.run_page import Project, RunPage, Trained, run_page, trained
 from cli.run_rows import RunRow, evaluation_of, rows
-from cli.snapshots import load_counting, version_named
+from cli.snapshots import as_version, load_counting, version_named
 from labelloop.catalogue import Catalogue
 from labelloop.errors import CorruptArtefactError, NotFoundError
 from labelloop.features import FeatureIndex
@@ -39,9 +39,9 @@ def find_run(deployment: Deployment, record: ProjectRecord, name: str) -> Run:
         if newest is None:
             raise NotFoundError(f"{record.title} has no run yet")
         return newest
-    if name.startswith("v") and name[1:].isdigit():
-        version_named(deployment, record, name)  # one that does not exist is said as such
-        return _run_of(store, name)
+    if version := as_version(deployment, record, name):
+        version_named(deployment, record, version)  # one that does not exist is said as such
+        return _run_of(store, version)
     return store.find(name)
 
 

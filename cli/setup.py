@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cli.checked import TITLE, check_classes, check_title
 from cli.deployment import Deployment
 from cli.digits import write_digits
-from cli.doctor.finding import Finding
-from cli.imagefolder import LABELS, LabelledFile, classes_of, pick_seeds, scan, upload
+from cli.doctor.finding import Finding, warn
+from cli.imagefolder import LABELS, LabelledFile, classes_of, left_out, pick_seeds, scan, upload
 from cli.network import choose_network
 from cli.status import StatusReader
-from cli.wiring import Wish, ensure_bucket, wire
+from cli.wiring import Wish, check_wish, ensure_bucket, wire
 from labelloop.config import ProjectConfig, load_config
 from labelloop.errors import LabelloopError, SettingsError, StudioError
 from labelloop.labels import SEED_MARK
+from labelloop.names import encodable, shown
 from labelloop.projects import ProjectRecord
 from labelloop.records import canonical
 from labelloop.scores import COLD_START
@@ -39,6 +41,7 @@ class Source:
     prefix: str  # in the image bucket
     seeds: int
     named: tuple[str, ...] = ()  # classes that were given by name
+    left_out: Sequence[Path] = ()  # images whose names cannot be carried
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -55,13 +58,18 @@ def open_source(
     found = load_config(config) if config else _default_config(images)
     prefix = f"{found.name}/"
     default = DIGITS_SEEDS if images is None else 0
-    source = Source(found, scan(folder, prefix, labels), prefix, default if seeds is None else seeds, tuple(classes))
+    source = Source(
+        found, scan(folder, prefix, labels), prefix, default if seeds is None else seeds, tuple(classes),
+        left_out(folder),
+    )  # fmt: skip
     _check_classes(source, folder)
     return source
 
 
 def _check_classes(source: Source, folder: Path) -> None:
     """SettingsError where people could not choose what is right, or not choose at all."""
+    check_title(source.config.name)
+    check_classes(source.classes)
     if source.config.labels and source.named:
         raise SettingsError("the classes are given twice: keep `labels:` of the config, or --classes")
     if len(source.classes) < 2:
@@ -82,28 +90,37 @@ def _check_classes(source: Source, folder: Path) -> None:
 def _default_config(images: Path | None) -> ProjectConfig:
     if images is None:
         return load_config(DIGITS_CONFIG) if DIGITS_CONFIG.exists() else ProjectConfig(name="digits")
-    return ProjectConfig(name=images.resolve().name)
+    return ProjectConfig(name=encodable(images.resolve().name)[: TITLE[1]])
 
 
 def set_up(deployment: Deployment, source: Source, report: Report) -> tuple[ProjectRecord, list[Finding]]:
     """Upload, wire, wait until Label Studio has every image as a task, reveal the seeds. Safe to repeat."""
     bucket = deployment.settings.image_buckets[0]
+    uri = f"s3://{bucket}/{source.prefix}"
+    wish = Wish(source.config, uri, source.classes, choose=lambda: choose_network(deployment, uri))
+    check_wish(wish, deployment.settings)
     ensure_bucket(deployment.s3, deployment.settings.state_bucket)
     ensure_bucket(deployment.s3, bucket)
     upload(
         S3Store(deployment.s3, bucket), source.files, source.prefix,
         lambda done: report("upload images to S3", done, len(source.files)),
     )  # fmt: skip
-    uri = f"s3://{bucket}/{source.prefix}"
-    wish = Wish(
-        source.config, uri, source.classes, known_project(deployment, uri), lambda: choose_network(deployment, uri)
-    )
+    wish = replace(wish, adopt=known_project(deployment, uri))
     record, findings = wire(deployment.studio, deployment.projects, deployment.settings, wish)
     if not deployment.within(record).exists(SET_UP):  # later, people may have removed tasks or taken seeds back
         _wait_imported(deployment, record, len(source.files), report)
         reveal(deployment, record, source, report)
         deployment.within(record).put(SET_UP, canonical({"images": len(source.files), "seeds": source.seeds}))
-    return record, findings
+    return record, [*findings, *_told(source)]
+
+
+def _told(source: Source) -> list[Finding]:
+    if not source.left_out:
+        return []
+    count, of = len(source.left_out), len(source.files) + len(source.left_out)
+    first = shown(str(source.left_out[0]))
+    return [warn("images", f"{count} of {of} are left out: their names are not UTF-8, e.g. {first}",
+                 "rename them, then run the same command again")]  # fmt: skip
 
 
 def wait_ready(deployment: Deployment, record: ProjectRecord, report: Report) -> None:

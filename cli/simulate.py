@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from cli.checked import TITLE
 from cli.crew import Crew, recruit
 from cli.deployment import Deployment
 from cli.drain import drain
@@ -120,7 +121,8 @@ def prepare(  # noqa: PLR0913 -- what a run is made of
     """A project of its own for this run, and the images it is judged on. Every image needs its class."""
     source = open_source(home, images, config, reveal, labels=truth)
     require_labels(source.files, "simulate")
-    name = f"{source.config.name}-{stamp()[4:13]}-{seed}"
+    mark = f"-{stamp()[4:13]}-{seed}"
+    name = source.config.name[: TITLE[1] - len(mark)] + mark
     named = source.config.model_copy(update={"name": name, "seed": seed})
     files = [replace(f, key=f"{name}/{f.key.removeprefix(source.prefix)}") for f in source.files]
     source = replace(source, config=named, files=files, prefix=f"{name}/")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -97,18 +98,26 @@ def resolve(deployment: Deployment, record: ProjectRecord, name: str) -> str:
         if latest is None:
             raise NotFoundError(f"{record.title} has no snapshot yet: nothing is labelled, or sync is not running")
         return latest.snapshot
-    if name.startswith("v") and name[1:].isdigit():
-        return version_named(deployment, record, name).snapshot
+    if version := as_version(deployment, record, name):
+        return version_named(deployment, record, version).snapshot
     ids = (i.key.removeprefix(MANIFESTS).removesuffix(".json") for i in store.list(f"{MANIFESTS}{name}"))
     return one_of(name, ids)
 
 
 def version_named(deployment: Deployment, record: ProjectRecord, name: str) -> Version:
     """One version; NotFoundError in words where there is none."""
-    try:
-        return deployment.registry(record).version(name)
-    except NotFoundError as error:
-        raise NotFoundError(f"{record.title} has no version {name}; `labelloop models` lists them") from error
+    return deployment.version(record, name)
+
+
+def as_version(deployment: Deployment, record: ProjectRecord, name: str) -> str | None:
+    """The version that ``name`` means, as `v7`, or as `7` where there is one; None where it means something else."""
+    found = re.fullmatch(r"([vV]?)0*([0-9]{1,9})", name.strip())
+    if found is None:
+        return None
+    version = f"v{int(found.group(2))}"
+    if found.group(1):
+        return version
+    return version if version in {v.name for v in deployment.registry(record).versions()} else None
 
 
 def one_of(name: str, ids: Iterable[str]) -> str:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from dataclasses import dataclass, field
 
 from labelloop.formats import Kind, read
 from labelloop.holdings import Held, What
+from labelloop.inspection import fault_of
 from labelloop.records import digest
+from labelloop.registry import LOG
+from labelloop.snapshot import CHANGED
 
-LOG = "deployments/"
-CHANGED = "it was changed after it was written"
 _KINDS = {
     What.VERSION: Kind.VERSION, What.RUN: Kind.RUN, What.SCORES: Kind.SCORES, What.SNAPSHOT: Kind.SNAPSHOT,
     What.BACKBONE: Kind.BACKBONE, What.INDEX: Kind.FEATURES,
@@ -29,13 +28,11 @@ class Inspector:
         """Why it is damaged, or None. FormatError where a newer release wrote it."""
         kind = Kind.DEPLOYMENT if held.info.key.startswith(LOG) else _KINDS.get(held.what)
         if kind:
-            return self._of_record(kind, held, data)
-        if held.what is What.SHARD:
-            return _of_shard(held.name, data)
-        if held.what is What.HEAD:
-            return CHANGED if digest(data)[:32] != held.name else None
+            return self._of_record(kind, held, data) or (None if held.what in _SEALS else fault_of(held.info.key, data))
         seal = self._seals.get((held.what, held.names))
-        return CHANGED if seal and digest(data) != seal else None
+        if seal:
+            return CHANGED if digest(data) != seal else None
+        return fault_of(held.info.key, data)
 
     def _of_record(self, kind: Kind, held: Held, data: bytes) -> str | None:
         try:
@@ -46,11 +43,3 @@ class Inspector:
         except (ValueError, KeyError) as error:
             return f"it cannot be read ({type(error).__name__}: {error})"
         return CHANGED if held.what is What.SNAPSHOT and digest(data)[:32] != held.name else None
-
-
-def _of_shard(name: str, data: bytes) -> str | None:
-    try:
-        text = gzip.decompress(data)
-    except (OSError, EOFError, zlib.error) as error:
-        return f"it cannot be unpacked ({error})"
-    return CHANGED if digest(text)[:32] != name else None

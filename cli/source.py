@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from labelloop.images import SUFFIXES
 from labelloop.projects import ProjectRecord
 from labelloop.settings import Settings
 
-IMAGE_PATTERN = r"(?i).*\.(jpe?g|png|bmp|gif|webp|tiff?|avif)$"  # the same as labelloop.images.SUFFIXES
+IMAGE_PATTERN = rf"(?i).*\.({'|'.join(ending.removeprefix('.') for ending in SUFFIXES)})$"
 
 
 def storage_fields(settings: Settings, record: ProjectRecord) -> dict[str, Any]:

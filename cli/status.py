@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
 from cli import deployment as place
 from cli.curve import outlook_of
+from cli.damaged import prefix_of
 from cli.people import people, who
 from labelloop.approvals import waiting
 from labelloop.clock import now
 from labelloop.config import ProjectConfig
-from labelloop.errors import CorruptArtefactError, LabelloopError, NotFoundError
+from labelloop.damage import UNREADABLE
+from labelloop.errors import LabelloopError, NotFoundError
+from labelloop.failures import FailedJob, FailedJobs
+from labelloop.kept_curve import KEY as CURVE
 from labelloop.kept_curve import KeptCurve, kept_curve
 from labelloop.networks import NO_WEIGHTS
 from labelloop.pauses import Pause
 from labelloop.projects import ProjectRecord
-from labelloop.queue import RETRAIN, JobState, alive
+from labelloop.queue import FEATURISE, RETRAIN, JobState, alive
 from labelloop.records import Task
 from labelloop.registry import Deployment, Version
+from labelloop.remedies import remedy_of
+from labelloop.requests import RequestStore
 from labelloop.runs import Run, RunStore
 from labelloop.schema import LabelRules
-from labelloop.snapshot import SnapshotStore
+from labelloop.snapshot import Latest, SnapshotStore
 from labelloop.stop_advice import Outlook
 from labelloop.studio import task_link
 from labelloop.uncounted import Uncounted, grouped, uncounted
@@ -55,6 +61,15 @@ class Acceptance:
     def share(self) -> float | None:
         """In [0, 1]; None before there is anything to count."""
         return self.right / self.of if self.of else None
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """One object of the state bucket that cannot be read, and what to do about it."""
+
+    key: str
+    reason: str
+    remedy: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +116,9 @@ class ProjectStatus:
     advice: str | None = None  # stop | go on | cannot tell ...
     advice_why: tuple[str, ...] = ()  # ... and why
     anchored: tuple[str, ...] = ()  # who may accept pre-labels unread, with the figures
+    damaged: tuple[Unread, ...] = ()  # objects that cannot be read
+    without: tuple[str, ...] = ()  # labelled images of which nothing is learned yet, and why
+    without_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +131,7 @@ class Status:
     queue: Mapping[str, int]
     jobs: tuple[JobState, ...]
     dashboard: str | None
+    damaged: tuple[Unread, ...] = ()  # records of projects
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types, with the shares worked out."""
@@ -139,18 +158,24 @@ class StatusReader:
         records = _try(services, "s3", self._deployment.projects.all) or []
         _try(services, "label studio", self._studio_version)
         services += _processes(living)
-        projects = tuple(self._project(r, living) for r in records)
-        return Status(now(), tuple(services), projects, queue, tuple(jobs), self._deployment.settings.dashboard_url)
+        failed = _try(services, "", lambda: FailedJobs(self._deployment.queue).all()) or []
+        projects = tuple(self._project(r, living, failed) for r in records)
+        unread = tuple(Unread(d.key, d.reason, d.remedy) for d in self._deployment.projects.damaged())
+        dashboard = self._deployment.settings.dashboard_url
+        return Status(now(), tuple(services), projects, queue, tuple(jobs), dashboard, unread)
 
     def _studio_version(self) -> str:
         return self._deployment.studio.version()
 
-    def _project(self, record: ProjectRecord, living: Mapping[str, Mapping[str, Any]]) -> ProjectStatus:
+    def _project(
+        self, record: ProjectRecord, living: Mapping[str, Mapping[str, Any]], failed: Sequence[FailedJob]
+    ) -> ProjectStatus:
         stores = self._stores.setdefault(record.key, _Stores(self._deployment, record))
         stores.record = record  # its config may have been changed
         base = ProjectStatus(record.key, record.title, f"{self._deployment.settings.studio_url}/projects/{record.id}")
         try:
-            return stores.read(base, _sync_facts(record.key, living), _backends(record.key, living))
+            found = stores.read(base, _sync_facts(record.key, living), _backends(record.key, living))
+            return replace(found, problem=found.problem or _without_features(record, found.pool, failed))
         except LabelloopError as error:
             return ProjectStatus(base.key, base.title, base.url, problem=str(error))
 
@@ -163,7 +188,9 @@ class _Stores:
         self.record, self._deployment = record, deployment
         self._names: Mapping[int, str] = {}
         self.registry = deployment.registry(record)
-        self.runs, self.snapshots = RunStore(store), SnapshotStore(store)
+        self.damage = damage = self.registry.damage
+        self.runs, self.snapshots = RunStore(store, damage), SnapshotStore(store, damage)
+        self._requests = RequestStore(store, damage)
         self._store = store
         self._outlook: tuple[KeptCurve, ProjectConfig, Outlook] | None = None  # of a curve that was read before
 
@@ -172,13 +199,14 @@ class _Stores:
     ) -> ProjectStatus:
         live = self.registry.live()
         version = self._version(live.version) if live else None
-        latest = self.snapshots.latest()
-        rules = LabelRules.of(self.record.config)
-        tasks = rules.read(self.snapshots.load(latest.snapshot)).tasks if latest else {}
+        latest, tasks = self._newest()
         plan = facts.get("plan") or {}
         evaluation = version.evaluation if version else None
         random, chosen = acceptance(tasks)
-        outlook = self._forecast()
+        outlook, other, waits = self._forecast(), self._other_backbone(), self._waiting(live)
+        self._requests.open()
+        paused, runs = self.registry.pauses.current(), tuple(self.runs.all()[-LAST_RUNS:])
+        without = facts.get("without") or {}
         link = partial(task_link, self._deployment.settings.studio_url, self.record.id)
         lacking = uncounted(tasks.values(), self.record.schema, link)
         return ProjectStatus(
@@ -200,22 +228,45 @@ class _Stores:
             watched=tuple(plan.get("watched") or ()),
             running=tuple(plan.get("running") or ()), pool=facts.get("pool") or {},
             copies=facts.get("copies") or {},
-            random_quota=random, chosen=chosen, runs=tuple(self.runs.all()[-LAST_RUNS:]),
-            problem=facts.get("problem") or self._other_backbone() or (None if facts else NO_WATCHER),
+            random_quota=random, chosen=chosen, runs=runs,
+            problem=facts.get("problem") or other or (None if facts else NO_WATCHER),
             network=_network(self.record), poor_network=self.record.network == NO_WEIGHTS,
-            paused=self.registry.pauses.current(),
-            approvals=tuple((v.name, v.kind, v.verdict.reasons) for v in self._waiting(live)),
+            paused=paused,
+            approvals=tuple((v.name, v.kind, v.verdict.reasons) for v in waits),
             forecast=outlook.told if outlook else None, advice=str(outlook.advice.act) if outlook else None,
             advice_why=outlook.advice.reasons if outlook else (),
             anchored=self._anchored(facts.get("unread") or ()),
+            damaged=self._damaged(facts, *backends.values()),
+            without=tuple(without.get("tasks", ())), without_count=int(without.get("count", 0)),
         )  # fmt: skip
+
+    def _newest(self) -> tuple[Latest | None, Mapping[int, Task]]:
+        """Nothing of a snapshot that cannot be read: the watcher writes it again."""
+        try:
+            latest = self.snapshots.latest()
+            snapshot = self.snapshots.load(latest.snapshot) if latest else None
+        except (*UNREADABLE, NotFoundError):
+            return None, {}
+        return latest, LabelRules.of(self.record.config).read(snapshot).tasks if snapshot else {}
+
+    def _damaged(self, *processes: Mapping[str, Any]) -> tuple[Unread, ...]:
+        """What we met ourselves and what the running processes did; those that were mended since are left out."""
+        prefix = prefix_of(self.record.key)
+        found = {d.key: d.reason for d in self.damage.all()}
+        for facts in processes:
+            found = dict(facts.get("damaged") or ()) | found
+        return tuple(Unread(prefix + key, reason, remedy_of(key)) for key, reason in sorted(found.items()))
 
     def _forecast(self) -> Outlook | None:
         """From the points that a worker has kept; worked out once for each of them."""
         try:
             kept, config = kept_curve(self._store), self.record.config
-        except (CorruptArtefactError, NotFoundError):
+        except NotFoundError:
             return None
+        except UNREADABLE as error:
+            self.damage.note(CURVE, error)
+            return None
+        self.damage.mended(CURVE)
         if self._outlook is None or self._outlook[:2] != (kept, config):
             self._outlook = (kept, config, outlook_of(kept, config))
         return self._outlook[2]
@@ -234,7 +285,10 @@ class _Stores:
 
     def _other_backbone(self) -> str | None:
         """A config that names another network than the one whose features are kept."""
-        initial, wanted = self.registry.initial_backbone(), self.record.config.backbone.name
+        try:
+            initial, wanted = self.registry.initial_backbone(), self.record.config.backbone.name
+        except UNREADABLE:
+            return None
         if initial is None or initial.name == wanted:
             return None
         return f"the config names the backbone {wanted}, but the project began with {initial.name} and keeps it"
@@ -242,7 +296,7 @@ class _Stores:
     def _version(self, name: str) -> Version | None:
         try:
             return self.registry.version(name)
-        except (CorruptArtefactError, ValueError):
+        except UNREADABLE:
             return None
 
 
@@ -257,6 +311,17 @@ def unreadable_of(facts: Mapping[str, Any], link: Callable[[int], str]) -> tuple
 def _network(record: ProjectRecord) -> str:
     name = record.config.backbone.name
     return f"{name}: {record.network}" if record.network else name
+
+
+def _without_features(record: ProjectRecord, pool: Mapping[str, Any], failed: Sequence[FailedJob]) -> str | None:
+    """Why images stay without features: the last job's error, which its config may have caused."""
+    lacking = int(pool.get("images", 0)) - int(pool.get("featurised", 0)) - int(pool.get("unreadable", 0))
+    jobs = [j for j in failed if j.kind == FEATURISE.name and j.project == record.key]
+    if not jobs or lacking <= 0:
+        return None
+    again = f"labelloop init --config FILE --image-uri {record.image_uri}"
+    advice = f"correct the project's YAML, then `{again}`" if "SettingsError" in jobs[0].why else jobs[0].advice
+    return f"{lacking} images have no features: {jobs[0].why.splitlines()[0].partition(': ')[2]}. {advice}"
 
 
 def _by(entry: Deployment) -> str:

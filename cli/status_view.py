@@ -11,22 +11,30 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from cli.status import Acceptance, ProjectStatus, Status
+from cli.status import Acceptance, ProjectStatus, Status, Unread
 from labelloop.clock import age_s
+from labelloop.names import shown
 from labelloop.queue import JobState
 from labelloop.runs import Run
 from labelloop.uncounted import REMEDY, Uncounted
 
 REASONS = 4  # that are shown
+MOST_DAMAGED = 5
 COLOURS = {"promote": "green", "hold": "yellow", "reject": "red", "failed": "red", "running": "cyan"}
 
 
 def render(status: Status) -> RenderableType:
     """The whole page."""
     parts: list[RenderableType] = [_project(p) for p in status.projects]
+    parts += [_unread_record(unread) for unread in status.damaged]
     if not parts:
         parts = [Panel("no project yet: `labelloop init` adds one", title="projects")]
     return Group(*parts, _queue(status), _services(status))
+
+
+def _unread_record(unread: Unread) -> Panel:
+    text = Text(f"{unread.key} cannot be read: {unread.reason}; {unread.remedy}", style="bold red")
+    return Panel(text, title="damaged", title_align="left")
 
 
 def ago(moment: str) -> str:
@@ -52,7 +60,7 @@ def _project(project: ProjectStatus) -> Panel:
     parts: list[RenderableType] = [grid]
     if project.runs:
         parts += [Text(), _runs(project.runs)]
-    return Panel(Group(*parts), title=f"{project.title}  [dim]{project.url}[/dim]", title_align="left")
+    return Panel(Group(*parts), title=Text.assemble(project.title, (f"  {project.url}", "dim")), title_align="left")
 
 
 def _rows(project: ProjectStatus) -> Iterator[tuple[str, RenderableType]]:
@@ -66,6 +74,8 @@ def _rows(project: ProjectStatus) -> Iterator[tuple[str, RenderableType]]:
     if project.order:
         yield "shown first", Text(project.order)
     yield "images", _images(project)
+    for line in _left_out(project.pool):
+        yield "", Text(line, style="yellow")
     yield "network", Text(project.network, style="bold red" if project.poor_network else "dim")
     if any(project.copies.get(k) for k in ("copied", "waiting", "failed")):
         yield "from elsewhere", _copies(project.copies)
@@ -74,8 +84,22 @@ def _rows(project: ProjectStatus) -> Iterator[tuple[str, RenderableType]]:
         yield "enough?", _enough(project)
     for refused in project.refused:
         yield "refused", Text(refused, style="bold red")
+    if project.without:
+        yield "learns without", _without(project)
+    for damaged in project.damaged[:MOST_DAMAGED]:
+        yield "damaged", Text(f"{damaged.key}: {damaged.reason}; {damaged.remedy}", style="yellow")
+    if len(project.damaged) > MOST_DAMAGED:
+        more = len(project.damaged) - MOST_DAMAGED
+        yield "", Text(f"and {more} more: `labelloop gc --damaged --dry-run` lists them", style="yellow")
     if project.problem:
         yield "problem", Text(project.problem, style="bold red")
+
+
+def _without(project: ProjectStatus) -> Text:
+    """Labelled images that hold nothing up."""
+    more = project.without_count - len(project.without)
+    rest = f"; and {more} more" if more > 0 else ""
+    return Text(f"{project.without_count} labelled images: {'; '.join(project.without)}{rest}", style="yellow")
 
 
 def _model_rows(project: ProjectStatus) -> Iterator[tuple[str, RenderableType]]:
@@ -166,6 +190,15 @@ def _images(project: ProjectStatus) -> RenderableType:
     if images and done + bad < images:
         return Group(Text(text), ProgressBar(total=images, completed=done + bad, width=40))
     return Text(text)
+
+
+def _left_out(pool: Mapping[str, Any]) -> Iterator[str]:
+    """Objects of the bucket that are no tasks."""
+    for why, found in (pool.get("left_out") or {}).items():
+        yield f"{found['count']} left out: {why}, e.g. {shown(found['example'])}"
+    if pool.get("refused"):
+        one = shown(pool["refused_one"])
+        yield f"{pool['refused']} not taken by Label Studio's storage, e.g. {one}: see its prefix and filter there"
 
 
 def _copies(copies: Mapping[str, Any]) -> Text:

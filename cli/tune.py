@@ -12,11 +12,12 @@ import yaml
 from rich.console import Console
 
 from cli.deployment import Deployment
-from labelloop.errors import LabelloopError, NotEnoughLabelsError, NotFoundError, SettingsError
+from labelloop.errors import LabelloopError, NotEnoughLabelsError, NotFoundError
 from labelloop.projects import ProjectRecord
 from labelloop.queue import NUDGE_CHANNEL, TRIAL, alive, publish
 from labelloop.snapshot import SnapshotStore
 from labelloop.studies import Search, Study, StudyStore, Trial, best, missing, parse_search
+from labelloop.yaml_file import read_yaml
 
 LOOK_S = 1.0
 
@@ -40,12 +41,8 @@ class Found:
 
 def read_search(path: Path, trials: int | None) -> Search:
     """A YAML file of configs/tune; SettingsError names what is wrong with it."""
-    try:
-        data = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise SettingsError(f"cannot read the search {path}: {error}") from error
     more = {"trials": trials} if trials else {}
-    return parse_search({**(data or {}), **more}, str(path))
+    return parse_search({**read_yaml(path), **more}, str(path))
 
 
 def comparison(backbones: Sequence[str]) -> Search:

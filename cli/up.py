@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
 from cli.deployment import deployment_of
 from cli.doctor.finding import Finding
@@ -92,8 +92,9 @@ def reporting(console: Console) -> Iterator[Report]:
     if not console.is_terminal:
         yield _lines(console)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-               TimeElapsedColumn(), TimeRemainingColumn())  # fmt: skip
+    count = TextColumn("{task.completed:.0f}/{task.total:.0f}")
+    what = TextColumn("{task.description}", markup=False)
+    columns = (what, BarColumn(), count, TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         tasks: dict[str, TaskID] = {}
 
@@ -111,19 +112,23 @@ def welcome(
     """Where to go and what to press."""
     hidden = state.secrets
     lines = [
-        f"[bold]Label Studio[/bold]   {state.studio_url}/projects/{record.id}/data",
-        f"               {hidden.studio_email}  /  {hidden.studio_password}",
-        "               press [bold]Label All Tasks[/bold]: what the model needs most comes first",
-        f"[bold]Status[/bold]         labelloop status --state-dir {_shown(state.directory)}",
-        f"[bold]Queue[/bold]          {state.dashboard_url}   {hidden.dashboard_user} / {hidden.dashboard_password}",
-        f"[bold]Images[/bold]         {len(source.files)} in {record.image_uri}, classes: {', '.join(source.classes)}",
+        _line("Label Studio", f"{state.studio_url}/projects/{record.id}/data"),
+        _line("", f"{hidden.studio_email}  /  {hidden.studio_password}"),
+        _line("", "press Label All Tasks: what the model needs most comes first"),
+        _line("Status", f"labelloop status --state-dir {_shown(state.directory)}"),
+        _line("Queue", f"{state.dashboard_url}   {hidden.dashboard_user} / {hidden.dashboard_password}"),
+        _line("Images", f"{len(source.files)} in {record.image_uri}, classes: {', '.join(source.classes)}"),
     ]
     if record.network:
-        lines.append(f"[bold]Network[/bold]        {record.config.backbone.name}: {escape(record.network)}")
-    lines += [f"[red]{f.what}: {f.note}[/red]" for f in findings if not f.ok]
+        lines.append(_line("Network", f"{record.config.backbone.name}: {record.network}"))
+    lines += [Text(f"{f.what}: {f.note}", style="yellow" if f.ok else "red") for f in findings if f.remedy]
     if took_s is not None:
-        lines.append(f"[dim]ready after {took_s:.0f} s; Ctrl-C stops everything and loses nothing[/dim]")
-    return Panel("\n".join(lines), title="labelloop is up", title_align="left", expand=False)
+        lines.append(Text(f"ready after {took_s:.0f} s; Ctrl-C stops everything and loses nothing", style="dim"))
+    return Panel(Text("\n").join(lines), title="labelloop is up", title_align="left", expand=False)
+
+
+def _line(name: str, what: str) -> Text:
+    return Text.assemble((f"{name:<15}", "bold"), what)
 
 
 def is_running(state_dir: Path) -> bool:

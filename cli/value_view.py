@@ -20,7 +20,7 @@ NOT_ENOUGH = "not enough yet"
 def render(page: Page) -> RenderableType:
     """The whole page."""
     parts: list[RenderableType] = [_warning(w) for w in page.warnings]
-    parts.append(Panel(_figures(page), title=page.title, title_align="left"))
+    parts.append(Panel(_figures(page), title=Text(page.title), title_align="left"))
     if page.value.people:
         parts.append(Panel(_people(page), title="people", title_align="left"))
     if page.value.classes:

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
+from cli.checked import check_backbone, check_classes, check_title
 from cli.doctor import project as rules
 from cli.doctor import storage
 from cli.doctor.finding import Finding, fine, wrong
@@ -19,6 +20,7 @@ from labelloop.labels import make_label_config, parse_label_config
 from labelloop.networks import AUTO, NO_WEIGHTS, PIXELS, Choice, choose
 from labelloop.projects import ProjectRecord, ProjectStore
 from labelloop.settings import Settings
+from labelloop.storage import S3Store
 from labelloop.studio import Studio, StudioProject
 from labelloop.studio_wiring import BLOCKED, StudioWiring
 
@@ -104,28 +106,63 @@ def check(studio: Studio, settings: Settings, record: ProjectRecord) -> list[Fin
     ]
 
 
+def check_wish(wish: Wish, settings: Settings) -> None:
+    """SettingsError where it cannot be made, before anything of it is."""
+    check_backbone(wish.config, settings)
+    if wish.adopt is None:
+        check_title(wish.config.name)
+        check_classes(_classes(wish))
+
+
 def ensure_bucket(s3: S3Client, bucket: str) -> None:
-    """Create a bucket where there is none."""
+    """Create a bucket where there is none; StorageError."""
+    store = S3Store(s3, bucket)
     try:
         s3.head_bucket(Bucket=bucket)
-    except ClientError:
-        s3.create_bucket(Bucket=bucket)
+    except ClientError as error:
+        if error.response["ResponseMetadata"].get("HTTPStatusCode") != 404:
+            raise store.translate(error, "") from error
+        try:
+            s3.create_bucket(Bucket=bucket)
+        except (ClientError, BotoCoreError) as refused:
+            raise store.translate(refused, "") from refused
+    except BotoCoreError as error:
+        raise store.translate(error, "") from error
 
 
 def _project(studio: Studio, wish: Wish) -> StudioProject:
     if wish.adopt is not None:
-        return studio.project(wish.adopt)
-    classes = wish.config.labels or wish.classes
-    if not classes:
-        raise LabelloopError(
-            "a new project needs its classes: list them under `labels:` in the config, or give --images DIR with class "
-            "folders; or adopt a project that exists with --project ID"
-        )
+        return _adopted(studio, wish.adopt)
+    classes = _classes(wish)
     label_config = make_label_config(classes)
     parse_label_config(label_config)  # before anything is made: a class may have a name that cannot be served
     made = studio.create_project(wish.config.name, label_config, instruction(classes))
     StudioWiring(studio.http).submit_with_enter()
     return made
+
+
+def _adopted(studio: Studio, number: int) -> StudioProject:
+    try:
+        return studio.project(number)
+    except StudioError as error:
+        if error.status != 404:
+            raise
+        raise StudioError(
+            f"Label Studio has no project {number}, or the token's account may not see it: the number stands in the "
+            "address of its page, /projects/NUMBER",
+            status=404,
+        ) from error
+
+
+def _classes(wish: Wish) -> tuple[str, ...]:
+    classes = wish.config.labels or wish.classes
+    if len(classes) < 2:
+        raise LabelloopError(
+            f"a new project needs its classes, two or more, and has {len(classes)}: list them under `labels:` in the "
+            "config or with --classes cat,dog; or give --images DIR with class folders; or adopt a project that exists "
+            "with --project ID"
+        )
+    return classes
 
 
 def _storage(studio: Studio, settings: Settings, record: ProjectRecord) -> int:

@@ -22,6 +22,9 @@ class Classifier(Protocol):
     def probabilities(self, features: Floats) -> Floats:
         """(n, dimension) float32 to (n, classes) float32, rows sum to 1."""
 
+    def unseen(self, features: Floats) -> Floats:
+        """(n, dimension) to (n,) in [0, 1]: how likely each is of a class without a label; 0 where there is none."""
+
     def dump(self) -> bytes:
         """What `load_classifier` takes."""
 

@@ -10,9 +10,10 @@ from labelloop import __version__
 
 PACKAGES = ("cli", "labelloop", "ml_backend", "retrain_worker", "sync")
 TRAINING = (  # what decides what a fine-tune learns from the same snapshot, config and seed
-    "labelloop/cnn.py", "labelloop/decode.py", "labelloop/head.py", "labelloop/neck.py", "labelloop/net.py",
-    "labelloop/pixel_steps.py", "labelloop/pixels.py", "labelloop/split.py", "retrain_worker/evidence.py",
-    "retrain_worker/examples.py", "retrain_worker/logistic.py", "retrain_worker/training/*.py",
+    "labelloop/cnn.py", "labelloop/decode.py", "labelloop/decoding/*.py", "labelloop/head.py", "labelloop/neck.py",
+    "labelloop/net.py", "labelloop/pixel_steps.py", "labelloop/pixels.py", "labelloop/split.py",
+    "retrain_worker/evidence.py", "retrain_worker/examples.py", "retrain_worker/logistic.py",
+    "retrain_worker/training/*.py",
 )  # fmt: skip
 
 

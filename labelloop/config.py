@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from yaml import SequenceNode
 
 from labelloop.errors import SettingsError
 from labelloop.networks import AUTO
 from labelloop.records import canonical, digest
 from labelloop.split import BucketShares
 from labelloop.steps import Step
-from labelloop.training_config import Positive, Retrain, Share
+from labelloop.training_config import Number, Positive, Retrain, Share, Whole, in_words
+from labelloop.yaml_file import Node, read_yaml, values_at
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    """Settings of any shape, without numbers that no JSON can hold."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} is no finite number")
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _finite(part)
+    return value
 
 
 class BackboneSpec(_Frozen):
@@ -25,8 +36,8 @@ class BackboneSpec(_Frozen):
 
     name: str = AUTO  # auto: chosen when the project is made (labelloop.networks); pixels, small_cnn, or timm's name
     pretrained: str | bool = "auto"  # auto | true | false | a weight file's path or name
-    image_size: Positive | None = None  # pixels, square; None: what the network was made for
-    options: dict[str, Any] = Field(default_factory=dict)  # passed to timm.create_model
+    image_size: Annotated[Positive, Field(le=4096)] | None = None  # pixels, square; None: what the network was made for
+    options: Annotated[dict[str, Any], AfterValidator(_finite)] = Field(default_factory=dict)  # of timm.create_model
     steps: tuple[Step, ...] = ()  # what is done to an image after it was cut to size, in this order
     scale: Literal["network", "unit"] = "network"  # pixels as the network's weights want them, or in [0, 1]
 
@@ -51,12 +62,12 @@ class HeadSpec(_Frozen):
 
     kind: Literal["linear", "ensemble"] = "linear"  # seconds; or a soft vote of six, often a point better, minutes
     pool: bool = True  # a linear one learns from unlabelled images, too, where that helps out of fold
-    budget_s: Annotated[float, Field(gt=0)] = 60.0  # an ensemble's members are fitted, cheap ones first, for so long
+    budget_s: Annotated[Number, Field(gt=0, le=86_400)] = 60.0  # an ensemble's members are fitted, cheap ones first
     members: tuple[MemberName, ...] | None = None  # exactly these, however long they take
-    threads: Positive = 2  # fits of an ensemble beside each other
+    threads: Annotated[Positive, Field(le=256)] = 2  # fits of an ensemble beside each other
 
 
-Weight = Annotated[float, Field(gt=0, le=100)]
+Weight = Annotated[Number, Field(gt=0, le=100)]
 
 
 class Weights(_Frozen):
@@ -75,16 +86,16 @@ class Refresh(_Frozen):
     """When and how a new head is fitted."""
 
     after: Positive = 10  # new or changed labels
-    throttle_s: float = 1.0  # at least this long between two starts
-    class_min: Positive = 3  # labels that a class needs to enter the head
+    throttle_s: Annotated[Number, Field(ge=0, le=86_400)] = 1.0  # at least this long between two starts
+    class_min: Positive = 1  # labels that a class needs to enter the head
 
 
 class Gate(_Frozen):
     """What a challenger must show."""
 
     tolerance: Share = 0.02  # loss of accuracy that is still "as good"
-    loss_tolerance: Annotated[float, Field(ge=0)] = 0.03  # of a refresh: log loss that new labels may add to older ones
-    contradiction: Annotated[float, Field(ge=0)] = 3.0  # standard errors by which new labels may surprise the live head
+    loss_tolerance: Annotated[Number, Field(ge=0)] = 0.03  # of a refresh: log loss that new labels may add to old ones
+    contradiction: Annotated[Number, Field(ge=0)] = 3.0  # standard errors that new labels may surprise the live head
     reference_tolerance: Share = 0.03  # loss of accuracy, summed up since the reference version
     min_test_labels: Positive = 50  # test labels below which a retrain cannot be judged
     min_accuracy: Share = 0.60  # on the test bucket, once it has that many labels
@@ -93,13 +104,13 @@ class Gate(_Frozen):
     recall_labels: Positive = 5  # a class's labels below which its recall says nothing
     max_ece: Share = 0.15  # mean gap between what it says and how often it is right, from 100 labels on
     robustness_tolerance: Share = 0.05  # loss against the champion on images with noise and blur
-    slowdown: Annotated[float, Field(ge=0)] = 0.30  # an image may take this share longer than with the champion
+    slowdown: Annotated[Number, Field(ge=0)] = 0.30  # an image may take this share longer than with the champion
     approval: Literal["auto", "manual", "auto-for-refresh"] = "auto"  # who has the last word
 
 
 PolicyName = Literal[
     "auto", "cluster-margin", "margin", "entropy", "least-confidence", "badge", "uncertain-herding", "density-margin",
-    "class-need", "herding", "centroids", "typical", "k-center", "random",
+    "new-classes", "class-need", "herding", "centroids", "typical", "k-center", "random",
 ]  # fmt: skip
 
 
@@ -148,7 +159,7 @@ class Stop(_Frozen):
     """When labelling is enough: advice alone, nothing ends by itself."""
 
     target: Share | None = None  # accuracy on random images that is wanted
-    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95  # how sure it must be that the target is reached
+    confidence: Annotated[Number, Field(ge=0.5, lt=1)] = 0.95  # how sure it must be that the target is reached
     gain: Share = 0.005  # what 100 more labels must bring to be worth it
 
 
@@ -169,7 +180,7 @@ class ProjectConfig(_Frozen):
     queue: Queue = Queue()
     retention: Retention = Retention()
     stop: Stop = Stop()
-    seed: int = 0
+    seed: Annotated[Whole, Field(le=2**32 - 1)] = 0  # what every library takes
 
     @field_validator("label_map")
     @classmethod
@@ -206,13 +217,21 @@ def parse_config(data: Any, source: str) -> ProjectConfig:
     try:
         return ProjectConfig.model_validate(data or {})
     except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        lines = [f"  {in_words(e)}" for e in error.errors()]
         raise SettingsError(f"{source} is not a valid project config:\n" + "\n".join(lines)) from error
 
 
 def load_config(path: Path) -> ProjectConfig:
-    """Read one YAML file (safe loader)."""
-    try:
-        return parse_config(yaml.safe_load(path.read_text()), str(path))
-    except (OSError, yaml.YAMLError) as error:
-        raise SettingsError(f"cannot read the project config {path}: {error}") from error
+    """Read one YAML file, with distrust."""
+    return parse_config(read_yaml(path, texts=_texts), str(path))
+
+
+def _texts(document: Node) -> list[Node]:
+    """Where names of classes stand, which people forget to quote."""
+    labels = next((value for key, value in values_at(document) if key.value == "labels"), None)
+    listed = labels.value if isinstance(labels, SequenceNode) else []
+    mapped = values_at(document, "label_map")
+    meant = [value for _, value in mapped if not value.tag.endswith(":null")]  # null: it does not count
+    weighed = [key for key, _ in values_at(document, "weights", "classes")]
+    named = [value for key, value in values_at(document) if key.value == "name"]
+    return [*named, *listed, *(key for key, _ in mapped), *meant, *weighed]

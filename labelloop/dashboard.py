@@ -1,7 +1,7 @@
 """The queue for people's eyes: rq-dashboard, which only shows. ``gunicorn "labelloop.dashboard:create_app()"``.
 
-`labelloop queue` and `labelloop cancel` change the queue, with a reason and a record. Whoever can write to Redis must
-not run code here, and whoever shows a page to the browser of a person who is signed in must change nothing.
+`labelloop queue` changes the queue, with a record. Who can write to Redis must not run code here, and who shows a page
+to the browser of a person who is signed in must change nothing.
 """
 
 from __future__ import annotations
@@ -70,16 +70,16 @@ def _only_show(app: Flask) -> None:
 
 
 def _shows_only(**_: object) -> Response:
-    return _said("the dashboard only shows: `labelloop queue` retries and discards, `labelloop cancel` ends a job", 405)
+    return _plain("the dashboard only shows: `labelloop queue` retries, discards and cancels", 405)
 
 
 def _add_edges(app: Flask, settings: Settings) -> None:
     @app.before_request
     def before() -> Response | None:
         if not _goes_by(request, settings.dashboard_url):
-            return _said("this dashboard goes by another name: see LABELLOOP_DASHBOARD_URL", 403)
+            return _plain("this dashboard goes by another name: see LABELLOOP_DASHBOARD_URL", 403)
         if not _knows(request, settings):
-            answer = _said("labelloop: wrong or missing user and password", 401)
+            answer = _plain("labelloop: wrong or missing user and password", 401)
             answer.headers["WWW-Authenticate"] = 'Basic realm="labelloop dashboard"'
             return answer
         return None if request.method in SHOWS else _shows_only()
@@ -118,14 +118,14 @@ def _same(given: str | None, wanted: str | None) -> bool:
 def _as_response(error: Exception) -> Response:
     match error:
         case NoSuchJobError():
-            return _said("there is no such job: it has ended, or was removed", 404)
+            return _plain("there is no such job: it has ended, or was removed", 404)
         case RedisError():
-            return _said("Redis cannot be reached; try again soon", 503)
+            return _plain("Redis cannot be reached; try again soon", 503)
         case HTTPException():
-            return _said(error.description or error.name, error.code or 500)
+            return _plain(error.description or error.name, error.code or 500)
     log.error("request failed", action="request", endpoint=request.endpoint, exc_info=error)
-    return _said("this cannot be shown: the dashboard's log has the reason", 500)
+    return _plain("this cannot be shown: the dashboard's log has the reason", 500)
 
 
-def _said(message: str, status: int) -> Response:
+def _plain(message: str, status: int) -> Response:
     return Response(message + "\n", status, content_type="text/plain; charset=utf-8")

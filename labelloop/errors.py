@@ -4,11 +4,14 @@ LabelloopError
 ├── SettingsError            the environment or a project's YAML is wrong
 ├── LabelConfigError         the label config is not one image and one single-choice control
 ├── ImageUnreadableError     one image cannot be had or decoded; others are not affected
+├── DecodersBusyError        no room for one more large image now; it may be tried again
 ├── SourceAwayError          an image's server does not answer now; it may later
 ├── StorageError             object storage refused or cannot be reached
 │   ├── NotFoundError
 │   └── AlreadyExistsError   a conditional write found an older object
-├── CorruptArtefactError     an artefact's bytes do not have the hash that was recorded
+├── CorruptArtefactError     kept bytes are not those that were written
+│   ├── CorruptObjectError   one object cannot be read: it names the key; others are not affected
+│   │   └── LostRowsError    rows of features: it names the images, whose features can be computed again
 ├── FormatError              kept data was written by a newer release than this one
 ├── ConflictError            the live version changed between decision and deploy
 ├── PausedError              a person has paused learning: nothing goes live by itself
@@ -22,6 +25,10 @@ LabelloopError
 """
 
 from __future__ import annotations
+
+from collections.abc import Collection
+
+from labelloop.remedies import known_remedy
 
 
 class LabelloopError(Exception):
@@ -38,6 +45,10 @@ class LabelConfigError(LabelloopError):
 
 class ImageUnreadableError(LabelloopError):
     """One image cannot be had or decoded."""
+
+
+class DecodersBusyError(LabelloopError):
+    """Other large images took the decoders for too long: nothing is wrong with this one."""
 
 
 class SourceAwayError(LabelloopError):
@@ -58,6 +69,23 @@ class AlreadyExistsError(StorageError):
 
 class CorruptArtefactError(LabelloopError):
     """Bytes do not have the recorded hash, or do not give the recorded outputs."""
+
+
+class CorruptObjectError(CorruptArtefactError, ValueError):
+    """One kept object cannot be read. ``key``: its name in the store; ``reason``: why, in words."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        remedy = known_remedy(key)
+        super().__init__(f"{key} cannot be read: {reason}" + (f"; {remedy}" if remedy else ""))
+        self.key, self.reason = key, reason
+
+
+class LostRowsError(CorruptObjectError):
+    """A shard of features is damaged or gone. ``uris``: whose rows it held."""
+
+    def __init__(self, key: str, reason: str, uris: Collection[str]) -> None:
+        super().__init__(key, reason)
+        self.uris = uris
 
 
 class FormatError(LabelloopError):

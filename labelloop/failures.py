@@ -30,7 +30,12 @@ ADVICE = (  # what the error looks like -> what to do about it; the first that f
     (r"StorageError", "see that the S3 endpoint answers and the credentials are right"),
     (r"RedisError|QueueError|redis\.exceptions", "see that Redis answers"),
     (r"ModuleNotFoundError|ImportError", "the worker's installation is incomplete: build it again (`make setup`)"),
-    (r"SettingsError", "mend the settings, then start the worker again"),
+    (
+        r"SettingsError: backbone",
+        "correct `backbone:` in the project's YAML, then `labelloop init --config FILE "
+        "--image-uri …` with its image URI",
+    ),
+    (r"SettingsError", "correct the settings, then start the worker again"),
 )
 
 

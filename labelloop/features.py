@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from labelloop.clock import now
+from labelloop.clock import now, parse
 from labelloop.compaction import Replaced, merged_name
-from labelloop.errors import CorruptArtefactError, NotFoundError
-from labelloop.formats import Kind, read, write
-from labelloop.records import canonical, digest
+from labelloop.damage import UNREADABLE, Damage
+from labelloop.errors import LostRowsError, NotFoundError
+from labelloop.formats import UNREADABLE as UNREADABLE_BYTES
+from labelloop.formats import Kind, read, reading, write
+from labelloop.records import ImageFacts, canonical, digest
 from labelloop.shards import READERS, Shards
 from labelloop.storage import ObjectStore
 
@@ -41,10 +43,11 @@ class Place:
 class FeatureIndex:
     """Which images have features under one backbone; reads no features."""
 
-    def __init__(self, store: ObjectStore, backbone: str) -> None:
+    def __init__(self, store: ObjectStore, backbone: str, damage: Damage | None = None) -> None:
         self.backbone = backbone
+        self.damage = damage or Damage()
         self.prefix = f"features/{backbone}/"
-        self._shards = Shards(store, f"{self.prefix}index/")
+        self._shards = Shards(store, f"{self.prefix}index/", self.damage)
         self._sums: dict[str, str] = {}  # shard -> sha256 of its rows
         self.places: dict[str, Place] = {}  # by uri; the newest shard wins
         self._ordered: list[str] = []
@@ -62,7 +65,12 @@ class FeatureIndex:
     def updates(self) -> Iterator[set[str]]:
         """The same; images whose place has changed, shard by shard: those are not told again after an error."""
         for key, data in self._shards.arrivals():
-            yield self._take(self._name(key), read(Kind.FEATURES, data))
+            try:
+                shard = index_from(data, key)
+            except UNREADABLE as error:  # its images have no features: these are computed again
+                self._shards.refuse(key, error)
+                continue
+            yield self._take(self._name(key), shard)
         vanished = {self._name(key) for key in self._shards.vanished}
         if vanished:
             self._shards.vanished = set()
@@ -90,6 +98,10 @@ class FeatureIndex:
         """A shard of our own whose name lies too far back to be listed soon."""
         self._take(shard, data)
         self._shards.taken.add(f"{self.prefix}index/{shard}.json")
+
+    def lose(self, shard: str) -> set[str]:
+        """Its rows cannot be had: the images whose features were there, which have none from now on."""
+        return self._drop({shard})
 
     def _name(self, key: str) -> str:
         return key.rsplit("/", 1)[1].removesuffix(".json")
@@ -121,6 +133,25 @@ class FeatureIndex:
         return lost
 
 
+def lacks(uri: str, facts: ImageFacts | None, featurised: Container[str]) -> bool:
+    """Whether an image lacks what a head learns from, and may still get it."""
+    return facts is None or (not facts.problem and uri not in featurised)
+
+
+def index_from(raw: bytes, key: str) -> dict[str, Any]:
+    """Whole or not at all; CorruptObjectError, FormatError."""
+    data = read(Kind.FEATURES, raw, key)
+    with reading(key):
+        uris, etags, replaces = data["uris"], data["etags"], data.get("replaces") or []
+        if not all(type(text) is str for text in [*uris, *etags, *replaces, data["sha256"]]):
+            raise TypeError("a name is no text")
+        if len(uris) != len(etags):
+            raise ValueError("its lists do not fit each other")
+        if replaces:
+            parse(data["made_at"])
+    return data
+
+
 @dataclass(frozen=True, slots=True)
 class _Rows:
     uris: Sequence[str]
@@ -131,11 +162,15 @@ class _Rows:
 class FeatureStore:
     """Features of one project under one backbone: shards are written once, the newest row of an image counts."""
 
-    def __init__(self, store: ObjectStore, backbone: str, cache: Path) -> None:
+    def __init__(
+        self, store: ObjectStore, backbone: str, cache: Path, damage: Damage | None = None,
+        *, on_lost: Callable[[Collection[str]], None] = lambda _uris: None,
+    ) -> None:  # fmt: skip
+        self._on_lost = on_lost
         self._store = store
         self._cache = cache / "features" / backbone
         self._rows: dict[str, Floats] = {}  # shard -> memory map
-        self.index = FeatureIndex(store, backbone)
+        self.index = FeatureIndex(store, backbone, damage)
 
     def add(self, shard: str, uris: Sequence[str], etags: Sequence[str], features: Floats) -> None:
         """Write one shard; ``features`` is (len(uris), dimension) float32. Rows count once the index names them."""
@@ -143,7 +178,7 @@ class FeatureStore:
 
     def _write(self, shard: str, rows: _Rows, more: Mapping[str, Any]) -> dict[str, Any]:
         data = bytes(save({"features": np.ascontiguousarray(rows.features, dtype=np.float32)}))
-        self._store.put(f"{self.index.prefix}rows/{shard}.safetensors", data)
+        self._store.put(self._rows_key(shard), data)
         index = {"uris": list(rows.uris), "etags": list(rows.etags), "sha256": digest(data), **more}
         self._store.put(f"{self.index.prefix}index/{shard}.json", write(Kind.FEATURES, index))
         return index
@@ -163,7 +198,7 @@ class FeatureStore:
         """Remove shards that a larger one has replaced: the index first, so that no index names rows that are gone."""
         for shard in shards:
             self._store.delete(f"{self.index.prefix}index/{shard}.json")
-            self._store.delete(f"{self.index.prefix}rows/{shard}.safetensors")
+            self._store.delete(self._rows_key(shard))
             self._rows.pop(shard, None)
             self._path(shard).unlink(missing_ok=True)
 
@@ -178,13 +213,34 @@ class FeatureStore:
         return len(self.index)
 
     def rows(self, uris: Sequence[str]) -> Floats:
-        """(len(uris), dimension) float32, in that order; KeyError for an image without features."""
+        """(len(uris), dimension) float32, in that order; KeyError for an image without features.
+
+        LostRowsError names the images of a shard that cannot be had; from then on they are without features.
+        """
         for _ in range(RELISTS):
             try:
                 return self._gather(uris)
             except NotFoundError:  # its shard was taken over by a larger one a moment ago
                 self.index.update(whole=True)
-        return self._gather(uris)
+        try:
+            return self._gather(uris)
+        except NotFoundError as error:
+            shard = next(s for s in {self.index.places[u].shard for u in uris} if not self._is_there(s))
+            raise self._lost(shard, str(error)) from error
+
+    def _is_there(self, shard: str) -> bool:
+        return self._path(shard).exists() or self._store.exists(self._rows_key(shard))
+
+    def _lost(self, shard: str, reason: str) -> LostRowsError:
+        self._rows.pop(shard, None)
+        self._path(shard).unlink(missing_ok=True)
+        error = LostRowsError(self._rows_key(shard), reason, self.index.lose(shard))
+        self.index.damage.note(error.key, error)
+        self._on_lost(error.uris)
+        return error
+
+    def _rows_key(self, shard: str) -> str:
+        return f"{self.index.prefix}rows/{shard}.safetensors"
 
     def _gather(self, uris: Sequence[str]) -> Floats:
         by_shard: dict[str, list[tuple[int, int]]] = {}
@@ -214,9 +270,10 @@ class FeatureStore:
             path = self._local(shard)
             try:
                 rows = _open(path)
-            except (KeyError, ValueError) as error:
-                path.unlink(missing_ok=True)  # fetched anew by the next try
-                raise CorruptArtefactError(f"feature shard {shard} cannot be read: {error}") from error
+                if len(rows) != self.index.sizes[shard]:
+                    raise ValueError(f"{len(rows)} rows, {self.index.sizes[shard]} were recorded")
+            except UNREADABLE_BYTES as error:
+                raise self._lost(shard, str(error)) from error
         self._rows[shard] = rows  # the one used last comes last
         if len(self._rows) > OPEN_FILES:
             del self._rows[next(iter(self._rows))]
@@ -229,9 +286,9 @@ class FeatureStore:
         """The shard's file on this machine; written aside and renamed, so that no reader sees half of it."""
         path = self._path(shard)
         if not path.exists():
-            data = self._store.get(f"{self.index.prefix}rows/{shard}.safetensors")
+            data = self._store.get(self._rows_key(shard))
             if digest(data) != self.index.sha256(shard):
-                raise CorruptArtefactError(f"feature shard {shard} does not have the hash that was recorded")
+                raise self._lost(shard, "it does not have the hash that was recorded")
             self._cache.mkdir(parents=True, exist_ok=True)
             aside = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
             aside.write_bytes(data)

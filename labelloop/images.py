@@ -2,32 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from labelloop.errors import ImageUnreadableError, StorageError
+from labelloop.decoding.budget import Budget
+from labelloop.errors import ImageUnreadableError, SettingsError, StorageError
+from labelloop.names import encodable, shown, unfit
 from labelloop.rotation import following_client, keys_are_followed
 from labelloop.settings import Settings
-from labelloop.storage import S3Store
+from labelloop.storage import ObjectInfo, S3Store
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 MAX_BYTES = 50_000_000
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+ARRIVING = 60_000_000  # bytes of images that are being read at once: the largest, and small ones
+ARRIVING_S = 60.0
+# the one list: of listings, of the storage in Label Studio, of folders that are uploaded
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".avif")
+REASONS = 8  # why objects are left out: so many are told apart
 GONE = {"NoSuchKey", "404", "NotFound", "NoSuchBucket", "NoSuchVersion"}
 FORBIDDEN = {"AccessDenied", "403", "Forbidden"}
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long object storage may hang before a call is given up."""
+
+    connect_s: float = 3
+    read_s: float = 20
+    tries: int = 3
+
+
+IMPATIENT = Patience(connect_s=2, read_s=5, tries=2)  # where somebody waits for the answer
 
 
 class Reader(Protocol):
     """What reads images; `ImageReader`, or a fake."""
 
     def read(self, uri: str) -> tuple[bytes, str]:
-        """(bytes, etag); ImageUnreadableError for this image alone, StorageError where a retry may help."""
+        """(bytes, etag); ImageUnreadableError for this image alone, StorageError where a retry may help.
+
+        DecodersBusyError where too many bytes of other images are arriving.
+        """
 
 
 class ImageReader:
@@ -37,13 +59,14 @@ class ImageReader:
         self._client = client
         self._buckets = frozenset(buckets)
         self._max_bytes = max_bytes
+        self._arriving = Budget(max(ARRIVING, max_bytes), large=max(ARRIVING, max_bytes), small=0)
 
     def read(self, uri: str) -> tuple[bytes, str]:
         bucket, key = allowed(uri, self._buckets)
         try:
             answer = self._client.get_object(Bucket=bucket, Key=key)
             self._check_size(uri, answer["ContentLength"])
-            with answer["Body"] as body:
+            with answer["Body"] as body, self._arriving.hold(answer["ContentLength"], ARRIVING_S):
                 return body.read(), answer["ETag"].strip('"')
         except ClientError as error:
             raise _translated(error, uri) from error
@@ -73,32 +96,39 @@ def allowed(uri: str, buckets: Collection[str]) -> tuple[str, str]:
         )
     if not key:
         raise ImageUnreadableError(f"{short(uri)} names a bucket, but no image in it")
+    if key != encodable(key):
+        raise ImageUnreadableError(f"{shown(uri)} is no address: it is not UTF-8. Give the object another name")
     return bucket, key
 
 
-def s3_client(settings: Settings) -> S3Client:
+def s3_client(settings: Settings, patience: Patience = Patience()) -> S3Client:  # it is frozen
     """A client with time-outs, a few retries and enough connections for the threads that share it."""
     config = Config(
-        connect_timeout=3,
-        read_timeout=20,
-        retries={"mode": "standard", "max_attempts": 3},
+        connect_timeout=patience.connect_s,
+        read_timeout=patience.read_s,
+        retries={"mode": "standard", "max_attempts": patience.tries},
         max_pool_connections=32,
         s3={"addressing_style": "path"},
         signature_version="s3v4",  # boto3 would presign with version 2, which servers refuse by now
     )
-    if keys_are_followed(settings):
-        client = following_client(settings, config)
-    else:
-        client = boto3.client(
-            "s3",
-            endpoint_url=settings.s3_endpoint,
-            aws_access_key_id=settings.s3_access_key,
-            aws_secret_access_key=settings.s3_secret_key,
-            region_name=settings.s3_region,
-            config=config,
-        )
+    try:
+        client = following_client(settings, config) if keys_are_followed(settings) else _client(settings, config)
+    except (BotoCoreError, ValueError) as error:
+        why = f"{error}; check LABELLOOP_S3_ENDPOINT and LABELLOOP_S3_REGION"
+        raise SettingsError(f"no S3 client can be made: {why}") from error
     client.meta.events.register_last("before-call.s3", _expect_nothing)
     return client
+
+
+def _client(settings: Settings, config: Config) -> S3Client:
+    return boto3.client(
+        "s3",
+        endpoint_url=settings.s3_endpoint,
+        aws_access_key_id=settings.s3_access_key,
+        aws_secret_access_key=settings.s3_secret_key,
+        region_name=settings.s3_region,
+        config=config,
+    )
 
 
 def _expect_nothing(params: dict[str, Any], **_: Any) -> None:
@@ -111,12 +141,49 @@ def image_reader(settings: Settings, client: S3Client) -> ImageReader:
     return ImageReader(client, settings.image_buckets)
 
 
-def list_images(client: S3Client, uri: str) -> Iterator[tuple[str, str]]:
-    """(uri, etag) of every object under ``s3://bucket/prefix`` whose name ends like an image's; StorageError."""
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Objects that are no images of the project, for one reason."""
+
+    count: int
+    example: str  # a key
+
+
+class ImageListing:
+    """(uri, etag) of every object that becomes a task; ``left_out``, by reason, is known once all were read."""
+
+    def __init__(self, infos: Iterable[ObjectInfo], bucket: str) -> None:
+        self._infos, self._bucket = infos, bucket
+        self.left_out: dict[str, LeftOut] = {}
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        for info in self._infos:
+            why = unfit(info.key) or _no_image(info.key)
+            if why is None:
+                yield f"s3://{self._bucket}/{info.key}", info.etag
+            elif not info.key.endswith("/"):  # a folder, as some tools make them
+                self._leave_out(info.key, why)
+
+    def _leave_out(self, key: str, why: str) -> None:
+        if why not in self.left_out and len(self.left_out) >= REASONS:
+            why = "other names"
+        known = self.left_out.get(why, LeftOut(0, key))
+        self.left_out[why] = LeftOut(known.count + 1, known.example)
+
+
+def list_images(client: S3Client, uri: str) -> ImageListing:
+    """What lies under ``s3://bucket/prefix``; reading it may raise StorageError."""
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-    for info in S3Store(client, bucket).list(prefix):
-        if info.key.lower().endswith(SUFFIXES):
-            yield f"s3://{bucket}/{info.key}", info.etag
+    return ImageListing(S3Store(client, bucket).list(prefix), bucket)
+
+
+def _no_image(key: str) -> str | None:
+    """Why a name is not that of an image; None where it is."""
+    name = key.rpartition("/")[2].lower()
+    if name.endswith(SUFFIXES):
+        return None
+    _, dot, ending = name.rpartition(".")
+    return f"its name ends in .{ending[:12]}" if dot else "its name has no ending"
 
 
 def _translated(error: ClientError, uri: str) -> ImageUnreadableError | StorageError:

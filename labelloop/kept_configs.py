@@ -7,6 +7,7 @@ from typing import Any
 
 from labelloop.config import ProjectConfig
 from labelloop.errors import NotFoundError
+from labelloop.formats import as_object, reading
 from labelloop.records import canonical
 from labelloop.storage import ObjectStore
 
@@ -14,16 +15,30 @@ PREFIX = "configs/"
 
 
 def keep_config(store: ObjectStore, config: ProjectConfig) -> None:
-    """Write it down once; a store looks after equal bytes by itself."""
-    key = f"{PREFIX}{config.hash}.json"
-    if not store.exists(key):
-        store.put(key, canonical(config.model_dump(mode="json")))
+    """Write it down once, and again where it was damaged."""
+    key, data = f"{PREFIX}{config.hash}.json", canonical(config.model_dump(mode="json"))
+    try:
+        known = store.get(key)
+    except NotFoundError:
+        known = b""
+    if known != data:
+        store.put(key, data)
 
 
 def kept_config(store: ObjectStore, name: str) -> dict[str, Any] | None:
-    """None where an older release made it and kept nothing."""
+    """None where an older release made it and kept nothing; CorruptObjectError."""
+    key = f"{PREFIX}{name}.json"
     try:
-        found: dict[str, Any] = json.loads(store.get(f"{PREFIX}{name}.json"))
-        return found
+        raw = store.get(key)
     except NotFoundError:
         return None
+    return config_from(raw, key)
+
+
+def config_from(raw: bytes, key: str) -> dict[str, Any]:
+    """A config as it was kept; CorruptObjectError."""
+    with reading(key):
+        found = as_object(json.loads(raw))
+        for part in ("head", "weights", "refresh", "retrain"):
+            as_object(found[part])
+        return found

@@ -7,10 +7,8 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from labelloop.errors import CorruptArtefactError
-from labelloop.formats import Kind, read, write
+from labelloop.formats import Kind, load, write
 from labelloop.learning_curve import Points
-from labelloop.records import fields_of
 from labelloop.storage import ObjectStore
 
 KEY = "curve.json"
@@ -79,11 +77,5 @@ def keep_curve(store: ObjectStore, curve: KeptCurve) -> None:
 
 
 def kept_curve(store: ObjectStore) -> KeptCurve:
-    """NotFoundError before the first version was judged; CorruptArtefactError where it cannot be read."""
-    raw = store.get(KEY)
-    try:
-        data = fields_of(KeptCurve, read(Kind.CURVE, raw))
-        points = tuple(Point(**fields_of(Point, p)) for p in data["points"])
-        return KeptCurve(**{**data, "points": points})
-    except (ValueError, KeyError, TypeError) as error:
-        raise CorruptArtefactError(f"{KEY} is damaged ({error}); `labelloop curve --anew` makes it again") from error
+    """NotFoundError before the first version was judged; CorruptObjectError where it cannot be read."""
+    return load(Kind.CURVE, store.get(KEY), KeptCurve, KEY)

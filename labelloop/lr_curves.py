@@ -66,6 +66,6 @@ def keep(store: ObjectStore, curve: LrCurve) -> None:
 
 
 def kept(store: ObjectStore, name: str) -> LrCurve:
-    """NotFoundError where there is none (yet)."""
-    found = load(Kind.LR_CURVE, store.get(f"{PREFIX}{name}.json"), LrCurve)
-    return LrCurve(**{**asdict(found), **{k: tuple(getattr(found, k)) for k in ("rates", "losses", "smooth")}})
+    """NotFoundError where there is none (yet); CorruptObjectError."""
+    key = f"{PREFIX}{name}.json"
+    return load(Kind.LR_CURVE, store.get(key), LrCurve, key)

@@ -12,10 +12,11 @@ from enum import StrEnum
 from urllib.parse import unquote
 
 from labelloop.clock import now, stamp
+from labelloop.damage import UNREADABLE, Damage
 from labelloop.errors import ImageUnreadableError, NotFoundError
-from labelloop.formats import Kind, upgrade
+from labelloop.formats import Kind, as_object, reading, typed, upgrade
 from labelloop.images import Reader, short
-from labelloop.records import canonical, digest, fields_of, to_dict
+from labelloop.records import canonical, digest, to_dict
 from labelloop.shards import Shards
 from labelloop.storage import ObjectStore
 
@@ -68,9 +69,10 @@ class Copy:
 class Mirror:
     """Images by the hash of their bytes, beside append-only lists of what was copied from where; the newest counts."""
 
-    def __init__(self, store: ObjectStore, *, every_s: float = 0.0) -> None:
+    def __init__(self, store: ObjectStore, damage: Damage | None = None, *, every_s: float = 0.0) -> None:
         self._store, self._every_s = store, every_s
-        self._shards = Shards(store, INDEX)
+        self.damage = damage or Damage()
+        self._shards = Shards(store, INDEX, self.damage)
         self._lock = threading.Lock()
         self._looked = float("-inf")
         self.copies: dict[str, Copy] = {}  # by uri
@@ -119,13 +121,26 @@ class Mirror:
         self.copies.update({c.uri: c for c in lines})
 
     def _update(self) -> None:
-        for _, data in self._shards.arrivals():
-            for line in data.splitlines():
-                copy = Copy(**fields_of(Copy, upgrade(Kind.MIRROR, json.loads(line))))
+        for key, data in self._shards.arrivals():
+            try:
+                copies = copies_from(data, key)
+            except UNREADABLE as error:  # the watcher copies these images again
+                self._shards.refuse(key, error)
+                continue
+            for copy in copies:
                 known = self.copies.get(copy.uri)
                 if known is None or known.at <= copy.at:
                     self.copies[copy.uri] = copy
         self._looked = time.monotonic()
+
+
+def copies_from(data: bytes, key: str) -> list[Copy]:
+    """Whole or not at all; CorruptObjectError, FormatError."""
+    with reading(key):
+        lines = [typed(Copy, upgrade(Kind.MIRROR, as_object(json.loads(line)))) for line in data.splitlines()]
+        if not lines:
+            raise ValueError("it is empty")
+        return lines
 
 
 class MirroredReader:

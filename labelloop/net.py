@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from labelloop.clock import now
 from labelloop.cnn import SMALL_CNN, SmallCnn
 from labelloop.config import BackboneSpec
-from labelloop.decode import RESAMPLING, Pixels, Square, decode
+from labelloop.decode import BY_VALUES, RESAMPLING, Pixels, Square, decode
 from labelloop.errors import CorruptArtefactError, SettingsError
 from labelloop.neck import Necked, split
 from labelloop.networks import AUTO, PIXELS, choose
@@ -105,6 +105,22 @@ def build(spec: BackboneSpec, weights_dirs: Sequence[Path], *, offline: bool = F
 def _chosen(weights_dirs: Sequence[Path], *, offline: bool, device: str) -> str:
     """Where nobody chose when a project was made: as `labelloop init` does for photographs."""
     return choose((), lambda name: source_of(name, weights_dirs, offline=offline), gpu=device != "cpu").name
+
+
+def check(spec: BackboneSpec, weights_dirs: Sequence[Path], *, offline: bool = False) -> None:
+    """SettingsError where `build` would fail for what the config says; reads no weights."""
+    if RESERVED & set(spec.options):
+        raise SettingsError(f"backbone.options must not hold {', '.join(sorted(RESERVED & set(spec.options)))}")
+    if spec.name == AUTO:
+        return
+    if spec.name in OWN:
+        _build_own(spec, "cpu")
+        return
+    _require_known(spec.name)
+    if spec.pretrained not in {"auto", False, "false"}:
+        find_weights(spec.name, spec.pretrained, weights_dirs, offline=offline)
+    with torch.device("meta"):
+        _network(spec.name, _options(spec), Weights(None, False, "a random start"))
 
 
 def load(record: BackboneRecord, weights: bytes, *, device: str = "cpu") -> Backbone:
@@ -197,7 +213,8 @@ def _build_own(spec: BackboneSpec, device: str) -> Backbone:
     kind, provenance = OWN[spec.name]
     size = spec.image_size or kind.SIZE
     preprocessing = {
-        "size": size, "crop": 1.0, "crop_mode": "squash", "interpolation": "bilinear", **UNIT, **_asked(spec),
+        "size": size, "crop": 1.0, "crop_mode": "squash", "interpolation": "bilinear",
+        "depth": BY_VALUES, **UNIT, **_asked(spec),
     }  # fmt: skip
     try:
         module = _own(spec.name, size, spec.options)
@@ -234,7 +251,16 @@ def _network(name: str, options: Mapping[str, Any], weights: Weights) -> nn.Modu
                 module.load_state_dict(read_packaged(name, tuple(len(stage) for stage in module.blocks)), strict=True)
             if units is not None:
                 module = Necked(module, int(getattr(module, "head_hidden_size", module.num_features)), units, dropout)
-        except (TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
+        except (
+            TypeError,
+            ValueError,
+            LookupError,
+            AttributeError,
+            AssertionError,
+            RuntimeError,
+            OSError,
+            SafetensorError,
+        ) as error:  # fmt: skip -- what options do to a network is its own affair
             raise SettingsError(f"backbone {name} cannot be built from {weights.provenance}: {error}") from error
     assert isinstance(module, nn.Module)
     return module
@@ -260,6 +286,7 @@ def _timm_preprocessing(module: nn.Module, spec: BackboneSpec) -> dict[str, Any]
         "crop": float(config["crop_pct"]),
         "crop_mode": "squash" if config["crop_mode"] == "squash" else "center",
         "interpolation": interpolation,
+        "depth": BY_VALUES,  # a new record: those of before keep what their features were made with
         "mean": [float(v) for v in config["mean"]],
         "std": [float(v) for v in config["std"]],
     }

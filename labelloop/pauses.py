@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from labelloop.clock import now
-from labelloop.errors import AlreadyExistsError, CorruptArtefactError, NotFoundError, PausedError
+from labelloop.damage import UNREADABLE, Damage
+from labelloop.errors import AlreadyExistsError, NotFoundError, PausedError
 from labelloop.formats import Kind, load, write
 from labelloop.storage import ObjectStore
 
@@ -23,23 +24,26 @@ class Pause:
     @property
     def told(self) -> str:
         """In words, e.g. `paused by anna since 2026-03-01 02:14 UTC: labels under review`."""
-        return f"paused by {self.by} since {self.at[:16].replace('T', ' ')} UTC" + (f": {self.why}" if self.why else "")
+        since = f" since {self.at[:16].replace('T', ' ')} UTC" if self.at else ""
+        return f"paused by {self.by}{since}" + (f": {self.why}" if self.why else "")
 
 
 class PauseStore:
     """One project's pause. There is none, or one."""
 
-    def __init__(self, store: ObjectStore) -> None:
+    def __init__(self, store: ObjectStore, damage: Damage | None = None) -> None:
         self._store = store
+        self._damage = damage or Damage()
 
     def current(self) -> Pause | None:
-        """The pause that holds now, or None; CorruptArtefactError where it cannot be read."""
+        """The pause that holds now, or None. One that cannot be read holds, too: nobody may learn past it."""
         try:
-            return load(Kind.PAUSE, self._store.get(KEY), Pause)
+            return load(Kind.PAUSE, self._store.get(KEY), Pause, KEY)
         except NotFoundError:
             return None
-        except (ValueError, TypeError) as error:  # as good as paused: nobody may learn past it
-            raise CorruptArtefactError(f"{KEY} cannot be read: end the pause with `labelloop resume`") from error
+        except UNREADABLE as error:
+            self._damage.note(KEY, error)
+            return Pause("somebody", "", f"{error}")
 
     def pause(self, *, by: str, why: str = "") -> Pause:
         """Freeze learning. One that holds already stays as it is, and is returned."""
@@ -53,6 +57,7 @@ class PauseStore:
     def resume(self) -> None:
         """End the pause, also one that cannot be read; nothing where there is none."""
         self._store.delete(KEY)
+        self._damage.mended(KEY)
 
     def check(self) -> None:
         """PausedError where learning is paused."""

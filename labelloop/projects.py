@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import threading
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import structlog
-
 from labelloop.config import ProjectConfig, parse_config
-from labelloop.errors import FormatError, NotFoundError, SettingsError
-from labelloop.formats import Kind, read, write
+from labelloop.copies import copy_key, get_copy, put_copy
+from labelloop.damage import UNREADABLE, Damage
+from labelloop.errors import CorruptObjectError, FormatError, NotFoundError, SettingsError
+from labelloop.formats import Kind, as_object, read, reading, typed, write
 from labelloop.labels import LabelSchema, parse_label_config
-from labelloop.records import fields_of
 from labelloop.storage import ObjectStore, Within
 
-log = structlog.get_logger()
 MAX_REFERENCE = 40  # characters
+COPY = "record.json"  # of the record, among the project's own objects
+LEFT_OUT = (*UNREADABLE, FormatError, SettingsError)  # what is wrong with one record
 INDEX = "index/"  # beside the projects' own objects, so that finding all projects lists nothing else
 
 
@@ -52,6 +54,16 @@ class ProjectRecord:
         return parse_label_config(self.label_config)
 
 
+@dataclass(frozen=True, slots=True)
+class DamagedRecord:
+    """A project whose record cannot be read: ``key`` names the object."""
+
+    project: str
+    key: str
+    reason: str
+    remedy: str
+
+
 def project_store(store: ObjectStore, key: str) -> Within:
     """The part of the state bucket that belongs to one project."""
     return Within(store, f"projects/{key}")
@@ -65,19 +77,61 @@ class ProjectStore:
         self._server = server
         self._lock = threading.Lock()
         self._parsed: dict[str, tuple[bytes, ProjectRecord]] = {}
+        self.damage = Damage()
+        self._lost: set[str] = set()  # projects of which not even the copy can be read
 
     def put(self, record: ProjectRecord) -> None:
-        """Add or replace."""
-        self._store.put(_index_key(record.key), dump_record(record))
+        """Add or replace. The copy first: where the record is, its copy is."""
+        raw = dump_record(record)
+        put_copy(project_store(self._store, record.key), COPY, raw)
+        self._store.put(_index_key(record.key), raw)
 
     def get(self, key: str) -> ProjectRecord:
-        """One project; NotFoundError where there is none."""
+        """One project, by its copy where the record is damaged; NotFoundError where there is none, one of LEFT_OUT."""
         raw = self._store.get(_index_key(key))
+        try:
+            found = self._read(key, raw)
+        except LEFT_OUT as error:
+            self.damage.note(_index_key(key), error)
+            return self._from_copy(key, error)
+        self.damage.mended(_index_key(key))
+        self._lost.discard(key)
+        return found
+
+    def _from_copy(self, key: str, error: Exception) -> ProjectRecord:
+        try:
+            found = load_record(get_copy(project_store(self._store, key), COPY), key)
+        except (*LEFT_OUT, NotFoundError):
+            self._lost.add(key)
+            raise error from None
+        self._lost.discard(key)
+        return found
+
+    def _read(self, key: str, raw: bytes) -> ProjectRecord:
         with self._lock:
             known = self._parsed.get(key)
             if known is None or known[0] != raw:
-                self._parsed[key] = known = (raw, load_record(raw, f"project {key}"))
+                self._parsed[key] = known = (raw, load_record(raw, key))
         return known[1]
+
+    def heal(self, record: ProjectRecord) -> None:
+        """Write what is damaged or missing of a record and its copy. For one process alone: the watcher."""
+        key, own = record.key, project_store(self._store, record.key)
+        raw = self._store.get(_index_key(key))
+        try:
+            good = dump_record(self._read(key, raw))
+        except CorruptObjectError:
+            if self._store.get(_index_key(key)) == raw:  # nobody has written it meanwhile
+                self.put(record)
+            return
+        except LEFT_OUT:  # of a newer release, or changed by hand: a person's
+            return
+        try:
+            intact = get_copy(own, COPY) in {raw, good}
+        except (*UNREADABLE, NotFoundError):
+            intact = False
+        if not intact:
+            put_copy(own, COPY, raw)
 
     def find(self, reference: str) -> ProjectRecord | None:
         """The project that Label Studio calls `<id>.<created_ts>`, or None."""
@@ -90,19 +144,30 @@ class ProjectStore:
             return None
 
     def all(self) -> list[ProjectRecord]:
-        """Every project of this Label Studio server, by key. One that cannot be read is left out, and logged."""
+        """Every project of this Label Studio server, by key. One that cannot be read is left out: see `damaged`."""
         found = []
-        for info in self._store.list(f"{INDEX}{self._server}-"):
-            key = info.key.removeprefix(INDEX).removesuffix(".json")
-            try:
-                found.append(self.get(key))
-            except (SettingsError, FormatError, NotFoundError, ValueError, TypeError) as error:
-                log.warning("project left out", action="projects", project=key, reason=str(error))
+        keys = [info.key for info in self._store.list(f"{INDEX}{self._server}-")]
+        for key in keys:
+            with suppress(NotFoundError, *LEFT_OUT):
+                found.append(self.get(key.removeprefix(INDEX).removesuffix(".json")))
+        for gone in set(self.damage.keys()) - set(keys):
+            self.damage.mended(gone)
         return found
+
+    def damaged(self) -> list[DamagedRecord]:
+        """Records that `all` could not read, or only by their copy."""
+        return [DamagedRecord(d.key.removeprefix(INDEX).removesuffix(".json"), d.key, d.reason, d.remedy)
+                for d in self.damage.all()]  # fmt: skip
+
+    def unread(self) -> list[DamagedRecord]:
+        """Those of them of which `all` knows nothing."""
+        return [d for d in self.damaged() if d.project in self._lost]
 
     def remove(self, key: str) -> None:
         """Forget the wiring; what was learned stays."""
         self._store.delete(_index_key(key))
+        project_store(self._store, key).delete(copy_key(COPY))
+        self.damage.mended(_index_key(key))
 
 
 def _index_key(key: str) -> str:
@@ -115,8 +180,20 @@ def dump_record(record: ProjectRecord) -> bytes:
     return write(Kind.PROJECT, data)
 
 
-def load_record(raw: bytes, what: str) -> ProjectRecord:
-    """The inverse of `dump_record`; ``what`` it is, for errors."""
-    data = fields_of(ProjectRecord, read(Kind.PROJECT, raw))
+def load_record(raw: bytes, key: str | None, what: str = "") -> ProjectRecord:
+    """The inverse of `dump_record`. ``key`` of the project, where it is known; ``what`` it is, for errors.
+
+    CorruptObjectError, FormatError, SettingsError.
+    """
+    what = what or f"project {key}"
+    name = _index_key(key) if key else what
+    data = read(Kind.PROJECT, raw, name)
     source = f"the stored config of {what} (if a newer labelloop has written it: upgrade this process)"
-    return ProjectRecord(**{**data, "config": parse_config(data["config"], source)})
+    with reading(name):
+        config = parse_config(as_object(data["config"]), source)
+        record = typed(ProjectRecord, {**data, "config": config})
+        if key and record.key != key:
+            raise ValueError(f"it is the record of {record.key}")
+        if not re.fullmatch(r"[A-Za-z0-9]+-[0-9]+-[0-9]+", record.key):  # part of the names of objects and jobs
+            raise ValueError(f"no project can be called {record.key!r}")
+    return record

@@ -243,6 +243,17 @@ class Artefact:
 
 
 @dataclass(frozen=True, slots=True)
+class PreLabels:
+    """What people would have been shown of train labels, each by a head that had not learned it."""
+
+    right: int
+    wrong: int
+    hidden: int  # nothing was shown: a class without a label was likelier
+    only: int  # of no account: the only labels of their class, which no head can name that has not learned them
+    majority: float  # share of the largest class among the right and the wrong ones
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """Everything the gate looks at. Accuracies in [0, 1]; ``None`` where there is nothing to judge on."""
 
@@ -276,6 +287,8 @@ class Evaluation:
     calibration: Calibration | None = None  # on the test bucket
     head_changed: tuple[str, ...] = ()  # what the recipe of the head differs in from the champion's
     renamed: tuple[str, ...] = ()  # classes that people have renamed, merged, dropped or taken back since the champion
+    missing: tuple[str, ...] = ()  # classes that people can choose and the head does not know
+    shown: PreLabels | None = None  # None: nothing to judge on, or an older release judged
 
 
 class Outcome(StrEnum):
@@ -393,7 +406,7 @@ def task_from(data: Mapping[str, Any]) -> Task:
 _PARTS: Mapping[str, type] = {
     "comparison": Comparison, "reference": Comparison, "test_comparison": Comparison, "robustness": Comparison,
     "renaming": Renaming, "artefact": Artefact, "earlier": LossComparison, "calibration": Calibration,
-    "contradiction": Contradiction,
+    "contradiction": Contradiction, "shown": PreLabels,
 }  # fmt: skip
 
 
@@ -417,6 +430,6 @@ def evaluation_from(data: Mapping[str, Any]) -> Evaluation:
     values["recalls"] = tuple(ClassRecall(**fields_of(ClassRecall, r)) for r in values.get("recalls", ()))
     values["recognised"] = tuple(Recognised(**fields_of(Recognised, r)) for r in values.get("recognised", ()))
     values["classes"] = tuple(values.get("classes", ()))
-    for name in ("conflicts", "renamed", "head_changed"):
+    for name in ("conflicts", "renamed", "head_changed", "missing"):
         values[name] = tuple(values.get(name, ()))
     return Evaluation(**values)

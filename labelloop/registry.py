@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -11,15 +12,25 @@ from typing import Any
 import numpy as np
 
 from labelloop.classifier import Classifier, load_classifier
-from labelloop.clock import now
-from labelloop.errors import AlreadyExistsError, ConflictError, CorruptArtefactError, NotFoundError
-from labelloop.formats import Kind, load, read, write
+from labelloop.clock import now, parse
+from labelloop.copies import get_twice, put_twice
+from labelloop.damage import UNREADABLE, Damage
+from labelloop.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    CorruptArtefactError,
+    CorruptObjectError,
+    NotFoundError,
+)
+from labelloop.formats import Kind, as_object, load, read, reading, typed, write
 from labelloop.pauses import PauseStore
-from labelloop.records import Evaluation, Verdict, canonical, digest, evaluation_from, fields_of, to_dict, verdict_from
+from labelloop.records import Evaluation, Verdict, canonical, digest, to_dict
 from labelloop.runs import Claim
-from labelloop.storage import ObjectStore
+from labelloop.storage import ObjectInfo, ObjectStore
 
 REJECT = "reject"
+ASIDE = "damaged/"  # what a person has set aside keeps its number
+LOG, VERSIONS, INITIAL = "deployments/", "models/versions/", "backbones/initial.json"
 Lease = Callable[[str], AbstractContextManager[int]]  # name -> fencing number, which only grows
 
 
@@ -104,28 +115,32 @@ class Deployment:
 class Registry:
     """One project's models. Deploys are serialised by a lease; the log in object storage is the truth."""
 
-    def __init__(self, store: ObjectStore, lease: Lease) -> None:
+    def __init__(self, store: ObjectStore, lease: Lease, damage: Damage | None = None) -> None:
         self._store = store
+        self.damage = damage or Damage()
         self.lease = lease
-        self.pauses = PauseStore(store)
+        self.pauses = PauseStore(store, self.damage)
         self._versions: dict[str, Version] = {}
         self._log: dict[int, Deployment] = {}
         self._backbones: dict[str, BackboneRecord] = {}
         self._initial: str | None = None
+
+    def again(self, damage: Damage) -> Registry:
+        """The same models, read afresh."""
+        return Registry(self._store, self.lease, damage)
 
     # --- backbones
 
     def add_backbone(self, record: BackboneRecord, weights: bytes) -> None:
         """Weights first, record last: a record is only there when its weights are."""
         self._store.put(f"backbones/{record.id}/weights.safetensors", weights)
-        self._store.put(f"backbones/{record.id}/backbone.json", write(Kind.BACKBONE, to_dict(record)))
+        put_twice(self._store, f"backbones/{record.id}/backbone.json", write(Kind.BACKBONE, to_dict(record)))
 
     def backbone(self, name: str) -> BackboneRecord:
-        """One backbone's record; NotFoundError where there is none."""
+        """One backbone's record; NotFoundError where there is none, CorruptObjectError where its copy is gone, too."""
         if name not in self._backbones:
-            self._backbones[name] = load(
-                Kind.BACKBONE, self._store.get(f"backbones/{name}/backbone.json"), BackboneRecord
-            )
+            key = f"backbones/{name}/backbone.json"
+            self._backbones[name] = get_twice(self._store, key, lambda raw: backbone_from(raw, key), self.damage)
         return self._backbones[name]
 
     def backbone_weights(self, record: BackboneRecord) -> bytes:
@@ -135,19 +150,36 @@ class Registry:
     def initial_backbone(self) -> BackboneRecord | None:
         """The backbone the project began with, or None before the first image was seen."""
         try:
-            self._initial = self._initial or str(json.loads(self._store.get("backbones/initial.json"))["id"])
-            return self.backbone(self._initial)
+            self._initial = self._initial or self._read_initial()
+            return self.backbone(self._initial) if self._initial else None
         except NotFoundError:
             return None
+
+    def _read_initial(self) -> str | None:
+        """Where it cannot be read: the oldest backbone that saw no labels, which is the same."""
+        raw = self._store.get(INITIAL)
+        try:
+            return initial_from(raw)
+        except UNREADABLE as error:
+            self.damage.note(INITIAL, error)
+        names = {info.key.split("/")[1] for info in self._store.list("backbones/") if info.key != INITIAL}
+        fresh = [record for name in names if not (record := self.backbone(name)).snapshot]
+        return min(fresh, key=lambda r: (r.created_at, r.id)).id if fresh else None
 
     def set_initial_backbone(self, record: BackboneRecord) -> BackboneRecord:
         """Decide it once; whoever comes second gets the first one's."""
         try:
-            self._store.put("backbones/initial.json", canonical({"id": record.id}), if_absent=True)
+            self._store.put(INITIAL, canonical({"id": record.id}), if_absent=True)
             return record
         except AlreadyExistsError:
-            found = self.initial_backbone()
-            return found or record
+            return self.initial_backbone() or record
+
+    def mend_initial(self) -> None:
+        """Write it again, as it follows from the backbones that there are."""
+        self._initial = self._read_initial()
+        if self._initial and self.damage.keys(INITIAL):
+            self._store.put(INITIAL, canonical({"id": self._initial}))
+            self.damage.mended(INITIAL)
 
     def current_backbone(self) -> BackboneRecord | None:
         """The live version's backbone, before the first version the initial one."""
@@ -162,27 +194,35 @@ class Registry:
         sha = digest(head)
         key = f"models/heads/{sha[:32]}.safetensors"
         self._store.put(key, head)
-        number = 1 + max((v.number for v in self.versions()), default=0)
+        number = 1 + max(self._numbers(VERSIONS), default=0)
         version = _version(draft, number, key, sha)
         while not self._claim(_version_key(version.number), write(Kind.VERSION, to_dict(version))):
             version = replace(version, number=version.number + 1)
         return version
 
     def versions(self) -> list[Version]:
-        """All versions that are kept, oldest first."""
-        found = []
-        for info in self._store.list("models/versions/"):
-            with suppress(NotFoundError):  # tidied away since it was listed
-                found.append(self.version(f"v{int(info.key.split('/')[-1].removesuffix('.json'))}"))
-        return sorted(found, key=lambda v: v.number)
+        """All versions that are kept and can be read, oldest first."""
+        found = self.damage.intact(_numbered(self._store.list(VERSIONS)), self._version_if_kept, VERSIONS)
+        return sorted((v for v in found.values() if v), key=lambda v: v.number)
+
+    def unread(self) -> list[str]:
+        """Names of versions whose record is there and cannot be read; `versions` has looked for them."""
+        return [f"v{_number_in(key)}" for key in self.damage.keys(VERSIONS)]
+
+    def _version_if_kept(self, key: str) -> Version | None:
+        try:
+            return self.version(f"v{_number_in(key)}")
+        except NotFoundError:  # tidied away since it was listed
+            return None
 
     def version(self, name: str) -> Version:
-        """One version by name (`v7`); NotFoundError where there is none, or no longer."""
+        """One version by name (`v7`); NotFoundError where there is none, or no longer, CorruptObjectError."""
         if name not in self._versions:
-            if not (name.startswith("v") and name[1:].isdigit()):
+            if not re.fullmatch(r"v[0-9]{1,9}", name):
                 raise NotFoundError(f"{name!r} is no version; `labelloop models` lists them")
+            key = _version_key(int(name[1:]))
             try:
-                self._versions[name] = _read_version(self._store.get(_version_key(int(name[1:]))))
+                self._versions[name] = version_from(self._store.get(key), key)
             except NotFoundError as error:
                 raise _gone(name) from error
         return self._versions[name]
@@ -196,6 +236,7 @@ class Registry:
             names = list(choose(self.deployments()))
             for name in names:
                 self._store.delete(_version_key(int(name[1:])))
+                self.damage.mended(_version_key(int(name[1:])))
                 self._versions.pop(name, None)
         return names
 
@@ -220,17 +261,36 @@ class Registry:
         return found
 
     def decisions(self) -> list[Deployment]:
-        """The whole log, oldest first; entries already read are not fetched again."""
-        last = max(self._log, default=0)
-        for info in self._store.list("deployments/", start_after=_deployment_key(last)):
-            entry = load(Kind.DEPLOYMENT, self._store.get(info.key), Deployment)
-            self._log[entry.number] = entry
+        """The whole log, oldest first; entries already read are not fetched again. What cannot be read is left out."""
+        known = [max(self._log, default=0), *(_number_in(key) - 1 for key in self.damage.keys(LOG))]
+        listed = _numbered(self._store.list(LOG, start_after=_deployment_key(min(known))))
+        found = self.damage.intact((i for i in listed if _number_in(i.key) not in self._log), self._entry, LOG)
+        self._log.update({entry.number: entry for entry in found.values()})
         return [self._log[n] for n in sorted(self._log)]
 
+    def _entry(self, key: str) -> Deployment:
+        return entry_from(self._store.get(key), key)
+
     def live(self) -> Deployment | None:
-        """The newest log entry, or None before the first deploy."""
-        log = self.deployments()
-        return log[-1] if log else None
+        """The newest log entry whose version can be read, or None before the first deploy."""
+        for entry in reversed(self.deployments()):
+            if self._is_readable(entry.version):
+                return entry
+        return None
+
+    def _is_readable(self, name: str) -> bool:
+        """False where its record is damaged: the version before it counts then, for all services alike."""
+        key = f"{VERSIONS}{name[1:].zfill(8)}.json"
+        if self.damage.looked_at(key):
+            return False
+        try:
+            self.version(name)
+        except UNREADABLE as error:
+            self.damage.note(key, error)
+            return False
+        except NotFoundError:  # whoever asks for it is told
+            return True
+        return True
 
     def deploy(self, version: str, *, expected: str | None, action: str, by: str, why: str) -> Deployment:
         """Compare-and-swap on the live version; ConflictError where it is no longer ``expected``.
@@ -260,8 +320,8 @@ class Registry:
     def reject(self, version: str, *, by: str, why: str) -> Deployment:
         """Note that a person refuses a version; ConflictError where it is live: that needs a rollback."""
         with self.lease("deploy") as fencing:
-            log = self.decisions()
-            current = _live_after(log) or ""
+            log = self._whole_log()
+            current = self._live_name() or ""
             if current == version:
                 raise ConflictError(f"{version} is live: `labelloop rollback` goes back to the version before it")
             self.version(version)  # NotFoundError says how to find one
@@ -272,15 +332,31 @@ class Registry:
         """The log in which ``expected`` is live, if learning goes on; call it under the lease."""
         if action == "deploy":  # under the lease: whoever pauses and then takes it knows that none slips through
             self.pauses.check()
-        log = self.decisions()
-        current = _live_after(log)
+        log = self._whole_log()
+        current = self._live_name()
         if current != expected:
             raise ConflictError(f"{current} is live, not {expected}; decide again against {current}")
         return log
 
+    def _live_name(self) -> str | None:
+        live = self.live()
+        return live.version if live else None
+
+    def _whole_log(self) -> list[Deployment]:
+        """For whoever adds to it; FormatError where a newer release has: it knows what is live, and we do not."""
+        log = self.decisions()
+        last = log[-1].number if log else 0
+        for key in self.damage.keys(LOG):
+            if _number_in(key) > last:
+                with suppress(CorruptObjectError):
+                    self._entry(key)
+        return log
+
     def _append(self, log: Sequence[Deployment], entry: Deployment) -> Deployment:
         """Next to the ``log`` that was looked at: what was written since, past a lease that ran out, is a conflict."""
-        entry = replace(entry, number=log[-1].number + 1 if log else 1)
+        taken = [entry.number for entry in log[-1:]] + [_number_in(key) for key in self.damage.keys(LOG)]
+        taken += self._numbers(LOG, ASIDE)
+        entry = replace(entry, number=max(taken, default=0) + 1)  # never that of a damaged one
         if not self._claim(_deployment_key(entry.number), write(Kind.DEPLOYMENT, asdict(entry))):
             raise ConflictError(f"deployment {entry.number} was written by somebody else; decide again")
         return entry
@@ -289,6 +365,11 @@ class Registry:
         """The version that was live before the live one, skipping versions that were rolled back."""
         stack = way_back(self.deployments())
         return stack[-2] if len(stack) > 1 else None
+
+    def _numbers(self, prefix: str, *places: str) -> list[int]:
+        """Of all that is listed there, and was set aside."""
+        keys = [info.key for place in places or ("", ASIDE) for info in _numbered(self._store.list(place + prefix))]
+        return [_number_in(key) for key in keys]
 
     def _claim(self, key: str, data: bytes) -> bool:
         """Write where nothing is; False where somebody else did. Ours counts: its first answer may have been lost."""
@@ -303,11 +384,6 @@ class Registry:
         if digest(data) != sha256:
             raise CorruptArtefactError(f"{key} does not have the hash that was recorded when it was made")
         return data
-
-
-def _live_after(log: Sequence[Deployment]) -> str | None:
-    """The version that a log ends with, None before the first deploy."""
-    return next((entry.version for entry in reversed(log) if entry.action != REJECT), None)
 
 
 def way_back(log: Iterable[Deployment]) -> list[str]:
@@ -337,14 +413,59 @@ def _version(draft: Draft, number: int, key: str, sha: str) -> Version:
     )  # fmt: skip
 
 
-def _read_version(data: bytes) -> Version:
-    values = {"parent": None, "reference": None, **fields_of(Version, read(Kind.VERSION, data))}
-    values["labels"] = tuple(values["labels"])
-    values["evaluation"] = evaluation_from(values["evaluation"])
-    values["verdict"] = verdict_from(values["verdict"])
-    for name in ("check_features", "check_probabilities"):
-        values[name] = tuple(tuple(row) for row in values[name])
-    return Version(**values)
+def entry_from(raw: bytes, key: str) -> Deployment:
+    """A log entry; CorruptObjectError, FormatError."""
+    entry = load(Kind.DEPLOYMENT, raw, Deployment, key)
+    with reading(key):
+        _must(entry.number == _number_in(key), "it has another entry's number")
+        _must(not entry.version or _is_name(entry.version), f"{entry.version!r} is no version")
+        parse(entry.at)
+    return entry
+
+
+def version_from(raw: bytes, key: str) -> Version:
+    """A version's record; CorruptObjectError, FormatError."""
+    with reading(key):
+        version = typed(Version, {"parent": None, "reference": None, **read(Kind.VERSION, raw, key)})
+        _must(version.number == _number_in(key), "it has another version's number")
+        parse(version.created_at)
+    return version
+
+
+def backbone_from(raw: bytes, key: str) -> BackboneRecord:
+    """A backbone's record; CorruptObjectError, FormatError."""
+    record = load(Kind.BACKBONE, raw, BackboneRecord, key)
+    with reading(key):
+        _must(key == f"backbones/{record.id}/backbone.json", f"it is the record of {record.id}")
+        if record.created_at:
+            parse(record.created_at)
+    return record
+
+
+def initial_from(raw: bytes, key: str = "") -> str:
+    """The id of the backbone that the project began with; CorruptObjectError."""
+    with reading(key or INITIAL):
+        found = as_object(json.loads(raw))["id"]
+        _must(isinstance(found, str), "its id is no text")
+        return str(found)
+
+
+def _numbered(infos: Iterable[ObjectInfo]) -> Iterator[ObjectInfo]:
+    """Without what somebody else has put there."""
+    return (info for info in infos if info.key.rsplit("/", 1)[-1].removesuffix(".json").isdecimal())
+
+
+def _number_in(key: str) -> int:
+    return int(key.rsplit("/", 1)[-1].removesuffix(".json"))
+
+
+def _must(fits: bool, what: str) -> None:
+    if not fits:
+        raise ValueError(what)
+
+
+def _is_name(version: str) -> bool:
+    return version.startswith("v") and version[1:].isdecimal()
 
 
 def _rows(array: np.ndarray[Any, np.dtype[np.float32]]) -> tuple[tuple[float, ...], ...]:

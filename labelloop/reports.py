@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from labelloop.errors import NotFoundError
+from labelloop.formats import as_object, reading
 from labelloop.records import canonical
 from labelloop.storage import ObjectStore
 
@@ -27,12 +28,17 @@ def keep_report(store: ObjectStore, version: str, report: Kept) -> None:
 
 
 def kept_report(store: ObjectStore, version: str) -> Kept | None:
-    """None where none was made."""
+    """None where none was made; CorruptObjectError."""
     try:
-        html = store.get(_key(version, "html")).decode()
-        return Kept(json.loads(store.get(_key(version, "json"))), html)
+        page, document = store.get(_key(version, "html")), store.get(_key(version, "json"))
     except NotFoundError:
         return None
+    with reading(_key(version, "html")):
+        html = page.decode()
+        if not html.rstrip().endswith("</html>"):
+            raise ValueError("its end is missing")
+    with reading(_key(version, "json")):
+        return Kept(as_object(json.loads(document)), html)
 
 
 def _key(version: str, form: str) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 from labelloop.clock import now, stamp
-from labelloop.formats import Kind, load, write
+from labelloop.damage import Damage
+from labelloop.formats import Kind, load, reading, write
 from labelloop.storage import ObjectStore
 
 PREFIX = "requests/"
@@ -32,8 +33,9 @@ class Request:
 class RequestStore:
     """One project's open wishes, oldest first."""
 
-    def __init__(self, store: ObjectStore) -> None:
+    def __init__(self, store: ObjectStore, damage: Damage | None = None) -> None:
         self._store = store
+        self.damage = damage or Damage()
 
     def add(self, what: str, *, by: str, about: str = "") -> Request:
         """Ask."""
@@ -43,12 +45,25 @@ class RequestStore:
         return request
 
     def open(self) -> list[Request]:
-        """What is not done yet."""
-        return [load(Kind.REQUEST, self._store.get(info.key), Request) for info in self._store.list(PREFIX)]
+        """What is not done yet and can be read."""
+        found = self.damage.intact(self._store.list(PREFIX), self._read, PREFIX)
+        return [found[key] for key in sorted(found)]
+
+    def _read(self, key: str) -> Request:
+        return request_from(self._store.get(key), key)
 
     def done(self, request: Request) -> None:
         """Strike it off."""
         self._store.delete(f"{PREFIX}{request.id}.json")
+
+
+def request_from(raw: bytes, key: str) -> Request:
+    """A wish; CorruptObjectError, FormatError."""
+    request = load(Kind.REQUEST, raw, Request, key)
+    with reading(key):
+        if f"{PREFIX}{request.id}.json" != key:
+            raise ValueError(f"it is the request {request.id}")
+    return request
 
 
 def retries(wishes: Iterable[Request], kind: str) -> list[str]:

@@ -5,22 +5,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import takewhile
 from typing import Any
 
-from labelloop.clock import now, stamp
+from labelloop.clock import now, parse, stamp
 from labelloop.code import code_version, training_code
-from labelloop.errors import AlreadyExistsError, FormatError, NotFoundError, SupersededError
-from labelloop.formats import Kind, read, write
-from labelloop.records import fields_of
-from labelloop.storage import ObjectStore
+from labelloop.damage import UNREADABLE, Damage
+from labelloop.errors import AlreadyExistsError, NotFoundError, SupersededError
+from labelloop.formats import Kind, load, reading, write
+from labelloop.storage import ObjectInfo, ObjectStore
 
+PREFIX = "runs/"
 READERS = 16
 CHUNK = 64  # records read ahead where many are looked through
 TRANSIENT = "transient"  # in a run's detail: a store, Redis or the disk failed it, not its inputs
+WITHOUT = "without"  # in a run's detail: labelled images that it did not learn from, as they had no features
 AGAIN = "again"  # in a run's detail: held back by a pause, its inputs are run again afterwards
 
 
@@ -70,8 +71,9 @@ class Claim:
 class RunStore:
     """One project's run records, by time. An ended record never changes and is read once."""
 
-    def __init__(self, store: ObjectStore) -> None:
+    def __init__(self, store: ObjectStore, damage: Damage | None = None) -> None:
         self._store = store
+        self.damage = damage or Damage()
         self._ended: dict[str, Run] = {}
         self._settled = ""  # every record up to this key has ended
 
@@ -112,19 +114,20 @@ class RunStore:
 
     def _require_running(self, run: Run, data: bytes) -> None:
         try:
-            found = _run(data)
-        except (FormatError, ValueError, TypeError, KeyError):  # damaged: its end makes it whole
+            found = run_from(data, _key(run.id))
+        except UNREADABLE:  # damaged: its end makes it whole
             return
         if found.outcome != "running":
             why = "; ".join(found.reasons)
             raise SupersededError(f"run {run.id} was ended as {found.outcome} while it was under way: {why}")
 
     def all(self) -> list[Run]:
-        """Every run, oldest first; what was settled before is not listed again."""
+        """Every run that can be read, oldest first; what was settled before is not listed again."""
         running = []
         settled = True
-        for info in self._store.list("runs/", start_after=_earlier(self._settled)):
-            run = self._ended.get(info.key) or self._read_if_kept(info.key)
+        self.damage.recheck(PREFIX, self._read)
+        for info in self._store.list(PREFIX, start_after=_earlier(self._settled)):
+            run = self._ended.get(info.key) or (None if self.damage.known(info) else self._read_if_kept(info))
             if run is None:
                 continue
             if run.outcome == "running":
@@ -137,47 +140,64 @@ class RunStore:
 
     def newest(self, kind: str = "") -> Iterator[Run]:
         """Every run, or those of one kind, newest first, read only as far as they are asked for."""
-        keys = [_key(name) for name in self.ids() if name.endswith(f"-{kind}" if kind else "")]
+        wanted = [info for info in self._listed() if _name(info.key).endswith(f"-{kind}" if kind else "")]
         with ThreadPoolExecutor(READERS) as pool:
-            for start in range(0, len(keys), CHUNK):
-                yield from filter(None, pool.map(self._read_if_kept, keys[start : start + CHUNK]))
+            for start in range(0, len(wanted), CHUNK):
+                yield from filter(None, pool.map(self._read_if_kept, wanted[start : start + CHUNK]))
 
     def ids(self) -> list[str]:
         """The id of every run, newest first; reads none of them."""
-        return [info.key.removeprefix("runs/").removesuffix(".json") for info in self._store.list("runs/")][::-1]
+        return [_name(info.key) for info in self._listed()]
+
+    def _listed(self) -> list[ObjectInfo]:
+        return list(self._store.list(PREFIX))[::-1]
 
     def find(self, name: str) -> Run:
         """The run whose id begins with ``name``, or whose short id is ``name``; NotFoundError where it is not one."""
         return self._read(_key(match(self.ids(), name)))
 
     def _read(self, key: str) -> Run:
-        return _run(self._store.get(key))
+        return run_from(self._store.get(key), key)
 
-    def _read_if_kept(self, key: str) -> Run | None:
-        with suppress(NotFoundError):  # tidied away since it was listed
-            return self._read(key)
-        return None
+    def _read_if_kept(self, info: ObjectInfo) -> Run | None:
+        try:
+            run = self._read(info.key)
+        except NotFoundError:  # tidied away since it was listed
+            return None
+        except UNREADABLE as error:
+            self.damage.note(info.key, error, info.etag)
+            return None
+        self.damage.mended(info.key)
+        return run
 
     def _put(self, run: Run) -> None:
         self._store.put(_key(run.id), write(Kind.RUN, asdict(run)))
 
 
-def _run(raw: bytes) -> Run:
-    data = fields_of(Run, read(Kind.RUN, raw))
-    tuples = {name: tuple(data.get(name, ())) for name in ("reasons", "answers")}
-    return Run(**{**data, **tuples})
+def run_from(raw: bytes, key: str) -> Run:
+    """A run's record; CorruptObjectError, FormatError."""
+    run = load(Kind.RUN, raw, Run, key)
+    with reading(key):
+        if run.id != _name(key):
+            raise ValueError(f"it is the record of {run.id}")
+        parse(run.started_at)
+    return run
 
 
 def _key(name: str) -> str:
-    return f"runs/{name}.json"
+    return f"{PREFIX}{name}.json"
+
+
+def _name(key: str) -> str:
+    return key.removeprefix(PREFIX).removesuffix(".json")
 
 
 def _earlier(key: str) -> str:
     """The same key an hour before: records of a worker whose clock is behind, or whose write was held up."""
     if not key:
         return ""
-    moment = datetime.strptime(key.removeprefix("runs/")[:15], "%Y%m%dT%H%M%S") - timedelta(hours=1)
-    return f"runs/{moment:%Y%m%dT%H%M%S}"
+    moment = datetime.strptime(key.removeprefix(PREFIX)[:15], "%Y%m%dT%H%M%S") - timedelta(hours=1)
+    return f"{PREFIX}{moment:%Y%m%dT%H%M%S}"
 
 
 def tries(runs: Iterable[Run], kind: str, snapshot: str) -> list[Run]:

@@ -79,6 +79,10 @@ class LabelRules:
             return task
         return replace(task, annotations=tuple(map(self._annotation, task.annotations)), majority=majority)
 
+    def choosable(self, classes: Sequence[str]) -> tuple[str, ...]:
+        """Those of Label Studio's classes that count as themselves: what a label can be."""
+        return tuple(name for name in classes if self.resolve(name) == name)
+
     def names(self, labels: Sequence[str]) -> Names:
         """How a head's classes are called now."""
         resolved = [self.resolve(label) for label in labels]

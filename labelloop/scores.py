@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from labelloop.clock import now, stamp
-from labelloop.formats import Kind, read, write
-from labelloop.records import Choice, fields_of
+from labelloop.damage import UNREADABLE, Damage
+from labelloop.formats import Kind, load, write
+from labelloop.records import Choice
 from labelloop.storage import ObjectStore
 
 COLD_START = "cold-start"  # names the order before the first model
@@ -34,8 +35,9 @@ class Scores:
 class ScoreStore:
     """One project's orders; the newest of a version counts."""
 
-    def __init__(self, store: ObjectStore) -> None:
+    def __init__(self, store: ObjectStore, damage: Damage | None = None) -> None:
         self._store = store
+        self.damage = damage or Damage()
         self._read: dict[str, Scores] = {}
         self._newest: dict[str, str] = {}  # version -> key of its newest order: only later ones are listed
 
@@ -46,16 +48,25 @@ class ScoreStore:
         return scores
 
     def newest(self, version: str) -> Scores | None:
-        """The order to push for a version, or None before there is one."""
+        """The order to push for a version, the newest that can be read; None before there is one."""
         prefix = f"scores/{version}/"
-        for info in self._store.list(prefix, start_after=self._newest.get(version, prefix)):
+        self.damage.recheck(prefix, self._get)
+        later = list(self._store.list(prefix, start_after=self._newest.get(version, prefix)))
+        for info in reversed(later):
+            if self.damage.known(info):
+                continue
+            try:
+                found = self._get(info.key)
+            except UNREADABLE as error:
+                self.damage.note(info.key, error, info.etag)
+                continue
             self._newest[version] = info.key
+            return found
         key = self._newest.get(version)
         return self._get(key) if key else None
 
     def _get(self, key: str) -> Scores:
         if key not in self._read:
-            data = fields_of(Scores, read(Kind.SCORES, self._store.get(key)))
-            places = tuple(Choice(**fields_of(Choice, place)) for place in data["places"])
-            self._read = {**dict(list(self._read.items())[-7:]), key: Scores(**{**data, "places": places})}
+            scores = load(Kind.SCORES, self._store.get(key), Scores, key)
+            self._read = {**dict(list(self._read.items())[-7:]), key: scores}
         return self._read[key]

@@ -108,7 +108,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         backend_password=None,
         dashboard_url=_url(env, "LABELLOOP_DASHBOARD_URL"),
         dashboard_user=env.get("LABELLOOP_DASHBOARD_USER", "labelloop"),
-        cache_dir=Path(env.get("LABELLOOP_CACHE_DIR", "~/.cache/labelloop")).expanduser(),
+        cache_dir=_path(env.get("LABELLOOP_CACHE_DIR") or "~/.cache/labelloop", "LABELLOOP_CACHE_DIR"),
         weights_dirs=_weights(env),
         offline=env.get("LABELLOOP_OFFLINE", "") not in {"", "0", "false"},
         log_json=env.get("LABELLOOP_LOG", "json") == "json",
@@ -119,10 +119,22 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         mlflow_uri=env.get("MLFLOW_TRACKING_URI") or None,
     )
     found = replace(none, **_secrets(env), secret_files=_secret_files(env))
+    _check(found)
     if bool(found.s3_access_key) != bool(found.s3_secret_key):
         missing = "LABELLOOP_S3_SECRET_KEY" if found.s3_access_key else "LABELLOOP_S3_ACCESS_KEY"
         raise SettingsError(f"{missing} is missing beside its other half: set both, or neither")
     return found
+
+
+def _check(found: Settings) -> None:
+    """What clients would refuse much later, and in words of their own."""
+    if not _is_address(found.redis_url, {"redis", "rediss"}):
+        raise SettingsError("LABELLOOP_REDIS_URL must look like redis://:PASSWORD@HOST:6379/0 (or rediss://)")
+    if not re.fullmatch(r"[!-~]*", found.studio_token or ""):
+        raise SettingsError("LABELLOOP_STUDIO_TOKEN holds a space, a line break or a letter that no token has: copy it "
+                            "again")  # fmt: skip
+    if not found.image_buckets:
+        raise SettingsError("LABELLOOP_IMAGE_BUCKETS lists no bucket: name those that hold images, e.g. images")
 
 
 def data_dir(environ: Mapping[str, str] | None = None) -> Path | None:
@@ -188,7 +200,14 @@ def _weights(env: Mapping[str, str]) -> tuple[Path, ...]:
 
 def _folder(env: Mapping[str, str], name: str) -> Path | None:
     value = env.get(name, "")
-    return Path(value).expanduser() if value else None
+    return _path(value, name) if value else None
+
+
+def _path(value: str, name: str) -> Path:
+    try:
+        return Path(value).expanduser()
+    except RuntimeError as error:  # a container's user may have no home
+        raise SettingsError(f"{name} must name a folder: {value} cannot be found, there is no home (HOME)") from error
 
 
 def _name(env: Mapping[str, str], name: str, default: str) -> str:
@@ -225,7 +244,7 @@ def _secret(env: Mapping[str, str], name: str) -> str | None:
         return env.get(name)
     try:
         text = Path(path).read_text().strip()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: it is not UTF-8
         raise SettingsError(f"{name}_FILE names {path}, which cannot be read: {error}") from error
     if not text:
         raise SettingsError(f"{name}_FILE names {path}, which is empty")
@@ -239,16 +258,27 @@ def _secret_files(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def _url(env: Mapping[str, str], name: str) -> str | None:
-    value = env.get(name)
-    if value and urlsplit(value).scheme not in {"http", "https"}:
-        raise SettingsError(f"{name} must begin with http:// or https://")
+    value = (env.get(name) or "").strip()
+    if value and not _is_address(value, {"http", "https"}):
+        raise SettingsError(f"{name} must begin with http:// or https:// and name a host, e.g. http://127.0.0.1:8080")
     return value or None
+
+
+def _is_address(value: str, schemes: set[str]) -> bool:
+    """A scheme, a host and perhaps a port: what every client takes."""
+    try:
+        parts = urlsplit(value)
+        host, port = parts.hostname or "", parts.port
+        host.encode("idna")
+    except ValueError:  # brackets, ports and names that are none
+        return False
+    return parts.scheme in schemes and bool(host) and port != 0 and re.search(r"[\s\x00-\x1f]", value) is None
 
 
 def _gigabytes(env: Mapping[str, str], name: str, default: float) -> int:
     """In bytes."""
     value = env.get(name) or str(default)
-    if not re.fullmatch(r"\d+(\.\d+)?", value):
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", value):
         raise SettingsError(f"{name} must be a number of gigabytes, e.g. 50 or 0.5, not {value!r}")
     return int(float(value) * GB)
 
@@ -257,6 +287,6 @@ def _port(env: Mapping[str, str], name: str) -> int | None:
     value = env.get(name, "")
     if not value:
         return None
-    if not value.isdigit() or not 0 < int(value) < 65536:
+    if not re.fullmatch(r"[0-9]{1,5}", value) or not 0 < int(value) < 65536:
         raise SettingsError(f"{name} must be a port, 1 to 65535, or empty, not {value!r}")
     return int(value)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
+from labelloop.damage import Damage
 from labelloop.errors import NotFoundError
 from labelloop.storage import ObjectStore
 
@@ -27,13 +28,16 @@ class Shards:
         self,
         store: ObjectStore,
         prefix: str,
+        damage: Damage | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
         today: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._store, self._prefix, self._clock, self._today = store, prefix, clock, today
+        self._damage = damage or Damage()
         self.taken: set[str] = set()  # keys that were read
         self.vanished: set[str] = set()  # keys that were read and are no more there, by the last whole listing
+        self._refused: set[str] = set()
         self._whole_at = float("-inf")
         self._ahead: tuple[datetime, float] | None = None  # the latest name, and when it was seen
 
@@ -44,7 +48,13 @@ class Shards:
                 self.look_at_all()
                 continue
             yield key, data
-            self.taken.add(key)
+            if key not in self._refused:
+                self.taken.add(key)
+
+    def refuse(self, key: str, error: Exception) -> None:
+        """It cannot be read: noted, and it comes again with the next listing of everything, not before."""
+        self._damage.note(key, error)
+        self._refused.add(key)
 
     def look_at_all(self) -> None:
         """Make the next listing a whole one."""
@@ -56,18 +66,22 @@ class Shards:
         keys = [info.key for info in self._store.list(self._prefix, start_after="" if whole else self._from(moment))]
         if whole:
             self._whole_at = moment
+            self._refused = set()
+            for key in set(self._damage.keys(self._prefix)) - set(keys):
+                self._damage.mended(key)
             self.vanished = self.taken - set(keys)
             self.taken -= self.vanished
         if keys:
             self._see(keys[-1], moment)
-        return [key for key in keys if key not in self.taken]
+        return [key for key in keys if key not in self.taken and key not in self._refused]
 
     def _see(self, key: str, moment: float) -> None:
         found = _STAMP.match(key.removeprefix(self._prefix))
-        if found is None:
+        try:
+            named = datetime.strptime(found[0] if found else "", "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+        except ValueError:
             self._ahead = None
             return
-        named = datetime.strptime(found[0], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
         if self._ahead is None or named > self._fastest(moment):
             self._ahead = (named, moment)
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 
-from labelloop.errors import CorruptArtefactError, NotFoundError
-from labelloop.formats import Kind, load, read, write
+from labelloop.clock import parse
+from labelloop.damage import UNREADABLE, Damage
+from labelloop.errors import CorruptObjectError, NotFoundError
+from labelloop.formats import Kind, load, read, reading, write
 from labelloop.records import Task, canonical, digest, task_from, task_line
 from labelloop.storage import ObjectStore
 
 SHARDS = 64  # k changed tasks rewrite at most k of them
 LEVEL = 3  # of compression: at most a few per cent larger than 9, and several times quicker
 LATEST = "snapshots/latest.json"
+CHANGED = "it was changed after it was written"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,29 @@ class Snapshot:
         return {t.uri: label for t in self.tasks.values() if (label := t.label) is not None}
 
 
+def as_of(snapshot: Snapshot, moment: str, *, changed: bool = True) -> Snapshot:
+    """What an older snapshot held, by a newer one: answers given, and (``changed``) last changed, until then.
+
+    For an older one that cannot be read. Answers that were removed since are not in it.
+    """
+    until = _moment(moment)
+    tasks = {}
+    for number, task in snapshot.tasks.items():
+        kept = tuple(a for a in task.annotations if _moment(a.updated_at if changed else a.created_at) <= until)
+        if kept:
+            tasks[number] = replace(task, annotations=kept)
+    return Snapshot(snapshot.id, tasks)
+
+
+def _moment(text: str) -> datetime:
+    """A time that cannot be read has not come yet."""
+    try:
+        found = parse(text)
+    except ValueError:
+        return datetime.max.replace(tzinfo=UTC)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
 @dataclass(slots=True)
 class _Shard:
     """One shard as it was frozen last."""
@@ -51,8 +78,9 @@ class _Shard:
 class SnapshotStore:
     """One project's snapshots. Shards already written are never written again."""
 
-    def __init__(self, store: ObjectStore) -> None:
+    def __init__(self, store: ObjectStore, damage: Damage | None = None) -> None:
         self._store = store
+        self.damage = damage or Damage()
         self._frozen: dict[int, _Shard] = {}  # shard number -> its newest content
         self._newest: Snapshot | None = None
         self._shards: dict[int, tuple[str, tuple[Task, ...]]] = {}  # of each shard what was loaded last
@@ -90,32 +118,81 @@ class SnapshotStore:
         names = {str(i): self._frozen[i].name for i in sorted(self._frozen)}
         manifest = write(Kind.SNAPSHOT, {"shards": names})
         name = digest(manifest)[:32]
-        self._put(f"snapshots/manifests/{name}.json", manifest)
+        self._put(_manifest_key(name), manifest)
         self._newest = Snapshot(name, kept)
         return self._newest
 
     def load(self, name: str) -> Snapshot:
-        """One snapshot; CorruptArtefactError where a shard's bytes are not what the manifest names."""
-        raw = self._store.get(f"snapshots/manifests/{name}.json")
-        if digest(raw)[:32] != name:
-            self._damaged.add(f"snapshots/manifests/{name}.json")
-            raise CorruptArtefactError(f"the manifest of snapshot {name} was changed after it was written")
-        tasks: dict[int, Task] = {}
-        for index, shard in read(Kind.SNAPSHOT, raw)["shards"].items():
-            for task in self._read(int(index), shard):
-                tasks[task.id] = task
+        """One snapshot; CorruptObjectError where a shard's bytes are not what the manifest names."""
+        try:
+            tasks = {task.id: task for index, shard in self._parts(name) for task in self._read(index, shard)}
+        except UNREADABLE as error:
+            if isinstance(error, CorruptObjectError):
+                self._damaged.add(error.key)
+                self.damage.note(error.key, error)
+            raise
         return Snapshot(name, tasks)
 
-    def latest(self) -> Latest | None:
-        """The newest ref, or None before the first snapshot."""
+    def _parts(self, name: str) -> list[tuple[int, str]]:
+        """(number, name) of each shard."""
+        key = _manifest_key(name)
+        raw = self._store.get(key)
+        with reading(key):
+            if digest(raw)[:32] != name:
+                raise ValueError(CHANGED)
+            return [(int(index), str(shard)) for index, shard in read(Kind.SNAPSHOT, raw, key)["shards"].items()]
+
+    def mend(self, keys: Collection[str] | None = None) -> list[str]:
+        """Write again what cannot be read of the snapshot that was frozen last: its truth is here; returns the keys.
+
+        ``keys``: only these are looked at.
+        """
+        if self._newest is None:
+            return []
+        seals = [(key, fits) for key, fits in self._seals() if keys is None or key in keys]
+        wrong = [key for key, fits in seals if not self._holds(key, fits)]
+        self._damaged |= set(wrong)
+        if wrong:
+            self.freeze(self._newest.tasks.values())
+        return wrong
+
+    def _seals(self) -> Iterator[tuple[str, Callable[[bytes], bool]]]:
+        assert self._newest is not None
+        name = self._newest.id
+        yield _manifest_key(name), lambda raw: digest(raw)[:32] == name
+        for shard in list(self._frozen.values()):
+            yield _shard_key(shard.name), lambda raw, s=shard: bool(_inflate(raw, s.name))  # type: ignore[misc]
+
+    def _holds(self, key: str, fits: Callable[[bytes], bool]) -> bool:
         try:
-            return load(Kind.LATEST, self._store.get(LATEST), Latest)
+            return fits(self._store.get(key))
+        except (CorruptObjectError, NotFoundError):
+            return False
+
+    def latest(self) -> Latest | None:
+        """The newest ref, or None before the first snapshot; CorruptObjectError."""
+        try:
+            found = load(Kind.LATEST, self._store.get(LATEST), Latest, LATEST)
         except NotFoundError:
+            return None
+        except UNREADABLE as error:
+            self.damage.note(LATEST, error)
+            raise
+        self.damage.mended(LATEST)
+        return found
+
+    def newest(self) -> Snapshot | None:
+        """The newest one that can be read, for whoever only shows it; None where there is none."""
+        try:
+            latest = self.latest()
+            return self.load(latest.snapshot) if latest else None
+        except (*UNREADABLE, NotFoundError):
             return None
 
     def set_latest(self, ref: Latest) -> None:
         """Move the ref; only the watcher that holds the lease does this."""
         self._store.put(LATEST, write(Kind.LATEST, asdict(ref)))
+        self.damage.mended(LATEST)
 
     def _freeze_shard(self, index: int, moved: Mapping[int, Task | None]) -> None:
         """Write one shard with these tasks changed, or taken out (None)."""
@@ -140,29 +217,29 @@ class SnapshotStore:
         if key in self._damaged or not self._store.exists(key):
             self._store.put(key, data() if callable(data) else data)
             self._damaged.discard(key)
+            self.damage.mended(key)
 
     def _read(self, index: int, name: str) -> tuple[Task, ...]:
         known = self._shards.get(index)
         if known and known[0] == name:
             return known[1]
-        try:
-            text = _inflate(self._store.get(_shard_key(name)), name)
-        except CorruptArtefactError:
-            self._damaged.add(_shard_key(name))
-            raise
-        tasks = tuple(task_from(json.loads(line)) for line in text.splitlines() if line)
+        text = _inflate(self._store.get(_shard_key(name)), name)
+        with reading(_shard_key(name)):
+            tasks = tuple(task_from(json.loads(line)) for line in text.splitlines() if line)
         self._shards[index] = (name, tasks)
         return tasks
 
 
 def _inflate(data: bytes, name: str) -> bytes:
-    try:
+    with reading(_shard_key(name)):
         text = gzip.decompress(data)
-    except (OSError, EOFError) as error:
-        raise CorruptArtefactError(f"snapshot shard {name} cannot be unpacked: {error}") from error
-    if digest(text)[:32] != name:
-        raise CorruptArtefactError(f"snapshot shard {name} was changed after it was written")
+        if digest(text)[:32] != name:
+            raise ValueError(CHANGED)
     return text
+
+
+def _manifest_key(name: str) -> str:
+    return f"snapshots/manifests/{name}.json"
 
 
 def _shard_key(name: str) -> str:

@@ -14,7 +14,7 @@ Colour = tuple[Channel, Channel, Channel]
 
 
 class _Step(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Gray(_Step):

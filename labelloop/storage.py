@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError, ParamValidationError
 
 from labelloop.errors import AlreadyExistsError, NotFoundError, StorageError
 from labelloop.records import digest
@@ -67,7 +67,7 @@ class S3Store:
             answer = self.client.get_object(Bucket=self.bucket, Key=key)
             return answer["Body"].read(), answer["ETag"].strip('"')
         except (ClientError, BotoCoreError) as error:
-            raise self._translate(error, key) from error
+            raise self.translate(error, key) from error
 
     def put(self, key: str, data: bytes, *, if_absent: bool = False) -> None:
         try:
@@ -76,20 +76,20 @@ class S3Store:
             else:
                 self.client.put_object(Bucket=self.bucket, Key=key, Body=data)
         except (ClientError, BotoCoreError) as error:
-            raise self._translate(error, key) from error
+            raise self.translate(error, key) from error
 
     def swap(self, key: str, data: bytes, *, etag: str) -> None:
         try:
             self.client.put_object(Bucket=self.bucket, Key=key, Body=data, IfMatch=f'"{etag}"')
         except (ClientError, BotoCoreError) as error:
-            raise self._translate(error, key) from error
+            raise self.translate(error, key) from error
 
     def exists(self, key: str) -> bool:
         try:
             self.client.head_object(Bucket=self.bucket, Key=key)
             return True
         except (ClientError, BotoCoreError) as error:
-            translated = self._translate(error, key)
+            translated = self.translate(error, key)
             if isinstance(translated, NotFoundError):
                 return False
             raise translated from error
@@ -103,18 +103,28 @@ class S3Store:
                 for item in page.get("Contents", ()):
                     yield ObjectInfo(item["Key"], item["Size"], item["ETag"].strip('"'), item["LastModified"])
         except (ClientError, BotoCoreError) as error:
-            raise self._translate(error, prefix) from error
+            raise self.translate(error, prefix) from error
 
     def delete(self, key: str) -> None:
         try:
             self.client.delete_object(Bucket=self.bucket, Key=key)
         except (ClientError, BotoCoreError) as error:
-            raise self._translate(error, key) from error
+            raise self.translate(error, key) from error
 
-    def _translate(self, error: Exception, key: str) -> StorageError:
+    def translate(self, error: Exception, key: str) -> StorageError:
+        """What boto raised, as one of ours."""
         where = f"s3://{self.bucket}/{key}"
+        if isinstance(error, ConnectionError | HTTPClientError):
+            return StorageError(
+                f"object storage cannot be reached: {error}; is it up, and LABELLOOP_S3_ENDPOINT right?"
+            )
+        if isinstance(error, ParamValidationError):
+            return StorageError(f"{where} can be no object: {str(error).splitlines()[-1].partition(': ')[0]}")
         code = error.response["Error"].get("Code", "") if isinstance(error, ClientError) else ""
-        if code in {"NoSuchKey", "404", "NotFound", "NoSuchBucket"}:
+        if code == "NoSuchBucket":
+            return NotFoundError(f"there is no bucket {self.bucket}: `labelloop init` makes it, or correct its name "
+                                 "(LABELLOOP_STATE_BUCKET, LABELLOOP_IMAGE_BUCKETS)")  # fmt: skip
+        if code in {"NoSuchKey", "404", "NotFound"}:
             return NotFoundError(f"{where} does not exist")
         if code in {"PreconditionFailed", "412", "ConditionalRequestConflict"}:
             return AlreadyExistsError(f"{where} was written by somebody else")

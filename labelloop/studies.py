@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -13,11 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from labelloop.clock import now, stamp
 from labelloop.config import ProjectConfig, parse_config
-from labelloop.errors import AlreadyExistsError, NotFoundError, SettingsError
-from labelloop.formats import Kind, load, read, write
-from labelloop.records import fields_of
+from labelloop.damage import UNREADABLE, Damage
+from labelloop.errors import AlreadyExistsError, CorruptObjectError, NotFoundError, SettingsError
+from labelloop.formats import Kind, load, reading, write
 from labelloop.storage import ObjectStore
-from labelloop.training_config import Positive
+from labelloop.training_config import Positive, in_words
 
 PREFIX = "studies/"
 ATTEMPTS = 5  # of one trial; a worker that died counts, too: settings may ask for more memory than there is
@@ -27,7 +27,7 @@ Path = tuple[str, ...]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Range(_Frozen):
@@ -141,8 +141,9 @@ class Trial:
 class StudyStore:
     """One project's studies."""
 
-    def __init__(self, store: ObjectStore) -> None:
+    def __init__(self, store: ObjectStore, damage: Damage | None = None) -> None:
         self._store = store
+        self.damage = damage or Damage()
 
     def begin(self, search: Search, *, snapshot: str, config: ProjectConfig, by: str) -> Study:
         """Write it down; the watcher queues its trials. SettingsError where the settings do not fit each other."""
@@ -156,9 +157,12 @@ class StudyStore:
         self._put(study)
         return study
 
-    def all(self) -> list[Study]:
-        """Oldest first."""
-        return [self.get(name) for name in self.names()]
+    def all(self, *, without: Container[str] = ()) -> list[Study]:
+        """Those that can be read, oldest first; none of those named ``without``."""
+        listed = (info for info in self._store.list(PREFIX)
+                  if info.key.endswith("/study.json") and info.key.split("/")[1] not in without)  # fmt: skip
+        found = self.damage.intact(listed, lambda key: self.get(key.split("/")[1]))
+        return sorted(found.values(), key=lambda s: s.name)
 
     def names(self) -> list[str]:
         """Oldest first; reads none of them."""
@@ -166,9 +170,10 @@ class StudyStore:
         return sorted({key.split("/")[1] for key in keys if key.endswith("/study.json")})
 
     def get(self, name: str) -> Study:
-        """NotFoundError where there is none."""
+        """NotFoundError where there is none; CorruptObjectError."""
+        key = f"{PREFIX}{name}/study.json"
         try:
-            return load(Kind.STUDY, self._store.get(f"{PREFIX}{name}/study.json"), Study)
+            return study_from(self._store.get(key), key)
         except NotFoundError as error:
             raise NotFoundError(f"there is no study {name}; `labelloop tune list` shows them") from error
 
@@ -179,16 +184,20 @@ class StudyStore:
         return study
 
     def trials(self, name: str) -> list[Trial]:
-        """By number."""
-        keys = [info.key for info in self._store.list(f"{PREFIX}{name}/trials/")]
-        return [_trial(self._store.get(key)) for key in sorted(keys)]
+        """Those that can be read, by number; another one is run again."""
+        prefix = f"{PREFIX}{name}/trials/"
+        found = self.damage.intact(self._store.list(prefix), self._trial, prefix)
+        return sorted(found.values(), key=lambda t: t.number)
 
     def trial(self, name: str, number: int) -> Trial | None:
-        """None before it began."""
+        """None before it began, and where it cannot be read: it begins again."""
         try:
-            return _trial(self._store.get(_trial_key(name, number)))
-        except NotFoundError:
+            return self._trial(_trial_key(name, number))
+        except (NotFoundError, CorruptObjectError):
             return None
+
+    def _trial(self, key: str) -> Trial:
+        return trial_from(self._store.get(key), key)
 
     def put(self, name: str, trial: Trial) -> None:
         """Write one trial, in place of what was known of it."""
@@ -198,13 +207,12 @@ class StudyStore:
         """Begin its next attempt; False where somebody else has begun or ended it meanwhile."""
         key, raw = _trial_key(name, trial.number), write(Kind.TRIAL, asdict(trial))
         try:
-            if trial.attempt == 1:
+            if (held := self._held(key)) is None:
                 self._store.put(key, raw, if_absent=True)
                 return True
-            data, etag = self._store.get_with_etag(key)
-            kept = _trial(data)
-            if kept.ended or kept.attempt >= trial.attempt:
-                return False
+            kept, etag = held
+            if kept and (kept.ended or kept.attempt >= trial.attempt):
+                return self._store.get(key) == raw
             self._store.swap(key, raw, etag=etag)
         except AlreadyExistsError:  # ours, too: its first answer was lost
             return self._store.get(key) == raw
@@ -212,17 +220,50 @@ class StudyStore:
 
     def end(self, name: str, trial: Trial) -> Trial:
         """Write how it ended, unless somebody has begun it again or ended it since; what holds now."""
-        data, etag = self._store.get_with_etag(_trial_key(name, trial.number))
-        if not _trial(data).same_run(trial):
-            return _trial(data)
+        key = _trial_key(name, trial.number)
+        if (held := self._held(key)) is None:
+            raise NotFoundError(f"trial {trial.number} of {name} was removed while it was under way")
+        kept, etag = held
+        if kept and not kept.same_run(trial):
+            return kept
         try:
-            self._store.swap(_trial_key(name, trial.number), write(Kind.TRIAL, asdict(trial)), etag=etag)
+            self._store.swap(key, write(Kind.TRIAL, asdict(trial)), etag=etag)
         except AlreadyExistsError:  # or ours, whose first answer was lost
-            return _trial(self._store.get(_trial_key(name, trial.number)))
+            return self._trial(key)
         return trial
+
+    def _held(self, key: str) -> tuple[Trial | None, str] | None:
+        """(what is kept of a trial, its etag): no trial where it cannot be read, so that a write makes it whole."""
+        try:
+            data, etag = self._store.get_with_etag(key)
+        except NotFoundError:
+            return None
+        try:
+            return trial_from(data, key), etag
+        except UNREADABLE:
+            return None, etag
 
     def _put(self, study: Study) -> None:
         self._store.put(f"{PREFIX}{study.name}/study.json", write(Kind.STUDY, asdict(study)))
+
+
+def study_from(raw: bytes, key: str) -> Study:
+    """A search; CorruptObjectError, FormatError."""
+    study = load(Kind.STUDY, raw, Study, key)
+    with reading(key):
+        if key != f"{PREFIX}{study.name}/study.json":
+            raise ValueError(f"it is the study {study.name}")
+        Search.model_validate(study.search)
+    return study
+
+
+def trial_from(raw: bytes, key: str) -> Trial:
+    """One of its trials; CorruptObjectError, FormatError."""
+    trial = load(Kind.TRIAL, raw, Trial, key)
+    with reading(key):
+        if not key.endswith(f"/{trial.number:05d}.json"):
+            raise ValueError(f"it is the trial {trial.number}")
+    return trial
 
 
 def missing(study: Study, trials: Sequence[Trial]) -> list[int]:
@@ -244,7 +285,7 @@ def parse_search(data: Any, source: str) -> Search:
     try:
         return Search.model_validate(data or {})
     except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        lines = [f"  {in_words(e)}" for e in error.errors()]
         raise SettingsError(f"{source} is not a valid search:\n" + "\n".join(lines)) from error
 
 
@@ -281,11 +322,6 @@ def merged(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
 def _ends(found: Range) -> tuple[Any, Any]:
     pair = found.integer or found.real
     return pair if pair else (found.choice[0], found.choice[-1])
-
-
-def _trial(raw: bytes) -> Trial:
-    data = fields_of(Trial, read(Kind.TRIAL, raw))
-    return Trial(**{**data, "curve": tuple(tuple(point) for point in data.get("curve", ()))})
 
 
 def _trial_key(name: str, number: int) -> str:

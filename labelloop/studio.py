@@ -126,6 +126,16 @@ class Studio:
         """One project."""
         return _project(self._call("GET", f"api/projects/{project}/", params={"include": ",".join(FIELDS)}))
 
+    def title(self, project: int, created: int) -> str | None:
+        """What a project is called now; None where Label Studio has that very one no more."""
+        try:
+            found = self.project(project)
+        except StudioError as error:
+            if error.status == 404:
+                return None
+            raise
+        return found.title if found.created == created else None
+
     def create_project(self, title: str, label_config: str, instruction: str = "") -> StudioProject:
         """A project whose queue is ordered by score, lowest first. ``instruction``: HTML, shown before labelling."""
         body: dict[str, Any] = {"title": title[:50], "label_config": label_config, "sampling": "Uncertainty sampling"}
@@ -270,9 +280,14 @@ class Studio:
         """Connect an S3 source storage."""
         return dict(self._call("POST", "api/storages/s3/", json={"project": project, **fields}))
 
-    def sync_storage(self, storage: int) -> dict[str, Any]:
-        """Turn new objects into tasks; returns when done."""
-        return dict(self._call("POST", f"api/storages/s3/{storage}/sync", timeout_s=STORAGE_SYNC_S))
+    def sync_storage(self, storage: int) -> bool:
+        """Turn new objects into tasks; False where Label Studio has queued that. StudioError where it failed."""
+        answer = self._call("POST", f"api/storages/s3/{storage}/sync", timeout_s=STORAGE_SYNC_S)
+        status = str(answer.get("status") or "") if isinstance(answer, dict) else ""
+        if status == "failed":
+            lines = str(answer.get("traceback") or "").strip().splitlines() or ["it does not say why"]
+            raise StudioError(f"Label Studio's sync of storage {storage} failed: {lines[-1]}")
+        return status not in {"queued", "in_progress"}
 
     # --- what a person does
 

@@ -14,6 +14,7 @@ from label_studio_sdk.core.api_error import ApiError
 from label_studio_sdk.core.client_wrapper import SyncClientWrapper
 
 from labelloop.errors import StudioError
+from labelloop.studio_words import json_of, refusal, said_in
 
 Reread = Callable[[], str]  # gives the token as it is now, after one was refused
 Heard = Callable[[str, float, int], None]  # (call with N for numbers, seconds, HTTP status or 0)
@@ -54,12 +55,12 @@ class StudioHttp:
         timeout_s: float | None = None,
     ) -> Any:  # fmt: skip
         """The JSON of an answer; an empty dict where there is none."""
-        return _json(self.answer(method, path, params=params, json=json, timeout_s=timeout_s), method, path)
+        return _json(self.answer(method, path, params=params, json=json, timeout_s=timeout_s), path)
 
     def call_once(self, path: str, params: Mapping[str, Any]) -> Any:
         """The JSON of an answer to GET, which is not asked for again where Label Studio fails on it."""
         request = {"method": "GET", "params": dict(params), "json": None, "request_options": {"max_retries": 0}}
-        return _json(_checked(self._send(path, request), "GET", path), "GET", path)
+        return _json(_checked(self._send(path, request), request, path), path)
 
     def answer(
         self, method: str, path: str, *, params: Mapping[str, Any] | None = None, json: Any = None,
@@ -71,11 +72,11 @@ class StudioHttp:
             options["timeout"] = timeout_s
         request = {"method": method, "params": dict(params or {}), "json": json, "request_options": options}
         try:
-            return _checked(self._send(path, request), method, path)
+            return _checked(self._send(path, request), request, path)
         except StudioError as error:
             if error.status != 401 or not self._was_replaced():
                 raise
-        return _checked(self._send(path, request), method, path)  # it was refused before anything was done
+        return _checked(self._send(path, request), request, path)  # it was refused before anything was done
 
     @contextmanager
     def stream(self, path: str, *, params: Mapping[str, Any] | None = None, timeout_s: float) -> Iterator[Stream]:
@@ -123,25 +124,15 @@ class StudioHttp:
         return True
 
 
-def _json(answer: httpx.Response, method: str, path: str) -> Any:
-    try:
-        return answer.json() if answer.content else {}
-    except (ValueError, RecursionError) as error:
-        raise StudioError(
-            f"Label Studio answered {method} /{path} with something that is no JSON ({type(error).__name__}): is "
-            "LABELLOOP_STUDIO_URL right, and nothing else between?",
-            status=answer.status_code,
-        ) from error
+def _json(answer: httpx.Response, path: str) -> Any:
+    return json_of(answer, path) if answer.content else {}
 
 
-def _checked(answer: httpx.Response, method: str, path: str) -> httpx.Response:
+def _checked(answer: httpx.Response, request: Mapping[str, Any], path: str) -> httpx.Response:
     if answer.status_code == 401:
         raise StudioError(_refused(answer.text), status=401)
     if answer.status_code >= 400:
-        raise StudioError(
-            f"Label Studio answered {answer.status_code} to {method} /{path}: {answer.text[:300]}",
-            status=answer.status_code,
-        )
+        raise refusal(answer, request["method"], path, request["params"])
     return answer
 
 
@@ -153,5 +144,5 @@ def _refused(said: str) -> str:
         )
     return (
         "Label Studio does not accept the token: put a valid access token into LABELLOOP_STUDIO_TOKEN (Account & "
-        f"Settings > Personal Access Token). It said: {said[:200]}"
+        f"Settings > Personal Access Token). It said: {said_in(said)[:200]}"
     )

@@ -10,13 +10,16 @@ from datetime import UTC, datetime
 import structlog
 
 from labelloop.clock import now as moment
+from labelloop.clock import parse
 from labelloop.config import Retention
-from labelloop.errors import CorruptArtefactError, NotFoundError
+from labelloop.damage import UNREADABLE, Damage
+from labelloop.errors import CorruptArtefactError, CorruptObjectError, FormatError, NotFoundError
 from labelloop.features import FeatureIndex
-from labelloop.formats import Kind, load, read, write
+from labelloop.formats import Kind, load, read, reading, write
 from labelloop.holdings import PHASES, YOUNG, Held, What, classify
 from labelloop.records import digest
 from labelloop.registry import Deployment, Registry
+from labelloop.remedies import remedy_of
 from labelloop.retention import Contents, Decision, Item, Kept, References, kept_versions, mark, sweep
 from labelloop.runs import RunStore
 from labelloop.snapshot import SnapshotStore
@@ -75,28 +78,38 @@ class Tidier:
 
     def _read(self) -> tuple[References, list[Held]]:
         """References before the listing: whatever they name is in it, or is gone already."""
+        damage = Damage()
         try:
-            return self._read_all()
-        except (ValueError, KeyError, TypeError) as error:
+            found = self._read_all(damage)
+        except CorruptObjectError as error:
+            damage.note(error.key, error)
+        if damage.all():
             raise CorruptArtefactError(
-                f"a record is damaged ({type(error).__name__}: {error}), so nobody can tell what is still needed: "
-                "nothing was removed. Restore a backup, or delete the damaged object"
-            ) from error
+                f"{len(damage.all())} records cannot be read ({', '.join(damage.keys()[:3])}), so nobody can tell what "
+                f"is still needed: nothing was removed. {remedy_of(damage.keys()[0])}; `labelloop gc --damaged` sets "
+                "aside what cannot be brought back"
+            )
+        return found
 
-    def _read_all(self) -> tuple[References, list[Held]]:
+    def _read_all(self, damage: Damage) -> tuple[References, list[Held]]:
+        """Read afresh: what a process had read before it was damaged is not taken for what is there."""
         latest = SnapshotStore(self._store).latest()
-        deployments, versions, runs = self._registry.deployments(), self._registry.versions(), self._runs.all()
-        initial = self._registry.initial_backbone()
+        registry, runs = self._registry.again(damage), RunStore(self._store, damage).all()
+        deployments, versions = registry.deployments(), registry.versions()
+        initial = registry.initial_backbone()
         objects = classify(self._store.list(""))
         names = [held.name for held in objects if held.what is What.BACKBONE]
-        backbones = {name: self._registry.backbone(name).snapshot for name in names}
+        backbones = {name: registry.backbone(name).snapshot for name in names}
+        newer = [d for d in damage.all() if d.newer]
+        if newer:
+            raise FormatError(newer[0].reason)
         return References(
             versions, deployments, backbones, initial.id if initial else None, runs,
-            latest.snapshot if latest else None, self._searches(),
+            latest.snapshot if latest else None, self._searches(damage),
         ), objects  # fmt: skip
 
-    def _searches(self) -> list[str]:
-        studies = StudyStore(self._store)
+    def _searches(self, damage: Damage) -> list[str]:
+        studies = StudyStore(self._store, damage)
         return [s.snapshot for s in studies.all() if missing(s, studies.trials(s.name))]
 
     def _decide(self, refs: References, objects: Sequence[Held], settled: Collection[What]) -> Decision:
@@ -125,7 +138,7 @@ class Tidier:
         except NotFoundError:  # only its name is left, in a run record
             return frozenset()
         if digest(raw)[:32] == snapshot:
-            return frozenset(read(Kind.SNAPSHOT, raw)["shards"].values())
+            return frozenset(read(Kind.SNAPSHOT, raw, snapshot)["shards"].values())
         log.warning("a manifest is damaged: no snapshot shard is removed", action="tidy", snapshot=snapshot)
         return None
 
@@ -183,11 +196,14 @@ class _AsOf:
 
 
 def last_tidied(store: ObjectStore) -> Tidied | None:
-    """When a project was tidied last, or None."""
+    """When a project was tidied last, or None: never, or nobody can tell."""
     try:
-        return load(Kind.TIDY, store.get(DONE), Tidied)
-    except NotFoundError:
+        found = load(Kind.TIDY, store.get(DONE), Tidied, DONE)
+        with reading(DONE):
+            parse(found.at)
+    except (*UNREADABLE, NotFoundError):
         return None
+    return found
 
 
 def counts(items: Sequence[Item]) -> dict[str, list[int]]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from labelloop.config import ProjectConfig
 
+FIRST = 5  # labels from one refresh to the next, until a version is live
 ATTEMPTS = 3  # failed tries (`labelloop.runs.tries`) before a visible hold; a person's `retry` counts them anew
 _LIFTS = {"refresh": "labels or the config", "retrain": "the config or the code"}
 
@@ -29,7 +30,6 @@ class Progress:
     failed_retrains: int = 0  # of (config, code) since the last verdict, and since a person last asked
     since_refresh_s: float | None = None  # since the last refresh started; None: never
     retrain_asked: bool = False  # by a person, and not done yet
-    missing_features: int = 0  # labelled, readable train images whose features are still being computed
     mix: float = 0.0  # how far the classes' shares have moved since the last retrain: total variation, in [0, 1]
     new_images: int = 0  # with features, that were not there when the last retrain began
     recipe_changed: bool = False  # the last retrain followed another `backbone:` or `retrain:` config
@@ -92,12 +92,25 @@ def _undecided(progress: Progress) -> str:
 
 def _until_refresh(progress: Progress, config: ProjectConfig) -> int:
     """Labels that are still missing, if the next ones fall where they help soonest."""
-    after = config.refresh.after
+    after = _pace(progress, config)
     short = _shortfalls(progress, config)
     two_classes = sum(short[:2]) if len(short) > 1 else after
     if progress.judged or progress.live:
         return max(two_classes, after - progress.changes, 0)
-    return max(two_classes, min(sum(short), after - sum(progress.labels.values())), 0)
+    labels = sum(progress.labels.values())
+    if config.refresh.class_min == 1:  # one label each says nothing of how often a head is right
+        return max(two_classes, after - labels, 0)
+    return max(two_classes, min(sum(short), after - labels), 0)
+
+
+def _pace(progress: Progress, config: ProjectConfig) -> int:
+    """Labels from one refresh to the next. The first version is looked for sooner: it may be ready at any label.
+
+    Not where ``class_min`` holds classes back, as in projects of before: an upgrade must start no run.
+    """
+    if progress.live or config.refresh.class_min > 1:
+        return config.refresh.after
+    return min(config.refresh.after, FIRST)
 
 
 def _shortfalls(progress: Progress, config: ProjectConfig) -> list[int]:
@@ -201,12 +214,15 @@ def _two_classes(progress: Progress, config: ProjectConfig) -> str | None:
     if sum(n >= enough for n in progress.labels.values()) >= 2:
         return None
     have = ", ".join(f"{name} {n}" for name, n in sorted(progress.labels.items()) if n)
-    return f"needs two classes with {enough} labels each: {have or 'no labels yet'}"
+    return f"needs two classes with {labels_each(enough)}: {have or 'no labels yet'}"
+
+
+def labels_each(n: int) -> str:
+    """What a class needs to enter a head, in words."""
+    return "a label each" if n == 1 else f"{n} labels each"
 
 
 def _blocked(kind: str, failed: int, progress: Progress) -> str | None:
     if failed >= ATTEMPTS:
         return f"{kind} failed {failed} times: on hold until {_LIFTS[kind]} change, or `labelloop queue retry`"
-    if progress.missing_features:
-        return f"{kind} waits for the features of {progress.missing_features} labelled images"
     return None

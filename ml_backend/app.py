@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import time
+from collections.abc import Callable
 
 import structlog
 from flask import Flask, Response, g, jsonify, request
@@ -11,16 +12,24 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from werkzeug.exceptions import HTTPException
 
 from labelloop.browsers import asked_by_page
-from labelloop.errors import ImageUnreadableError, LabelConfigError, StorageError
+from labelloop.errors import (
+    CorruptObjectError,
+    FormatError,
+    ImageUnreadableError,
+    LabelConfigError,
+    SettingsError,
+    StorageError,
+)
 from labelloop.logs import configure_logs
 from labelloop.settings import Settings, load_settings
 from ml_backend.auth import Gate
 from ml_backend.backend import Backend, make_backend
 from ml_backend.contract import RequestError, action_of_event, body_of, problem, project_of_event, tasks_of, text_of
+from ml_backend.door import MAX_BODY, RETRY, Door
 
-MAX_BODY = 64 * 1024 * 1024  # bytes; thousands of tasks with their annotations
 MAX_HINT = 4 * 1024 * 1024  # of an event, which comes without a password and says nothing that the poll would not find
 EXTENSION = "labelloop"  # where the app keeps its backend, for gunicorn's worker
+DOOR = "labelloop-door"  # and what is asked before a request's body is read
 
 log = structlog.get_logger()
 
@@ -46,6 +55,7 @@ def make_app(backend: Backend, gate: Gate) -> Flask:
     _add_edges(app, backend, gate)
     _add_contract(app, backend)
     _add_views(app, backend, gate)
+    app.extensions[DOOR] = Door(gate, _refusals(app, backend))
     return app
 
 
@@ -85,7 +95,7 @@ def _add_views(app: Flask, backend: Backend, gate: Gate) -> None:
     @app.get("/ready")
     def ready() -> Response:
         reason = backend.not_ready()
-        return problem(reason, 503) if reason else jsonify({"status": "READY"})
+        return _again_where_it_helps(problem(reason, 503)) if reason else jsonify({"status": "READY"})
 
     @app.get("/metrics")
     def metrics() -> Response:
@@ -116,17 +126,32 @@ def _add_edges(app: Flask, backend: Backend, gate: Gate) -> None:
         return _as_response(error)
 
 
+def _refusals(app: Flask, backend: Backend) -> Callable[[str, int], None]:
+    """Counts what is refused before Flask has seen it, under the name that Flask would give it."""
+    names = {rule.rule: rule.endpoint for rule in app.url_map.iter_rules()}
+    return lambda path, status: backend.metrics.requests.labels(names.get(path, "unknown"), str(status)).inc()
+
+
 def _as_response(error: Exception) -> Response:
     """The one place where errors become answers; nobody outside ever sees a stack."""
     match error:
         case RequestError():
-            return problem(str(error), error.status)
+            return _again_where_it_helps(problem(str(error), error.status))
         case LabelConfigError() | ImageUnreadableError():
             return problem(str(error), 400)
+        case CorruptObjectError() | FormatError() | SettingsError():
+            log.warning("an object is damaged", action="request", endpoint=request.endpoint, reason=str(error))
+            return problem(str(error), 503)
         case StorageError():
             log.warning("object storage is away", action="request", endpoint=request.endpoint, reason=str(error))
-            return problem("object storage cannot be reached; try again soon", 503)
+            return _again_where_it_helps(problem("object storage cannot be reached; try again soon", 503))
         case HTTPException():
             return problem(error.description or error.name, error.code or 500)
     log.error("request failed", action="request", endpoint=request.endpoint, exc_info=error)
     return problem("labelloop failed on this request; the backend's log has the stack", 500)
+
+
+def _again_where_it_helps(answer: Response) -> Response:
+    if answer.status_code == 503:
+        answer.headers.set(*RETRY)
+    return answer

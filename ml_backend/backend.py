@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from labelloop.images import image_reader, s3_client
+from labelloop.images import IMPATIENT, image_reader, s3_client
 from labelloop.labels import LabelSchema, parse_label_config
 from labelloop.projects import ProjectRecord, ProjectStore
 from labelloop.rotation import redis_client
@@ -18,13 +19,13 @@ from ml_backend.contract import RequestError
 from ml_backend.hints import Hints
 from ml_backend.live import LiveModels, LiveProject
 from ml_backend.metrics import Metrics
+from ml_backend.places import Places
 from ml_backend.predict import Asked, Predictor, Result
 from ml_backend.projects import Directory
 
 SETUP_WAIT_S = 1.5  # Label Studio gives /setup three seconds
 PREDICT_WAIT_S = 60.0  # and /predict a hundred
-MAX_PREDICTS = 24  # at once; below gunicorn's --threads (32), so that /health always finds one within its second
-BUSY_WAIT_S = 0.5
+SETUPS_AT_ONCE = 4  # of each project that may wait for its first load; more are answered with what is known
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Backend:
     predictor: Predictor
     metrics: Metrics
     hints: Hints | None = None
-    places: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(MAX_PREDICTS))
+    places: Places = field(default_factory=Places)
+    setups: Places = field(default_factory=lambda: Places(SETUPS_AT_ONCE, waiting=0))
     leaving: threading.Event = field(default_factory=threading.Event)
 
     def start(self) -> None:
@@ -50,7 +52,7 @@ class Backend:
         if self.hints:
             self.hints.stop()
         self.live.stop()
-        self.predictor.stop()
+        self.directory.stop()
 
     def not_ready(self) -> str:
         """Why no new request should be sent here, or nothing. Those that come all the same are answered."""
@@ -63,21 +65,18 @@ class Backend:
         record = self._project(reference)
         _schema(record, label_config)
         live = self.live.get(record)
-        live.settled(SETUP_WAIT_S)
+        with suppress(RequestError), self.setups.place(record.key):
+            live.settled(SETUP_WAIT_S)
         model = live.model
         return model.name if model else live.deployed or COLD_START
 
     def predict(self, reference: str, label_config: str, tasks: Sequence[Mapping[str, Any]]) -> list[Result]:
         """One result per task, in order."""
-        record = self._project(reference)
-        schema = _schema(record, label_config)
-        if not self.places.acquire(timeout=BUSY_WAIT_S):
-            raise RequestError(f"{MAX_PREDICTS} requests for predictions are being answered; try again soon", 503)
-        try:
+        with self.places.place(reference):  # before anything that could hang
+            record = self._project(reference)
+            schema = _schema(record, label_config)
             live = self._loaded(record)
             return self.predictor.predict(Asked(record, live, schema, live.model), tasks)
-        finally:
-            self.places.release()
 
     def versions(self, reference: str) -> dict[str, Any]:
         """Names of the versions of one project, or of all that are loaded, and what is live."""
@@ -105,7 +104,7 @@ class Backend:
 
 def make_backend(settings: Settings) -> Backend:
     """From settings; opens no connection yet."""
-    s3 = s3_client(settings)
+    s3 = s3_client(settings, IMPATIENT)
     store = S3Store(s3, settings.state_bucket)
     directory = Directory(ProjectStore(store, settings.studio_server))
     metrics = Metrics(shared_counters())

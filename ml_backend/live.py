@@ -6,7 +6,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,7 +15,15 @@ import structlog
 
 from labelloop.catalogue import Catalogue
 from labelloop.clock import now
-from labelloop.errors import CorruptArtefactError, LabelloopError, LeaseLostError, NotFoundError, StorageError
+from labelloop.damage import UNREADABLE, Damage
+from labelloop.errors import (
+    CorruptArtefactError,
+    FormatError,
+    LabelloopError,
+    LeaseLostError,
+    NotFoundError,
+    StorageError,
+)
 from labelloop.mirror import Mirror
 from labelloop.projects import ProjectRecord, project_store
 from labelloop.registry import Deployment, Registry
@@ -23,11 +31,14 @@ from labelloop.storage import ObjectStore
 from ml_backend.loader import Engines, LiveModel, load_model
 from ml_backend.metrics import Metrics
 from ml_backend.projects import Blinds
+from ml_backend.readers import Readers
+from ml_backend.turns import end_turn
 
 POLL_S = 1.0
 RETRY_S = 60.0  # a refused version is looked at again: somebody may have restored the artefact
-LOADERS = 4  # projects that load at once, so that a large backbone does not hold up the others' heads
 MAX_PROJECTS = 8
+MOST_TOLD = 50  # damaged objects in the heartbeat
+READERS = 8  # of each project: images that hang hold up no other project's
 MIRROR_EVERY_S = 1.0  # for images that are not copied yet
 
 log = structlog.get_logger()
@@ -48,12 +59,14 @@ class LiveProject:
     def __init__(self, record: ProjectRecord, store: ObjectStore, engines: Engines, metrics: Metrics) -> None:
         self.key = record.key
         own = project_store(store, record.key)
-        self.blinds = Blinds(Catalogue(own))
-        self.mirror = Mirror(own, every_s=MIRROR_EVERY_S)
+        self.damage = damage = Damage()
+        self.blinds = Blinds(Catalogue(own, damage))
+        self.mirror = Mirror(own, damage, every_s=MIRROR_EVERY_S)
+        self.readers: Readers[Any] = Readers(READERS)
         self.model: LiveModel | None = None
         self.deployed: str | None = None  # what the log says, served or not
-        self._registry = Registry(own, no_lease)
-        self._browsing = Registry(own, no_lease)  # of its own: a load must not hold up /versions
+        self._registry = Registry(own, no_lease, damage)
+        self._browsing = Registry(own, no_lease, damage)  # of its own: a load must not hold up /versions
         self._engines, self._metrics = engines, metrics
         self._refused: dict[str, tuple[Refused, int, float]] = {}  # with deployment and time of the refusal
         self._settled = threading.Event()
@@ -68,11 +81,17 @@ class LiveProject:
             self._settled.set()
         except StorageError as error:  # the next poll tries again; what serves goes on serving
             log.warning("the deployment log cannot be read", action="poll", project=self.key, reason=str(error))
+        except Exception:
+            self._settled.set()  # whatever is wrong with one project, the backend and the others go on
+            raise
         finally:
             self._busy.release()
 
     def settled(self, timeout_s: float) -> bool:
         """Wait until the log was followed once; False where that takes longer."""
+        if self._settled.is_set() or not timeout_s:
+            return self._settled.is_set()
+        end_turn()
         return self._settled.wait(timeout_s)
 
     def refused(self) -> list[Refused]:
@@ -81,6 +100,7 @@ class LiveProject:
 
     def versions(self) -> list[str]:
         """All versions' names, oldest first; StorageError."""
+        end_turn()
         with self._browse:
             return [v.name for v in self._browsing.versions()]
 
@@ -93,6 +113,7 @@ class LiveProject:
             "loaded_at": model.loaded_at if model else None,
             "deployed": self.deployed,
             "refused": [asdict(r) for r in self.refused()],
+            "damaged": [[d.key, d.reason] for d in self.damage.all()[:MOST_TOLD]],
         }
 
     def _follow(self, deployments: list[Deployment]) -> None:
@@ -123,7 +144,9 @@ class LiveProject:
             return False
         try:
             self._swap(load_model(self._registry, self._engines, name, self.model))
-        except (NotFoundError, CorruptArtefactError) as error:
+        except (NotFoundError, CorruptArtefactError, FormatError) as error:
+            if isinstance(error, UNREADABLE):
+                self.damage.note(getattr(error, "key", name), error)
             self._refuse(entry, str(error))
         except StorageError:
             raise
@@ -164,7 +187,9 @@ class LiveModels:
         self._lock = threading.Lock()
         self._wake, self._stop = threading.Event(), threading.Event()
         self._preloaded = self._warm = False
-        self._pool = ThreadPoolExecutor(LOADERS, thread_name_prefix="load")
+        # a thread for each project and two for the beginning: whatever hangs, the others are followed
+        self._pool = ThreadPoolExecutor(limit + 2, thread_name_prefix="load")
+        self._following: dict[str, Future[None]] = {}
         self._thread = threading.Thread(target=self._run, name="poll", daemon=True)
 
     def start(self) -> None:
@@ -218,12 +243,27 @@ class LiveModels:
 
     def _run(self) -> None:
         self._pool.submit(self._engines.prepare)
+        self._pool.submit(self._begin)
         while not self._stop.is_set():
-            self._preloaded = self._preloaded or self._preload()
             for live in self.all():
-                self._pool.submit(self._refresh, live)
+                self._follow(live)
             self._wake.wait(self._poll_s)
             self._wake.clear()
+
+    def _begin(self) -> None:
+        """Apart from the poll: a list of projects that hangs must not hold up those that are known."""
+        while not self._stop.is_set():
+            if self._preload():
+                self._preloaded = True
+                self._wake.set()
+                return
+            self._stop.wait(self._poll_s)
+
+    def _follow(self, live: LiveProject) -> None:
+        """At most one load of a project at a time, so that each finds a thread."""
+        before = self._following.get(live.key)
+        if before is None or before.done():
+            self._following[live.key] = self._pool.submit(self._refresh, live)
 
     def _preload(self) -> bool:
         """Load what was wired before this process began, so that the first request finds it warm. False: try again."""

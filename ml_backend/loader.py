@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +14,7 @@ from numpy.typing import NDArray
 
 from labelloop.classifier import Classifier
 from labelloop.clock import now
-from labelloop.decode import Pixels
+from labelloop.decode import PATIENCE_S, Pixels, decode, is_costly
 from labelloop.errors import CorruptArtefactError
 from labelloop.registry import Registry, Version
 
@@ -23,24 +25,30 @@ TOLERANCE = 1e-3  # of a probability: machines round differently
 
 
 class Engine:
-    """One loaded backbone. Batches take turns: on shared cores two at once are slower than one after the other."""
+    """One loaded backbone. Batches take turns: on shared cores two at once are slower than one after the other.
+
+    One thread computes them all: every further one would bring a pool of native threads of its own.
+    """
 
     def __init__(self, backbone: Backbone) -> None:
         self.backbone = backbone
-        self._turn = threading.Lock()
+        self._turn = ThreadPoolExecutor(1, thread_name_prefix="compute")
 
     @property
     def id(self) -> str:
         return self.backbone.record.id
 
-    def decode(self, data: bytes) -> Pixels:
-        """See `Backbone.decode`."""
-        return self.backbone.decode(data)
+    def decode(self, data: bytes, *, wait_s: float = PATIENCE_S) -> Pixels:
+        """See `Backbone.decode`; ``wait_s``: for room among other images, DecodersBusyError."""
+        return decode(data, self.backbone.square, wait_s=wait_s)
+
+    def is_costly(self, data: bytes) -> bool:
+        """See `labelloop.decode.is_costly`."""
+        return is_costly(data, self.backbone.square)
 
     def features(self, images: Pixels) -> NDArray[np.float32]:
         """See `Backbone.features`."""
-        with self._turn:
-            return self.backbone.features(images)
+        return self._turn.submit(self.backbone.features, images).result()
 
 
 class Engines:
@@ -48,7 +56,9 @@ class Engines:
 
     def __init__(self) -> None:
         self._loaded: weakref.WeakValueDictionary[str, Engine] = weakref.WeakValueDictionary()
-        self._lock = threading.Lock()
+        self._loading: defaultdict[str, threading.Lock] = defaultdict(
+            threading.Lock
+        )  # one that hangs holds up no other
 
     @staticmethod
     def prepare() -> None:
@@ -59,7 +69,7 @@ class Engines:
         """The engine of a backbone, verified and warm; CorruptArtefactError, StorageError."""
         from labelloop import net  # torch: /health must answer before that is imported
 
-        with self._lock:
+        with self._loading[name]:
             engine = self._loaded.get(name)
             if engine is None:
                 record = registry.backbone(name)

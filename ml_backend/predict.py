@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -12,19 +16,25 @@ import structlog
 from numpy.typing import NDArray
 
 from labelloop.decode import Pixels
-from labelloop.errors import ImageUnreadableError, StorageError
+from labelloop.errors import DecodersBusyError, ImageUnreadableError, StorageError
+from labelloop.head import speaks
 from labelloop.images import Reader
 from labelloop.labels import LabelSchema
 from labelloop.mirror import MirroredReader, NotCopiedError
+from labelloop.names import encodable, shown
 from labelloop.projects import ProjectRecord
 from labelloop.schema import LabelRules, Names
 from labelloop.scores import COLD_START
 from ml_backend.live import LiveProject
 from ml_backend.loader import LiveModel
 from ml_backend.metrics import Metrics
+from ml_backend.turns import end_turn
 
-READERS = 8
 CHUNK = 32  # images per batch; while one is computed the next is read
+COSTLY = 3  # large images that calls hold at once: those being decoded, and one that is read meanwhile
+COSTLY_S = 40.0  # for all large images of one call together
+ANSWER_S = 95.0  # Label Studio waits a hundred seconds
+SMALL_S = 10.0
 LAST = 1.0  # Label Studio serves the lowest score first: what has no answer does not push ahead
 
 log = structlog.get_logger()
@@ -51,7 +61,8 @@ class Looked:
     """One image after reading: pixels, or why there are none."""
 
     pixels: Pixels | None = None
-    why: str = ""  # blind | missing | uncopied | refused | undecodable | storage
+    why: str = ""  # blind | missing | uncopied | refused | undecodable | storage | busy
+    costly: str = ""  # the address of an image that is too large to be decoded beside others
 
 
 class Predictor:
@@ -59,11 +70,7 @@ class Predictor:
 
     def __init__(self, reader: Reader, metrics: Metrics) -> None:
         self._reader, self._metrics = reader, metrics
-        self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="read")
-
-    def stop(self) -> None:
-        """Let the readers go."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._costly = threading.Semaphore(COSTLY)
 
     def predict(self, asked: Asked, tasks: Sequence[Mapping[str, Any]]) -> list[Result]:
         """One result per task, in order. StorageError where not one image could be had for storage's sake."""
@@ -71,72 +78,116 @@ class Predictor:
             return [self._empty(asked, "cold-start") for _ in tasks]
         names = LabelRules.of(asked.record.config).names(asked.model.head.labels)
         results: list[Result] = []
-        storage = 0
-        for looked in self._chunks(asked, tasks):
+        until = time.monotonic() + COSTLY_S
+        for chunk in self._chunks(asked, tasks):
+            if not results and all(item.why == "storage" for item in chunk):  # nor would the others be had
+                raise StorageError("object storage cannot be reached; ask again when it is back")
+            looked = [self._slowly(asked, item.costly, until) if item.costly else item for item in chunk]
             results += self._answer(asked, asked.model, looked, names)
-            storage += sum(item.why == "storage" for item in looked)
-        if tasks and storage == len(tasks):
-            raise StorageError("object storage cannot be reached; ask again when it is back")
         return results
 
     def _chunks(self, asked: Asked, tasks: Sequence[Mapping[str, Any]]) -> Iterator[list[Looked]]:
         """Read ahead by one chunk, never more: a long request must not fill the memory."""
+        end = time.monotonic() + ANSWER_S
         waiting: list[list[Future[Looked]]] = []
-        for start in range(0, len(tasks), CHUNK):
-            part = tasks[start : start + CHUNK]
-            waiting.append([self._pool.submit(self._look, asked, task) for task in part])
-            if len(waiting) > 1:
-                yield [future.result() for future in waiting.pop(0)]
-        for futures in waiting:
-            yield [future.result() for future in futures]
+        caller = object()
+        try:
+            for start in range(0, len(tasks), CHUNK):
+                part = tasks[start : start + CHUNK]
+                waiting.append([asked.live.readers.submit(caller, partial(self._look, asked, task)) for task in part])
+                if len(waiting) > 1:
+                    yield _results(waiting[0], end)
+                    waiting.pop(0)
+            for futures in waiting:
+                yield _results(futures, end)
+        finally:  # whoever gives up leaves no work behind for the next one to wait for
+            for future in chain.from_iterable(waiting):
+                future.cancel()
 
     def _look(self, asked: Asked, task: Mapping[str, Any]) -> Looked:
         uri = asked.schema.uri(task.get("data"))
         if not uri:
-            return self._unreadable(task, "missing", f"the task has no image under {asked.schema.data_key!r}")
+            return self._unreadable(_named(task), "missing", f"the task has no image under {asked.schema.data_key!r}")
+        if uri != encodable(uri):
+            return self._unreadable(_named(task), "refused", f"{shown(uri)} is not UTF-8: give the image another name")
+        return self._guarded(_named(task), lambda: self._read(asked, uri))
+
+    def _slowly(self, asked: Asked, uri: str, until: float) -> Looked:
+        """A large image, by its call's own thread: it waits for other large ones, and no small one waits for it.
+
+        It is read again, for nobody could hold the bytes of all that wait.
+        """
+        if not self._costly.acquire(timeout=max(until - time.monotonic(), 0)):
+            return self._unreadable(uri, "busy", "other large images took all the time; ask again")
         try:
-            return self._read(asked, uri)
+            return self._guarded(uri, lambda: self._decoded(asked, uri, self._bytes(asked, uri), until=until))
+        finally:
+            self._costly.release()
+
+    def _guarded(self, where: Any, work: Callable[[], Looked]) -> Looked:
+        """What is wrong with an image costs this image alone."""
+        try:
+            return work()
         except NotCopiedError:  # uploaded a moment ago: sync copies it, and then it is known
             return Looked(why="uncopied")
         except ImageUnreadableError as error:
-            return self._unreadable(task, "refused", str(error))
+            return self._unreadable(where, "refused", str(error))
+        except DecodersBusyError as error:
+            return self._unreadable(where, "busy", str(error))
         except StorageError as error:
-            return self._unreadable(task, "storage", str(error))
+            return self._unreadable(where, "storage", str(error))
 
     def _read(self, asked: Asked, uri: str) -> Looked:
         blind = asked.live.blinds.recorded(asked.record, uri)
         if blind:
             return Looked(why="blind")
-        data, _ = MirroredReader(self._reader, asked.live.mirror).read(uri)
+        data = self._bytes(asked, uri)
         if blind is None and asked.live.blinds.computed(asked.record, uri, data):
             return Looked(why="blind")
-        assert asked.model is not None
-        try:
-            return Looked(asked.model.engine.decode(data))
-        except ImageUnreadableError as error:
-            return self._unreadable({"id": uri}, "undecodable", f"{uri}: {error}")
+        return self._decoded(asked, uri, data)
 
-    def _unreadable(self, task: Mapping[str, Any], why: str, reason: str) -> Looked:
+    def _bytes(self, asked: Asked, uri: str) -> bytes:
+        return MirroredReader(self._reader, asked.live.mirror).read(uri)[0]
+
+    def _decoded(self, asked: Asked, uri: str, data: bytes, *, until: float | None = None) -> Looked:
+        """``until``: when a large image must be done; without it, it is put aside."""
+        assert asked.model is not None
+        engine = asked.model.engine
+        try:
+            if until is None and engine.is_costly(data):
+                return Looked(costly=uri)
+            wait_s = SMALL_S if until is None else max(until - time.monotonic(), 0)
+            return Looked(engine.decode(data, wait_s=wait_s))
+        except ImageUnreadableError as error:
+            return self._unreadable(uri, "undecodable", f"{uri}: {error}")
+
+    def _unreadable(self, where: Any, why: str, reason: str) -> Looked:
         self._metrics.unreadable.labels(why).inc()
-        log.warning("image unreadable", action="predict", task=_named(task), why=why, reason=reason)
+        log.warning("image unreadable", action="predict", task=where, why=why, reason=reason)
         return Looked(why=why)
 
     def _answer(self, asked: Asked, model: LiveModel, looked: Sequence[Looked], names: Names) -> list[Result]:
         pixels = [item.pixels for item in looked if item.pixels is not None]
         if not any(label in asked.schema.classes for label in names.labels):  # it knows none of Label Studio's classes
             return [self._empty(asked, item.why or "no-class") for item in looked]
-        rows = iter(names.of(_probabilities(model, pixels)))
+        features = _features(model, pixels)
+        rows = iter(zip(names.of(model.head.probabilities(features)), model.head.unseen(features), strict=True))
         return [
-            self._empty(asked, item.why) if item.pixels is None else self._sure(asked, next(rows), names.labels)
+            self._empty(asked, item.why) if item.pixels is None else self._sure(asked, *next(rows), names.labels)
             for item in looked
         ]
 
-    def _sure(self, asked: Asked, row: Floats, labels: tuple[str, ...]) -> Result:
-        """The likeliest class; nothing where Label Studio has lost that one: the second best would only mislead."""
+    def _sure(self, asked: Asked, row: Floats, unseen: Floats, labels: tuple[str, ...]) -> Result:
+        """The likeliest class; nothing where Label Studio has lost that one: the second best would only mislead.
+
+        Nor where the image is likelier of a class that nobody has labelled yet.
+        """
         best = int(row.argmax())
         if labels[best] not in asked.schema.classes:
             return self._empty(asked, "no-class")
-        probability = min(max(float(row[best]), 0.0), 1.0)
+        if not speaks(row.max(keepdims=True), unseen):
+            return self._empty(asked, "unseen-class")
+        probability = min(max(float(row[best] * (1 - unseen)), 0.0), 1.0)
         self._metrics.images.labels("label").inc()
         result = asked.schema.result(labels[best], probability)
         return {"result": result, "score": probability, "model_version": asked.version}
@@ -146,11 +197,18 @@ class Predictor:
         return {"result": [], "score": LAST, "model_version": asked.version}
 
 
-def _probabilities(model: LiveModel, pixels: Sequence[Pixels]) -> Floats:
-    """(n, classes of the head)."""
-    if not pixels:
-        return np.empty((0, len(model.head.labels)), dtype=np.float32)
-    return model.head.probabilities(model.engine.features(np.stack(pixels)))
+def _results(futures: Sequence[Future[Looked]], end: float) -> list[Looked]:
+    """What was read; StorageError where it takes too long for anybody to be waiting still."""
+    end_turn()
+    try:
+        return [future.result(max(0.0, end - time.monotonic())) for future in futures]
+    except TimeoutError as error:
+        raise StorageError(f"the images could not be read within {ANSWER_S:.0f} s") from error
+
+
+def _features(model: LiveModel, pixels: Sequence[Pixels]) -> Floats:
+    """(n, features)."""
+    return model.engine.features(np.stack(pixels)) if pixels else np.empty((0, model.head.dimension), dtype=np.float32)
 
 
 def _named(task: Mapping[str, Any]) -> int | str | None:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import norm
 
-from labelloop.head import Floats
-from labelloop.records import ClassRecall, Comparison, LossComparison, Renaming
+from labelloop.head import Floats, speaks
+from labelloop.records import ClassRecall, Comparison, LossComparison, PreLabels, Renaming
 from retrain_worker.intervals import Z95, paired_interval, wilson
 from retrain_worker.logistic import best_temperature, softmax
 
@@ -86,6 +86,23 @@ def _recall(name: str, answers: Answers, z: float) -> ClassRecall:
     theirs, among = answers.theirs[rows] == name, answers.comparable[rows] == name
     _, drop_high = paired_interval(int((among & ~theirs).sum()), int((theirs & ~among).sum()), n, z)
     return ClassRecall(name, n, float(ours.mean()), high, float(theirs.mean()), drop_high, float(among.mean()))
+
+
+def pre_labels(probabilities: Floats, unseen: Floats | None, given: Ints) -> PreLabels:
+    """What people would have been shown, of answers out of fold (n, classes); ``given`` (n,) class numbers.
+
+    The only label of its class is as good as an image of a class without one. Where the head that serves knows of no
+    such class, it says nothing of it.
+    """
+    learned = probabilities[np.arange(len(given)), given] > 0
+    shown = learned if unseen is None else speaks(probabilities.max(axis=1), unseen)
+    correct = shown & (probabilities.argmax(axis=1) == given)
+    of_each = np.bincount(given[shown], minlength=1)
+    only = int((~learned & ~shown).sum())
+    return PreLabels(
+        right=int(correct.sum()), wrong=int((shown & ~correct).sum()), hidden=int((~shown).sum()) - only, only=only,
+        majority=float(of_each.max() / max(1, shown.sum())),
+    )  # fmt: skip
 
 
 def best_renaming(given: Ints, answers: Ints, classes: Sequence[str]) -> Renaming:

@@ -2,35 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import structlog
 from redis import Redis
 
 from labelloop import cache
 from labelloop.catalogue import Catalogue
+from labelloop.damage import UNREADABLE
+from labelloop.errors import NotFoundError
 from labelloop.features import FeatureStore
 from labelloop.images import ImageReader, Reader, s3_client
 from labelloop.mirror import Mirror, MirroredReader
 from labelloop.near import NearIndex
 from labelloop.projects import ProjectRecord, ProjectStore, project_store
-from labelloop.queue import RedisLease
+from labelloop.queue import FEATURISE, JobQueue, RedisLease, job_id
+from labelloop.records import canonical, digest
 from labelloop.registry import BackboneRecord, Registry
 from labelloop.rotation import redis_client
 from labelloop.runs import RunStore
 from labelloop.schema import LabelRules
 from labelloop.scores import ScoreStore
 from labelloop.settings import Settings, load_settings
-from labelloop.snapshot import Snapshot, SnapshotStore
+from labelloop.snapshot import Snapshot, SnapshotStore, as_of
 from labelloop.storage import ObjectStore, S3Store
 
 if TYPE_CHECKING:
     from labelloop.net import Backbone
 
 
+CHUNK = 64  # images per job that computes lost features again
+log = structlog.get_logger()
 OPEN_FEATURES = 3  # backbones whose features a project keeps at hand: the live one's, an older one's, a new one's
 
 
@@ -48,6 +54,7 @@ class ProjectContext:
     cache: Path
     images: Reader  # also of what the watcher has copied for this project
     cache_max_bytes: int  # of all projects' together
+    recompute: Callable[[Collection[str]], None] = lambda _uris: None  # told of images whose features were lost
     near: NearIndex = field(default_factory=NearIndex)  # of the images of the catalogue, see `look_again`
     _features: dict[str, FeatureStore] = field(default_factory=dict)
     _looked_at: int = 0
@@ -68,11 +75,19 @@ class ProjectContext:
         """A snapshot with classes as they count now, whenever it was frozen."""
         return self.rules.read(self.snapshots.load(name))
 
+    def older(self, name: str, moment: str, newest: str, *, changed: bool = True) -> Snapshot:
+        """An older snapshot as people gave it; where it cannot be read, what it held by the newest (see `as_of`)."""
+        try:
+            return self.snapshots.load(name)
+        except (*UNREADABLE, NotFoundError) as error:
+            log.warning("snapshot damaged, taken from the newest", action="snapshot", snapshot=name, reason=str(error))
+            return as_of(self.snapshots.load(newest), moment, changed=changed)
+
     def features(self, backbone: str) -> FeatureStore:
         """The kept features under one backbone, up to date."""
         found = self._features.pop(backbone, None)
         if found is None:
-            found = FeatureStore(self.store, backbone, self.cache)
+            found = FeatureStore(self.store, backbone, self.cache, on_lost=self.recompute)
             cache.bound(self.cache.parent, self.cache_max_bytes)  # one more is about to come
         self._features[backbone] = found  # the one used last comes last
         if len(self._features) > OPEN_FEATURES:
@@ -80,6 +95,10 @@ class ProjectContext:
         cache.mark_used(cache.folder(self.cache, backbone))
         found.update()
         return found
+
+    def feature_backbones(self) -> set[str]:
+        """Backbones under which any features are kept."""
+        return {info.key.split("/")[1] for info in self.store.list("features/")}
 
     def keep_features(self, shards: Mapping[str, Collection[str]]) -> None:
         """Let go of this machine's copies of all others. ``shards``: backbone -> those that there are."""
@@ -124,7 +143,15 @@ class Context:
             scores=ScoreStore(store), cache=self.settings.cache_dir / record.key,
             images=MirroredReader(self.images, Mirror(store)),
             cache_max_bytes=self.settings.cache_max_bytes,
+            recompute=lambda uris: self._recompute(record.key, uris),
         )  # fmt: skip
+
+    def _recompute(self, project: str, uris: Collection[str]) -> None:
+        queue, wanted = JobQueue(self.redis), sorted(uris)
+        for start in range(0, len(wanted), CHUNK):
+            chunk = wanted[start : start + CHUNK]
+            name = job_id(FEATURISE, project, digest(canonical(chunk))[:12])
+            queue.enqueue(FEATURISE, name, {"project": project, "uris": chunk})
 
 
 def make_context() -> Context:

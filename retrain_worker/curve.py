@@ -25,6 +25,7 @@ from retrain_worker.examples import examples_of
 VERSIONS = 30  # that are judged, spread evenly over the label counts
 READERS = 8
 
+KNOWN = 3  # labels of a class, below which nobody should stop
 log = structlog.get_logger()
 
 
@@ -114,12 +115,13 @@ def _point(version: Version, side: Side, random: Sequence[Example], known: Conta
 
 
 def _waiting(project: ProjectContext, examples: Sequence[Example]) -> dict[str, int]:
-    """Classes that people can choose and the head does not know yet, for want of labels."""
+    """Classes that people can choose and the head hardly knows yet, for want of labels."""
     agreed, _ = one_per_group([e for e in examples if e.bucket is Bucket.TRAIN])
     counts = Counter(e.label for e in agreed.values())
     record = project.record
-    names = [c for c in record.schema.classes if project.rules.resolve(c) == c]
-    return {c: counts[c] for c in names if counts[c] < record.config.refresh.class_min}
+    names = project.rules.choosable(record.schema.classes)
+    least = max(KNOWN, record.config.refresh.class_min)
+    return {c: counts[c] for c in names if counts[c] < least}
 
 
 def _left(project: ProjectContext, snapshot: Snapshot) -> int:

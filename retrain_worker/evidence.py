@@ -16,9 +16,18 @@ from numpy.typing import NDArray
 from labelloop.classifier import Classifier, load_classifier
 from labelloop.errors import NotEnoughLabelsError
 from labelloop.head import Floats
-from labelloop.records import Bucket, Comparison, Contradiction, Evaluation, Example, LossComparison, Recognised
+from labelloop.records import (
+    Bucket,
+    Comparison,
+    Contradiction,
+    Evaluation,
+    Example,
+    LossComparison,
+    Recognised,
+)
 from labelloop.schema import AS_GIVEN, LabelRules
-from retrain_worker.answers import Answers, best_renaming, recalls, surprise
+from labelloop.trigger import labels_each
+from retrain_worker.answers import Answers, best_renaming, pre_labels, recalls, surprise
 from retrain_worker.calibration import Sureness, calibration, expected_calibration_error
 from retrain_worker.contradiction import contradiction
 from retrain_worker.heads import FittedHead, HeadRecipe, Lesson, fit
@@ -42,12 +51,13 @@ class LabelSets:
 class Recipe:
     """What the arms share."""
 
-    class_min: int = 3  # labels that a class needs to enter the head
+    class_min: int = 1  # labels that a class needs to enter the head
     head: HeadRecipe = field(default_factory=HeadRecipe)
     backbone_saw: Collection[str] = field(default_factory=frozenset)  # groups it was fine-tuned on
     rules: LabelRules = AS_GIVEN  # how the classes of the champion's head are called now
     pool: Floats | None = None  # (p, features): a sample of train images that nobody has labelled
     batch: int = 10  # new labels after which a refresh comes
+    known: Sequence[str] = ()  # classes that people can choose
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +113,7 @@ def refresh_evidence(sets: LabelSets, rows: Rows, *, champion: Classifier | None
     """
     table = _table(sets, recipe)
     fitted, arms = _fit(table, rows, recipe)
-    evaluation = _common("refresh", table, fitted, rows)
+    evaluation = replace(_common("refresh", table, fitted, rows), missing=_missing(table, recipe))
     evaluation = replace(
         evaluation,
         comparison=table.compare(fitted.oof, arms.get("champion")),
@@ -152,7 +162,7 @@ def retrain_evidence(sets: LabelSets, rows: Rows, *, champion: Side | None, reci
     """
     table = _table(sets, recipe)
     fitted, _ = _fit(replace(table, arms={}), rows, recipe)
-    evaluation = _common("retrain", table, fitted, rows)
+    evaluation = replace(_common("retrain", table, fitted, rows), missing=_missing(table, recipe))
     later = _later(table, fitted, sets.champion, champion)
     if len(later.truth):
         evaluation = replace(evaluation, comparison=later.compared("labels given since, that neither had learned"))
@@ -263,7 +273,7 @@ def _table(sets: LabelSets, recipe: Recipe) -> _Table:
     classes, waiting = entering([e.label for e in grown.values()], recipe.class_min)
     if len(classes) < 2:
         have = ", ".join(f"{name} {n}" for name, n in sorted(Counter(e.label for e in grown.values()).items()))
-        raise NotEnoughLabelsError(f"needs two classes with {recipe.class_min} labels each: {have or 'none'}")
+        raise NotEnoughLabelsError(f"needs two classes with {labels_each(recipe.class_min)}: {have or 'none'}")
     labels = _column(grown, groups, recipe.class_min)
     unseen = np.array([g not in recipe.backbone_saw for g in groups], dtype=np.bool_)
     named = {"champion": champion, "reference": reference}
@@ -298,9 +308,14 @@ def _fit(table: _Table, rows: Rows, recipe: Recipe) -> tuple[FittedHead, dict[st
         rows=rows(table.uris), groups=table.groups, labels=table.labels, classes=table.classes,
         trusted=None if table.unseen.all() else table.unseen, arms=list(table.arms.values()),
         arm_classes=table.arm_classes, weights=table.weights, pool=recipe.pool,
+        missing=len(_missing(table, recipe)),
     )  # fmt: skip
     fitted, found = fit(lesson, recipe.head)
     return fitted, dict(zip(table.arms, found, strict=True))
+
+
+def _missing(table: _Table, recipe: Recipe) -> tuple[str, ...]:
+    return tuple(name for name in recipe.known if name not in table.classes)
 
 
 def _common(kind: str, table: _Table, fitted: FittedHead, rows: Rows) -> Evaluation:
@@ -321,6 +336,7 @@ def _common(kind: str, table: _Table, fitted: FittedHead, rows: Rows) -> Evaluat
         majority=float(np.bincount(given).max() / len(given)), judged_on=len(given),
         ece=expected_calibration_error(probabilities, given), log_loss=log_loss(probabilities, given),
         recognised=tuple(Recognised(*row) for row in zip(table.classes, *counts, strict=True)),
+        shown=pre_labels(probabilities, None if fitted.unseen is None else fitted.unseen[table.judged], given),
     )  # fmt: skip
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 
 from labelloop.catalogue import Catalogue
 from labelloop.config import Weights
-from labelloop.records import Bucket, Example
+from labelloop.features import lacks
+from labelloop.images import short
+from labelloop.records import Bucket, Example, Task
 from labelloop.snapshot import Snapshot
 
 EQUAL = Weights()
+NAMED = 3
+LACKING = "`labelloop status` says why"
 
 
 def examples_of(
@@ -24,6 +28,19 @@ def examples_of(
         weight = weights.of(task.label, task.counted.completed_by if task.counted else None)
         found.append(Example(task.id, task.uri, facts.group, facts.bucket, task.label, weight))
     return found
+
+
+def without_features(snapshot: Snapshot, catalogue: Catalogue, featurised: Container[str]) -> list[Task]:
+    """Labelled tasks whose images are not known to be unreadable, and lack what a head learns from all the same."""
+    labelled = (t for t in snapshot.tasks.values() if t.label is not None and t.uri)
+    return [t for t in labelled if lacks(t.uri, catalogue.images.get(t.uri), featurised)]
+
+
+def without_words(tasks: Sequence[Task]) -> str:
+    """Which, and what to do."""
+    named = ", ".join(f"task {t.id} ({short(t.uri)})" for t in tasks[:NAMED])
+    more = f" and {len(tasks) - NAMED} more" if len(tasks) > NAMED else ""
+    return f"learned without {len(tasks)} labelled images that have no features yet: {named}{more}; {LACKING}"
 
 
 def train_groups(snapshot: Snapshot, catalogue: Catalogue) -> frozenset[str]:

@@ -46,9 +46,25 @@ def featurise(context: Context, project: ProjectContext, uris: Sequence[str]) ->
     backbone = context.backbone(project, record)
     project.catalogue.update()
     project.look_again()
-    used = featurise_under(context, project, backbone, uris, Progress.of_job())
+    used = featurise_under(context, project, backbone, _undecided(project, uris), Progress.of_job())
     compact(project.catalogue, project.features(record.id))
     return used
+
+
+def _undecided(project: ProjectContext, uris: Sequence[str]) -> list[str]:
+    """Without images whose bucket was decided and is lost with a damaged shard of the catalogue.
+
+    It is never decided again: what a model was trained on might judge it afterwards.
+    """
+    project.catalogue.heal()
+    if not project.catalogue.lost:
+        return list(uris)
+    placed_once = {uri for name in project.feature_backbones() for uri in project.features(name).index.places}
+    held = [u for u in uris if u in placed_once and u not in project.catalogue.images]
+    if held:
+        log.error("bucket lost, held until the catalogue is restored", action="featurise", count=len(held),
+                  uris=held[:5], keys=project.catalogue.lost)  # fmt: skip
+    return [u for u in uris if u not in set(held)]
 
 
 def featurise_under(

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from labelloop.classifier import Classifier
 from labelloop.config import HeadSpec
-from labelloop.head import Floats
-from retrain_worker.logistic import Bools, Rotated, cross_fit, fit_head, rotate, rotate_with_pool
+from labelloop.head import Floats, Head
+from retrain_worker.logistic import (
+    Bools,
+    Rotated,
+    codes,
+    cross_fit,
+    fit_head,
+    folds_of,
+    mass_of,
+    rotate,
+    rotate_with_pool,
+    solve,
+)
 from retrain_worker.logistic import FittedHead as Fitted
+from retrain_worker.novelty import Classes, Seen, fit_novelty
 from retrain_worker.spreading import neighbourhood
 
+RARE = 0.005  # share of images of classes without a label, below which none is ever likelier than the named one
 POOL_HELPS = 500  # labels, above which the rest of the pool has nothing to add (measured)
+ALONE = 50  # labels, below which no ensemble is fitted while a class has none: it could not tell such an image
+POOL_MOST = 1000  # unlabelled images from which a head learns, too
 POOL_SAY = 1.0  # of all guesses together, as a share of what the labels say
 
 Labels = Sequence[str | None]  # of every row; None: answered, never learned
@@ -34,6 +49,12 @@ class Lesson:
     pool: Floats | None = None  # (p, features): a sample of unlabelled images; None: they take no part
     arms: Sequence[Labels] = ()
     arm_classes: tuple[str, ...] = ()  # columns of the arms' answers
+    missing: int = 0  # classes that people can choose beside ``classes``: none of their labels is among ``labels``
+
+    @property
+    def learned(self) -> int:
+        """How many rows have a label."""
+        return sum(label is not None for label in self.labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +73,7 @@ class FittedHead:
     head: Classifier
     oof: Floats
     recipe: Mapping[str, Any]
+    unseen: Floats | None = None  # (n,) out of fold: how likely of a class without a label; None: every class has one
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:
@@ -68,28 +90,73 @@ def fit(lesson: Lesson, recipe: HeadRecipe) -> tuple[FittedHead, list[Floats]]:
 
     NotEnoughLabelsError where fewer than two classes have labels.
     """
-    return _ensemble(lesson, recipe) if recipe.spec.kind == "ensemble" else _linear(lesson, recipe)
+    early = lesson.missing > 0 and lesson.learned < ALONE
+    return _linear(lesson, recipe) if early or recipe.spec.kind == "linear" else _ensemble(lesson, recipe)
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """A linear head, how much the pool had to say, and what the search left behind."""
+
+    head: Head
+    rotated: Rotated
+    found: Fitted
+    say: float
+    unseen: Floats | None = None  # as in `FittedHead`
+
+
+def fit_linear(lesson: Lesson, recipe: HeadRecipe) -> Linear:
+    """With as much of the pool as the labels' own out-of-fold answers speak for: most of it where labels are few."""
+    says = (0.0, POOL_SAY) if recipe.spec.pool and _pool_helps(lesson) else (0.0,)
+    tried = [(say, rotated, _fitted(rotated, lesson, recipe, say)) for say, rotated in _tables(lesson, says, recipe)]
+    say, rotated, found = min(tried, key=lambda one: (one[2].cost, -one[0]))  # where nothing tells, the pool has a say
+    return _with_novelty(Linear(found.head, rotated, found, say), lesson)
+
+
+def refit(lesson: Lesson, before: Linear) -> Linear:
+    """The same with other labels: strength, temperature and the pool's say are kept, nothing is judged."""
+    [(_, rotated)] = _tables(lesson, (before.say if _pool_helps(lesson) else 0.0,), HeadRecipe())
+    targets = codes(lesson.labels, lesson.classes)
+    mass = mass_of(rotated, targets[None], len(lesson.classes), lesson.weights)
+    solution = solve(rotated, mass, before.found.strength)[0]
+    head = rotated.head(solution, lesson.classes, before.head.temperature)
+    return _with_novelty(replace(before, head=head, rotated=rotated, unseen=None), lesson)
 
 
 def _linear(lesson: Lesson, recipe: HeadRecipe) -> tuple[FittedHead, list[Floats]]:
-    """With as much of the pool as the labels' own out-of-fold answers speak for: most of it where labels are few."""
-    tried = [(say, rotated, _fitted(rotated, lesson, recipe, say)) for say, rotated in _tables(lesson, recipe)]
-    say, rotated, fitted = min(tried, key=lambda found: found[2].log_loss)
-    start = fitted.folds if lesson.arm_classes == lesson.classes else None
+    fitted = fit_linear(lesson, recipe)
+    found = fitted.found
     arms = cross_fit(
-        rotated, lesson.arms, lesson.groups, classes=lesson.arm_classes, strength=fitted.strength, start=start,
-        weights=lesson.weights,
+        fitted.rotated, lesson.arms, lesson.groups, classes=lesson.arm_classes, strength=found.strength,
+        start=found.folds if lesson.arm_classes == lesson.classes else None, weights=lesson.weights,
     )  # fmt: skip
-    return FittedHead(fitted.head, fitted.oof, {"strength": fitted.strength, "pool": say}), arms
+    kept = {"strength": found.strength, "pool": fitted.say}
+    return FittedHead(fitted.head, found.oof, kept, fitted.unseen), arms
 
 
-def _tables(lesson: Lesson, recipe: HeadRecipe) -> Iterator[tuple[float, Rotated]]:
-    """The labelled rows alone, and with the pool where it may help."""
-    yield 0.0, rotate(lesson.rows)
-    known = sum(label is not None for label in lesson.labels)
-    if lesson.pool is not None and len(lesson.pool) and recipe.spec.pool and known <= POOL_HELPS:
-        near = neighbourhood(np.concatenate([lesson.rows, lesson.pool]), seed=recipe.seed)
-        yield POOL_SAY, rotate_with_pool(lesson.rows, lesson.pool, near, POOL_SAY)
+def _with_novelty(fitted: Linear, lesson: Lesson) -> Linear:
+    """While people can choose classes without a label, the head says of an image how likely it is of one."""
+    classes = Classes(len(lesson.classes), lesson.missing)
+    if not lesson.missing or classes.share(lesson.learned) < RARE:
+        return fitted
+    targets = codes(lesson.labels, lesson.classes)
+    seen = Seen(lesson.rows, targets, lesson.rows[:0] if lesson.pool is None else lesson.pool)
+    novelty, unseen = fit_novelty(seen, classes, folds_of(lesson.groups))
+    return replace(fitted, head=replace(fitted.head, novelty=novelty), unseen=unseen)
+
+
+def _pool_helps(lesson: Lesson) -> bool:
+    return lesson.pool is not None and len(lesson.pool) > 0 and lesson.learned <= POOL_HELPS
+
+
+def _tables(lesson: Lesson, says: Sequence[float], recipe: HeadRecipe) -> Iterator[tuple[float, Rotated]]:
+    """The labelled rows alone, and with the pool where it has a say."""
+    for say in says:
+        if not say or lesson.pool is None:
+            yield 0.0, rotate(lesson.rows)
+        else:
+            near = neighbourhood(np.concatenate([lesson.rows, lesson.pool]), seed=recipe.seed)
+            yield say, rotate_with_pool(lesson.rows, lesson.pool, near, say)
 
 
 def _fitted(rotated: Rotated, lesson: Lesson, recipe: HeadRecipe, say: float) -> Fitted:

@@ -14,8 +14,10 @@ from rq import get_current_job
 from labelloop.errors import (
     CancelledError,
     ConflictError,
+    DecodersBusyError,
     LabelloopError,
     LeaseLostError,
+    LostRowsError,
     NotEnoughLabelsError,
     NotFoundError,
     PausedError,
@@ -26,7 +28,7 @@ from labelloop.errors import (
 from labelloop.kept_configs import keep_config
 from labelloop.queue import SCORE, JobQueue, check_cancelled, job_id
 from labelloop.records import Outcome, to_dict
-from labelloop.runs import AGAIN, TRANSIENT, Claim, Run
+from labelloop.runs import AGAIN, TRANSIENT, WITHOUT, Claim, Run
 from labelloop.verdicts import Ending, Verdicts
 from retrain_worker.context import Context, ProjectContext, make_context
 
@@ -34,7 +36,11 @@ if TYPE_CHECKING:
     from retrain_worker.refresh import Judged
 
 # not the inputs' fault: tried again until the world is whole
-TRANSIENT_ERRORS = (StorageError, QueueError, LeaseLostError, ConflictError, OSError)
+TRANSIENT_ERRORS = (
+    StorageError, QueueError, LeaseLostError, ConflictError, DecodersBusyError, OSError, LostRowsError,
+)  # fmt: skip
+
+Job = Callable[..., dict[str, Any]]
 
 log = structlog.get_logger()
 
@@ -45,12 +51,39 @@ def context() -> Context:
     return make_context()
 
 
+def _of_a_known_project(work: Job) -> Job:
+    """A job of a project that was forgotten meanwhile ends quietly: nobody waits for it, and nothing is wrong."""
+
+    @functools.wraps(work)
+    def run(project: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        try:
+            return work(project, *args, **kwargs)
+        except LabelloopError:
+            if _is_known(project):
+                raise
+            log.info("the project was forgotten", action="forgotten", job=work.__name__, project=project)
+            return {"forgotten": True}
+
+    return run
+
+
+def _is_known(project: str) -> bool:
+    try:
+        context().project(project)
+    except NotFoundError:
+        return False
+    except LabelloopError:  # it cannot be told now
+        return True
+    return True
+
+
 def prepare(queues: Sequence[str]) -> None:
     """Load what a refresh needs, so that no person waits for an import. torch waits for the first job that needs it."""
     if {"refresh", "score"} & set(queues):
         from retrain_worker import curve, refresh, score  # noqa: F401
 
 
+@_of_a_known_project
 def featurise(project: str, uris: list[str]) -> dict[str, Any]:
     """Bucket and features of these images."""
     from retrain_worker import featurise as module
@@ -59,6 +92,7 @@ def featurise(project: str, uris: list[str]) -> dict[str, Any]:
     return {"images": len(uris), "used": used}
 
 
+@_of_a_known_project
 def tidy(project: str) -> dict[str, Any]:
     """Remove what nothing needs any more."""
     from retrain_worker import tidy as module
@@ -66,6 +100,7 @@ def tidy(project: str) -> dict[str, Any]:
     return module.tidy(context().project(project))
 
 
+@_of_a_known_project
 def refresh(project: str, snapshot: str, attempt: int, answers: Sequence[str] = (), wish: str = "") -> dict[str, Any]:
     """A new head from a snapshot."""
     from retrain_worker import refresh as module
@@ -78,6 +113,7 @@ def refresh(project: str, snapshot: str, attempt: int, answers: Sequence[str] = 
     return ended
 
 
+@_of_a_known_project
 def retrain(project: str, snapshot: str, attempt: int, answers: Sequence[str] = (), wish: str = "") -> dict[str, Any]:
     """A fine-tuned backbone, its features, and a head on the newest snapshot."""
     from retrain_worker import retrain as module
@@ -86,6 +122,7 @@ def retrain(project: str, snapshot: str, attempt: int, answers: Sequence[str] = 
     return _recorded(asked, lambda project, claim: module.retrain(context(), project, snapshot, claim))
 
 
+@_of_a_known_project
 def trial(project: str, study: str, number: int) -> dict[str, Any]:
     """One set of settings of a search."""
     from retrain_worker.tuning.trial import run_trial
@@ -95,6 +132,7 @@ def trial(project: str, study: str, number: int) -> dict[str, Any]:
     return {"state": found.state, "accuracy": found.accuracy}
 
 
+@_of_a_known_project
 def lr_find(project: str, name: str, by: str) -> dict[str, Any]:
     """The loss over learning rates, and the one to take."""
     from retrain_worker.tuning.lr_finder import find
@@ -102,6 +140,7 @@ def lr_find(project: str, name: str, by: str) -> dict[str, Any]:
     return find(context(), context().project(project), name, by)
 
 
+@_of_a_known_project
 def score(project: str, version: str) -> dict[str, Any]:
     """The order of the queue under one version."""
     from retrain_worker import score as module
@@ -229,7 +268,8 @@ def _of_a_retrain(project: ProjectContext) -> dict[str, Any]:
 
 def _detail(judged: Judged) -> dict[str, Any]:
     training = {"training": dict(judged.training)} if judged.training else {}
-    return {"evaluation": to_dict(judged.evaluation), **training, **({AGAIN: True} if judged.again else {})}
+    without = {WITHOUT: list(judged.without)} if judged.without else {}
+    return {"evaluation": to_dict(judged.evaluation), **training, **without, **({AGAIN: True} if judged.again else {})}
 
 
 def _score(project: ProjectContext, version: str | None) -> None:

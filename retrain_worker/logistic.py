@@ -25,6 +25,8 @@ from retrain_worker.spreading import Neighbourhood
 FOLDS = 5
 GRID = tuple(float(10 ** (k / 2)) for k in range(-6, 3))  # strengths, weakest first
 COARSE = (0.01, 0.1, 1.0)  # of a fit in which the pool takes part: its guesses hold the weights, too
+USUAL = 0.1  # strength, where labels are too few to tell ...
+DOUBT = 0.5  # ... and what a decade away from it costs, in nats: nothing beside a hundred labels
 ABSENT = np.float32(-1e30)  # logit of a class without a label among a member's rows
 COMPONENTS = 128  # of a fit in which unlabelled rows take part
 TRUST_MIN = 20  # labels the backbone never saw, below which these alone do not calibrate
@@ -61,11 +63,7 @@ class FittedHead:
     oof: Floats  # (n, classes) calibrated probabilities of each row by a fit that did not see its fold
     folds: Floats  # (FOLDS, classes, k + 1) solutions with each fold hidden: a warm start for `cross_fit`
     log_losses: tuple[tuple[float, float], ...]  # (strength, out-of-fold log loss) of those tried
-
-    @property
-    def log_loss(self) -> float:
-        """That of the chosen strength, out of fold."""
-        return min(loss for _, loss in self.log_losses)
+    cost: float  # of the chosen strength: the sum of its log losses and what speaks against it beforehand
 
 
 def rotate(features: Floats) -> Rotated:
@@ -130,11 +128,11 @@ def fit_head(  # noqa: PLR0913 -- the columns of a table, and a recipe
     folds = folds_of(groups)
     search = _Search(rotated, targets, folds, len(classes), *judges(targets >= 0, trusted), weights)
     grid = GRID if rotated.near is None else COARSE
-    best = min(search.run(_candidates(strength, grid)), key=lambda t: t.loss)
+    best = min(search.run(_candidates(strength, grid)), key=lambda t: t.cost)
     head = rotated.head(best.solutions[FOLDS], classes, best.temperature)
     oof = softmax(best.logits / np.float32(best.temperature))
     tried = tuple((t.strength, t.loss) for t in search.tried)
-    return FittedHead(head, best.strength, oof, best.solutions[:FOLDS], tried)
+    return FittedHead(head, best.strength, oof, best.solutions[:FOLDS], tried, best.cost)
 
 
 def cross_fit(  # noqa: PLR0913 -- the columns of a table, and a recipe
@@ -167,6 +165,7 @@ def cross_fit(  # noqa: PLR0913 -- the columns of a table, and a recipe
 class _Try:
     strength: float
     loss: float
+    cost: float
     temperature: float
     solutions: Floats  # (FOLDS + 1, classes, k + 1); the last saw everything
     logits: Floats
@@ -201,7 +200,8 @@ class _Search:
         if not self.sharpen:
             temperature = max(temperature, 1.0)
         loss = log_loss(softmax(mine / np.float32(temperature)), given)
-        return _Try(strength, loss, temperature, solutions, logits)
+        cost = len(given) * loss + DOUBT * float(np.log10(strength / USUAL)) ** 2
+        return _Try(strength, loss, cost, temperature, solutions, logits)
 
 
 def judges(usable: Bools, trusted: Bools | None) -> tuple[Bools, bool]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,18 +12,19 @@ import structlog
 
 from labelloop.classifier import Classifier, load_classifier
 from labelloop.code import code_version
-from labelloop.errors import ConflictError, CorruptArtefactError, NotFoundError, PausedError
+from labelloop.damage import UNREADABLE
+from labelloop.errors import ConflictError, CorruptArtefactError, NotEnoughLabelsError, NotFoundError, PausedError
 from labelloop.features import FeatureStore
 from labelloop.gate import judge
 from labelloop.kept_configs import kept_config
 from labelloop.queue import DEPLOY_CHANNEL, Progress, publish
-from labelloop.records import Artefact, Evaluation, Example, Outcome, Verdict, canonical
+from labelloop.records import Artefact, Evaluation, Example, Outcome, Task, Verdict, canonical
 from labelloop.registry import BackboneRecord, Draft, Version
 from labelloop.runs import Claim
 from labelloop.snapshot import Snapshot
 from retrain_worker.context import Context, ProjectContext
 from retrain_worker.evidence import LabelSets, Learned, Recipe, refresh_evidence
-from retrain_worker.examples import examples_of, train_groups
+from retrain_worker.examples import examples_of, train_groups, without_features, without_words
 from retrain_worker.heads import HeadRecipe, changes
 from retrain_worker.standing import unlabelled
 
@@ -43,6 +44,7 @@ class Judged:
     again: bool = False  # held back by a pause: the same inputs are run again when it has ended
     training: Mapping[str, Any] = field(default_factory=dict)  # how the fine-tune went, for the run record
     afterwards: Callable[[], None] = lambda: None  # what may wait until the verdict is recorded
+    without: tuple[str, ...] = ()  # labelled images that had no features
 
 
 def refresh(context: Context, project: ProjectContext, snapshot_id: str, claim: Claim | None = None) -> Judged:
@@ -56,25 +58,31 @@ def refresh(context: Context, project: ProjectContext, snapshot_id: str, claim: 
         backbone = project.registry.current_backbone()
         if backbone is None:
             raise ConflictError("the project has no backbone yet: the first image must be featurised before a refresh")
-        learned = _learn(project, snapshot, champion, backbone)
-        verdict = judge(learned.evaluation, project.record.config.gate)
+        learned, lacking = _learn(project, snapshot, champion, backbone)
+        verdict = told(judge(learned.evaluation, project.record.config.gate), lacking)
+        judged = Judged(verdict, learned.evaluation, without=tuple(task.uri for task in lacking))
         if verdict.outcome is not Outcome.PROMOTE and not verdict.awaits:
-            return Judged(verdict, learned.evaluation)
+            return judged
         progress.report("register and deploy", 1, 2)
         draft = draft_of(project, "refresh", snapshot, champion, backbone, learned, verdict)
         if verdict.awaits:
             if claim:
                 claim.check()
-            return Judged(verdict, learned.evaluation, project.registry.add(draft).name)
+            return replace(judged, version=project.registry.add(draft).name)
         try:
-            return Judged(verdict, learned.evaluation, deploy(context, project, draft, claim).name)
+            return replace(judged, version=deploy(context, project, draft, claim).name)
         except PausedError as pause:
             version = project.registry.add(draft)
-            return held(Judged(verdict, learned.evaluation, version.name, again=True), pause)
+            return held(replace(judged, version=version.name, again=True), pause)
         except ConflictError:
             if attempt == DEPLOY_TRIES:
                 raise
     raise AssertionError("unreachable")
+
+
+def told(verdict: Verdict, lacking: Sequence[Task]) -> Verdict:
+    """With the labelled tasks that nothing was learned from, as a reason of its own."""
+    return replace(verdict, reasons=(*verdict.reasons, without_words(lacking))) if lacking else verdict
 
 
 def deploy(context: Context, project: ProjectContext, draft: Draft, claim: Claim | None) -> Version:
@@ -129,29 +137,54 @@ def label_sets(
     grown = examples_of(snapshot, project.catalogue, features, project.record.config.weights)
     if champion is None:
         return LabelSets(grown)
-    reference = champion.reference and project.registry.version(champion.reference)
+    reference = _reference(project, champion)
     return LabelSets(
         grown,
-        champion=_examples_at(project, champion.snapshot, features),
-        reference=_examples_at(project, reference.snapshot, features) if reference else None,
+        champion=learned_by(project, champion, snapshot, features),
+        reference=learned_by(project, reference, snapshot, features) if reference else None,
     )
 
 
-def _learn(project: ProjectContext, snapshot: Snapshot, champion: Version | None, backbone: BackboneRecord) -> Learned:
+def _reference(project: ProjectContext, champion: Version) -> Version | None:
+    """None where its record cannot be read: then losses are bounded from here on."""
+    try:
+        return project.registry.version(champion.reference) if champion.reference else None
+    except UNREADABLE as error:
+        log.warning("the reference version is damaged", action="refresh", reason=str(error))
+        return None
+
+
+def _learn(
+    project: ProjectContext, snapshot: Snapshot, champion: Version | None, backbone: BackboneRecord
+) -> tuple[Learned, list[Task]]:
+    """What was learned, and the labelled tasks that were not learned from for want of features."""
     features = project.features(backbone.id)
     sets = label_sets(project, snapshot, champion, features)
-    saw = train_groups(project.snapshots.load(backbone.snapshot), project.catalogue) if backbone.snapshot else ()
+    lacking = without_features(snapshot, project.catalogue, features)
+    saw = _saw(project, snapshot, backbone)
     config = project.record.config
     recipe = Recipe(
         class_min=config.refresh.class_min,
+        known=project.rules.choosable(project.record.schema.classes),
         head=HeadRecipe(config.head, config.seed, champion.recipe if champion else {}),
         backbone_saw=saw,
         rules=project.rules,
         batch=config.refresh.after,
         pool=unlabelled(project, features, [*sets.grown, *(sets.champion or ()), *(sets.reference or ())]),
     )
-    learned = refresh_evidence(sets, features.rows, champion=_head_of(project, champion), recipe=recipe)
-    return _of_another_recipe(project, snapshot, champion, learned) if champion else learned
+    try:
+        learned = refresh_evidence(sets, features.rows, champion=_head_of(project, champion), recipe=recipe)
+    except NotEnoughLabelsError as error:
+        raise NotEnoughLabelsError(f"{error}; {without_words(lacking)}" if lacking else str(error)) from error
+    return (_of_another_recipe(project, snapshot, champion, learned) if champion else learned), lacking
+
+
+def _saw(project: ProjectContext, snapshot: Snapshot, backbone: BackboneRecord) -> Collection[str]:
+    """Groups that the backbone may have learned from; rather too many than too few."""
+    if not backbone.snapshot:
+        return ()
+    before = project.older(backbone.snapshot, backbone.created_at, snapshot.id, changed=False)
+    return train_groups(before, project.catalogue)
 
 
 def _of_another_recipe(project: ProjectContext, snapshot: Snapshot, champion: Version, learned: Learned) -> Learned:
@@ -164,7 +197,11 @@ def _of_another_recipe(project: ProjectContext, snapshot: Snapshot, champion: Ve
 
 def _settings_changed(project: ProjectContext, champion: Version) -> tuple[str, ...]:
     """Those that change what a head learns, and do not show in its own recipe."""
-    before = kept_config(project.store, champion.config)
+    try:
+        before = kept_config(project.store, champion.config)
+    except UNREADABLE as error:
+        log.warning("a kept config is damaged", action="refresh", reason=str(error))
+        before = None
     if before is None:
         return ()
     now: dict[str, Any] = json.loads(canonical(project.record.config.model_dump(mode="json")))
@@ -193,8 +230,12 @@ def _head_of(project: ProjectContext, champion: Version | None) -> Classifier | 
         return None
 
 
-def _examples_at(project: ProjectContext, snapshot: str, features: FeatureStore) -> Sequence[Example]:
-    return examples_of(project.snapshot(snapshot), project.catalogue, features)
+def learned_by(
+    project: ProjectContext, version: Version, newest: Snapshot, features: FeatureStore
+) -> Sequence[Example]:
+    """The labels that a version was fitted on, as they count now."""
+    before = project.older(version.snapshot, version.created_at, newest.id)
+    return examples_of(project.rules.read(before), project.catalogue, features)
 
 
 def _check_rows(features: FeatureStore) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:

@@ -25,11 +25,11 @@ from labelloop.snapshot import Snapshot
 from retrain_worker.artefact import Served, Tried, served, served_champion, to_try, try_out
 from retrain_worker.context import Context, ProjectContext
 from retrain_worker.evidence import LabelSets, Learned, Recipe, Side, retrain_evidence
-from retrain_worker.examples import examples_of, train_groups
+from retrain_worker.examples import examples_of, train_groups, without_features
 from retrain_worker.featurise import featurise_under
 from retrain_worker.heads import HeadRecipe
 from retrain_worker.logistic import fit_head, rotate
-from retrain_worker.refresh import Judged, deploy, draft_of, held
+from retrain_worker.refresh import Judged, deploy, draft_of, held, learned_by, told
 from retrain_worker.reporting import Sight, look_again, look_at, report_of_run
 from retrain_worker.tracking import Ended, Origin, Tracking, flat, tracking
 from retrain_worker.training.checkpoint import StoredKeeper
@@ -243,8 +243,7 @@ def _featurise_pool(context: Context, project: ProjectContext, backbone: Backbon
 def _candidate(project: ProjectContext, trained: Trained, looks: Looks | None, progress: Progress) -> Candidate:
     """Head on the newest snapshot, evidence against the champion of this moment. ``looks``: what was seen before."""
     record = trained.backbone.record
-    latest = project.snapshots.latest()
-    newest = project.snapshot(latest.snapshot) if latest else trained.snapshot
+    newest = _newest(project) or trained.snapshot
     live = project.registry.live()
     champion = project.registry.version(live.version) if live else None
     learned = _learn(project, record, newest, trained.snapshot, champion)
@@ -254,8 +253,15 @@ def _candidate(project: ProjectContext, trained: Trained, looks: Looks | None, p
     tried = looks.tried.artefact(looks.ours.head, features.rows) if looks.tried else None
     evaluation = replace(learned.evaluation, artefact=tried, robustness=looks.sight.robustness)
     learned = replace(learned, evaluation=evaluation)
-    verdict = judge(evaluation, project.record.config.gate)
+    lacking = without_features(newest, project.catalogue, features)
+    verdict = told(judge(evaluation, project.record.config.gate), lacking)
     return Candidate(draft_of(project, "retrain", newest, champion, record, learned, verdict), champion, looks)
+
+
+def _newest(project: ProjectContext) -> Snapshot | None:
+    """None where it cannot be read: an hour of work is judged on the labels that it began with."""
+    newest = project.snapshots.newest()
+    return project.rules.read(newest) if newest else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,7 +308,8 @@ def _learn(
     features = project.features(record.id)
     config = project.record.config
     head = HeadRecipe(config.head, config.seed)
-    recipe = Recipe(config.refresh.class_min, head, train_groups(trained_on, project.catalogue))
+    known = project.rules.choosable(project.record.schema.classes)
+    recipe = Recipe(config.refresh.class_min, head, train_groups(trained_on, project.catalogue), known=known)
     grown = examples_of(newest, project.catalogue, features, config.weights)
     side = None
     before: Sequence[Example] | None = None
@@ -310,7 +317,7 @@ def _learn(
         old = project.features(champion.backbone)
         side = Side(project.registry.head(champion), old.rows, project.rules)
         grown = [e for e in grown if e.uri in old]
-        before = examples_of(project.snapshot(champion.snapshot), project.catalogue, features)
+        before = learned_by(project, champion, newest, features)
     return retrain_evidence(LabelSets(grown, champion=before), features.rows, champion=side, recipe=recipe)
 
 

@@ -76,21 +76,24 @@ def _pool(features: FeatureStore, facts: Sequence[ImageFacts], head: Classifier 
     def read(rows: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Floats:
         return features.rows([uris[i] for i in rows])
 
-    labels, probabilities = _answers(features, uris, head, rules) if head else ((), None)
+    labels, probabilities, unseen = _answers(features, uris, head, rules) if head else ((), None, None)
     return Pool(
         uris=uris, groups=[f.group for f in facts], buckets=[f.bucket for f in facts], read=read,
-        labels=labels, probabilities=probabilities,
+        labels=labels, probabilities=probabilities, unseen=unseen,
     )  # fmt: skip
 
 
 def _answers(
     features: FeatureStore, uris: Sequence[str], head: Classifier, rules: LabelRules
-) -> tuple[tuple[str, ...], Floats | None]:
+) -> tuple[tuple[str, ...], Floats | None, Floats | None]:
     """The classes as they are called now, and what the head says; nothing where all of its classes were dropped."""
     names = rules.names(head.labels)
-    return names.labels, names.of(_probabilities(features, uris, head)) if names.labels else None
-
-
-def _probabilities(features: FeatureStore, uris: Sequence[str], head: Classifier) -> Floats:
-    chunks = [head.probabilities(features.rows(uris[i : i + CHUNK])) for i in range(0, len(uris), CHUNK)]
-    return np.concatenate(chunks) if chunks else np.zeros((0, len(head.labels)), dtype=np.float32)
+    if not names.labels:
+        return (), None, None
+    probabilities = np.zeros((len(uris), len(head.labels)), dtype=np.float32)
+    unseen = np.zeros(len(uris), dtype=np.float32)
+    for start in range(0, len(uris), CHUNK):
+        here = slice(start, start + CHUNK)
+        rows = features.rows(uris[here])
+        probabilities[here], unseen[here] = head.probabilities(rows), head.unseen(rows)
+    return names.labels, names.of(probabilities), unseen

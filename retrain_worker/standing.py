@@ -12,6 +12,7 @@ from labelloop.acquisition import Doubts, Labelled, Quota, Situation, doubts_of
 from labelloop.auto_label.rule import Promise
 from labelloop.classifier import Classifier
 from labelloop.config import ProjectConfig
+from labelloop.damage import UNREADABLE
 from labelloop.errors import NotFoundError
 from labelloop.features import FeatureStore
 from labelloop.head import Floats
@@ -22,8 +23,8 @@ from labelloop.split import unit
 from labelloop.trigger import Progress, decide
 from retrain_worker.context import ProjectContext
 from retrain_worker.evidence import one_per_group
+from retrain_worker.heads import POOL_MOST
 
-POOL_MOST = 1000  # unlabelled images from which a head learns, too
 LABELLED_MOST = 5000  # rows of labelled images that a strategy is shown
 
 
@@ -54,12 +55,10 @@ def missed_of(evaluation: Evaluation | None, rules: LabelRules, labels: tuple[st
 
 
 def unlabelled(project: ProjectContext, features: FeatureStore, labelled: Sequence[Example]) -> Floats | None:
-    """Up to a thousand train images without a label, one of each group, by hash; None where a head takes none.
+    """Up to a thousand train images without a label, one of each group, by hash; None where there are none.
 
     Of test and audit not even the features are learned from.
     """
-    if project.record.config.head.kind != "linear" or not project.record.config.head.pool:
-        return None
     taken = {e.group for e in labelled}
     open_images: dict[str, str] = {}
     for uri in features.index.ordered():
@@ -75,7 +74,9 @@ def situation_of(
 ) -> Situation:
     """Whether there is a model that knows any class of now, and how well its doubts tell right from wrong."""
     known = head is not None and bool(project.rules.names(head.labels).labels)
-    return Situation(known, _doubts(examples, features, head, project.rules))
+    classes = project.rules.choosable(project.record.schema.classes)
+    missing = [name for name in classes if head and name not in project.rules.names(head.labels).labels]
+    return Situation(known, _doubts(examples, features, head, project.rules), tuple(missing))
 
 
 def _doubts(examples: list[Example], features: FeatureStore, head: Classifier | None, rules: LabelRules) -> Doubts:
@@ -124,5 +125,5 @@ def _seen_by_backbone(project: ProjectContext) -> Mapping[str, str]:
     snapshot = judged[-1].snapshot if judged else backbone.snapshot if backbone else None
     try:
         return project.snapshot(snapshot).labels() if snapshot else {}
-    except NotFoundError:  # beyond retention: everything counts as new
+    except (*UNREADABLE, NotFoundError):  # damaged, or beyond retention: everything counts as new
         return {}

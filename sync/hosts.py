@@ -11,8 +11,21 @@ from labelloop.errors import SettingsError
 from labelloop.images import short
 
 PORTS = {"http": 80, "https": 443}
-NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+# where clouds keep credentials, beside the link-local addresses
+METADATA = tuple(map(ipaddress.ip_network, (
+    "100.100.100.200/32", "168.63.129.16/32", "192.0.0.192/32",  # Alibaba, Azure, Oracle
+    "fd00:ec2::/32", "fd20:ce::/32", "fd00:42::42/128",  # Amazon, Google, Scaleway
+)))  # fmt: skip
+# of the addresses in use, those that the `ipaddress` of some Python takes for public
+SPECIAL = tuple(
+    map(ipaddress.ip_network, ("192.0.0.0/24", "192.88.99.0/24", "2001::/23", "2001:db8::/32", "3fff::/20"))
+)
+UNICAST = ipaddress.IPv6Network("2000::/3")  # all that is given out to the public
+# an IPv4 address in the last 32 bits: compatible, mapped, translated, NAT64
+LAST_BITS = tuple(map(ipaddress.IPv6Network, ("::/96", "::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96")))
+LOCAL_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")  # of the operator, who may cut it in four ways (RFC 6052)
+ISATAP = {0x00005EFE, 0x02005EFE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +69,13 @@ class Hosts:
 
     def refusal(self, target: Target, address: Address) -> str | None:
         """Why a listed target may not be connected to under this address, or None where it may."""
-        if target.address is not None or _is_public(address):  # an address that is listed was meant
+        if target.address is not None:  # an address that is listed was meant
             return None
-        if self.private and not address.is_link_local:  # link-local: where clouds keep credentials
+        closed = _is_closed(address)
+        if not closed and (self.private or _is_public(address)):
             return None
         remedy = "list the address itself in LABELLOOP_IMAGE_HOSTS"
-        if not address.is_link_local:
+        if not closed:
             remedy += ", or set LABELLOOP_IMAGE_HOSTS_PRIVATE=1"
         return f"{target.host} leads to {address}, which is not public: {remedy}"
 
@@ -99,17 +113,40 @@ def _target(url: str) -> Target | None:
     return Target(parts.scheme, name.lower(), PORTS[parts.scheme] if port is None else port)
 
 
+def _is_closed(address: Address) -> bool:
+    """Whether a name may never lead there, or to what lies inside: link-local, or a cloud's metadata."""
+    found = (address, *_inside(address))
+    return any(a.is_link_local or any(a in net for net in METADATA) for a in found)
+
+
 def _is_public(address: Address) -> bool:
     inner = _inside(address)
-    if inner is not None:
-        return _is_public(inner)
-    return address.is_global and not (address.is_multicast or address.is_reserved or address.is_unspecified)
+    if inner:
+        return address not in LOCAL_NAT64 and all(map(_is_public, inner))
+    if address.is_multicast or not address.is_global or any(address in net for net in SPECIAL):
+        return False
+    return address.version == 4 or address in UNICAST
 
 
-def _inside(address: Address) -> ipaddress.IPv4Address | None:
-    """The address of the older kind that a newer one stands for."""
+def _inside(address: Address) -> tuple[ipaddress.IPv4Address, ...]:
+    """The addresses of the older kind that a newer one stands for."""
     if isinstance(address, ipaddress.IPv4Address):
-        return None
-    if address in NAT64:
-        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    return address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
+        return ()
+    bits = int(address)
+    if address.teredo:
+        return address.teredo  # its relay and its client
+    if address.sixtofour:
+        return (address.sixtofour,)
+    if address in LOCAL_NAT64:
+        return tuple(_cut(bits, prefix) for prefix in (48, 56, 64, 96))
+    if any(address in net for net in LAST_BITS) or (bits >> 32) & 0xFFFFFFFF in ISATAP:
+        return (_cut(bits, 96),)
+    return ()
+
+
+def _cut(bits: int, prefix: int) -> ipaddress.IPv4Address:
+    """The 32 bits behind a prefix, without the byte in the middle that RFC 6052 leaves empty."""
+    if prefix < 96:
+        bits = (bits >> 64 << 56) | (bits & (1 << 56) - 1)
+        return ipaddress.IPv4Address(bits >> (88 - prefix) & 0xFFFFFFFF)
+    return ipaddress.IPv4Address(bits & 0xFFFFFFFF)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 import structlog
 
 from labelloop.errors import LabelloopError
+from labelloop.images import ImageListing, LeftOut
 from sync.pace import Pace
 
 LIST_EVERY_S = 15.0
@@ -26,6 +27,7 @@ class Found:
 
     changed: dict[str, str]  # uri -> etag of images that are new, or have other bytes
     gone: set[str]
+    left_out: Mapping[str, LeftOut] = field(default_factory=dict)  # objects that are no images, by reason
 
 
 class Lister:
@@ -37,6 +39,7 @@ class Lister:
         self._busy = False
         self._again_at, self._pace = float("-inf"), Pace(LIST_EVERY_S, SHARE)
         self.etags: dict[str, str] = {}  # as `take` has told it
+        self.left_out: Mapping[str, LeftOut] = {}
         self.listed = False  # whether any listing was taken
         self.problem: str | None = None
 
@@ -44,7 +47,7 @@ class Lister:
         """How the bucket has changed; None where no listing has ended since the last call. Begins the next one."""
         found, self._found = self._found, None
         if found is not None:
-            self.listed = True
+            self.listed, self.left_out = True, found.left_out
             self.etags.update(found.changed)
             for uri in found.gone:
                 del self.etags[uri]
@@ -69,11 +72,12 @@ class Lister:
         """`etags` stands still meanwhile: it changes only in `take`, and not before this is found."""
         changed: dict[str, str] = {}
         unseen = set(self.etags)
-        for uri, etag in self._listing():
+        listing = self._listing()
+        for uri, etag in listing:
             unseen.discard(uri)
             if self.etags.get(uri) != etag:
                 changed[uri] = etag
-        return Found(changed, unseen)
+        return Found(changed, unseen, listing.left_out if isinstance(listing, ImageListing) else {})
 
 
 def _in_thread(run: Callable[[], None]) -> None:

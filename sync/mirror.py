@@ -94,6 +94,11 @@ class Mirroring:
             self._tries.pop(uri, None)
             self._failed.pop(uri, None)
 
+    def why(self, uri: str) -> str | None:
+        """Why an image is not copied, where that was tried."""
+        with self._lock:
+            return self._failed.get(uri)
+
     @property
     def state(self) -> MirrorState:
         """For `labelloop status`."""

@@ -15,8 +15,9 @@ import structlog
 from labelloop.catalogue import Catalogue
 from labelloop.clock import Standing, age_s, parse
 from labelloop.code import training_code
+from labelloop.damage import UNREADABLE
 from labelloop.errors import NotFoundError, SupersededError
-from labelloop.features import FeatureIndex
+from labelloop.features import FeatureIndex, lacks
 from labelloop.migration import told, undecided
 from labelloop.moments import cron_times
 from labelloop.projects import ProjectRecord
@@ -24,9 +25,9 @@ from labelloop.queue import KINDS, REFRESH, RETRAIN, JobQueue, job_id
 from labelloop.records import Bucket
 from labelloop.registry import Registry, Version
 from labelloop.requests import Request, RequestStore, retries
-from labelloop.runs import Run, RunStore, begun, failed_tries
+from labelloop.runs import WITHOUT, Run, RunStore, begun, failed_tries, tries
 from labelloop.schema import LabelRules
-from labelloop.snapshot import Snapshot, SnapshotStore
+from labelloop.snapshot import Snapshot, SnapshotStore, as_of
 from labelloop.trigger import Action, Decision, Progress, decide, moved
 from labelloop.verdicts import left_by, next_wish
 
@@ -43,6 +44,7 @@ class Plan:
     progress: Progress
     decision: Decision
     running: tuple[str, ...]  # kinds that wait or run already
+    without: tuple[tuple[int, str], ...] = ()  # (task, image): labelled, and not learned from for want of features
 
     def facts(self) -> dict[str, Any]:
         """For `labelloop status`."""
@@ -92,11 +94,22 @@ class Planner:
             kind = KINDS[action.kind]
             learns = self._learns_from(kind.name, snapshot.id, runs, wishes)
             attempt = 1 + sum(r.kind == kind.name and r.snapshot == learns for r in runs)
-            if kind not in under_way and not self._rests(kind.name, attempt):
+            tried = len(tries(runs, kind.name, snapshot.id))
+            if kind not in under_way and not self._rests(kind.name, 1 + tried):
                 wish = next_wish(kind.name, recorded, self._registry.deployments())
                 self._enqueue(action, Try(learns, attempt, wish), wishes)
                 under_way.append(kind)
-        return Plan(progress, decision, tuple(k.name for k in under_way))
+        without = self._without(snapshot, catalogue, index)
+        return Plan(progress, decision, tuple(k.name for k in under_way), without)
+
+    def _without(
+        self, snapshot: Snapshot, catalogue: Catalogue, index: FeatureIndex | None
+    ) -> tuple[tuple[int, str], ...]:  # fmt: skip
+        """Labelled tasks of which nothing is learned, although nothing is known to be wrong with their images."""
+        if index is None:
+            return ()
+        labelled = ((t.id, t.uri, catalogue.images.get(t.uri)) for t in self._read(snapshot).tasks.values() if t.label)
+        return tuple((number, uri) for number, uri, facts in labelled if uri and lacks(uri, facts, index))
 
     def clean(self) -> None:
         """End the records of runs whose worker died, so that they count as failed and are tried again."""
@@ -119,11 +132,13 @@ class Planner:
         snapshot = begun(runs, kind, newest, retries=retries(wishes, kind))
         try:
             return snapshot if snapshot == newest else self._snapshots.load(snapshot).id
-        except NotFoundError:
+        except (*UNREADABLE, NotFoundError):
             return newest
 
     def _enqueue(self, action: Action, this: Try, wishes: Sequence[Request]) -> None:
         key, snapshot, attempt = self._project.key, this.snapshot, this.attempt
+        if attempt > 1 and (wrong := self._snapshots.mend()):
+            log.warning("snapshot was damaged, written again", action="mend", keys=wrong)
         name = job_id(KINDS[action.kind], key, snapshot[:12], self._project.config.hash, attempt)
         answers = [w.id for w in wishes if w.kind == action.kind]
         payload = {"project": key, **asdict(this), "answers": answers}
@@ -152,9 +167,7 @@ class Planner:
     ) -> Progress:  # fmt: skip
         labels = {uri: label for uri, label in self._read(snapshot).labels().items() if uri}  # a task may have no image
         facts = {u: catalogue.images.get(u) for u in labels}
-        readable = {u for u, f in facts.items() if f is None or not f.problem}
         train = {u: labels[u] for u, f in facts.items() if f and not f.problem and f.bucket is Bucket.TRAIN}
-        missing = sum(1 for u in readable if index is None or u not in index)
         judged = [r for r in self._runs.all() if r.kind == REFRESH.name and r.done]
         if judged and judged[-1].config != self._project.config.hash:
             judged = []  # also where an older config came back: what is live was learned by another one
@@ -166,8 +179,8 @@ class Planner:
         since = parse(last.started_at) if last else datetime.fromtimestamp(self._project.created, UTC)
         times = cron_times(self._project.config.retrain.cron, since)
         return Progress(
-            labels={c: counts[c] for c in self._project.schema.classes if self._rules.resolve(c) == c},
-            changes=_changes(labels, self._labels_of(judged[-1].snapshot) if judged else {}),
+            labels={c: counts[c] for c in self._rules.choosable(self._project.schema.classes)},
+            changes=_changes(labels, self._learned(judged[-1]) if judged else {}, index),
             new_for_backbone=sum(1 for u, label in train.items() if saw.get(u) != label),
             backbone_saw=len(saw),
             judged=bool(judged),
@@ -176,7 +189,6 @@ class Planner:
             failed_retrains=_failed(runs, RETRAIN.name, snapshot.id, wishes),
             since_refresh_s=age_s(max(started)) if started else None,
             retrain_asked=any(w.what == RETRAIN.name for w in wishes),
-            missing_features=missing,
             mix=moved(counts, Counter(saw.values())) if saw else 0.0,
             new_images=_more_images(index, last),
             recipe_changed=bool(last and last.recipe and last.recipe != self._project.config.recipe),
@@ -191,9 +203,18 @@ class Planner:
         """What counts against the next retrain: labels of the last one that was judged, or that the backbone saw."""
         retrained = [r for r in self._runs.all() if r.kind == RETRAIN.name and r.done]
         if retrained:
-            return self._labels_of(retrained[-1].snapshot)
-        record = self._registry.backbone(live.backbone) if live else None
-        return self._labels_of(record.snapshot) if record and record.snapshot else {}
+            return self._labels_of(retrained[-1].snapshot, retrained[-1].started_at)
+        try:
+            record = self._registry.backbone(live.backbone) if live else None
+        except UNREADABLE:  # noted: everything counts as new
+            return {}
+        return self._labels_of(record.snapshot, record.created_at) if record and record.snapshot else {}
+
+    def _learned(self, run: Run) -> dict[str, str]:
+        """The labels of a run's snapshot, without those whose images had no features then."""
+        without = set(run.detail.get(WITHOUT, ()))
+        labels = self._labels_of(run.snapshot, run.started_at)
+        return {u: label for u, label in labels.items() if u not in without} if without else labels
 
     def _read(self, snapshot: Snapshot) -> Snapshot:
         """The newest snapshot with classes as they count."""
@@ -201,12 +222,15 @@ class Planner:
             self._newest = self._rules.read(snapshot)
         return self._newest
 
-    def _labels_of(self, snapshot: str) -> dict[str, str]:
+    def _labels_of(self, snapshot: str, moment: str) -> dict[str, str]:
+        """``moment``: when it was the newest, for where it is damaged."""
         if snapshot not in self._labels:
             try:
                 labels = self._rules.read(self._snapshots.load(snapshot)).labels()
             except NotFoundError:  # beyond retention: everything counts as new
                 labels = {}
+            except UNREADABLE:
+                labels = as_of(self._newest, moment).labels() if self._newest and moment else {}
             self._labels = {**dict(list(self._labels.items())[-3:]), snapshot: labels}
         return self._labels[snapshot]
 
@@ -222,6 +246,7 @@ def _more_images(index: FeatureIndex | None, last: Run | None) -> int:
     return max(0, len(index) - last.images)
 
 
-def _changes(now: dict[str, str], before: dict[str, str]) -> int:
-    """Labels added, changed or withdrawn."""
-    return sum(now.get(u) != before.get(u) for u in now.keys() | before.keys())
+def _changes(now: dict[str, str], before: dict[str, str], index: FeatureIndex | None) -> int:
+    """Labels added, changed or withdrawn; new ones count when their images have features."""
+    new = {u for u in now.keys() - before.keys() if index is not None and u in index}
+    return len(new) + sum(now.get(u) != label for u, label in before.items())

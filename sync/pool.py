@@ -5,19 +5,18 @@ A turn costs what has changed since the last one, not what there is.
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Set
-from dataclasses import dataclass
-
-import structlog
+from collections.abc import Mapping, Set
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from labelloop.catalogue import Catalogue
-from labelloop.errors import LabelloopError
 from labelloop.features import FeatureIndex
+from labelloop.images import LeftOut
 from labelloop.queue import FEATURISE, JobQueue, job_id
 from labelloop.records import ImageFacts, canonical, digest
 from sync.board import Board
+from sync.imports import Import, Imports
 from sync.listing import Lister, Listing
 from sync.mirror import Mirroring
 from sync.waiting import Waiting
@@ -25,8 +24,6 @@ from sync.waiting import Waiting
 CHUNK = 64  # images per featurise job: progress is visible, a killed job costs little
 READ_EVERY_S = 5.0  # catalogue and features where no job of ours is under way: only a retrain adds to them then
 ACTIVE_JOBS = 16  # queued at once; the rest is derived again as they finish
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +33,8 @@ class PoolState:
     images: int = 0
     featurised: int = 0
     unreadable: int = 0
+    refused: int = 0  # in the bucket, and Label Studio makes no task of them
+    refused_one: str = ""  # one of these
 
     @property
     def missing(self) -> int:
@@ -47,14 +46,12 @@ class Pool:
     """One project's images: every one becomes a task, gets a bucket and features, before anyone labels it."""
 
     def __init__(
-        self, key: str, listing: Listing, import_new: Callable[[], None], queue: JobQueue,
+        self, key: str, listing: Listing, import_new: Import, queue: JobQueue,
         mirroring: Mirroring | None = None,
     ) -> None:  # fmt: skip
-        self._key, self._import, self._queue, self._mirroring = key, import_new, queue, mirroring
-        self._lister = Lister(listing)
+        self._key, self._queue, self._mirroring = key, queue, mirroring
+        self._lister, self._importing = Lister(listing), Imports(import_new)
         self._read_at = float("-inf")
-        self._importing: threading.Thread | None = None
-        self._import_problem: str | None = None
         self._index: FeatureIndex | None = None
         self._etags: dict[str, str] = {}  # every image -> its ETag; empty where only a task names it
         self._stale: set[str] = set()  # images of which something has changed
@@ -79,16 +76,23 @@ class Pool:
         while self._stale:
             self._judge(self._stale.pop(), board, catalogue, deleted)
         lacking = len(self._waiting) + len(self._uncopied) + len(self._unreadable) - self._both
-        self.state = PoolState(len(self._etags), len(self._etags) - lacking, len(self._unreadable))
-        if listed and self._unimported and not self.importing:
-            self._importing = threading.Thread(target=self._import_new, name="storage-sync", daemon=True)
-            self._importing.start()
+        refused = self._importing.refused(self._unimported)
+        self.state = PoolState(
+            len(self._etags), len(self._etags) - lacking, len(self._unreadable), len(refused), min(refused, default="")
+        )
+        if listed:
+            self._importing.offer(self._unimported)
         self._featurise(active)
+
+    def facts(self) -> dict[str, Any]:
+        """What `labelloop status` shows of the images."""
+        left_out = {why: asdict(one) for why, one in self.left_out.items()}
+        return asdict(self.state) | {"importing": self.importing, "left_out": left_out}
 
     @property
     def importing(self) -> bool:
         """True while Label Studio turns objects into tasks."""
-        return self._importing is not None and self._importing.is_alive()
+        return self._importing.running
 
     @property
     def settled(self) -> bool:
@@ -98,7 +102,12 @@ class Pool:
     @property
     def problem(self) -> str | None:
         """Why new images do not become tasks, in words."""
-        return self._import_problem or self._lister.problem
+        return self._importing.problem or self._lister.problem
+
+    @property
+    def left_out(self) -> Mapping[str, LeftOut]:
+        """Objects of the bucket that are no images by their names, by reason."""
+        return self._lister.left_out
 
     def _listed(self, board: Board) -> bool:
         """Take in the newest listing of the bucket; False where there is none since the last call."""
@@ -109,6 +118,7 @@ class Pool:
             self._etags[uri] = etag
         for uri in found.gone - board.tasks_of.keys():
             self._etags.pop(uri, None)
+        self._importing.forget(found.changed.keys() | found.gone)
         self._stale |= found.changed.keys() | found.gone
         return True
 
@@ -164,14 +174,6 @@ class Pool:
             name = job_id(FEATURISE, self._key, digest(canonical(chunk))[:12])
             self._waiting.asked(chunk, name)  # first: where it cannot be queued now, it is asked for again later
             self._queue.enqueue(FEATURISE, name, {"project": self._key, "uris": chunk})
-
-    def _import_new(self) -> None:
-        try:
-            self._import()
-            self._import_problem = None
-        except LabelloopError as error:
-            self._import_problem = f"new images cannot be synced into Label Studio: {error}"
-            log.error("storage sync failed", action="import", reason=str(error))
 
 
 def _put(where: set[str], uri: str, present: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -13,15 +14,19 @@ import structlog
 
 from labelloop.catalogue import Catalogue
 from labelloop.clock import now
-from labelloop.errors import CorruptArtefactError, LabelConfigError, NotFoundError, StudioError
+from labelloop.copies import get_twice, put_twice
+from labelloop.damage import UNREADABLE, Damage
+from labelloop.errors import LabelConfigError, NotFoundError, StudioError
 from labelloop.features import FeatureIndex
+from labelloop.formats import reading
+from labelloop.images import short
 from labelloop.labels import parse_label_config
 from labelloop.migration import changed
 from labelloop.mirror import Mirror
 from labelloop.projects import ProjectRecord, ProjectStore, project_store
 from labelloop.queue import SCORE, JobQueue, RedisLease, job_id
 from labelloop.records import Task, canonical
-from labelloop.registry import Registry
+from labelloop.registry import INITIAL, Registry
 from labelloop.requests import RequestStore
 from labelloop.runs import RunStore
 from labelloop.schema import LabelRules
@@ -32,6 +37,7 @@ from labelloop.studio import STORAGE_SYNC_S, Studio
 from sync.empties import Empties
 from sync.feed import Changes, Feed
 from sync.guard import Guard
+from sync.inspect import Inspection, Mender
 from sync.listing import Listing
 from sync.mirror import Fetch, Mirroring
 from sync.outdated import outdated
@@ -52,6 +58,9 @@ TIDY_EVERY_S = 10.0
 LABEL_CONFIG_EVERY_S = 2.0  # while people give a class that it lacks
 DELETED = "deleted.json"  # images whose tasks people removed
 UNREADABLE_TOLD = 1000  # tasks
+DELETED_THERE = "deleted in Label Studio: `labelloop forget {}`"
+NAMED = 5
+MOST_TOLD = 50  # damaged objects in the heartbeat
 FIRST_ORDER = 500  # images with features that make a first order worth having, while the others are on their way
 
 log = structlog.get_logger()
@@ -76,22 +85,29 @@ class ProjectWatch:
     def __init__(self, project: ProjectRecord, deps: Deps) -> None:
         store = project_store(deps.store, project.key)
         self.project, self._deps, self.schema = project, deps, project.schema
-        self.snapshots = SnapshotStore(store)
-        self.registry = Registry(store, RedisLease(deps.queue.redis, project.key))
-        self.catalogue = Catalogue(store)
+        self.damage = damage = Damage()
+        self.snapshots = SnapshotStore(store, damage)
+        self.registry = Registry(store, RedisLease(deps.queue.redis, project.key), damage)
+        self.catalogue = Catalogue(store, damage)
         self.index: FeatureIndex | None = None
         self._store = store
-        self.publisher = Publisher(deps.studio, project, self.schema, ScoreStore(store))
+        self.publisher = Publisher(deps.studio, project, self.schema, ScoreStore(store, damage))
         self.feed = Feed(
             deps.studio, project.id, self.schema, shown=self.publisher.seeing.of,
             outdated=partial(outdated, self.catalogue.images),
         )  # fmt: skip
-        self.planner = Planner(project, RunStore(store), RequestStore(store), deps.queue, self.snapshots, self.registry)
-        self.mirroring = Mirroring(Mirror(store), deps.fetch)
+        self.planner = Planner(
+            project, RunStore(store, damage), RequestStore(store, damage), deps.queue, self.snapshots, self.registry
+        )
+        self.mirroring = Mirroring(Mirror(store, damage), deps.fetch)
         self.pool = Pool(project.key, deps.list_images(project.image_uri), self._import, deps.queue, self.mirroring)
         self.upkeep = Upkeep(project, store, deps.queue)
+        menders: dict[str, Mender] = {
+            INITIAL: lambda _: self.registry.mend_initial(), "snapshots/": self.snapshots.mend,
+        }  # fmt: skip
+        self.inspection = Inspection(store, damage, menders)
         self.guard = Guard(LabelRules.of(project.config))
-        self.studies = Studies(project, store, deps.queue)
+        self.studies = Studies(project, store, deps.queue, damage)
         self.empties = Empties(project, store, deps.studio)
         self.snapshot: Snapshot | None = None
         self.plan: Plan | None = None
@@ -106,6 +122,18 @@ class ProjectWatch:
 
     def turn(self, *, nudged: bool) -> bool:
         """One round; True where annotations changed. Cheap where nothing did."""
+        try:
+            return self._turn(nudged=nudged)
+        except StudioError as error:
+            if error.status != 404 or not self._is_deleted():
+                raise
+            raise StudioError(DELETED_THERE.format(self.project.key), status=404) from error
+
+    def rename(self, title: str) -> None:
+        """The project is called so now; nothing that was read is read again."""
+        self.project = replace(self.project, title=title)
+
+    def _turn(self, *, nudged: bool) -> bool:
         if self.snapshot is None:
             self._begin()
         changes = self._changes(nudged=nudged)
@@ -135,7 +163,7 @@ class ProjectWatch:
         return {
             "title": self.project.title,
             "tasks": len(self.feed.board),
-            "pool": asdict(self.pool.state) | {"importing": self.pool.importing},
+            "pool": self.pool.facts(),
             "copies": asdict(self.mirroring.state),
             "problem": self._config_problem or self.pool.problem,
             "latest": asdict(self._latest) if self._latest else None,
@@ -145,8 +173,23 @@ class ProjectWatch:
             "unread": self.guard.facts(),
             "empties": self.empties.facts(),
             "unreadable": [[number, why] for number, why in list(self.feed.unreadable.items())[:UNREADABLE_TOLD]],
+            "without": self._without(),
+            "damaged": [[d.key, d.reason] for d in self.damage.all()[:MOST_TOLD]],
             "at": now(),
         }
+
+    def _without(self) -> dict[str, Any]:
+        """Labelled images of which nothing is learned yet, and why."""
+        lacking = self.plan.without if self.plan else ()
+        named = [f"task {number} ({short(uri)}): {self._why_without(uri)}" for number, uri in lacking[:NAMED]]
+        return {"count": len(lacking), "tasks": named}
+
+    def _why_without(self, uri: str) -> str:
+        if problem := self.mirroring.why(uri):
+            return f"{problem}; mend the source or remove the task"
+        if self.catalogue.lost and self.index is not None and uri in self.index and uri not in self.catalogue.images:
+            return f"its part of the catalogue is damaged: restore {self.catalogue.lost[0]} from a backup"
+        return "no worker has computed its features yet: see that one runs, and its log (action featurise)"
 
     def _begin(self) -> None:
         """Find everything as it was left: the newest snapshot, then what changed while nobody watched."""
@@ -155,7 +198,7 @@ class ProjectWatch:
                 f"project {self.project.id} of Label Studio is another one than {self.project.key}: its database was "
                 f"made anew. Take the old one out with `labelloop forget {self.project.key}`"
             )
-        self._latest = self.snapshots.latest()
+        self._latest = self._last_latest()
         self.feed.begin(self._last_tasks())
         self.feed.deleted = self._deleted()
         self._deleted_kept = set(self.feed.deleted)
@@ -170,13 +213,26 @@ class ProjectWatch:
         self.publisher.adopt(live.version if live else COLD_START, self.feed.board.open)
         log.info("watching", action="watch", project=self.project.key, tasks=len(self.feed.board))
 
+    def _is_deleted(self) -> bool:
+        try:
+            return self._deps.studio.project(self.project.id).created != self.project.created
+        except StudioError as error:
+            return error.status == 404
+
     def _last_tasks(self) -> Mapping[int, Task]:
         """Those of the newest snapshot; Label Studio has them too, so a damaged one is made anew."""
         try:
             return self.snapshots.load(self._latest.snapshot).tasks if self._latest else {}
-        except (CorruptArtefactError, NotFoundError) as error:
+        except (*UNREADABLE, NotFoundError) as error:
             log.warning("snapshot damaged, reading everything again", action="watch", reason=str(error))
             return {}
+
+    def _last_latest(self) -> Latest | None:
+        """None where it cannot be read: Label Studio has all that it says, and the next freeze writes it again."""
+        try:
+            return self.snapshots.latest()
+        except UNREADABLE:
+            return None
 
     def _changes(self, *, nudged: bool) -> Changes:
         changes = self.feed.poll() + self._recount()
@@ -237,20 +293,25 @@ class ProjectWatch:
 
     def _keep_latest(self) -> None:
         """A watcher that lost its lease in the middle of a write may have put an older snapshot back."""
-        if self._latest and self.snapshots.latest() != self._latest:
+        if self._latest and self._last_latest() != self._latest:
             log.warning("set the newest snapshot again", action="keep_latest", snapshot=self._latest.snapshot)
             self.snapshots.set_latest(self._latest)
 
     def _deleted(self) -> set[str]:
+        """Where neither object nor copy can be read: every image that was looked at and has no task."""
         try:
-            return set(json.loads(self._store.get(DELETED)))
+            return get_twice(self._store, DELETED, deleted_from, self.damage)
         except NotFoundError:
             return set()
+        except UNREADABLE:
+            self.catalogue.update()
+            return set(self.catalogue.images)
 
     def _keep_deleted(self) -> None:
-        if self.feed.deleted != self._deleted_kept:
-            self._store.put(DELETED, canonical(sorted(self.feed.deleted)))
+        if self.feed.deleted != self._deleted_kept or self.damage.keys(DELETED):
+            put_twice(self._store, DELETED, canonical(sorted(self.feed.deleted)))
             self._deleted_kept = set(self.feed.deleted)
+            self.damage.mended(DELETED)
 
     def _look(self) -> None:
         """Plan first: a person waits for the model, nobody for the rest."""
@@ -260,9 +321,9 @@ class ProjectWatch:
         self.plan = self.planner.plan(self.snapshot, version, self.catalogue, self.index)
         if self.plan.progress.undecided and self._is_due("label_config", LABEL_CONFIG_EVERY_S):
             self._follow_label_config()  # the class may just have been added
-        backbone = self.registry.backbone(version.backbone) if version else self.registry.initial_backbone()
-        if backbone and (self.index is None or self.index.backbone != backbone.id):
-            self.index = FeatureIndex(self._store, backbone.id)
+        backbone = version.backbone if version else self._initial_backbone()
+        if backbone and (self.index is None or self.index.backbone != backbone):
+            self.index = FeatureIndex(self._store, backbone, self.damage)
         self.pool.turn(self.feed.board, self.catalogue, self.index, deleted=self.feed.deleted)
         self._set_aside()
         self._publish(live.version if live else COLD_START)
@@ -275,6 +336,13 @@ class ProjectWatch:
         self.pool.overwritten.clear()
         if self.feed.dirty:
             self._freeze()
+
+    def _initial_backbone(self) -> str | None:
+        try:
+            initial = self.registry.initial_backbone()
+        except UNREADABLE:  # noted; without it nothing can be featurised, and all else goes on
+            return None
+        return initial.id if initial else None
 
     def _publish(self, version: str) -> None:
         open_tasks = self.feed.board.open
@@ -295,6 +363,7 @@ class ProjectWatch:
         self.publisher.publish(version, open_tasks, idle_s=idle_s)
         if self._is_due("tidy", TIDY_EVERY_S):
             self._keep_latest()
+            self.inspection.turn()
             self.upkeep.turn()
             self._follow_label_config()
             self.publisher.check_version()
@@ -306,7 +375,9 @@ class ProjectWatch:
 
         A config that cannot be served is a visible problem, and the old one stays.
         """
-        config = self._deps.studio.project(self.project.id).label_config
+        found = self._deps.studio.project(self.project.id)
+        config = found.label_config
+        self._follow_title(found.title)
         self._config_problem = None
         if config == self.project.label_config:
             return
@@ -329,14 +400,23 @@ class ProjectWatch:
         newest = self._deps.projects.get(self.project.key)  # its config may have been changed a moment ago
         self._deps.projects.put(replace(newest, label_config=config))
 
+    def _follow_title(self, title: str) -> None:
+        """People call the project by the name that Label Studio shows."""
+        if title != self.project.title:
+            log.info("project renamed", action="rename", project=self.project.key, title=title)
+            self.rename(title)
+            with suppress(NotFoundError):  # just forgotten
+                self._deps.projects.put(replace(self._deps.projects.get(self.project.key), title=title))
+
     def _order(self, version: str) -> None:
         name = job_id(SCORE, self.project.key, version)
         self._deps.queue.enqueue(SCORE, name, {"project": self.project.key, "version": version})
 
-    def _import(self) -> None:
-        if self.project.storage_id is not None:
-            self._deps.patience(STORAGE_SYNC_S)
-            self._deps.studio.sync_storage(self.project.storage_id)
+    def _import(self) -> bool:
+        if self.project.storage_id is None:
+            return True
+        self._deps.patience(STORAGE_SYNC_S)
+        return self._deps.studio.sync_storage(self.project.storage_id)
 
     def _is_due(self, what: str, every_s: float) -> bool:
         moment = time.monotonic()
@@ -344,3 +424,12 @@ class ProjectWatch:
             return False
         self._due[what] = moment
         return True
+
+
+def deleted_from(raw: bytes) -> set[str]:
+    """Images whose tasks people removed; CorruptObjectError."""
+    with reading(DELETED):
+        found = json.loads(raw)
+        if not isinstance(found, list) or not all(isinstance(uri, str) for uri in found):
+            raise ValueError("it must be a list of addresses")
+        return set(found)

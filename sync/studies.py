@@ -6,6 +6,7 @@ import time
 
 import structlog
 
+from labelloop.damage import Damage
 from labelloop.projects import ProjectRecord
 from labelloop.queue import TRIAL, JobQueue, job_id
 from labelloop.storage import ObjectStore
@@ -20,8 +21,10 @@ log = structlog.get_logger()
 class Studies:
     """One project's. A search that has ended is not looked at again."""
 
-    def __init__(self, project: ProjectRecord, store: ObjectStore, queue: JobQueue) -> None:
-        self._project, self._studies, self._queue = project, StudyStore(store), queue
+    def __init__(
+        self, project: ProjectRecord, store: ObjectStore, queue: JobQueue, damage: Damage | None = None
+    ) -> None:  # fmt: skip
+        self._project, self._studies, self._queue = project, StudyStore(store, damage), queue
         self._ended: set[str] = set()
         self._due = 0.0
 
@@ -29,9 +32,9 @@ class Studies:
         """Queue what is missing; True where a trial was queued."""
         if time.monotonic() < self._due and not nudged:
             return False
-        names = [n for n in self._studies.names() if n not in self._ended]
-        queued = sum(self._queue_missing(self._studies.get(name)) for name in names)
-        self._due = time.monotonic() + (BUSY_EVERY_S if set(names) - self._ended else LOOK_EVERY_S)
+        studies = self._studies.all(without=self._ended)
+        queued = sum(map(self._queue_missing, studies))
+        self._due = time.monotonic() + (BUSY_EVERY_S if {s.name for s in studies} - self._ended else LOOK_EVERY_S)
         return bool(queued)
 
     def _queue_missing(self, study: Study) -> int:

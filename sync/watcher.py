@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
@@ -30,6 +30,7 @@ REST_SHARE = 2.0  # of a turn's length; in a stream of hints
 REST_CAP_S = 1.5
 BURST_S = (0.0, 0.03, 0.08, 0.2, 0.5)  # after a nudge: the annotation's transaction may not have committed yet
 PROJECTS_EVERY_S = 2.0
+HEAL_EVERY_S = 600.0
 MEASURE_EVERY_S = 5.0
 BACKOFF_CAP_S = 15.0
 DRAINED_CHANNEL = "labelloop:drained:"
@@ -149,7 +150,7 @@ class Watcher:
         self._measured_at = float("-inf")
         self._watched: dict[str, _Watched] = {}
         self._unserved: dict[str, dict[str, Any]] = {}  # projects whose kept label config cannot be served: their facts
-        self._listed_at = float("-inf")
+        self._listed_at = self._healed_at = float("-inf")
         self.nudges = Nudges(deps.queue.redis)
         self.stopping = threading.Event()
         self._watchdog = watchdog or Watchdog()
@@ -264,27 +265,43 @@ class Watcher:
             return
         self._listed_at = time.monotonic()
         records = {r.key: r for r in self._deps.projects.all()}
-        for key in set(self._watched) - set(records):
+        unread = {d.project: d.reason for d in self._deps.projects.unread()}
+        for key in set(self._watched) - set(records) - set(unread):
             del self._watched[key]
         self._unserved = {key: facts for key, facts in self._unserved.items() if key in records}
         for key, record in records.items():
             known = self._watched.get(key)
-            if known is None or known.record != record:
+            if known is None or replace(known.record, title=record.title) != record:
                 self._watch(record)
+            elif known.record != record:
+                known.record = record
+                known.watch.rename(record.title)
+        self._heal([*records.values(), *(w.record for key, w in self._watched.items() if key in unread)])
 
     def _watch(self, record: ProjectRecord) -> None:
-        """Look after a project from now on. One that an earlier release took and this one refuses stops no other."""
+        """Look after a project from now on. One that cannot be served, e.g. for its label config, stops no other."""
         try:
             self._watched[record.key] = _Watched(record, ProjectWatch(record, self._deps))
             self._unserved.pop(record.key, None)
-        except LabelConfigError as error:
+        except LabelloopError as error:
             self._watched.pop(record.key, None)
-            problem = (
-                f"{error}. Correct it under Settings > Labeling Interface, then `labelloop init --project {record.id}`"
+            where = (
+                "Correct it under Settings > Labeling Interface, then " if isinstance(error, LabelConfigError) else ""
             )
+            problem = f"{error}. {where}`labelloop init --project {record.id}`"
             if record.key not in self._unserved:
                 log.error("project cannot be served", action="list", project=record.key, reason=problem)
             self._unserved[record.key] = {"title": record.title, "problem": problem}
+
+    def _heal(self, records: Iterable[ProjectRecord]) -> None:
+        """Damaged records, from what is known of them; copies that are missing, now and then."""
+        all_of_them = time.monotonic() - self._healed_at > HEAL_EVERY_S
+        if all_of_them:
+            self._healed_at = time.monotonic()
+        damaged = {d.project for d in self._deps.projects.damaged()}
+        for record in records:
+            if all_of_them or record.key in damaged:
+                self._deps.projects.heal(record)
 
     def _drain(self, message: dict[str, Any]) -> None:
         item = self._watched.get(str(message.get("project")))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.commands.screen import show_json
 from cli.commands.terminal import (
     DEFAULT_STATE,
     AsJson,
@@ -20,6 +20,7 @@ from cli.commands.terminal import (
     names,
     out,
 )
+from cli.commands.values import MOST
 
 if TYPE_CHECKING:
     from cli.setup import Report
@@ -33,8 +34,8 @@ def replay(  # noqa: PLR0913 -- a command's options are its interface
     images: Images = None,
     test: Annotated[Path | None, typer.Option(help="A folder like --images to judge on; else a part of it.")] = None,
     strategies: Annotated[str, typer.Option(help="Separated by commas; `all` for every one.")] = USUAL,
-    labels: Annotated[int, typer.Option(min=20, help="To give, at most.")] = 600,
-    seeds: Annotated[int, typer.Option(min=2, help="Each with another pool; intervals are over them.")] = 10,
+    labels: Annotated[int, typer.Option(min=20, max=MOST, help="To give, at most.")] = 600,
+    seeds: Annotated[int, typer.Option(min=2, max=1000, help="Each with another pool; intervals are over them.")] = 10,
     plain_head: Annotated[bool, typer.Option("--plain-head", help="A head that learns from labels alone.")] = False,
     plot: Annotated[Path | None, typer.Option(help="Write a picture, e.g. found.png or found.svg.")] = None,
     config: ConfigFile = None,
@@ -69,7 +70,7 @@ def replay(  # noqa: PLR0913 -- a command's options are its interface
     if plot:
         plot_replay(found, plot)
     if as_json:
-        print(json.dumps(to_json(found)))
+        show_json(to_json(found))
         return
     out.print(replay_view(found))
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from cli.commands.screen import show_json
 from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, out
+from cli.commands.values import share
 
 
 @command
 def curve(
-    target: Annotated[float | None, typer.Option(min=0, max=1, help="Accuracy that is wanted, e.g. 0.92; else that of "
-                                                 "the config (stop.target).")] = None,
+    target: Annotated[float | None, typer.Option(parser=share, metavar="SHARE", help="Accuracy that is wanted, e.g. "
+                                                 "92% or 0.92; else that of the config (stop.target).")] = None,
     plot: Annotated[Path | None, typer.Option(help="Also draw it: a file that ends in .png or .svg.")] = None,
     anew: Annotated[bool, typer.Option("--anew", help="Judge all versions now, not as the last job did.")] = False,
     project: ProjectName = None,
@@ -36,7 +37,7 @@ def curve(
 
         plot_learning_curve(page, plot)
     if as_json:
-        print(json.dumps(page.to_json(), ensure_ascii=False))
+        show_json(page.to_json())
         return
     from cli.curve_view import curve_view
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import json
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -11,7 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.commands.screen import show_json
 from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, err, out
+from cli.commands.values import MOST, Version, share_within
+from cli.people import me
 from labelloop.errors import LabelloopError
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def export(  # noqa: PLR0913 -- a command's options are its interface
     else:
         done = (write_csv if form is Form.CSV else write_json)(data, path)
     if as_json:
-        print(json.dumps(asdict(done), ensure_ascii=False))
+        show_json(asdict(done))
     else:
         _tell(done)
     if done.problems:
@@ -95,27 +96,24 @@ def export(  # noqa: PLR0913 -- a command's options are its interface
 
 
 def _tell(done: Exported) -> None:
-    out.print(f"{done.path}: {done.labelled} labelled tasks of snapshot {done.snapshot[:12]}", highlight=False,
-              markup=False)  # fmt: skip
+    out.print(f"{done.path}: {done.labelled} labelled tasks of snapshot {done.snapshot[:12]}", highlight=False)
     if done.tasks != done.labelled:
         out.print(f"and {done.tasks - done.labelled} without a class")
     if done.copied or done.kept or done.removed:
         out.print(f"images: {done.copied} copied, {done.kept} there already, {done.removed} removed")
     for uri, why in list((done.problems or {}).items())[:SHOWN]:
-        err.print(f"not copied: {uri}: {why}", highlight=False, markup=False)
+        err.print(f"not copied: {uri}: {why}", highlight=False)
     if done.problems:
         err.print(f"{len(done.problems)} images could not be copied; the manifest says why", style="red")
 
 
 @command
 def auto_label(  # noqa: PLR0913 -- a command's options are its interface
-    version: Annotated[
-        str | None, typer.Argument(help="A version that `labelloop models` lists; else the live one.")
-    ] = None,
-    precision: Annotated[float, typer.Option(min=0.5, max=0.9999, help="At least this share of the labels is right.")
-                         ] = 0.95,
-    confidence: Annotated[float, typer.Option(min=0.5, max=0.9999, help="Of the promise, over the draw of audit "
-                                              "labels.")] = 0.95,
+    version: Version = None,
+    precision: Annotated[float, typer.Option(parser=share_within(0.5, 0.9999), metavar="SHARE", help="At "
+                                               "least this share of the labels is right.")] = 0.95,
+    confidence: Annotated[float, typer.Option(parser=share_within(0.5, 0.9999), metavar="SHARE", help="Of the "
+                                                "promise, over the draw of audit labels.")] = 0.95,
     per_class: Annotated[bool, typer.Option("--per-class", help="The same for the labels of each class that has "
                                             "audit labels enough; this costs coverage.")] = False,
     to: Annotated[Path | None, typer.Option("--out", help="Also a file: a JSON object per line, FILE.manifest.json "
@@ -151,7 +149,7 @@ def auto_label(  # noqa: PLR0913 -- a command's options are its interface
         return
     if push:
         check_room(deployment, record)  # before anybody waits
-    asked = Asked(Promise(precision, confidence, per_class), version, getpass.getuser())
+    asked = Asked(Promise(precision, confidence, per_class), version, me())
     with reporting(err) as report:
         found = propose(deployment, record, asked, report)
         if not dry_run:
@@ -160,7 +158,7 @@ def auto_label(  # noqa: PLR0913 -- a command's options are its interface
             write_out(found, to)
         pushed = run_push(deployment, record, found, report) if push and found.labels else None
     if as_json:
-        print(json.dumps(found.manifest.to_json() | {"pushed": asdict(pushed) if pushed else None}, ensure_ascii=False))
+        show_json(found.manifest.to_json() | {"pushed": asdict(pushed) if pushed else None})
     else:
         out.print(auto_label_view(found), highlight=False)
         _tell_written(found, to, pushed, dry_run=dry_run)
@@ -172,9 +170,9 @@ def _tell_written(found: AutoLabelled, to: Path | None, pushed: Pushed | None, *
     made = found.manifest
     if dry_run or not found.labels:
         return
-    out.print(f"auto-labels/{made.version}/{made.id}.jsonl: {made.lines} lines", highlight=False, markup=False)
+    out.print(f"auto-labels/{made.version}/{made.id}.jsonl: {made.lines} lines", highlight=False)
     if to:
-        out.print(f"{to}: the same", highlight=False, markup=False)
+        out.print(f"{to}: the same", highlight=False)
     if pushed:
         out.print(f"Label Studio: {pushed.predictions} predictions of {pushed.version}", highlight=False)
         out.print(f"{pushed.left_out} not pushed: shown blind, or their tasks were answered or removed meanwhile")
@@ -185,7 +183,7 @@ def _withdraw(deployment: Deployment, record: ProjectRecord, *, as_json: bool) -
 
     gone = withdraw(deployment, record)
     if as_json:
-        print(json.dumps(gone))
+        show_json(gone)
         return
     told = ", ".join(f"{count} predictions of {version}" for version, count in gone.items())
     out.print(f"taken out of Label Studio: {told or 'nothing, there were none'}", highlight=False)
@@ -193,7 +191,7 @@ def _withdraw(deployment: Deployment, record: ProjectRecord, *, as_json: bool) -
 
 @command
 def duplicates(
-    limit: Annotated[int, typer.Option(min=1, help="How many groups, at most.")] = 30,
+    limit: Annotated[int, typer.Option(min=1, max=MOST, help="How many groups, at most.")] = 30,
     project: ProjectName = None,
     as_json: AsJson = False,
     state_dir: StateDir = DEFAULT_STATE,
@@ -202,7 +200,6 @@ def duplicates(
 
     Such images stand in one bucket and count once, so that no model is judged on what it learned by heart.
     """
-    from rich.markup import escape
     from rich.table import Table
 
     from cli.deployment import open_deployment
@@ -211,13 +208,13 @@ def duplicates(
     deployment = open_deployment(state_dir)
     groups = find(deployment, deployment.project(project))
     if as_json:
-        print(json.dumps([asdict(g) | {"contradicts": g.contradicts, "why": g.why} for g in groups]))
+        show_json([asdict(g) | {"contradicts": g.contradicts, "why": g.why} for g in groups])
         return
     table = Table("bucket", "task", "class", "image", "what becomes of it", box=None)
     for group in groups[:limit]:
         for i, member in enumerate(group.members):
             table.add_row(
-                "" if i else group.bucket, str(member.task or ""), escape(member.label or ""), escape(member.uri),
+                "" if i else group.bucket, str(member.task or ""), member.label or "", member.uri,
                 "" if i else group.why, end_section=i == len(group.members) - 1,
             )  # fmt: skip
     out.print(table if groups else "no two images show the same")

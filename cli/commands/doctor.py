@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from cli.commands.screen import show_json
 from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, err, out
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def doctor(project: ProjectName = None, state_dir: StateDir = DEFAULT_STATE, as_
     with err.status("looking", spinner="dots") as status:
         found = _found(state_dir, project, lambda done, of: status.update(f"looked at {done} of {of}"))
     if as_json:
-        print(json.dumps([f.to_json() for f in found], ensure_ascii=False))
+        show_json([f.to_json() for f in found])
     else:
         _print(found)
     if not is_well(found):
@@ -75,7 +75,7 @@ def _print(found: Sequence[Found]) -> None:
     for item in found:
         if item.area != area:
             area = item.area
-            out.print(f"\n[bold]{area}[/bold]", highlight=False)
+            out.print(f"\n{area}", style="bold", highlight=False)
         _print_one(item.finding)
     count = Counter(str(item.finding.level) for item in found)
     out.print(f"\n{count['ok']} fine, {count['warn']} to look at, {count['wrong']} wrong", highlight=False)

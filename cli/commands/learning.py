@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import getpass
-import json
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
+from cli.commands.screen import show_json
 from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, out
+from cli.people import me
 
 
 @command
@@ -28,17 +28,17 @@ def pause(
 
     deployment = open_deployment(state_dir)
     record = deployment.project(project)
-    found = run_pause(deployment, record, by=getpass.getuser(), why=why)
+    found = run_pause(deployment, record, by=me(), why=why)
     if as_json:
-        print(json.dumps(asdict(found)))
+        show_json(asdict(found))
         return
     was = "was already" if found.already else "is now"
-    out.print(f"learning of {record.title} {was} {found.pause.told}", highlight=False, markup=False)
+    out.print(f"learning of {record.title} {was} {found.pause.told}", highlight=False)
     if found.already and why:
-        out.print("its reason stays; `labelloop resume` first to give another one", highlight=False, markup=False)
+        out.print("its reason stays; `labelloop resume` first to give another one", highlight=False)
     out.print(f"{found.live or 'the cold-start order'} goes on answering; `labelloop resume` ends the pause")
     if not found.settled:
-        out.print("[yellow]a deploy may just have been under way: `labelloop status` shows what is live[/yellow]")
+        out.print("a deploy may just have been under way: `labelloop status` shows what is live", style="yellow")
 
 
 @command
@@ -51,9 +51,9 @@ def resume(project: ProjectName = None, as_json: AsJson = False, state_dir: Stat
     record = deployment.project(project)
     found = run_resume(deployment, record)
     if as_json:
-        print(json.dumps(asdict(found)))
+        show_json(asdict(found))
         return
     told = f"learns again (it was {found.was.told})" if found.was else "was not paused"
-    out.print(f"{record.title} {told}", highlight=False, markup=False)
+    out.print(f"{record.title} {told}", highlight=False)
     for version in found.left:
         out.print(f"{version} was retrained and passed the gate meanwhile: `labelloop promote {version}` makes it live")

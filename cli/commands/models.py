@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import getpass
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, out
+from cli.commands.screen import show_json, show_text
+from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, goes_on, out
+from cli.commands.values import Version
+from cli.commands.values import version as version_name
+from cli.people import me
 from labelloop.errors import LabelloopError
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ def models(
     waits = {v.name for v in waiting(versions, live=name, rejected=rejected)}
     if as_json:
         hidden = ("check_features", "check_probabilities")
-        print(json.dumps([{k: v for k, v in to_dict(x).items() if k not in hidden} for x in versions]))
+        show_json([{k: v for k, v in to_dict(x).items() if k not in hidden} for x in versions])
         return
     table = Table("version", "kind", "labels", "out of fold", "test", "backbone", "verdict", "state", "made", box=None)
     for version in versions:
@@ -63,20 +65,18 @@ def _decisions(registry: Registry, *, as_json: bool) -> None:
 
     entries = registry.decisions()
     if as_json:
-        print(json.dumps([to_dict(e) for e in entries]))
+        show_json([to_dict(e) for e in entries])
         return
     table = Table("no", "at", "what", "version", "live before", "by", "why", box=None)
     for entry in entries:
         table.add_row(str(entry.number), entry.at[:19], entry.action, entry.rejected or entry.version,
-                      entry.previous or "", entry.by, escape(entry.why))  # fmt: skip
+                      entry.previous or "", entry.by, entry.why)  # fmt: skip
     out.print(table if entries else "nothing was decided yet")
 
 
 @command
 def card(
-    version: Annotated[
-        str | None, typer.Argument(help="A version that `labelloop models` lists; else the live one.")
-    ] = None,
+    version: Version = None,
     to: Annotated[Path | None, typer.Option("--out", help="Write it there instead of printing it.")] = None,
     project: ProjectName = None,
     state_dir: StateDir = DEFAULT_STATE,
@@ -88,16 +88,14 @@ def card(
     deployment = open_deployment(state_dir)
     text = model_card(deployment, deployment.project(project), version)
     if to:
-        to.write_text(text)
+        to.write_text(text, encoding="utf-8")
     else:
-        print(text)
+        show_text(text)
 
 
 @command
 def report(
-    version: Annotated[
-        str | None, typer.Argument(help="A version that `labelloop models` lists; else the live one.")
-    ] = None,
+    version: Version = None,
     to: Annotated[Path | None, typer.Option("--out", help="The page; else report-VERSION.html in this folder.")] = None,
     anew: Annotated[bool, typer.Option("--anew", help="Make it again, from features alone.")] = False,
     project: ProjectName = None,
@@ -115,20 +113,18 @@ def report(
     deployment = open_deployment(state_dir)
     found = evaluation_report(deployment, deployment.project(project), version, anew=anew)
     if as_json:
-        print(json.dumps(found.json))
+        show_json(found.json)
         return
     path = to or Path(f"report-{found.json['challenger']['name']}.html")
-    path.write_text(found.html)
+    path.write_text(found.html, encoding="utf-8")
     for note in found.json["notes"]:
-        out.print(f"  {note}", highlight=False, markup=False)
+        out.print(f"  {note}", highlight=False)
     out.print(f"{path}: {found.json['test']['judged']} test labels, {found.json['verdict']['outcome']}")
 
 
 @command
 def verify(
-    version: Annotated[
-        str | None, typer.Argument(help="A version that `labelloop models` lists; else the live one.")
-    ] = None,
+    version: Version = None,
     project: ProjectName = None,
     as_json: AsJson = False,
     state_dir: StateDir = DEFAULT_STATE,
@@ -144,7 +140,7 @@ def verify(
     deployment = open_deployment(state_dir)
     found = verified(deployment, deployment.project(project), version)
     if as_json:
-        print(json.dumps({**asdict(found), "holds": found.holds}))
+        show_json({**asdict(found), "holds": found.holds})
     else:
         _figures(found)
     if not found.holds:
@@ -158,7 +154,7 @@ def _figures(found: Verified) -> None:
         table.add_row(figure.name, _figure(figure.recorded), _figure(figure.found), said)
     out.print(table)
     for note in found.notes:
-        out.print(f"  {note}", highlight=False, markup=False)
+        out.print(f"  {note}", highlight=False)
 
 
 def _figure(value: float | None) -> str:
@@ -167,28 +163,31 @@ def _figure(value: float | None) -> str:
 
 @command
 def promote(
-    version: Annotated[str, typer.Argument(help="A version that `labelloop models` lists, e.g. v7.")],
+    version: Annotated[str, typer.Argument(parser=version_name, metavar="VERSION", help="As `labelloop models` lists "
+                                           "it, e.g. v7.")],
     why: Annotated[str, typer.Option(help="Kept in the deployment log.")] = "by hand",
     project: ProjectName = None,
     state_dir: StateDir = DEFAULT_STATE,
-) -> None:
+) -> None:  # fmt: skip
     """Make a version the live one, whatever the gate said."""
     _deploy(state_dir, project, lambda _registry: version, "promote", why)
 
 
 @command
 def reject(
-    version: Annotated[str, typer.Argument(help="A version that waits for a person, e.g. v7.")],
+    version: Annotated[str, typer.Argument(parser=version_name, metavar="VERSION", help="One that waits for a person, "
+                                           "e.g. v7.")],
     why: Annotated[str, typer.Option(help="Kept in the deployment log.")] = "by hand",
     project: ProjectName = None,
     state_dir: StateDir = DEFAULT_STATE,
-) -> None:
+) -> None:  # fmt: skip
     """Refuse a version: it is no longer offered, and the log keeps who refused it and why."""
     from cli.deployment import open_deployment
 
     deployment = open_deployment(state_dir)
     record = deployment.project(project)
-    entry = deployment.registry(record).reject(version, by=getpass.getuser(), why=why)
+    deployment.version(record, version)  # unknown: said before anything is decided
+    entry = deployment.registry(record).reject(version, by=me(), why=why)
     out.print(f"{version} is refused; {entry.version or 'nothing'} stays live")
 
 
@@ -214,11 +213,13 @@ def retrain(
 
     deployment = open_deployment(state_dir)
     record = deployment.project(project)
-    request = ask(deployment, record, by=getpass.getuser())
+    request = ask(deployment, record, by=me())
     out.print(f"asked for a retrain of {record.title}; `labelloop status` shows how it goes")
     if wait:
-        run = wait_for(deployment, record, request, out)
-        out.print(f"[bold]{run.outcome}[/bold] {run.version or ''}")
+        ends = f"`labelloop queue cancel retrain --project {record.key}` ends it"
+        with goes_on(f"the retrain of {record.title} is still queued or under way and", ends):
+            run = wait_for(deployment, record, request, out)
+        out.print(Text.assemble((run.outcome, "bold"), f" {run.version or ''}"))
         for reason in run.reasons:
             out.print(f"  {reason}", highlight=False)
         if run.outcome == "failed":
@@ -236,12 +237,13 @@ def _deploy(state_dir: Path, name: str | None, choose: Callable[[Any], str | Non
     target = choose(registry)
     if target is None:
         raise LabelloopError("there is no earlier version to go back to; `labelloop models` lists what there is")
-    registry.head(registry.version(target))  # unknown or damaged: refused here, before any backend has to
+    registry.head(deployment.version(record, target))  # unknown or damaged: refused here, before any backend has to
     live = registry.live()
-    entry = registry.deploy(
-        target, expected=live.version if live else None, action=action, by=getpass.getuser(), why=why
-    )
+    if live and live.version == target:
+        out.print(f"{target} is live already: nothing was changed", highlight=False)
+        return
+    entry = registry.deploy(target, expected=live.version if live else None, action=action, by=me(), why=why)
     publish(deployment.queue.redis, DEPLOY_CHANNEL, record.key)
     out.print(f"{entry.version} is live (was {entry.previous or 'nothing'}); backends follow within a second")
     if paused := reminder(deployment, record):
-        out.print(paused, style="yellow", highlight=False, markup=False)
+        out.print(paused, style="yellow", highlight=False)

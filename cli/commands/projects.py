@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 
 from cli.commands.terminal import (
     DEFAULT_STATE,
@@ -18,7 +20,9 @@ from cli.commands.terminal import (
     names,
     out,
 )
+from cli.commands.values import ProjectId
 from labelloop.errors import LabelloopError
+from labelloop.names import shown, unfit
 
 if TYPE_CHECKING:
     from cli.doctor.finding import Finding
@@ -33,7 +37,7 @@ def init(  # noqa: PLR0913 -- a command's options are its interface
     images: Images = None,
     labels: Labels = None,
     classes: Classes = "",
-    adopt: Annotated[int | None, typer.Option("--project", help="Id of a Label Studio project to adopt.")] = None,
+    adopt: ProjectId = None,
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
     """Create or adopt a project on a running Label Studio and wire it: label config, S3 source, backend, queue order.
@@ -45,30 +49,39 @@ def init(  # noqa: PLR0913 -- a command's options are its interface
     from cli.rotate import hand_over
     from cli.setup import known_project, open_source, set_up
     from cli.up import reporting
-    from cli.wiring import Wish, ensure_bucket, wire
+    from cli.wiring import Wish, check_wish, ensure_bucket, wire
     from labelloop.config import ProjectConfig, load_config
 
+    if images and (image_uri or adopt):
+        raise LabelloopError("--images uploads a folder into a project of its own: leave out --image-uri and --project")
     deployment = open_deployment(state_dir)
     if images:
         with reporting(out) as report:
             source = open_source(state_dir, images, config, None, labels=labels, classes=names(classes))
             record, findings = set_up(deployment, source, report)
     else:
-        if image_uri is None:
-            raise LabelloopError("init needs --image-uri s3://BUCKET/PREFIX/ (or --images DIR to upload a folder)")
-        bucket = image_uri.removeprefix("s3://").partition("/")[0]
-        if not image_uri.startswith("s3://") or bucket not in deployment.settings.image_buckets:
-            raise LabelloopError(
-                f"{image_uri} is not in an allowed bucket: LABELLOOP_IMAGE_BUCKETS lists "
-                f"{', '.join(deployment.settings.image_buckets)}"
-            )
-        ensure_bucket(deployment.s3, deployment.settings.state_bucket)
-        uri = image_uri.rstrip("/") + "/"
+        uri = _allowed(image_uri, deployment.settings.image_buckets)
         known = adopt if adopt is not None else known_project(deployment, uri)
         chosen = load_config(config) if config else ProjectConfig()
         wish = Wish(chosen, uri, names(classes), known, lambda: choose_network(deployment, uri))
+        check_wish(wish, deployment.settings)
+        ensure_bucket(deployment.s3, deployment.settings.state_bucket)
         record, findings = wire(deployment.studio, deployment.projects, deployment.settings, wish)
     _print_findings([*findings, *hand_over(deployment, record)])
+
+
+def _allowed(image_uri: str | None, buckets: Sequence[str]) -> str:
+    """The address, ending in a slash; it is read from no other bucket than those that are listed."""
+    if image_uri is None:
+        raise LabelloopError("init needs --image-uri s3://BUCKET/PREFIX/ (or --images DIR to upload a folder)")
+    bucket, _, prefix = image_uri.removeprefix("s3://").partition("/")
+    if not image_uri.startswith("s3://") or bucket not in buckets:
+        raise LabelloopError(
+            f"{shown(image_uri)} is not in an allowed bucket: LABELLOOP_IMAGE_BUCKETS lists {', '.join(buckets)}"
+        )
+    if why := unfit(prefix):
+        raise LabelloopError(f"{shown(image_uri)} cannot be watched: {why}. Choose another prefix")
+    return image_uri.rstrip("/") + "/"
 
 
 @command
@@ -78,11 +91,14 @@ def forget(
 ) -> None:
     """Stop looking after a project. Its labels, models and snapshots stay in object storage; `init` brings it back."""
     from cli.deployment import open_deployment
+    from cli.jobs import end_jobs
+    from cli.people import me
 
     deployment = open_deployment(state_dir)
     record = deployment.project(key)
     deployment.projects.remove(record.key)
-    out.print(f"{record.title} ({record.key}) is no longer looked after")
+    ended = end_jobs(deployment, record, by=me())
+    out.print(f"{record.title} ({record.key}) is no longer looked after" + (f"; {ended} jobs end" if ended else ""))
 
 
 @command
@@ -104,8 +120,7 @@ def sync(
 
 def _print_findings(findings: list[Finding]) -> None:
     for finding in findings:
-        out.print(
-            f"[{'green' if finding.ok else 'red'}]●[/] [bold]{finding.what}[/bold]  {finding.note}", highlight=False
-        )
+        colour = {"ok": "green", "warn": "yellow", "wrong": "red"}[finding.level]
+        out.print(Text.assemble(("● ", colour), (finding.what, "bold"), f"  {finding.note}"))
     if not all(f.ok for f in findings):
         raise typer.Exit(1)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import getpass
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.commands.screen import show_json
 from cli.commands.terminal import DEFAULT_STATE, AsJson, StateDir, alone, command, group, out
+from cli.people import me
 
 if TYPE_CHECKING:
     from cli.deployment import Deployment
@@ -43,7 +43,7 @@ def list_jobs(project: OneOrAll = None, as_json: AsJson = False, state_dir: Stat
 
     page = read_queue(*_open(state_dir, project))
     if as_json:
-        print(json.dumps(asdict(page), ensure_ascii=False))
+        show_json(asdict(page))
         return
     out.print(queue_view(page))
 
@@ -63,7 +63,7 @@ def failed(
     held = [h for r in records for h in holds(deployment, r)]
     if as_json:
         rows = [asdict(j) | {"why": j.why, "advice": j.advice} for j in jobs]
-        print(json.dumps({"jobs": rows, "holds": [asdict(h) for h in held]}, ensure_ascii=False))
+        show_json({"jobs": rows, "holds": [asdict(h) for h in held]})
         return
     out.print(failed_view(jobs, held, {r.key: r.title for r in records}, whole=whole))
 
@@ -79,9 +79,9 @@ def retry(
     from cli.jobs import retry as run_retry
     from cli.jobs_view import retried_view
 
-    found = run_retry(*_open(state_dir, project), jobs or [], everything=everything, by=getpass.getuser())
+    found = run_retry(*_open(state_dir, project), jobs or [], everything=everything, by=me())
     if as_json:
-        print(json.dumps(asdict(found)))
+        show_json(asdict(found))
         return
     out.print(retried_view(found))
 
@@ -98,7 +98,7 @@ def discard(
 
     gone = run_discard(*_open(state_dir, project), jobs or [], everything=everything)
     if as_json:
-        print(json.dumps({"discarded": gone}))
+        show_json({"discarded": gone})
         return
     for name in gone:
         out.print(f"discarded: {name}", highlight=False)
@@ -112,7 +112,7 @@ def cancel(
     """End jobs that run or wait: a retrain, a trial. The same inputs are not run again; new labels bring the next."""
     from cli.jobs import cancel as run_cancel
 
-    for name in run_cancel(*_open(state_dir, project), jobs, by=getpass.getuser()):
+    for name in run_cancel(*_open(state_dir, project), jobs, by=me()):
         out.print(f"will end at its next step: {name}", highlight=False)
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
+from cli.commands.screen import show_json
 from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, group, out
+from cli.commands.values import Limit
 
 run = group("run", "One run of the project: `labelloop run show ID`.")
 
@@ -35,7 +36,7 @@ class Ended(StrEnum):
 def runs(
     kind: Annotated[Kind | None, typer.Option(help="Only these.")] = None,
     outcome: Annotated[Ended | None, typer.Option(help="Only those that ended so.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many, at most.")] = 20,
+    limit: Limit = 20,
     project: ProjectName = None,
     as_json: AsJson = False,
     state_dir: StateDir = DEFAULT_STATE,
@@ -52,7 +53,7 @@ def runs(
     deployment = open_deployment(state_dir)
     found = list_runs(deployment, deployment.project(project), kind=kind, outcome=outcome, limit=limit)
     if as_json:
-        print(json.dumps([asdict(row) for row in found], ensure_ascii=False))
+        show_json([asdict(row) for row in found])
         return
     out.print(runs_table(found))
 
@@ -77,7 +78,7 @@ def show(
     record = deployment.project(project)
     page = show_run(deployment, record, find_run(deployment, record, name), annotations=annotations)
     if as_json:
-        print(json.dumps(page.to_json(), ensure_ascii=False))
+        show_json(page.to_json())
         return
     out.print(run_view(page, people(deployment) if annotations else {}))
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, out
+from cli.commands.screen import show_json
+from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, agree, command, out
 from labelloop.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -55,7 +54,8 @@ def schema(  # noqa: PLR0913 -- a command's options are its interface
     _show_effect(effect, as_json=as_json)
     if dry_run:
         return
-    _agree(yes=yes)
+    if not yes:
+        agree("the labels count so from the next refresh on", "add --yes. Nothing was changed")
     write(deployment, record, effect.label_map)
     if not as_json:
         out.print("written; the next refresh learns by it")
@@ -73,25 +73,17 @@ def _pairs(words: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _agree(*, yes: bool) -> None:
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise SettingsError("nothing was changed: add --yes to do this without being asked")
-    typer.confirm("Do this?", abort=True)
-
-
 def _show(view: SchemaView, *, as_json: bool) -> None:
     from cli.schema import BUCKETS
 
     if as_json:
-        print(json.dumps(view.to_json(), ensure_ascii=False))
+        show_json(view.to_json())
         return
     table = Table("class", "offered", *BUCKETS, f"head {view.version or ''}".strip(), "", box=None)
     for row in view.rows:
         counts = [str(row.labels.get(b, "")) for b in BUCKETS]
-        state = f"[yellow]{row.state}[/yellow]" if row.name in view.undecided else escape(row.state)
-        table.add_row(escape(row.name), "yes" if row.offered else "no", *counts, "knows" if row.in_head else "", state)
+        state = Text(row.state, style="yellow" if row.name in view.undecided else "")
+        table.add_row(row.name, "yes" if row.offered else "no", *counts, "knows" if row.in_head else "", state)
     out.print(table)
     if not view.undecided:
         out.print("\nnothing to decide")
@@ -99,9 +91,9 @@ def _show(view: SchemaView, *, as_json: bool) -> None:
     out.print("\nLabels of these classes wait for a decision, and learning with them. Likely:")
     for p in view.proposals:
         what = f"{p.kind.value} {p.old} to {p.new}" if p.new else f"{p.kind.value} {p.old}"
-        out.print(f"  [bold]{escape(what)}[/bold]  {escape(p.option)}   [dim]{escape(p.why)}[/dim]", highlight=False)
+        out.print(Text.assemble("  ", (what, "bold"), f"  {p.option}   ", (p.why, "dim")))
     options = " ".join(p.option for p in view.proposals)
-    out.print(f"\n  labelloop schema {escape(options)} --dry-run", highlight=False, soft_wrap=True)
+    out.print(f"\n  labelloop schema {options} --dry-run", highlight=False, soft_wrap=True)
 
 
 def _show_effect(effect: Effect, *, as_json: bool) -> None:
@@ -110,15 +102,15 @@ def _show_effect(effect: Effect, *, as_json: bool) -> None:
     from cli.schema import BUCKETS
 
     if as_json:
-        print(json.dumps(asdict(effect), ensure_ascii=False))
+        show_json(asdict(effect))
         return
     table = Table("class", *BUCKETS, box=None)
     for name in sorted({*effect.before, *effect.after}):
         before, after = effect.before.get(name, {}), effect.after.get(name, {})
         cells = [(before.get(b, 0), after.get(b, 0)) for b in BUCKETS]
-        told = [f"{old} → [bold]{new}[/bold]" if old != new else str(old or "") for old, new in cells]
-        table.add_row(escape(name), *told)
+        told = [Text.assemble(f"{old} → ", (str(new), "bold")) if old != new else str(old or "") for old, new in cells]
+        table.add_row(name, *told)
     out.print(table)
     if effect.undecided:
-        left = ", ".join(f"{escape(name)} ({n})" for name, n in effect.undecided.items())
-        out.print(f"[yellow]still to be decided: {left}[/yellow]", highlight=False)
+        left = ", ".join(f"{name} ({n})" for name, n in effect.undecided.items())
+        out.print(f"still to be decided: {left}", style="yellow", highlight=False)

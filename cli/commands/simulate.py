@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from cli.commands.terminal import DEFAULT_STATE, ConfigFile, Images, command, err, out
+from cli.commands.screen import show_json
+from cli.commands.terminal import DEFAULT_STATE, ConfigFile, Images, agree, command, err, out
+from cli.commands.values import MOST, Seeds, share, share_within
 
 if TYPE_CHECKING:
     from cli.deployment import Deployment
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 @command
 def simulate(  # noqa: PLR0913 -- a command's options are its interface
     images: Images = None,
-    labels: Annotated[int, typer.Option(min=1, help="Labels to give, the random quota included.")] = 200,
+    labels: Annotated[int, typer.Option(min=1, max=MOST, help="Labels to give, the random quota included.")] = 200,
     truth: Annotated[
         Path | None, typer.Option(help="CSV with the columns file,label of --images; else its labels.csv or folders.")
     ] = None,
@@ -30,20 +32,28 @@ def simulate(  # noqa: PLR0913 -- a command's options are its interface
     ] = None,
     config: ConfigFile = None,
     state_dir: Annotated[Path | None, typer.Option(help="A running stack's; else one is started for the time.")] = None,
-    skip_rate: Annotated[float, typer.Option(min=0, max=0.9, help="Share of tasks that are skipped.")] = 0.0,
-    change_rate: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of labels given wrong, corrected later.")
+    skip_rate: Annotated[
+        float, typer.Option(parser=share_within(0, 0.9), metavar="SHARE", help="Share of tasks that are skipped.")
     ] = 0.0,
-    delete_rate: Annotated[float, typer.Option(min=0, max=0.5, help="Labels taken back, per label given.")] = 0.0,
+    change_rate: Annotated[
+        float, typer.Option(parser=share, metavar="SHARE", help="Share of labels given wrong, corrected later.")
+    ] = 0.0,
+    delete_rate: Annotated[
+        float, typer.Option(parser=share_within(0, 0.5), metavar="SHARE", help="Labels taken back, per label given.")
+    ] = 0.0,
     people: Annotated[
         int, typer.Option(min=1, max=50, help="Who label at once, each under an account of their own.")
     ] = 1,
     target: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Test accuracy: say how many labels it took.")
+        float | None,
+        typer.Option(parser=share, metavar="SHARE", help="Test accuracy: say how many labels it took."),
     ] = None,
-    reveal: Annotated[int | None, typer.Option(help="Seed labels before; 40 for the digits, else 0.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the annotator, the held-out images and the model.")] = 0,
+    reveal: Seeds = None,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**31 - 1, help="Of the annotator, the held-out images and the model.")
+    ] = 0,
     keep: Annotated[bool, typer.Option("--keep", help="Go on watching the project afterwards.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before images go to a stack with projects.")] = False,
 ) -> None:
     """Label with annotators who know the truth, through Label Studio's API, and measure the loop.
 
@@ -57,6 +67,7 @@ def simulate(  # noqa: PLR0913 -- a command's options are its interface
     with _deployment_for(state_dir) as (deployment, home):
         source, held_out = prepare(home, images=images, truth=truth, test=test, config=config, reveal=reveal,
                                    seed=seed)  # fmt: skip
+        _agree(deployment, len(source.files) + len(held_out), yes=yes)
         with reporting(err) as report:
             job = Job(labels, Rates(skip_rate, change_rate, delete_rate), seed, keep, people, target)
             figures = run(deployment, source, held_out, job, report)
@@ -64,9 +75,19 @@ def simulate(  # noqa: PLR0913 -- a command's options are its interface
     for name, value in figures.items():
         table.add_row(name, json.dumps(value) if isinstance(value, dict | list) else str(value))
     out.print(table)
-    print(json.dumps(figures))
+    show_json(figures)
     if figures["lost"]:
         raise typer.Exit(1)
+
+
+def _agree(deployment: Deployment, images: int, *, yes: bool) -> None:
+    """People work in a stack that holds projects: what is added to it there is theirs to decide."""
+    titles = [record.title for record in deployment.projects.all()]
+    if yes or not titles:
+        return
+    first = ", ".join(titles[:3]) + (f" and {len(titles) - 3} more" if len(titles) > 3 else "")
+    what = f"this stack holds {first}; simulate adds a project of its own with {images} images, which stay"
+    agree(what, "give --yes, or another --state-dir for a stack of its own")
 
 
 @contextmanager

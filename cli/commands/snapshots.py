@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
+from cli.commands.screen import show_json
 from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, alone, command, group, out
+from cli.commands.values import MOST, Limit
 
 snapshots = group("snapshots", "What people had answered at a moment: list the snapshots, or compare two.")
 
-Limit = Annotated[int, typer.Option(min=1, help="How many, at most.")]
 Used = Annotated[bool, typer.Option("--used", help="Only those that a run or a version names.")]
 Quick = Annotated[bool, typer.Option("--quick", help="Without counts: reads no snapshot.")]
 
@@ -48,7 +48,7 @@ def list_them(
     deployment = open_deployment(state_dir)
     rows = list_snapshots(deployment, deployment.project(project), limit=limit, used=used, count=not quick)
     if as_json:
-        print(json.dumps([asdict(row) for row in rows]))
+        show_json([asdict(row) for row in rows])
         return
     out.print(snapshots_table(rows))
 
@@ -57,7 +57,7 @@ def diff(
     before: Annotated[str, typer.Argument(metavar="A", help="The beginning of a snapshot's id, a version (v17: what "
                                           "its head learned from), or `latest`.")],
     after: Annotated[str, typer.Argument(metavar="[B]", help="The same; the latest where it is left out.")] = "latest",
-    limit: Annotated[int, typer.Option(min=0, help="How many changes are shown, at most.")] = 40,
+    limit: Annotated[int, typer.Option(min=0, max=MOST, help="How many changes are shown, at most.")] = 40,
     project: ProjectName = None,
     as_json: AsJson = False,
     state_dir: StateDir = DEFAULT_STATE,
@@ -71,7 +71,7 @@ def diff(
     deployment = open_deployment(state_dir)
     found = between(deployment, deployment.project(project), before, after)
     if as_json:
-        print(json.dumps({**asdict(found), "counts": found.diff.counts}, ensure_ascii=False))
+        show_json({**asdict(found), "counts": found.diff.counts})
         return
     out.print(diff_view(found, people(deployment), limit=limit))
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from typing import Annotated
 
 import typer
 
+from cli.commands.screen import show_json
 from cli.commands.terminal import (
     DEFAULT_STATE,
     AsJson,
@@ -21,6 +21,7 @@ from cli.commands.terminal import (
     names,
     out,
 )
+from cli.commands.values import Seeds
 from labelloop.errors import LabelloopError
 
 
@@ -31,7 +32,7 @@ def up(  # noqa: PLR0913 -- a command's options are its interface
     classes: Classes = "",
     config: ConfigFile = None,
     state_dir: StateDir = DEFAULT_STATE,
-    seed: Annotated[int | None, typer.Option(help="Labels revealed at the start; 40 for the digits, else 0.")] = None,
+    seed: Seeds = None,
     detach: Annotated[bool, typer.Option("--detach", help="Run in the background; `labelloop down` stops it.")] = False,
 ) -> None:
     """Start everything on this machine: Label Studio, Valkey, S3, backend, watcher, workers, and a wired project.
@@ -76,7 +77,7 @@ def status(
 
     reader = StatusReader(open_deployment(state_dir))
     if as_json:
-        print(json.dumps(reader.read().to_json(), ensure_ascii=False))
+        show_json(reader.read().to_json())
     elif once or not out.is_terminal:
         out.print(render(reader.read()))
     else:

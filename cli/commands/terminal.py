@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, ParamSpec, TypeVar
+from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
-from rich.console import Console
+from rich.text import Text
 from typer.core import TyperGroup
 
-from labelloop.errors import LabelloopError
+from cli.commands.edge import in_words
+from cli.commands.screen import Screen, end_output
+from labelloop.errors import SettingsError
 
 THEMES: Mapping[str, Sequence[str]] = {  # headings of --help with their verbs, in its order
     "The loop": ("up", "status", "down", "init", "forget", "sync", "doctor", "rotate", "simulate"),
@@ -31,12 +35,23 @@ class Themed(TyperGroup):
         order = [verb for verbs in THEMES.values() for verb in verbs]
         return sorted(super().list_commands(ctx), key=order.index)
 
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        """Also what goes wrong before a command begins, while its words are read, is said in words."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            message = in_words(error)
+            if message is None:
+                raise
+            fail(message)
+            raise typer.Exit(1) from error
+
 
 app = typer.Typer(
     cls=Themed, help="Label-in-the-loop active learning for Label Studio.", no_args_is_help=True,
     rich_markup_mode="rich", pretty_exceptions_enable=False,
 )  # fmt: skip
-out, err = Console(), Console(stderr=True)
+out, err = Screen(), Screen(stderr=True)
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -51,6 +66,7 @@ Classes = Annotated[str, typer.Option(help="Class names, separated by commas, wh
 ConfigFile = Annotated[Path | None, typer.Option(help="A project's YAML, e.g. configs/intel_scenes.yaml.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, for machines.")]
 DEFAULT_STATE = Path(".labelloop")
+INTERRUPTED = 130  # what a shell expects after Ctrl-C
 
 
 def group(name: str, what: str) -> typer.Typer:
@@ -78,7 +94,7 @@ def alone(context: typer.Context) -> bool:
 
 
 def command(function: Callable[P, R], *, to: typer.Typer = app, name: str | None = None) -> Callable[P, R]:
-    """Register; an expected error becomes one plain message and exit code 1."""
+    """Register; whatever goes wrong becomes one plain message and exit code 1. Nobody ever sees a stack."""
 
     @wraps(function)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -86,14 +102,47 @@ def command(function: Callable[P, R], *, to: typer.Typer = app, name: str | None
 
         configure_logs(json=False)  # to standard error: what a command prints may be JSON for a machine
         try:
-            return function(*args, **kwargs)
-        except LabelloopError as error:
-            err.print(f"[red]labelloop:[/red] {error}", highlight=False)
+            answer = function(*args, **kwargs)
+            end_output()  # a full disk or a closed pipe shows here, and not when nobody listens any more
+            return answer
+        except KeyboardInterrupt as error:
+            fail("stopped")
+            raise typer.Exit(INTERRUPTED) from error
+        except Exception as error:  # the edge of the process
+            message = in_words(error)
+            if message is None:
+                raise
+            fail(message)
             raise typer.Exit(1) from error
 
     theme = _theme_of(name or function.__name__.replace("_", "-")) if to is app else None
     to.command(name, rich_help_panel=theme)(guarded)
     return guarded
+
+
+def fail(message: str) -> None:
+    """Say on standard error why the command ends."""
+    err.print(Text.assemble(("labelloop: ", "red"), message), highlight=False, soft_wrap=not err.is_terminal)
+    with suppress(OSError):  # what cannot be written was perhaps the reason
+        end_output()
+
+
+def agree(what: str, otherwise: str) -> None:
+    """Ask a person; SettingsError, which says what to do ``otherwise``, where nobody can be asked."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise SettingsError(f"{what}. Nobody can be asked here: {otherwise}")
+    err.print(what, highlight=False)
+    typer.confirm("Do this?", abort=True, err=True)
+
+
+@contextmanager
+def goes_on(what: str, cancel: str) -> Iterator[None]:
+    """While a command only watches what it has queued: Ctrl-C ends the command and says that the work goes on."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        err.print(f"{what} goes on without you; {cancel}", highlight=False, soft_wrap=True)
+        raise typer.Exit(INTERRUPTED) from error
 
 
 def names(text: str) -> tuple[str, ...]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import getpass
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
-from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, err, group, out
+from cli.commands.screen import show_json, show_text
+from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, err, goes_on, group, out
+from cli.commands.terminal import names as words
+from cli.commands.values import MOST
+from cli.people import me
+from labelloop.errors import LabelloopError
 
 tune = group("tune", "Search for better settings with Optuna; trials run on any number of workers.")
 
@@ -22,7 +24,9 @@ Plot = Annotated[Path | None, typer.Option(help="Write a picture, e.g. found.png
 
 def run(
     search: Annotated[Path, typer.Argument(help="What to vary, e.g. configs/tune/kidu.yaml.")],
-    trials: Annotated[int | None, typer.Option(min=1, help="How many, instead of what the file says.")] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, max=MOST, help="How many, instead of what the file says.")
+    ] = None,
     wait: Wait = True,
     project: ProjectName = None,
     state_dir: StateDir = DEFAULT_STATE,
@@ -34,10 +38,11 @@ def run(
 
     deployment = open_deployment(state_dir)
     record = deployment.project(project)
-    study = begin(deployment, record, read_search(search, trials), by=getpass.getuser())
+    study = begin(deployment, record, read_search(search, trials), by=me())
     out.print(f"study {study.name} has begun: {study.rules.count} trials; `labelloop tune show` tells how it goes")
     if wait:
-        found = follow(deployment, record, study, err)
+        with goes_on(f"study {study.name} is queued and", _ends(study.name, record.key)):
+            found = follow(deployment, record, study, err)
         out.print(study_view(found))
         out.print("`labelloop tune apply` makes the best one's settings the project's")
 
@@ -62,7 +67,7 @@ def show(
 
         plot_study(found, plot)
     if as_json:
-        print(json.dumps({"study": asdict(found.study), "trials": [asdict(t) for t in found.trials]}))
+        show_json({"study": asdict(found.study), "trials": [asdict(t) for t in found.trials]})
         return
     out.print(study_view(found, every=every))
 
@@ -81,14 +86,14 @@ def listed(project: ProjectName = None, state_dir: StateDir = DEFAULT_STATE) -> 
         of, best = found.study.rules.count, found.best
         told = f"best {best.accuracy:.4f} (trial {best.number})" if best else "no complete trial"
         state = "cancelled" if found.study.cancelled else f"{of - found.left} of {of} ended"
-        out.print(f"{name}  {state}  {told}  by {escape(found.study.by)}", highlight=False)
+        out.print(f"{name}  {state}  {told}  by {found.study.by}", highlight=False)
     if not names:
         out.print("no search yet: `labelloop tune run configs/tune/kidu.yaml` begins one")
 
 
 def apply(
     study: StudyName = None,
-    trial: Annotated[int | None, typer.Option(help="Another trial than the best one.")] = None,
+    trial: Annotated[int | None, typer.Option(min=0, max=MOST, help="Another trial than the best one.")] = None,
     project: ProjectName = None,
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
@@ -103,7 +108,7 @@ def apply(
         out.print("the project has these settings already")
         return
     out.print("the project's config now says; keep this in its YAML file, too:\n")
-    print(search.as_yaml(changes))
+    show_text(search.as_yaml(changes))
     out.print("a retrain under a changed config comes by itself (retrain.on_change), or with `labelloop retrain`")
 
 
@@ -118,6 +123,10 @@ def cancel(study: StudyName = None, project: ProjectName = None, state_dir: Stat
     name = find(deployment, record, study).study.name
     StudyStore(deployment.within(record)).cancel(name)
     out.print(f"study {name} ends; what it has found stays")
+
+
+def _ends(study: str, project: str) -> str:
+    return f"`labelloop tune cancel {study} --project {project}` ends it"
 
 
 command(run, to=tune)
@@ -142,12 +151,15 @@ def compare(
 
     deployment = open_deployment(state_dir)
     record = deployment.project(project)
-    names = [name.strip() for name in backbones.split(",") if name.strip()]
-    study = begin(deployment, record, comparison(names), by=getpass.getuser())
+    names = list(words(backbones))
+    if not names:
+        raise LabelloopError("--backbones lists no network: name some, e.g. --backbones resnet18,mobilenetv3_small_100")
+    study = begin(deployment, record, comparison(names), by=me())
     out.print(f"study {study.name} has begun: {len(names)} networks; `labelloop tune show` tells how it goes")
     if not wait:
         return
-    found = follow(deployment, record, study, err)
+    with goes_on(f"study {study.name} is queued and", _ends(study.name, record.key)):
+        found = follow(deployment, record, study, err)
     out.print(study_view(found))
     if plot:
         from cli.tune_plot import plot_study
@@ -164,17 +176,19 @@ def lr_find(
 ) -> None:
     """Find a learning rate: a few dozen steps with a rising rate, and where the loss falls fastest."""
     from cli.deployment import open_deployment
-    from cli.lr_find import ask_and_wait
+    from cli.lr_find import ask, wait_for
 
     deployment = open_deployment(state_dir)
     record = deployment.project(project)
-    curve = ask_and_wait(deployment, record, by=getpass.getuser(), console=err)
+    job = ask(deployment, record, by=me())
+    with goes_on("the range test is still queued or under way and", f"`labelloop queue cancel {job}` ends it"):
+        curve = wait_for(deployment, record, job, console=err)
     if plot:
         from cli.tune_plot import plot_curve
 
         plot_curve(curve, plot)
     if as_json:
-        print(json.dumps(curve.to_json()))
+        show_json(curve.to_json())
         return
     if curve.suggestion is None:
         out.print("the loss never falls: more labels, or another optimiser?")

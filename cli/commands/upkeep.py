@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,20 +9,28 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
+from cli.commands.screen import show_json
 from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, err, out
 from labelloop.errors import LabelloopError
 
 if TYPE_CHECKING:
     from cli.backup import BackedUp
+    from cli.damaged import DamagedObject
+    from cli.deployment import Deployment
     from cli.gc import Heap, Tidying
     from cli.restored import Restored
+    from labelloop.projects import ProjectRecord
 
 
 @command
 def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would go, and remove nothing.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Show what stays, too, and why.")] = False,
+    damaged: Annotated[
+        bool, typer.Option("--damaged", help="Set aside what cannot be read, under damaged/ beside it; nothing else.")
+    ] = False,
     project: Annotated[str | None, typer.Option("--project", help="Title, key or id; all where none is named.")] = None,
     as_json: AsJson = False,
     state_dir: StateDir = DEFAULT_STATE,
@@ -39,6 +46,9 @@ def gc(
 
     deployment = open_deployment(state_dir)
     records = [deployment.project(project)] if project else deployment.projects.all()
+    if damaged:
+        _set_aside(deployment, records, dry_run=dry_run, as_json=as_json)
+        return
     found, failed = [], []
     with reporting(err) as report:
         for record in records:
@@ -47,12 +57,35 @@ def gc(
             except LabelloopError as error:  # the others can be tidied all the same
                 failed.append(f"{record.title}: {error}")
     if as_json:
-        print(json.dumps([asdict(one) for one in found]))
+        show_json([asdict(one) for one in found])
     else:
         for one in found:
             _show(one, dry_run=dry_run, keep=keep)
     if failed:
         raise LabelloopError("\n".join(failed))
+
+
+def _set_aside(
+    deployment: Deployment, records: Sequence[ProjectRecord], *, dry_run: bool, as_json: bool
+) -> None:  # fmt: skip
+    from cli.damaged import damaged_objects, set_aside
+
+    rows = []
+    for record in records:
+        found = damaged_objects(deployment, record)
+        moved = [] if dry_run else set_aside(deployment, record, found)
+        rows += [{**asdict(item), "moved": item.spare and not dry_run} for item in found]
+        if not as_json:
+            _show_damaged(record.title, found, moved)
+    if as_json:
+        show_json(rows)
+
+
+def _show_damaged(title: str, found: Sequence[DamagedObject], moved: Sequence[str]) -> None:
+    out.print(f"{title}: {len(found)} objects cannot be read, {len(moved)} set aside", highlight=False)
+    for item in found:
+        kept = "" if item.spare else " (stays)"
+        out.print(f"  {item.key}{kept}: {item.reason}; {item.remedy}", highlight=False, markup=False, soft_wrap=True)
 
 
 @command
@@ -80,7 +113,7 @@ def backup(
     with reporting(err) as report:
         done = run_backup(deployment, deployment.project(project), path, Wanted(features, images), report)
     if as_json:
-        print(json.dumps(asdict(done)))
+        show_json(asdict(done))
     else:
         _show_backup(done)
     if done.damaged:
@@ -110,7 +143,7 @@ def restore(
     with reporting(err) as report:
         done = run_restore(deployment, path, title=title, force=force, report=report)
     if as_json:
-        print(json.dumps(asdict(done)))
+        show_json(asdict(done))
     else:
         _show_restore(done)
 
@@ -120,11 +153,11 @@ def _show_backup(done: BackedUp) -> None:
 
     images = f", {done.images} images" if done.images else ""
     out.print(
-        f"[bold]{done.project}[/bold] is in {done.path} ({told_size(done.bytes)}): {done.objects} objects, "
+        f"{done.project} is in {done.path} ({told_size(done.bytes)}): {done.objects} objects, "
         f"{done.tasks} tasks with {done.annotations} answers{images}; live: {done.live or 'nothing'}", highlight=False,
     )  # fmt: skip
     for line in done.damaged:
-        out.print(f"[red]left out:[/red] {line}", highlight=False)
+        out.print(Text.assemble(("left out: ", "red"), line))
 
 
 def _show_restore(done: Restored) -> None:
@@ -132,14 +165,14 @@ def _show_restore(done: Restored) -> None:
         what = f"{done.tasks} tasks with {done.annotations} answers, {done.put} objects, {done.images} images"
     else:
         what = f"{done.put} objects put back, {done.intact} were intact, {done.newer} are newer than the backup"
-    out.print(f"[bold]{done.project}[/bold] ({done.key}): {what}; live: {done.live or 'nothing'}", highlight=False)
+    out.print(f"{done.project} ({done.key}): {what}; live: {done.live or 'nothing'}", highlight=False)
     for line in done.notes:
         out.print(f"  {line}", highlight=False)
 
 
 def _show(found: Tidying, *, dry_run: bool, keep: bool) -> None:
     last = f"tidied last at {found.before[:16].replace('T', ' ')} UTC" if found.before else "never tidied before"
-    out.print(f"[bold]{found.project}[/bold] ({found.key}), {last}", highlight=False)
+    out.print(Text.assemble((found.project, "bold"), f" ({found.key}), {last}"))
     if found.removed:
         out.print(_table("would go" if dry_run else "went", found.removed))
     else:
@@ -156,5 +189,5 @@ def _table(title: str, heaps: Sequence[Heap]) -> Table:
     for heap in heaps:
         table.add_row(heap.what, str(heap.count), told_size(heap.bytes), heap.why)
     total = sum(h.count for h in heaps), told_size(sum(h.bytes for h in heaps))
-    table.add_row("[bold]together[/bold]", str(total[0]), total[1], "")
+    table.add_row(Text("together", style="bold"), str(total[0]), total[1], "")
     return table

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-
+from cli.commands.screen import show_json
 from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, out
 
 
@@ -21,6 +20,6 @@ def value(project: ProjectName = None, as_json: AsJson = False, state_dir: State
     deployment = open_deployment(state_dir)
     page = find(deployment, deployment.project(project))
     if as_json:
-        print(json.dumps(page.to_json(), ensure_ascii=False))
+        show_json(page.to_json())
     else:
         out.print(render(page))

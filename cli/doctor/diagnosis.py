@@ -13,7 +13,10 @@ from cli.doctor.scene import Scene
 from labelloop.projects import ProjectRecord
 
 FIRST = (settings.checks, studio.first, storage.first, queue.first, backend.first)
-THEN = (studio.checks, storage.checks, queue.checks, backend.checks, processes.checks, clocks.checks, disk.checks)
+THEN = (
+    studio.checks, storage.checks, models.checks, queue.checks, backend.checks, processes.checks, clocks.checks,
+    disk.checks,
+)  # fmt: skip
 PROJECT = (
     project.checks,
     answers.of_project,

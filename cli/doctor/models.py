@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
+from cli.damaged import DamagedObject, damaged_objects, damaged_records
 from cli.doctor import queue, storage
 from cli.doctor.checks import Check
 from cli.doctor.finding import Finding, fine, warn, wrong
@@ -23,6 +24,8 @@ from labelloop.requests import Request, RequestStore, retries
 from labelloop.runs import Run, failed_tries
 from labelloop.trigger import ATTEMPTS
 
+NAMED = 10
+OBJECTS_S = 120.0  # every record is read
 WEIGHTS_S = 120.0  # a large backbone is read whole
 AGAIN_S = 3.0  # between two looks at the pool
 
@@ -37,14 +40,44 @@ def of_project(scene: Scene, record: ProjectRecord) -> list[Check]:
         Check(area, "network", lambda: network(record, sides(scene.deployment, record.image_uri)), needs),
         Check(area, "runs", lambda: _runs(scene, record), needs),
         Check(area, "features", lambda: _features(scene, record), (*needs, queue.REACHED)),
+        Check(area, "kept objects", lambda: objects(scene, record), needs, limit_s=OBJECTS_S),
     ]
+
+
+def checks(scene: Scene) -> list[Check]:
+    """Of all projects: one whose record cannot be read has no checks of its own."""
+    return [Check(storage.AREA, "project records", lambda: records(scene), (storage.REACHED,))]
+
+
+def records(scene: Scene) -> list[Finding]:
+    """Every record."""
+    scene.records()
+    found = damaged_records(scene.deployment)
+    return _told("project records", found, "all can be read", wrong)
+
+
+def objects(scene: Scene, record: ProjectRecord) -> list[Finding]:
+    """Every record of one project, read as the services read it."""
+    return _told("kept objects", damaged_objects(scene.deployment, record), "all can be read", warn)
+
+
+def _told(
+    what: str, found: Sequence[DamagedObject], well: str, level: Callable[[str, str, str], Finding]
+) -> list[Finding]:  # fmt: skip
+    if not found:
+        return [fine(what, well)]
+    named = [level(what, f"{item.key}: {item.reason}", item.remedy) for item in found[:NAMED]]
+    more = len(found) - NAMED
+    rest = [level(what, f"{more} more", "`labelloop gc --damaged --dry-run` lists them")] if more > 0 else []
+    return named + rest
 
 
 def champion(registry: Registry) -> Finding:
     """Its bytes have the recorded hash, and it gives the outputs that were stored with it."""
-    live = registry.live()
-    if live is None:
+    log = registry.deployments()
+    if not log:
         return fine("champion", "no model yet")
+    live = log[-1]
     try:
         head = registry.head(registry.version(live.version))
     except (CorruptArtefactError, NotFoundError, ValueError, TypeError, KeyError) as error:

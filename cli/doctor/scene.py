@@ -130,9 +130,7 @@ class Scene:
         return {}
 
     def _snapshot(self, record: ProjectRecord) -> Snapshot | None:
-        store = SnapshotStore(self.deployment.within(record))
-        latest = store.latest()
-        return store.load(latest.snapshot) if latest else None
+        return SnapshotStore(self.deployment.within(record)).newest()
 
     def _catalogue(self, record: ProjectRecord) -> Catalogue:
         catalogue = Catalogue(self.deployment.within(record))

@@ -113,14 +113,17 @@ class ExpectedHeartbeat:
         return ours and name not in self._earlier
 
 
+# or each of its threads keeps memory of its own, and large blocks are never given back
+BACKEND_MEMORY = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "4000000"}
+
+
 def _backend(state: StackState, env: Mapping[str, str], logs: Path) -> ServiceSpec:
     """One process, or two would serve different versions; threads share the model."""
     bind = f"{LOOPBACK}:{state.ports.backend}"
     options = {
         "--config": "python:ml_backend.serve",
-        "--worker-class": "gthread",
+        "--worker-class": "ml_backend.drain.BufferingWorker",
         "--workers": "1",
-        "--threads": "32",
         "--bind": bind,
         "--graceful-timeout": "20",
         "--timeout": "120",
@@ -129,7 +132,7 @@ def _backend(state: StackState, env: Mapping[str, str], logs: Path) -> ServiceSp
     return ServiceSpec(
         name="ml_backend",
         argv=(sys.executable, "-m", "gunicorn", *flat, "--no-control-socket", "ml_backend.app:create_app()"),
-        env=env,
+        env={**env, **BACKEND_MEMORY},
         ready=lambda: http_answers(f"{state.backend_url}/health"),
         ready_timeout_s=120.0,
         log=logs / "ml_backend.log",

@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from cli.embedded.process import ServiceStatus, State
 from cli.embedded.state import write_private
@@ -72,7 +73,7 @@ def status_table(statuses: Sequence[ServiceStatus], *, began: float | None = Non
         table.add_column(heading)
     for status in statuses:
         age = f"{max(0.0, time.time() - status.since):.0f} s"
-        state = f"[{COLOURS[status.state]}]{status.state}[/]"
+        state = Text(str(status.state), style=COLOURS[status.state])
         table.add_row(status.name, state, age, str(status.restarts or ""), status.detail)
     return table
 

@@ -21,6 +21,11 @@ from labelloop.errors import StackError
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR", "LD_LIBRARY_PATH")
 LABEL_STUDIO_FIRST_START_S = 600.0
 CODE = Path(cli.__file__).parent.parent
+# what no URL given to Label Studio may lead to: link-local, clouds' metadata, and newer addresses that stand for older
+CLOSED = (
+    "169.254.0.0/16,fe80::/10,100.100.100.200/32,168.63.129.16/32,192.0.0.192/32,fd00:ec2::/32,fd20:ce::/32,"
+    "fd00:42::42/128,::ffff:0:0/96,::ffff:0:0:0/96,64:ff9b::/96,64:ff9b:1::/48,2001::/32,2002::/16"
+)
 STUDIO_SITE = Path(__file__).parent / "studio_site"  # what Label Studio imports of ours
 
 
@@ -104,7 +109,7 @@ def s3_service(place: Place, key: S3Key, environments: Environments) -> ServiceS
     settings = {
         "PYTHONPATH": str(CODE),
         "S3_BIND": f"{LOOPBACK}:{place.port}",
-        "S3_HOSTS": f"{LOOPBACK}:{place.port},localhost:{place.port}",
+        "S3_HOSTS": f"{LOOPBACK},localhost",
         "AWS_ACCESS_KEY_ID": key.name,
         "AWS_SECRET_ACCESS_KEY": key.secret,
         **s3_storage(place.directory),
@@ -171,9 +176,9 @@ def label_studio_settings(data: Path, secrets: Secrets) -> dict[str, str]:
         "SENTRY_DSN": "",
         "FRONTEND_SENTRY_DSN": "",
         "FEATURE_FLAGS_OFFLINE": "true",
-        # loopback addresses are where our backend and S3 live; the cloud's metadata address stays closed
+        # loopback addresses are where our backend and S3 live; clouds' metadata stays closed
         "USE_DEFAULT_BANNED_SUBNETS": "false",
-        "USER_ADDITIONAL_BANNED_SUBNETS": "169.254.0.0/16",
+        "USER_ADDITIONAL_BANNED_SUBNETS": CLOSED,
         # without it every import of predictions recounts the whole project
         "fflag_fix_back_4620_memory_efficient_predictions_import_08012025_short": "true",
         "EDITOR_KEYMAP": '{"annotation:submit":{"key":"enter","mac":"enter"}}',  # Enter submits, for everybody

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -172,7 +173,11 @@ def load_state(state_dir: Path) -> StackState | None:
         )
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except OSError as error:
+        if error.errno in {errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}:
+            raise StackError(f"--state-dir {state_dir} is no folder ({error.strerror}): choose another one") from error
+        raise StackError(f"{path} cannot be read ({error.strerror}): check the folder's permissions") from error
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise StackError(
             f"{path} cannot be read ({error}): bring it back from a backup, or delete {state_dir} and begin anew"
         ) from error
@@ -180,7 +185,10 @@ def load_state(state_dir: Path) -> StackState | None:
 
 def _complete_ports_offline(raw: Mapping[str, Any]) -> dict[str, int]:
     """Ports of services that did not exist when the file was written are 0 until the next start."""
-    return {item.name: int(raw.get(item.name, 0)) for item in fields(Ports)}
+    ports = {item.name: int(raw.get(item.name, 0)) for item in fields(Ports)}
+    if not all(0 <= port < 65536 for port in ports.values()):
+        raise ValueError("a port lies outside 0 to 65535")
+    return ports
 
 
 def _known(kind: type[Secrets], raw: Mapping[str, Any]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from labelloop.acquisition.query import Ints, Query, Read
 from labelloop.acquisition.quota import Quota
 from labelloop.acquisition.select import SHORTLIST
 from labelloop.acquisition.strategies import strategy
-from labelloop.head import Floats
+from labelloop.head import Floats, speaks
 from labelloop.records import JUDGING, Bucket, Choice, digest
 from labelloop.split import shown_blind
 
@@ -43,6 +43,7 @@ class Pool:
     labels: tuple[str, ...] = ()  # class order of ``probabilities``
     probabilities: Floats | None = None  # (n, classes); None: no model yet
     labelled: Labelled = field(default_factory=Labelled)
+    unseen: Floats | None = None  # (n,) how likely each is of a class that the model does not know; None: not at all
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ def plan_queue(pool: Pool, *, quota: Quota, plan: Plan) -> tuple[Choice, ...]:
     drawn = _drawn(pool, random, quota, plan.seed)
     hidden = {row for row, _ in chosen if shown_blind(pool.groups[row], plan.blind)} | {row for row, _ in drawn}
     if not quota.labels:
-        chosen = _shown_first(chosen, hidden)
+        chosen = _shown_first(chosen, hidden | {row for row, _ in chosen if not _speaks(pool, row)})
     places = _mixed(chosen, drawn, quota, plan.window)
     last = len(places) + 1
     return tuple(
@@ -91,7 +92,8 @@ def _chosen(pool: Pool, train: Ints, plan: Plan) -> list[tuple[int, str]]:
     query = Query(
         len(train), lambda k: pool.read(train[k]),
         None if pool.probabilities is None else pool.probabilities[train],
-        pool.labelled.features, pool.labelled.labels, plan.batch, plan.seed, pool.labelled.missed,
+        pool.labelled.features, pool.labelled.labels, plan.batch, plan.seed,
+        unseen=None if pool.unseen is None else pool.unseen[train], missed=pool.labelled.missed,
     )  # fmt: skip
     ranked = train[strategy(plan.strategy).order(query, plan.window)]
     if pool.probabilities is None:
@@ -155,9 +157,16 @@ def _mixed(
     return places
 
 
-def _choice(pool: Pool, row: int, *, why: str, priority: float, blind: bool) -> Choice:
+def _speaks(pool: Pool, row: int) -> bool:
+    """Whether the model names a class: not where one that it does not know is likelier."""
     if pool.probabilities is None:
+        return False
+    return pool.unseen is None or bool(speaks(pool.probabilities[row].max(), pool.unseen[row]))
+
+
+def _choice(pool: Pool, row: int, *, why: str, priority: float, blind: bool) -> Choice:
+    if pool.probabilities is None or not _speaks(pool, row):
         return Choice(pool.uris[row], priority, None, None, blind, why)
     best = int(pool.probabilities[row].argmax())
-    sure = float(pool.probabilities[row, best])
+    sure = float(pool.probabilities[row, best]) * (1 - (float(pool.unseen[row]) if pool.unseen is not None else 0.0))
     return Choice(pool.uris[row], priority, pool.labels[best], sure, blind, why)

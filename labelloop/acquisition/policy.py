@@ -1,8 +1,9 @@
 """What is known of the model in, the strategy for now and the reason out. Pure.
 
 Without a model, images that stand for many others teach most; with one, images that stand for many of which it is
-unsure. Whether its doubts can be trusted is judged on randomly drawn labels, never on chosen ones: where they tell
-nothing, images that stand for many others are better again.
+unsure, and while it does not know every class, images that may be of one that it does not know. Whether its doubts can
+be trusted is judged on randomly drawn labels, never on chosen ones: where they tell nothing, images that stand for many
+others are better again.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from labelloop.head import Floats
 AUTO = "auto"
 COLD = "herding"
 WARM = "uncertain-herding"
+SEEKING = "new-classes"
 TRUSTED = 0.6  # chance that a wrong answer is less sure than a right one, below which doubts say little
+NAMED = 5  # classes, of those that the model does not know
 SETTLED = 20  # randomly drawn labels before anything is concluded from them ...
 OF_EACH = 5  # ... right answers and wrong ones among them: one slip of a person must not decide
 
@@ -44,6 +47,7 @@ class Situation:
 
     has_model: bool
     doubts: Doubts = Doubts(0, 0)
+    missing: tuple[str, ...] = ()  # classes that people can choose and the model does not know, for want of labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,14 @@ def choose(policy: str, situation: Situation) -> Chosen:
             f"on {doubts.n} randomly drawn labels its wrong answers were hardly less sure than its right ones "
             f"(in {doubts.auc:.0%} of pairs, at most {doubts.high:.0%})",
         )
+    if situation.missing:
+        return _told(SEEKING, _not_known(situation.missing))
     return _told(WARM, _why_warm(doubts))
+
+
+def _not_known(missing: tuple[str, ...]) -> str:
+    named = ", ".join(missing[:NAMED]) + (", …" if len(missing) > NAMED else "")
+    return f"{len(missing)} of the classes {'has' if len(missing) == 1 else 'have'} too few labels: {named}"
 
 
 def _why_warm(doubts: Doubts) -> str:

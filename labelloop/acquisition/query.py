@@ -45,6 +45,7 @@ class Query:
     labels: Ints = field(default_factory=_nobody)  # (m,) columns of ``probabilities``; -1: a class the model lacks
     batch: int = 10
     seed: int = 0
+    unseen: Floats | None = None  # (size,) how likely of a class that nobody has labelled yet; None: there is none
     missed: Floats | None = None  # (classes,) share of each class that the model does not recognise; None: not known
 
     @property

@@ -25,6 +25,8 @@ from labelloop.acquisition.uncertainty import class_need, entropy, least_confide
 from labelloop.errors import SettingsError
 from labelloop.head import Floats
 
+DOUBT = 0.3  # what doubt among labelled classes counts while others are looked for (measured: 0, 0.3, alike)
+
 Utility = Callable[[Query], Floats]
 
 
@@ -62,6 +64,12 @@ def _need(query: Query) -> Floats:
     return class_need(query.probabilities, query.labels, query.missed)
 
 
+def _unseen(query: Query) -> Floats:
+    """How likely of a class without a label; where that hardly differs, the doubt among those with one."""
+    doubt = _of(margin)(query)
+    return doubt if query.unseen is None else query.unseen + DOUBT * doubt
+
+
 def _none(query: Query) -> Floats:
     return np.zeros(query.size, dtype=np.float32)
 
@@ -78,6 +86,8 @@ STRATEGIES: Mapping[str, Strategy] = {
                  "O(n c + b min(n, 20000) (c + d))"),
         Strategy("uncertain-herding", _of(margin), standing_for_the_unsure,
                  "what stands for most images of which the model is unsure", "O(n c + 2000² d)"),
+        Strategy("new-classes", _unseen, standing_for_the_unsure,
+                 "what stands for most images that may be of a class without a label", "O(n c + 2000² d)"),
         Strategy("density-margin", _of(margin), in_dense_places, "the least certain where images are many",
                  "O(n c + 2000² d)"),
         Strategy("class-need", _need, most_useful, "what may be of a rare or a weak class", "O(n c)"),

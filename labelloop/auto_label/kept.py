@@ -11,10 +11,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from labelloop.errors import CorruptArtefactError
-from labelloop.formats import Kind, read, write
+from labelloop.damage import Damage
+from labelloop.errors import CorruptObjectError
+from labelloop.formats import Kind, load, write
 from labelloop.records import canonical, digest, fields_of
-from labelloop.storage import ObjectStore
+from labelloop.storage import ObjectInfo, ObjectStore
 
 PREFIX = "auto-labels/"
 NAME = "auto-"  # in front of the version: what stands as a label's source, in files and in Label Studio
@@ -88,8 +89,9 @@ class Manifest:
 class AutoLabelStore:
     """One project's."""
 
-    def __init__(self, store: ObjectStore) -> None:
+    def __init__(self, store: ObjectStore, damage: Damage | None = None) -> None:
         self._store = store
+        self.damage = damage or Damage()
 
     def add(self, manifest: Manifest, lines: bytes) -> None:
         """Both; ``lines`` as `lines_of` makes them."""
@@ -98,15 +100,26 @@ class AutoLabelStore:
         self._store.put(_key(manifest, "json"), write(Kind.AUTO_LABELS, manifest.to_json()))
 
     def all(self) -> list[Manifest]:
-        """Every time that somebody asked, oldest first."""
-        keys = [info.key for info in self._store.list(PREFIX) if info.key.endswith(".json")]
-        return sorted((_manifest(self._store.get(key)) for key in keys), key=lambda m: m.id)
+        """Every time that somebody asked and that can be read, oldest first."""
+        found = self.damage.intact(self._listed(), self._read, PREFIX)
+        return sorted(found.values(), key=lambda m: m.id)
+
+    def looks(self) -> int:
+        """How often somebody asked: one whose manifest is damaged has looked all the same."""
+        return sum(1 for _ in self._listed())
+
+    def _listed(self) -> Iterator[ObjectInfo]:
+        return (info for info in self._store.list(PREFIX) if info.key.endswith(".json"))
+
+    def _read(self, key: str) -> Manifest:
+        return load(Kind.AUTO_LABELS, self._store.get(key), Manifest, key)
 
     def labels(self, manifest: Manifest) -> Iterator[AutoLabel]:
-        """What was given; CorruptArtefactError where the file is not the one that was written."""
-        lines = self._store.get(_key(manifest, "jsonl")) if manifest.lines else b""
+        """What was given; CorruptObjectError where the file is not the one that was written."""
+        key = _key(manifest, "jsonl")
+        lines = self._store.get(key) if manifest.lines else b""
         if digest(lines) != manifest.sha256:
-            raise CorruptArtefactError(f"the labels of {_key(manifest, 'json')} were changed after they were written")
+            raise CorruptObjectError(key, "it was changed after it was written")
         for line in lines.splitlines():
             yield AutoLabel(**fields_of(AutoLabel, json.loads(line)))
 
@@ -123,13 +136,3 @@ def is_auto(version: str) -> bool:
 
 def _key(manifest: Manifest, form: str) -> str:
     return f"{PREFIX}{manifest.version}/{manifest.id}.{form}"
-
-
-def _manifest(raw: bytes) -> Manifest:
-    data: dict[str, Any] = {**fields_of(Manifest, read(Kind.AUTO_LABELS, raw))}
-    data["parts"] = tuple(_part(part) for part in data["parts"])
-    return Manifest(**data)
-
-
-def _part(data: dict[str, Any]) -> KeptPart:
-    return KeptPart(**{**fields_of(KeptPart, data), "classes": tuple(data["classes"])})

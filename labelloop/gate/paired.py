@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import math
 
+from scipy.stats import binom
+
 from labelloop.config import Gate
 from labelloop.intervals import Z95
-from labelloop.records import Comparison, Contradiction, Evaluation, LossComparison, Outcome, Paired, Verdict
+from labelloop.records import (
+    Comparison,
+    Contradiction,
+    Evaluation,
+    LossComparison,
+    Outcome,
+    Paired,
+    PreLabels,
+    Verdict,
+)
 
 Z_TENTH = 1.2816  # standard errors
 DOUBTED = 1.0  # standard errors: new labels that the live head would have given itself spoil nothing
 LEARNED_ANYWAY = "what is right may stay, and is learned with the next labels"
+FEW = 50  # labels out of fold, below which a first head is judged by its pre-labels
+FEW_LEVEL = 0.10  # one side
+COVERED = 0.5  # of the classes that people can choose
 LOOKS = 3.0  # batches of new labels: people have been told twice, and left them as they are
 
 
@@ -24,7 +38,10 @@ def compared(evaluation: Evaluation, policy: Gate) -> Verdict:
 
 
 def _judge_first(evaluation: Evaluation) -> Verdict:
-    """The first head must beat always naming the largest class, with a 95 % bound."""
+    """A first head of few labels by its pre-labels; later it must beat always naming the largest class.
+
+    From `FEW` labels on a head of many hard classes may go live that is seldom right: it orders the queue.
+    """
     accuracy, low = evaluation.accuracy, evaluation.accuracy_low
     if accuracy is None or low is None:
         return _hold("nothing to judge on: the backbone saw every label")
@@ -32,9 +49,51 @@ def _judge_first(evaluation: Evaluation) -> Verdict:
         f"out of fold {accuracy:.3f} on {evaluation.judged_on} labels (95 % bound from {low:.3f}); "
         f"always naming the largest class gives {evaluation.majority:.3f}"
     )
+    if evaluation.shown and evaluation.judged_on < FEW:
+        return _judge_few(evaluation, evaluation.shown)
     if low > evaluation.majority:
         return Verdict(Outcome.PROMOTE, ("first head: better than the largest class", figures))
     return _hold("first head: not yet shown to beat the largest class", figures)
+
+
+def _judge_few(evaluation: Evaluation, found: PreLabels) -> Verdict:
+    """Few labels: the pre-labels out of fold must be right more often than wrong, and than the largest class.
+
+    By an exact test (mid-p, one side). Only where a class has two labels can any be right; what the head does not name
+    out of fold, people would not have been shown. And it must know half of the classes that people can choose.
+    """
+    told = (
+        f"few labels: out of fold {found.right} pre-labels right, {found.wrong} wrong, {found.hidden} not shown; "
+        f"{_labels_alone(found.only)}",
+        coverage(evaluation),
+    )
+    if len(evaluation.classes) < COVERED * (len(evaluation.classes) + len(evaluation.missing)):
+        return _hold("first head: knows fewer than half of the classes", *told[::-1])
+    if few_level(found) < FEW_LEVEL:
+        return Verdict(Outcome.PROMOTE, ("first head: its pre-labels are right more often than wrong", *told))
+    return _hold("first head: not yet shown that its pre-labels are right more often than wrong", *told)
+
+
+def few_level(found: PreLabels) -> float:
+    """How likely as many right pre-labels are by chance: of as many wrong ones, or of naming the largest class."""
+    n, chance = found.right + found.wrong, max(0.5, found.majority)
+    return float(binom.sf(found.right, n, chance) + binom.pmf(found.right, n, chance) / 2)
+
+
+def coverage(evaluation: Evaluation) -> str:
+    """How many of the classes that people can choose the head knows, in words."""
+    known, missing = len(evaluation.classes), evaluation.missing
+    if not missing:
+        return f"knows all {known} classes"
+    be = "has" if len(missing) == 1 else "have"
+    return (
+        f"knows {known} of {known + len(missing)} classes: {', '.join(missing)} {be} too few labels; "
+        "an image that is likelier of another class than of those it knows gets no pre-label"
+    )
+
+
+def _labels_alone(n: int) -> str:
+    return f"{labels_in_words(n)}, alone of {'its class' if n == 1 else 'their classes'}, cannot be judged"
 
 
 def _judge_refresh(evaluation: Evaluation, found: Comparison, policy: Gate) -> Verdict:
@@ -196,7 +255,8 @@ def _told_news(news: Contradiction) -> str:
 
 def _waiting(evaluation: Evaluation) -> tuple[str, ...]:
     few = ", ".join(f"{name} {n}" for name, n in sorted(evaluation.waiting.items()))
-    return (f"classes still waiting for labels: {few}",) if few else ()
+    waiting = (f"classes still waiting for labels: {few}",) if few else ()
+    return (*waiting, coverage(evaluation)) if evaluation.missing else waiting
 
 
 def labels_in_words(n: int) -> str:

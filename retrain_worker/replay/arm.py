@@ -27,6 +27,7 @@ class Asked:
     labels: Ints  # (m,)
     open: Ints  # rows that may be chosen
     probabilities: Floats | None  # (n, classes) of the whole pool; None: no model yet
+    unseen: Floats | None  # (n,) how likely of a class without a label; None: every class has one
     answer: Callable[[Floats], Floats]  # rows (m, k) to probabilities (m, classes)
     classes: int
     batch: int
@@ -65,19 +66,20 @@ def run_arm(drawn: Draw, student: Student, chooser: Chooser, *, most: int, seed:
     size = len(drawn.pool.labels)
     labelled: Ints = np.zeros(0, dtype=np.int64)
     probabilities: Floats | None = None
+    unseen: Floats | None = None
     counts, found = checkpoints(min(most, size - SMALL)), []
     for count in counts:
         rest = np.ones(size, dtype=np.bool_)
         rest[labelled] = False
         asked = Asked(
             drawn.pool.features, student.rows, labelled, drawn.pool.labels[labelled], np.flatnonzero(rest),
-            probabilities, student.probabilities, student.classes, count - len(labelled), 1000 * seed + count,
+            probabilities, unseen, student.probabilities, student.classes, count - len(labelled), 1000 * seed + count,
         )  # fmt: skip
         labelled = np.concatenate([labelled, chooser(asked)])
         student.learn(labelled, drawn.pool.labels[labelled])
         found.append(student.accuracy())
-        known = len(np.unique(drawn.pool.labels[labelled])) > 1
-        probabilities = student.probabilities(student.rows) if known else None
+        probabilities = student.probabilities(student.rows) if student.head else None
+        unseen = student.unseen(student.rows) if student.head and student.head.novelty else None
     return Curve(counts, tuple(found))
 
 
@@ -85,11 +87,15 @@ def by_policy(policy: str) -> Chooser:
     """The queue's own way to choose: `auto` or a strategy."""
 
     def chooser(asked: Asked) -> Ints:
-        situation = Situation(asked.probabilities is not None)
+        missing = (
+            tuple(str(k) for k in range(asked.classes) if k not in asked.labels) if asked.unseen is not None else ()
+        )
+        situation = Situation(asked.probabilities is not None, missing=missing)
         query = Query(
             len(asked.open), lambda rows: asked.features[asked.open[rows]],
             None if asked.probabilities is None else asked.probabilities[asked.open],
             asked.features[asked.labelled], asked.labels, asked.batch, asked.seed,
+            None if asked.unseen is None else asked.unseen[asked.open],
         )  # fmt: skip
         return asked.open[strategy(choose(policy, situation).strategy).order(query, asked.batch)]
 

@@ -1,118 +1,81 @@
-"""One seed's pool in, a head for whatever is labelled of it out, as the loop would fit it, but many times a second.
+"""One seed's pool in, a head for whatever is labelled of it out: fitted by the code that a refresh runs.
 
-What does not change from label to label is made once: principal components of the pool, and its neighbourhoods. The
-recipe (strength, say of the pool) is searched anew whenever the labels have grown by half, as a refresh would, and kept
-in between.
+One thing differs, for a replay fits thousands: strength, say of the pool and temperature are searched when the labels
+have grown by half, and kept in between.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
-from labelloop.acquisition.space import leading
-from labelloop.head import Floats
-from labelloop.split import fold_of
-from retrain_worker.logistic import (
-    FOLDS,
-    Rotated,
-    best_temperature,
-    hide,
-    log_loss,
-    mass_of,
-    out_of_fold,
-    softmax,
-    solve,
-)
+from labelloop.head import Floats, Head
+from labelloop.split import unit
+from retrain_worker.heads import POOL_MOST, HeadRecipe, Lesson, Linear, fit_linear, refit
 from retrain_worker.replay.history import Draw, Ints
-from retrain_worker.spreading import Neighbourhood, neighbourhood
 
-COMPONENTS = 128
-STRENGTHS = (1.0, 0.1, 0.01)
-SAYS = (0.0, 1.0)
 GROWN = 1.5
-POOL_HELPS = 500
-ABSENT = np.float32(-1e9)
+ABSENT = np.float32(0)  # probability of a class without a label
 
 
 @dataclass(slots=True)
 class Student:
     """Learns what it is told of one pool, and is tested."""
 
-    rows: Floats  # (n, k) of the pool
-    test: Floats  # (t, k)
+    rows: Floats  # (n, features) of the pool
+    groups: tuple[str, ...]  # of its rows
+    test: Floats  # (t, features)
     truth: Ints  # (t,)
-    folds: Ints  # (n,)
-    near: Neighbourhood | None  # None: the pool takes no part
     classes: int
-    _recipe: tuple[float, float] = (STRENGTHS[1], SAYS[0])  # strength, say of the pool
+    lots: Ints  # rows of the pool in the order in which they help as unlabelled ones; none: they take no part
     _searched_at: int = 0
-    _temperature: float = 1.0
-    _solution: Floats = field(default_factory=lambda: np.zeros((0, 0), dtype=np.float32))
+    _fitted: Linear | None = None
+    _present: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     @classmethod
     def of(cls, draw: Draw, classes: int, *, with_pool: bool = True) -> Student:
         """Knows nothing yet."""
-        mean = draw.pool.features.mean(axis=0)
-        centred = draw.pool.features - mean
-        basis = leading(centred, COMPONENTS)
-        rows = centred @ basis
-        scale = np.float32(np.sqrt(np.mean(np.einsum("ij,ij->i", rows, rows))) or 1.0)
-        near = neighbourhood(draw.pool.features) if with_pool else None
-        folds = np.array([fold_of(group, FOLDS) for group in draw.pool.groups], dtype=np.int64)
-        test = (draw.test.features - mean) @ basis
-        return cls(rows / scale, test / scale, draw.test.labels, folds, near, classes)
+        groups = tuple(draw.pool.groups)
+        lots: Ints = np.argsort([unit(f"pool:{group}") for group in groups], kind="stable")
+        some = lots if with_pool else lots[:0]
+        return cls(draw.pool.features, groups, draw.test.features, draw.test.labels, classes, some)
 
     def learn(self, labelled: Ints, labels: Ints) -> None:
         """``labelled`` (m,) row numbers of the pool, ``labels`` (m,) their classes."""
-        present, targets = np.unique(labels, return_inverse=True)
-        if len(labelled) >= GROWN * self._searched_at and len(present) > 1:
-            self._search(labelled, targets, len(present))
-            self._searched_at = len(labelled)
-        strength, say = self._recipe
-        rotated = self._table(labelled, say)
-        solution = solve(rotated, mass_of(rotated, targets[None].astype(np.int64), len(present)), strength)[0]
-        self._solution = np.zeros((self.classes, solution.shape[1]), dtype=np.float32)
-        self._solution[:, -1] = ABSENT
-        self._solution[present] = solution
+        self._present = np.unique(labels)
+        if len(self._present) < 2:
+            self._fitted = None
+            return
+        lesson = self._lesson(labelled, labels)
+        if self._fitted is None or len(labelled) >= GROWN * self._searched_at:
+            self._fitted, self._searched_at = fit_linear(lesson, HeadRecipe()), len(labelled)
+        else:
+            self._fitted = refit(lesson, self._fitted)
+
+    @property
+    def head(self) -> Head | None:
+        """None where fewer than two classes have a label."""
+        return self._fitted.head if self._fitted else None
 
     def probabilities(self, rows: Floats) -> Floats:
-        """(m, k) rows to (m, classes), calibrated out of fold."""
-        return softmax(self._logits(rows) / np.float32(self._temperature))
+        """(m, features) rows to (m, classes), calibrated out of fold."""
+        out = np.full((len(rows), self.classes), ABSENT, dtype=np.float32)
+        out[:, self._present] = self.head.probabilities(rows) if self.head else 1 / max(1, len(self._present))
+        return out
+
+    def unseen(self, rows: Floats) -> Floats:
+        """(m,): how likely each is of a class without a label."""
+        return self.head.unseen(rows) if self.head else np.zeros(len(rows), dtype=np.float32)
 
     def accuracy(self) -> float:
         """Share of the test images that are named rightly."""
-        return float((self._logits(self.test).argmax(axis=1) == self.truth).mean())
+        return float((self.probabilities(self.test).argmax(axis=1) == self.truth).mean())
 
-    def _logits(self, rows: Floats) -> Floats:
-        return np.asarray(rows @ self._solution[:, :-1].T + self._solution[:, -1], dtype=np.float32)
-
-    def _table(self, labelled: Ints, say: float) -> Rotated:
-        """The labelled rows in front; with the pool behind them where it has a say."""
-        nothing, nowhere = np.zeros((0, 0), dtype=np.float32), np.zeros(0, dtype=np.float32)
-        if self.near is None or not say:
-            return Rotated(self.rows[labelled], nothing, nowhere, 1.0)
-        rest = np.ones(len(self.rows), dtype=np.bool_)
-        rest[labelled] = False
-        order = np.concatenate([labelled, np.flatnonzero(rest)])
-        near = Neighbourhood(self.near.graph[order][:, order])
-        return Rotated(self.rows[order], nothing, nowhere, 1.0, near, say)
-
-    def _search(self, labelled: Ints, targets: NDArray[np.int64], classes: int) -> None:
-        folds = self.folds[labelled]
-        members = hide(targets.astype(np.int64), folds)
-        tried: list[tuple[float, tuple[float, float], float]] = []
-        says: Sequence[float] = SAYS if self.near is not None and len(labelled) <= POOL_HELPS else SAYS[:1]
-        for say in says:
-            rotated = self._table(labelled, say)
-            mass, start = mass_of(rotated, members, classes), None
-            for strength in STRENGTHS:
-                start = solve(rotated, mass, strength, start)
-                logits = out_of_fold(rotated, start, members, folds)
-                temperature = best_temperature(logits, targets)
-                loss = log_loss(softmax(logits / np.float32(temperature)), targets)
-                tried.append((loss, (strength, say), temperature))
-        _, self._recipe, self._temperature = min(tried)
+    def _lesson(self, labelled: Ints, labels: Ints) -> Lesson:
+        open_rows = self.lots[~np.isin(self.lots, labelled)][:POOL_MOST]
+        names = tuple(str(k) for k in self._present)
+        return Lesson(
+            rows=self.rows[labelled], groups=[self.groups[i] for i in labelled], labels=[str(k) for k in labels],
+            classes=names, pool=self.rows[open_rows] if len(open_rows) else None, missing=self.classes - len(names),
+        )  # fmt: skip

@@ -70,7 +70,7 @@ def test_quota_tasks_come_from_test_and_audit_and_are_blind(loop: Loop) -> None:
 def test_three_annotators_with_second_thoughts_lose_nothing_and_get_no_task_twice(loop: Loop) -> None:
     printed = labelloop(
         "simulate", "--labels", "30", "--people", "3", "--skip-rate", "0.1", "--change-rate", "0.1",
-        "--delete-rate", "0.1", "--state-dir", loop.home,
+        "--delete-rate", "0.1", "--yes", "--state-dir", loop.home,
     )  # fmt: skip
     figures = json.loads(printed.splitlines()[-1])
     assert figures["lost"] == 0

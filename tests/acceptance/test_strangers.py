@@ -70,10 +70,27 @@ class Evil(BaseHTTPRequestHandler):
         """Is quiet."""
 
 
+class OpenDoor(Evil):
+    """As the S3 server was: any page may read."""
+
+    def end_headers(self) -> None:
+        self.send_header("Access-Control-Allow-Origin", "*")
+        super().end_headers()
+
+
 @pytest.fixture(scope="module")
 def evil() -> Iterator[int]:
     """The port of the page's own server."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Evil)
+    yield from serving(Evil)
+
+
+@pytest.fixture(scope="module")
+def open_door() -> Iterator[int]:
+    yield from serving(OpenDoor)
+
+
+def serving(kind: type[Evil]) -> Iterator[int]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), kind)
     thread = Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield server.server_port
@@ -103,27 +120,27 @@ def page(stack: StackState) -> Iterator[Page]:
 
 
 def held(loop: Loop) -> dict[str, Any]:
-    """All that a stranger could have changed."""
-    s3, studio = loop.deployment.s3, loop.studio
-    objects = {bucket["Name"]: {item["Key"] for item in s3.list_objects_v2(Bucket=bucket["Name"])["Contents"]
-                                if "/registry" in item["Key"] or bucket["Name"] != "labelloop"}
-               for bucket in s3.list_buckets()["Buckets"]}  # fmt: skip
-    users = studio.http.call("GET", "api/users")
-    projects = studio.http.call("GET", "api/projects", params={"page_size": 100})["results"]
+    """What a stranger could have changed, and the loop at rest does not."""
+    s3, call, images = loop.deployment.s3, loop.studio.http.call, loop.deployment.settings.image_buckets[0]
+    projects = call("GET", "api/projects", params={"page_size": 100})["results"]
+    storages = call("GET", "api/storages/s3", params={"project": loop.project.id})
     return {
-        "objects": objects,
-        "users": sorted(user["email"] for user in users),
+        "buckets": [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]],
+        "images": [(item["Key"], item["ETag"]) for item in s3.list_objects_v2(Bucket=images)["Contents"]],
+        "records": [record.key for record in loop.deployment.projects.all()],
+        "users": sorted(user["email"] for user in call("GET", "api/users")),
         "projects": sorted((found["id"], found["title"], found["task_number"]) for found in projects),
-        "storages": loop.studio.http.call("GET", "api/storages/s3", params={"project": loop.project.id}),
+        "storages": [(found["id"], found["bucket"], found["s3_endpoint"]) for found in storages],
     }
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])  # of the same site (cookies go along), and of another
 def test_a_page_of_another_origin_reads_nothing_and_changes_nothing(
-    loop: Loop, stack: StackState, page: Page, evil: int, host: str
-) -> None:
+    loop: Loop, stack: StackState, page: Page, evil: int, open_door: int, host: str
+) -> None:  # fmt: skip
     before = held(loop)
     page.goto(f"http://{host}:{evil}/")
+    assert page.evaluate(TRIES, [open_door])["read"], "the browser itself keeps the page from trying"
     ports = [port for port in asdict(stack.ports).values() if port != stack.ports.valkey]
     found = page.evaluate(TRIES, ports)
     assert found["tries"] > 1000

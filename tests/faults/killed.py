@@ -26,6 +26,7 @@ from cli.imagefolder import scan
 from cli.retrain import ask
 from cli.setup import Source, set_up, wait_ready
 from cli.tune import begin, parse_search
+from labelloop.clock import parse
 from labelloop.config import ProjectConfig, Queue, Refresh, Retrain
 from labelloop.projects import ProjectRecord
 from labelloop.queue import KINDS
@@ -40,6 +41,7 @@ IMAGES = 120
 LABELS = 40  # before the first wish
 BATCH = 10
 FROZEN_S = (1.0, 16.0)  # a worker counts as dead after eight
+IN_THE_RUN = 0.7  # share of the blows that wait for the run's record
 KILLED = 0.7  # share of the wishes whose worker is killed; the others' freezes
 SETTLE_S = 180.0
 LOOK_S = 0.25
@@ -74,6 +76,12 @@ class Site:
 
     def runs(self, kind: str) -> list[Run]:
         return [r for r in RunStore(self.world.direct.within(self.record)).all() if r.kind == kind]
+
+    def run_s(self, kind: str) -> float:
+        """How long the last runs took; a guess before the first, and for what leaves no such record."""
+        done = [r for r in self.runs(kind) if r.done and r.ended_at][-5:]
+        spent = [(parse(r.ended_at or "") - parse(r.started_at)).total_seconds() for r in done]
+        return statistics.median(spent) if spent else FIRST_S / 2
 
     def wish(self, kind: str) -> Callable[[], int]:
         """Leave a wish; how many verdicts answer it."""
@@ -121,10 +129,12 @@ class Site:
 
 def strike(site: Site, kind: str, number: int, source: random.Random, *, usual_s: float, busy: bool) -> Struck:
     """One wish and one blow."""
-    verdicts, began = site.wish(kind), time.monotonic()
-    tried = len(site.runs(kind))
+    tried, verdicts, began = len(site.runs(kind)), site.wish(kind), time.monotonic()
+    if source.random() < IN_THE_RUN:  # else most would hit a worker that is still loading its libraries
+        _until(lambda: len(site.runs(kind)) > tried or verdicts() > 0, quiet=1, look_s=0.02)
+        usual_s = site.run_s(kind)
     time.sleep(source.uniform(0, 1.2 * usual_s))
-    point, after_s = site.point(kind), time.monotonic() - began
+    point, after_s = "the verdict is there" if verdicts() else site.point(kind), time.monotonic() - began
     how = _blow(site.world, WORKERS[kind], source)
     settled = _until(lambda: verdicts() > 0 and site.at_rest(kind))
     took_s = time.monotonic() - began
@@ -153,13 +163,13 @@ def _blow(world: World, worker: str, source: random.Random) -> str:
     return "kill" if kill else "freeze" if frozen_s < 8 else "freeze for long"
 
 
-def _until(condition: Callable[[], bool]) -> bool:
-    """Twice in a row: between two registries a job is in neither for a moment."""
-    end, quiet = time.monotonic() + SETTLE_S, 0
-    while quiet < 2 and time.monotonic() < end:
-        quiet = quiet + 1 if condition() else 0
-        time.sleep(LOOK_S)
-    return quiet == 2
+def _until(condition: Callable[[], bool], *, quiet: int = 2, look_s: float = LOOK_S) -> bool:
+    """So many times in a row: between two registries a job is in neither for a moment."""
+    end, seen = time.monotonic() + SETTLE_S, 0
+    while seen < quiet and time.monotonic() < end:
+        seen = seen + 1 if condition() else 0
+        time.sleep(look_s)
+    return seen == quiet
 
 
 def _site(world: World, seed: int) -> Site:

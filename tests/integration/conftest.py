@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,22 @@ PROGRAMS = Environments(
     database=DEFAULT_ROOT / "label-studio" / DATABASE,
 )
 KEYS = {"LABELLOOP_S3_ACCESS_KEY": S3_KEY.name, "LABELLOOP_S3_SECRET_KEY": S3_KEY.secret}
+
+
+@contextmanager
+def servers(folder: Path) -> Iterator[tuple[str, str]]:
+    """(URL of Valkey, endpoint of S3), outside of pytest."""
+    (folder / "valkey").mkdir()
+    (folder / "s3").mkdir()
+    valkey = contextmanager(_run)(lambda place: valkey_service(place, VALKEY_PASSWORD), folder / "valkey")
+    s3 = contextmanager(_run)(lambda place: s3_service(place, S3_KEY, _environments()), folder / "s3")
+    with valkey as port, s3 as other:
+        yield f"redis://:{VALKEY_PASSWORD}@{LOOPBACK}:{port}/0", f"http://{LOOPBACK}:{other}"
+
+
+def _environments() -> Environments:
+    assert (PROGRAMS.s3_bin / "python").exists(), "the S3 server is not installed: run `make setup`"
+    return PROGRAMS
 
 
 def _run(build: Callable[[Place], ServiceSpec], directory: Path) -> Iterator[int]:
@@ -47,6 +64,5 @@ def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The endpoint of an S3 server (`S3_KEY`); tests share it: use buckets of your own."""
-    assert (PROGRAMS.s3_bin / "python").exists(), "the S3 server is not installed: run `make setup`"
-    for port in _run(lambda place: s3_service(place, S3_KEY, PROGRAMS), tmp_path_factory.mktemp("s3")):
+    for port in _run(lambda place: s3_service(place, S3_KEY, _environments()), tmp_path_factory.mktemp("s3")):
         yield f"http://{LOOPBACK}:{port}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 
 import httpx
 
+from cli.embedded.loop import BACKEND_MEMORY
 from cli.embedded.ports import LOOPBACK, pick_port
 from labelloop.images import s3_client
 from labelloop.queue import DEPLOY_CHANNEL, connect, publish
@@ -27,6 +29,7 @@ from tests.integration.conftest import KEYS
 from tests.unit.backend_world import World, picture
 
 PASSWORD = "letmein"
+WORKER = "ml_backend.drain.BufferingWorker"
 TASKS = 6
 
 
@@ -40,18 +43,19 @@ class Served:
             s3.create_bucket(Bucket=bucket)
         self.redis = connect(settings.redis_url)
         self.world = World(S3Store(s3, settings.state_bucket))
-        self._images, bucket = S3Store(s3, settings.image_buckets[0]), settings.image_buckets[0]
-        self.tasks = [{"id": i, "data": {"image": f"s3://{bucket}/animals/{i}.png"}} for i in self._upload()]
+        self.bucket = settings.image_buckets[0]
+        self.images = S3Store(s3, self.bucket)
+        self.tasks = [{"id": i, "data": {"image": f"s3://{self.bucket}/animals/{i}.png"}} for i in self._upload()]
         self.url = env["LABELLOOP_BACKEND_URL"]
         self.auth = ("labelloop", PASSWORD)
         self.client = httpx.Client(base_url=self.url, auth=self.auth, timeout=30)
         bind = self.url.removeprefix("http://")
         with log.open("wb") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "--worker-class", "gthread", "--threads", "32", "--bind", bind,
+                [sys.executable, "-m", "gunicorn", "--worker-class", WORKER, "--bind", bind,
                  "--workers", str(processes),
                  "ml_backend.app:create_app()"],
-                env={**os.environ, **env}, stdout=out, stderr=out, start_new_session=True,
+                env={**os.environ, **BACKEND_MEMORY, **env}, stdout=out, stderr=out, start_new_session=True,
             )  # fmt: skip
 
     def deploy(self, version: Version) -> None:
@@ -68,6 +72,11 @@ class Served:
         assert answer.status_code == 200, answer.text
         results: list[dict[str, Any]] = answer.json()["results"]
         return results
+
+    @property
+    def basic(self) -> str:
+        """The value of the header that lets a client in."""
+        return "Basic " + base64.b64encode(":".join(self.auth).encode()).decode()
 
     def version(self) -> str:
         return str(self.predict()[0]["model_version"])
@@ -89,7 +98,7 @@ class Served:
         seeds = [i for i, g in groups.items()
                  if bucket_of(g, BucketShares()) is Bucket.TRAIN and not shown_blind(g, share)][:TASKS]  # fmt: skip
         for seed in seeds:
-            self._images.put(f"animals/{seed}.png", picture(seed))
+            self.images.put(f"animals/{seed}.png", picture(seed))
         return seeds
 
 

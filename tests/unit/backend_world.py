@@ -13,7 +13,7 @@ from PIL import Image
 from labelloop import net
 from labelloop.config import BackboneSpec, ProjectConfig
 from labelloop.errors import ImageUnreadableError, StorageError
-from labelloop.head import Head
+from labelloop.head import Head, Novelty
 from labelloop.images import allowed
 from labelloop.labels import make_label_config
 from labelloop.projects import ProjectRecord, ProjectStore, project_store
@@ -70,16 +70,20 @@ class World:
         self.registry.add_backbone(made.record, net.dump(made))
         return made.record
 
-    def add(self, backbone: BackboneRecord, answer: int, labels: tuple[str, ...] = CLASSES) -> Version:
-        """A version that answers ``labels[answer]`` to everything."""
+    def add(
+        self, backbone: BackboneRecord, answer: int, labels: tuple[str, ...] = CLASSES, *, unseen: float = 0.0
+    ) -> Version:
+        """A version that answers ``labels[answer]`` to everything; ``unseen``: how likely all are of another class."""
         bias = np.zeros(len(labels), dtype=np.float32)
         bias[answer] = 3.0
         weight = np.zeros((len(labels), backbone.dimension), dtype=np.float32)
+        odds = float(np.log(unseen / (1 - unseen))) if unseen else 0.0
+        novelty = Novelty(np.zeros(backbone.dimension, np.float32), weight, 0.0, odds) if unseen else None
         rows = np.ones((2, backbone.dimension), dtype=np.float32)
         return self.registry.add(
             Draft(
-                kind="refresh", backbone=backbone.id, head=Head(labels, weight, bias), snapshot="s", config="c",
-                code="0", parent=None, reference=None, recipe={},
+                kind="refresh", backbone=backbone.id, snapshot="s", config="c", code="0",
+                head=Head(labels, weight, bias, novelty=novelty), parent=None, reference=None, recipe={},
                 evaluation=Evaluation("refresh", 10, 10, labels), verdict=Verdict(Outcome.PROMOTE, ()),
                 check_features=rows,
             )

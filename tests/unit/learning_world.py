@@ -137,7 +137,9 @@ class LearningWorld:
         return refresh(self.context, self.project, snapshot)
 
     def retrain(self, snapshot: str) -> Judged:
-        return retrain(self.context, self.project, snapshot)
+        judged = retrain(self.context, self.project, snapshot)
+        judged.afterwards()
+        return judged
 
     def live(self) -> Version:
         live = self.project.registry.live()

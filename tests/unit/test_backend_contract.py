@@ -7,6 +7,7 @@ import json
 import random
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -25,11 +26,13 @@ from labelloop.mirror import Copy, Mirror
 from labelloop.records import Bucket, ImageFacts, digest
 from labelloop.settings import load_settings
 from labelloop.split import bucket_of, group_of, shown_blind
-from ml_backend import backend as backend_module
+from ml_backend import predict as predict_module
 from ml_backend import projects as projects_module
 from ml_backend.app import MAX_HINT, make_app
 from ml_backend.auth import Gate
 from ml_backend.backend import Backend
+from ml_backend.places import PLACES
+from tests.hostile.worst import saved
 from tests.unit.backend_world import CLASSES, PREFIX, FakeReader, World, make_backend, picture
 
 PASSWORD = "letmein"
@@ -66,6 +69,13 @@ class Stage:
         results: list[dict[str, Any]] = answer.get_json()["results"]
         assert len(results) == len(tasks)
         return results
+
+    def serves(self, version: str) -> None:
+        """Wait until it does."""
+        project, end = self.backend.live.get(self.world.record), time.monotonic() + 10
+        while project.model is None or project.model.name != version:
+            assert time.monotonic() < end, f"{version} is not served"
+            time.sleep(0.005)
 
     def setup(self, project: str | None = None, schema: str | None = None) -> TestResponse:
         body = {"project": project or self.world.record.reference, "schema": schema or make_label_config(CLASSES)}
@@ -132,6 +142,18 @@ def test_classes_that_the_label_config_lost_are_not_answered(live: Stage) -> Non
     assert (result["result"], result["model_version"]) == ([], "v1")
 
 
+def test_an_image_that_is_likelier_of_a_class_without_a_label_gets_no_pre_label(live: Stage) -> None:
+    """The named class has exp(3) / (exp(3) + 2) = .909 among those with a label."""
+    backbone = live.world.backbone()
+    for unseen, shown in ((0.3, True), (0.45, True), (0.5, False), (0.9, False)):
+        version = live.world.add(backbone, answer=0, unseen=unseen)
+        live.world.deploy(version)
+        live.serves(version.name)
+        found = live.predict(live.images(TRAIN[0]))[0]
+        assert bool(found["result"]) is shown
+        assert found["score"] == pytest.approx(0.909 * (1 - unseen) if shown else 1.0, abs=1e-3)
+
+
 def test_images_that_cannot_be_read_do_not_harm_the_others(live: Stage) -> None:
     good = live.images(*TRAIN[:2])
     live.reader.images[f"{PREFIX}text.png"] = b"no image"
@@ -187,6 +209,33 @@ def test_a_webhook_with_any_action_is_taken(live: Stage, action: object) -> None
         assert answer.status_code == 202
 
 
+def large(live: Stage, *names: str) -> list[dict[str, Any]]:
+    """Images that only a helper process may decode; outside of the project's prefix none is blind."""
+    data = saved("RGB", (2500, 2500), "PNG")
+    live.reader.images.update({f"s3://images/large/{name}.png": data for name in names})
+    return [{"id": name, "data": {"image": f"s3://images/large/{name}.png"}} for name in names]
+
+
+def test_large_images_are_answered_among_small_ones_in_order(live: Stage) -> None:
+    small, big = live.images(*TRAIN[:40]), large(live, "a", "b")
+    results = live.predict([big[0], *small, big[1]])
+    assert all(r["result"] for r in results)
+
+
+def test_large_images_that_find_no_room_in_time_cost_themselves_alone(
+    live: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predict_module, "COSTLY_S", 0.2)
+    for _ in range(predict_module.COSTLY):
+        live.backend.predictor._costly.acquire()
+    small, big = live.images(*TRAIN[:3]), large(live, "a", "b")
+    results = live.predict([big[0], *small, big[1]])
+    assert [bool(r["result"]) for r in results] == [False, True, True, True, False]
+    assert results[0] == {"result": [], "score": 1.0, "model_version": "v1"}
+    text = live.client.get("/metrics", headers=AUTH).text
+    assert 'labelloop_backend_unreadable_images_total{reason="busy"} 2.0' in text
+
+
 def test_storage_that_is_away_for_all_is_said_so_that_label_studio_asks_again(live: Stage) -> None:
     tasks = live.images(*TRAIN[:3])
     assert all(r["result"] for r in live.predict(tasks))
@@ -196,14 +245,15 @@ def test_storage_that_is_away_for_all_is_said_so_that_label_studio_asks_again(li
     assert "object storage" in answer.get_json()["error"]
 
 
-def test_more_requests_than_places_are_told_to_come_back(live: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backend_module, "BUSY_WAIT_S", 0.01)
-    for _ in range(backend_module.MAX_PREDICTS):
-        assert live.backend.places.acquire(blocking=False)
+def test_more_requests_than_places_are_told_to_come_back(live: Stage) -> None:
     body = {"tasks": [], "project": live.world.record.reference}
-    assert live.post("/predict", body).status_code == 503
-    assert live.client.get("/health").status_code == 200
-    live.backend.places.release()
+    with ExitStack() as others:
+        for _ in range(PLACES):
+            others.enter_context(live.backend.places.place(live.world.record.reference))
+        answer = live.post("/predict", body)
+        assert answer.status_code == 503
+        assert answer.headers["Retry-After"] == "1"
+        assert live.client.get("/health").status_code == 200
     assert [live.post("/predict", body).status_code for _ in range(3)] == [200, 200, 200]
 
 

@@ -287,7 +287,9 @@ def test_contradicting_duplicates_are_left_out_and_listed() -> None:
 
 def test_what_is_missing_is_said() -> None:
     with pytest.raises(NotEnoughLabelsError, match="two classes with 3 labels each: a 2, b 1, c 1"):
-        refresh_evidence(LabelSets(examples(0, 4)), rows, champion=None, recipe=Recipe())
+        refresh_evidence(LabelSets(examples(0, 4)), rows, champion=None, recipe=Recipe(class_min=3))
+    with pytest.raises(NotEnoughLabelsError, match="two classes with a label each: a 1"):
+        refresh_evidence(LabelSets(examples(0, 1)), rows, champion=None, recipe=Recipe())
 
 
 def test_entering_sorts_and_counts() -> None:

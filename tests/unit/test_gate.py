@@ -2,10 +2,12 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from labelloop.config import Gate
 from labelloop.gate import judge
+from labelloop.gate.paired import FEW_LEVEL, few_level
 from labelloop.records import (
     Artefact,
     Calibration,
@@ -14,6 +16,7 @@ from labelloop.records import (
     Evaluation,
     LossComparison,
     Outcome,
+    PreLabels,
     Renaming,
     Verdict,
     canonical,
@@ -50,6 +53,57 @@ def test_first_head_beats_the_largest_class() -> None:
     unsure = judge(replace(FIRST, accuracy_low=0.55), POLICY)
     assert unsure.outcome is Outcome.HOLD
     assert "0.800 on 40 labels (95 % bound from 0.550)" in unsure.reasons[1]
+
+
+def few(right: int, wrong: int, **of: Any) -> Verdict:
+    """A first head of twenty labels."""
+    shown = PreLabels(right, wrong, of.pop("hidden", 0), of.pop("only", 0), of.pop("majority", 0.4))
+    return judge(replace(FIRST, judged_on=20, shown=shown, **of), POLICY)
+
+
+@pytest.mark.parametrize(("right", "wrong", "promoted"), [
+    (0, 0, False), (3, 0, True), (2, 0, False), (5, 2, False), (6, 2, True), (10, 10, False), (4, 16, False),
+])  # fmt: skip
+def test_a_first_head_of_few_labels_is_judged_by_its_pre_labels(right: int, wrong: int, promoted: bool) -> None:
+    """By an exact test: what is shown is right more often than wrong."""
+    found = few(right, wrong, hidden=4, only=2)
+    assert (found.outcome is Outcome.PROMOTE) is promoted
+    told = f"out of fold {right} pre-labels right, {wrong} wrong, 4 not shown; 2 labels, alone of their classes"
+    assert any(told in reason for reason in found.reasons)
+
+
+def test_where_one_class_is_nearly_everything_naming_it_is_no_merit() -> None:
+    assert few(16, 4, majority=0.8).outcome is Outcome.HOLD
+    assert few(20, 0, majority=0.8).outcome is Outcome.PROMOTE
+
+
+def test_a_head_of_two_classes_of_six_is_held_and_says_which_it_does_not_know() -> None:
+    found = few(12, 0, missing=("elk", "fox", "owl", "sow"))
+    assert found.outcome is Outcome.HOLD
+    assert "fewer than half of the classes" in found.reasons[0]
+    assert any("knows 2 of 6 classes: elk, fox, owl, sow have too few labels" in reason for reason in found.reasons)
+    half = few(12, 0, missing=("elk", "fox"))
+    assert half.outcome is Outcome.PROMOTE
+    assert any("knows 2 of 4 classes" in reason for reason in half.reasons)
+    assert any("knows all 2 classes" in reason for reason in few(12, 0).reasons)
+
+
+def test_from_fifty_labels_on_the_largest_class_is_what_a_first_head_must_beat() -> None:
+    """A head of many hard classes is seldom right, and orders the queue."""
+    shown = PreLabels(20, 30, 0, 0, 0.1)
+    hard = replace(FIRST, accuracy=0.4, accuracy_low=0.28, majority=0.1, shown=shown)
+    assert judge(replace(hard, judged_on=50), POLICY).outcome is Outcome.PROMOTE
+    assert judge(replace(hard, judged_on=49), POLICY).outcome is Outcome.HOLD
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_level_for_few_labels_is_kept(seed: int) -> None:
+    """Of heads whose pre-labels are right as often as wrong at most one in ten is let through; mid-p: about."""
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(3, 40))
+    right = rng.binomial(n, 0.5, 400)
+    promoted = np.mean([few_level(PreLabels(int(r), n - int(r), 0, 0, 0.3)) < FEW_LEVEL for r in right])
+    assert promoted < 0.19
 
 
 def test_first_head_without_evidence_is_held() -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from cli.imagefolder import classes_of, pick_seeds, require_labels, scan
 from cli.setup import open_source
 from cli.simulate import prepare
+from cli.source import IMAGE_PATTERN
+from labelloop.decode import FORMATS
 from labelloop.errors import SettingsError
+from labelloop.images import SUFFIXES
 from labelloop.split import BucketShares
 from tests.unit.backend_world import picture
 
@@ -157,3 +162,15 @@ def test_who_knows_the_truth_needs_all_of_it(folder: Path, tmp_path: Path) -> No
     assert set(known.values()) == {"cat", "dog"}
     with pytest.raises(SettingsError):
         require_labels([replace(source.files[0], label=None)], "the test")
+
+
+def test_one_list_of_endings_decides_what_is_uploaded_listed_and_shown(tmp_path: Path) -> None:
+    for ending in SUFFIXES:
+        (tmp_path / f"x{ending}").write_bytes(b"")
+        (tmp_path / f"y{ending.upper()}").write_bytes(b"")
+    (tmp_path / "x.txt").write_bytes(b"")
+    (tmp_path / "png").write_bytes(b"")
+    taken = {file.path.name for file in scan(tmp_path, "p/")}
+    assert taken == {p.name for p in tmp_path.iterdir() if re.match(IMAGE_PATTERN, p.name)}
+    assert len(taken) == 2 * len(SUFFIXES)
+    assert {Image.registered_extensions()[ending] for ending in SUFFIXES} == set(FORMATS)

@@ -7,7 +7,9 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeoutError
 from botocore.response import StreamingBody
 
-from labelloop.errors import ImageUnreadableError, StorageError
+from labelloop import images as images_module
+from labelloop.decoding.budget import Budget
+from labelloop.errors import DecodersBusyError, ImageUnreadableError, StorageError
 from labelloop.images import ImageReader, allowed, image_reader, list_images, s3_client
 from labelloop.settings import load_settings
 
@@ -126,7 +128,7 @@ def test_listing_keeps_what_looks_like_an_image() -> None:
     class Paginator:
         def paginate(self, **asked: Any) -> list[dict[str, Any]]:
             assert (asked["Bucket"], asked["Prefix"]) == ("images", "digits/")
-            keys = ["digits/a.png", "digits/b.JPG", "digits/readme.txt", "digits/"]
+            keys = ["digits/a.png", "digits/b.JPG", "digits/c.avif", "digits/readme.txt", "digits/"]
             return [{"Contents": [{"Key": k, "Size": 1, "ETag": '"e"', "LastModified": None} for k in keys]}]
 
     class Client:
@@ -134,4 +136,21 @@ def test_listing_keeps_what_looks_like_an_image() -> None:
             return Paginator()
 
     found = list(list_images(Client(), "s3://images/digits/"))  # type: ignore[arg-type]
-    assert found == [("s3://images/digits/a.png", "e"), ("s3://images/digits/b.JPG", "e")]
+    assert found == [
+        ("s3://images/digits/a.png", "e"),
+        ("s3://images/digits/b.JPG", "e"),
+        ("s3://images/digits/c.avif", "e"),
+    ]
+
+
+def test_bytes_that_arrive_at_once_are_bounded() -> None:
+    images, _ = reader(b"x" * 900)
+    images._arriving = Budget(1000, large=1000, small=0)
+    with images._arriving.hold(200, 0):
+        images_module.ARRIVING_S, before = 0.05, images_module.ARRIVING_S
+        try:
+            with pytest.raises(DecodersBusyError):
+                images.read("s3://images/a.png")
+        finally:
+            images_module.ARRIVING_S = before
+    assert images.read("s3://images/a.png")[0] == b"x" * 900

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 import sync.plan
@@ -21,7 +22,7 @@ from labelloop.queue import JobKind
 from labelloop.records import Annotation, Bucket, ImageFacts, Task
 from labelloop.registry import Registry
 from labelloop.requests import RequestStore
-from labelloop.runs import AGAIN, RunStore
+from labelloop.runs import AGAIN, WITHOUT, RunStore
 from labelloop.snapshot import Snapshot, SnapshotStore
 from labelloop.storage import MemoryStore
 from sync.plan import Plan, Planner
@@ -71,7 +72,6 @@ class World:
         return Planner(RECORD, RunStore(self.store), self.requests, self.queue, SnapshotStore(self.store), registry)  # type: ignore[arg-type]
 
     def label(self, *names: str, tmp: Any) -> None:
-        import numpy as np
 
         uris = [f"s3://images/t/{len(self.labels) + i}" for i in range(len(names))]
         self.catalogue.add([ImageFacts(u, "e", u, u, Bucket.TRAIN) for u in uris], f"s{len(self.labels)}")
@@ -106,7 +106,7 @@ def world() -> World:
 
 
 def test_a_batch_is_queued_once_and_not_again_until_the_next(world: World, tmp_path: Any) -> None:
-    world.label("cat", "cat", "cat", "dog", "dog", tmp=tmp_path)
+    world.label("cat", "cat", "dog", tmp=tmp_path)
     assert world.plan().decision.until_refresh == 1
     assert world.queue.jobs == {}
     world.label("dog", tmp=tmp_path)
@@ -205,6 +205,14 @@ def test_a_retrain_that_died_goes_on_with_its_snapshot_though_people_label(
     assert next(iter(world.queue.jobs.values()))["snapshot"] == world.snapshot().id
 
 
+def test_who_asks_again_does_not_wait_for_what_went_well(world: World, tmp_path: Any) -> None:
+    asked_to_retrain(world, tmp_path)
+    for _ in range(4):
+        world.finish("hold", "retrain")
+        world.requests.add("retrain", by="a person")
+        assert world.plan().running == ("retrain",)
+
+
 def test_a_retrain_that_always_fails_is_held_though_people_label(
     world: World, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -246,12 +254,42 @@ def test_after_a_thousand_tries_the_planner_still_counts(world: World) -> None:
     assert world.planner._rests("refresh", 2000)
 
 
-def test_labels_without_features_are_waited_for(world: World, tmp_path: Any) -> None:
+def test_labels_without_features_hold_up_nothing_and_are_named(world: World, tmp_path: Any) -> None:
     world.label(*["cat", "dog"] * 3, tmp=tmp_path)
     world.labels += ["cat"]
     plan = world.plan()
-    assert plan.running == ()
-    assert "features of 1" in str(plan.decision.waiting)
+    assert plan.running == ("refresh",)
+    assert plan.decision.waiting is None
+    assert plan.without == ((6, "s3://images/t/6"),)
+
+
+def test_labels_count_as_new_when_their_features_come(world: World, tmp_path: Any) -> None:
+    world.label(*["cat", "dog"] * 3, tmp=tmp_path)
+    world.labels += ["cat"] * 3
+    world.plan()
+    world.finish("promote", detail={WITHOUT: [f"s3://images/t/{i}" for i in (6, 7, 8)]})
+    assert world.plan().progress.changes == 0
+    uris = [f"s3://images/t/{i}" for i in (6, 7, 8)]
+    FeatureStore(world.store, "b", tmp_path).add("s9", uris, ["e"] * 3, np.zeros((3, 2), dtype=np.float32))
+    assert world.plan().progress.changes == 3
+
+
+def test_a_damaged_older_snapshot_makes_nothing_new(world: World, tmp_path: Any) -> None:
+    world.label(*["cat", "dog"] * 3, tmp=tmp_path)
+    world.plan()
+    judged = world.snapshot()
+    world.finish("promote")
+    world.store.put(f"snapshots/manifests/{judged.id}.json", b"{}")
+    world.planner = world.restarted()
+    world.label("cat", tmp=tmp_path)
+    assert world.plan().progress.changes == 7  # the times of this world cannot be read: nothing is known to be old
+
+
+def test_a_run_or_wish_that_cannot_be_read_stops_no_plan(world: World, tmp_path: Any) -> None:
+    world.label(*["cat", "dog"] * 3, tmp=tmp_path)
+    world.store.put("runs/20260101T000000000000-abcdef-refresh.json", b"\xff")
+    world.store.put("requests/20260101T000000000000-abcdef.json", b"[1]")
+    assert world.plan().running == ("refresh",)
 
 
 def test_a_dead_workers_run_counts_as_failed(world: World, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,23 @@ def test_with_a_model_its_doubts_are_followed() -> None:
     assert "0 randomly drawn labels so far" in found.why
 
 
+def test_while_classes_lack_labels_they_are_looked_for_and_named() -> None:
+    found = choose("auto", Situation(True, missing=("owl", "yak")))
+    assert found.strategy == "new-classes"
+    assert "2 of the classes have too few labels: owl, yak" in found.why
+    many = choose("auto", Situation(True, missing=tuple("abcdefgh"))).why
+    assert "8 of the classes have too few labels: a, b, c, d, e, …" in many
+    assert choose("auto", Situation(False, missing=("owl",))).strategy == "herding"
+    assert choose("margin", Situation(True, missing=("owl",))).strategy == "margin"
+
+
+def test_a_model_whose_doubts_tell_nothing_is_not_asked_for_classes_either() -> None:
+    """One that nobody ever labels would keep it in charge for ever."""
+    rng = np.random.default_rng(0)
+    doubts = doubts_of(rng.random(300).astype(np.float32), rng.random(300) < 0.7)
+    assert choose("auto", Situation(True, doubts, ("owl",))).strategy == "herding"
+
+
 def test_doubts_that_tell_nothing_are_not_followed() -> None:
     rng = np.random.default_rng(0)
     sureness, right = rng.random(300).astype(np.float32), rng.random(300) < 0.7

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ import pytest
 from labelloop.catalogue import Catalogue
 from labelloop.errors import ImageUnreadableError, StorageError
 from labelloop.features import FeatureIndex, FeatureStore
+from labelloop.images import REASONS, ImageListing
 from labelloop.mirror import Mirror
 from labelloop.queue import JobKind
 from labelloop.records import ImageFacts
-from labelloop.storage import MemoryStore
+from labelloop.storage import MemoryStore, ObjectInfo
 from sync.board import Board
+from sync.imports import Imports
 from sync.listing import Lister
 from sync.mirror import Mirroring
 from sync.pool import ACTIVE_JOBS, CHUNK, Pool
@@ -44,6 +47,7 @@ class World:
         self.store, self.queue, self.board = MemoryStore(), FakeQueue(), Board()
         self.bucket: dict[str, str] = {}
         self.deleted: set[str] = set()
+        self.refused: set[str] = set()  # by Label Studio's own filter
         self.imports = self.shards = 0
         self.catalogue = Catalogue(self.store)
         self.index = FeatureIndex(self.store, "b")
@@ -56,8 +60,7 @@ class World:
             self.pool._lister._again_at = float("-inf")
             self.pool.turn(self.board, self.catalogue, self.index, deleted=self.deleted)
         self.pool.turn(self.board, self.catalogue, self.index, deleted=self.deleted)
-        if self.pool._importing:
-            self.pool._importing.join()
+        self.pool._importing.join()
 
     def work(self, *, broken: frozenset[str] = frozenset()) -> None:
         for uris in self.queue.jobs.values():
@@ -87,7 +90,7 @@ class World:
     def _import(self) -> None:
         self.imports += 1
         for number, uri in enumerate(self.bucket):
-            if uri not in self.deleted:
+            if uri not in self.deleted and uri not in self.refused:
                 self.board.put(number, uri, answered=False)
 
 
@@ -160,7 +163,7 @@ def test_new_images_become_tasks_but_deleted_ones_alone_do_not(world: World) -> 
 
 def test_images_that_leave_the_bucket_leave_the_pool(world: World) -> None:
     world.bucket = dict.fromkeys(uris(4), "e")
-    world.pool._import = lambda: None
+    world.pool._importing._run = lambda: True
     world.turn()
     world.bucket = dict.fromkeys(uris(3), "e")
     world.turn()
@@ -206,6 +209,76 @@ def test_a_turn_without_changes_looks_at_no_image(world: World, monkeypatch: pyt
     world.turn(listed=False)
     world.turn()
     assert judged == []
+
+
+def test_what_label_studio_does_not_take_is_offered_once_and_told(world: World) -> None:
+    world.bucket = dict.fromkeys(uris(3), "e")
+    world.refused = {uris(3)[1]}
+    for _ in range(6):
+        world.turn()
+    assert world.imports == 1
+    assert (world.pool.state.refused, world.pool.state.refused_one) == (1, uris(3)[1])
+    assert world.pool.problem is None
+    world.bucket[uris(4)[3]] = "e"  # now something has changed
+    for _ in range(3):
+        world.turn()
+    assert world.imports == 2
+    world.bucket[uris(3)[1]] = "other bytes"  # so it may be taken now
+    world.refused.clear()
+    for _ in range(3):
+        world.turn()
+    assert (world.imports, world.pool.state.refused) == (3, 0)
+
+
+def test_a_storage_sync_that_fails_is_tried_again_later_and_later() -> None:
+    now, calls = [0.0], []
+
+    def run() -> bool:
+        calls.append(now[0])
+        if len(calls) < 4:
+            raise StorageError("away")
+        return True
+
+    imports = Imports(run, clock=lambda: now[0])
+    while now[0] < 500:
+        imports.offer({"a"})
+        imports.join()
+        now[0] += 5
+    assert calls == [0, 10, 30, 70]
+    assert imports.problem is None
+
+
+def test_a_storage_sync_that_label_studio_queues_is_asked_for_a_few_times() -> None:
+    now, calls = [0.0], []
+
+    def run() -> bool:
+        calls.append(now[0])
+        return False
+
+    imports = Imports(run, clock=lambda: now[0])
+    while now[0] < 10_000:
+        imports.offer({"a"})
+        imports.join()
+        now[0] += 15
+    assert len(calls) == 5
+    assert imports.refused({"a", "b"}) == {"a"}
+
+
+def test_objects_that_are_no_images_are_counted_by_reason() -> None:
+    odd = ["p/a\nb.png", "p/\udcff.png", "p/../x.png", "p/a?.png"]
+    keys = ["p/a.png", "p/b.JFIF", "p/c", "p/d.csv", "p/e.csv", "p/", "p/a b#%2f.png", *odd]
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    listing = ImageListing([ObjectInfo(key, 1, "e", moment) for key in keys], "images")
+    lister = Lister(lambda: listing, start=lambda run: run())
+    lister.take()
+    found = lister.take()
+    assert found is not None
+    assert set(found.changed) == {"s3://images/p/a.png", "s3://images/p/a b#%2f.png"}
+    told = {why: (one.count, one.example) for why, one in lister.left_out.items()}
+    assert told["its name ends in .csv"] == (2, "p/d.csv")
+    assert told["its name has no ending"] == (1, "p/c")
+    assert sum(count for count, _ in told.values()) == len(keys) - 3
+    assert len(told) <= REASONS + 1
 
 
 def test_a_bucket_that_cannot_be_listed_is_a_visible_problem(world: World) -> None:

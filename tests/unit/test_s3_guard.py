@@ -21,7 +21,7 @@ from cli.embedded.s3.signature import SKEW_S, Key
 
 KEY = Key("labelloop", "a secret that nobody knows")
 HOST = "127.0.0.1:9000"
-HOSTS = [HOST, "localhost:9000"]
+HOSTS = ["127.0.0.1", "localhost"]
 FORBIDDEN = {400, 403, 405, 411, 501, 505}
 
 
@@ -307,7 +307,8 @@ def test_an_unsigned_body_is_the_key_holders_choice() -> None:
 
 
 @pytest.mark.parametrize("host", [
-    "evil.example", "evil.example:9000", "127.0.0.1", "127.0.0.1:80", "", "images.localhost:9000",
+    "evil.example", "evil.example:9000", "127.0.0.1.evil.example", "127.0.0.1:80:90", "", "images.localhost:9000",
+    "127.0.0.1@evil.example", "127.0.0.1/", "2130706433", "0.0.0.0:9000", "[::1]:9000", "127.0.0.1:port",
     "images.s3.amazonaws.com", "x.execute-api.localhost:9000",
 ])  # fmt: skip
 def test_a_name_that_somebody_led_here_is_refused_before_the_signature(host: str) -> None:
@@ -339,6 +340,15 @@ def test_what_could_mean_two_things_is_refused(change: Any) -> None:
     server = Server()
     assert server.ask(change(signed("PUT", body=b"bytes"))).status in FORBIDDEN
     assert not server.through
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:1234", "localhost:9000", "localhost"])
+def test_behind_another_port_it_is_the_same_server(host: str) -> None:
+    """A tunnel, or the proxy of the fault schedules."""
+    request = AWSRequest("GET", f"http://{host}/images/a")
+    request.headers["X-Amz-Content-SHA256"] = hashlib.sha256(b"").hexdigest()
+    S3SigV4Auth(Credentials(KEY.name, KEY.secret), "s3", "us-east-1").add_auth(request)
+    assert Server().ask(Sent("GET", "/images/a", (("Host", host), *request.headers.items()))).status == 200
 
 
 def test_a_long_key_and_a_form_are_refused() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from labelloop.acquisition import STRATEGIES, Query, Quota
 from labelloop.features import FeatureStore
-from labelloop.head import Floats
+from labelloop.head import Floats, Head
 from labelloop.records import JUDGING, Bucket
 from labelloop.schema import LabelRules
 from labelloop.scores import COLD_START
@@ -70,12 +70,15 @@ def test_the_sample_is_the_same_whoever_draws_it_and_moves_little(
     assert shared >= 49
 
 
-def test_a_head_that_takes_no_pool_gets_none(tmp_path: Path) -> None:
+def test_a_head_that_takes_no_pool_learns_from_labels_alone(tmp_path: Path) -> None:
+    """Unlabelled images still tell what a class without a label looks like."""
     world = LearningWorld(tmp_path, images=60, config={"head": {"pool": False}})
-    world.label(world.uris(Bucket.TRAIN)[:30])
-    backbone = world.project.registry.initial_backbone()
-    assert backbone is not None
-    assert unlabelled(world.project, world.project.features(backbone.id), []) is None
+    world.refresh(world.label([u for u in world.uris(Bucket.TRAIN) if world.truth[u] != "7"]))
+    live = world.live()
+    assert live.recipe["pool"] == 0.0
+    head = world.project.registry.head(live)
+    assert isinstance(head, Head)
+    assert head.novelty is not None
 
 
 def test_doubts_are_judged_on_the_random_test_labels(world: LearningWorld) -> None:
@@ -180,8 +183,8 @@ def test_a_project_may_ask_for_rare_and_weak_classes(tmp_path: Path) -> None:
 
 
 def test_a_model_all_of_whose_classes_were_dropped_is_none(tmp_path: Path) -> None:
-    world = LearningWorld(tmp_path, images=200)
-    known = [u for u in world.uris(Bucket.TRAIN) if world.truth[u] in {"3", "7"}]
+    world = LearningWorld(tmp_path, images=600)
+    known = [u for u in world.uris(Bucket.TRAIN) if world.truth[u] in {"3", "7"}]  # more than FEW of the gate
     world.refresh(world.label(known))
     world.configure({"label_map": {"3": None, "7": None}})
     live = world.live()
@@ -222,3 +225,30 @@ def test_a_person_may_ask_for_another_order(tmp_path: Path) -> None:
     found = world.project.scores.newest(COLD_START)
     assert found is not None
     assert found.policy == "random: at random (as configured)"
+
+
+def test_a_project_whose_classes_have_no_label_yet_looks_for_them_and_names_nothing_in_their_place(
+    tmp_path: Path,
+) -> None:
+    world = LearningWorld(tmp_path, images=900)
+    world.refresh(world.label([u for u in world.uris(Bucket.TRAIN) if world.truth[u] in set("012345")][:40]))
+    live = world.live()
+    assert live.evaluation.missing == tuple("6789")
+    assert live.verdict.reasons[2].startswith("knows 6 of 10 classes: 6, 7, 8, 9 have too few labels")
+    assert score(world.context, world.project, live.name)
+    found = world.project.scores.newest(live.name)
+    assert found is not None
+    assert found.policy.startswith("new-classes: ")
+    assert "4 of the classes have too few labels: 6, 7, 8, 9" in found.policy
+    new = [place for place in found.places if world.truth[place.uri] in set("6789")]
+    front = [world.truth[place.uri] in set("6789") for place in found.places if place.why == "new-classes"][:20]
+    assert sum(front) > 12  # of the pool four of ten
+    assert sum(place.label is not None for place in new) < 0.6 * len(new)  # else all, each of them wrong
+    old = [place for place in found.places if world.truth[place.uri] in set("012345")]
+    assert sum(place.label == world.truth[place.uri] for place in old) > 0.5 * len(old)
+    world.refresh(world.label(world.uris(Bucket.TRAIN)[:120]))
+    assert world.live().evaluation.missing == ()
+    assert score(world.context, world.project, world.live().name)
+    later = world.project.scores.newest(world.live().name)
+    assert later is not None
+    assert later.policy.startswith("uncertain-herding: ")

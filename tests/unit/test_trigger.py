@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 
-from labelloop.config import ProjectConfig, parse_config
+from labelloop.config import ProjectConfig, Refresh, parse_config
 from labelloop.errors import SettingsError
 from labelloop.moments import cron_times
 from labelloop.trigger import ATTEMPTS, Decision, Progress, decide, moved
 
-CONFIG = ProjectConfig()  # refresh after 10, class_min 3, retrain after max(200, a quarter more)
+CONFIG = ProjectConfig(refresh=Refresh(class_min=3))  # a project of before; retrain after max(200, a quarter more)
+FEW = ProjectConfig()  # refresh after 10, a class enters with its first label
 NEW = Progress({"cat": 0, "dog": 0, "owl": 0}, changes=0)
 LIVE = Progress(
     {"cat": 20, "dog": 20, "owl": 20}, changes=0, new_for_backbone=60, judged=True, live=True, since_refresh_s=60
@@ -72,6 +73,39 @@ def test_a_first_head_that_was_held_waits_for_ten_more() -> None:
     assert kinds(decide(replace(held, changes=10), CONFIG)) == ["refresh"]
 
 
+@pytest.mark.parametrize(
+    ("counts", "missing"),
+    [
+        ((0, 0, 0), 5),
+        ((1, 0, 0), 4),
+        ((1, 1, 0), 3),
+        ((1, 1, 1), 2),  # one label each says nothing of how often a head is right
+        ((4, 0, 0), 1),
+        ((9, 0, 0), 1),  # however many: of one class nothing can be learned
+        ((3, 2, 0), 0),
+    ],
+)
+def test_from_five_labels_of_two_classes_on_a_first_model_is_tried(counts: tuple[int, int, int], missing: int) -> None:
+    decision = decide(labelled(*counts), FEW)
+    assert decision.until_refresh == missing
+    assert (kinds(decision) == ["refresh"]) is (missing == 0)
+
+
+def test_until_a_version_is_live_the_next_five_labels_are_tried_then_ten() -> None:
+    held = replace(labelled(5, 5), judged=True, changes=4)
+    assert decide(held, FEW).until_refresh == 1
+    assert kinds(decide(replace(held, changes=5), FEW)) == ["refresh"]
+    assert decide(replace(held, changes=5, live=True), FEW).until_refresh == 5
+
+
+def test_an_upgrade_starts_no_run_where_the_record_holds_three() -> None:
+    """Whatever has been judged and held: the stored setting keeps the pace."""
+    for changes in range(10):
+        held = replace(labelled(9, 9), judged=True, changes=changes)
+        assert kinds(decide(held, CONFIG)) == []
+    assert kinds(decide(labelled(2, 2, 1), CONFIG)) == []
+
+
 def test_throttle_is_leading_edge() -> None:
     due = replace(LIVE, changes=10)
     assert kinds(decide(replace(due, since_refresh_s=None), CONFIG)) == ["refresh"]
@@ -95,12 +129,6 @@ def test_attempts_run_out_visibly() -> None:
 def test_one_kind_on_hold_does_not_stop_the_other() -> None:
     both = replace(LIVE, changes=10, new_for_backbone=200, failed_retrains=ATTEMPTS)
     assert kinds(decide(both, CONFIG)) == ["refresh"]
-
-
-def test_missing_features_are_waited_for() -> None:
-    decision = decide(replace(LIVE, changes=10, missing_features=4), CONFIG)
-    assert kinds(decision) == []
-    assert decision.waiting == "refresh waits for the features of 4 labelled images"
 
 
 @pytest.mark.parametrize(

@@ -94,10 +94,10 @@ def refusal(refused: Refused, *, hang_up: bool = False) -> Answer:
 
 
 def _length(request: Request) -> int:
-    said = request.headers.get("content-length", "0")
-    if not re.fullmatch(r"[0-9]{1,15}", said):
+    declared = request.headers.get("content-length", "0")
+    if not re.fullmatch(r"[0-9]{1,15}", declared):
         raise Refused(400, "InvalidRequest", "Content-Length is no number")
-    return int(said)
+    return int(declared)
 
 
 async def _body(request: Request, receive: Receive) -> bytes:

@@ -11,6 +11,7 @@ from urllib.parse import unquote_to_bytes
 METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE"})
 VERSIONS = frozenset({"1.0", "1.1"})
 PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+HOST = re.compile(r"([a-z0-9._-]+|\[[0-9a-f:]+\])(?::[0-9]{1,5})?")
 VISIBLE = re.compile(r"[\x20-\x7e\t]*")
 
 
@@ -33,11 +34,12 @@ class Request:
 
 
 def request_of(scope: Mapping[str, Any], hosts: Collection[str]) -> Request:
-    """The request of an ASGI scope; Refused. `hosts`: the names that this server goes by, with ports; none: any."""
+    """The request of an ASGI scope; Refused. `hosts`: the names that this server goes by, on any port; none: any."""
     if scope["http_version"] not in VERSIONS:
         raise Refused(505, "HttpVersionNotSupported", "use HTTP/1.1")
     headers = _headers(scope["headers"])
-    if hosts and headers.get("host", "").lower() not in hosts:  # a name of somebody else that leads here: DNS rebinding
+    host = HOST.fullmatch(headers.get("host", "").lower())
+    if host is None or (hosts and host[1] not in hosts):  # a name of somebody else that leads here: DNS rebinding
         raise Refused(403, "AccessDenied", "this server goes by another name")
     if scope["method"] not in METHODS:
         raise Refused(405, "MethodNotAllowed", "the method is none of S3's")
@@ -80,7 +82,7 @@ def _query(raw: str) -> dict[str, str]:
 
 
 def _ascii(raw: bytes) -> str:
-    found = raw.decode("latin-1")
-    if not VISIBLE.fullmatch(found):
+    decoded = raw.decode("latin-1")
+    if not VISIBLE.fullmatch(decoded):
         raise Refused(400, "InvalidRequest", "addresses and headers are ASCII; encode the rest")
-    return found
+    return decoded

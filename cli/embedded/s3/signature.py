@@ -80,11 +80,11 @@ def _claim(request: Request) -> Claim:
 
 
 def _from_header(request: Request, header: str) -> Claim:
-    found = AUTHORIZATION.fullmatch(header)
-    if found is None:
+    parts = AUTHORIZATION.fullmatch(header)
+    if parts is None:
         raise Refused(403, "AccessDenied", "only Signature version 4 counts here")
     payload = request.headers.get("x-amz-content-sha256", "")
-    return Claim(found[1], tuple(found[2].split(";")), found[3], request.headers.get("x-amz-date", ""),
+    return Claim(parts[1], tuple(parts[2].split(";")), parts[3], request.headers.get("x-amz-date", ""),
                  _payload(payload))  # fmt: skip
 
 
@@ -168,7 +168,7 @@ def canonical_query(query: Mapping[str, str]) -> str:
 
 @lru_cache(maxsize=32)
 def _signing_key(key: Key, day: str, region: str) -> bytes:
-    made = f"AWS4{key.secret}".encode()
+    derived = f"AWS4{key.secret}".encode()
     for part in (day, region, "s3", "aws4_request"):
-        made = hmac.new(made, part.encode(), hashlib.sha256).digest()
-    return made
+        derived = hmac.new(derived, part.encode(), hashlib.sha256).digest()
+    return derived

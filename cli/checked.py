@@ -1,0 +1,42 @@
+"""A project's config in, a refusal in words out: before anything is uploaded, and not hours later by a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from labelloop.config import ProjectConfig
+from labelloop.errors import SettingsError
+from labelloop.names import shown, unfit
+from labelloop.settings import Settings
+
+TITLE = (3, 50)  # characters that Label Studio takes
+
+
+def check_title(title: str) -> None:
+    """SettingsError where Label Studio would refuse the name of a new project, or S3 that of its folder."""
+    fewest, most = TITLE
+    if not fewest <= len(title.strip()) <= most:
+        raise SettingsError(
+            f"the project cannot be called {shown(title)}: Label Studio takes {fewest} to {most} characters, this name "
+            f"has {len(title.strip())}. Write another `name:` into its config"
+        )
+    why = unfit(title) or ("a / parts it" if "/" in title else None)
+    if why:
+        raise SettingsError(f"the project cannot be called {shown(title)}: {why}. Give it another `name:`")
+
+
+def check_classes(classes: Sequence[str]) -> None:
+    """SettingsError where people could not choose one of these, or its name would come back as another."""
+    for name in classes:
+        if not name.strip() or name != name.strip() or unfit(name.replace("?", "").replace("/", "")):
+            raise SettingsError(f"no class can be called {shown(name)}: use letters, digits and single spaces")
+    twice = sorted({name for name in classes if list(classes).count(name) > 1})
+    if twice:
+        raise SettingsError(f"the class {shown(twice[0])} is listed twice: keep one")
+
+
+def check_backbone(config: ProjectConfig, settings: Settings) -> None:
+    """SettingsError where the network does not exist, its options do not fit, or its weights cannot be had."""
+    from labelloop import net
+
+    net.check(config.backbone, settings.weights_dirs, offline=settings.offline)

@@ -1,0 +1,43 @@
+"""An object's key in, what is done without it and what a person can do out. Pure."""
+
+from __future__ import annotations
+
+import re
+
+BACKUP = "or bring it back with `labelloop restore`"
+_REMEDIES = (  # the first that fits: what is done without it, and what a person can do
+    (r"index/.*|copies/record\..*", "its copy is used where that is intact; else run `labelloop init --config` again"),
+    (r"deployments/.*",
+     f"the newest intact entry counts: `labelloop promote` another version if it is wrong, {BACKUP}"),
+    (r"models/versions/.*|models/heads/.*", f"the version before it serves; the next refresh replaces it, {BACKUP}"),
+    (r"backbones/initial\.json", "the oldest backbone that was not fine-tuned counts; nothing is to do"),
+    (r"backbones/.*", f"`labelloop rollback` to a version on another backbone, {BACKUP}"),
+    (r"catalogue/.*|copies/catalogue/.*",
+     f"its copy is used where that is intact; else its images neither train nor judge: {BACKUP.removeprefix('or ')}"),
+    (r"features/.*", "the features are computed again by themselves; nothing is to do"),
+    (r"mirror/.*", "the images are copied again by themselves; nothing is to do"),
+    (r"snapshots/.*", "it is written again from Label Studio's answers; nothing is to do"),
+    (r"runs/.*", "the run counts as never made; nothing is to do"),
+    (r"requests/.*", "ask again, with `labelloop retrain` or `labelloop queue retry`; then `labelloop gc --damaged`"),
+    (r"configs/.*", "the current one is written again by the next run; of an older one its versions lose their config"),
+    (r"scores/.*", "the order before it is shown until a new one is made; nothing is to do"),
+    (r"paused\.json", "learning stays paused: `labelloop resume` ends it"),
+    (r"studies/.*/trials/.*", "the trial is run again; nothing is to do"),
+    (r"studies/.*", "its search goes no further: begin it again with `labelloop tune`"),
+    (r"auto-labels/.*", "it still counts as a look at the audit labels: make them again with `labelloop auto-label`"),
+    (r"curve\.json", "`labelloop curve --anew` makes it again"),
+    (r"reports/.*", "`labelloop report --anew` makes it again"),
+    (r"lr_curves/.*", "`labelloop tune lr` makes another"),
+    (r"gc\.json", "the project is tidied again within a day; nothing is to do"),
+    (r"deleted\.json|copies/deleted\..*", "its copy is used, else images without a task count as removed"),
+)  # fmt: skip
+
+
+def remedy_of(key: str) -> str:
+    """By an object's key within its project (or ``index/...``)."""
+    return known_remedy(key) or BACKUP.removeprefix("or ")
+
+
+def known_remedy(key: str) -> str:
+    """The same; empty where the key is of no kind that is kept."""
+    return next((text for pattern, text in _REMEDIES if re.fullmatch(pattern, key)), "")

@@ -1,0 +1,112 @@
+"""Who comes in, how far, and what it may cost: decided from a request's head, before its body is read."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from werkzeug.datastructures import Authorization
+
+from ml_backend.auth import OPEN, Gate
+from ml_backend.contract import reason_phrase
+
+MIB = 1024 * 1024
+MAX_BODY = 64 * MIB  # thousands of tasks with their annotations
+RETRY_AFTER_S = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """Threads of their own for one kind of request, so that no other kind can take them."""
+
+    name: str
+    threads: int
+    waiting: int  # requests that may wait for a thread; more are refused at once
+    max_body: int = 64 * 1024  # bytes of one request
+    max_bodies: int = 16 * MIB  # bytes of all its requests together
+
+
+VIEWS = Lane("views", threads=4, waiting=256)  # /health, /ready, /metrics: from memory alone
+HINTS = Lane("hints", threads=2, waiting=256, max_body=16 * MIB, max_bodies=32 * MIB)  # no password: its own memory
+SETUPS = Lane("setups", threads=32, waiting=64, max_body=MIB)
+VERSIONS = Lane("versions", threads=4, waiting=16)
+PREDICTS = Lane("predicts", threads=128, waiting=64, max_body=MAX_BODY, max_bodies=256 * MIB)  # see `Places`
+LANES = (VIEWS, HINTS, SETUPS, VERSIONS, PREDICTS)
+LANE_OF = {
+    "/health": VIEWS, "/ready": VIEWS, "/metrics": VIEWS, "/webhook": HINTS, "/setup": SETUPS,
+    "/versions": VERSIONS, "/predict": PREDICTS,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An answer without a look at the body, in the form of every other error (see `contract.problem`)."""
+
+    status: int
+    message: str
+    header: tuple[str, str] | None = None
+
+    def to_response(self, _ident: str | None = None) -> tuple[str, list[tuple[str, str]], bytes]:
+        """Status line, headers and body, as waitress asks for them."""
+        headers = [("Content-Type", "application/json")]
+        body = json.dumps({"error": self.message}).encode()
+        return f"{self.status} {reason_phrase(self.message)}", headers + ([self.header] if self.header else []), body
+
+
+RETRY = ("Retry-After", str(RETRY_AFTER_S))
+BUSY = Refusal(503, "labelloop is busy: too many requests wait already; try again soon", RETRY)
+FULL = Refusal(503, "labelloop holds too many bytes of requests already; try again soon", RETRY)
+STRANGER = Refusal(
+    401, "labelloop: wrong or missing basic auth user and password", ("WWW-Authenticate", 'Basic realm="labelloop"')
+)
+
+
+class Budget:
+    """Bytes of bodies that one lane holds at present."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._held, self._lock = limit, 0, threading.Lock()
+
+    def take(self, size: int) -> bool:
+        """False where that would be too much; then nothing is taken."""
+        with self._lock:
+            if self._held + size > self._limit:
+                return False
+            self._held += size
+            return True
+
+    def give_back(self, size: int) -> None:
+        """What was taken is free again."""
+        with self._lock:
+            self._held -= size
+
+
+class Door:
+    """Looks at a request's head. ``count`` hears of every refusal: (path, status)."""
+
+    def __init__(self, gate: Gate, count: Callable[[str, int], None] = lambda *_: None) -> None:
+        self._gate, self.count = gate, count
+        self.budgets = {lane.name: Budget(lane.max_bodies) for lane in LANES}
+
+    def refusal(self, path: str, headers: Mapping[str, str], length: int) -> Refusal | None:
+        """Why a request goes no further, or None; names of headers as waitress has them (``CONTENT_LENGTH``)."""
+        if path.removeprefix("/") not in OPEN and not self._known(headers.get("AUTHORIZATION")):
+            return STRANGER
+        return too_large(lane_of(path), length)
+
+    def _known(self, header: str | None) -> bool:
+        return self._gate.knows(Authorization.from_header(header))
+
+
+def lane_of(path: str) -> Lane:
+    """Where a request is answered. What is not there is said from memory, too."""
+    return LANE_OF.get(path, VIEWS)
+
+
+def too_large(lane: Lane, size: int) -> Refusal | None:
+    """Of a body, where it is."""
+    if size <= lane.max_body:
+        return None
+    return Refusal(413, f"the body has more than {lane.max_body:,} bytes; send fewer tasks at a time")
