@@ -70,6 +70,7 @@ def make_anew(
         old.config,
         label_config,
         old.image_uri,
+        made=old.made,
         network=old.network,
     )
     job = _Job(deployment, archive, record, Restored(title, record.key, anew=True, images=images), report)

@@ -8,6 +8,7 @@ from labelloop.catalogue import Catalogue
 from labelloop.config import Weights
 from labelloop.features import lacks
 from labelloop.images import short
+from labelloop.outdated import outdated
 from labelloop.records import Bucket, Example, Task
 from labelloop.snapshot import Snapshot
 
@@ -23,9 +24,12 @@ def examples_of(
     found = []
     for task in snapshot.tasks.values():
         facts = catalogue.images.get(task.uri)
-        if task.label is None or facts is None or facts.problem or task.uri not in featurised:
+        answer = task.counted
+        if answer is None or task.label is None or facts is None or facts.problem or task.uri not in featurised:
             continue
-        weight = weights.of(task.label, task.counted.completed_by if task.counted else None)
+        if outdated(catalogue.images, task.uri, answer):  # other bytes came after the snapshot was frozen
+            continue
+        weight = weights.of(task.label, answer.completed_by)
         found.append(Example(task.id, task.uri, facts.group, facts.bucket, task.label, weight))
     return found
 

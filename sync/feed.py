@@ -240,6 +240,8 @@ class Feed:
                 of = old.of or known.uri
                 annotation = replace(annotation, of=of if of != task.uri else None, bulk=old.bulk or annotation.bulk)
         seen = old.seen if old and old.seen else self._shown(task.uri, annotation)
+        if annotation.bulk:  # nobody had anything before them
+            seen = None
         return replace(annotation, seen=seen, outdated=self._outdated(task.uri, annotation))
 
 

@@ -23,6 +23,7 @@ from labelloop.images import short
 from labelloop.labels import parse_label_config
 from labelloop.migration import changed
 from labelloop.mirror import Mirror
+from labelloop.outdated import outdated
 from labelloop.projects import ProjectRecord, ProjectStore, project_store
 from labelloop.queue import SCORE, JobQueue, RedisLease, job_id
 from labelloop.records import Task, canonical
@@ -40,7 +41,6 @@ from sync.guard import Guard
 from sync.inspect import Inspection, Mender
 from sync.listing import Listing
 from sync.mirror import Fetch, Mirroring
-from sync.outdated import outdated
 from sync.pace import Pace
 from sync.plan import Plan, Planner
 from sync.pool import Pool
