@@ -115,7 +115,7 @@ def page(stack: StackState) -> Iterator[Page]:
     assert browser_path, f"these tests drive a real browser: install one of {', '.join(BROWSERS)}"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path, args=FLAGS)
-        page = browser.new_page()
+        page = browser.new_context().new_page()
         signed_in(page, stack)
         yield page
         browser.close()
