@@ -9,6 +9,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from cli.deployment import Deployment
 from labelloop.catalogue import Catalogue
@@ -72,7 +75,9 @@ class OpsWorld:
         self.root = MemoryStore()
         projects = ProjectStore(self.root, "main")
         settings = load_settings({"LABELLOOP_STUDIO_URL": "http://127.0.0.1:1"})
-        queue: Any = SimpleNamespace(redis=SimpleNamespace(publish=lambda *_: None))
+        redis = Redis(port=1, socket_connect_timeout=0.1, retry=Retry(NoBackoff(), 0))  # refuses at once
+        redis.publish = lambda *_: None  # type: ignore[method-assign, assignment, misc]
+        queue: Any = SimpleNamespace(redis=redis)
         self.record = ProjectRecord("main", 1, 0, "pets", ProjectConfig(name="pets", **config),
                                     make_label_config(["cat", "dog", "owl"]), PREFIX)  # fmt: skip
         projects.put(self.record)

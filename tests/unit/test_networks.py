@@ -64,7 +64,7 @@ def test_every_row_says_what_it_was_chosen_by() -> None:
 def test_the_weights_of_our_own_dependency_load_strictly_without_any_network() -> None:
     built = net.build(BackboneSpec(name=LITE), [], offline=True)
     assert built.record.provenance == "efficientnet-lite0-57934424.pth of an installed package"
-    assert built.record.id == "tf_efficientnet_lite0-d776f60181"
+    assert built.record.id == "tf_efficientnet_lite0-25baf88125"
     assert built.record.preprocessing["mean"] == [0.5, 0.5, 0.5]
     noise = np.random.default_rng(0).integers(0, 255, (1, 3, 224, 224), dtype=np.uint8)
     again = net.load(built.record, net.dump(built))  # as every other process gets it: from safetensors
@@ -99,7 +99,7 @@ def chosen(config: ProjectConfig, known: ProjectRecord | None = None) -> Project
 def test_a_new_project_gets_its_network_once_with_the_reason() -> None:
     made = chosen(ProjectConfig())
     assert (made.config.backbone.name, made.network) == (LITE, "because")
-    assert load_record(dump_record(made), "it") == made
+    assert load_record(dump_record(made), made.key) == made
     assert "because" in network_finding(made).note
 
 
