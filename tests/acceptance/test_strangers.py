@@ -115,7 +115,7 @@ def page(stack: StackState) -> Iterator[Page]:
     assert browser_path, f"these tests drive a real browser: install one of {', '.join(BROWSERS)}"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path, args=FLAGS)
-        page = browser.new_page()
+        page = browser.new_context().new_page()
         signed_in(page, stack)
         yield page
         browser.close()
@@ -172,7 +172,7 @@ def answered(page: Page, start: str, script: str, url: str) -> int:
     tab.goto(start)
     with tab.expect_response(lambda answer: answer.url.startswith(url)) as answer:
         tab.evaluate(script, url)
-    tab.close()
+    tab.wait_for_load_state()
     return answer.value.status
 
 
