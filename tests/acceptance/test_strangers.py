@@ -172,7 +172,7 @@ def answered(page: Page, start: str, script: str, url: str) -> int:
     tab.goto(start)
     with tab.expect_response(lambda answer: answer.url.startswith(url)) as answer:
         tab.evaluate(script, url)
-    tab.close()
+    tab.wait_for_load_state()
     return answer.value.status
 
 
