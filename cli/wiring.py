@@ -17,7 +17,7 @@ from labelloop.config import ProjectConfig, parse_config
 from labelloop.errors import LabelloopError, StudioError
 from labelloop.instruction import instruction
 from labelloop.labels import make_label_config, parse_label_config
-from labelloop.networks import AUTO, NO_WEIGHTS, PIXELS, Choice, choose
+from labelloop.networks import AUTO, NO_WEIGHTS, PIXELS, Choice
 from labelloop.projects import ProjectRecord, ProjectStore
 from labelloop.settings import Settings
 from labelloop.storage import S3Store
@@ -36,7 +36,7 @@ class Wish:
     image_uri: str  # s3://bucket/prefix/
     classes: tuple[str, ...] = ()  # for a new project
     adopt: int | None = None  # id of a project that exists
-    choose: Callable[[], Choice] = field(default=lambda: choose((), lambda _: None, gpu=False), repr=False)
+    choose: Callable[[], Choice] | None = field(default=None, repr=False)  # of a network; none: as the config is
 
 
 def wire(studio: Studio, projects: ProjectStore, settings: Settings, wish: Wish) -> tuple[ProjectRecord, list[Finding]]:
@@ -68,6 +68,8 @@ def wire(studio: Studio, projects: ProjectStore, settings: Settings, wish: Wish)
 def with_network(record: ProjectRecord, known: ProjectRecord | None, wish: Wish) -> ProjectRecord:
     """`backbone.name: auto` is decided once, when the project is made; afterwards the project keeps its network."""
     asked = record.config.backbone
+    if wish.choose is None:
+        return replace(record, network=known.network if known else "")
     if asked.name != AUTO:
         reason = known.network if known and known.config.backbone == asked else ""
         return replace(record, network=reason or "named in the config")
@@ -82,7 +84,7 @@ def with_network(record: ProjectRecord, known: ProjectRecord | None, wish: Wish)
 def network_finding(record: ProjectRecord) -> Finding:
     """Which network turns the project's images into features, and why."""
     name = record.config.backbone.name
-    what = f"{name}: {record.network}"
+    what = f"{name}: {record.network}" if record.network else name
     if name == PIXELS and record.network == NO_WEIGHTS:
         return wrong("network", what, "then `labelloop init` again with `backbone: {name: …}` in the config")
     return fine("network", what)

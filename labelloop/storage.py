@@ -116,7 +116,7 @@ class S3Store:
         where = f"s3://{self.bucket}/{key}"
         if isinstance(error, ConnectionError | HTTPClientError):
             return StorageError(
-                f"object storage cannot be reached: {error}; is it up, and LABELLOOP_S3_ENDPOINT right?"
+                f"object storage cannot be reached for {where}: {error}; is it up, and LABELLOOP_S3_ENDPOINT right?"
             )
         if isinstance(error, ParamValidationError):
             return StorageError(f"{where} can be no object: {str(error).splitlines()[-1].partition(': ')[0]}")

@@ -29,7 +29,7 @@ class Lane:
 
 
 VIEWS = Lane("views", threads=4, waiting=256)  # /health, /ready, /metrics: from memory alone
-HINTS = Lane("hints", threads=2, waiting=256, max_body=16 * MIB, max_bodies=32 * MIB)  # no password: its own memory
+HINTS = Lane("hints", threads=2, waiting=256, max_body=4 * MIB, max_bodies=32 * MIB)  # no password: its own memory
 SETUPS = Lane("setups", threads=32, waiting=64, max_body=MIB)
 VERSIONS = Lane("versions", threads=4, waiting=16)
 PREDICTS = Lane("predicts", threads=128, waiting=64, max_body=MAX_BODY, max_bodies=256 * MIB)  # see `Places`

@@ -19,6 +19,7 @@ from cli.embedded.environments import DATABASE, DEFAULT_ROOT, Environments
 from cli.embedded.ports import LOOPBACK, pick_port
 from cli.embedded.process import ServiceSpec
 from cli.embedded.services import Place, s3_service, valkey_service
+from tests.integration.conftest import S3_KEY
 
 VALKEY_PASSWORD = "of-the-tests"
 
@@ -46,7 +47,7 @@ def stores(folder: Path) -> Iterator[tuple[tuple[str, subprocess.Popen[bytes]], 
     places = {n: Place(folder / n, pick_port(), folder / f"{n}.log", dict(os.environ)) for n in ("s3", "valkey")}
     for place in places.values():
         place.directory.mkdir(parents=True)
-    s3, redis = s3_service(places["s3"], programs), valkey_service(places["valkey"], VALKEY_PASSWORD)
+    s3, redis = s3_service(places["s3"], S3_KEY, programs), valkey_service(places["valkey"], VALKEY_PASSWORD)
     with running(s3) as first, running(redis) as second:
         redis_url = f"redis://:{VALKEY_PASSWORD}@{LOOPBACK}:{places['valkey'].port}/0"
         yield (f"http://{LOOPBACK}:{places['s3'].port}", first), (redis_url, second)

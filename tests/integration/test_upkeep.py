@@ -19,11 +19,12 @@ from cli.gc import tidy
 from cli.restore import restore
 from cli.restored import Restored
 from labelloop.config import ProjectConfig, parse_config
+from labelloop.copies import copy_key
 from labelloop.errors import ConflictError, LabelloopError, SettingsError, StudioError
 from labelloop.features import FeatureStore
 from labelloop.images import s3_client
 from labelloop.labels import make_label_config
-from labelloop.projects import ProjectRecord, ProjectStore
+from labelloop.projects import COPY, ProjectRecord, ProjectStore
 from labelloop.queue import TIDY, JobQueue, connect, job_id
 from labelloop.registry import Registry
 from labelloop.runs import RunStore
@@ -199,7 +200,8 @@ def test_a_backup_holds_everything_but_the_moment(scene: Scene) -> None:
     for key in before:
         scene.deployment.within(scene.record).delete(key)
     scene.restore()
-    assert scene.objects() == {k: v for k, v in before.items() if k not in {"requests/1.json", "paused.json"}}
+    beside = {"requests/1.json", "paused.json", copy_key(COPY)}  # the project's record stands beside in the archive
+    assert scene.objects() == {k: v for k, v in before.items() if k not in beside}
 
 
 def test_no_secret_is_in_it(scene: Scene) -> None:
@@ -263,7 +265,8 @@ def test_what_is_damaged_is_left_out_and_said(scene: Scene) -> None:
 
 def test_without_features_they_are_computed_again(scene: Scene) -> None:
     done = scene.backup(Wanted(features=False))
-    assert done.objects == len([k for k in scene.objects() if not k.startswith("features/")])
+    beside = ("features/", copy_key(COPY))  # the project's record stands beside in the archive
+    assert done.objects == len([k for k in scene.objects() if not k.startswith(beside)])
 
 
 def test_images_come_along_where_that_is_wanted(scene: Scene) -> None:
@@ -286,7 +289,8 @@ def test_images_come_along_where_that_is_wanted(scene: Scene) -> None:
 def test_missing_and_damaged_objects_are_put_back(scene: Scene) -> None:
     scene.backup()
     before, store = scene.objects(), scene.deployment.within(scene.record)
-    immutable = [k for k in before if not k.startswith(("runs/", "scores/", "backbones/initial", "deleted", "paused"))]
+    mutable = ("runs/", "scores/", "backbones/initial", "deleted", "paused", copy_key(COPY))
+    immutable = [k for k in before if not k.startswith(mutable)]
     for i, key in enumerate(immutable):
         if i % 2:
             store.delete(key)

@@ -6,6 +6,7 @@ import io
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -84,8 +85,8 @@ def test_what_declares_too_much_is_refused_at_once_and_in_words(data: bytes, wor
 def test_one_that_declares_less_than_it_has_is_stopped_by_the_memory_it_gets() -> None:
     large = saved("RGB", (6000, 6000), "TIFF", compression="tiff_lzw")
     told = Declared("TIFF", 6000, 6000, held=0, apart=True)
-    with pytest.raises(ImageUnreadableError, match="memory"):
-        Helpers(1).render(large, told, SQUARE, 0, 1.0)
+    with closing(Helpers(1)) as helpers, pytest.raises(ImageUnreadableError, match="memory"):
+        helpers.render(large, told, SQUARE, 0, 1.0)
 
 
 def test_one_that_takes_too_long_ends_its_own_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:
