@@ -17,7 +17,7 @@ from labelloop.config import ProjectConfig, parse_config
 from labelloop.errors import LabelloopError, StudioError
 from labelloop.instruction import instruction
 from labelloop.labels import make_label_config, parse_label_config
-from labelloop.networks import AUTO, NAMED, NO_WEIGHTS, PIXELS, Choice
+from labelloop.networks import AUTO, BY_CONFIG, NO_WEIGHTS, PIXELS, Choice
 from labelloop.projects import ProjectRecord, ProjectStore
 from labelloop.settings import Settings
 from labelloop.storage import S3Store
@@ -72,7 +72,7 @@ def with_network(record: ProjectRecord, known: ProjectRecord | None, wish: Wish)
         return replace(record, network=known.network if known else "")
     if asked.name != AUTO:
         reason = known.network if known and known.config.backbone == asked else ""
-        return replace(record, network=reason or NAMED)
+        return replace(record, network=reason or BY_CONFIG)
     if known and known.config.backbone.name != AUTO:
         kept = record.config.model_copy(update={"backbone": known.config.backbone})
         return replace(record, config=kept, network=known.network or "the network that the project began with")

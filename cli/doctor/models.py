@@ -15,7 +15,7 @@ from cli.doctor.project import area_of
 from cli.doctor.scene import Scene
 from cli.network import sides
 from labelloop.errors import CorruptArtefactError, NotFoundError
-from labelloop.networks import CPU_RATE, NAMED, NETWORKS, PIXEL_SIDE, PIXELS, are_tiny
+from labelloop.networks import BY_CONFIG, CPU_RATE, NETWORKS, PIXEL_SIDE, PIXELS, are_tiny
 from labelloop.projects import ProjectRecord
 from labelloop.queue import FEATURISE, JobState, alive
 from labelloop.records import digest
@@ -104,7 +104,7 @@ def backbone(registry: Registry) -> Finding:
 def network(record: ProjectRecord, sides: Sequence[int]) -> Finding:
     """The pixel network on photographs costs tens of points of accuracy. ``sides``: longer ones of some images."""
     name = record.config.backbone.name
-    if name != PIXELS or record.network == NAMED or not sides or are_tiny(sides):
+    if name != PIXELS or record.network == BY_CONFIG or not sides or are_tiny(sides):
         return fine("network", f"{name}: {record.network}" if record.network else name)
     best = max(NETWORKS, key=lambda row: row.accuracy if row.images_per_cpu_s >= CPU_RATE else 0.0).name
     return warn(

@@ -134,7 +134,7 @@ def test_doctor_offers_a_network_for_photographs_that_are_seen_by_their_pixels()
     finding = models.network(old, [640, 480])
     assert finding.level is Level.WARN
     assert LITE in finding.remedy
-    wanted = record(old.config, networks.NAMED)  # drawings that somebody has made large, as the digits of the demo
+    wanted = record(old.config, networks.BY_CONFIG)  # drawings that somebody has made large, as the digits of the demo
     assert models.network(wanted, [640]).level is Level.OK
     for harmless in (models.network(old, [TINY]), models.network(old, []), models.network(chosen(NAMED), [640])):
         assert harmless.level is Level.OK
