@@ -21,7 +21,7 @@ from tests.acceptance.conftest import LABELLOOP, Loop
 from tests.acceptance.test_browser import BROWSERS, FLAGS, signed_in
 
 # what a page can try: read, write, run, erase, on S3, on the cloud that once was around it, and on our services
-pytestmark = pytest.mark.long(1500)  # thousands of calls from a browser; each may wait twenty seconds
+pytestmark = pytest.mark.long(seconds=1500)  # thousands of calls from a browser; each may wait twenty seconds
 TRIES = """
 async (ports) => {
   const paths = ["/", "/labelloop", "/labelloop?list-type=2", "/images/a", "/health", "/metrics", "/versions",
