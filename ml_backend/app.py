@@ -25,7 +25,7 @@ from labelloop.settings import Settings, load_settings
 from ml_backend.auth import Gate
 from ml_backend.backend import Backend, make_backend
 from ml_backend.contract import RequestError, action_of_event, body_of, problem, project_of_event, tasks_of, text_of
-from ml_backend.door import MAX_BODY, RETRY, Door
+from ml_backend.door import MAX_BODY, NO_PAGES, RETRY, Door
 
 MAX_HINT = 4 * 1024 * 1024  # of an event, which comes without a password and says nothing that the poll would not find
 EXTENSION = "labelloop"  # where the app keeps its backend, for gunicorn's worker
@@ -108,7 +108,7 @@ def _add_edges(app: Flask, backend: Backend, gate: Gate) -> None:
     def before() -> Response | None:
         g.begun = time.perf_counter()
         if asked_by_page(request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")):
-            return problem("labelloop: Label Studio calls this backend, no web page does", 403)
+            return problem(NO_PAGES, 403)
         if gate.permits(request):
             return None
         answer = problem("labelloop: wrong or missing basic auth user and password", 401)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from werkzeug.datastructures import Authorization
 
+from labelloop.browsers import asked_by_page
 from ml_backend.auth import OPEN, Gate
 from ml_backend.contract import reason_phrase
 
@@ -61,6 +62,8 @@ FULL = Refusal(503, "labelloop holds too many bytes of requests already; try aga
 STRANGER = Refusal(
     401, "labelloop: wrong or missing basic auth user and password", ("WWW-Authenticate", 'Basic realm="labelloop"')
 )
+NO_PAGES = "labelloop: Label Studio calls this backend, no web page does"
+PAGE = Refusal(403, NO_PAGES)
 
 
 class Budget:
@@ -92,6 +95,10 @@ class Door:
 
     def refusal(self, path: str, headers: Mapping[str, str], length: int) -> Refusal | None:
         """Why a request goes no further, or None; names of headers as waitress has them (``CONTENT_LENGTH``)."""
+        if asked_by_page(
+            headers.get("ORIGIN"), headers.get("SEC_FETCH_SITE")
+        ):  # before 401: no page makes a browser ask
+            return PAGE
         if path.removeprefix("/") not in OPEN and not self._known(headers.get("AUTHORIZATION")):
             return STRANGER
         return too_large(lane_of(path), length)

@@ -21,7 +21,6 @@ from tests.acceptance.conftest import LABELLOOP, Loop
 from tests.acceptance.test_browser import BROWSERS, FLAGS, signed_in
 
 # what a page can try: read, write, run, erase, on S3, on the cloud that once was around it, and on our services
-pytestmark = pytest.mark.long(seconds=1500)  # thousands of calls from a browser; each may wait twenty seconds
 TRIES = """
 async (ports) => {
   const paths = ["/", "/labelloop", "/labelloop?list-type=2", "/images/a", "/health", "/metrics", "/versions",
@@ -189,9 +188,10 @@ def test_the_dashboard_shows_the_queue_to_the_person_and_no_button_that_acts(sta
     board = context.new_page()
     board.goto(stack.dashboard_url)
     board.locator("td", has_text="features").first.wait_for()
-    board.goto(f"{stack.dashboard_url}/0/view/jobs")
-    assert board.locator("#requeue-all-btn").count() == 1
-    assert not board.locator("#requeue-all-btn").is_visible()
+    for registry, button in (("queued", "#compact-btn"), ("failed", "#requeue-all-btn")):
+        board.goto(f"{stack.dashboard_url}/0/view/jobs/features/{registry}/10/asc/1")
+        assert board.locator(button).count() == 1
+        assert not board.locator(button).is_visible()
     context.close()
 
 
@@ -217,7 +217,8 @@ def test_who_has_no_credentials_reads_nothing_and_changes_nothing(
             answer = httpx.request(method, url, headers=headers, content=b"Action=x" if method == "POST" else None)
             login = name == "label_studio" and answer.status_code in {200, 302} and path == "/"
             preflight = name == "label_studio" and method == "OPTIONS" and not answer.content
-            if answer.status_code < 400 and not (login or preflight):
+            blank = name == "label_studio" and path == "/metrics" and not answer.content  # an empty page, by design
+            if answer.status_code < 400 and not (login or preflight or blank):
                 told.append(f"{method} {name}{path}: {answer.status_code} {answer.text[:80]}")
             assert "access-control-allow-origin" not in answer.headers
     assert told == []

@@ -28,6 +28,17 @@ def test_a_stranger_goes_no_further(path: str, header: str) -> None:
     assert "password" in json.loads(body)["error"]
 
 
+@pytest.mark.parametrize("path", ["/predict", "/", "/nothing", "/health", "/webhook"])
+@pytest.mark.parametrize("mark", [{"ORIGIN": "http://elsewhere"}, {"ORIGIN": "null"}, {"SEC_FETCH_SITE": "cross-site"}])
+def test_a_web_page_is_refused_before_its_browser_would_ask_for_a_password(path: str, mark: dict[str, str]) -> None:
+    for known in ({}, GOOD):
+        why = DOOR.refusal(path, {**known, **mark}, 0)
+        assert why is not None
+        status, headers, _ = why.to_response()
+        assert status.startswith("403 ")
+        assert "WWW-Authenticate" not in dict(headers)
+
+
 @pytest.mark.parametrize("path", ["/health", "/ready", "/webhook"])
 def test_what_label_studio_cannot_authenticate_is_open(path: str) -> None:
     assert DOOR.refusal(path, {}, 0) is None
