@@ -22,7 +22,7 @@ from cli.imagefolder import scan
 from cli.status import ProjectStatus, StatusReader
 from labelloop.labels import LabelSchema
 from labelloop.projects import ProjectRecord
-from labelloop.studio import Studio
+from labelloop.studio import NextTask, Studio
 
 ROOT = Path(__file__).parents[2]
 LABELLOOP = Path(sys.executable).parent / "labelloop"
@@ -104,8 +104,13 @@ class Loop:
         for _ in range(count):
             task = studio.next_task(self.project.id, self.schema)
             assert task is not None
-            label = self._truth[PurePosixPath(task.uri).name]
-            studio.annotate(task.id, self.schema.result(label), lead_time_s=1.0, prediction=task.prediction_id)
+            self.answer(task, studio)
+
+    def answer(self, task: NextTask, studio: Studio | None = None) -> None:
+        """What the image really shows, as ``studio``."""
+        label = self._truth[PurePosixPath(task.uri).name]
+        result = self.schema.result(label)
+        (studio or self.studio).annotate(task.id, result, lead_time_s=1.0, prediction=task.prediction_id)
 
 
 def indulgent(home: Path) -> Path:
