@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -26,14 +25,13 @@ from labelloop.projects import ProjectRecord
 from labelloop.schema import LabelRules, Names
 from labelloop.scores import COLD_START
 from ml_backend.contract import RequestError
+from ml_backend.large import Large, LargeCall
 from ml_backend.live import LiveProject
 from ml_backend.loader import LiveModel
 from ml_backend.metrics import Metrics
 from ml_backend.turns import end_turn
 
 CHUNK = 32  # images per batch; while one is computed the next is read
-COSTLY = 3  # large images that calls hold at once: those being decoded, and one that is read meanwhile
-COSTLY_S = 40.0  # for all large images of one call together
 ANSWER_S = 95.0  # Label Studio waits a hundred seconds
 SMALL_S = 10.0
 LAST = 1.0  # Label Studio serves the lowest score first: what has no answer does not push ahead
@@ -72,7 +70,7 @@ class Predictor:
 
     def __init__(self, reader: Reader, metrics: Metrics) -> None:
         self._reader, self._metrics = reader, metrics
-        self._costly = threading.Semaphore(COSTLY)
+        self._large = Large()
 
     def predict(self, asked: Asked, tasks: Sequence[Mapping[str, Any]]) -> list[Result]:
         """One result per task, in order. StorageError where not one image could be had for storage's sake."""
@@ -80,14 +78,14 @@ class Predictor:
             return [self._empty(asked, "cold-start") for _ in tasks]
         names = LabelRules.of(asked.record.config).names(asked.model.head.labels)
         results: list[Result] = []
-        until = time.monotonic() + COSTLY_S
-        for chunk in self._chunks(asked, tasks):
-            if not results and all(item.why == "storage" for item in chunk):  # nor would the others be had
-                raise StorageError("object storage cannot be reached; ask again when it is back")
-            if asked.gone():
-                raise RequestError("nobody waits for this answer any more", 503)
-            looked = [self._slowly(asked, item.costly, until) if item.costly else item for item in chunk]
-            results += self._answer(asked, asked.model, looked, names)
+        with self._large.call() as large:
+            for chunk in self._chunks(asked, tasks):
+                if not results and all(item.why == "storage" for item in chunk):  # nor would the others be had
+                    raise StorageError("object storage cannot be reached; ask again when it is back")
+                if asked.gone():
+                    raise RequestError("nobody waits for this answer any more", 503)
+                looked = [self._slowly(asked, item.costly, large) if item.costly else item for item in chunk]
+                results += self._answer(asked, asked.model, looked, names)
         return results
 
     def _chunks(self, asked: Asked, tasks: Sequence[Mapping[str, Any]]) -> Iterator[list[Looked]]:
@@ -116,17 +114,17 @@ class Predictor:
             return self._unreadable(_named(task), "refused", f"{shown(uri)} is not UTF-8: give the image another name")
         return self._guarded(_named(task), lambda: self._read(asked, uri))
 
-    def _slowly(self, asked: Asked, uri: str, until: float) -> Looked:
+    def _slowly(self, asked: Asked, uri: str, large: LargeCall) -> Looked:
         """A large image, by its call's own thread: it waits for other large ones, and no small one waits for it.
 
         It is read again, for nobody could hold the bytes of all that wait.
         """
-        if not self._costly.acquire(timeout=max(until - time.monotonic(), 0)):
-            return self._unreadable(uri, "busy", "other large images took all the time; ask again")
-        try:
-            return self._guarded(uri, lambda: self._decoded(asked, uri, self._bytes(asked, uri), until=until))
-        finally:
-            self._costly.release()
+
+        def work() -> Looked:
+            with large.turn():
+                return self._decoded(asked, uri, self._bytes(asked, uri), until=large.until)
+
+        return self._guarded(uri, work)
 
     def _guarded(self, where: Any, work: Callable[[], Looked]) -> Looked:
         """What is wrong with an image costs this image alone."""

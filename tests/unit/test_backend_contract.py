@@ -7,7 +7,7 @@ import json
 import random
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -26,7 +26,7 @@ from labelloop.mirror import Copy, Mirror
 from labelloop.records import Bucket, ImageFacts, digest
 from labelloop.settings import load_settings
 from labelloop.split import bucket_of, group_of, shown_blind
-from ml_backend import predict as predict_module
+from ml_backend import large as large_module
 from ml_backend import projects as projects_module
 from ml_backend.app import MAX_HINT, make_app
 from ml_backend.auth import Gate
@@ -222,18 +222,44 @@ def test_large_images_are_answered_among_small_ones_in_order(live: Stage) -> Non
     assert all(r["result"] for r in results)
 
 
-def test_large_images_that_find_no_room_in_time_cost_themselves_alone(
-    live: Stage, monkeypatch: pytest.MonkeyPatch
+@contextmanager
+def busy_with_large(live: Stage, calls: int) -> Iterator[None]:
+    """So many other calls are in the middle of a large image, or wait for one."""
+    with ExitStack() as stack:
+        for number in range(calls):
+            call = stack.enter_context(live.backend.predictor._large.call())
+            if number < large_module.IMAGES:
+                stack.enter_context(call.turn())
+            else:
+                call.admit()
+        yield
+
+
+@pytest.mark.parametrize("others", [large_module.IMAGES, large_module.CALLS])
+def test_large_images_that_find_no_room_cost_themselves_alone(
+    live: Stage, monkeypatch: pytest.MonkeyPatch, others: int
 ) -> None:
-    monkeypatch.setattr(predict_module, "COSTLY_S", 0.2)
-    for _ in range(predict_module.COSTLY):
-        live.backend.predictor._costly.acquire()
+    monkeypatch.setattr(large_module, "CALL_S", 0.2)
     small, big = live.images(*TRAIN[:3]), large(live, "a", "b")
-    results = live.predict([big[0], *small, big[1]])
+    with busy_with_large(live, others):
+        results = live.predict([big[0], *small, big[1]])
     assert [bool(r["result"]) for r in results] == [False, True, True, True, False]
     assert results[0] == {"result": [], "score": 1.0, "model_version": "v1"}
     text = live.client.get("/metrics", headers=AUTH).text
     assert 'labelloop_backend_unreadable_images_total{reason="busy"} 2.0' in text
+    assert all(r["result"] for r in live.predict([big[0], *small, big[1]])), "they have their turn afterwards"
+
+
+def test_calls_wait_for_large_images_in_some_of_a_projects_places_alone(
+    live: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(large_module, "CALL_S", 60.0)
+    assert large_module.CALLS < PLACES
+    big = large(live, "a")
+    with busy_with_large(live, large_module.CALLS):
+        begun = time.monotonic()
+        assert not live.predict(big)[0]["result"]
+        assert time.monotonic() - begun < 5
 
 
 def test_storage_that_is_away_for_all_is_said_so_that_label_studio_asks_again(live: Stage) -> None:

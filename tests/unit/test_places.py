@@ -19,7 +19,7 @@ from ml_backend.auth import Gate
 from ml_backend.backend import Backend
 from ml_backend.contract import RequestError
 from ml_backend.live import READERS
-from ml_backend.places import PLACES, Places
+from ml_backend.places import PLACES, STILL_S, Places
 from ml_backend.projects import KEEP_S, LOOKUP_S, UNKNOWN_LOOKUPS, Directory
 from ml_backend.turns import Turnstile, end_turn, turn
 from tests.unit.backend_world import FakeReader, World, make_backend, picture
@@ -83,7 +83,7 @@ def entered(places: Places, key: str) -> bool:
 
 
 def test_a_project_that_fills_its_places_takes_no_others() -> None:
-    places = Places(places=2, waiting=1, wait_s=0.05)
+    places = Places(places=2, waiting=1, still_s=0.05)
     with taken(places, "one", 2):
         assert not entered(places, "one")
         assert entered(places, "two")
@@ -91,7 +91,7 @@ def test_a_project_that_fills_its_places_takes_no_others() -> None:
 
 
 def test_where_nothing_moves_nobody_waits() -> None:
-    places = Places(places=1, waiting=8, wait_s=0.2)
+    places = Places(places=1, waiting=8, still_s=0.2)
     with taken(places, "one", 1):
         time.sleep(0.25)
         begun = time.monotonic()
@@ -100,13 +100,38 @@ def test_where_nothing_moves_nobody_waits() -> None:
 
 
 def test_where_somebody_leaves_soon_the_next_one_waits_for_that() -> None:
-    places = Places(places=1, waiting=1, wait_s=5.0)
+    places = Places(places=1, waiting=1, still_s=5.0)
     with ThreadPoolExecutor(1) as pool:
         with taken(places, "one", 1):
             second = pool.submit(entered, places, "one")
             time.sleep(0.05)
             assert not entered(places, "one"), "a third one has no room to wait in"
         assert second.result(5)
+
+
+def test_who_comes_back_at_once_stands_behind_those_who_wait() -> None:
+    places, order = Places(places=1, waiting=8, still_s=5.0), []
+
+    def enter(name: str) -> None:
+        with places.place("one"):
+            order.append(name)
+
+    with ThreadPoolExecutor(8) as pool:
+        with taken(places, "one", 1):
+            waiting = [pool.submit(enter, "patient") for _ in range(3)]
+            wait_until(lambda: len(places._rooms["one"].line) == 3)
+        enter("again")
+        for one in waiting:
+            one.result(5)
+    assert order == ["patient"] * 3 + ["again"]
+
+
+def test_nobody_waits_for_ever_where_others_come_and_go() -> None:
+    places = Places(places=2, still_s=5.0, wait_s=0.3)
+    with taken(places, "one", 2), ThreadPoolExecutor(1) as pool:
+        begun = time.monotonic()
+        assert not pool.submit(entered, places, "one").result(5)
+        assert 0.2 < time.monotonic() - begun < 3
 
 
 def test_rooms_that_nobody_uses_are_forgotten() -> None:
@@ -181,7 +206,7 @@ def test_images_that_hang_hold_up_their_own_project_alone(two: tuple[World, Worl
     app = make_app(backend, Gate(load_settings({})))
     with ThreadPoolExecutor(PLACES) as pool:
         stuck = [pool.submit(ask, app.test_client(), first, "s3://images/hang.png", READERS) for _ in range(PLACES)]
-        time.sleep(0.7)
+        time.sleep(STILL_S + 0.2)
         begun = time.monotonic()
         assert ask(app.test_client(), first, "s3://images/other/0.png") == 503
         assert time.monotonic() - begun < QUICK_S
