@@ -27,7 +27,8 @@ from cli.retrain import ask
 from cli.setup import Source, set_up, wait_ready
 from cli.tune import begin, parse_search
 from labelloop.clock import parse
-from labelloop.config import ProjectConfig, Queue, Refresh, Retrain
+from labelloop.config import BackboneSpec, ProjectConfig, Queue, Refresh, Retrain
+from labelloop.networks import PIXELS
 from labelloop.projects import ProjectRecord
 from labelloop.queue import KINDS
 from labelloop.requests import RequestStore
@@ -177,7 +178,7 @@ def _site(world: World, seed: int) -> Site:
     files = scan(write_digits(world.home / "digits"), f"{name}/")
     random.Random(seed).shuffle(files)
     config = ProjectConfig(
-        name=name, seed=seed, refresh=Refresh(after=BATCH), queue=Queue(window=100),
+        name=name, backbone=BackboneSpec(name=PIXELS), seed=seed, refresh=Refresh(after=BATCH), queue=Queue(window=100),
         retrain=Retrain(epochs=1, backbone_rate=1.0, automatic=False, validation=0.2),
     )  # fmt: skip
     record, _ = set_up(world.direct, Source(config, files[:IMAGES], f"{name}/", 0), lambda *_: None)

@@ -21,7 +21,8 @@ from cli.digits import write_digits
 from cli.drain import drain
 from cli.imagefolder import scan
 from cli.setup import Source, set_up, wait_ready
-from labelloop.config import ProjectConfig, Queue, Refresh, Retrain
+from labelloop.config import BackboneSpec, ProjectConfig, Queue, Refresh, Retrain
+from labelloop.networks import PIXELS
 from labelloop.projects import ProjectRecord
 from tests.faults.annotator import Annotator
 from tests.faults.invariants import Judge, fingerprint
@@ -86,8 +87,8 @@ def _project(world: World, schedule: Schedule) -> tuple[ProjectRecord, Annotator
     files = scan(write_digits(world.home / "digits"), f"{name}/")
     random.Random(schedule.seed).shuffle(files)
     config = ProjectConfig(
-        name=name, seed=schedule.seed, refresh=Refresh(after=10), queue=Queue(window=100),
-        retrain=Retrain(epochs=1, backbone_rate=1.0, automatic=False),
+        name=name, backbone=BackboneSpec(name=PIXELS), seed=schedule.seed, refresh=Refresh(after=10),
+        queue=Queue(window=100), retrain=Retrain(epochs=1, backbone_rate=1.0, automatic=False),
     )  # fmt: skip
     source = Source(config, files[:IMAGES], f"{name}/", 0)
     record, _ = set_up(world.proxied, source, lambda *_: None)
