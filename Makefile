@@ -93,9 +93,9 @@ format: ## format the code and sort its imports
 
 .PHONY: lock
 lock: ## compile the lock files anew (UPGRADE=1 for newer versions)
-	@$(UV_COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml --extra embedded --extra dev --output-file requirements.lock
+	@$(UV_COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml --extra all --extra embedded --extra dev --output-file requirements.lock
 	# what the image needs: the same versions without the tools and the embedded stack
-	$(UV_COMPILE) --constraint requirements.lock pyproject.toml --output-file requirements-runtime.lock
+	$(UV_COMPILE) --constraint requirements.lock pyproject.toml --extra all --output-file requirements-runtime.lock
 	for name in label-studio s3; do
 	  $(UV_COMPILE) $(if $(UPGRADE),--upgrade) cli/embedded/$$name.in --output-file cli/embedded/$$name.lock
 	done

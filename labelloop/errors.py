@@ -20,6 +20,7 @@ LabelloopError
 ├── LeaseLostError           somebody else holds the lease, or it ran out
 ├── QueueError               Redis refused or cannot be reached
 ├── StudioError              Label Studio refused or cannot be reached
+├── MissingExtraError        a library is not installed that only some need; the message names the extra
 ├── NotEnoughLabelsError     nothing can be fitted yet; the message says what is missing
 └── StackError               the embedded stack cannot start or stop
 """
@@ -122,6 +123,10 @@ class StudioError(LabelloopError):
     def __init__(self, message: str, *, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status
+
+
+class MissingExtraError(LabelloopError):
+    """A library that only some need is not installed."""
 
 
 class NotEnoughLabelsError(LabelloopError):

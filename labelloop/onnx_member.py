@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelloop.errors import CorruptArtefactError
+from labelloop.extras import extras_named
 
 if TYPE_CHECKING:
     import onnx
@@ -55,7 +56,8 @@ def start(data: bytes, threads: int = 1) -> Run:
 
     Calls from several threads are safe and run beside each other.
     """
-    import onnxruntime
+    with extras_named():
+        import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
@@ -71,8 +73,9 @@ def start(data: bytes, threads: int = 1) -> Run:
 
 def _looked_over(data: bytes, dimension: int, classes: int) -> bytes:
     """The same model without anything that we do not know."""
-    import onnx
-    from google.protobuf.message import DecodeError
+    with extras_named():
+        import onnx
+        from google.protobuf.message import DecodeError
 
     try:
         model = onnx.ModelProto.FromString(data)

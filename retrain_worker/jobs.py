@@ -25,6 +25,7 @@ from labelloop.errors import (
     StorageError,
     SupersededError,
 )
+from labelloop.extras import extras_named
 from labelloop.kept_configs import keep_config
 from labelloop.queue import SCORE, JobQueue, check_cancelled, job_id
 from labelloop.records import Outcome, to_dict
@@ -57,7 +58,8 @@ def _of_a_known_project(work: Job) -> Job:
     @functools.wraps(work)
     def run(project: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
         try:
-            return work(project, *args, **kwargs)
+            with extras_named():
+                return work(project, *args, **kwargs)
         except LabelloopError:
             if _is_known(project):
                 raise

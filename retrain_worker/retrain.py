@@ -13,7 +13,7 @@ import structlog
 from labelloop import net
 from labelloop.classifier import Classifier
 from labelloop.code import training_code
-from labelloop.errors import CancelledError, ConflictError, NotEnoughLabelsError, PausedError
+from labelloop.errors import CancelledError, ConflictError, MissingExtraError, NotEnoughLabelsError, PausedError
 from labelloop.gate import judge
 from labelloop.head import Head
 from labelloop.net import Backbone
@@ -327,6 +327,8 @@ def _report(project: ProjectContext, entered: Entered, history: History) -> str 
         return report_of_run(project, entered.sight, entered.version, entered.champion, history.to_json()).html
     except CancelledError:
         log.warning("the report was cancelled", action="report", version=entered.version.name)
+    except MissingExtraError as missing:
+        log.warning("no report", action="report", version=entered.version.name, reason=str(missing))
     except Exception:  # the edge of a step that nothing depends on
         log.exception("the report could not be made", action="report", version=entered.version.name)
     return None

@@ -9,6 +9,7 @@ import traceback
 from typer.exceptions import Abort, Exit, TyperException
 
 from labelloop.errors import LabelloopError
+from labelloop.extras import missing_extra
 from labelloop.logs import Mask
 
 REMEDIES = {  # of what the system refuses
@@ -27,13 +28,15 @@ REMEDIES = {  # of what the system refuses
 }
 
 
-def in_words(error: Exception) -> str | None:
+def in_words(error: Exception) -> str | None:  # noqa: PLR0911
     """The message; None where the framework says it itself (usage, exit, a reader that has left)."""
     match error:
         case TyperException() | Exit() | Abort() | BrokenPipeError():
             return None
         case LabelloopError():
             return str(error)
+        case ModuleNotFoundError() if missing := missing_extra(error):
+            return str(missing)
         case OSError() if error.errno is not None:
             return refused(error)
         case RecursionError():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 
-import matplotlib
 import numpy as np
 from PIL import Image
 
@@ -29,8 +28,10 @@ def jpeg(image: Pixels) -> str:
 
 def overlay(image: Pixels, heat: Floats) -> Pixels:
     """The image in gray and dimmed, the map (H, W) in [0, 1] over it: bright is much."""
+    import matplotlib as mpl
+
     gray = image.mean(axis=0, dtype=np.float32)[..., None] * 0.7
-    colour = matplotlib.colormaps["inferno"](0.25 + 0.75 * heat)[..., :3] * 255
+    colour = mpl.colormaps["inferno"](0.25 + 0.75 * heat)[..., :3] * 255
     strength = STRONGEST * heat[..., None] ** FAINT
     mixed = gray * (1 - strength) + colour * strength
     return np.ascontiguousarray(mixed.clip(0, 255).astype(np.uint8).transpose(2, 0, 1))

@@ -8,6 +8,7 @@ from typing import Any
 
 import structlog
 
+from labelloop.extras import extras_named, missing_extra
 from labelloop.head import Head
 from retrain_worker.report.answers import Looked, look
 from retrain_worker.report.document import document
@@ -16,7 +17,6 @@ from retrain_worker.report.inputs import Inputs, classes_of
 from retrain_worker.report.judging import compare, judge, measured
 from retrain_worker.report.mistakes import mistakes
 from retrain_worker.report.notes import notes
-from retrain_worker.report.page import page
 from retrain_worker.report.resampling import resample
 from retrain_worker.report.samples import MISTAKES, most_confident_mistakes, to_explain
 
@@ -36,6 +36,9 @@ def make_report(inputs: Inputs, looked: Looked | None = None) -> Report:
 
     ``looked``: what `look` found on the same images and arms before, so that it need not be done again.
     """
+    with extras_named():
+        from retrain_worker.report.page import page  # matplotlib: a retrain needs it for nothing else
+
     found = find(inputs, looked)
     report = Report(document(found), page(found))
     log.info("report", action="report", run=inputs.origin.run, judged=found.judged, letters=len(report.html))
@@ -62,6 +65,11 @@ def _explained(inputs: Inputs, judged: Judged, classes: Sequence[str]) -> Explan
     """Of the challenger alone; None without pixels or for a head that has no gradient."""
     if not inputs.sees_pixels or not isinstance(inputs.challenger.head, Head):
         return None
-    from retrain_worker.report.explanations import explain  # torch and Captum
-
+    try:
+        from retrain_worker.report.explanations import explain  # torch and Captum
+    except ModuleNotFoundError as error:
+        if not (missing := missing_extra(error)):
+            raise
+        log.warning("no heat maps in the report", action="report", run=inputs.origin.run, reason=str(missing))
+        return None
     return explain(inputs, judged, to_explain(judged, inputs.seed), classes)

@@ -1,14 +1,13 @@
 """Images of a batch changed at random while a network learns: each by its own draw, on the device. Never elsewhere.
 
 The sets are named by how far they go. `heavy` covers what published pipelines call so: quarter turns, flips,
-transposition, noise, blur, shift-scale-rotate, distortion, CLAHE and hue.
+transposition, noise, blur, shift-scale-rotate, distortion, CLAHE and hue. Kornia is imported where a set needs it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-import kornia.augmentation as kornia
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -24,6 +23,8 @@ def _none() -> list[nn.Module]:
 
 
 def _light() -> list[nn.Module]:
+    import kornia.augmentation as kornia
+
     return [
         kornia.RandomAffine(8.0, (0.08, 0.08), (0.9, 1.15), padding_mode="reflection", p=0.8),
         kornia.RandomBrightness((0.8, 1.2), p=0.5),
@@ -33,6 +34,8 @@ def _light() -> list[nn.Module]:
 
 def _heavy() -> list[nn.Module]:
     """A quarter turn and a flip together are every transposition."""
+    import kornia.augmentation as kornia
+
     return [
         kornia.RandomRotation90((0, 3), p=0.5),
         kornia.RandomHorizontalFlip(p=0.5),
@@ -47,6 +50,12 @@ def _heavy() -> list[nn.Module]:
     ]
 
 
+def _flip() -> list[nn.Module]:
+    import kornia.augmentation as kornia
+
+    return [kornia.RandomHorizontalFlip(p=0.5)]
+
+
 SETS: dict[str, Callable[[], list[nn.Module]]] = {"none": _none, "light": _light, "heavy": _heavy}
 
 
@@ -54,7 +63,7 @@ class Augmenter:
     """A policy's changes. The same seed changes the same batch in the same way."""
 
     def __init__(self, policy: Retrain, classes: int) -> None:
-        flip = [kornia.RandomHorizontalFlip(p=0.5)] if policy.mirror and policy.augment != "heavy" else []
+        flip = _flip() if policy.mirror and policy.augment != "heavy" else []
         self._changes = nn.Sequential(*flip, *SETS[policy.augment]())
         self._mixup, self._cutmix, self._classes = policy.mixup, policy.cutmix, classes
 
