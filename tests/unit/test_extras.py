@@ -67,9 +67,7 @@ def test_services_and_commands_start_without_extras(modules: str) -> None:
     ],
 )
 def test_a_missing_extra_is_named_with_the_command_that_installs_it(code: str, extra: str) -> None:
-    ended = run_without_extras(
-        f"from labelloop.extras import extras_named\nwith extras_named():\n    exec({code!r})"
-    )
+    ended = run_without_extras(f"from labelloop.extras import extras_named\nwith extras_named():\n    exec({code!r})")
     message = ended.stderr.strip().splitlines()[-1]
     assert message.startswith("labelloop.errors.MissingExtraError: this needs ")
     assert message.endswith(f"which is not installed: pip install 'labelloop[{extra}]'")
