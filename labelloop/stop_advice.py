@@ -10,6 +10,7 @@ import numpy as np
 from scipy.special import betaincinv
 
 from labelloop.config import Stop
+from labelloop.intervals import Z95
 from labelloop.kept_curve import RIGHT, KeptCurve
 from labelloop.learning_curve import Curve, Interval, Reach, curve_of
 
@@ -20,7 +21,6 @@ FEW = 20  # random labels below which nothing is said
 GUESS = 0.85  # accuracy, where nothing says better
 DOUBLED = 30  # images with two people's labels, below which their disagreement says nothing
 CLOSE = 0.005  # to the target: nobody can say how many random labels would tell
-Z95 = 1.959963984540054
 
 
 class Act(StrEnum):

@@ -254,27 +254,11 @@ class Studio:
 
     # --- wiring
 
-    def backends(self, project: int) -> list[dict[str, Any]]:
-        """ML backends connected to a project."""
-        return list(self._call("GET", "api/ml/", params={"project": project}))
-
     def add_backend(self, project: int, url: str, *, title: str, user: str, password: str) -> dict[str, Any]:
         """Connect an ML backend with basic auth; Label Studio calls its /health and /setup at once."""
         return dict(self._call("POST", "api/ml/", json={
             "project": project, "url": url, "title": title, "auth_method": "BASIC_AUTH", "basic_auth_user": user,
             "basic_auth_pass": password, "is_interactive": False, "timeout": 100}))  # fmt: skip
-
-    def update_backend(self, backend: int, **fields: Any) -> dict[str, Any]:
-        """Change fields; a new title renames the project's model version with it, in one step."""
-        return dict(self._call("PATCH", f"api/ml/{backend}", json=fields))
-
-    def webhooks(self, project: int) -> list[dict[str, Any]]:
-        """Webhooks that belong to a project."""
-        return list(self._call("GET", "api/webhooks/", params={"project": project}))
-
-    def storages(self, project: int) -> list[dict[str, Any]]:
-        """S3 source storages of a project."""
-        return list(self._call("GET", "api/storages/s3/", params={"project": project}))
 
     def add_storage(self, project: int, **fields: Any) -> dict[str, Any]:
         """Connect an S3 source storage."""
