@@ -90,6 +90,10 @@ class FeatureIndex:
             self._arrived = []
         return self._ordered
 
+    def rows_key(self, shard: str) -> str:
+        """Where a shard's rows lie."""
+        return f"{self.prefix}rows/{shard}.safetensors"
+
     def sha256(self, shard: str) -> str:
         """The recorded hash of a shard's rows."""
         return self._sums[shard]
@@ -240,7 +244,7 @@ class FeatureStore:
         return error
 
     def _rows_key(self, shard: str) -> str:
-        return f"{self.index.prefix}rows/{shard}.safetensors"
+        return self.index.rows_key(shard)
 
     def _gather(self, uris: Sequence[str]) -> Floats:
         by_shard: dict[str, list[tuple[int, int]]] = {}

@@ -12,6 +12,8 @@ from labelloop.auto_label.kept import Manifest
 from labelloop.catalogue import shard_from
 from labelloop.clock import parse
 from labelloop.copies import PREFIX as COPIES
+from labelloop.deleted import KEY as DELETED
+from labelloop.deleted import deleted_from
 from labelloop.errors import CorruptObjectError
 from labelloop.features import index_from
 from labelloop.formats import Kind, as_object, load, read, reading
@@ -82,13 +84,6 @@ def _named_by_hash(unpack: Callable[[bytes], bytes]) -> Read:
     return check
 
 
-def _list(raw: bytes, key: str) -> None:
-    with reading(key):
-        found = json.loads(raw)
-        if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
-            raise ValueError("it must be a list of texts")
-
-
 def _object(raw: bytes, key: str) -> None:
     with reading(key):
         if not as_object(json.loads(raw)):
@@ -134,7 +129,7 @@ _READERS: tuple[tuple[re.Pattern[str], Read], ...] = tuple(
         (r"reports/.+\.json", _object),
         (r"reports/.+\.html", _page),
         (re.escape(DONE), _tidied),
-        (r"deleted\.json", _list),
+        (re.escape(DELETED), lambda raw, _key: deleted_from(raw)),
         (re.escape(COPY), lambda raw, _key: load_record(raw, None, COPY)),
         (r"set-up\.json", _object),
         (r"checkpoints/.+/note\.json", _object),

@@ -159,10 +159,17 @@ class LiveProject:
         before = self.model
         self.model = model  # the one atomic change: requests in flight finish on the reference they hold
         self._refused.pop(model.name, None)
+        if model.name == self.deployed:
+            self._let_go()
         kind = "head" if before and before.engine is model.engine else "backbone"
         self._metrics.swaps.labels(self.key, kind).inc()
         self._metrics.live(self.key, model.name, model.engine.id)
         log.info("swapped", action="swap", project=self.key, version=model.name, backbone=model.engine.id, kind=kind)
+
+    def _let_go(self) -> None:
+        """Artefacts of versions that were live before: nobody reads them here again, and sees them healed."""
+        for key in (*self.damage.keys("models/heads/"), *self.damage.keys("backbones/")):
+            self.damage.mended(key)
 
     def _refuse(self, entry: Deployment, reason: str) -> None:
         self._refused[entry.version] = (Refused(entry.version, reason, now()), entry.number, time.monotonic())

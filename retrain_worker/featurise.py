@@ -60,6 +60,10 @@ def _undecided(project: ProjectContext, uris: Sequence[str]) -> list[str]:
     if not project.catalogue.lost:
         return list(uris)
     placed_once = {uri for name in project.feature_backbones() for uri in project.features(name).index.places}
+    if (
+        newest := project.snapshots.newest()
+    ):  # labelled: it may have trained or judged, whatever is left of its features
+        placed_once |= {task.uri for task in newest.tasks.values()}
     held = [u for u in uris if u in placed_once and u not in project.catalogue.images]
     if held:
         log.error("bucket lost, held until the catalogue is restored", action="featurise", count=len(held),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeGuard
@@ -13,7 +14,8 @@ import structlog
 from labelloop import net
 from labelloop.classifier import Classifier
 from labelloop.code import training_code
-from labelloop.errors import CancelledError, ConflictError, NotEnoughLabelsError, PausedError
+from labelloop.damage import UNREADABLE
+from labelloop.errors import CancelledError, ConflictError, NotEnoughLabelsError, NotFoundError, PausedError
 from labelloop.gate import judge
 from labelloop.head import Head
 from labelloop.net import Backbone
@@ -29,7 +31,7 @@ from retrain_worker.examples import examples_of, train_groups, without_features
 from retrain_worker.featurise import featurise_under
 from retrain_worker.heads import HeadRecipe
 from retrain_worker.logistic import fit_head, rotate
-from retrain_worker.refresh import Judged, deploy, draft_of, held, learned_by, told
+from retrain_worker.refresh import Judged, deploy, draft_of, head_of, held, learned_by, told
 from retrain_worker.reporting import Sight, look_again, look_at, report_of_run
 from retrain_worker.tracking import Ended, Origin, Tracking, flat, tracking
 from retrain_worker.training.checkpoint import StoredKeeper
@@ -138,7 +140,7 @@ class Candidate:
     """A version to be, judged against the champion of one moment."""
 
     draft: Draft
-    champion: Version | None
+    champion: Version | None  # that it was judged against
     looks: Looks
 
 
@@ -198,7 +200,7 @@ def start_of(context: Context, project: ProjectContext) -> Backbone:
     if initial is None:
         raise NotEnoughLabelsError("no image has features yet: a retrain needs labelled images")
     if net.follows(initial, spec):
-        return net.load(initial, project.registry.backbone_weights(initial), device=net.best_device())
+        return net.load(initial, context.weights(project, initial), device=net.best_device())
     settings = context.settings
     log.info("another backbone", action="backbone", backbone=spec.name, before=initial.name)
     return net.build(spec, settings.weights_dirs, offline=settings.offline, device=net.best_device())
@@ -246,8 +248,9 @@ def _candidate(project: ProjectContext, trained: Trained, looks: Looks | None, p
     newest = _newest(project) or trained.snapshot
     live = project.registry.live()
     champion = project.registry.version(live.version) if live else None
-    learned = _learn(project, record, newest, trained.snapshot, champion)
-    bout = Bout(newest, record, learned.fitted.head, champion)
+    opponent = _opponent(project, champion)
+    learned = _learn(project, record, newest, trained.snapshot, opponent)
+    bout = Bout(newest, record, learned.fitted.head, opponent)
     looks = _look_again(project, bout, looks, progress) if bout.known(looks) else _look(project, bout, progress)
     features = project.features(record.id)
     tried = looks.tried.artefact(looks.ours.head, features.rows) if looks.tried else None
@@ -255,7 +258,24 @@ def _candidate(project: ProjectContext, trained: Trained, looks: Looks | None, p
     learned = replace(learned, evaluation=evaluation)
     lacking = without_features(newest, project.catalogue, features)
     verdict = told(judge(evaluation, project.record.config.gate), lacking)
-    return Candidate(draft_of(project, "retrain", newest, champion, record, learned, verdict), champion, looks)
+    if champion is not opponent:
+        verdict = replace(verdict, reasons=(*verdict.reasons, _instead(champion, opponent)))
+    return Candidate(draft_of(project, "retrain", newest, champion, record, learned, verdict), opponent, looks)
+
+
+def _opponent(project: ProjectContext, champion: Version | None) -> Version | None:
+    """The champion, or the newest version that was live before it where its head cannot be read."""
+    for name in reversed(project.registry.way_back()):
+        with suppress(*UNREADABLE, NotFoundError):
+            version = project.registry.version(name)
+            if head_of(project, version) is not None:
+                return champion if champion and champion.name == name else version
+    return None
+
+
+def _instead(champion: Version | None, opponent: Version | None) -> str:
+    live = champion.name if champion else "the live version"
+    return f"the head of {live} cannot be read: judged against {opponent.name if opponent else 'none'} instead"
 
 
 def _newest(project: ProjectContext) -> Snapshot | None:

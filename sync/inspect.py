@@ -44,6 +44,8 @@ class Inspection:
     def _look(self, info: ObjectInfo) -> None:
         try:
             why = fault_of(info.key, self._store.get(info.key))
+        except CorruptObjectError as error:  # too large to be what it says
+            why = error.reason
         except (NotFoundError, FormatError, SettingsError):  # gone, or of a newer release: whoever needs it says so
             return
         if why:

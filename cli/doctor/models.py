@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from cli.damaged import DamagedObject, damaged_objects, damaged_records
+from cli.damaged import DamagedObject, damaged_artefacts, damaged_objects, damaged_records
 from cli.doctor import queue, storage
 from cli.doctor.checks import Check
 from cli.doctor.finding import Finding, fine, warn, wrong
@@ -41,6 +41,7 @@ def of_project(scene: Scene, record: ProjectRecord) -> list[Check]:
         Check(area, "runs", lambda: _runs(scene, record), needs),
         Check(area, "features", lambda: _features(scene, record), (*needs, queue.REACHED)),
         Check(area, "kept objects", lambda: objects(scene, record), needs, limit_s=OBJECTS_S),
+        Check(area, "features intact", lambda: artefacts(scene, record), needs, limit_s=WEIGHTS_S),
     ]
 
 
@@ -59,6 +60,13 @@ def records(scene: Scene) -> list[Finding]:
 def objects(scene: Scene, record: ProjectRecord) -> list[Finding]:
     """Every record of one project, read as the services read it."""
     return _told("kept objects", damaged_objects(scene.deployment, record), "all can be read", warn)
+
+
+def artefacts(scene: Scene, record: ProjectRecord) -> list[Finding]:
+    """What records name by its hash: weights, rows of features."""
+    found, size, left = damaged_artefacts(scene.deployment, record)
+    rest = f"; {left} older shards of features were not read" if left else ""
+    return _told("features intact", found, f"{size / 1e6:.0f} MB of weights and features are as recorded{rest}", warn)
 
 
 def _told(

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import cli.status
-from cli.damaged import damaged_objects, damaged_records
+from cli.damaged import DamagedObject, damaged_artefacts, damaged_objects, damaged_records
 from cli.deployment import Deployment
 from cli.status import Status, StatusReader
 from labelloop.config import parse_config
@@ -280,7 +280,7 @@ class Loop:
     def diagnosed(self) -> set[str]:
         """Keys that `doctor` names."""
         here = self.deployment()
-        found = [*damaged_records(here), *(d for r in here.projects.all() for d in damaged_objects(here, r))]
+        found = [*damaged_records(here), *(d for r in here.projects.all() for d in _all_damaged(here, r))]
         return {d.key for d in found}
 
     def runs(self, number: int) -> int:
@@ -429,6 +429,11 @@ def loop_of(base: Base, folder: Path) -> Iterator[tuple[MemoryStore, Callable[[]
             loop.close()
         for n, s in base.studios.of.items():
             s._tasks, s._moves, s._ids, s._predictions, s.model_version = kept[n]
+
+
+def _all_damaged(here: Deployment, record: ProjectRecord) -> Iterator[DamagedObject]:
+    yield from damaged_objects(here, record)
+    yield from damaged_artefacts(here, record)[0]
 
 
 def ask(store: MemoryStore, number: int, base: Base) -> None:
