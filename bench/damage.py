@@ -10,6 +10,7 @@ import argparse
 import itertools
 import logging
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from labelloop.storage import MemoryStore
 from ml_backend.contract import RequestError
 from tests.unit.damage_world import DAMAGES, HOSTILE, OTHER, VICTIM, Base, Loop, ask, build, loop_of, pause
 
+PATIENCE_S = 2.0
 MORE = 12  # labels that people give after the damage: a refresh is due
 
 
@@ -80,10 +82,15 @@ def _well(loop: Loop) -> bool:
 
 
 def _answer(loop: Loop, number: int) -> str:
-    try:
-        return str(loop.predict(number)[0]["model_version"])
-    except (RequestError, LabelloopError) as error:
-        return f"{type(error).__name__}: {error}"
+    """A refused version is loaded again after a moment (`damage_world.RETRY_S`)."""
+    until = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return str(loop.predict(number)[0]["model_version"])
+        except (RequestError, LabelloopError) as error:
+            if time.monotonic() > until:
+                return f"{type(error).__name__}: {error}"
+        time.sleep(0.05)
 
 
 def _healed(store: MemoryStore, base: Base, key: str) -> bool:

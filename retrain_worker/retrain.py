@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeGuard
@@ -14,8 +13,7 @@ import structlog
 from labelloop import net
 from labelloop.classifier import Classifier
 from labelloop.code import training_code
-from labelloop.damage import UNREADABLE
-from labelloop.errors import CancelledError, ConflictError, NotEnoughLabelsError, NotFoundError, PausedError
+from labelloop.errors import CancelledError, ConflictError, NotEnoughLabelsError, PausedError
 from labelloop.gate import judge
 from labelloop.head import Head
 from labelloop.net import Backbone
@@ -31,7 +29,8 @@ from retrain_worker.examples import examples_of, train_groups, without_features
 from retrain_worker.featurise import featurise_under
 from retrain_worker.heads import HeadRecipe
 from retrain_worker.logistic import fit_head, rotate
-from retrain_worker.refresh import Judged, deploy, draft_of, head_of, held, learned_by, told
+from retrain_worker.opponent import instead_words, opponent_of
+from retrain_worker.refresh import Judged, deploy, draft_of, held, learned_by, told
 from retrain_worker.reporting import Sight, look_again, look_at, report_of_run
 from retrain_worker.tracking import Ended, Origin, Tracking, flat, tracking
 from retrain_worker.training.checkpoint import StoredKeeper
@@ -248,7 +247,7 @@ def _candidate(project: ProjectContext, trained: Trained, looks: Looks | None, p
     newest = _newest(project) or trained.snapshot
     live = project.registry.live()
     champion = project.registry.version(live.version) if live else None
-    opponent = _opponent(project, champion)
+    opponent = opponent_of(project, champion)
     learned = _learn(project, record, newest, trained.snapshot, opponent)
     bout = Bout(newest, record, learned.fitted.head, opponent)
     looks = _look_again(project, bout, looks, progress) if bout.known(looks) else _look(project, bout, progress)
@@ -259,23 +258,8 @@ def _candidate(project: ProjectContext, trained: Trained, looks: Looks | None, p
     lacking = without_features(newest, project.catalogue, features)
     verdict = told(judge(evaluation, project.record.config.gate), lacking)
     if champion is not opponent:
-        verdict = replace(verdict, reasons=(*verdict.reasons, _instead(champion, opponent)))
+        verdict = replace(verdict, reasons=(*verdict.reasons, instead_words(champion, opponent)))
     return Candidate(draft_of(project, "retrain", newest, champion, record, learned, verdict), opponent, looks)
-
-
-def _opponent(project: ProjectContext, champion: Version | None) -> Version | None:
-    """The champion, or the newest version that was live before it where its head cannot be read."""
-    for name in reversed(project.registry.way_back()):
-        with suppress(*UNREADABLE, NotFoundError):
-            version = project.registry.version(name)
-            if head_of(project, version) is not None:
-                return champion if champion and champion.name == name else version
-    return None
-
-
-def _instead(champion: Version | None, opponent: Version | None) -> str:
-    live = champion.name if champion else "the live version"
-    return f"the head of {live} cannot be read: judged against {opponent.name if opponent else 'none'} instead"
 
 
 def _newest(project: ProjectContext) -> Snapshot | None:

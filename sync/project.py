@@ -46,6 +46,7 @@ from sync.pool import Pool
 from sync.publish import Publisher
 from sync.studies import Studies
 from sync.upkeep import Upkeep
+from sync.weights import Weights
 
 COUNT_EVERY_S = 5.0  # how soon a deleted task is noticed
 COUNT_SHARE = 0.02  # of Label Studio's time that counting may take
@@ -100,10 +101,12 @@ class ProjectWatch:
         self.mirroring = Mirroring(Mirror(store, damage), deps.fetch)
         self.pool = Pool(project.key, deps.list_images(project.image_uri), self._import, deps.queue, self.mirroring)
         self.upkeep = Upkeep(project, store, deps.queue)
+        weights = Weights(project.key, store, self.registry, deps.queue)
         menders: dict[str, Mender] = {
             INITIAL: lambda _: self.registry.mend_initial(), "snapshots/": self.snapshots.mend,
+            "backbones/": weights.mend,
         }  # fmt: skip
-        self.inspection = Inspection(store, damage, menders)
+        self.inspection = Inspection(store, damage, menders, weights)
         self.guard = Guard(LabelRules.of(project.config))
         self.studies = Studies(project, store, deps.queue, damage)
         self.empties = Empties(project, store, deps.studio)

@@ -18,7 +18,7 @@ import cli.status
 from cli.damaged import DamagedObject, damaged_artefacts, damaged_objects, damaged_records
 from cli.deployment import Deployment
 from cli.status import Status, StatusReader
-from labelloop.config import parse_config
+from labelloop.config import ProjectConfig, parse_config
 from labelloop.errors import NotEnoughLabelsError
 from labelloop.kept_configs import keep_config
 from labelloop.labels import make_label_config
@@ -56,6 +56,7 @@ CONFIG = {
     "head": {"pool": False},
 }  # fmt: skip
 VICTIM, OTHER = 1, 2
+RETRY_S = 0.2  # in life a minute
 IMAGES, LABELLED = 70, 36
 
 
@@ -160,7 +161,7 @@ class Loop:
         self.folder = folder
         metrics = Metrics()
         directory = Directory(ProjectStore(store, "main"))
-        live = LiveModels(store, directory.all, metrics, poll_s=0.02)
+        live = LiveModels(store, directory.all, metrics, poll_s=0.02, retry_s=RETRY_S)
         self.backend = Backend(directory, live, Predictor(base.images, metrics), metrics)
         self.backend.start()
 
@@ -348,11 +349,11 @@ def build(folder: Path) -> Base:
     truth: dict[str, str] = {}
     images = Images()
     records, uris, studios = {}, {}, {}
-    config, label_config = parse_config(CONFIG, "test"), make_label_config(CLASSES)
+    label_config = make_label_config(CLASSES)
     wanted = [(data, label) for data, label in digits() if label in CLASSES]
     for place, number in enumerate((VICTIM, OTHER)):
         records[number] = ProjectRecord(
-            "main", number, 0, f"p{number}", config, label_config, f"s3://images/p{number}/"
+            "main", number, 0, f"p{number}", config_of(place), label_config, f"s3://images/p{number}/"
         )
         uris[number] = []
         studios[number] = FakeStudio(records[number].schema)
@@ -376,6 +377,11 @@ def build(folder: Path) -> Base:
         loop.close()
     base.objects = dict(_all(store))
     return base
+
+
+def config_of(place: int) -> ProjectConfig:
+    """Networks of their own: a process that serves both must not have one's weights by the other's."""
+    return parse_config({**CONFIG, "backbone": {"name": "pixels", "options": {"projection": 8 + place}}}, "test")
 
 
 def _past(loop: Loop, number: int) -> None:
