@@ -123,15 +123,29 @@ def rows(base: Base, damages: Mapping[str, Callable[[bytes], bytes]]) -> list[Se
 
 
 def table(found: list[Seen]) -> str:
-    """Markdown: a line per kind, the ways of damage together."""
-    lines = ["| damaged | doctor | status | served, running / restarted | learns on | healed |", "|" + "---|" * 6]
+    """Markdown: a line for all kinds of which the same came, the ways of damage together."""
+    rows: dict[tuple[str, ...], list[str]] = {}
     for kind in dict.fromkeys(seen.kind for seen in found):
-        of = [seen for seen in found if seen.kind == kind]
-        answers = " / ".join(_span([s.answers[:40] for s in of if s.restarted is r]) for r in (False, True))
-        cells = [_share([s.doctor for s in of]), _share([s.status for s in of]), answers,
-                 _share([s.learns for s in of]), _share([s.healed for s in of])]  # fmt: skip
-        lines.append(f"| {kind} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.setdefault(_cells([seen for seen in found if seen.kind == kind]), []).append(kind)
+    lines = ["| damaged | doctor | status | served, running / restarted | learns on | healed |", "|" + "---|" * 6]
+    return "\n".join([*lines, *(f"| {', '.join(kinds)} | {' | '.join(cells)} |" for cells, kinds in rows.items())])
+
+
+def _cells(of: list[Seen]) -> tuple[str, ...]:
+    answers = (_span([s.answers[:40] for s in of if s.restarted is r]) for r in (False, True))
+    return (
+        _share([s.doctor for s in of]), _told(of), " / ".join(answers), _share([s.learns for s in of]),
+        _share([s.healed for s in of]),
+    )  # fmt: skip
+
+
+def _told(of: list[Seen]) -> str:
+    """What is healed at the watcher's first look is in the log, and needs no line in `status`."""
+    named = _share([s.status for s in of])
+    silent = [s for s in of if not s.status]
+    if not silent or not all(s.healed for s in silent):
+        return named
+    return "healed first" if len(silent) == len(of) else f"{named}, else healed first"
 
 
 def _span(answers: list[str]) -> str:
@@ -146,7 +160,9 @@ def main() -> None:
     """Play all and print the table; 1 where a project paid for another's damage."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--verbose", action="store_true", help="a line for each case")
-    parser.add_argument("--hostile", action="store_true", help="five more ways: empty, deep, other types, null, huge")
+    parser.add_argument(
+        "--hostile", action="store_true", help="six more ways: empty, deep, other types, null, 50 MB, huge number"
+    )
     asked = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     with tempfile.TemporaryDirectory() as folder:

@@ -460,6 +460,8 @@ def backbone_from(raw: bytes, key: str) -> BackboneRecord:
         _must(key == f"backbones/{record.id}/backbone.json", f"it is the record of {record.id}")
         if record.created_at:
             parse(record.created_at)
+        outputs = np.asarray(record.checks.get("features", ()), dtype=float)
+        _must(bool(np.isfinite(outputs).all()), "its recorded outputs are no numbers")
     return record
 
 

@@ -88,6 +88,7 @@ HOSTILE: Mapping[str, Callable[[bytes], bytes]] = {
     "deep": lambda _: b"[" * 100_000,
     "numbers": _numbers,
     "null": lambda _: b"null",
+    "50 MB": lambda _: b" " * 50_000_000,
     "huge number": lambda _: b'{"number": 1' + b"0" * 5000 + b"}",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -128,6 +129,21 @@ def test_doctor_reads_weights_and_the_rows_that_count() -> None:
         prefix + weights_of(world, "v1"),
         f"{prefix}features/{backbone}/rows/20260102T000000000000-b.safetensors",
     }
+
+
+@pytest.mark.parametrize("value", [None, "x", {}, [1], float("inf")])
+def test_a_backbones_record_with_outputs_that_are_none_is_read_from_its_copy(value: object) -> None:
+    world = world_of(8)
+    key = f"backbones/{world.registry.version('v1').backbone}/backbone.json"
+    good = world.own.get(key)
+    data = json.loads(good)
+    data["checks"]["features"][0][3] = value
+    world.own.put(key, json.dumps(data).encode())
+    live = LiveProject(world.record, world.store, Engines(), Metrics())
+    live.refresh()
+    assert live.model is not None
+    Inspection(world.own, Registry(world.own, lease).damage, {}).turn()
+    assert world.own.get(key) == good
 
 
 # --- the way back
