@@ -13,7 +13,7 @@ from redis import Redis
 
 from labelloop import cache
 from labelloop.catalogue import Catalogue
-from labelloop.damage import UNREADABLE
+from labelloop.damage import UNREADABLE, Damaged
 from labelloop.errors import CorruptObjectError, NotFoundError, SettingsError
 from labelloop.features import FeatureStore
 from labelloop.images import ImageReader, Reader, s3_client
@@ -97,6 +97,10 @@ class ProjectContext:
         found.update()
         return found
 
+    def lost_rows(self) -> list[Damaged]:
+        """Of the features that are at hand."""
+        return [found for store in self._features.values() for found in store.lost()]
+
     def feature_backbones(self) -> set[str]:
         """Backbones under which any features are kept."""
         return {info.key.split("/")[1] for info in self.store.list("features/")}
@@ -135,6 +139,11 @@ class Context:
             net.verify(loaded)
             self._backbone = (record.id, loaded)
         return self._backbone[1]
+
+    def lost_rows(self) -> dict[str, list[tuple[str, str]]]:
+        """Project -> (key, reason) of rows of features that this process could not read, for its heartbeat."""
+        found = {key: [(d.key, d.reason) for d in project.lost_rows()] for key, project in self._contexts.items()}
+        return {key: rows for key, rows in found.items() if rows}
 
     def weights(self, project: ProjectContext, record: BackboneRecord) -> bytes:
         """Of a kept network. Damaged or lost ones are built again, where the network was not fine-tuned."""

@@ -52,6 +52,11 @@ def context() -> Context:
     return make_context()
 
 
+def lost_rows() -> dict[str, list[tuple[str, str]]]:
+    """See `Context.lost_rows`; nothing before the first job."""
+    return context().lost_rows() if context.cache_info().currsize else {}
+
+
 def _of_a_known_project(work: Job) -> Job:
     """A job of a project that was forgotten meanwhile ends quietly: nobody waits for it, and nothing is wrong.
 

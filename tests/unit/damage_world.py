@@ -150,6 +150,7 @@ class Loop:
     def __init__(self, store: MemoryStore, base: Base, folder: Path) -> None:
         self.store, self.base, self.queue = store, base, Queue()
         self.errors: list[str] = []
+        self._lost_rows: Mapping[str, Any] = {}  # all that a worker has told
         self.projects = ProjectStore(store, "main")
         studio: Any = base.studios
         queue: Any = self.queue
@@ -189,6 +190,7 @@ class Loop:
                 self._run(kind, payload)
             except Exception as error:  # as a worker does: a failed job, never a dead process
                 self.errors.append(f"{kind}: {type(error).__name__}: {error}")
+            self._lost_rows = self.worker.lost_rows() or self._lost_rows
             del self.queue.jobs[job]
 
     def settle(self, rounds: int = 4, numbers: Collection[int] = (VICTIM, OTHER)) -> None:
@@ -267,7 +269,8 @@ class Loop:
 
     def status(self) -> Status:
         """With the heartbeats of this very moment."""
-        beats = {"sync:x": dict(self._heart.facts), "backend:x": {"projects": self.backend.live.facts()}}
+        beats = {"sync:x": dict(self._heart.facts), "backend:x": {"projects": self.backend.live.facts()},
+                 "worker:x": {"damaged": self._lost_rows}}  # fmt: skip
         before, cli.status.alive = cli.status.alive, lambda _redis: beats
         try:
             return StatusReader(self.deployment()).read()
