@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from labelloop.formats import Kind, as_object, load, read, reading
 from labelloop.kept_configs import config_from
 from labelloop.kept_curve import KEY as CURVE
 from labelloop.kept_curve import KeptCurve
+from labelloop.limits import inflated
 from labelloop.lr_curves import LrCurve
 from labelloop.mirror import copies_from
 from labelloop.pauses import KEY as PAUSED
@@ -59,7 +59,7 @@ def is_known(key: str) -> bool:
 def _of_copy(key: str, raw: bytes) -> str | None:
     try:
         with reading(key):
-            inner = gzip.decompress(raw)
+            inner = inflated(raw)
     except CorruptObjectError as error:
         return error.reason
     return fault_of(key.removeprefix(COPIES).removesuffix(".gz"), inner)
@@ -115,7 +115,7 @@ _READERS: tuple[tuple[re.Pattern[str], Read], ...] = tuple(
         (r"mirror/index/.+\.jsonl", copies_from),
         (re.escape(LATEST), _as(Kind.LATEST, Latest)),
         (r"snapshots/manifests/.+\.json", _manifest),
-        (r"snapshots/shards/.+\.jsonl\.gz", _named_by_hash(gzip.decompress)),
+        (r"snapshots/shards/.+\.jsonl\.gz", _named_by_hash(inflated)),
         (r"runs/.+\.json", run_from),
         (r"requests/.+\.json", request_from),
         (r"configs/.+\.json", config_from),

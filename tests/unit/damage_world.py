@@ -45,6 +45,7 @@ from retrain_worker.score import score
 from sync.project import Deps
 from sync.watcher import Watcher
 from tests.fakes.studio import FakeStudio
+from tests.unit.backend_world import World
 from tests.unit.learning_world import Images, digits, no_redis
 
 HERE = Path(__file__).parent / "formats"
@@ -142,6 +143,12 @@ class Here(Deployment):
     @property
     def studio(self) -> Any:  # type: ignore[override]
         return SimpleNamespace(version=lambda: "fake", people=dict)
+
+
+def here(world: World) -> Here:
+    """The commands over a store with models alone."""
+    nothing: Any = SimpleNamespace()
+    return Here(nothing, nothing, world.store, nothing, ProjectStore(world.store, "main"))
 
 
 class Loop:

@@ -1,10 +1,10 @@
-"""Heads and weights that cannot be read, and ways out of that; records that are no records; a newer release's."""
+"""Heads and weights that cannot be read, and the ways out of that."""
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,51 +14,30 @@ import pytest
 from typer.testing import CliRunner
 
 import cli.deployment
-from cli.damaged import damaged_artefacts, damaged_objects, set_aside
+from cli.damaged import damaged_artefacts
 from cli.doctor import models
 from cli.main import app
-from labelloop.errors import CorruptObjectError, NotFoundError
+from labelloop.errors import CorruptObjectError
 from labelloop.features import FeatureStore
-from labelloop.limits import RECORD
 from labelloop.net import dump
-from labelloop.projects import ProjectStore
 from labelloop.records import Bucket, Outcome, Verdict
 from labelloop.registry import Registry
-from labelloop.remedies import UPGRADE
 from labelloop.rollback import intact_way_back
-from labelloop.runs import RunStore
 from labelloop.split import bucket_of
-from labelloop.storage import MemoryStore, ObjectStore
 from ml_backend.live import LiveProject
 from ml_backend.loader import Engines
 from ml_backend.metrics import Metrics
 from retrain_worker import refresh, retrain
 from retrain_worker.featurise import featurise
-from retrain_worker.training.checkpoint import StoredKeeper
 from sync.inspect import Inspection
 from sync.weights import Weights
-from tests.unit.backend_world import World, lease
-from tests.unit.damage_world import Here, Queue
+from tests.unit.backend_world import World, lease, world_of
+from tests.unit.damage_world import Queue, here
 from tests.unit.learning_world import LearningWorld
-
-JUNK = b" " * (RECORD + 1)
-
-
-def world_of(*backbones: int) -> World:
-    """A version on each of these networks, deployed one after the other."""
-    world = World()
-    for answer, projection in enumerate(backbones):
-        world.deploy(world.add(world.backbone(projection), answer=answer % 2))
-    return world
 
 
 def weights_of(world: World, version: str) -> str:
     return f"backbones/{world.registry.version(version).backbone}/weights.safetensors"
-
-
-def here(world: World) -> Here:
-    nothing: Any = SimpleNamespace()
-    return Here(nothing, nothing, world.store, nothing, ProjectStore(world.store, "main"))
 
 
 # --- heads and weights
@@ -288,84 +267,3 @@ def test_a_labelled_image_without_features_is_held_while_its_split_is_lost(tmp_p
     featurise(world.context, fresh, [labelled, other])
     fresh.catalogue.update()
     assert set(fresh.catalogue.images) == {other}  # nothing ever learned from it, or was judged by it
-
-
-# --- records that are none
-
-
-@pytest.mark.parametrize("key", ["runs/1-refresh.json", "models/versions/00000001.json", "deployments/00000001.json",
-                                 "paused.json", "snapshots/latest.json", "copies/record.json.gz"])  # fmt: skip
-def test_what_is_too_large_for_a_record_is_damaged_and_not_read(key: str) -> None:
-    world = world_of(8)
-    world.own.put(key, JUNK)
-    with pytest.raises(CorruptObjectError, match=r"it has 17 MB or more") as raised:
-        world.own.get(key)
-    assert raised.value.key == key
-    (found,) = damaged_objects(here(world), world.record)
-    assert found.key == f"projects/{world.record.key}/{key}"
-    damage = Registry(world.own, lease).damage
-    Inspection(world.own, damage, {}).turn()
-    assert damage.keys() in ([key], [])  # a copy is written again
-
-
-def test_a_project_record_of_any_size_is_read_from_its_copy_and_healed() -> None:
-    world = World()
-    key = f"index/{world.record.key}.json"
-    world.store.put(key, JUNK)
-    projects = ProjectStore(world.store, "main")
-    assert projects.all() == [world.record]
-    projects.heal(world.record)
-    assert len(world.store.get(key)) < RECORD
-
-
-def test_what_is_too_large_is_set_aside_by_its_number_alone() -> None:
-    world = world_of(8, 8)
-    world.own.put("models/versions/00000002.json", JUNK)
-    (found,) = damaged_objects(here(world), world.record)
-    set_aside(here(world), world.record, [found])
-    assert b"cannot be read" in world.own.get("damaged/models/versions/00000002.json")
-    assert world.add(world.backbone(8), answer=0).name == "v3"
-
-
-def test_a_run_whose_record_is_too_large_ends_all_the_same() -> None:
-    store: ObjectStore = World().own
-    runs = RunStore(store)
-    run = runs.start("refresh", snapshot="s", config="c", attempt=1, worker="w")
-    store.put(f"runs/{run.id}.json", JUNK)
-    runs.require_running(run)
-    runs.end(run, "hold", ("as good",))
-    assert [r.outcome for r in RunStore(store).all()] == ["hold"]
-
-
-def test_objects_that_grow_with_the_images_are_read_whatever_their_size() -> None:
-    store = MemoryStore()
-    for key in ("projects/p/catalogue/x.jsonl", "projects/p/models/heads/x.safetensors", "images/index/x"):
-        store.put(key, JUNK)
-        assert len(store.get(key)) > RECORD
-    with pytest.raises(NotFoundError):
-        store.get("projects/p/runs/none.json")
-
-
-@pytest.mark.parametrize("note", [b"[" * 100_000, b'{"tensors": "a", "sha256": 1e999}', b"[1]", b"\xff", JUNK])
-def test_a_checkpoint_that_cannot_be_read_is_started_over(note: bytes) -> None:
-    store = World().own
-    keeper = StoredKeeper(store, {"snapshot": "s"})
-    store.put(f"{keeper._place}note.json", note)
-    store.put(f"{keeper._place}a", b"junk")
-    assert keeper.load() is None
-
-
-# --- of a newer release
-
-
-def test_what_a_newer_release_wrote_asks_for_an_upgrade_and_is_never_set_aside() -> None:
-    world = world_of(8)
-    world.own.put("models/versions/00000001.json", b'{"format": 99}')
-    (found,) = damaged_objects(here(world), world.record)
-    assert "written by a newer labelloop" in found.reason
-    assert "upgrade this process" in found.reason
-    assert asdict(found) | {"reason": ""} == {
-        "key": f"projects/{world.record.key}/models/versions/00000001.json", "reason": "", "remedy": UPGRADE,
-        "spare": False,
-    }  # fmt: skip
-    assert set_aside(here(world), world.record, [found]) == []
