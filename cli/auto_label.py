@@ -20,16 +20,18 @@ from labelloop.catalogue import Catalogue
 from labelloop.classifier import Classifier
 from labelloop.clock import now, stamp
 from labelloop.code import code_version
-from labelloop.errors import LabelloopError, NotFoundError
+from labelloop.damage import Damage
+from labelloop.deleted import read_deleted
+from labelloop.errors import CorruptObjectError, LabelloopError, NotFoundError
 from labelloop.features import FeatureStore
 from labelloop.projects import ProjectRecord
 from labelloop.records import digest
 from labelloop.registry import Version
 from labelloop.schema import LabelRules, Names
 from labelloop.snapshot import Snapshot, SnapshotStore
+from labelloop.storage import ObjectStore
 
 CHUNK = 8192  # rows of features held at a time
-DELETED = "deleted.json"  # images whose tasks people removed
 BINS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.99)  # lower edges, of sureness
 
 
@@ -62,6 +64,7 @@ class AutoLabelled:
     by_class: tuple[Row, ...]  # audit: at or above the threshold
     by_sureness: tuple[Row, ...]  # audit: all
     labels: tuple[AutoLabel, ...]
+    unread: str = ""  # what could not be read, and what follows from it
 
     @property
     def refused(self) -> tuple[str, ...]:
@@ -74,7 +77,9 @@ def propose(deployment: Deployment, record: ProjectRecord, asked: Asked, report:
     version = deployment.version(record, asked.version)
     model = _Model.of(deployment, record, version)
     snapshot = _snapshot(deployment, record)
-    ground = _ground(deployment, record, snapshot, model.features)
+    store = deployment.within(record)
+    deleted, unread = _deleted(store)
+    ground = _ground(record, Catalogue(store), snapshot, model.features, deleted)
     pool = model.answers(ground.rest, lambda done, of: report("what the model says", done, of))
     sample = model.answers(ground.sample, lambda done, of: report("of the audit images", done, of))
     names = np.array(model.names.labels, dtype=np.str_)
@@ -83,7 +88,7 @@ def propose(deployment: Deployment, record: ProjectRecord, asked: Asked, report:
     found = _Found(Audit(sample, wrong, ground.images), pool, model.names.labels)
     decision = decide(found.audit, pool, asked.promise)
     labels = _labels(ground, found, decision, NAME + version.name)
-    look = 1 + AutoLabelStore(deployment.within(record)).looks()
+    look = 1 + AutoLabelStore(store).looks()
     manifest = Manifest(
         id=stamp(), version=version.name, snapshot=snapshot.id, made_at=now(), by=asked.by, code=code_version(),
         precision=asked.promise.precision, confidence=asked.promise.confidence, per_class=asked.promise.per_class,
@@ -92,7 +97,7 @@ def propose(deployment: Deployment, record: ProjectRecord, asked: Asked, report:
         classes=dict(sorted(Counter(label.label for label in labels).items())), lines=len(labels),
         sha256=digest(lines_of(labels)),
     )  # fmt: skip
-    return AutoLabelled(manifest, ground, found.by_class(decision), found.by_sureness(decision), labels)
+    return AutoLabelled(manifest, ground, found.by_class(decision), found.by_sureness(decision), labels, unread)
 
 
 def keep(deployment: Deployment, record: ProjectRecord, found: AutoLabelled) -> None:
@@ -187,16 +192,20 @@ def _snapshot(deployment: Deployment, record: ProjectRecord) -> Snapshot:
     return LabelRules.of(record.config).read(snapshots.load(latest.snapshot))
 
 
-def _ground(deployment: Deployment, record: ProjectRecord, snapshot: Snapshot, features: FeatureStore) -> Ground:
-    store = deployment.within(record)
-    catalogue = Catalogue(store)
+def _ground(
+    record: ProjectRecord, catalogue: Catalogue, snapshot: Snapshot, features: FeatureStore, deleted: set[str]
+) -> Ground:
     catalogue.update()
-    try:
-        deleted = set(json.loads(store.get(DELETED)))
-    except NotFoundError:
-        deleted = set()
     usable = features.index.places.keys() - deleted
     return ground_of(groups_of(catalogue.images.values(), snapshot.tasks.values(), usable), record.config.seed)
+
+
+def _deleted(store: ObjectStore) -> tuple[set[str], str]:
+    """Images whose tasks people removed; and what to say where nobody can tell which these are."""
+    try:
+        return read_deleted(store, Damage()), ""
+    except CorruptObjectError as error:
+        return set(), f"images of removed tasks may be among them: {error}"
 
 
 def _labels(ground: Ground, found: _Found, decision: Decision, source: str) -> tuple[AutoLabel, ...]:

@@ -33,6 +33,8 @@ def auto_label_view(found: AutoLabelled) -> RenderableType:
 def notes(found: AutoLabelled) -> Iterator[str]:
     """What the figures do not say by themselves."""
     made, ground = found.manifest, found.ground
+    if found.unread:
+        yield found.unread
     if left := made.images - made.labelled:
         yield f"{left} images stay for people, the hardest of them first in the queue"
     if ground.later:

@@ -17,7 +17,13 @@ from labelloop.catalogue import Catalogue
 from labelloop.clock import now
 from labelloop.code import code_version
 from labelloop.copies import copy_key
-from labelloop.errors import CorruptArtefactError, ImageUnreadableError, LabelloopError, NotFoundError
+from labelloop.errors import (
+    CorruptArtefactError,
+    CorruptObjectError,
+    ImageUnreadableError,
+    LabelloopError,
+    NotFoundError,
+)
 from labelloop.formats import Kind, read
 from labelloop.holdings import Held, What, classify
 from labelloop.images import ImageReader
@@ -171,6 +177,8 @@ class _Copier:
     def _get(self, held: Held) -> bytes | None:
         try:
             return self._store.get(held.info.key)
+        except CorruptObjectError:  # too large to be read: its lack shows, and is told
+            return b""
         except NotFoundError:
             if held.what in SOLID:
                 raise LabelloopError(f"{held.info.key} vanished while it was backed up: run it again") from None

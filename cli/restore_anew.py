@@ -16,7 +16,9 @@ from cli.restored import Restored, held_in, is_there
 from cli.setup import Report
 from cli.source import storage_fields
 from cli.wiring import Wish, ensure_bucket, wire
-from labelloop.errors import LabelloopError, SettingsError
+from labelloop.deleted import KEY as DELETED
+from labelloop.deleted import deleted_from
+from labelloop.errors import CorruptObjectError, LabelloopError, SettingsError
 from labelloop.images import allowed
 from labelloop.labels import LabelSchema, parse_label_config
 from labelloop.projects import ProjectRecord
@@ -24,7 +26,6 @@ from labelloop.snapshot import LATEST
 from labelloop.storage import S3Store
 from labelloop.studio_archive import KeptTask, StudioArchive, task_of
 
-DELETED = "deleted.json"
 AT_ONCE = 4  # answers given at the same time
 IMPORTED = 200  # tasks in one request
 DATES = "Label Studio dates each answer anew; when it was given stands in the meta of its result (`restored`)"
@@ -195,7 +196,12 @@ def _remove_deleted(job: _Job, there: dict[str, set[int]]) -> None:
     """Images whose tasks people had removed."""
     if STATE + DELETED not in job.archive.names(STATE):
         return
-    gone = [number for uri in json.loads(job.archive.get(STATE + DELETED)) for number in there.get(uri, ())]
+    try:
+        deleted = deleted_from(job.archive.get(STATE + DELETED))
+    except CorruptObjectError as error:
+        job.done.notes.append(f"tasks that people had removed are there again: {error.reason}")
+        return
+    gone = [number for uri in sorted(deleted) for number in there.get(uri, ())]
     for done, number in enumerate(gone, 1):
         job.deployment.studio.delete_task(number)
         job.report("remove deleted tasks again", done, len(gone))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from enum import StrEnum
 
 from cli.archive import ArchiveReader
@@ -120,9 +119,12 @@ def _is_wired(deployment: Deployment, record: ProjectRecord) -> bool:
 
 
 def _get(store: ObjectStore, key: str) -> bytes | None:
-    with suppress(NotFoundError):
+    try:
         return store.get(key)
-    return None
+    except CorruptObjectError:  # too large to be read
+        return b""
+    except NotFoundError:
+        return None
 
 
 def _is_damaged(key: str, data: bytes) -> bool:

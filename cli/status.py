@@ -174,7 +174,8 @@ class StatusReader:
         stores.record = record  # its config may have been changed
         base = ProjectStatus(record.key, record.title, f"{self._deployment.settings.studio_url}/projects/{record.id}")
         try:
-            found = stores.read(base, _sync_facts(record.key, living), _backends(record.key, living))
+            found = stores.read(base, _sync_facts(record.key, living), _backends(record.key, living),
+                                _lost_rows(record.key, living))  # fmt: skip
             return replace(found, problem=found.problem or _without_features(record, found.pool, failed))
         except LabelloopError as error:
             return ProjectStatus(base.key, base.title, base.url, problem=str(error))
@@ -195,8 +196,9 @@ class _Stores:
         self._outlook: tuple[KeptCurve, ProjectConfig, Outlook] | None = None  # of a curve that was read before
 
     def read(
-        self, base: ProjectStatus, facts: Mapping[str, Any], backends: Mapping[str, Mapping[str, Any]]
-    ) -> ProjectStatus:
+        self, base: ProjectStatus, facts: Mapping[str, Any], backends: Mapping[str, Mapping[str, Any]],
+        lost: Mapping[str, Any] | None = None,
+    ) -> ProjectStatus:  # fmt: skip
         live = self.registry.live()
         version = self._version(live.version) if live else None
         latest, tasks = self._newest()
@@ -236,7 +238,7 @@ class _Stores:
             forecast=outlook.told if outlook else None, advice=str(outlook.advice.act) if outlook else None,
             advice_why=outlook.advice.reasons if outlook else (),
             anchored=self._anchored(facts.get("unread") or ()),
-            damaged=self._damaged(facts, *backends.values()),
+            damaged=self._damaged(facts, lost or {}, *backends.values()),
             without=tuple(without.get("tasks", ())), without_count=int(without.get("count", 0)),
         )  # fmt: skip
 
@@ -379,6 +381,12 @@ def _backends(key: str, living: Mapping[str, Mapping[str, Any]]) -> dict[str, Ma
         for name, facts in living.items()
         if name.startswith("backend:") and key in (facts.get("projects") or {})
     }
+
+
+def _lost_rows(key: str, living: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Rows of features that workers could not read, and that are not computed again yet."""
+    workers = [facts.get("damaged") or {} for name, facts in living.items() if name.startswith("worker:")]
+    return {"damaged": [row for found in workers for row in found.get(key, ())]}
 
 
 def _try(services: list[Service], name: str, read: Any) -> Any:

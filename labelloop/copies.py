@@ -12,6 +12,7 @@ from typing import TypeVar
 from labelloop.damage import UNREADABLE, Damage
 from labelloop.errors import NotFoundError
 from labelloop.formats import reading
+from labelloop.limits import INFLATED, OF_A_PROJECT, inflated, most_of
 from labelloop.storage import ObjectStore
 
 T = TypeVar("T")
@@ -67,7 +68,7 @@ def get_copy(store: ObjectStore, key: str) -> bytes:
     """NotFoundError where an older release wrote the object; CorruptObjectError."""
     raw = store.get(copy_key(key))
     with reading(copy_key(key)):
-        return gzip.decompress(raw)
+        return inflated(raw, most_of(OF_A_PROJECT + copy_key(key)) or INFLATED)
 
 
 def copy_key(key: str) -> str:

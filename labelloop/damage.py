@@ -13,7 +13,7 @@ from typing import TypeVar
 import structlog
 
 from labelloop.errors import CorruptObjectError, FormatError, NotFoundError
-from labelloop.remedies import remedy_of
+from labelloop.remedies import UPGRADE, remedy_of
 from labelloop.storage import ObjectInfo
 
 T = TypeVar("T")
@@ -34,7 +34,7 @@ class Damaged:
     @property
     def remedy(self) -> str:
         """What is done without it, and what a person can do."""
-        return remedy_of(self.key)
+        return UPGRADE if self.newer else remedy_of(self.key)
 
 
 class Damage:

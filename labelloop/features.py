@@ -17,7 +17,7 @@ from safetensors.numpy import save
 
 from labelloop.clock import now, parse
 from labelloop.compaction import Replaced, merged_name
-from labelloop.damage import UNREADABLE, Damage
+from labelloop.damage import UNREADABLE, Damage, Damaged
 from labelloop.errors import LostRowsError, NotFoundError
 from labelloop.formats import UNREADABLE as UNREADABLE_BYTES
 from labelloop.formats import Kind, read, reading, write
@@ -89,6 +89,10 @@ class FeatureIndex:
             self._ordered.sort()
             self._arrived = []
         return self._ordered
+
+    def rows_key(self, shard: str) -> str:
+        """Where a shard's rows lie."""
+        return f"{self.prefix}rows/{shard}.safetensors"
 
     def sha256(self, shard: str) -> str:
         """The recorded hash of a shard's rows."""
@@ -170,6 +174,7 @@ class FeatureStore:
         self._store = store
         self._cache = cache / "features" / backbone
         self._rows: dict[str, Floats] = {}  # shard -> memory map
+        self._lacking: dict[str, Collection[str]] = {}  # key of lost rows -> whose they were
         self.index = FeatureIndex(store, backbone, damage)
 
     def add(self, shard: str, uris: Sequence[str], etags: Sequence[str], features: Floats) -> None:
@@ -205,6 +210,13 @@ class FeatureStore:
     def update(self) -> None:
         """See the shards that were added since the last call; rows are fetched when they are asked for."""
         self.index.update()
+        for key in [key for key, uris in self._lacking.items() if all(uri in self.index for uri in uris)]:
+            self.index.damage.mended(key)  # computed again: nobody reads it any more
+            del self._lacking[key]
+
+    def lost(self) -> list[Damaged]:
+        """Shards of rows that could not be read, as long as an image of theirs has no others."""
+        return [found for found in self.index.damage.all() if found.key in self._lacking]
 
     def __contains__(self, uri: object) -> bool:
         return uri in self.index
@@ -236,11 +248,12 @@ class FeatureStore:
         self._path(shard).unlink(missing_ok=True)
         error = LostRowsError(self._rows_key(shard), reason, self.index.lose(shard))
         self.index.damage.note(error.key, error)
+        self._lacking[error.key] = error.uris
         self._on_lost(error.uris)
         return error
 
     def _rows_key(self, shard: str) -> str:
-        return f"{self.index.prefix}rows/{shard}.safetensors"
+        return self.index.rows_key(shard)
 
     def _gather(self, uris: Sequence[str]) -> Floats:
         by_shard: dict[str, list[tuple[int, int]]] = {}

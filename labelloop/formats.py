@@ -125,7 +125,7 @@ def upgrade(kind: Kind, data: Data) -> Data:
         raise ValueError(f"{number!r} is no format of a {kind}")
     if number > CURRENT[kind]:
         raise FormatError(
-            f"this {kind} was made by a newer labelloop (format {number}, this one, {__version__}, reads up to "
+            f"this {kind} was written by a newer labelloop (format {number}, this one, {__version__}, reads up to "
             f"{CURRENT[kind]}): upgrade this process"
         )
     for step in range(number, CURRENT[kind]):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
 from collections.abc import Callable
@@ -12,12 +11,15 @@ from labelloop.auto_label.kept import Manifest
 from labelloop.catalogue import shard_from
 from labelloop.clock import parse
 from labelloop.copies import PREFIX as COPIES
+from labelloop.deleted import KEY as DELETED
+from labelloop.deleted import deleted_from
 from labelloop.errors import CorruptObjectError
 from labelloop.features import index_from
 from labelloop.formats import Kind, as_object, load, read, reading
 from labelloop.kept_configs import config_from
 from labelloop.kept_curve import KEY as CURVE
 from labelloop.kept_curve import KeptCurve
+from labelloop.limits import inflated
 from labelloop.lr_curves import LrCurve
 from labelloop.mirror import copies_from
 from labelloop.pauses import KEY as PAUSED
@@ -57,7 +59,7 @@ def is_known(key: str) -> bool:
 def _of_copy(key: str, raw: bytes) -> str | None:
     try:
         with reading(key):
-            inner = gzip.decompress(raw)
+            inner = inflated(raw)
     except CorruptObjectError as error:
         return error.reason
     return fault_of(key.removeprefix(COPIES).removesuffix(".gz"), inner)
@@ -80,13 +82,6 @@ def _named_by_hash(unpack: Callable[[bytes], bytes]) -> Read:
                 raise ValueError(CHANGED)
 
     return check
-
-
-def _list(raw: bytes, key: str) -> None:
-    with reading(key):
-        found = json.loads(raw)
-        if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
-            raise ValueError("it must be a list of texts")
 
 
 def _object(raw: bytes, key: str) -> None:
@@ -120,7 +115,7 @@ _READERS: tuple[tuple[re.Pattern[str], Read], ...] = tuple(
         (r"mirror/index/.+\.jsonl", copies_from),
         (re.escape(LATEST), _as(Kind.LATEST, Latest)),
         (r"snapshots/manifests/.+\.json", _manifest),
-        (r"snapshots/shards/.+\.jsonl\.gz", _named_by_hash(gzip.decompress)),
+        (r"snapshots/shards/.+\.jsonl\.gz", _named_by_hash(inflated)),
         (r"runs/.+\.json", run_from),
         (r"requests/.+\.json", request_from),
         (r"configs/.+\.json", config_from),
@@ -134,7 +129,7 @@ _READERS: tuple[tuple[re.Pattern[str], Read], ...] = tuple(
         (r"reports/.+\.json", _object),
         (r"reports/.+\.html", _page),
         (re.escape(DONE), _tidied),
-        (r"deleted\.json", _list),
+        (re.escape(DELETED), lambda raw, _key: deleted_from(raw)),
         (re.escape(COPY), lambda raw, _key: load_record(raw, None, COPY)),
         (r"set-up\.json", _object),
         (r"checkpoints/.+/note\.json", _object),

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from labelloop.config import ProjectConfig
-from labelloop.errors import NotFoundError
+from labelloop.errors import CorruptObjectError, NotFoundError
 from labelloop.formats import as_object, reading
 from labelloop.records import canonical
 from labelloop.storage import ObjectStore
@@ -19,7 +19,7 @@ def keep_config(store: ObjectStore, config: ProjectConfig) -> None:
     key, data = f"{PREFIX}{config.hash}.json", canonical(config.model_dump(mode="json"))
     try:
         known = store.get(key)
-    except NotFoundError:
+    except (CorruptObjectError, NotFoundError):
         known = b""
     if known != data:
         store.put(key, data)

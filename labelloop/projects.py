@@ -88,9 +88,8 @@ class ProjectStore:
 
     def get(self, key: str) -> ProjectRecord:
         """One project, by its copy where the record is damaged; NotFoundError where there is none, one of LEFT_OUT."""
-        raw = self._store.get(_index_key(key))
         try:
-            found = self._read(key, raw)
+            found = self._read(key, self._store.get(_index_key(key)))
         except LEFT_OUT as error:
             self.damage.note(_index_key(key), error)
             return self._from_copy(key, error)
@@ -117,11 +116,12 @@ class ProjectStore:
     def heal(self, record: ProjectRecord) -> None:
         """Write what is damaged or missing of a record and its copy. For one process alone: the watcher."""
         key, own = record.key, project_store(self._store, record.key)
-        raw = self._store.get(_index_key(key))
+        before = self._bytes(key)
         try:
+            raw = self._store.get(_index_key(key))
             good = dump_record(self._read(key, raw))
         except CorruptObjectError:
-            if self._store.get(_index_key(key)) == raw:  # nobody has written it meanwhile
+            if self._bytes(key) == before:  # nobody has written it meanwhile
                 self.put(record)
             return
         except LEFT_OUT:  # of a newer release, or changed by hand: a person's
@@ -132,6 +132,13 @@ class ProjectStore:
             intact = False
         if not intact:
             put_copy(own, COPY, raw)
+
+    def _bytes(self, key: str) -> bytes | None:
+        """None where they are too many for a record."""
+        try:
+            return self._store.get(_index_key(key))
+        except CorruptObjectError:
+            return None
 
     def find(self, reference: str) -> ProjectRecord | None:
         """The project that Label Studio calls `<id>.<created_ts>`, or None."""

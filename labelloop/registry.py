@@ -29,6 +29,7 @@ from labelloop.runs import Claim
 from labelloop.storage import ObjectInfo, ObjectStore
 
 REJECT = "reject"
+CHANGED = "it does not have the hash that was recorded when it was made"
 ASIDE = "damaged/"  # what a person has set aside keeps its number
 LOG, VERSIONS, INITIAL = "deployments/", "models/versions/", "backbones/initial.json"
 Lease = Callable[[str], AbstractContextManager[int]]  # name -> fencing number, which only grows
@@ -133,7 +134,7 @@ class Registry:
 
     def add_backbone(self, record: BackboneRecord, weights: bytes) -> None:
         """Weights first, record last: a record is only there when its weights are."""
-        self._store.put(f"backbones/{record.id}/weights.safetensors", weights)
+        self._store.put(_weights_key(record.id), weights)
         put_twice(self._store, f"backbones/{record.id}/backbone.json", write(Kind.BACKBONE, to_dict(record)))
 
     def backbone(self, name: str) -> BackboneRecord:
@@ -144,8 +145,15 @@ class Registry:
         return self._backbones[name]
 
     def backbone_weights(self, record: BackboneRecord) -> bytes:
-        """The weights; CorruptArtefactError where their hash is not the recorded one."""
-        return self._verified(f"backbones/{record.id}/weights.safetensors", record.weights_sha256)
+        """The weights; NotFoundError, CorruptObjectError where their hash is not the recorded one."""
+        return self._verified(_weights_key(record.id), record.weights_sha256)
+
+    def put_weights(self, record: BackboneRecord, weights: bytes) -> None:
+        """Write a record's weights again; CorruptArtefactError where they are not those that were recorded."""
+        if digest(weights) != record.weights_sha256:
+            raise CorruptArtefactError(f"these are not the weights of {record.id}")
+        self._store.put(_weights_key(record.id), weights)
+        self.damage.mended(_weights_key(record.id))
 
     def initial_backbone(self) -> BackboneRecord | None:
         """The backbone the project began with, or None before the first image was seen."""
@@ -157,9 +165,8 @@ class Registry:
 
     def _read_initial(self) -> str | None:
         """Where it cannot be read: the oldest backbone that saw no labels, which is the same."""
-        raw = self._store.get(INITIAL)
         try:
-            return initial_from(raw)
+            return initial_from(self._store.get(INITIAL))
         except UNREADABLE as error:
             self.damage.note(INITIAL, error)
         names = {info.key.split("/")[1] for info in self._store.list("backbones/") if info.key != INITIAL}
@@ -241,7 +248,7 @@ class Registry:
         return names
 
     def head(self, version: Version) -> Classifier:
-        """The head, its hash verified."""
+        """The head, its hash verified; NotFoundError, CorruptObjectError, CorruptArtefactError."""
         return load_classifier(self._verified(version.head_key, version.head_sha256), version.labels)
 
     # --- deployments
@@ -362,9 +369,19 @@ class Registry:
         return entry
 
     def rollback_target(self) -> str | None:
-        """The version that was live before the live one, skipping versions that were rolled back."""
-        stack = way_back(self.deployments())
+        """The version that was live before the live one, skipping versions that were rolled back.
+
+        Only its record is read; `labelloop.rollback` looks at the artefacts, too.
+        """
+        stack = [name for name in self.way_back() if self._is_readable(name)]
         return stack[-2] if len(stack) > 1 else None
+
+    def way_back(self) -> list[str]:
+        """The versions that rollbacks go through, up to the one that counts as live."""
+        stack, live = way_back(self.deployments()), self._live_name()
+        while stack and stack[-1] != live:  # the newest entry's version cannot be read
+            stack.pop()
+        return stack
 
     def _numbers(self, prefix: str, *places: str) -> list[int]:
         """Of all that is listed there, and was set aside."""
@@ -380,9 +397,13 @@ class Registry:
             return self._store.get(key) == data
 
     def _verified(self, key: str, sha256: str) -> bytes:
+        """Noted where it is damaged: whoever meets it first says so for all; and where it was brought back."""
         data = self._store.get(key)
         if digest(data) != sha256:
-            raise CorruptArtefactError(f"{key} does not have the hash that was recorded when it was made")
+            error = CorruptObjectError(key, CHANGED)
+            self.damage.note(key, error)
+            raise error
+        self.damage.mended(key)
         return data
 
 
@@ -439,6 +460,8 @@ def backbone_from(raw: bytes, key: str) -> BackboneRecord:
         _must(key == f"backbones/{record.id}/backbone.json", f"it is the record of {record.id}")
         if record.created_at:
             parse(record.created_at)
+        outputs = np.asarray(record.checks.get("features", ()), dtype=float)
+        _must(bool(np.isfinite(outputs).all()), "its recorded outputs are no numbers")
     return record
 
 
@@ -470,6 +493,10 @@ def _is_name(version: str) -> bool:
 
 def _rows(array: np.ndarray[Any, np.dtype[np.float32]]) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(row) for row in array.astype(float).tolist())
+
+
+def _weights_key(backbone: str) -> str:
+    return f"backbones/{backbone}/weights.safetensors"
 
 
 def _version_key(number: int) -> str:

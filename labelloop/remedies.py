@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import re
 
+UPGRADE = "it was written by a newer labelloop: upgrade this process"
 BACKUP = "or bring it back with `labelloop restore`"
 _REMEDIES = (  # the first that fits: what is done without it, and what a person can do
     (r"index/.*|copies/record\..*", "its copy is used where that is intact; else run `labelloop init --config` again"),
     (r"deployments/.*",
      f"the newest intact entry counts: `labelloop promote` another version if it is wrong, {BACKUP}"),
-    (r"models/versions/.*|models/heads/.*", f"the version before it serves; the next refresh replaces it, {BACKUP}"),
+    (r"models/versions/.*|models/heads/.*",
+     f"the version before it serves; the next refresh replaces it, `labelloop rollback` goes back, {BACKUP}"),
     (r"backbones/initial\.json", "the oldest backbone that was not fine-tuned counts; nothing is to do"),
+    (r"backbones/[^/]+/weights\..*",
+     "a network that was not fine-tuned is written again by the next job that runs it; of a fine-tuned one: `labelloop "
+     f"rollback` goes to a version on another network, `labelloop retrain` makes another, {BACKUP}"),
     (r"backbones/.*", f"`labelloop rollback` to a version on another backbone, {BACKUP}"),
     (r"catalogue/.*|copies/catalogue/.*",
      f"its copy is used where that is intact; else its images neither train nor judge: {BACKUP.removeprefix('or ')}"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import takewhile
@@ -96,9 +97,13 @@ class RunStore:
     ) -> Run:  # fmt: skip
         """Write how it ended, once; SupersededError where it has ended already: who comes second changes nothing."""
         ended = replace(run, outcome=outcome, reasons=reasons, version=version, ended_at=now(), detail=detail or {})
-        data, etag = self._store.get_with_etag(_key(run.id))
-        self._require_running(run, data)
         raw = write(Kind.RUN, asdict(ended))
+        try:
+            data, etag = self._store.get_with_etag(_key(run.id))
+        except UNREADABLE:  # too large to be a record
+            self._store.put(_key(run.id), raw)
+            return ended
+        self._require_running(run, data)
         try:
             self._store.swap(_key(run.id), raw, etag=etag)
         except AlreadyExistsError:
@@ -110,7 +115,8 @@ class RunStore:
 
     def require_running(self, run: Run) -> None:
         """SupersededError where somebody has ended it: its worker was believed dead."""
-        self._require_running(run, self._store.get(_key(run.id)))
+        with suppress(*UNREADABLE):
+            self._require_running(run, self._store.get(_key(run.id)))
 
     def _require_running(self, run: Run, data: bytes) -> None:
         try:

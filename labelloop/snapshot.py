@@ -12,6 +12,7 @@ from labelloop.clock import parse
 from labelloop.damage import UNREADABLE, Damage
 from labelloop.errors import CorruptObjectError, NotFoundError
 from labelloop.formats import Kind, load, read, reading, write
+from labelloop.limits import inflated
 from labelloop.records import Task, canonical, digest, task_from, task_line
 from labelloop.storage import ObjectStore
 
@@ -232,7 +233,7 @@ class SnapshotStore:
 
 def _inflate(data: bytes, name: str) -> bytes:
     with reading(_shard_key(name)):
-        text = gzip.decompress(data)
+        text = inflated(data)
         if digest(text)[:32] != name:
             raise ValueError(CHANGED)
     return text

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError, ParamValidationError
 
-from labelloop.errors import AlreadyExistsError, NotFoundError, StorageError
+from labelloop.errors import AlreadyExistsError, CorruptObjectError, NotFoundError, StorageError
+from labelloop.limits import most_of, too_large
 from labelloop.records import digest
 
 if TYPE_CHECKING:
+    from botocore.response import StreamingBody
     from mypy_boto3_s3 import S3Client
 
 
@@ -31,7 +33,7 @@ class ObjectStore(Protocol):
     """A flat space of immutable or overwritten byte objects. Every method may raise StorageError."""
 
     def get(self, key: str) -> bytes:
-        """The bytes; NotFoundError where there are none."""
+        """The bytes; NotFoundError where there are none, CorruptObjectError where there are too many for a record."""
 
     def get_with_etag(self, key: str) -> tuple[bytes, str]:
         """The bytes and the ETag they were read under."""
@@ -65,7 +67,7 @@ class S3Store:
     def get_with_etag(self, key: str) -> tuple[bytes, str]:
         try:
             answer = self.client.get_object(Bucket=self.bucket, Key=key)
-            return answer["Body"].read(), answer["ETag"].strip('"')
+            return _bounded(key, answer["Body"], answer["ContentLength"]), answer["ETag"].strip('"')
         except (ClientError, BotoCoreError) as error:
             raise self.translate(error, key) from error
 
@@ -131,6 +133,15 @@ class S3Store:
         return StorageError(f"{where}: {error}; check the S3 endpoint, the credentials and the bucket's policy")
 
 
+def _bounded(key: str, body: StreamingBody, size: int) -> bytes:
+    """CorruptObjectError where a record is too large to be one: its bytes are not fetched."""
+    most = most_of(key)
+    if most is not None and size > most:
+        body.close()
+        raise CorruptObjectError(key, too_large(size))
+    return body.read()
+
+
 class MemoryStore:
     """The fake: same contract, same errors, kept in a dict."""
 
@@ -146,6 +157,8 @@ class MemoryStore:
             data = self._objects[key][0]
         except KeyError as error:
             raise NotFoundError(f"{key} does not exist") from error
+        if (most := most_of(key)) is not None and len(data) > most:
+            raise CorruptObjectError(key, too_large(len(data)))
         return data, digest(data)[:32]
 
     def put(self, key: str, data: bytes, *, if_absent: bool = False) -> None:
@@ -180,10 +193,13 @@ class Within:
         self.prefix = prefix.rstrip("/") + "/"
 
     def get(self, key: str) -> bytes:
-        return self._store.get(self.prefix + key)
+        return self.get_with_etag(key)[0]
 
     def get_with_etag(self, key: str) -> tuple[bytes, str]:
-        return self._store.get_with_etag(self.prefix + key)
+        try:
+            return self._store.get_with_etag(self.prefix + key)
+        except CorruptObjectError as error:
+            raise CorruptObjectError(key, error.reason) from error
 
     def put(self, key: str, data: bytes, *, if_absent: bool = False) -> None:
         self._store.put(self.prefix + key, data, if_absent=if_absent)

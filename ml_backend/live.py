@@ -56,7 +56,11 @@ class Refused:
 class LiveProject:
     """One project's live model. ``model`` is one reference: read it once per request."""
 
-    def __init__(self, record: ProjectRecord, store: ObjectStore, engines: Engines, metrics: Metrics) -> None:
+    def __init__(
+        self, record: ProjectRecord, store: ObjectStore, engines: Engines, metrics: Metrics,
+        *, retry_s: float | None = None,
+    ) -> None:  # fmt: skip
+        self._retry_s = retry_s
         self.key = record.key
         own = project_store(store, record.key)
         self.damage = damage = Damage()
@@ -140,7 +144,7 @@ class LiveProject:
         """Load and swap; False where the version is (still) refused. StorageError where storage is away."""
         name = entry.version
         known = self._refused.get(name)
-        if known and known[1] == entry.number and time.monotonic() - known[2] < RETRY_S:
+        if known and known[1] == entry.number and time.monotonic() - known[2] < self._rest_s():
             return False
         try:
             self._swap(load_model(self._registry, self._engines, name, self.model))
@@ -155,14 +159,24 @@ class LiveProject:
             self._refuse(entry, f"{type(error).__name__}: {error}")
         return name not in self._refused
 
+    def _rest_s(self) -> float:
+        return RETRY_S if self._retry_s is None else self._retry_s
+
     def _swap(self, model: LiveModel) -> None:
         before = self.model
         self.model = model  # the one atomic change: requests in flight finish on the reference they hold
         self._refused.pop(model.name, None)
+        if model.name == self.deployed:
+            self._let_go()
         kind = "head" if before and before.engine is model.engine else "backbone"
         self._metrics.swaps.labels(self.key, kind).inc()
         self._metrics.live(self.key, model.name, model.engine.id)
         log.info("swapped", action="swap", project=self.key, version=model.name, backbone=model.engine.id, kind=kind)
+
+    def _let_go(self) -> None:
+        """Artefacts of versions that were live before: nobody reads them here again, and sees them healed."""
+        for key in (*self.damage.keys("models/heads/"), *self.damage.keys("backbones/")):
+            self.damage.mended(key)
 
     def _refuse(self, entry: Deployment, reason: str) -> None:
         self._refused[entry.version] = (Refused(entry.version, reason, now()), entry.number, time.monotonic())
@@ -178,8 +192,9 @@ class LiveModels:
 
     def __init__(
         self, store: ObjectStore, projects: Callable[[], list[ProjectRecord]], metrics: Metrics,
-        *, limit: int = MAX_PROJECTS, poll_s: float = POLL_S,
+        *, limit: int = MAX_PROJECTS, poll_s: float = POLL_S, retry_s: float | None = None,
     ) -> None:  # fmt: skip
+        self._retry_s = retry_s
         self._store, self._projects, self._metrics = store, projects, metrics
         self._limit, self._poll_s = limit, poll_s
         self._engines = Engines()
@@ -234,7 +249,9 @@ class LiveModels:
         return {live.key: live.facts() for live in self.all()}
 
     def _add(self, record: ProjectRecord) -> LiveProject:
-        self._live[record.key] = live = LiveProject(record, self._store, self._engines, self._metrics)
+        self._live[record.key] = live = LiveProject(
+            record, self._store, self._engines, self._metrics, retry_s=self._retry_s
+        )  # fmt: skip
         while len(self._live) > self._limit:
             key, _ = self._live.popitem(last=False)
             self._metrics.gone(key)

@@ -13,12 +13,13 @@ from redis import Redis
 
 from labelloop import cache
 from labelloop.catalogue import Catalogue
-from labelloop.damage import UNREADABLE
-from labelloop.errors import NotFoundError
+from labelloop.damage import UNREADABLE, Damaged
+from labelloop.errors import CorruptObjectError, NotFoundError, SettingsError
 from labelloop.features import FeatureStore
 from labelloop.images import ImageReader, Reader, s3_client
 from labelloop.mirror import Mirror, MirroredReader
 from labelloop.near import NearIndex
+from labelloop.networks import AUTO
 from labelloop.projects import ProjectRecord, ProjectStore, project_store
 from labelloop.queue import FEATURISE, JobQueue, RedisLease, job_id
 from labelloop.records import canonical, digest
@@ -96,6 +97,10 @@ class ProjectContext:
         found.update()
         return found
 
+    def lost_rows(self) -> list[Damaged]:
+        """Of the features that are at hand."""
+        return [found for store in self._features.values() for found in store.lost()]
+
     def feature_backbones(self) -> set[str]:
         """Backbones under which any features are kept."""
         return {info.key.split("/")[1] for info in self.store.list("features/")}
@@ -130,10 +135,43 @@ class Context:
         from labelloop import net  # torch: seconds to import, and not every job needs it
 
         if self._backbone is None or self._backbone[0] != record.id:
-            loaded = net.load(record, project.registry.backbone_weights(record), device=net.best_device())
+            loaded = net.load(record, self.weights(project, record), device=net.best_device())
             net.verify(loaded)
             self._backbone = (record.id, loaded)
         return self._backbone[1]
+
+    def lost_rows(self) -> dict[str, list[tuple[str, str]]]:
+        """Project -> (key, reason) of rows of features that this process could not read, for its heartbeat."""
+        found = {key: [(d.key, d.reason) for d in project.lost_rows()] for key, project in self._contexts.items()}
+        return {key: rows for key, rows in found.items() if rows}
+
+    def weights(self, project: ProjectContext, record: BackboneRecord) -> bytes:
+        """Of a kept network. Damaged or lost ones are built again, where the network was not fine-tuned."""
+        try:
+            return project.registry.backbone_weights(record)
+        except (CorruptObjectError, NotFoundError):
+            again = self._built_again(project, record)
+            if again is None:
+                raise
+        project.registry.put_weights(record, again)
+        log.info("written again", action="heal", key=f"backbones/{record.id}", project=project.record.key)
+        return again
+
+    def _built_again(self, project: ProjectContext, record: BackboneRecord) -> bytes | None:
+        """None where the same bytes do not come out: it learned since, or begins from other weights by now."""
+        from labelloop import net
+
+        spec = project.record.config.backbone
+        if record.snapshot or not net.follows(record, spec):
+            return None
+        try:
+            if spec.name == AUTO:  # what was chosen once, whatever would be chosen today
+                spec = spec.model_copy(update={"name": record.name})
+            built = net.build(spec, self.settings.weights_dirs, offline=self.settings.offline)
+        except SettingsError as error:
+            log.warning("cannot be built again", action="heal", key=f"backbones/{record.id}", reason=str(error))
+            return None
+        return net.dump(built) if built.record.weights_sha256 == record.weights_sha256 else None
 
     def _build(self, record: ProjectRecord) -> ProjectContext:
         store = project_store(self._store, record.key)

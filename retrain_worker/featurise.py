@@ -41,7 +41,12 @@ class Readable:
 
 
 def featurise(context: Context, project: ProjectContext, uris: Sequence[str]) -> int:
-    """Record facts and features of these images; returns how many could be used. Idempotent: newest row wins."""
+    """Record facts and features of these images; returns how many could be used. Idempotent: newest row wins.
+
+    No images at all: the watcher has found weights damaged.
+    """
+    if not uris:
+        return _mend_weights(context, project)
     record = project.registry.current_backbone() or first_backbone(context, project)
     backbone = context.backbone(project, record)
     project.catalogue.update()
@@ -49,6 +54,14 @@ def featurise(context: Context, project: ProjectContext, uris: Sequence[str]) ->
     used = featurise_under(context, project, backbone, _undecided(project, uris), Progress.of_job())
     compact(project.catalogue, project.features(record.id))
     return used
+
+
+def _mend_weights(context: Context, project: ProjectContext) -> int:
+    """Read past what this process has loaded already."""
+    for record in (project.registry.current_backbone(), project.registry.initial_backbone()):
+        if record and not record.snapshot:
+            context.weights(project, record)
+    return 0
 
 
 def _undecided(project: ProjectContext, uris: Sequence[str]) -> list[str]:
@@ -60,6 +73,10 @@ def _undecided(project: ProjectContext, uris: Sequence[str]) -> list[str]:
     if not project.catalogue.lost:
         return list(uris)
     placed_once = {uri for name in project.feature_backbones() for uri in project.features(name).index.places}
+    if (
+        newest := project.snapshots.newest()
+    ):  # labelled: it may have trained or judged, whatever is left of its features
+        placed_once |= {task.uri for task in newest.tasks.values()}
     held = [u for u in uris if u in placed_once and u not in project.catalogue.images]
     if held:
         log.error("bucket lost, held until the catalogue is restored", action="featurise", count=len(held),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -52,14 +53,25 @@ def context() -> Context:
     return make_context()
 
 
+def lost_rows() -> dict[str, list[tuple[str, str]]]:
+    """See `Context.lost_rows`; nothing before the first job."""
+    return context().lost_rows() if context.cache_info().currsize else {}
+
+
 def _of_a_known_project(work: Job) -> Job:
-    """A job of a project that was forgotten meanwhile ends quietly: nobody waits for it, and nothing is wrong."""
+    """A job of a project that was forgotten meanwhile ends quietly: nobody waits for it, and nothing is wrong.
+
+    An argument that only a newer watcher knows is left out, as a new field of a record is by an older release.
+    """
+    known = inspect.signature(work).parameters
 
     @functools.wraps(work)
     def run(project: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        if more := sorted(kwargs.keys() - known.keys()):
+            log.warning("queued by a newer release", action="newer", job=work.__name__, left_out=more)
         try:
             with extras_named():
-                return work(project, *args, **kwargs)
+                return work(project, *args, **{name: value for name, value in kwargs.items() if name in known})
         except LabelloopError:
             if _is_known(project):
                 raise

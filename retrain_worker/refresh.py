@@ -173,7 +173,7 @@ def _learn(
         pool=unlabelled(project, features, [*sets.grown, *(sets.champion or ()), *(sets.reference or ())]),
     )
     try:
-        learned = refresh_evidence(sets, features.rows, champion=_head_of(project, champion), recipe=recipe)
+        learned = refresh_evidence(sets, features.rows, champion=head_of(project, champion), recipe=recipe)
     except NotEnoughLabelsError as error:
         raise NotEnoughLabelsError(f"{error}; {without_words(lacking)}" if lacking else str(error)) from error
     return (_of_another_recipe(project, snapshot, champion, learned) if champion else learned), lacking
@@ -221,7 +221,7 @@ def _tried_out(project: ProjectContext, snapshot: Snapshot, champion: Version, l
     return tried_out(project, replace(theirs, head=head), theirs, snapshot)
 
 
-def _head_of(project: ProjectContext, champion: Version | None) -> Classifier | None:
+def head_of(project: ProjectContext, champion: Version | None) -> Classifier | None:
     """None where it is damaged, too: a bad champion must not keep a good challenger from replacing it."""
     try:
         return project.registry.head(champion) if champion else None

@@ -29,6 +29,7 @@ from retrain_worker.examples import examples_of, train_groups, without_features
 from retrain_worker.featurise import featurise_under
 from retrain_worker.heads import HeadRecipe
 from retrain_worker.logistic import fit_head, rotate
+from retrain_worker.opponent import instead_words, opponent_of
 from retrain_worker.refresh import Judged, deploy, draft_of, held, learned_by, told
 from retrain_worker.reporting import Sight, look_again, look_at, report_of_run
 from retrain_worker.tracking import Ended, Origin, Tracking, flat, tracking
@@ -138,7 +139,7 @@ class Candidate:
     """A version to be, judged against the champion of one moment."""
 
     draft: Draft
-    champion: Version | None
+    champion: Version | None  # that it was judged against
     looks: Looks
 
 
@@ -198,7 +199,7 @@ def start_of(context: Context, project: ProjectContext) -> Backbone:
     if initial is None:
         raise NotEnoughLabelsError("no image has features yet: a retrain needs labelled images")
     if net.follows(initial, spec):
-        return net.load(initial, project.registry.backbone_weights(initial), device=net.best_device())
+        return net.load(initial, context.weights(project, initial), device=net.best_device())
     settings = context.settings
     log.info("another backbone", action="backbone", backbone=spec.name, before=initial.name)
     return net.build(spec, settings.weights_dirs, offline=settings.offline, device=net.best_device())
@@ -246,8 +247,9 @@ def _candidate(project: ProjectContext, trained: Trained, looks: Looks | None, p
     newest = _newest(project) or trained.snapshot
     live = project.registry.live()
     champion = project.registry.version(live.version) if live else None
-    learned = _learn(project, record, newest, trained.snapshot, champion)
-    bout = Bout(newest, record, learned.fitted.head, champion)
+    opponent = opponent_of(project, champion)
+    learned = _learn(project, record, newest, trained.snapshot, opponent)
+    bout = Bout(newest, record, learned.fitted.head, opponent)
     looks = _look_again(project, bout, looks, progress) if bout.known(looks) else _look(project, bout, progress)
     features = project.features(record.id)
     tried = looks.tried.artefact(looks.ours.head, features.rows) if looks.tried else None
@@ -255,7 +257,9 @@ def _candidate(project: ProjectContext, trained: Trained, looks: Looks | None, p
     learned = replace(learned, evaluation=evaluation)
     lacking = without_features(newest, project.catalogue, features)
     verdict = told(judge(evaluation, project.record.config.gate), lacking)
-    return Candidate(draft_of(project, "retrain", newest, champion, record, learned, verdict), champion, looks)
+    if champion is not opponent:
+        verdict = replace(verdict, reasons=(*verdict.reasons, instead_words(champion, opponent)))
+    return Candidate(draft_of(project, "retrain", newest, champion, record, learned, verdict), opponent, looks)
 
 
 def _newest(project: ProjectContext) -> Snapshot | None:

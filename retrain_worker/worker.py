@@ -21,6 +21,7 @@ from rq.serializers import JSONSerializer
 from labelloop.clock import age_s
 from labelloop.errors import QueueError
 from labelloop.queue import ALIVE, NUDGE_CHANNEL, Heartbeat, alive, publish
+from retrain_worker.jobs import lost_rows
 from retrain_worker.metrics import WorkerMetrics
 
 WORKER_TTL_S = 25  # RQ waits 15 s less for a job, and 10 s more for an answer: a dead connection is noticed in 20 s
@@ -38,7 +39,7 @@ class ResidentWorker(SimpleWorker):  # type: ignore[misc]
         self.heart.say(job=job.id)
         with structlog.contextvars.bound_contextvars(job=job.id, project=job.meta.get("project")):
             succeeded = self._measured(job, queue)
-        self.heart.say(job=None)
+        self.heart.say(job=None, damaged=lost_rows())
         publish(self.connection, NUDGE_CHANNEL, {"action": "job-ended", "project": job.meta.get("project")})
         return succeeded
 

@@ -16,6 +16,7 @@ from labelloop.damage import Damage
 from labelloop.errors import CorruptObjectError, FormatError, LabelloopError, NotFoundError, SettingsError
 from labelloop.inspection import fault_of, is_known
 from labelloop.storage import ObjectInfo, ObjectStore
+from sync.weights import Weights, is_weights
 
 AT_ONCE = 100  # objects per turn
 Mender = Callable[[Sequence[str]], object]  # told which keys are damaged
@@ -26,8 +27,11 @@ log = structlog.get_logger()
 class Inspection:
     """Goes round and round; what was looked at is read again only where it has changed."""
 
-    def __init__(self, store: ObjectStore, damage: Damage, menders: Mapping[str, Mender]) -> None:
+    def __init__(
+        self, store: ObjectStore, damage: Damage, menders: Mapping[str, Mender], weights: Weights | None = None
+    ) -> None:  # fmt: skip
         self._store, self._damage, self._menders = store, damage, menders  # prefix -> what writes it again
+        self._weights = weights
         self._etags: dict[str, str] = {}
         self._after = ""
 
@@ -37,13 +41,15 @@ class Inspection:
         self._after = listed[-1].key if len(listed) == AT_ONCE else ""
         for info in listed:
             fresh = self._etags.get(info.key) != info.etag and not self._damage.known(info)
-            if fresh and is_known(info.key):
+            if fresh and (is_known(info.key) or is_weights(info)):
                 self._look(info)
         self._mend()
 
     def _look(self, info: ObjectInfo) -> None:
         try:
-            why = fault_of(info.key, self._store.get(info.key))
+            why = self._fault(info)
+        except CorruptObjectError as error:  # too large to be what it says
+            why = error.reason
         except (NotFoundError, FormatError, SettingsError):  # gone, or of a newer release: whoever needs it says so
             return
         if why:
@@ -52,6 +58,11 @@ class Inspection:
         else:
             self._damage.mended(info.key)
             self._etags[info.key] = info.etag
+
+    def _fault(self, info: ObjectInfo) -> str | None:
+        if is_weights(info):
+            return self._weights.fault(info.key) if self._weights else None
+        return fault_of(info.key, self._store.get(info.key))
 
     def _mend(self) -> None:
         for key in self._damage.keys(""):

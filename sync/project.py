@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -14,11 +13,11 @@ import structlog
 
 from labelloop.catalogue import Catalogue
 from labelloop.clock import now
-from labelloop.copies import get_twice, put_twice
 from labelloop.damage import UNREADABLE, Damage
+from labelloop.deleted import KEY as DELETED
+from labelloop.deleted import keep_deleted, read_deleted
 from labelloop.errors import LabelConfigError, NotFoundError, StudioError
 from labelloop.features import FeatureIndex
-from labelloop.formats import reading
 from labelloop.images import short
 from labelloop.labels import parse_label_config
 from labelloop.migration import changed
@@ -26,7 +25,7 @@ from labelloop.mirror import Mirror
 from labelloop.outdated import outdated
 from labelloop.projects import ProjectRecord, ProjectStore, project_store
 from labelloop.queue import SCORE, JobQueue, RedisLease, job_id
-from labelloop.records import Task, canonical
+from labelloop.records import Task
 from labelloop.registry import INITIAL, Registry
 from labelloop.requests import RequestStore
 from labelloop.runs import RunStore
@@ -47,6 +46,7 @@ from sync.pool import Pool
 from sync.publish import Publisher
 from sync.studies import Studies
 from sync.upkeep import Upkeep
+from sync.weights import Weights
 
 COUNT_EVERY_S = 5.0  # how soon a deleted task is noticed
 COUNT_SHARE = 0.02  # of Label Studio's time that counting may take
@@ -56,7 +56,6 @@ PAGE_EVERY_S = 10.0  # a page of it at least this often, although people work
 LOOK_EVERY_S = 1.0  # pool, plan and publication where nothing nudged
 TIDY_EVERY_S = 10.0
 LABEL_CONFIG_EVERY_S = 2.0  # while people give a class that it lacks
-DELETED = "deleted.json"  # images whose tasks people removed
 UNREADABLE_TOLD = 1000  # tasks
 DELETED_THERE = "deleted in Label Studio: `labelloop forget {}`"
 NAMED = 5
@@ -102,10 +101,12 @@ class ProjectWatch:
         self.mirroring = Mirroring(Mirror(store, damage), deps.fetch)
         self.pool = Pool(project.key, deps.list_images(project.image_uri), self._import, deps.queue, self.mirroring)
         self.upkeep = Upkeep(project, store, deps.queue)
+        weights = Weights(project.key, store, self.registry, deps.queue)
         menders: dict[str, Mender] = {
             INITIAL: lambda _: self.registry.mend_initial(), "snapshots/": self.snapshots.mend,
+            "backbones/": weights.mend,
         }  # fmt: skip
-        self.inspection = Inspection(store, damage, menders)
+        self.inspection = Inspection(store, damage, menders, weights)
         self.guard = Guard(LabelRules.of(project.config))
         self.studies = Studies(project, store, deps.queue, damage)
         self.empties = Empties(project, store, deps.studio)
@@ -300,16 +301,14 @@ class ProjectWatch:
     def _deleted(self) -> set[str]:
         """Where neither object nor copy can be read: every image that was looked at and has no task."""
         try:
-            return get_twice(self._store, DELETED, deleted_from, self.damage)
-        except NotFoundError:
-            return set()
+            return read_deleted(self._store, self.damage)
         except UNREADABLE:
             self.catalogue.update()
             return set(self.catalogue.images)
 
     def _keep_deleted(self) -> None:
         if self.feed.deleted != self._deleted_kept or self.damage.keys(DELETED):
-            put_twice(self._store, DELETED, canonical(sorted(self.feed.deleted)))
+            keep_deleted(self._store, self.feed.deleted)
             self._deleted_kept = set(self.feed.deleted)
             self.damage.mended(DELETED)
 
@@ -424,12 +423,3 @@ class ProjectWatch:
             return False
         self._due[what] = moment
         return True
-
-
-def deleted_from(raw: bytes) -> set[str]:
-    """Images whose tasks people removed; CorruptObjectError."""
-    with reading(DELETED):
-        found = json.loads(raw)
-        if not isinstance(found, list) or not all(isinstance(uri, str) for uri in found):
-            raise ValueError("it must be a list of addresses")
-        return set(found)

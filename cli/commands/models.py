@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -197,8 +197,17 @@ def rollback(
     project: ProjectName = None,
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
-    """Go back to the version that was live before."""
-    _deploy(state_dir, project, lambda registry: registry.rollback_target(), "rollback", why)
+    """Go back to the version that was live before; one that cannot be read is passed over and named."""
+    _deploy(state_dir, project, _intact_way_back, "rollback", why)
+
+
+def _intact_way_back(registry: Registry) -> str | None:
+    from labelloop.rollback import intact_way_back
+
+    back = intact_way_back(registry)
+    for name, reason in back.skipped:
+        out.print(f"{name} is passed over: {reason}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+    return back.version
 
 
 @command
@@ -226,7 +235,7 @@ def retrain(
             raise typer.Exit(1)
 
 
-def _deploy(state_dir: Path, name: str | None, choose: Callable[[Any], str | None], action: str, why: str) -> None:
+def _deploy(state_dir: Path, name: str | None, choose: Callable[[Registry], str | None], action: str, why: str) -> None:
     from cli.deployment import open_deployment
     from cli.learning import reminder
     from labelloop.queue import DEPLOY_CHANNEL, publish
@@ -236,7 +245,9 @@ def _deploy(state_dir: Path, name: str | None, choose: Callable[[Any], str | Non
     registry = deployment.registry(record)
     target = choose(registry)
     if target is None:
-        raise LabelloopError("there is no earlier version to go back to; `labelloop models` lists what there is")
+        raise LabelloopError(
+            "there is no earlier version that can be gone back to; `labelloop models` lists what there is"
+        )
     registry.head(deployment.version(record, target))  # unknown or damaged: refused here, before any backend has to
     live = registry.live()
     if live and live.version == target:

@@ -7,19 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from cli.damaged import DamagedObject, damaged_objects, damaged_records
+from cli.damaged import DamagedObject, damaged_artefacts, damaged_objects, damaged_records
 from cli.doctor import queue, storage
 from cli.doctor.checks import Check
 from cli.doctor.finding import Finding, fine, warn, wrong
 from cli.doctor.project import area_of
 from cli.doctor.scene import Scene
 from cli.network import sides
-from labelloop.errors import CorruptArtefactError, NotFoundError
+from labelloop.errors import CorruptArtefactError, CorruptObjectError, NotFoundError
 from labelloop.networks import BY_CONFIG, CPU_RATE, NETWORKS, PIXEL_SIDE, PIXELS, are_tiny
 from labelloop.projects import ProjectRecord
 from labelloop.queue import FEATURISE, JobState, alive
 from labelloop.records import digest
 from labelloop.registry import BackboneRecord, Registry
+from labelloop.remedies import BACKUP, remedy_of
 from labelloop.requests import Request, RequestStore, retries
 from labelloop.runs import Run, failed_tries
 from labelloop.trigger import ATTEMPTS
@@ -41,6 +42,7 @@ def of_project(scene: Scene, record: ProjectRecord) -> list[Check]:
         Check(area, "runs", lambda: _runs(scene, record), needs),
         Check(area, "features", lambda: _features(scene, record), (*needs, queue.REACHED)),
         Check(area, "kept objects", lambda: objects(scene, record), needs, limit_s=OBJECTS_S),
+        Check(area, "features intact", lambda: artefacts(scene, record), needs, limit_s=WEIGHTS_S),
     ]
 
 
@@ -59,6 +61,13 @@ def records(scene: Scene) -> list[Finding]:
 def objects(scene: Scene, record: ProjectRecord) -> list[Finding]:
     """Every record of one project, read as the services read it."""
     return _told("kept objects", damaged_objects(scene.deployment, record), "all can be read", warn)
+
+
+def artefacts(scene: Scene, record: ProjectRecord) -> list[Finding]:
+    """What records name by its hash: weights, rows of features."""
+    found, size, left = damaged_artefacts(scene.deployment, record)
+    rest = f"; {left} older shards of features were not read" if left else ""
+    return _told("features intact", found, f"{size / 1e6:.0f} MB of weights and features are as recorded{rest}", warn)
 
 
 def _told(
@@ -81,8 +90,8 @@ def champion(registry: Registry) -> Finding:
     try:
         head = registry.head(registry.version(live.version))
     except (CorruptArtefactError, NotFoundError, ValueError, TypeError, KeyError) as error:
-        return wrong("champion", f"{live.version} is damaged: {error}", "`labelloop rollback`, or promote another "
-                     "version; the next refresh replaces it, too")  # fmt: skip
+        return wrong("champion", f"{live.version} is damaged: {_in_short(error)}", "`labelloop rollback`, or promote "
+                     f"another version; the next refresh replaces it, too; {BACKUP}")  # fmt: skip
     return fine("champion", f"{live.version} is intact, {len(head.labels)} classes")
 
 
@@ -96,9 +105,19 @@ def backbone(registry: Registry) -> Finding:
         weights = registry.backbone_weights(record)
     except (CorruptArtefactError, NotFoundError) as error:
         name = record.id if record else "its record"
-        return wrong("backbone", f"{name} is damaged or gone: {error}", "bring the bucket's backbones/ back from a "
-                     "backup, or go back to a version on another backbone: `labelloop models`")  # fmt: skip
+        return wrong("backbone", f"{name} is damaged or gone: {_in_short(error)}", _way_out(error))
     return fine("backbone", f"{record.id} is intact, {len(weights) / 1e6:.1f} MB, {digest(weights)[:8]}")
+
+
+def _in_short(error: Exception) -> str:
+    """Without the way out, which the finding names by itself."""
+    return f"{error.key}: {error.reason}" if isinstance(error, CorruptObjectError) else str(error)
+
+
+def _way_out(error: Exception) -> str:
+    if isinstance(error, CorruptObjectError):
+        return remedy_of(error.key)
+    return f"`labelloop rollback` goes to a version on another backbone; {BACKUP}"
 
 
 def network(record: ProjectRecord, sides: Sequence[int]) -> Finding:

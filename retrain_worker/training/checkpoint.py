@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from labelloop.errors import NotFoundError
+from labelloop.formats import UNREADABLE
 from labelloop.records import canonical, digest
 from labelloop.storage import ObjectStore
 
@@ -76,7 +77,7 @@ class StoredKeeper:
             return Checkpoint(int(note["epoch"]), read_tensors(data), note["facts"])
         except NotFoundError:
             return None
-        except (KeyError, TypeError, ValueError, SafetensorError) as error:
+        except (*UNREADABLE, SafetensorError) as error:
             log.warning("checkpoint damaged, starting over", action="checkpoint", reason=str(error))
             return None
 

@@ -9,8 +9,9 @@ from threading import Barrier, Thread
 
 import pytest
 
-from labelloop.errors import AlreadyExistsError, NotFoundError, StorageError
+from labelloop.errors import AlreadyExistsError, CorruptObjectError, NotFoundError, StorageError
 from labelloop.images import s3_client
+from labelloop.limits import RECORD
 from labelloop.settings import load_settings
 from labelloop.storage import MemoryStore, ObjectStore, S3Store, Within
 from tests.integration.conftest import KEYS
@@ -66,6 +67,17 @@ def test_a_conditional_write_never_replaces(store: ObjectStore) -> None:
     with pytest.raises(AlreadyExistsError):
         store.put("log/1", b"yours", if_absent=True)
     assert store.get("log/1") == b"mine"
+
+
+def test_a_record_that_is_too_large_is_not_fetched(store: ObjectStore) -> None:
+    key = "runs/1.json" if isinstance(store, Within) else "projects/a/runs/1.json"
+    store.put(key, b" " * (RECORD + 1))
+    for _ in range(12):  # more often than there are connections
+        with pytest.raises(CorruptObjectError) as raised:
+            store.get(key)
+    assert raised.value.key == key
+    store.put(key, b"{}")
+    assert store.get(key) == b"{}"
 
 
 def test_only_what_was_read_is_swapped(store: ObjectStore) -> None:

@@ -100,6 +100,14 @@ class World:
         self.own.put(key, bytes(data))
 
 
+def world_of(*backbones: int) -> World:
+    """A version on each of these networks, deployed one after the other."""
+    world = World()
+    for answer, projection in enumerate(backbones):
+        world.deploy(world.add(world.backbone(projection), answer=answer % 2))
+    return world
+
+
 def make_backend(world: World, reader: FakeReader, *, limit: int = 8) -> Backend:
     metrics = Metrics()
     directory = Directory(world.projects)

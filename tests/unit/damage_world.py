@@ -15,10 +15,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import cli.status
-from cli.damaged import damaged_objects, damaged_records
+from cli.damaged import DamagedObject, damaged_artefacts, damaged_objects, damaged_records
 from cli.deployment import Deployment
 from cli.status import Status, StatusReader
-from labelloop.config import parse_config
+from labelloop.config import ProjectConfig, parse_config
 from labelloop.errors import NotEnoughLabelsError
 from labelloop.kept_configs import keep_config
 from labelloop.labels import make_label_config
@@ -45,6 +45,7 @@ from retrain_worker.score import score
 from sync.project import Deps
 from sync.watcher import Watcher
 from tests.fakes.studio import FakeStudio
+from tests.unit.backend_world import World
 from tests.unit.learning_world import Images, digits, no_redis
 
 HERE = Path(__file__).parent / "formats"
@@ -56,6 +57,7 @@ CONFIG = {
     "head": {"pool": False},
 }  # fmt: skip
 VICTIM, OTHER = 1, 2
+RETRY_S = 0.2  # in life a minute
 IMAGES, LABELLED = 70, 36
 
 
@@ -87,6 +89,7 @@ HOSTILE: Mapping[str, Callable[[bytes], bytes]] = {
     "deep": lambda _: b"[" * 100_000,
     "numbers": _numbers,
     "null": lambda _: b"null",
+    "50 MB": lambda _: b" " * 50_000_000,
     "huge number": lambda _: b'{"number": 1' + b"0" * 5000 + b"}",
 }
 
@@ -142,12 +145,19 @@ class Here(Deployment):
         return SimpleNamespace(version=lambda: "fake", people=dict)
 
 
+def here(world: World) -> Here:
+    """The commands over a store with models alone."""
+    nothing: Any = SimpleNamespace()
+    return Here(nothing, nothing, world.store, nothing, ProjectStore(world.store, "main"))
+
+
 class Loop:
     """All processes, as they are after a start."""
 
     def __init__(self, store: MemoryStore, base: Base, folder: Path) -> None:
         self.store, self.base, self.queue = store, base, Queue()
         self.errors: list[str] = []
+        self._lost_rows: Mapping[str, Any] = {}  # all that a worker has told
         self.projects = ProjectStore(store, "main")
         studio: Any = base.studios
         queue: Any = self.queue
@@ -160,7 +170,7 @@ class Loop:
         self.folder = folder
         metrics = Metrics()
         directory = Directory(ProjectStore(store, "main"))
-        live = LiveModels(store, directory.all, metrics, poll_s=0.02)
+        live = LiveModels(store, directory.all, metrics, poll_s=0.02, retry_s=RETRY_S)
         self.backend = Backend(directory, live, Predictor(base.images, metrics), metrics)
         self.backend.start()
 
@@ -187,6 +197,7 @@ class Loop:
                 self._run(kind, payload)
             except Exception as error:  # as a worker does: a failed job, never a dead process
                 self.errors.append(f"{kind}: {type(error).__name__}: {error}")
+            self._lost_rows = self.worker.lost_rows() or self._lost_rows
             del self.queue.jobs[job]
 
     def settle(self, rounds: int = 4, numbers: Collection[int] = (VICTIM, OTHER)) -> None:
@@ -265,7 +276,8 @@ class Loop:
 
     def status(self) -> Status:
         """With the heartbeats of this very moment."""
-        beats = {"sync:x": dict(self._heart.facts), "backend:x": {"projects": self.backend.live.facts()}}
+        beats = {"sync:x": dict(self._heart.facts), "backend:x": {"projects": self.backend.live.facts()},
+                 "worker:x": {"damaged": self._lost_rows}}  # fmt: skip
         before, cli.status.alive = cli.status.alive, lambda _redis: beats
         try:
             return StatusReader(self.deployment()).read()
@@ -280,7 +292,7 @@ class Loop:
     def diagnosed(self) -> set[str]:
         """Keys that `doctor` names."""
         here = self.deployment()
-        found = [*damaged_records(here), *(d for r in here.projects.all() for d in damaged_objects(here, r))]
+        found = [*damaged_records(here), *(d for r in here.projects.all() for d in _all_damaged(here, r))]
         return {d.key for d in found}
 
     def runs(self, number: int) -> int:
@@ -348,11 +360,11 @@ def build(folder: Path) -> Base:
     truth: dict[str, str] = {}
     images = Images()
     records, uris, studios = {}, {}, {}
-    config, label_config = parse_config(CONFIG, "test"), make_label_config(CLASSES)
+    label_config = make_label_config(CLASSES)
     wanted = [(data, label) for data, label in digits() if label in CLASSES]
     for place, number in enumerate((VICTIM, OTHER)):
         records[number] = ProjectRecord(
-            "main", number, 0, f"p{number}", config, label_config, f"s3://images/p{number}/"
+            "main", number, 0, f"p{number}", config_of(place), label_config, f"s3://images/p{number}/"
         )
         uris[number] = []
         studios[number] = FakeStudio(records[number].schema)
@@ -376,6 +388,11 @@ def build(folder: Path) -> Base:
         loop.close()
     base.objects = dict(_all(store))
     return base
+
+
+def config_of(place: int) -> ProjectConfig:
+    """Networks of their own: a process that serves both must not have one's weights by the other's."""
+    return parse_config({**CONFIG, "backbone": {"name": "pixels", "options": {"projection": 8 + place}}}, "test")
 
 
 def _past(loop: Loop, number: int) -> None:
@@ -429,6 +446,11 @@ def loop_of(base: Base, folder: Path) -> Iterator[tuple[MemoryStore, Callable[[]
             loop.close()
         for n, s in base.studios.of.items():
             s._tasks, s._moves, s._ids, s._predictions, s.model_version = kept[n]
+
+
+def _all_damaged(here: Deployment, record: ProjectRecord) -> Iterator[DamagedObject]:
+    yield from damaged_objects(here, record)
+    yield from damaged_artefacts(here, record)[0]
 
 
 def ask(store: MemoryStore, number: int, base: Base) -> None:

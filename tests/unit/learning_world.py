@@ -19,6 +19,7 @@ from sklearn.datasets import load_digits
 from labelloop.catalogue import Catalogue
 from labelloop.config import BackboneSpec, ProjectConfig, parse_config
 from labelloop.labels import make_label_config
+from labelloop.near import NearIndex
 from labelloop.projects import ProjectRecord, project_store
 from labelloop.records import Annotation, Bucket, Task
 from labelloop.registry import Registry, Version
@@ -98,6 +99,15 @@ class LearningWorld:
         self.labels: dict[str, str] = {}
         featurise(self.context, self.project, sorted(self.images.kept))
         self.project.catalogue.update()
+
+    def reopened(self, folder: Path) -> ProjectContext:
+        """The project as a worker sees it that has just begun, on another machine."""
+        store = self.project.store
+        return replace(
+            self.project, registry=Registry(store, lease), snapshots=SnapshotStore(store), catalogue=Catalogue(store),
+            runs=RunStore(store), scores=ScoreStore(store), cache=folder / "cache", near=NearIndex(), _features={},
+            _looked_at=0,
+        )  # fmt: skip
 
     def _take(self, images: int) -> list[str]:
         first, uris = len(self.truth), []

@@ -28,6 +28,7 @@ from labelloop.auto_label.rule import Promise
 from labelloop.catalogue import Catalogue
 from labelloop.clock import stamp
 from labelloop.config import parse_config
+from labelloop.deleted import keep_deleted
 from labelloop.errors import ConflictError, CorruptArtefactError, LabelloopError, NotFoundError, StudioError
 from labelloop.features import FeatureStore
 from labelloop.head import Head
@@ -151,6 +152,20 @@ def test_thin_evidence_is_refused_in_words(world: World, tmp_path: Path) -> None
         fresh.propose()
     fresh.label(fresh.uris[0])
     assert "no audit label counts yet" in fresh.propose().refused[0]
+
+
+@pytest.mark.parametrize("junk", [b"{}", b"[1]", b"\xff", b"[" * 100_000])
+def test_damaged_notes_of_removed_tasks_are_read_from_their_copy_else_told(world: World, junk: bytes) -> None:
+    gone = world.propose().labels[0].uri
+    keep_deleted(world.store, [gone])
+    world.store.put("deleted.json", junk)
+    found = world.propose()
+    assert gone not in {one.uri for one in found.labels}
+    assert found.unread == ""
+    world.store.put("copies/deleted.json.gz", junk)
+    found = world.propose()
+    assert gone in {one.uri for one in found.labels}
+    assert next(notes(found)).startswith("images of removed tasks may be among them: deleted.json cannot be read")
 
 
 def test_what_is_kept_is_read_back_and_is_no_annotation(world: World) -> None:

@@ -245,7 +245,9 @@ def test_fields_within_an_evaluation_are_ignored_too() -> None:
 @pytest.mark.parametrize("kind", sorted(set(READERS) - HASHED))
 def test_a_newer_format_is_refused(kind: str) -> None:
     store = store_of(lambda data: {**data, FIELD: 99}, only=kind)
-    with pytest.raises(FormatError, match=rf"this {kind} was made by a newer labelloop \(format 99, .* upgrade this"):
+    with pytest.raises(
+        FormatError, match=rf"this {kind} was written by a newer labelloop \(format 99, .* upgrade this"
+    ):
         READERS[kind](store)
 
 
