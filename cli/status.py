@@ -96,6 +96,7 @@ class ProjectStatus:
     published: str | None = None  # version whose order Label Studio shows
     order: str | None = None  # what comes first in the queue, and why
     annotations: int = 0
+    today: int = 0  # annotations since midnight, UTC
     labels: Mapping[str, int] = field(default_factory=dict)  # train bucket
     until_refresh: int | None = None
     until_retrain: int | None = None
@@ -145,8 +146,8 @@ class Status:
 class StatusReader:
     """Reads the picture again and again; what is immutable is read once."""
 
-    def __init__(self, deployment: place.Deployment) -> None:
-        self._deployment = deployment
+    def __init__(self, deployment: place.Deployment, *, only: ProjectRecord | None = None) -> None:
+        self._deployment, self._only = deployment, only
         self._stores: dict[str, _Stores] = {}
 
     def read(self) -> Status:
@@ -156,6 +157,8 @@ class StatusReader:
         queue = _try(services, "", self._deployment.queue.depths) or {}
         jobs = _try(services, "", self._deployment.queue.jobs) or []
         records = _try(services, "s3", self._deployment.projects.all) or []
+        if self._only:
+            records = [record for record in records if record.key == self._only.key]
         _try(services, "label studio", self._studio_version)
         services += _processes(living)
         failed = _try(services, "", lambda: FailedJobs(self._deployment.queue).all()) or []
@@ -225,7 +228,7 @@ class _Stores:
             serving={name: str(p.get("version") or "") for name, p in backends.items()},
             refused=tuple(f"{r['version']}: {r['reason']}" for p in backends.values() for r in p.get("refused", ())),
             published=facts.get("published"), order=facts.get("order"), annotations=latest.annotations if latest else 0,
-            labels=plan.get("labels") or {}, until_refresh=plan.get("until_refresh"),
+            today=_since(tasks, now()[:10]), labels=plan.get("labels") or {}, until_refresh=plan.get("until_refresh"),
             until_retrain=plan.get("until_retrain"), waiting=plan.get("waiting"),
             watched=tuple(plan.get("watched") or ()),
             running=tuple(plan.get("running") or ()), pool=facts.get("pool") or {},
@@ -344,6 +347,11 @@ def acceptance(tasks: Mapping[int, Task]) -> tuple[Acceptance, Acceptance]:
         if seen and seen.label is not None and not seen.chosen:  # blind, and among the hardest: see `labelloop value`
             (random if seen.blind else chosen).append(seen.label == answer.label)
     return _counted(random), _counted(chosen)
+
+
+def _since(tasks: Mapping[int, Task], day: str) -> int:
+    """Answers of people since a day began."""
+    return sum(a.created_at >= day and not a.seed for t in tasks.values() for a in t.annotations)
 
 
 def _counted(found: list[bool]) -> Acceptance:

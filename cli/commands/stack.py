@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from typing import Annotated
 
 import typer
@@ -66,25 +65,22 @@ def down(state_dir: StateDir = DEFAULT_STATE) -> None:
 def status(
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
+    project: Annotated[str | None, typer.Option("--project", help="Show this one in full: title, key or id.")] = None,
     once: Annotated[bool, typer.Option("--once", help="Print once, also on a terminal.")] = False,
 ) -> None:
-    """Show the loop, live on a terminal: services, live version and its evidence, what comes next, last decisions."""
-    from rich.live import Live
-
+    """Show the loop, live on a terminal: services, queue, and of each project model, accuracy, what comes next."""
+    from cli.commands.scroll import watch
     from cli.deployment import open_deployment
+    from cli.overview import overview
     from cli.status import StatusReader
     from cli.status_view import render
 
-    reader = StatusReader(open_deployment(state_dir))
+    deployment = open_deployment(state_dir)
+    reader = StatusReader(deployment, only=deployment.project(project) if project else None)
+    page = render if project else overview
     if as_json:
         show_json(reader.read().to_json())
     elif once or not out.is_terminal:
-        out.print(render(reader.read()))
+        out.print(page(reader.read()))
     else:
-        with Live(console=out, auto_refresh=False, screen=True, vertical_overflow="crop") as live:
-            try:
-                while True:
-                    live.update(render(reader.read()), refresh=True)
-                    time.sleep(1)
-            except KeyboardInterrupt:
-                return
+        watch(out, lambda: page(reader.read()))
