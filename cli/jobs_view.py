@@ -10,7 +10,7 @@ from rich.text import Text
 
 from cli.jobs import Hold, QueuePage, Retried
 from cli.runs_view import took
-from cli.status_view import ago
+from cli.words import ago
 from labelloop.failures import OURS, FailedJob
 from labelloop.queue import JobState
 from labelloop.trigger import ATTEMPTS

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.status import ProjectStatus, Service, Status
-from cli.status_view import ago, span
+from cli.words import ago, span
 from labelloop.intervals import wilson
 from labelloop.queue import JobState
 

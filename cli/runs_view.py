@@ -11,7 +11,7 @@ from rich.text import Text
 from cli.people import who
 from cli.run_page import RunPage, Span, Trained
 from cli.run_rows import RunRow
-from cli.status_view import COLOURS, ago
+from cli.words import COLOURS, ago
 from labelloop.records import Comparison, Evaluation
 
 CONFLICTS_SHOWN = 8

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from cli.people import who
 from cli.snapshots import SHORT, Between, SnapshotRow
-from cli.status_view import ago
+from cli.words import ago
 from labelloop.snapshot_diff import TaskChange, What
 
 CHANGES_SHOWN = 40

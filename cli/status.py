@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 from cli import deployment as place
-from cli.curve import outlook_of
 from cli.damaged import prefix_of
 from cli.people import people, who
 from labelloop.approvals import waiting
@@ -272,6 +271,8 @@ class _Stores:
             self.damage.note(CURVE, error)
             return None
         self.damage.mended(CURVE)
+        from cli.curve import outlook_of  # with SciPy, and there is no curve before the first model
+
         if self._outlook is None or self._outlook[:2] != (kept, config):
             self._outlook = (kept, config, outlook_of(kept, config))
         return self._outlook[2]

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.status import Acceptance, ProjectStatus, Status, Unread
-from labelloop.clock import age_s
+from cli.words import COLOURS, ago, span
 from labelloop.names import shown
 from labelloop.queue import JobState
 from labelloop.runs import Run
@@ -20,7 +20,6 @@ from labelloop.uncounted import REMEDY, Uncounted
 
 REASONS = 4  # that are shown
 MOST_DAMAGED = 5
-COLOURS = {"promote": "green", "hold": "yellow", "reject": "red", "failed": "red", "running": "cyan"}
 
 
 def render(status: Status) -> RenderableType:
@@ -35,20 +34,6 @@ def render(status: Status) -> RenderableType:
 def _unread_record(unread: Unread) -> Panel:
     text = Text(f"{unread.key} cannot be read: {unread.reason}; {unread.remedy}", style="bold red")
     return Panel(text, title="damaged", title_align="left")
-
-
-def ago(moment: str) -> str:
-    """How long ago, in the largest unit that says something."""
-    seconds = max(age_s(moment), 0)
-    for limit, unit, word in ((60, 1, "s"), (3600, 60, "min"), (86400, 3600, "h")):
-        if seconds < limit:
-            return f"{seconds / unit:.0f} {word} ago"
-    return f"{seconds / 86400:.0f} days ago"
-
-
-def span(seconds: float) -> str:
-    """A length of time."""
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 def _project(project: ProjectStatus) -> Panel:

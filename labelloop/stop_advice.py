@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
-from scipy.special import betaincinv
 
 from labelloop.config import Stop
 from labelloop.intervals import Z95
@@ -275,6 +274,8 @@ def rounded(labels: float) -> int:
 
 def at_least(right: int, of: int, doubt: float) -> float:
     """The lower bound of a share that is wrong with probability ``doubt`` at most (Clopper and Pearson 1934)."""
+    from scipy.special import betaincinv  # a third of a second, which every command would pay
+
     return float(betaincinv(right, of - right + 1, doubt)) if right else 0.0
 
 

@@ -1,0 +1,21 @@
+"""Times in words and the colours of outcomes, the same in every view; imports nearly nothing."""
+
+from __future__ import annotations
+
+from labelloop.clock import age_s
+
+COLOURS = {"promote": "green", "hold": "yellow", "reject": "red", "failed": "red", "running": "cyan"}
+
+
+def ago(moment: str) -> str:
+    """How long ago, in the largest unit that says something."""
+    seconds = max(age_s(moment), 0)
+    for limit, unit, word in ((60, 1, "s"), (3600, 60, "min"), (86400, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / unit:.0f} {word} ago"
+    return f"{seconds / 86400:.0f} days ago"
+
+
+def span(seconds: float) -> str:
+    """A length of time."""
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
