@@ -35,14 +35,15 @@ setup: ## build all environments (the first time minutes, then instantaneous)
 	[ -x $(BIN)/python ] || "$$python" -m venv .venv
 	# the uv of the lock, hash and all; so the next step does not replace it while it runs
 	awk '/^uv==/ {on=1} on {print} on && !/\\$$/ {exit}' requirements.lock > .venv/uv.lock
-	$(BIN)/uv --version >/dev/null 2>&1 || \
+	if ! $(BIN)/uv --version >/dev/null 2>&1; then
+	  echo "1 of 2: fetching uv, which installs the rest (20 MB, usually 5 s)"
+	  (while sleep 8; do echo "        still fetching uv"; done) & ticking=$$!
+	  trap 'kill $$ticking 2>/dev/null' EXIT
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r .venv/uv.lock
-	echo "building our own environment (once, a few minutes)"
-	$(BIN)/python -m cli.embedded.environments & embedded=$$!
-	# compiled once here, or every process compiles torch for itself where no bytecode may be written
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
-	wait $$embedded
+	  kill $$ticking; trap - EXIT
+	fi
+	echo "2 of 2: the Python environments"
+	$(BIN)/python -m cli.embedded.environments --ours
 	rm -f .venvs/.building
 	echo "$$want" > $(STAMP)
 

@@ -14,6 +14,7 @@ from labelloop.clock import parse
 from labelloop.copies import PREFIX as COPIES
 from labelloop.errors import CorruptObjectError
 from labelloop.features import index_from
+from labelloop.file_names import NAMES, names_from
 from labelloop.formats import Kind, as_object, load, read, reading
 from labelloop.kept_configs import config_from
 from labelloop.kept_curve import KEY as CURVE
@@ -135,6 +136,7 @@ _READERS: tuple[tuple[re.Pattern[str], Read], ...] = tuple(
         (r"reports/.+\.html", _page),
         (re.escape(DONE), _tidied),
         (r"deleted\.json", _list),
+        (re.escape(NAMES), lambda raw, _key: names_from(raw)),
         (re.escape(COPY), lambda raw, _key: load_record(raw, None, COPY)),
         (r"set-up\.json", _object),
         (r"checkpoints/.+/note\.json", _object),
