@@ -48,8 +48,9 @@ setup: ## build all environments (the first time minutes, then instantaneous)
 	echo "$$want" > $(STAMP)
 
 .PHONY: demo
+demo: export IMAGES := $(IMAGES)
 demo: setup ## Label Studio, services and a project to label (IMAGES=folder SEED=40 ARGS=…)
-	@exec $(BIN)/labelloop up $(if $(IMAGES),--images $(IMAGES)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+	@exec $(BIN)/labelloop up $(if $(IMAGES),--images "$$IMAGES") $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 .PHONY: status down
 status: ## what the running stack does

@@ -68,7 +68,7 @@ def open_source(
     *, labels: Path | None = None, classes: Sequence[str] = (),
 ) -> Source:  # fmt: skip
     """The given folder of images, or the digits. Without a config the folder gives the name."""
-    folder = images or write_digits(state_dir / "digits")
+    folder = images.expanduser() if images else write_digits(state_dir / "digits")  # ~ is no shell's within make
     found = load_config(config) if config else _default_config(images)
     prefix = f"{found.name}/"
     default = DIGITS_SEEDS if images is None else 0

@@ -59,7 +59,7 @@ StateDir = Annotated[Path, typer.Option(help="Where the embedded stack keeps its
 ProjectName = Annotated[str | None, typer.Option("--project", help="Title, key or id; needed where there are several.")]
 Images = Annotated[
     Path | None,
-    typer.Option(help="Class folders (DIR/cat/1.jpg), or images right in DIR with a labels.csv or --classes."),
+    typer.Option(help="Class folders (DIR/cat/1.jpg), or any folders with a DIR/labels.csv or --classes."),
 ]
 Labels = Annotated[Path | None, typer.Option("--labels", help="CSV with the columns file,label; else DIR/labels.csv.")]
 Classes = Annotated[str, typer.Option(help="Class names, separated by commas, where neither folders nor labels tell.")]
