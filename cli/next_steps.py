@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -9,6 +12,7 @@ from urllib.parse import urlsplit
 from rich.text import Text
 
 from cli.deployment import Deployment
+from cli.embedded.state import DEFAULT_STATE
 from labelloop.errors import StudioError
 from labelloop.projects import ProjectRecord
 from labelloop.studio_wiring import StudioWiring
@@ -18,11 +22,11 @@ LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 UNKNOWN = "on the page Organization of Label Studio, Add Members"
 
 
-def next_steps(deployment: Deployment, record: ProjectRecord, *, login: str = "", status: str = "") -> list[Text]:
-    """One claim a line. ``login``: shown where it is ours to show; ``status``: the command that shows the loop."""
+def next_steps(deployment: Deployment, record: ProjectRecord, state_dir: Path, *, login: str = "") -> list[Text]:
+    """One claim a line. ``login``: where it is ours to show."""
     url = deployment.settings.studio_url.rstrip("/")
     after, first = record.config.refresh.after, min(record.config.refresh.after, FIRST)
-    seconds = f"live within seconds: {status or 'labelloop status'} shows it"
+    seconds = f"live within seconds: {status_command(state_dir)} shows it"
     live = deployment.registry(record).live()
     then = f"every {after} answers make a new model, {seconds}"
     if live is None:
@@ -54,10 +58,19 @@ def line(name: str, what: str) -> Text:
     return Text.assemble((f"{name:<10}", "bold"), what)
 
 
-def relative(directory: Path) -> Path:
+def status_command(state_dir: Path) -> str:
+    """As it can be typed here, where nobody has activated the environment."""
+    program = Path(sys.executable).parent / "labelloop"
+    activated = Path(shutil.which("labelloop") or "/").resolve() == program.resolve()
+    name = "labelloop" if activated or not program.exists() else str(relative(program))
+    where = relative(state_dir.absolute())
+    return f"{name} status" + ("" if where == DEFAULT_STATE else f" --state-dir {shlex.quote(str(where))}")
+
+
+def relative(path: Path) -> Path:
     """Relative where that is shorter to type."""
     here = Path.cwd()
-    return directory.relative_to(here) if directory.is_relative_to(here) else directory
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def shortened(classes: Sequence[str], most: int = 8) -> str:

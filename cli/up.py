@@ -19,7 +19,7 @@ from cli.embedded.loop import loop_services
 from cli.embedded.progress import live_progress
 from cli.embedded.stack import Stack
 from cli.embedded.state import StackState, running_stack
-from cli.next_steps import line, next_steps, relative, shortened
+from cli.next_steps import line, next_steps, shortened
 from cli.reporting import Spoken, reporting
 from cli.rotate import hand_over_stack_key
 from cli.setup import TOLD, Report, Source, open_source, set_up, wait_ready
@@ -107,8 +107,7 @@ def welcome(
 ) -> Panel:  # fmt: skip
     """Where to go, what to press, what happens then."""
     hidden = state.secrets
-    status = f"labelloop status --state-dir {relative(state.directory)}"
-    lines = next_steps(deployment, record, login=f"{hidden.studio_email}  /  {hidden.studio_password}", status=status)
+    lines = next_steps(deployment, record, state.directory, login=f"{hidden.studio_email}  /  {hidden.studio_password}")
     lines += [
         line("Queue", f"{state.dashboard_url}   {hidden.dashboard_user} / {hidden.dashboard_password}"),
         line("Images", f"{len(source.files)} in {record.image_uri}, classes: {shortened(source.classes)}"),

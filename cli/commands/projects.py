@@ -47,7 +47,7 @@ def init(  # noqa: PLR0913 -- a command's options are its interface
     """
     from cli.deployment import open_deployment
     from cli.network import choose_network
-    from cli.next_steps import next_steps, relative
+    from cli.next_steps import next_steps
     from cli.reporting import reporting
     from cli.rotate import hand_over
     from cli.setup import known_project, open_source, set_up
@@ -73,8 +73,7 @@ def init(  # noqa: PLR0913 -- a command's options are its interface
         record, findings = wire(deployment.studio, deployment.projects, deployment.settings, wish)
     findings = [*findings, *hand_over(deployment, record)]
     _print_findings(findings)
-    status = "labelloop status" if state_dir == DEFAULT_STATE else f"labelloop status --state-dir {relative(state_dir)}"
-    for step in next_steps(deployment, record, status=status):
+    for step in next_steps(deployment, record, state_dir):
         out.print(step, soft_wrap=True)
     if not all(f.ok for f in findings):
         out.print("First fix what is red, then run the same command again.")

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from cli.commands.edge import in_words
 from cli.commands.screen import Screen, end_output
+from cli.embedded import state
 from labelloop.errors import SettingsError
 
 THEMES: Mapping[str, Sequence[str]] = {  # headings of --help with their verbs, in its order
@@ -65,7 +66,7 @@ Labels = Annotated[Path | None, typer.Option("--labels", help="CSV with the colu
 Classes = Annotated[str, typer.Option(help="Class names, separated by commas, where neither folders nor labels tell.")]
 ConfigFile = Annotated[Path | None, typer.Option(help="A project's YAML, e.g. configs/intel_scenes.yaml.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, for machines.")]
-DEFAULT_STATE = Path(".labelloop")
+DEFAULT_STATE = state.DEFAULT_STATE
 INTERRUPTED = 130  # what a shell expects after Ctrl-C
 
 

@@ -119,13 +119,14 @@ def steps(invite: Any, url: str) -> list[str]:
     deployment: Any = SimpleNamespace(
         studio=Studio(invite), settings=SimpleNamespace(studio_url=url), registry=world.deployment.registry
     )
-    return [str(step) for step in next_steps(deployment, world.record, login="me / secret")]
+    return [str(step) for step in next_steps(deployment, world.record, Path(".labelloop"), login="me / secret")]
 
 
 def test_the_end_says_where_to_go_what_to_press_and_what_happens() -> None:
     there = steps({"invite_url": "/user/signup/?token=t"}, "http://127.0.0.1:8080")
     assert [line.split()[0] for line in there] == ["Open", "Log", "Press", "Then", "Invite"]
     assert there[0].endswith("http://127.0.0.1:8080/projects/1/data")
+    assert "labelloop status shows it" in there[3]
     assert "5 answers make the first model, every 10 more a new one" in there[3]
     assert "http://127.0.0.1:8080/user/signup/?token=t" in there[4]
     assert "ssh -L 8080:127.0.0.1:8080" in there[4]
