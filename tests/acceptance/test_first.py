@@ -122,5 +122,8 @@ def test_what_to_open_press_and_hand_on_is_printed_and_true(loop: Loop) -> None:
     link = re.search(r"Invite +(\S+)", said)
     assert link is not None
     second = sign_up(loop.studio.url, link[1], "second-person")
-    assert second.whoami() == "second-person@example.com"
-    assert second.next_task(loop.project.id, loop.schema) is not None
+    try:
+        assert second.whoami() == "second-person@example.com"
+        assert second.next_task(loop.project.id, loop.schema) is not None
+    finally:
+        second.close()
