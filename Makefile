@@ -32,11 +32,11 @@ setup: ## build all environments (the first time minutes, then instantaneous)
 	# a build that was killed leaves packages without their files
 	if [ -e .venvs/.building ]; then rm -rf .venv; fi
 	mkdir -p .venvs; touch .venvs/.building
+	echo "1 of 2: a virtual environment, and uv, which installs the rest (20 MB, usually 5 to 15 s)"
 	[ -x $(BIN)/python ] || "$$python" -m venv .venv
 	# the uv of the lock, hash and all; so the next step does not replace it while it runs
 	awk '/^uv==/ {on=1} on {print} on && !/\\$$/ {exit}' requirements.lock > .venv/uv.lock
 	if ! $(BIN)/uv --version >/dev/null 2>&1; then
-	  echo "1 of 2: fetching uv, which installs the rest (20 MB, usually 5 s)"
 	  (while sleep 8; do echo "        still fetching uv"; done) & ticking=$$!
 	  trap 'kill $$ticking 2>/dev/null' EXIT
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r .venv/uv.lock

@@ -46,15 +46,15 @@ class Spoken:
     def __init__(self, *, clock: Callable[[], float] = time.monotonic, every_s: float = EVERY_S) -> None:
         self._clock, self._every_s = clock, every_s
         self._began: dict[str, tuple[float, int]] = {}  # step -> when it began, and how much was done then
-        self._said: dict[str, tuple[float, bool]] = {}  # step -> when it was last said, and whether as done
+        self._lines: dict[str, tuple[float, bool]] = {}  # step -> when it was last said, and whether as done
 
     def __call__(self, what: str, done: int, of: int) -> str | None:
         now, ended = self._clock(), done >= of
         began, first = self._began.setdefault(what, (now, done))
-        last = self._said.get(what)
+        last = self._lines.get(what)
         if last and (now - last[0] < self._every_s if ended == last[1] else not ended):
             return None
-        self._said[what] = (now, ended)
+        self._lines[what] = (now, ended)
         elapsed, moved = now - began, done - first
         left = f", about {elapsed * (of - done) / moved:.0f} s left" if moved and not ended and elapsed > 1 else ""
         return f"{what}: {done}/{of}" + (f", {elapsed:.0f} s" if last else "") + left

@@ -42,7 +42,7 @@ DIGITS_CONFIG = Path(__file__).parent.parent / "configs" / "digits.yaml"
 SET_UP = "set-up.json"  # written once all images are tasks and the seeds are revealed
 IMPORT_TIMEOUT_S = 1800.0
 READY_TIMEOUT_S = 1800.0
-TOLD = (LEFT_OUT, NAMES) = ("left out", "names")  # findings that people should see although nothing is wrong
+ALWAYS_SHOWN = (LEFT_OUT, NAMES) = ("left out", "names")  # findings that people should see although nothing is wrong
 Report = Callable[[str, int, int], None]  # what, done, of
 
 
@@ -133,10 +133,10 @@ def set_up(deployment: Deployment, source: Source, report: Report) -> tuple[Proj
         _wait_imported(deployment, record, len(source.files), report)
         reveal(deployment, record, source, report)
         deployment.within(record).put(SET_UP, canonical({"images": len(source.files), "seeds": source.seeds}))
-    return record, [*findings, *_told(source)]
+    return record, [*findings, *notes_on(source)]
 
 
-def _told(source: Source) -> list[Finding]:
+def notes_on(source: Source) -> list[Finding]:
     """What of the folder is not in the project, or not under its own name."""
     findings = []
     if source.left_out:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.panel import Panel
 from rich.text import Text
 
 from cli.deployment import Deployment, deployment_of
@@ -22,7 +21,7 @@ from cli.embedded.state import StackState, running_stack
 from cli.next_steps import line, next_steps, shortened
 from cli.reporting import Spoken, reporting
 from cli.rotate import hand_over_stack_key
-from cli.setup import TOLD, Report, Source, open_source, set_up, wait_ready
+from cli.setup import ALWAYS_SHOWN, Report, Source, notes_on, open_source, set_up, wait_ready
 from labelloop.projects import ProjectRecord
 from labelloop.settings import child_environment
 
@@ -71,9 +70,9 @@ def up(options: UpOptions, console: Console) -> None:
             report = _also_told(here, stack)
             record, findings = set_up(deployment, source, report)
             wait_ready(deployment, record, report)
-        console.print(
-            welcome(deployment, state, record, source, [*refused, *findings], took_s=time.monotonic() - began)
-        )
+        took_s = time.monotonic() - began
+        _welcome(console, deployment, state, record, [*_about(source), *_notes([*refused, *findings])])
+        console.print(f"ready after {took_s:.0f} s; Ctrl-C stops everything and loses nothing", style="dim")
         stack.run_forever()
 
 
@@ -86,40 +85,49 @@ def up_detached(options: UpOptions, argv: Sequence[str], console: Console) -> No
     bucket = deployment.settings.image_buckets[0]
     records = [r for r in deployment.projects.all() if r.image_uri == f"s3://{bucket}/{source.prefix}"]
     if records:
-        console.print(welcome(deployment, state, records[0], source, [], took_s=None))
+        _welcome(console, deployment, state, records[0], [*_about(source), *_notes(notes_on(source))])
 
 
 def _also_told(report: Report, stack: Stack) -> Report:
     """Also to the command that has sent us into the background, every second."""
     spoken = Spoken(every_s=1)
 
-    def told(what: str, done: int, of: int) -> None:
+    def both(what: str, done: int, of: int) -> None:
         report(what, done, of)
         if text := spoken(what, done, of):
             stack.tell(text)
 
-    return told
+    return both
 
 
-def welcome(
-    deployment: Deployment, state: StackState, record: ProjectRecord, source: Source, findings: Sequence[Finding],
-    *, took_s: float | None,
-) -> Panel:  # fmt: skip
-    """Where to go, what to press, what happens then."""
+def _welcome(
+    console: Console, deployment: Deployment, state: StackState, record: ProjectRecord, notes: Sequence[Text]
+) -> None:
+    """Where to go, what to press, what happens then. Lines are not broken: addresses are copied out of them."""
     hidden = state.secrets
-    lines = next_steps(deployment, record, state.directory, login=f"{hidden.studio_email}  /  {hidden.studio_password}")
-    lines += [
-        line("Queue", f"{state.dashboard_url}   {hidden.dashboard_user} / {hidden.dashboard_password}"),
-        line("Images", f"{len(source.files)} in {record.image_uri}, classes: {shortened(source.classes)}"),
+    login = f"{hidden.studio_email}  /  {hidden.studio_password}"
+    queue = f"{state.dashboard_url}   {hidden.dashboard_user} / {hidden.dashboard_password}"
+    network = f"{record.config.backbone.name}: {record.network}" if record.network else record.config.backbone.name
+    lines = [
+        Text("labelloop is up", style="bold green"),
+        *next_steps(deployment, record, state.directory, login=login),
+        line("Queue", queue),
+        line("Network", network),
+        *notes,
     ]
-    if record.network:
-        lines.append(line("Network", f"{record.config.backbone.name}: {record.network}"))
-    lines += [
-        Text(f"{f.what}: {f.note}", style="yellow" if f.ok else "red") for f in findings if f.remedy or f.what in TOLD
-    ]
-    if took_s is not None:
-        lines.append(Text(f"ready after {took_s:.0f} s; Ctrl-C stops everything and loses nothing", style="dim"))
-    return Panel(Text("\n").join(lines), title="labelloop is up", title_align="left", expand=False)
+    for text in lines:
+        console.print(text, soft_wrap=True, highlight=False)
+
+
+def _about(source: Source) -> list[Text]:
+    count, of = len(source.files), len(source.classes)
+    return [line("Images", f"{count}, {of} classes: {shortened(source.classes)}")]
+
+
+def _notes(findings: Sequence[Finding]) -> list[Text]:
+    """What people should see."""
+    rows = [f for f in findings if f.remedy or f.what in ALWAYS_SHOWN]
+    return [Text(f"{f.what}: {f.note}", style="yellow" if f.ok else "red") for f in rows]
 
 
 def is_running(state_dir: Path) -> bool:

@@ -29,7 +29,7 @@ MARKER = "labelloop.lock.sha256"
 DATABASE = "label_studio.sqlite3"
 
 Report = Callable[[str], None]
-Told = Callable[[str, str], None]  # which environment, what is done to it
+Tell = Callable[[str, str], None]  # which environment, what is done to it
 OURS = "--ours"
 READY = "ready"
 TICK_S = 8.0
@@ -64,8 +64,8 @@ def ensure_environments(
     if not names and ours is None:
         return environments
     root.mkdir(parents=True, exist_ok=True)
-    with _narrated(report, [*names, *(["labelloop"] if ours else [])]) as told:
-        builder = Builder(find_uv(), told)
+    with _narrated(report, [*names, *(["labelloop"] if ours else [])]) as tell:
+        builder = Builder(find_uv(), tell)
         with _one_builder(root), ThreadPoolExecutor(max_workers=3) as pool:
             finish = {"label-studio": _prepare_database, "s3": lambda _: None}
             builds = [pool.submit(builder.ensure, root / name, finish[name]) for name in names]
@@ -76,11 +76,11 @@ def ensure_environments(
 
 
 @contextlib.contextmanager
-def _narrated(report: Report, names: Sequence[str]) -> Iterator[Told]:
+def _narrated(report: Report, names: Sequence[str]) -> Iterator[Tell]:
     """Says what is built, every few seconds what is still being built, and each that is ready."""
     began, doing, ended = time.monotonic(), dict.fromkeys(names, "waiting"), threading.Event()
 
-    def told(name: str, what: str) -> None:
+    def tell(name: str, what: str) -> None:
         doing[name] = what
         if what == READY:
             count = sum(w == READY for w in doing.values())
@@ -89,13 +89,14 @@ def _narrated(report: Report, names: Sequence[str]) -> Iterator[Told]:
     def tick() -> None:
         while not ended.wait(TICK_S):
             rest = "; ".join(f"{name}: {what}" for name, what in doing.items() if what != READY)
-            report(f"{time.monotonic() - began:4.0f} s  {rest}")
+            count = sum(what == READY for what in doing.values())
+            report(f"{time.monotonic() - began:4.0f} s  {count} of {len(doing)} ready; {rest}")
 
     report(f"building {len(names)} environments, once ({', '.join(names)}): {USUAL}")
     ticker = threading.Thread(target=tick, name="narrator", daemon=True)
     ticker.start()
     try:
-        yield told
+        yield tell
     finally:
         ended.set()
         ticker.join()
@@ -139,22 +140,22 @@ class Builder:
     """Builds one environment at a time per thread with one uv."""
 
     uv: str
-    told: Told
+    tell: Tell
 
     def ensure(self, place: Path, finish: Callable[[Path], None]) -> None:
         """Builds the environment at `place`, then lets `finish` complete it; nothing if it is current."""
         if not _is_current(place):
             shutil.rmtree(place, ignore_errors=True)  # a build that was killed leaves packages without their files
             self.install(place, HERE / f"{place.name}.lock")
-            self.told(place.name, "finishing")
+            self.tell(place.name, "finishing")
             finish(place)
             # last of all: only a complete environment has its marker
             (place / MARKER).write_text(lock_digest(place.name) + "\n")
-        self.told(place.name, READY)
+        self.tell(place.name, READY)
 
     def install(self, place: Path, lock: Path) -> None:
         """A virtual environment at `place` with exactly the packages of `lock`; StackError tells what uv said."""
-        self.told(place.name, f"fetching and installing {_packages(lock)} packages")
+        self.tell(place.name, f"fetching and installing {_packages(lock)} packages")
         run([self.uv, "venv", "--quiet", "--clear", "--no-project", "--python", sys.executable, str(place)])
         install = [self.uv, "pip", "sync", "--quiet", "--compile-bytecode", "--require-hashes"]
         run([*install, "--python", str(place / "bin" / "python"), str(lock)])
@@ -162,12 +163,12 @@ class Builder:
     def fill(self, ours: Path) -> None:
         """Our own environment, which this very process runs in."""
         lock = ours / "requirements.lock"
-        self.told("labelloop", f"fetching and installing {_packages(lock)} packages")
+        self.tell("labelloop", f"fetching and installing {_packages(lock)} packages")
         # compiled once here, or every process compiles torch for itself where no bytecode may be written
         install = [self.uv, "pip", "install", "--quiet", "--python", str(ours / ".venv" / "bin" / "python")]
         run([*install, "--compile-bytecode", "--require-hashes", "-r", str(lock)])
         run([*install, "--no-deps", "-e", str(ours)])
-        self.told("labelloop", READY)
+        self.tell("labelloop", READY)
 
 
 def _packages(lock: Path) -> int:

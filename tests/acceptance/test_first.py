@@ -32,7 +32,7 @@ class First:
     """What `init` has made of the folder, and what it printed."""
 
     folder: Path
-    said: str
+    output: str
     record: ProjectRecord
 
 
@@ -53,10 +53,10 @@ def first(loop: Loop, tmp_path: Path) -> Iterator[First]:
     (folder / "README").write_text("no image")
     rows = [f"{name},{CLASSES[i % 2]}" for i, name in enumerate(FORMS)]
     (folder / "labels.csv").write_text("\n".join(["file,label", *rows]))
-    said = labelloop("init", "--images", folder, "--seed", "2", "--state-dir", loop.home)
+    output = labelloop("init", "--images", folder, "--seed", "2", "--state-dir", loop.home)
     record = next(r for r in loop.deployment.projects.all() if r.title == folder.name)
     try:
-        yield First(folder, said, record)
+        yield First(folder, output, record)
     finally:
         labelloop("forget", record.key, "--state-dir", loop.home)
         loop.studio.http.call("DELETE", f"api/projects/{record.id}/")
@@ -116,10 +116,10 @@ def test_a_folder_with_odd_names_is_labelled_and_joined_again(loop: Loop, first:
 def test_what_to_open_press_and_hand_on_is_printed_and_true(loop: Loop) -> None:
     """Wiring a known project again changes nothing and ends with the same lines."""
     uri = loop.project.image_uri
-    said = labelloop("init", "--image-uri", uri, "--config", loop.home / "digits.yaml", "--state-dir", loop.home)
-    assert f"{loop.studio.url}/projects/{loop.project.id}/data" in said
-    assert "Label All Tasks" in said
-    link = re.search(r"Invite +(\S+)", said)
+    output = labelloop("init", "--image-uri", uri, "--config", loop.home / "digits.yaml", "--state-dir", loop.home)
+    assert f"{loop.studio.url}/projects/{loop.project.id}/data" in output
+    assert "Label All Tasks" in output
+    link = re.search(r"Invite +(\S+)", output)
     assert link is not None
     second = sign_up(loop.studio.url, link[1], "second-person")
     try:

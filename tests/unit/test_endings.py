@@ -156,7 +156,7 @@ class Studio:
         return len(rows)
 
 
-def asked(record: ProjectRecord, new: Set[str]) -> Studio:
+def after_import(record: ProjectRecord, new: Set[str]) -> Studio:
     studio = Studio()
     assert import_new(studio, record, new) is True  # type: ignore[arg-type]
     return studio
@@ -164,9 +164,9 @@ def asked(record: ProjectRecord, new: Set[str]) -> Studio:
 
 def test_images_without_an_ending_are_imported_and_a_storage_sync_is_for_the_others() -> None:
     named, nameless = "s3://images/p/a.png", {f"s3://images/p/{i:04d}" for i in range(IMPORTED + 1)}
-    both = asked(RECORD, {named} | nameless)
+    both = after_import(RECORD, {named} | nameless)
     assert (both.syncs, [len(part) for part in both.imported]) == (1, [IMPORTED, 1])
-    assert asked(RECORD, nameless).syncs == 0
-    assert asked(RECORD, {named}).imported == []
+    assert after_import(RECORD, nameless).syncs == 0
+    assert after_import(RECORD, {named}).imported == []
     for record in (replace(RECORD, by_bytes=False), replace(RECORD, storage_id=None)):
-        assert asked(record, nameless).imported == []
+        assert after_import(record, nameless).imported == []

@@ -24,11 +24,11 @@ from tests.unit.ops_world import OpsWorld
 def test_a_step_is_said_as_it_begins_every_few_seconds_and_as_it_ends() -> None:
     now = [0.0]
     spoken = Spoken(clock=lambda: now[0], every_s=5)
-    said = []
+    lines = []
     for done in range(101):
-        said.append(spoken("upload", done, 100))
+        lines.append(spoken("upload", done, 100))
         now[0] += 0.25
-    assert [text for text in said if text] == [
+    assert [text for text in lines if text] == [
         "upload: 0/100", "upload: 20/100, 5 s, about 20 s left", "upload: 40/100, 10 s, about 15 s left",
         "upload: 60/100, 15 s, about 10 s left", "upload: 80/100, 20 s, about 5 s left", "upload: 100/100, 25 s",
     ]  # fmt: skip
