@@ -10,7 +10,7 @@ from pathlib import Path
 from cli.checked import TITLE, check_classes, check_title
 from cli.deployment import Deployment
 from cli.digits import write_digits
-from cli.doctor.finding import Finding, fine
+from cli.doctor.finding import Finding, fine, warn
 from cli.imagefolder import (
     LABELS,
     LabelledFile,
@@ -133,12 +133,16 @@ def set_up(deployment: Deployment, source: Source, report: Report) -> tuple[Proj
         _wait_imported(deployment, record, len(source.files), report)
         reveal(deployment, record, source, report)
         deployment.within(record).put(SET_UP, canonical({"images": len(source.files), "seeds": source.seeds}))
-    return record, [*findings, *notes_on(source)]
+    return record, [*findings, *notes_on(source, record)]
 
 
-def notes_on(source: Source) -> list[Finding]:
-    """What of the folder is not in the project, or not under its own name."""
+def notes_on(source: Source, record: ProjectRecord) -> list[Finding]:
+    """What of the folder is not in the project, not under its own name, or has other classes than were named now."""
     findings = []
+    if source.named and set(source.named) != set(record.schema.classes):
+        classes = ", ".join(record.schema.classes)
+        remedy = "change them in its Labeling Interface in Label Studio, or delete it there and run this again"
+        findings.append(warn("classes", f"the project exists and has {classes}: --classes is not followed", remedy))
     if source.left_out:
         rows = [f"{n.count} ({why}, e.g. {shown(n.example)})" for why, n in source.left_out.items()]
         findings.append(fine(LEFT_OUT, f"{sum(n.count for n in source.left_out.values())} files: {'; '.join(rows)}"))

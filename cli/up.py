@@ -71,7 +71,7 @@ def up(options: UpOptions, console: Console) -> None:
             record, findings = set_up(deployment, source, report)
             wait_ready(deployment, record, report)
         took_s = time.monotonic() - began
-        _welcome(console, deployment, state, record, [*_about(source), *_notes([*refused, *findings])])
+        _welcome(console, deployment, state, record, [*_about(source, record), *_notes([*refused, *findings])])
         console.print(f"ready after {took_s:.0f} s; Ctrl-C stops everything and loses nothing", style="dim")
         stack.run_forever()
 
@@ -85,7 +85,9 @@ def up_detached(options: UpOptions, argv: Sequence[str], console: Console) -> No
     bucket = deployment.settings.image_buckets[0]
     records = [r for r in deployment.projects.all() if r.image_uri == f"s3://{bucket}/{source.prefix}"]
     if records:
-        _welcome(console, deployment, state, records[0], [*_about(source), *_notes(notes_on(source))])
+        _welcome(
+            console, deployment, state, records[0], [*_about(source, records[0]), *_notes(notes_on(source, records[0]))]
+        )
 
 
 def _also_told(report: Report, stack: Stack) -> Report:
@@ -119,9 +121,9 @@ def _welcome(
         console.print(text, soft_wrap=True, highlight=False)
 
 
-def _about(source: Source) -> list[Text]:
-    count, of = len(source.files), len(source.classes)
-    return [line("Images", f"{count}, {of} classes: {shortened(source.classes)}")]
+def _about(source: Source, record: ProjectRecord) -> list[Text]:
+    classes = record.schema.classes
+    return [line("Images", f"{len(source.files)}, {len(classes)} classes: {shortened(classes)}")]
 
 
 def _notes(findings: Sequence[Finding]) -> list[Text]:

@@ -32,6 +32,7 @@ Report = Callable[[str], None]
 Tell = Callable[[str, str], None]  # which environment, what is done to it
 OURS = "--ours"
 READY = "ready"
+LAST_STEP = {"label-studio": "preparing its database, usually 30 to 60 s"}
 TICK_S = 8.0
 USUAL = "usually 1 to 2 minutes where uv has the packages already, else 3 to 5, by the line"
 
@@ -147,7 +148,7 @@ class Builder:
         if not _is_current(place):
             shutil.rmtree(place, ignore_errors=True)  # a build that was killed leaves packages without their files
             self.install(place, HERE / f"{place.name}.lock")
-            self.tell(place.name, "finishing")
+            self.tell(place.name, LAST_STEP.get(place.name, "finishing"))
             finish(place)
             # last of all: only a complete environment has its marker
             (place / MARKER).write_text(lock_digest(place.name) + "\n")

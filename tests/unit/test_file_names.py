@@ -12,6 +12,7 @@ import pytest
 
 from cli.export import collect, write_csv, write_json
 from cli.imagefolder import as_uploaded, names_apart, pick_seeds, renamed, scan
+from cli.setup import notes_on, open_source
 from labelloop.errors import CorruptObjectError
 from labelloop.export import Wanted
 from labelloop.file_names import NAMES, file_names, keep_names
@@ -120,3 +121,16 @@ def test_every_export_names_the_file(tmp_path: Path) -> None:
     rows = list(csv.DictReader(io.StringIO((tmp_path / "x.csv").read_text())))
     assert [r["file"] for r in rows] == ["cat/=one.png", "sub/2.png"]
     assert [t["file"] for t in json.loads((tmp_path / "x.json").read_text())["tasks"]] == ["cat/=one.png", "sub/2.png"]
+
+
+def test_the_end_says_what_is_left_out_changed_or_not_followed(tmp_path: Path) -> None:
+    folder = tree(tmp_path / "photos", "2024/a?.png", "2024/b.png", "2025/phone.heic")
+    record = OpsWorld().record
+    source = open_source(tmp_path, folder, None, None, classes=("cat", "dog"))
+    notes = {finding.what: finding for finding in notes_on(source, record)}
+    assert "1 files: 1 (HEIC is not read: save it as JPEG, e.g. '2025/phone.heic')" in notes["left out"].found
+    assert "1 cannot be carried to S3: '2024/a?.png' is 'photos/2024/a_-" in notes["names"].found
+    assert "has cat, dog, owl: --classes is not followed" in notes["classes"].found
+    assert all(finding.ok for finding in notes.values())
+    alike = open_source(tmp_path, folder, None, None, classes=("owl", "dog", "cat"))
+    assert "classes" not in {finding.what for finding in notes_on(alike, record)}
