@@ -42,7 +42,11 @@ DIGITS_CONFIG = Path(__file__).parent.parent / "configs" / "digits.yaml"
 SET_UP = "set-up.json"  # written once all images are tasks and the seeds are revealed
 IMPORT_TIMEOUT_S = 1800.0
 READY_TIMEOUT_S = 1800.0
-ALWAYS_SHOWN = (LEFT_OUT, NAMES) = ("left out", "names")  # findings that people should see although nothing is wrong
+ALWAYS_SHOWN = (LEFT_OUT, NAMES, CLASSES) = (
+    "left out",
+    "names",
+    "classes",
+)  # findings that people should see although nothing is wrong
 Report = Callable[[str, int, int], None]  # what, done, of
 
 
@@ -55,7 +59,14 @@ class Source:
     prefix: str  # in the image bucket
     seeds: int
     named: tuple[str, ...] = ()  # classes that were given by name
+    demo: bool = False  # the digits
     left_out: Mapping[str, LeftOut] = field(default_factory=dict)  # files of the folder, by reason
+
+    @property
+    def by_folder(self) -> bool:
+        """Whether the classes are the names of folders: of days or cameras perhaps, which nobody meant."""
+        untold = not (self.config.labels or self.named or self.demo)
+        return untold and any(f.label and f.label == f.name.partition("/")[0] for f in self.files)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -74,7 +85,7 @@ def open_source(
     default = DIGITS_SEEDS if images is None else 0
     source = Source(
         found, scan(folder, prefix, labels, found.labels or classes), prefix, default if seeds is None else seeds,
-        tuple(classes), left_out(folder),
+        tuple(classes), demo=images is None, left_out=left_out(folder),
     )  # fmt: skip
     _check_classes(source, folder)
     return source
@@ -142,7 +153,10 @@ def notes_on(source: Source, record: ProjectRecord) -> list[Finding]:
     if source.named and set(source.named) != set(record.schema.classes):
         classes = ", ".join(record.schema.classes)
         remedy = "change them in its Labeling Interface in Label Studio, or delete it there and run this again"
-        findings.append(warn("classes", f"the project exists and has {classes}: --classes is not followed", remedy))
+        findings.append(warn(CLASSES, f"the project exists and has {classes}: --classes is not followed", remedy))
+    if source.by_folder:
+        note = f"{len(source.classes)}, by the names of the folders; others: --classes cat,dog"
+        findings.append(fine(CLASSES, note))
     if source.left_out:
         rows = [f"{n.count} ({why}, e.g. {shown(n.example)})" for why, n in source.left_out.items()]
         findings.append(fine(LEFT_OUT, f"{sum(n.count for n in source.left_out.values())} files: {'; '.join(rows)}"))
@@ -159,7 +173,7 @@ def wait_ready(deployment: Deployment, record: ProjectRecord, report: Report) ->
         if time.monotonic() - began > READY_TIMEOUT_S:
             raise LabelloopError("the first order of the queue did not come: look at logs/ in the state directory")
         done, of = _featurised(reader, record)
-        report("compute features", done, of)
+        report("load the network, compute features", done, of)
         if of and done >= of:
             report("put the queue into order", 0, 1)
         time.sleep(0.5)

@@ -125,6 +125,7 @@ def test_every_export_names_the_file(tmp_path: Path) -> None:
 
 def test_the_end_says_what_is_left_out_changed_or_not_followed(tmp_path: Path) -> None:
     folder = tree(tmp_path / "photos", "2024/a?.png", "2024/b.png", "2025/phone.heic")
+    tree(tmp_path / "more", "1.png")
     record = OpsWorld().record
     source = open_source(tmp_path, folder, None, None, classes=("cat", "dog"))
     notes = {finding.what: finding for finding in notes_on(source, record)}
@@ -134,3 +135,7 @@ def test_the_end_says_what_is_left_out_changed_or_not_followed(tmp_path: Path) -
     assert all(finding.ok for finding in notes.values())
     alike = open_source(tmp_path, folder, None, None, classes=("owl", "dog", "cat"))
     assert "classes" not in {finding.what for finding in notes_on(alike, record)}
+    (by_folder,) = [
+        n for n in notes_on(open_source(tmp_path, folder.parent, None, None), record) if n.what == "classes"
+    ]
+    assert "by the names of the folders; others: --classes" in by_folder.found
