@@ -95,6 +95,10 @@ def test_a_folder_with_odd_names_is_labelled_and_joined_again(loop: Loop, first:
         name = "2025/why?.png" if key == changed else key
         assert loop.studio.image(number, record.image_uri + key) == (first.folder / name).read_bytes()
 
+    rows = loop.studio.http.call("GET", "api/tasks/", params={
+        "project": record.id, "fields": "all", "include": "id,storage_filename", "page_size": 50})["tasks"]  # fmt: skip
+    assert f"{first.folder.name}/2024/#3 50%.png" in {row["storage_filename"] for row in rows}  # a column for people
+
     before = synced(loop, record)
     prefix = record.image_uri.removeprefix(f"s3://{bucket}/")
     others = {"notes": b"text", "phone": HEIC, "table.csv": b"a,b", "late": picture(99, "JPEG")}
