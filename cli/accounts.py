@@ -14,7 +14,7 @@ def join(url: str, owner_token: str, name: str) -> Studio:
     """Sign up by the organisation's invitation; Label Studio under the new account."""
     owner = Studio(url, owner_token)
     try:
-        return sign_up(url, StudioWiring(owner.http).invitation(), name)
+        return sign_up(url, StudioWiring(owner.http).invitation(url), name)
     finally:
         owner.close()
 

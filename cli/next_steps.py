@@ -24,7 +24,7 @@ UNKNOWN = "on the page Organization of Label Studio, Add Members"
 
 def next_steps(deployment: Deployment, record: ProjectRecord, state_dir: Path, *, login: str = "") -> list[Text]:
     """One claim a line. ``login``: where it is ours to show."""
-    url = deployment.settings.studio_url.rstrip("/")
+    url = deployment.settings.studio_link
     after, first = record.config.refresh.after, min(record.config.refresh.after, FIRST)
     seconds = f"live within seconds: {status_command(state_dir)} shows it"
     live = deployment.registry(record).live()
@@ -44,7 +44,7 @@ def next_steps(deployment: Deployment, record: ProjectRecord, state_dir: Path, *
 def invitation(deployment: Deployment, url: str) -> str:
     """How a second person gets in."""
     try:
-        link = StudioWiring(deployment.studio.http).invitation()
+        link = StudioWiring(deployment.studio.http).invitation(url)
     except StudioError:  # an account that may not, or a Label Studio that signs people in elsewhere
         return UNKNOWN
     host = urlsplit(url)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urljoin
 
 from labelloop.errors import StudioError
 from labelloop.instruction import with_enter
@@ -92,13 +91,13 @@ class StudioWiring:
                   "aws_secret_access_key": "x", "region_name": "us-east-1"}  # fmt: skip
         return BLOCKED in self.trouble_with_s3(project, fields)
 
-    def invitation(self) -> str:
-        """The address at which people sign up and join the organisation; all of them get the same."""
+    def invitation(self, studio_link: str) -> str:
+        """Where people sign up; all of them get the same address. ``studio_link``: as they open Label Studio."""
         answer = self._http.call("GET", "api/invite")
         path = answer.get("invite_url") if isinstance(answer, Mapping) else None
         if not isinstance(path, str) or not path:
             raise StudioError("Label Studio answered without `invite_url` where the invitation was asked for")
-        return urljoin(self._http.url, path)
+        return f"{studio_link}{path}" if path.startswith("/") else path
 
     def submit_with_enter(self) -> bool:
         """Write: let Enter submit for our account, unless they chose a key themselves; True where that was changed."""

@@ -117,7 +117,7 @@ class Studio:
 def steps(invite: Any, url: str) -> list[str]:
     world = OpsWorld()
     deployment: Any = SimpleNamespace(
-        studio=Studio(invite), settings=SimpleNamespace(studio_url=url), registry=world.deployment.registry
+        studio=Studio(invite), settings=SimpleNamespace(studio_link=url), registry=world.deployment.registry
     )
     return [str(step) for step in next_steps(deployment, world.record, Path(".labelloop"), login="me / secret")]
 
