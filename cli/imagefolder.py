@@ -149,9 +149,13 @@ def _keyed(labelled: Iterable[tuple[Path, str | None]], folder: Path, prefix: st
 
 
 def as_uploaded(files: Sequence[LabelledFile], present: Collection[str], prefix: str) -> list[LabelledFile]:
-    """Files that an older release has uploaded under hidden names keep those: nothing becomes a second task."""
-    hidden = {f.name: prefix + _hidden(Path(f.name)) for f in files}
-    return [f if f.key in present or hidden[f.name] not in present else replace(f, key=hidden[f.name]) for f in files]
+    """Files keep the keys that an earlier upload gave them, hidden or not: nothing becomes a second task."""
+    return [replace(f, key=next((k for k in (f.key, *_keys(f.name, prefix)) if k in present), f.key)) for f in files]
+
+
+def _keys(name: str, prefix: str) -> tuple[str, str]:
+    """The two that a file may have: hidden, and by its name."""
+    return prefix + _hidden(Path(name)), prefix + carried(name, LONGEST - len(prefix.encode()))
 
 
 def names_apart(files: Iterable[LabelledFile], prefix: str) -> dict[str, str]:

@@ -154,12 +154,14 @@ def notes_on(source: Source, record: ProjectRecord) -> list[Finding]:
         classes = ", ".join(record.schema.classes)
         remedy = "change them in its Labeling Interface in Label Studio, or delete it there and run this again"
         findings.append(warn(CLASSES, f"the project exists and has {classes}: --classes is not followed", remedy))
-    if source.by_folder:
+    if source.by_folder and set(source.classes) == set(record.schema.classes):
         note = f"{len(source.classes)}, by the names of the folders; others: --classes cat,dog"
         findings.append(fine(CLASSES, note))
     if source.left_out:
         rows = [f"{n.count} ({why}, e.g. {shown(n.example)})" for why, n in source.left_out.items()]
-        findings.append(fine(LEFT_OUT, f"{sum(n.count for n in source.left_out.values())} files: {'; '.join(rows)}"))
+        findings.append(
+            fine(LEFT_OUT, f"{sum(n.count for n in source.left_out.values())} of the folder: {'; '.join(rows)}")
+        )
     if changed := renamed(source.files, source.prefix):
         one = f"{shown(changed[0].name)} is {shown(changed[0].key)} there"
         findings.append(fine(NAMES, f"{len(changed)} cannot be carried to S3: {one}; exports have both"))

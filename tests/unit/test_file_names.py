@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from labelloop.errors import CorruptObjectError
 from labelloop.export import Wanted
 from labelloop.file_names import NAMES, file_names, keep_names
 from labelloop.inspection import fault_of
+from labelloop.label_config import make_label_config
 from labelloop.names import LONGEST, carried, unfit
 from labelloop.split import BucketShares
 from labelloop.storage import MemoryStore
@@ -83,6 +85,10 @@ def test_what_an_older_release_has_uploaded_keeps_its_key(tmp_path: Path) -> Non
     old = f"p/{hashlib.sha256(b'1.png').hexdigest()[:16]}.png"  # as releases before 0.1 named it
     assert [f.key for f in as_uploaded(files, {old}, "p/")] == [old, "p/2.png"]
     assert as_uploaded(files, {old, "p/1.png"}, "p/") == files
+    tree(tmp_path, "2024/1.png", "2025/2.png")
+    plain = {f.key for f in scan(tmp_path, "p/", classes=("cat", "dog"))}
+    again = as_uploaded(scan(tmp_path, "p/"), plain, "p/")  # without the classes their folders would be classes
+    assert {f.key for f in again} == {"p/2024/1.png", "p/2025/2.png"}
     assert as_uploaded(files, set(), "p/") == files
 
 
@@ -129,13 +135,12 @@ def test_the_end_says_what_is_left_out_changed_or_not_followed(tmp_path: Path) -
     record = OpsWorld().record
     source = open_source(tmp_path, folder, None, None, classes=("cat", "dog"))
     notes = {finding.what: finding for finding in notes_on(source, record)}
-    assert "1 files: 1 (HEIC is not read: save it as JPEG, e.g. '2025/phone.heic')" in notes["left out"].found
+    assert "1 of the folder: 1 (HEIC is not read: save it as JPEG, e.g. '2025/phone.heic')" in notes["left out"].found
     assert "1 cannot be carried to S3: '2024/a?.png' is 'photos/2024/a_-" in notes["names"].found
     assert "has cat, dog, owl: --classes is not followed" in notes["classes"].found
     assert all(finding.ok for finding in notes.values())
     alike = open_source(tmp_path, folder, None, None, classes=("owl", "dog", "cat"))
     assert "classes" not in {finding.what for finding in notes_on(alike, record)}
-    (by_folder,) = [
-        n for n in notes_on(open_source(tmp_path, folder.parent, None, None), record) if n.what == "classes"
-    ]
+    by_name = replace(record, label_config=make_label_config(("more", "photos")))
+    (by_folder,) = [n for n in notes_on(open_source(tmp_path, tmp_path, None, None), by_name) if n.what == "classes"]
     assert "by the names of the folders; others: --classes" in by_folder.found
