@@ -26,7 +26,7 @@ def next_steps(deployment: Deployment, record: ProjectRecord, state_dir: Path, *
     """One claim a line. ``login``: where it is ours to show."""
     url = deployment.settings.studio_link
     after, first = record.config.refresh.after, min(record.config.refresh.after, FIRST)
-    seconds = f"live within seconds: {status_command(state_dir)} shows it"
+    seconds = f"live within seconds: {command_line('status', state_dir)} shows it"
     live = deployment.registry(record).live()
     then = f"every {after} answers make a new model, {seconds}"
     if live is None:
@@ -58,13 +58,13 @@ def line(name: str, what: str) -> Text:
     return Text.assemble((f"{name:<10}", "bold"), what)
 
 
-def status_command(state_dir: Path) -> str:
+def command_line(verb: str, state_dir: Path) -> str:
     """As it can be typed here, where nobody has activated the environment."""
     program = Path(sys.executable).parent / "labelloop"
     activated = Path(shutil.which("labelloop") or "/").resolve() == program.resolve()
     name = "labelloop" if activated or not program.exists() else str(relative(program))
     where = relative(state_dir.absolute())
-    return f"{name} status" + ("" if where == DEFAULT_STATE else f" --state-dir {shlex.quote(str(where))}")
+    return f"{name} {verb}" + ("" if where == DEFAULT_STATE else f" --state-dir {shlex.quote(str(where))}")
 
 
 def relative(path: Path) -> Path:
