@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -84,18 +84,17 @@ def live_progress(console: Console) -> Iterator[Show]:
         yield show
 
 
-def status_table(statuses: Sequence[ServiceStatus], *, began: float | None = None, step: str = "") -> Table:
-    """One row per service; with `began`, the elapsed time stands above; ``step`` below."""
-    elapsed = "" if began is None else f"{_ready(statuses)}, {time.time() - began:.0f} s ({USUAL})"
-    table = Table(title=elapsed or None, title_justify="left", box=None, pad_edge=False, caption=step or None,
-                  caption_justify="left")  # fmt: skip
+def status_table(statuses: Sequence[ServiceStatus], *, began: float, step: str = "") -> Group:
+    """One row per service; above how many are ready and the time, below the ``step``."""
+    above = Text(f"{_ready(statuses)}, {time.time() - began:.0f} s ({USUAL})")
+    table = Table(box=None, pad_edge=False)
     for heading in ("service", "state", "for", "restarts", ""):
         table.add_column(heading)
     for status in statuses:
         age = f"{max(0.0, time.time() - status.since):.0f} s"
         state = Text(str(status.state), style=COLOURS[status.state])
         table.add_row(status.name, state, age, str(status.restarts or ""), status.detail)
-    return table
+    return Group(above, table, Text(step)) if step else Group(above, table)
 
 
 def _ready(statuses: Sequence[ServiceStatus]) -> str:

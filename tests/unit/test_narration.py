@@ -134,3 +134,12 @@ def test_the_end_says_where_to_go_what_to_press_and_what_happens() -> None:
     assert public[4].endswith("https://ls.example.com/user/signup/?token=t")
     for refusal in (StudioError("no", status=403), {}, {"invite_url": None}, []):
         assert steps(refusal, "https://ls.example.com")[4].endswith(UNKNOWN)
+
+
+def test_a_terminal_shows_how_many_are_ready_and_what_is_done_in_whole_lines() -> None:
+    out = io.StringIO()
+    services = [ServiceStatus("s3", State.READY, 1, 0, 0.0, "")]
+    with live_progress(Console(file=out, force_terminal=True, width=60)) as show:
+        show(services, "sync images into Label Studio: 120/1797, 9 s")
+    assert "1 of 1 services ready, 0 s (usually 20 to 60 s)" in out.getvalue()
+    assert "sync images into Label Studio: 120/1797, 9 s" in out.getvalue()
