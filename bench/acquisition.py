@@ -20,7 +20,7 @@ from rich.table import Table
 from cli.digits import write_digits
 from cli.replay_data import history_of_folders
 from cli.replay_view import plot_replay
-from cli.up import reporting
+from cli.reporting import reporting
 from labelloop.acquisition import STRATEGIES
 from labelloop.config import BackboneSpec, ProjectConfig, load_config
 from labelloop.networks import PIXELS

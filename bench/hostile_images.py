@@ -23,8 +23,8 @@ from PIL import Image
 
 from bench.memory import Peak
 from labelloop.decode import Square, decode
+from labelloop.endings import SUFFIXES
 from labelloop.errors import ImageUnreadableError
-from labelloop.images import SUFFIXES
 from labelloop.settings import data_dir
 from tests.hostile.mutants import mutants, originals
 from tests.hostile.worst import WORST

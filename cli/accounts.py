@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import secrets
-from urllib.parse import urljoin
 
 import httpx
 
 from labelloop.studio import Studio
+from labelloop.studio_wiring import StudioWiring
 
 
 def join(url: str, owner_token: str, name: str) -> Studio:
     """Sign up by the organisation's invitation; Label Studio under the new account."""
-    invited = httpx.get(f"{url}/api/invite", headers={"Authorization": f"Token {owner_token}"}, timeout=30)
-    invited.raise_for_status()
+    owner = Studio(url, owner_token)
+    try:
+        return sign_up(url, StudioWiring(owner.http).invitation(url), name)
+    finally:
+        owner.close()
+
+
+def sign_up(url: str, invitation: str, name: str) -> Studio:
+    """What a person does at the address of an invitation."""
     with httpx.Client(base_url=url, timeout=30, follow_redirects=True) as browser:
-        page = urljoin(url, invited.json()["invite_url"])
-        browser.get(page).raise_for_status()
+        browser.get(invitation).raise_for_status()
         form = {
             "email": f"{name}@example.com", "password": secrets.token_urlsafe(12), "allow_newsletters": "false",
             "csrfmiddlewaretoken": browser.cookies["csrftoken"],
         }  # fmt: skip
-        browser.post(page, data=form, headers={"Referer": page}).raise_for_status()
+        browser.post(invitation, data=form, headers={"Referer": invitation}).raise_for_status()
         token = browser.get("/api/current-user/token")
         token.raise_for_status()
         return Studio(url, token.json()["token"])

@@ -8,7 +8,7 @@ import time
 
 from cli.deployment import Deployment
 from labelloop.errors import LabelloopError
-from labelloop.images import list_images
+from labelloop.images import listing_of
 from labelloop.projects import ProjectRecord
 from labelloop.queue import NUDGE_CHANNEL, HeldLease, alive, publish
 from sync.project import Deps, ProjectWatch
@@ -28,7 +28,7 @@ def drain(deployment: Deployment, record: ProjectRecord) -> tuple[str, int]:
         s3 = deployment.s3
         deps = Deps(
             deployment.studio, deployment.store, deployment.projects, deployment.queue,
-            lambda uri: lambda: list_images(s3, uri),
+            lambda record: listing_of(s3, record),
         )  # fmt: skip
         latest = ProjectWatch(record, deps).drain()
         return latest.snapshot, latest.annotations

@@ -18,6 +18,7 @@ from labelloop.catalogue import Catalogue
 from labelloop.clock import now
 from labelloop.errors import SettingsError
 from labelloop.export import COLUMNS, Labelled, Wanted, csv_row, select, to_json
+from labelloop.file_names import file_names, file_of
 from labelloop.projects import ProjectRecord
 from labelloop.schema import LabelRules
 from labelloop.snapshot import SnapshotStore
@@ -56,7 +57,11 @@ def collect(deployment: Deployment, record: ProjectRecord, wanted: Wanted, *, at
     catalogue = Catalogue(store)
     catalogue.update()
     rules = LabelRules.of(record.config)
-    rows = select(snapshot.tasks.values(), catalogue.images, wanted, counting=rules.task)
+    names = file_names(store)
+    rows = select(
+        snapshot.tasks.values(), catalogue.images, wanted, counting=rules.task,
+        file_of=lambda uri: file_of(uri, record.image_uri, names),
+    )  # fmt: skip
     return DataSet(rows, record.schema.classes, _info(deployment, record, wanted, snapshot=name, at=at))
 
 

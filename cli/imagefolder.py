@@ -1,22 +1,27 @@
-"""A folder of images in, with class folders or a list of labels or neither; images under hidden names in S3 out."""
+"""A folder of images in, with class folders or a list of labels or neither; images under their names in S3 out.
+
+A name that tells the class is hidden: people label what they see. What the files are called is kept for exports.
+"""
 
 from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from labelloop.endings import HEAD, NO_ENDING, SUFFIXES, no_format, no_image
 from labelloop.errors import SettingsError
-from labelloop.images import SUFFIXES
-from labelloop.names import encodable
+from labelloop.images import LeftOut
+from labelloop.names import LONGEST, carried, encodable
 from labelloop.records import Bucket
 from labelloop.split import BucketShares, bucket_of, group_of
 from labelloop.storage import ObjectStore
 
 LABELS = "labels.csv"  # in the folder: file,label
+NOT_UTF8 = "its name is not UTF-8: rename it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,47 +31,65 @@ class LabelledFile:
     path: Path
     label: str | None
     key: str  # object name: tells nothing of the class
+    name: str = ""  # relative to the folder, with /
 
 
-def scan(folder: Path, prefix: str, labels: Path | None = None) -> list[LabelledFile]:
+def scan(folder: Path, prefix: str, labels: Path | None = None, classes: Collection[str] = ()) -> list[LabelledFile]:
     """Every image of a folder, by name; SettingsError says what is wrong, and in which file or row.
 
     The classes come from ``labels`` or a `labels.csv` in the folder, else from class folders (``folder/<class>/``),
-    else from nowhere: then the images lie in the folder itself.
+    else from nowhere: the images lie in the folder itself, or in folders that are none of the given ``classes``.
     """
     if not folder.is_dir():
         raise SettingsError(f"{folder} is not a folder; give one with images, e.g. class folders: DIR/cat/1.jpg")
-    found = _image_files(folder)
-    paths = [p for p in found if not _is_lost(p.relative_to(folder))]
+    paths, others = _image_files(folder)
     if not paths:
-        names = f"; the names of {len(found)} are not UTF-8: rename them" if found else ""
+        names = "".join(f"; {n.count} left out: {why}" for why, n in others.items())
         raise SettingsError(f"{folder} holds no images ({', '.join(sorted(SUFFIXES))}){names}")
     if labels or (folder / LABELS).is_file():
         given = read_labels(labels or folder / LABELS, folder)
-        return [_file(path, given.get(path), folder, prefix) for path in paths]
-    nested = [p for p in paths if p.parent != folder]
-    files = [_file(path, path.relative_to(folder).parts[0], folder, prefix) for path in nested]
-    if len(classes_of(files)) > 1:
-        return files
-    if len(nested) < len(paths):  # images lie right in it
-        return [_file(path, None, folder, prefix) for path in paths]
+        return _keyed([(path, given.get(path)) for path in paths], folder, prefix)
+    nested = {path: path.relative_to(folder).parts[0] for path in paths if path.parent != folder}
+    of = set(nested.values())
+    if len(of) > 1 and (not classes or not of.isdisjoint(classes)):
+        return _keyed(nested.items(), folder, prefix)
+    if len(nested) < len(paths) or (classes and of.isdisjoint(classes)):
+        return _keyed([(path, None) for path in paths], folder, prefix)
     raise SettingsError(
-        f"{folder} holds one class folder with images ({files[0].label}); give two or more, or put the images right "
+        f"{folder} holds one class folder with images ({min(of)}); give two or more, or put the images right "
         f"into {folder}, with a {LABELS} (file,label) or --classes"
     )
 
 
-def left_out(folder: Path) -> list[Path]:
-    """Images whose names cannot be carried: no class, no address and no JSON could hold them."""
-    return [p for p in _image_files(folder) if _is_lost(p.relative_to(folder))]
+def left_out(folder: Path) -> dict[str, LeftOut]:
+    """Files that are no images of the project, by reason; none of those that programs hide."""
+    return _image_files(folder)[1]
 
 
-def _image_files(folder: Path) -> list[Path]:
-    return [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in SUFFIXES and p.is_file()]
+def _image_files(folder: Path) -> tuple[list[Path], dict[str, LeftOut]]:
+    images: list[Path] = []
+    others: dict[str, LeftOut] = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        name = path.relative_to(folder)
+        why = _no_image(path, str(name))
+        if why is None:
+            images.append(path)
+        elif not path.name.startswith(".") and str(name) != LABELS:
+            known = others.get(why, LeftOut(0, str(name)))
+            others[why] = LeftOut(known.count + 1, known.example)
+    return images, others
 
 
-def _is_lost(path: Path) -> bool:
-    return str(path) != encodable(str(path))
+def _no_image(path: Path, name: str) -> str | None:
+    """Why a file is no image: by the rule that listings go by."""
+    why = no_image(path.name)
+    if why == NO_ENDING:
+        try:
+            with path.open("rb") as stream:
+                why = no_format(stream.read(HEAD))
+        except OSError as error:
+            return f"it cannot be read ({error.strerror})"
+    return why or (NOT_UTF8 if name != encodable(name) else None)
 
 
 def read_labels(table: Path, folder: Path) -> dict[Path, str]:
@@ -102,15 +125,47 @@ def _take(found: dict[Path, tuple[str, int]], path: Path, label: str, line: int)
 
 def _path(name: str | None, folder: Path, where: str) -> Path:
     path = folder / (name or "").strip()
-    if not name or not path.resolve().is_relative_to(folder.resolve()) or path.suffix.lower() not in SUFFIXES:
+    if not name or not path.resolve().is_relative_to(folder.resolve()) or no_image(path.name) not in {None, NO_ENDING}:
         raise SettingsError(f"{where}: {name!r} is no image of {folder}; write paths relative to it, e.g. cat/1.jpg")
     if not path.is_file():
         raise SettingsError(f"{where}: there is no {name!r} in {folder}; correct the name, or take the line out")
     return path
 
 
-def _file(path: Path, label: str | None, folder: Path, prefix: str) -> LabelledFile:
-    return LabelledFile(path, label, f"{prefix}{_hidden(path.relative_to(folder))}")
+def _keyed(labelled: Iterable[tuple[Path, str | None]], folder: Path, prefix: str) -> list[LabelledFile]:
+    """Under their names, but for those in a folder that is called like a class."""
+    rows = [(path, label, path.relative_to(folder)) for path, label in labelled]
+    telling = {label.casefold() for _, label, _ in rows if label is not None}
+    taken: set[str] = set()
+    files = []
+    for path, label, name in rows:
+        hides = any(part.casefold() in telling for part in name.parts[:-1])
+        key = _hidden(name) if hides else carried(name.as_posix(), LONGEST - len(prefix.encode()))
+        if key in taken:  # somebody has named a file like the mark of another
+            key = _hidden(name)
+        taken.add(key)
+        files.append(LabelledFile(path, label, prefix + key, name.as_posix()))
+    return files
+
+
+def as_uploaded(files: Sequence[LabelledFile], present: Collection[str], prefix: str) -> list[LabelledFile]:
+    """Files keep the keys that an earlier upload gave them, hidden or not: nothing becomes a second task."""
+    return [replace(f, key=next((k for k in (f.key, *_keys(f.name, prefix)) if k in present), f.key)) for f in files]
+
+
+def _keys(name: str, prefix: str) -> tuple[str, str]:
+    """The two that a file may have: hidden, and by its name."""
+    return prefix + _hidden(Path(name)), prefix + carried(name, LONGEST - len(prefix.encode()))
+
+
+def names_apart(files: Iterable[LabelledFile], prefix: str) -> dict[str, str]:
+    """Key -> name of the file, where the key does not tell it."""
+    return {f.key: f.name for f in files if f.name and f.key != prefix + f.name}
+
+
+def renamed(files: Iterable[LabelledFile], prefix: str) -> list[LabelledFile]:
+    """Those whose own names no key can hold."""
+    return [f for f in files if f.name and f.key not in {prefix + f.name, prefix + _hidden(Path(f.name))}]
 
 
 def classes_of(files: Sequence[LabelledFile]) -> tuple[str, ...]:
@@ -157,8 +212,8 @@ def pick_seeds(files: Sequence[LabelledFile], count: int, shares: BucketShares) 
 
 
 def _train_files(files: Sequence[LabelledFile], shares: BucketShares) -> Iterator[LabelledFile]:
-    """In the order of their hidden names, which is as good as random. Read only as far as they are needed."""
-    for file in sorted(files, key=lambda f: f.key):
+    """In the order of their names' hashes, which is as good as random. Read only as far as they are needed."""
+    for file in sorted(files, key=lambda f: _hidden(Path(f.name)) if f.name else f.key):
         if bucket_of(group_of(file.path.read_bytes()), shares) is Bucket.TRAIN:
             yield file
 

@@ -27,7 +27,7 @@ def ask(deployment: Deployment, record: ProjectRecord, *, by: str) -> str:
 
 def wait_for(deployment: Deployment, record: ProjectRecord, job: str, *, console: Console) -> LrCurve:
     """The curve; LabelloopError says why there is none."""
-    from cli.up import reporting
+    from cli.reporting import reporting
 
     store, name = deployment.within(record), job.rpartition("_")[2]
     missing = 0

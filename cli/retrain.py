@@ -25,7 +25,7 @@ def ask(deployment: Deployment, record: ProjectRecord, *, by: str) -> Request:
 
 def wait_for(deployment: Deployment, record: ProjectRecord, request: Request, console: Console) -> Run:
     """Show progress until a run that began after the wish has ended for good."""
-    from cli.up import reporting
+    from cli.reporting import reporting
 
     runs = RunStore(deployment.within(record))
     told: set[str] = set()

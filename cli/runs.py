@@ -60,7 +60,7 @@ def _uncounted(deployment: Deployment, record: ProjectRecord, snapshot: str) -> 
         tasks = load_counting(deployment, record, snapshot).tasks.values()
     except (CorruptArtefactError, NotFoundError):
         return ()
-    return uncounted(tasks, record.schema, partial(task_link, deployment.settings.studio_url, record.id))
+    return uncounted(tasks, record.schema, partial(task_link, deployment.settings.studio_link, record.id))
 
 
 def _run_of(store: RunStore, version: str) -> Run:

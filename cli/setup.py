@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cli.checked import TITLE, check_classes, check_title
 from cli.deployment import Deployment
 from cli.digits import write_digits
-from cli.doctor.finding import Finding, warn
-from cli.imagefolder import LABELS, LabelledFile, classes_of, left_out, pick_seeds, scan, upload
+from cli.doctor.finding import Finding, fine, warn
+from cli.imagefolder import (
+    LABELS,
+    LabelledFile,
+    as_uploaded,
+    classes_of,
+    left_out,
+    names_apart,
+    pick_seeds,
+    renamed,
+    scan,
+    upload,
+)
 from cli.network import choose_network
 from cli.status import StatusReader
 from cli.wiring import Wish, check_wish, ensure_bucket, wire
 from labelloop.config import ProjectConfig, load_config
 from labelloop.errors import LabelloopError, SettingsError, StudioError
+from labelloop.file_names import keep_names
+from labelloop.images import LeftOut
 from labelloop.labels import SEED_MARK
 from labelloop.names import encodable, shown
 from labelloop.projects import ProjectRecord
@@ -29,6 +42,11 @@ DIGITS_CONFIG = Path(__file__).parent.parent / "configs" / "digits.yaml"
 SET_UP = "set-up.json"  # written once all images are tasks and the seeds are revealed
 IMPORT_TIMEOUT_S = 1800.0
 READY_TIMEOUT_S = 1800.0
+ALWAYS_SHOWN = (LEFT_OUT, NAMES, CLASSES) = (
+    "left out",
+    "names",
+    "classes",
+)  # findings that people should see although nothing is wrong
 Report = Callable[[str, int, int], None]  # what, done, of
 
 
@@ -41,7 +59,14 @@ class Source:
     prefix: str  # in the image bucket
     seeds: int
     named: tuple[str, ...] = ()  # classes that were given by name
-    left_out: Sequence[Path] = ()  # images whose names cannot be carried
+    demo: bool = False  # the digits
+    left_out: Mapping[str, LeftOut] = field(default_factory=dict)  # files of the folder, by reason
+
+    @property
+    def by_folder(self) -> bool:
+        """Whether the classes are the names of folders: of days or cameras perhaps, which nobody meant."""
+        untold = not (self.config.labels or self.named or self.demo)
+        return untold and any(f.label and f.label == f.name.partition("/")[0] for f in self.files)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -54,13 +79,13 @@ def open_source(
     *, labels: Path | None = None, classes: Sequence[str] = (),
 ) -> Source:  # fmt: skip
     """The given folder of images, or the digits. Without a config the folder gives the name."""
-    folder = images or write_digits(state_dir / "digits")
+    folder = images.expanduser() if images else write_digits(state_dir / "digits")  # ~ is no shell's within make
     found = load_config(config) if config else _default_config(images)
     prefix = f"{found.name}/"
     default = DIGITS_SEEDS if images is None else 0
     source = Source(
-        found, scan(folder, prefix, labels), prefix, default if seeds is None else seeds, tuple(classes),
-        left_out(folder),
+        found, scan(folder, prefix, labels, found.labels or classes), prefix, default if seeds is None else seeds,
+        tuple(classes), demo=images is None, left_out=left_out(folder),
     )  # fmt: skip
     _check_classes(source, folder)
     return source
@@ -101,26 +126,46 @@ def set_up(deployment: Deployment, source: Source, report: Report) -> tuple[Proj
     check_wish(wish, deployment.settings)
     ensure_bucket(deployment.s3, deployment.settings.state_bucket)
     ensure_bucket(deployment.s3, bucket)
+    images = S3Store(deployment.s3, bucket)
+    source = replace(
+        source, files=as_uploaded(source.files, {i.key for i in images.list(source.prefix)}, source.prefix)
+    )
     upload(
-        S3Store(deployment.s3, bucket), source.files, source.prefix,
+        images, source.files, source.prefix,
         lambda done: report("upload images to S3", done, len(source.files)),
     )  # fmt: skip
+    report("choose the network, connect Label Studio", 0, 1)
     wish = replace(wish, adopt=known_project(deployment, uri))
     record, findings = wire(deployment.studio, deployment.projects, deployment.settings, wish)
+    report("choose the network, connect Label Studio", 1, 1)
+    names = names_apart(source.files, source.prefix)
+    keep_names(deployment.within(record), {f"s3://{bucket}/{key}": name for key, name in names.items()})
     if not deployment.within(record).exists(SET_UP):  # later, people may have removed tasks or taken seeds back
         _wait_imported(deployment, record, len(source.files), report)
         reveal(deployment, record, source, report)
         deployment.within(record).put(SET_UP, canonical({"images": len(source.files), "seeds": source.seeds}))
-    return record, [*findings, *_told(source)]
+    return record, [*findings, *notes_on(source, record)]
 
 
-def _told(source: Source) -> list[Finding]:
-    if not source.left_out:
-        return []
-    count, of = len(source.left_out), len(source.files) + len(source.left_out)
-    first = shown(str(source.left_out[0]))
-    return [warn("images", f"{count} of {of} are left out: their names are not UTF-8, e.g. {first}",
-                 "rename them, then run the same command again")]  # fmt: skip
+def notes_on(source: Source, record: ProjectRecord) -> list[Finding]:
+    """What of the folder is not in the project, not under its own name, or has other classes than were named now."""
+    findings = []
+    if source.named and set(source.named) != set(record.schema.classes):
+        classes = ", ".join(record.schema.classes)
+        remedy = "change them in its Labeling Interface in Label Studio, or delete it there and run this again"
+        findings.append(warn(CLASSES, f"the project exists and has {classes}: --classes is not followed", remedy))
+    if source.by_folder and set(source.classes) == set(record.schema.classes):
+        note = f"{len(source.classes)}, by the names of the folders; others: --classes cat,dog"
+        findings.append(fine(CLASSES, note))
+    if source.left_out:
+        rows = [f"{n.count} ({why}, e.g. {shown(n.example)})" for why, n in source.left_out.items()]
+        findings.append(
+            fine(LEFT_OUT, f"{sum(n.count for n in source.left_out.values())} of the folder: {'; '.join(rows)}")
+        )
+    if changed := renamed(source.files, source.prefix):
+        one = f"{shown(changed[0].name)} is {shown(changed[0].key)} there"
+        findings.append(fine(NAMES, f"{len(changed)} cannot be carried to S3: {one}; exports have both"))
+    return findings
 
 
 def wait_ready(deployment: Deployment, record: ProjectRecord, report: Report) -> None:
@@ -130,7 +175,9 @@ def wait_ready(deployment: Deployment, record: ProjectRecord, report: Report) ->
         if time.monotonic() - began > READY_TIMEOUT_S:
             raise LabelloopError("the first order of the queue did not come: look at logs/ in the state directory")
         done, of = _featurised(reader, record)
-        report("compute features", done, of)
+        report("load the network, compute features", done, of)
+        if of and done >= of:
+            report("put the queue into order", 0, 1)
         time.sleep(0.5)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from labelloop.images import SUFFIXES
+from labelloop.endings import SUFFIXES
 from labelloop.projects import ProjectRecord
 from labelloop.settings import Settings
 

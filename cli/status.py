@@ -174,7 +174,7 @@ class StatusReader:
     ) -> ProjectStatus:
         stores = self._stores.setdefault(record.key, _Stores(self._deployment, record))
         stores.record = record  # its config may have been changed
-        base = ProjectStatus(record.key, record.title, f"{self._deployment.settings.studio_url}/projects/{record.id}")
+        base = ProjectStatus(record.key, record.title, f"{self._deployment.settings.studio_link}/projects/{record.id}")
         try:
             found = stores.read(base, _sync_facts(record.key, living), _backends(record.key, living),
                                 _lost_rows(record.key, living))  # fmt: skip
@@ -211,7 +211,7 @@ class _Stores:
         self._requests.open()
         paused, runs = self.registry.pauses.current(), tuple(self.runs.all()[-LAST_RUNS:])
         without = facts.get("without") or {}
-        link = partial(task_link, self._deployment.settings.studio_url, self.record.id)
+        link = partial(task_link, self._deployment.settings.studio_link, self.record.id)
         lacking = uncounted(tasks.values(), self.record.schema, link)
         return ProjectStatus(
             base.key, base.title, base.url,

@@ -75,7 +75,7 @@ def find(deployment: Deployment, record: ProjectRecord, name: str | None) -> Fou
 
 def follow(deployment: Deployment, record: ProjectRecord, study: Study, console: Console) -> Found:
     """Show progress and the best so far until every trial has ended."""
-    from cli.up import reporting
+    from cli.reporting import reporting
 
     told: int | None = None
     with reporting(console) as report:

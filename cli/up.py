@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.panel import Panel
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-from cli.deployment import deployment_of
+from cli.deployment import Deployment, deployment_of
 from cli.doctor.finding import Finding
 from cli.embedded.background import detach
 from cli.embedded.loop import loop_services
 from cli.embedded.progress import live_progress
 from cli.embedded.stack import Stack
 from cli.embedded.state import StackState, running_stack
+from cli.next_steps import line, next_steps, shortened
+from cli.reporting import Spoken, reporting
 from cli.rotate import hand_over_stack_key
-from cli.setup import Report, Source, open_source, set_up, wait_ready
+from cli.setup import ALWAYS_SHOWN, Report, Source, notes_on, open_source, set_up, wait_ready
 from labelloop.projects import ProjectRecord
 from labelloop.settings import child_environment
 
@@ -67,10 +66,13 @@ def up(options: UpOptions, console: Console) -> None:
             stack.wait_ready(show)
         deployment = deployment_of(state)
         refused = hand_over_stack_key(deployment)
-        with reporting(console) as report:
+        with reporting(console) as here:
+            report = _also_told(here, stack)
             record, findings = set_up(deployment, source, report)
             wait_ready(deployment, record, report)
-        console.print(welcome(state, record, source, [*refused, *findings], took_s=time.monotonic() - began))
+        took_s = time.monotonic() - began
+        _welcome(console, deployment, state, record, [*_about(source, record), *_notes([*refused, *findings])])
+        console.print(f"ready after {took_s:.0f} s; Ctrl-C stops everything and loses nothing", style="dim")
         stack.run_forever()
 
 
@@ -83,73 +85,53 @@ def up_detached(options: UpOptions, argv: Sequence[str], console: Console) -> No
     bucket = deployment.settings.image_buckets[0]
     records = [r for r in deployment.projects.all() if r.image_uri == f"s3://{bucket}/{source.prefix}"]
     if records:
-        console.print(welcome(state, records[0], source, [], took_s=None))
+        _welcome(
+            console, deployment, state, records[0], [*_about(source, records[0]), *_notes(notes_on(source, records[0]))]
+        )
 
 
-@contextmanager
-def reporting(console: Console) -> Iterator[Report]:
-    """Bars with time left on a terminal, a line per step elsewhere."""
-    if not console.is_terminal:
-        yield _lines(console)
-        return
-    count = TextColumn("{task.completed:.0f}/{task.total:.0f}")
-    what = TextColumn("{task.description}", markup=False)
-    columns = (what, BarColumn(), count, TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
-        tasks: dict[str, TaskID] = {}
+def _also_told(report: Report, stack: Stack) -> Report:
+    """Also to the command that has sent us into the background, every second."""
+    spoken = Spoken(every_s=1)
 
-        def report(what: str, done: int, of: int) -> None:
-            if what not in tasks:
-                tasks[what] = progress.add_task(what, total=max(of, 1))
-            progress.update(tasks[what], completed=done, total=max(of, 1))
+    def both(what: str, done: int, of: int) -> None:
+        report(what, done, of)
+        if text := spoken(what, done, of):
+            stack.tell(text)
 
-        yield report
+    return both
 
 
-def welcome(
-    state: StackState, record: ProjectRecord, source: Source, findings: Sequence[Finding], *, took_s: float | None
-) -> Panel:
-    """Where to go and what to press."""
+def _welcome(
+    console: Console, deployment: Deployment, state: StackState, record: ProjectRecord, notes: Sequence[Text]
+) -> None:
+    """Where to go, what to press, what happens then. Lines are not broken: addresses are copied out of them."""
     hidden = state.secrets
+    login = f"{hidden.studio_email}  /  {hidden.studio_password}"
+    queue = f"{state.dashboard_url}   {hidden.dashboard_user} / {hidden.dashboard_password}"
+    network = f"{record.config.backbone.name}: {record.network}" if record.network else record.config.backbone.name
     lines = [
-        _line("Label Studio", f"{state.studio_url}/projects/{record.id}/data"),
-        _line("", f"{hidden.studio_email}  /  {hidden.studio_password}"),
-        _line("", "press Label All Tasks: what the model needs most comes first"),
-        _line("Status", f"labelloop status --state-dir {_shown(state.directory)}"),
-        _line("Queue", f"{state.dashboard_url}   {hidden.dashboard_user} / {hidden.dashboard_password}"),
-        _line("Images", f"{len(source.files)} in {record.image_uri}, classes: {', '.join(source.classes)}"),
+        Text("labelloop is up", style="bold green"),
+        *next_steps(deployment, record, state.directory, login=login),
+        line("Queue", queue),
+        line("Network", network),
+        *notes,
     ]
-    if record.network:
-        lines.append(_line("Network", f"{record.config.backbone.name}: {record.network}"))
-    lines += [Text(f"{f.what}: {f.note}", style="yellow" if f.ok else "red") for f in findings if f.remedy]
-    if took_s is not None:
-        lines.append(Text(f"ready after {took_s:.0f} s; Ctrl-C stops everything and loses nothing", style="dim"))
-    return Panel(Text("\n").join(lines), title="labelloop is up", title_align="left", expand=False)
+    for text in lines:
+        console.print(text, soft_wrap=True, highlight=False)
 
 
-def _line(name: str, what: str) -> Text:
-    return Text.assemble((f"{name:<15}", "bold"), what)
+def _about(source: Source, record: ProjectRecord) -> list[Text]:
+    classes = record.schema.classes
+    return [line("Images", f"{len(source.files)}, {len(classes)} classes: {shortened(classes)}")]
+
+
+def _notes(findings: Sequence[Finding]) -> list[Text]:
+    """What people should see."""
+    rows = [f for f in findings if f.remedy or f.what in ALWAYS_SHOWN]
+    return [Text(f"{f.what}: {f.note}", style="yellow" if f.ok else "red") for f in rows]
 
 
 def is_running(state_dir: Path) -> bool:
     """True where a stack runs on this state directory."""
     return running_stack(state_dir) is not None
-
-
-def _shown(directory: Path) -> Path:
-    """Relative where that is shorter to type."""
-    here = Path.cwd()
-    return directory.relative_to(here) if directory.is_relative_to(here) else directory
-
-
-def _lines(console: Console) -> Report:
-    """A line when a step begins and at every quarter of it."""
-    told: dict[str, int] = {}
-
-    def report(what: str, done: int, of: int) -> None:
-        quarter = 4 * done // max(of, 1)
-        if told.get(what) != quarter:
-            told[what] = quarter
-            console.print(f"{what}: {done}/{of}")
-
-    return report

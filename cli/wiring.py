@@ -12,7 +12,7 @@ from cli.checked import check_backbone, check_classes, check_title
 from cli.doctor import project as rules
 from cli.doctor import storage
 from cli.doctor.finding import Finding, fine, wrong
-from cli.source import storage_fields
+from cli.source import IMAGE_PATTERN, storage_fields
 from labelloop.config import ProjectConfig, parse_config
 from labelloop.errors import LabelloopError, StudioError
 from labelloop.instruction import instruction
@@ -52,13 +52,14 @@ def wire(studio: Studio, projects: ProjectStore, settings: Settings, wish: Wish)
     if known:  # the same ids, so that the watcher does not take it for a new project
         config = _with_decisions(wish.config, known.config)
         record = replace(record, storage_id=known.storage_id, backend_id=known.backend_id, config=config,
-                         made=known.made)  # fmt: skip
+                         made=known.made, by_bytes=known.by_bytes)  # fmt: skip
     record = with_network(record, known, wish)
     findings.append(network_finding(record))
     projects.put(record)  # the backend must know the project before Label Studio asks it about it
-    source = _storage(studio, settings, record)
+    source, pattern = _storage(studio, settings, record)
     backend, finding = _backend(studio, settings, record)
-    record = replace(record, storage_id=source, backend_id=backend)
+    # where an older release or a person has chosen the filter, what it takes stays as it is
+    record = replace(record, storage_id=source, backend_id=backend, by_bytes=pattern == IMAGE_PATTERN)
     projects.put(record)
     if project.sampling != rules.SAMPLING:
         studio.update_project(project.id, sampling=rules.SAMPLING)
@@ -167,13 +168,14 @@ def _classes(wish: Wish) -> tuple[str, ...]:
     return classes
 
 
-def _storage(studio: Studio, settings: Settings, record: ProjectRecord) -> int:
+def _storage(studio: Studio, settings: Settings, record: ProjectRecord) -> tuple[int, str]:
+    """The storage's id, and which keys it takes."""
     fields = storage_fields(settings, record)
     for known in StudioWiring(studio.http).storages(record.id):
         if (known.bucket, known.prefix) == (fields["bucket"], fields["prefix"]):
-            return known.id
+            return known.id, known.pattern
     try:
-        return int(studio.add_storage(record.id, **fields)["id"])
+        return int(studio.add_storage(record.id, **fields)["id"]), IMAGE_PATTERN
     except StudioError as error:
         raise StudioError(_blocked(error, "the S3 source storage").note, status=error.status) from error
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from labelloop.records import Annotation, Bucket, ImageFacts, Task
@@ -11,7 +11,7 @@ from labelloop.records import Annotation, Bucket, ImageFacts, Task
 COLUMNS = (
     "uri", "label", "bucket", "annotator", "annotation_id", "task_id", "created", "updated", "lead_time_s",
     "seen_version", "seen_label", "seen_blind", "ground_truth", "skipped", "seed", "given_label", "answers", "problem",
-    "sha256", "etag",
+    "sha256", "etag", "file",
 )  # fmt: skip
 FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")  # a spreadsheet would run what follows
 CONTROL = ("\t", "\r", "\n")
@@ -26,6 +26,7 @@ class Labelled:
     label: str | None  # the class that counts; None: skipped, or its answer cannot be read
     counted: Annotation | None  # the answer that gives it
     facts: ImageFacts | None  # None: not looked at yet
+    file: str = ""  # as it was called where it was uploaded from; else the key below the project's prefix
 
     @property
     def bucket(self) -> str:
@@ -42,10 +43,14 @@ class Wanted:
 
 
 def select(
-    tasks: Iterable[Task], images: Mapping[str, ImageFacts], wanted: Wanted, *, counting: Callable[[Task], Task]
-) -> list[Labelled]:
+    tasks: Iterable[Task], images: Mapping[str, ImageFacts], wanted: Wanted, *, counting: Callable[[Task], Task],
+    file_of: Callable[[str], str] = lambda uri: uri,
+) -> list[Labelled]:  # fmt: skip
     """The tasks that are wanted, by id. ``counting`` gives a task with classes as they count."""
-    found = [_labelled(task, counting(task), images.get(task.uri)) for task in sorted(tasks, key=lambda t: t.id)]
+    found = [
+        replace(_labelled(task, counting(task), images.get(task.uri)), file=file_of(task.uri))
+        for task in sorted(tasks, key=lambda t: t.id)
+    ]
     return [
         row
         for row in found
@@ -72,7 +77,7 @@ def safe_cell(text: str) -> str:
 def to_json(row: Labelled) -> dict[str, Any]:
     """One task with all its answers."""
     return {
-        "task": row.task.id, "uri": row.task.uri, "label": row.label, "bucket": row.bucket or None,
+        "task": row.task.id, "uri": row.task.uri, "file": row.file, "label": row.label, "bucket": row.bucket or None,
         "counts": row.counted.id if row.counted else None, "skipped": row.task.skipped,
         "image": _image(row.facts), "annotations": [asdict(a) for a in row.task.annotations],
     }  # fmt: skip
@@ -107,6 +112,7 @@ def _values(row: Labelled) -> dict[str, Any]:
         "seed": bool(answer and answer.seed), "given_label": answer and answer.label,
         "seen_version": seen and seen.version, "seen_label": seen and seen.label, "seen_blind": seen and seen.blind,
         "sha256": row.facts and row.facts.sha256, "etag": row.facts and row.facts.etag,
+        "file": row.file,
     }  # fmt: skip
 
 

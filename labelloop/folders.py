@@ -93,6 +93,7 @@ def _image(number: int, place: Place, row: Labelled) -> dict[str, Any]:
     return {
         "id": number, "file_name": place.file_name, "uri": place.uri, "bucket": row.bucket or None,
         "etag": facts.etag if facts else None, "sha256": place.sha256 or None,
+        "file": row.file,
     }  # fmt: skip
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 import boto3
@@ -11,8 +12,11 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from labelloop.decoding.budget import Budget
+from labelloop.endings import BEFORE, NO_ENDING, SUFFIXES, no_image
 from labelloop.errors import ImageUnreadableError, SettingsError, StorageError
+from labelloop.first_bytes import FirstBytes
 from labelloop.names import encodable, shown, unfit
+from labelloop.projects import ProjectRecord
 from labelloop.rotation import following_client, keys_are_followed
 from labelloop.settings import Settings
 from labelloop.storage import ObjectInfo, S3Store
@@ -23,9 +27,8 @@ if TYPE_CHECKING:
 MAX_BYTES = 50_000_000
 ARRIVING = 60_000_000  # bytes of images that are being read at once: the largest, and small ones
 ARRIVING_S = 60.0
-# the one list: of listings, of the storage in Label Studio, of folders that are uploaded
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".avif")
 REASONS = 8  # why objects are left out: so many are told apart
+PART = 512  # objects that are judged together
 GONE = {"NoSuchKey", "404", "NotFound", "NoSuchBucket", "NoSuchVersion"}
 FORBIDDEN = {"AccessDenied", "403", "Forbidden"}
 
@@ -150,19 +153,30 @@ class LeftOut:
 
 
 class ImageListing:
-    """(uri, etag) of every object that becomes a task; ``left_out``, by reason, is known once all were read."""
+    """(uri, etag) of every object that becomes a task; ``left_out``, by reason, is known once all were read.
 
-    def __init__(self, infos: Iterable[ObjectInfo], bucket: str) -> None:
-        self._infos, self._bucket = infos, bucket
+    ``first_bytes`` judges the objects without an ending; without it they are left out, as in older projects.
+    """
+
+    def __init__(self, infos: Iterable[ObjectInfo], bucket: str, first_bytes: FirstBytes | None = None) -> None:
+        self._infos, self._bucket, self._first_bytes = infos, bucket, first_bytes
+        self._endings = SUFFIXES if first_bytes else BEFORE
         self.left_out: dict[str, LeftOut] = {}
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        for info in self._infos:
-            why = unfit(info.key) or _no_image(info.key)
-            if why is None:
-                yield f"s3://{self._bucket}/{info.key}", info.etag
-            elif not info.key.endswith("/"):  # a folder, as some tools make them
-                self._leave_out(info.key, why)
+        infos = iter(self._infos)
+        while part := list(islice(infos, PART)):
+            reasons = {info.key: unfit(info.key) or no_image(info.key, self._endings) for info in part}
+            if self._first_bytes:
+                reasons |= self._first_bytes.judge([info for info in part if _asks_for_bytes(info.key, reasons)])
+            for info in part:
+                why = reasons[info.key]
+                if why is None:
+                    yield f"s3://{self._bucket}/{info.key}", info.etag
+                elif not info.key.endswith("/"):  # a folder, as some tools make them
+                    self._leave_out(info.key, why)
+        if self._first_bytes:
+            self._first_bytes.end()
 
     def _leave_out(self, key: str, why: str) -> None:
         if why not in self.left_out and len(self.left_out) >= REASONS:
@@ -171,19 +185,21 @@ class ImageListing:
         self.left_out[why] = LeftOut(known.count + 1, known.example)
 
 
-def list_images(client: S3Client, uri: str) -> ImageListing:
+def _asks_for_bytes(key: str, reasons: Mapping[str, str | None]) -> bool:
+    return reasons[key] == NO_ENDING and not key.endswith("/")
+
+
+def list_images(client: S3Client, uri: str, first_bytes: FirstBytes | None = None) -> ImageListing:
     """What lies under ``s3://bucket/prefix``; reading it may raise StorageError."""
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-    return ImageListing(S3Store(client, bucket).list(prefix), bucket)
+    return ImageListing(S3Store(client, bucket).list(prefix), bucket, first_bytes)
 
 
-def _no_image(key: str) -> str | None:
-    """Why a name is not that of an image; None where it is."""
-    name = key.rpartition("/")[2].lower()
-    if name.endswith(SUFFIXES):
-        return None
-    _, dot, ending = name.rpartition(".")
-    return f"its name ends in .{ending[:12]}" if dot else "its name has no ending"
+def listing_of(client: S3Client, record: ProjectRecord) -> Callable[[], ImageListing]:
+    """Lists a project's images whenever it is called; what is known of first bytes is kept from call to call."""
+    bucket = record.image_uri.removeprefix("s3://").partition("/")[0]
+    first_bytes = FirstBytes(client, bucket) if record.by_bytes else None
+    return lambda: list_images(client, record.image_uri, first_bytes)
 
 
 def _translated(error: ClientError, uri: str) -> ImageUnreadableError | StorageError:

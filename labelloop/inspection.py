@@ -15,6 +15,7 @@ from labelloop.deleted import KEY as DELETED
 from labelloop.deleted import deleted_from
 from labelloop.errors import CorruptObjectError
 from labelloop.features import index_from
+from labelloop.file_names import NAMES, names_from
 from labelloop.formats import Kind, as_object, load, read, reading
 from labelloop.kept_configs import config_from
 from labelloop.kept_curve import KEY as CURVE
@@ -130,6 +131,7 @@ _READERS: tuple[tuple[re.Pattern[str], Read], ...] = tuple(
         (r"reports/.+\.html", _page),
         (re.escape(DONE), _tidied),
         (re.escape(DELETED), lambda raw, _key: deleted_from(raw)),
+        (re.escape(NAMES), lambda raw, _key: names_from(raw)),
         (re.escape(COPY), lambda raw, _key: load_record(raw, None, COPY)),
         (r"set-up\.json", _object),
         (r"checkpoints/.+/note\.json", _object),

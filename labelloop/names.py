@@ -6,7 +6,10 @@ import re
 from collections.abc import Callable
 from unicodedata import category
 
+from labelloop.records import digest
+
 LONGEST = 1024  # bytes of a key, as S3 counts them
+_LOST = {"Cc", "Zl", "Zp"}  # kinds of characters
 _STEERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -27,6 +30,17 @@ def shown(name: str) -> str:
     return ascii(text) if _STEERS.search(text) or _SURROGATE.search(text) or "\n" in text else repr(text)
 
 
+def carried(name: str, room: int = LONGEST) -> str:
+    """A relative path as a key may hold it, in ``room`` bytes. A mark at its end keeps a changed one unique."""
+    text = "".join("_" if c in "?\ufffd" or category(c) in _LOST else c for c in name)
+    if text == name and len(text.encode()) <= room:
+        return name
+    stem, dot, ending = text.rpartition(".")
+    tail = f"-{digest(name.encode())[:8]}" + (f".{ending}" if dot and stem and "/" not in ending else "")
+    stem = stem if tail.endswith(f".{ending}") else text
+    return stem.encode()[: room - len(tail.encode())].decode(errors="ignore") + tail
+
+
 def unfit(key: str) -> str | None:
     """Why an object of this name cannot become a task that shows it; None where it can.
 
@@ -37,7 +51,7 @@ def unfit(key: str) -> str | None:
 
 _UNFIT: tuple[tuple[Callable[[str], bool], str], ...] = (
     (lambda key: bool(_SURROGATE.search(key)) or "\ufffd" in key, "it is not UTF-8"),
-    (lambda key: any(category(c) in {"Cc", "Zl", "Zp"} for c in key), "it holds a line break or a control character"),
+    (lambda key: any(category(c) in _LOST for c in key), "it holds a line break or a control character"),
     (lambda key: "?" in key, "Label Studio reads an address only up to a ?"),
     (lambda key: key.startswith("/"), "Label Studio drops the / that it begins with"),
     (lambda key: bool({".", ".."}.intersection(key.split("/"))), "it has a . or .. between its slashes"),

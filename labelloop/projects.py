@@ -37,6 +37,7 @@ class ProjectRecord:
     storage_id: int | None = None
     made: bool = False  # by labelloop, not adopted: it may take empty answers back
     network: str = ""  # why its images are seen by the network of the config, in words
+    by_bytes: bool = False  # .jpe, .jfif and, by their first bytes, names without an ending are images; of old: not
 
     @property
     def key(self) -> str:

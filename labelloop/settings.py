@@ -51,7 +51,13 @@ class Settings:
     dashboard_user: str = "labelloop"
     dashboard_password: str | None = field(default=None, repr=False)  # the dashboard's own; it shows nothing without
     mlflow_uri: str | None = field(default=None, repr=False)  # MLflow's own variable: a server that follows retrains
+    studio_public_url: str | None = None  # where it differs from how our services reach it
     secret_files: Mapping[str, str] = field(default_factory=dict)  # secrets that came from files: variable -> path
+
+    @property
+    def studio_link(self) -> str:
+        """Label Studio, as people open it."""
+        return self.studio_public_url or self.studio_url
 
     @property
     def backend_passwords(self) -> tuple[str, ...]:
@@ -101,6 +107,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         image_hosts_private=env.get("LABELLOOP_IMAGE_HOSTS_PRIVATE", "") not in {"", "0", "false"},
         redis_url="redis://127.0.0.1:6379/0",
         studio_url=(_url(env, "LABELLOOP_STUDIO_URL") or "http://127.0.0.1:8080").rstrip("/"),
+        studio_public_url=(_url(env, "LABELLOOP_STUDIO_PUBLIC_URL") or "").rstrip("/") or None,
         studio_token=None,
         studio_server=_name(env, "LABELLOOP_STUDIO_SERVER", "main"),
         backend_url=(_url(env, "LABELLOOP_BACKEND_URL") or "http://127.0.0.1:9090").rstrip("/"),

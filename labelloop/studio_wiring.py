@@ -52,6 +52,7 @@ class SourceStorage:
     presigned: bool  # the browser is sent to S3 itself
     status: str  # of the last sync
     trouble: str  # the last line of its error
+    pattern: str = ""  # which keys it takes
 
 
 class StudioWiring:
@@ -89,6 +90,14 @@ class StudioWiring:
         fields = {"bucket": "labelloop-doctor", "s3_endpoint": url, "aws_access_key_id": "x",
                   "aws_secret_access_key": "x", "region_name": "us-east-1"}  # fmt: skip
         return BLOCKED in self.trouble_with_s3(project, fields)
+
+    def invitation(self, studio_link: str) -> str:
+        """Where people sign up; all of them get the same address. ``studio_link``: as they open Label Studio."""
+        answer = self._http.call("GET", "api/invite")
+        path = answer.get("invite_url") if isinstance(answer, Mapping) else None
+        if not isinstance(path, str) or not path:
+            raise StudioError("Label Studio answered without `invite_url` where the invitation was asked for")
+        return f"{studio_link}{path}" if path.startswith("/") else path
 
     def submit_with_enter(self) -> bool:
         """Write: let Enter submit for our account, unless they chose a key themselves; True where that was changed."""
@@ -144,4 +153,5 @@ def _storage(data: Mapping[str, Any]) -> SourceStorage:
     return SourceStorage(
         int(data["id"]), str(data["bucket"]), str(data.get("prefix") or "").rstrip("/"), data.get("s3_endpoint"),
         bool(data.get("presign")), str(data.get("status") or ""), lines[-1] if lines else "",
+        str(data.get("regex_filter") or ""),
     )  # fmt: skip

@@ -8,7 +8,7 @@ import socket
 from types import FrameType
 
 from labelloop.exposition import expose
-from labelloop.images import list_images, s3_client
+from labelloop.images import listing_of, s3_client
 from labelloop.logs import configure_logs
 from labelloop.projects import ProjectStore
 from labelloop.queue import JobQueue
@@ -44,7 +44,7 @@ def build(settings: Settings, metrics: SyncMetrics) -> Watcher:
         store=store,
         projects=ProjectStore(store, settings.studio_server),
         queue=queue,
-        list_images=lambda uri: lambda: list_images(s3, uri),
+        list_images=lambda record: listing_of(s3, record),
         fetch=make_fetcher(settings, studio),
         patience=watchdog.alive,
     )

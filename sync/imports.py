@@ -12,13 +12,33 @@ from collections.abc import Callable, Set
 
 import structlog
 
+from labelloop.endings import ending_of
 from labelloop.errors import LabelloopError
+from labelloop.projects import ProjectRecord
+from labelloop.studio import Studio
 
+IMPORTED = 200  # tasks in one request: it is answered long before it is given up
 RETRY_S, RETRY_CAP_S = 10.0, 900.0  # after one that failed, or is still queued there: twice as long each time
 QUEUED = 5  # answers that it is queued, after which it counts as done
 
 log = structlog.get_logger()
-Import = Callable[[], bool | None]  # False: Label Studio does it later
+Import = Callable[[Set[str]], bool | None]  # of these new objects; False: Label Studio does it later
+
+
+def import_new(studio: Studio, project: ProjectRecord, new: Set[str]) -> bool:
+    """Make tasks of new objects; False where Label Studio has only queued that.
+
+    No filter of its storage tells an image without an ending from other such objects: these tasks we import ourselves.
+    """
+    if project.storage_id is None:
+        return True
+    nameless = sorted(uri for uri in new if project.by_bytes and not ending_of(uri))
+    done = len(nameless) == len(new) or studio.sync_storage(project.storage_id)
+    for start in range(0, len(nameless), IMPORTED):
+        rows = [{"data": {project.schema.data_key: uri}} for uri in nameless[start : start + IMPORTED]]
+        taken = studio.import_tasks(project.id, rows)
+        log.info("imported", action="import_nameless", project=project.key, tasks=taken)
+    return done
 
 
 class Imports:
@@ -46,7 +66,8 @@ class Imports:
         new = without - self._offered
         if not new or self.running or (new <= self._wanted and self._clock() < self._again_at):
             return
-        self._thread = threading.Thread(target=self._sync, args=(frozenset(without),), name="storage-sync", daemon=True)
+        words = (frozenset(without), frozenset(new))
+        self._thread = threading.Thread(target=self._sync, args=words, name="storage-sync", daemon=True)
         self._thread.start()
 
     def forget(self, gone: Set[str]) -> None:
@@ -59,9 +80,9 @@ class Imports:
         if self._thread is not None:
             self._thread.join()
 
-    def _sync(self, objects: Set[str]) -> None:
+    def _sync(self, objects: Set[str], new: Set[str]) -> None:
         try:
-            done = self._run() is not False or self._tries + 1 >= QUEUED
+            done = self._run(new) is not False or self._tries + 1 >= QUEUED
             self.problem = None
         except LabelloopError as error:
             done, self.problem = False, f"new images cannot be synced into Label Studio: {error}"

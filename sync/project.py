@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -37,6 +37,7 @@ from labelloop.studio import STORAGE_SYNC_S, Studio
 from sync.empties import Empties
 from sync.feed import Changes, Feed
 from sync.guard import Guard
+from sync.imports import import_new
 from sync.inspect import Inspection, Mender
 from sync.listing import Listing
 from sync.mirror import Fetch, Mirroring
@@ -73,7 +74,7 @@ class Deps:
     store: ObjectStore
     projects: ProjectStore
     queue: JobQueue
-    list_images: Callable[[str], Listing]  # image URI -> its listing
+    list_images: Callable[[ProjectRecord], Listing]
     fetch: Fetch | None = None  # gets images that are not in S3; none: they are not copied
     patience: Callable[[float], None] = lambda _: None  # told before a request that may take so many seconds
 
@@ -99,7 +100,7 @@ class ProjectWatch:
             project, RunStore(store, damage), RequestStore(store, damage), deps.queue, self.snapshots, self.registry
         )
         self.mirroring = Mirroring(Mirror(store, damage), deps.fetch)
-        self.pool = Pool(project.key, deps.list_images(project.image_uri), self._import, deps.queue, self.mirroring)
+        self.pool = Pool(project.key, deps.list_images(project), self._import, deps.queue, self.mirroring)
         self.upkeep = Upkeep(project, store, deps.queue)
         weights = Weights(project.key, store, self.registry, deps.queue)
         menders: dict[str, Mender] = {
@@ -411,11 +412,9 @@ class ProjectWatch:
         name = job_id(SCORE, self.project.key, version)
         self._deps.queue.enqueue(SCORE, name, {"project": self.project.key, "version": version})
 
-    def _import(self) -> bool:
-        if self.project.storage_id is None:
-            return True
+    def _import(self, new: Set[str]) -> bool:
         self._deps.patience(STORAGE_SYNC_S)
-        return self._deps.studio.sync_storage(self.project.storage_id)
+        return import_new(self._deps.studio, self.project, new)
 
     def _is_due(self, what: str, every_s: float) -> bool:
         moment = time.monotonic()

@@ -53,7 +53,7 @@ def replay(  # noqa: PLR0913 -- a command's options are its interface
     """
     from cli.replay_view import as_json as to_json
     from cli.replay_view import plot_replay, replay_view
-    from cli.up import reporting
+    from cli.reporting import reporting
     from labelloop.acquisition import STRATEGIES, strategy
     from retrain_worker.replay.arm import by_policy
     from retrain_worker.replay.rounds import RANDOM, Plan

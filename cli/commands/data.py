@@ -66,7 +66,7 @@ def export(  # noqa: PLR0913 -- a command's options are its interface
     from cli.drain import drain as run_drain
     from cli.export import collect, write_csv, write_json
     from cli.export_folders import write_folders
-    from cli.up import reporting
+    from cli.reporting import reporting
     from labelloop import records
     from labelloop.export import Wanted
     from labelloop.images import ImageReader
@@ -137,7 +137,7 @@ def auto_label(  # noqa: PLR0913 -- a command's options are its interface
     from cli.auto_label_push import push as run_push
     from cli.auto_label_view import auto_label_view
     from cli.deployment import open_deployment
-    from cli.up import reporting
+    from cli.reporting import reporting
     from labelloop.auto_label.rule import Promise
 
     if dry_run and (push or to or withdraw):

@@ -20,7 +20,7 @@ from cli.commands.terminal import (
     names,
     out,
 )
-from cli.commands.values import ProjectId
+from cli.commands.values import ProjectId, Seeds
 from labelloop.errors import LabelloopError
 from labelloop.names import shown, unfit
 
@@ -39,6 +39,7 @@ def init(  # noqa: PLR0913 -- a command's options are its interface
     classes: Classes = "",
     adopt: ProjectId = None,
     state_dir: StateDir = DEFAULT_STATE,
+    seed: Seeds = None,
 ) -> None:
     """Create or adopt a project on a running Label Studio and wire it: label config, S3 source, backend, queue order.
 
@@ -46,18 +47,21 @@ def init(  # noqa: PLR0913 -- a command's options are its interface
     """
     from cli.deployment import open_deployment
     from cli.network import choose_network
+    from cli.next_steps import next_steps
+    from cli.reporting import reporting
     from cli.rotate import hand_over
     from cli.setup import known_project, open_source, set_up
-    from cli.up import reporting
     from cli.wiring import Wish, check_wish, ensure_bucket, wire
     from labelloop.config import ProjectConfig, load_config
 
     if images and (image_uri or adopt):
         raise LabelloopError("--images uploads a folder into a project of its own: leave out --image-uri and --project")
+    if seed is not None and not images:
+        raise LabelloopError("--seed reveals labels of a folder that is uploaded: give --images DIR, too")
     deployment = open_deployment(state_dir)
     if images:
         with reporting(out) as report:
-            source = open_source(state_dir, images, config, None, labels=labels, classes=names(classes))
+            source = open_source(state_dir, images, config, seed, labels=labels, classes=names(classes))
             record, findings = set_up(deployment, source, report)
     else:
         uri = _allowed(image_uri, deployment.settings.image_buckets)
@@ -67,7 +71,13 @@ def init(  # noqa: PLR0913 -- a command's options are its interface
         check_wish(wish, deployment.settings)
         ensure_bucket(deployment.s3, deployment.settings.state_bucket)
         record, findings = wire(deployment.studio, deployment.projects, deployment.settings, wish)
-    _print_findings([*findings, *hand_over(deployment, record)])
+    findings = [*findings, *hand_over(deployment, record)]
+    _print_findings(findings)
+    for step in next_steps(deployment, record, state_dir):
+        out.print(step, soft_wrap=True)
+    if not all(f.ok for f in findings):
+        out.print("First fix what is red, then run the same command again.")
+        raise typer.Exit(1)
 
 
 def _allowed(image_uri: str | None, buckets: Sequence[str]) -> str:
@@ -122,5 +132,3 @@ def _print_findings(findings: list[Finding]) -> None:
     for finding in findings:
         colour = {"ok": "green", "warn": "yellow", "wrong": "red"}[finding.level]
         out.print(Text.assemble(("● ", colour), (finding.what, "bold"), f"  {finding.note}"))
-    if not all(f.ok for f in findings):
-        raise typer.Exit(1)

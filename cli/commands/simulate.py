@@ -60,9 +60,9 @@ def simulate(  # noqa: PLR0913 -- a command's options are its interface
     Prints progress, a table, and as its last line one JSON object.
     """
     from cli.oracle import Rates
+    from cli.reporting import reporting
     from cli.simulate import Job, prepare
     from cli.simulate import simulate as run
-    from cli.up import reporting
 
     with _deployment_for(state_dir) as (deployment, home):
         source, held_out = prepare(home, images=images, truth=truth, test=test, config=config, reveal=reveal,

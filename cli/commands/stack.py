@@ -38,6 +38,7 @@ def up(  # noqa: PLR0913 -- a command's options are its interface
 
     Without --images the project holds scikit-learn's handwritten digits. A second start finds all as it was left.
     """
+    from cli.next_steps import command_line
     from cli.up import UpOptions, is_running, up_detached
     from cli.up import up as run_up
 
@@ -46,9 +47,8 @@ def up(  # noqa: PLR0913 -- a command's options are its interface
         run_up(options, out)
         return
     if is_running(state_dir):
-        raise LabelloopError(
-            f"a stack runs on {state_dir} already; `labelloop status` shows it, `labelloop down` stops it"
-        )
+        shows, stops = (command_line(verb, state_dir) for verb in ("status", "down"))
+        raise LabelloopError(f"a stack runs on {state_dir} already; `{shows}` shows it, `{stops}` stops it")
     up_detached(options, [a for a in sys.argv[1:] if a != "--detach"], out)
 
 

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from cli.commands.edge import in_words
 from cli.commands.screen import Screen, end_output
+from cli.embedded import state
 from labelloop.errors import SettingsError
 
 THEMES: Mapping[str, Sequence[str]] = {  # headings of --help with their verbs, in its order
@@ -59,13 +60,13 @@ StateDir = Annotated[Path, typer.Option(help="Where the embedded stack keeps its
 ProjectName = Annotated[str | None, typer.Option("--project", help="Title, key or id; needed where there are several.")]
 Images = Annotated[
     Path | None,
-    typer.Option(help="Class folders (DIR/cat/1.jpg), or images right in DIR with a labels.csv or --classes."),
+    typer.Option(help="Class folders (DIR/cat/1.jpg), or any folders with a DIR/labels.csv or --classes."),
 ]
 Labels = Annotated[Path | None, typer.Option("--labels", help="CSV with the columns file,label; else DIR/labels.csv.")]
 Classes = Annotated[str, typer.Option(help="Class names, separated by commas, where neither folders nor labels tell.")]
 ConfigFile = Annotated[Path | None, typer.Option(help="A project's YAML, e.g. configs/intel_scenes.yaml.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, for machines.")]
-DEFAULT_STATE = Path(".labelloop")
+DEFAULT_STATE = state.DEFAULT_STATE
 INTERRUPTED = 130  # what a shell expects after Ctrl-C
 
 

@@ -42,7 +42,7 @@ def gc(
     """
     from cli.deployment import open_deployment
     from cli.gc import tidy
-    from cli.up import reporting
+    from cli.reporting import reporting
 
     deployment = open_deployment(state_dir)
     records = [deployment.project(project)] if project else deployment.projects.all()
@@ -107,7 +107,7 @@ def backup(
     from cli.backup import Wanted
     from cli.backup import backup as run_backup
     from cli.deployment import open_deployment
-    from cli.up import reporting
+    from cli.reporting import reporting
 
     deployment = open_deployment(state_dir)
     with reporting(err) as report:
@@ -136,8 +136,8 @@ def restore(
     newer stays. Else, or with --title, a new project gets labels, models and log, and serves its champion at once.
     """
     from cli.deployment import open_deployment
+    from cli.reporting import reporting
     from cli.restore import restore as run_restore
-    from cli.up import reporting
 
     deployment = open_deployment(state_dir)
     with reporting(err) as report:

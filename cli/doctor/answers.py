@@ -76,7 +76,7 @@ def tasks(found: Sequence[Uncounted]) -> Finding:
 
 
 def _answers(scene: Scene, record: ProjectRecord) -> Finding:
-    link = partial(task_link, scene.settings.studio_url, record.id)
+    link = partial(task_link, scene.settings.studio_link, record.id)
     try:
         snapshot = scene.snapshot(record)
     except (CorruptArtefactError, NotFoundError) as error:
@@ -89,4 +89,4 @@ def _answers(scene: Scene, record: ProjectRecord) -> Finding:
 
 
 def _tasks(scene: Scene, record: ProjectRecord) -> Finding:
-    return tasks(unreadable_of(scene.watched(record), partial(task_link, scene.settings.studio_url, record.id)))
+    return tasks(unreadable_of(scene.watched(record), partial(task_link, scene.settings.studio_link, record.id)))

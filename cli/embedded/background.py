@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cli.embedded.process import last_lines, open_log
-from cli.embedded.progress import Show, read_progress
+from cli.embedded.progress import Show, read_progress, unseen
 from cli.embedded.state import StackState, running_stack
 from labelloop.errors import StackError
 
@@ -22,7 +22,7 @@ def up_log(state_dir: Path) -> Path:
     return state_dir / "logs" / "up.log"
 
 
-def detach(state_dir: Path, argv: Sequence[str], *, show: Show = lambda _: None) -> StackState:
+def detach(state_dir: Path, argv: Sequence[str], *, show: Show = unseen) -> StackState:
     """Runs `argv` (a `labelloop up` in the foreground) in the background and returns once it has set everything up.
 
     StackError, with the end of its log, if it ends before. Ctrl-C while waiting stops it again.
@@ -45,7 +45,7 @@ def _wait_set_up(state_dir: Path, process: subprocess.Popen[bytes], log: Path, s
         state, progress = running_stack(state_dir), read_progress(state_dir)
         # the files may still be those of an earlier run
         if state is not None and state.supervisor is not None and state.supervisor.pid == process.pid and progress:
-            show(progress.services)
+            show(progress.services, progress.step)
             if progress.ready:
                 process.returncode = 0  # it outlives us on purpose: Popen must not warn of that
                 return state

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,12 @@ MARKER = "labelloop.lock.sha256"
 DATABASE = "label_studio.sqlite3"
 
 Report = Callable[[str], None]
+Tell = Callable[[str, str], None]  # which environment, what is done to it
+OURS = "--ours"
+READY = "ready"
+LAST_STEP = {"label-studio": "preparing its database, usually 30 to 60 s"}
+TICK_S = 8.0
+USUAL = "usually 1 to 2 minutes where uv has the packages already, else 3 to 5, by the line"
 
 
 @dataclass(frozen=True)
@@ -42,25 +49,58 @@ class Environments:
     database: Path
 
 
-def ensure_environments(root: Path = DEFAULT_ROOT, report: Report = lambda _: None) -> Environments:
-    """Builds what is missing or out of date below `root`; instantaneous otherwise. StackError if a build fails."""
+def ensure_environments(
+    root: Path = DEFAULT_ROOT, report: Report = lambda _: None, *, ours: Path | None = None
+) -> Environments:
+    """Builds what is missing or out of date below `root`; instantaneous otherwise. StackError if a build fails.
+
+    `ours`: our own source tree, whose `.venv` is filled at the same time.
+    """
     environments = Environments(
         label_studio_bin=root / "label-studio" / "bin",
         s3_bin=root / "s3" / "bin",
         database=root / "label-studio" / DATABASE,
     )
-    if all(_is_current(root / name) for name in ("label-studio", "s3")):
+    names = [name for name in ("label-studio", "s3") if not _is_current(root / name)]
+    if not names and ours is None:
         return environments
     root.mkdir(parents=True, exist_ok=True)
-    builder = Builder(find_uv(), report)
-    with _one_builder(root), ThreadPoolExecutor(max_workers=2) as pool:
-        builds = [
-            pool.submit(builder.ensure, root / "label-studio", _prepare_database),
-            pool.submit(builder.ensure, root / "s3", lambda _: None),
-        ]
-        for build in builds:
-            build.result()
+    with _narrated(report, [*names, *(["labelloop"] if ours else [])]) as tell:
+        builder = Builder(find_uv(), tell)
+        with _one_builder(root), ThreadPoolExecutor(max_workers=3) as pool:
+            finish = {"label-studio": _prepare_database, "s3": lambda _: None}
+            builds = [pool.submit(builder.ensure, root / name, finish[name]) for name in names]
+            builds += [pool.submit(builder.fill, ours)] if ours else []
+            for build in builds:
+                build.result()
     return environments
+
+
+@contextlib.contextmanager
+def _narrated(report: Report, names: Sequence[str]) -> Iterator[Tell]:
+    """Says what is built, every few seconds what is still being built, and each that is ready."""
+    began, doing, ended = time.monotonic(), dict.fromkeys(names, "waiting"), threading.Event()
+
+    def tell(name: str, what: str) -> None:
+        doing[name] = what
+        if what == READY:
+            count = sum(w == READY for w in doing.values())
+            report(f"{time.monotonic() - began:4.0f} s  {count} of {len(doing)} ready: {name}")
+
+    def tick() -> None:
+        while not ended.wait(TICK_S):
+            rest = "; ".join(f"{name}: {what}" for name, what in doing.items() if what != READY)
+            count = sum(what == READY for what in doing.values())
+            report(f"{time.monotonic() - began:4.0f} s  {count} of {len(doing)} ready; {rest}")
+
+    report(f"building {len(names)} environments, once ({', '.join(names)}): {USUAL}")
+    ticker = threading.Thread(target=tick, name="narrator", daemon=True)
+    ticker.start()
+    try:
+        yield tell
+    finally:
+        ended.set()
+        ticker.join()
 
 
 def lock_digest(name: str) -> str:
@@ -101,26 +141,39 @@ class Builder:
     """Builds one environment at a time per thread with one uv."""
 
     uv: str
-    report: Report
+    tell: Tell
 
     def ensure(self, place: Path, finish: Callable[[Path], None]) -> None:
         """Builds the environment at `place`, then lets `finish` complete it; nothing if it is current."""
-        if _is_current(place):
-            return
-        began = time.monotonic()
-        self.report(f"building the environment of {place.name} (once, a few minutes)")
-        shutil.rmtree(place, ignore_errors=True)  # a build that was killed leaves packages without their files
-        self.install(place, HERE / f"{place.name}.lock")
-        finish(place)
-        # last of all: only a complete environment has its marker
-        (place / MARKER).write_text(lock_digest(place.name) + "\n")
-        self.report(f"the environment of {place.name} is ready after {time.monotonic() - began:.0f} s")
+        if not _is_current(place):
+            shutil.rmtree(place, ignore_errors=True)  # a build that was killed leaves packages without their files
+            self.install(place, HERE / f"{place.name}.lock")
+            self.tell(place.name, LAST_STEP.get(place.name, "finishing"))
+            finish(place)
+            # last of all: only a complete environment has its marker
+            (place / MARKER).write_text(lock_digest(place.name) + "\n")
+        self.tell(place.name, READY)
 
     def install(self, place: Path, lock: Path) -> None:
         """A virtual environment at `place` with exactly the packages of `lock`; StackError tells what uv said."""
+        self.tell(place.name, f"fetching and installing {_packages(lock)} packages")
         run([self.uv, "venv", "--quiet", "--clear", "--no-project", "--python", sys.executable, str(place)])
         install = [self.uv, "pip", "sync", "--quiet", "--compile-bytecode", "--require-hashes"]
         run([*install, "--python", str(place / "bin" / "python"), str(lock)])
+
+    def fill(self, ours: Path) -> None:
+        """Our own environment, which this very process runs in."""
+        lock = ours / "requirements.lock"
+        self.tell("labelloop", f"fetching and installing {_packages(lock)} packages")
+        # compiled once here, or every process compiles torch for itself where no bytecode may be written
+        install = [self.uv, "pip", "install", "--quiet", "--python", str(ours / ".venv" / "bin" / "python")]
+        run([*install, "--compile-bytecode", "--require-hashes", "-r", str(lock)])
+        run([*install, "--no-deps", "-e", str(ours)])
+        self.tell("labelloop", READY)
+
+
+def _packages(lock: Path) -> int:
+    return sum("==" in line for line in lock.read_text().splitlines())
 
 
 def run(command: Sequence[str], *, env: Mapping[str, str] | None = None) -> None:
@@ -161,10 +214,12 @@ def _prepare_database(place: Path) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """`python -m cli.embedded.environments [ROOT]`, for `make setup`."""
-    root = Path(arguments[0]) if arguments else DEFAULT_ROOT
+    """`python -m cli.embedded.environments [ROOT]`; with `--ours` for `make setup`: our own environment, too."""
+    rest = [word for word in arguments if word != OURS]
+    root = Path(rest[0]) if rest else DEFAULT_ROOT
+    ours = HERE.parent.parent if OURS in arguments else None
     try:
-        ensure_environments(root.absolute(), lambda line: print(line, flush=True))
+        ensure_environments(root.absolute(), lambda line: print(line, flush=True), ours=ours)
     except StackError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

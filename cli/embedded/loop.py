@@ -35,6 +35,7 @@ def loop_environment(state: StackState) -> dict[str, str]:
         "LABELLOOP_IMAGE_BUCKETS": "images",
         "LABELLOOP_REDIS_URL": state.redis_url,
         "LABELLOOP_STUDIO_URL": state.studio_url,
+        "LABELLOOP_STUDIO_PUBLIC_URL": state.studio_url,
         "LABELLOOP_STUDIO_TOKEN": hidden.studio_token,
         "LABELLOOP_BACKEND_URL": state.backend_url,
         "LABELLOOP_BACKEND_USER": hidden.backend_user,

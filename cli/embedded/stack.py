@@ -14,7 +14,7 @@ from typing import Self
 
 from cli.embedded.environments import DEFAULT_ROOT, Report, ensure_environments
 from cli.embedded.process import ServiceSpec, ServiceStatus
-from cli.embedded.progress import Progress, Show, write_progress
+from cli.embedded.progress import Progress, Show, unseen, write_progress
 from cli.embedded.services import base_services
 from cli.embedded.state import RunningProcess, StackState, locked, open_state, save_state, start_time
 from cli.embedded.supervisor import Supervisor
@@ -48,6 +48,7 @@ class Stack:
         self._resources = ExitStack()
         self._supervisor: Supervisor | None = None
         self._announced_ready = False
+        self._step = ""
         self._write_lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -75,13 +76,18 @@ class Stack:
         self._supervisor.start()
         return state
 
-    def wait_ready(self, show: Show = lambda _: None) -> None:
+    def wait_ready(self, show: Show = unseen) -> None:
         """Blocks until every service is ready, showing progress (`live_progress`); StackError if one fails."""
         self._running().wait_ready(show)
 
     def statuses(self) -> tuple[ServiceStatus, ...]:
         """What each service does now."""
         return self._running().statuses()
+
+    def tell(self, step: str) -> None:
+        """Let waiting processes know what is done now, in words."""
+        self._step = step
+        self._write(self.statuses())
 
     def run_forever(self) -> None:
         """Tells waiting processes that all is set up, then stays until SIGINT, SIGTERM or SIGHUP, and stops."""
@@ -112,7 +118,7 @@ class Stack:
 
     def _write(self, statuses: Sequence[ServiceStatus]) -> None:
         with self._write_lock:  # the supervisor's thread and ours
-            write_progress(self._directory, Progress(self._announced_ready, tuple(statuses)))
+            write_progress(self._directory, Progress(self._announced_ready, tuple(statuses), self._step))
 
 
 def this_process() -> RunningProcess:

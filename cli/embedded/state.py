@@ -17,6 +17,7 @@ from cli.embedded.ports import LOOPBACK, is_free, pick_port
 from cli.embedded.s3.signature import Key as S3Key
 from labelloop.errors import StackError
 
+DEFAULT_STATE = Path(".labelloop")
 STACK_FILE = "stack.json"
 LOCK_FILE = "lock"
 KNOWN_TO_ALL = "test"  # the S3 secret of every stack that was made before it had one of its own

@@ -95,7 +95,7 @@ PLACES = (
     Case("init --images {}/nothere", ("is not a folder", "class folders")),
     Case("init --images {}/file", ("is not a folder", "class folders")),
     Case("init --images {}/empty", ("holds no images", ".jpg")),
-    Case("init --images {}/lost", ("holds no images", "are not UTF-8", "rename them")),
+    Case("init --images {}/lost", ("holds no images", "is not UTF-8", "rename it")),
     Case("init --images {}/one-class", ("holds one class folder", "two or more")),
     Case("init --images {}/odd", ("no class can be called 'd\\nog'",)),
     Case("init --images {}/odd --image-uri s3://edge-images/x/", ("leave out --image-uri",)),

@@ -84,7 +84,7 @@ def test_a_changed_lock_or_a_killed_build_is_built_again(tmp_path: Path, monkeyp
     half = tmp_path / "s3"
     half.mkdir()
     (half / "rest-of-a-killed-build").touch()
-    builder = Builder("uv", lambda _: None)
+    builder = Builder("uv", lambda *_: None)
     builder.ensure(half, lambda _: None)
     builder.ensure(half, lambda _: None)
     assert built == ["s3.lock"]

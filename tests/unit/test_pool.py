@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,8 @@ class World:
     def asked(self) -> set[str]:
         return {u for uris in self.queue.jobs.values() for u in uris}
 
-    def _import(self) -> None:
+    def _import(self, new: Set[str]) -> None:
+        self.new = set(new)
         self.imports += 1
         for number, uri in enumerate(self.bucket):
             if uri not in self.deleted and uri not in self.refused:
@@ -163,7 +164,7 @@ def test_new_images_become_tasks_but_deleted_ones_alone_do_not(world: World) -> 
 
 def test_images_that_leave_the_bucket_leave_the_pool(world: World) -> None:
     world.bucket = dict.fromkeys(uris(4), "e")
-    world.pool._importing._run = lambda: True
+    world.pool._importing._run = lambda _new: True
     world.turn()
     world.bucket = dict.fromkeys(uris(3), "e")
     world.turn()
@@ -233,7 +234,7 @@ def test_what_label_studio_does_not_take_is_offered_once_and_told(world: World) 
 def test_a_storage_sync_that_fails_is_tried_again_later_and_later() -> None:
     now, calls = [0.0], []
 
-    def run() -> bool:
+    def run(_new: Set[str]) -> bool:
         calls.append(now[0])
         if len(calls) < 4:
             raise StorageError("away")
@@ -251,7 +252,7 @@ def test_a_storage_sync_that_fails_is_tried_again_later_and_later() -> None:
 def test_a_storage_sync_that_label_studio_queues_is_asked_for_a_few_times() -> None:
     now, calls = [0.0], []
 
-    def run() -> bool:
+    def run(_new: Set[str]) -> bool:
         calls.append(now[0])
         return False
 
