@@ -10,6 +10,7 @@ from typer.exceptions import Abort, Exit, TyperException
 
 from labelloop.errors import LabelloopError
 from labelloop.logs import Mask
+from labelloop.names import shown
 
 REMEDIES = {  # of what the system refuses
     errno.ENOENT: "check the path, or create its folder",
@@ -32,8 +33,8 @@ def in_words(error: Exception) -> str | None:
     match error:
         case TyperException() | Exit() | Abort() | BrokenPipeError():
             return None
-        case LabelloopError():
-            return str(error)
+        case LabelloopError() | UnicodeEncodeError():
+            return _said(error)
         case OSError() if error.errno is not None:
             return refused(error)
         case RecursionError():
@@ -41,6 +42,13 @@ def in_words(error: Exception) -> str | None:
         case MemoryError():
             return "it needs more memory than there is: give it less to do, or a larger machine"
     return f"this should not have happened: {type(error).__name__}: {error}. {_kept(error)}"
+
+
+def _said(error: LabelloopError | UnicodeEncodeError) -> str:
+    """Bytes that are no UTF-8 come from the shell, or from the name of a file."""
+    if isinstance(error, LabelloopError):
+        return str(error)
+    return f"{shown(str(error.object))} is not UTF-8: correct what was typed, or rename it"
 
 
 def refused(error: OSError) -> str:

@@ -55,6 +55,7 @@ SHELLS = (
     ("labelloop runs", 0, {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}, ""),
     ("labelloop duplicates --json", 0, {"PYTHONIOENCODING": "ascii"}, ""),
     ("labelloop models --project $'\\xff\\x1b[31m'", 1, {}, "no project is called"),
+    ("labelloop export --format csv --out {}/x.csv --at $'\\xff'", 1, {}, "is not UTF-8: correct what was typed"),
     ("labelloop init --config $'{}/\\xff.yaml' --image-uri s3://edge-images/x/", 1, {}, "No such file"),
     ("labelloop simulate --state-dir {}/file < /dev/null", 1, {}, "is no folder"),
     ("labelloop schema --drop cat < /dev/null", 1, {}, "--yes"),
