@@ -49,6 +49,8 @@ def run(here: Place, line: str, **more: str) -> subprocess.CompletedProcess[byte
 
 SHELLS = (
     ("labelloop models --json | head -c 1", 0, {}, ""),
+    ("labelloop doctor --json | head -c 1", 0, {}, "["),
+    ("labelloop doctor --json > /dev/full", 1, {}, "No space left on device"),
     ("labelloop models >&-", 0, {}, ""),
     ("labelloop models > /dev/full", 1, {}, "No space left on device"),
     ("labelloop models", 0, {"COLUMNS": "1"}, ""),
