@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from cli.aside import aside_of, target_of
 from labelloop.errors import CorruptArtefactError, SettingsError
 from labelloop.formats import Kind, read, write
 from labelloop.records import digest
@@ -31,12 +32,11 @@ class ArchiveWriter:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+        self._target = target_of(path, "backup.tar")
+        self._aside = aside_of(self._target)
         self._members: dict[str, tuple[int, str]] = {}
 
     def __enter__(self) -> ArchiveWriter:
-        if self._path.is_dir():
-            raise SettingsError(f"{self._path} is a folder: name a file, e.g. {self._path / 'backup.tar'}")
         try:
             descriptor = os.open(self._aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)  # it holds people's e-mails
         except OSError as error:
@@ -79,7 +79,7 @@ class ArchiveWriter:
                 self._tar.close()
                 self._file.flush()
                 os.fsync(self._file.fileno())
-                self._aside.replace(self._path)
+                self._aside.replace(self._target)
         except OSError as error:
             raise SettingsError(f"cannot write {self._path}: {error.strerror}; is the disk full?") from error
         finally:

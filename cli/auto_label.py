@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cli.aside import target_of
 from cli.deployment import Deployment
 from cli.export import replace_file
 from cli.setup import Report
@@ -107,7 +108,7 @@ def keep(deployment: Deployment, record: ProjectRecord, found: AutoLabelled) -> 
 
 def write_out(found: AutoLabelled, path: Path) -> Path:
     """The same lines as a file, and the manifest beside it; returns the manifest's path."""
-    about = path.with_suffix(".manifest.json")
+    about = target_of(path, "labels.jsonl").with_suffix(".manifest.json")
     replace_file(about, lambda stream: json.dump(found.manifest.to_json(), stream, ensure_ascii=False, indent=1))
     replace_file(path, lambda stream: stream.write(lines_of(found.labels).decode()))
     return about

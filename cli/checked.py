@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from labelloop.config import ProjectConfig
 from labelloop.errors import SettingsError
+from labelloop.moments import cron_times
 from labelloop.names import shown, unfit
 from labelloop.settings import Settings
 
@@ -33,6 +36,20 @@ def check_classes(classes: Sequence[str]) -> None:
     twice = sorted({name for name in classes if list(classes).count(name) > 1})
     if twice:
         raise SettingsError(f"the class {shown(twice[0])} is listed twice: keep one")
+
+
+def check_rules(config: ProjectConfig) -> None:
+    """SettingsError where each setting is right by itself, and nothing could be learned by all of them."""
+    if config.buckets.test + config.buckets.audit >= 1:
+        raise SettingsError("buckets: test and audit leave no image to train on: keep their sum below 1, e.g. 0.10 and "
+                            "0.05")  # fmt: skip
+    if config.head.members == ():
+        raise SettingsError("head.members is an empty list: name some, or leave it out")
+    cron = config.retrain.cron
+    if cron and (re.search(r"(?i)\bR\b", cron) or cron_times(cron, datetime.now(UTC)).next is None):
+        raise SettingsError(
+            f"retrain.cron: {shown(cron)} names no time that comes: `0 3 * * *` means every day at three (UTC)"
+        )
 
 
 def check_backbone(config: ProjectConfig, settings: Settings) -> None:

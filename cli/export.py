@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from cli.aside import aside_of, target_of
 from cli.deployment import Deployment
 from cli.snapshots import LATEST, load, resolve
 from labelloop import __version__
@@ -92,16 +93,15 @@ def exported(data: DataSet, path: Path, form: str) -> Exported:
 
 def replace_file(path: Path, write: Callable[[TextIO], object]) -> None:
     """Write aside, then rename: the old file or the new one, never a part. SettingsError where it cannot be."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        if path.is_dir():
-            raise SettingsError(f"{path} is a folder: name a file, e.g. {path / 'labels.csv'}")
+        target = target_of(path, "labels.csv")
+        aside = aside_of(target)
         try:
             with aside.open("w", encoding="utf-8", newline="") as stream:
                 write(stream)
                 stream.flush()
                 os.fsync(stream.fileno())
-            aside.replace(path)
+            aside.replace(target)
         finally:
             with suppress(OSError):
                 aside.unlink(missing_ok=True)

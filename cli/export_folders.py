@@ -71,9 +71,14 @@ def inside(root: Path, name: str) -> Path:
     """The file of that name below ``root``; SettingsError where it would lie elsewhere, also by a link."""
     pure = PurePosixPath(name)
     path = root.joinpath(*pure.parts)
-    if pure.is_absolute() or ".." in pure.parts or not path.parent.resolve().is_relative_to(root.resolve()):
+    if pure.is_absolute() or ".." in pure.parts or not _real(path.parent).is_relative_to(_real(root)):
         raise SettingsError(f"{name!r} does not lie inside {root}: remove links and foreign manifests from there")
     return path
+
+
+def _real(path: Path) -> Path:
+    """Where links lead; a link that leads to itself leads nowhere, and is no error (`resolve` raises)."""
+    return Path(os.path.realpath(path))
 
 
 def _open(root: Path) -> set[str]:
@@ -86,7 +91,7 @@ def _open(root: Path) -> set[str]:
         return {name for path in ours for name in _files(json.loads(path.read_text()))}
     except OSError as error:
         raise SettingsError(f"cannot write {root}: {error.strerror}; choose another --out") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise SettingsError(f"{root} has a {MANIFEST} that no export has written: choose another --out") from error
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -125,11 +126,17 @@ def _take(found: dict[Path, tuple[str, int]], path: Path, label: str, line: int)
 
 def _path(name: str | None, folder: Path, where: str) -> Path:
     path = folder / (name or "").strip()
-    if not name or not path.resolve().is_relative_to(folder.resolve()) or no_image(path.name) not in {None, NO_ENDING}:
+    within = bool(name) and "\0" not in (name or "") and _is_within(path, folder)
+    if not within or no_image(path.name) not in {None, NO_ENDING}:
         raise SettingsError(f"{where}: {name!r} is no image of {folder}; write paths relative to it, e.g. cat/1.jpg")
     if not path.is_file():
         raise SettingsError(f"{where}: there is no {name!r} in {folder}; correct the name, or take the line out")
     return path
+
+
+def _is_within(path: Path, folder: Path) -> bool:
+    """Also where links lead; one that leads to itself is no error here (`resolve` raises)."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def _keyed(labelled: Iterable[tuple[Path, str | None]], folder: Path, prefix: str) -> list[LabelledFile]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
-from PIL import Image, UnidentifiedImageError
 
-from labelloop.errors import QueueError
+from labelloop.decoding.declared import sides_of
+from labelloop.errors import ImageUnreadableError, QueueError
 from labelloop.networks import Choice, choose
 from labelloop.queue import alive
 from labelloop.storage import S3Store
@@ -52,7 +51,7 @@ def _sides(deployment: Deployment, image_uri: str) -> Iterator[int]:
     for info in islice(S3Store(deployment.s3, bucket).list(prefix), SAMPLE):
         try:
             answer = deployment.s3.get_object(Bucket=bucket, Key=info.key, Range=f"bytes=0-{HEAD - 1}")
-            with answer["Body"] as body, Image.open(io.BytesIO(body.read())) as image:
-                yield max(image.size)
-        except (ClientError, BotoCoreError, UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError):
+            with answer["Body"] as body:
+                yield max(sides_of(body.read(HEAD)))
+        except (ClientError, BotoCoreError, OSError, ImageUnreadableError):
             continue  # no image, or one that tells its size further behind

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -115,7 +116,7 @@ def _check_classes(source: Source, folder: Path) -> None:
 def _default_config(images: Path | None) -> ProjectConfig:
     if images is None:
         return load_config(DIGITS_CONFIG) if DIGITS_CONFIG.exists() else ProjectConfig(name="digits")
-    return ProjectConfig(name=encodable(images.resolve().name)[: TITLE[1]])
+    return ProjectConfig(name=encodable(Path(os.path.realpath(images)).name)[: TITLE[1]])
 
 
 def set_up(deployment: Deployment, source: Source, report: Report) -> tuple[ProjectRecord, list[Finding]]:

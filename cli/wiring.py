@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from cli.checked import check_backbone, check_classes, check_title
+from cli.checked import check_backbone, check_classes, check_rules, check_title
 from cli.doctor import project as rules
 from cli.doctor import storage
 from cli.doctor.finding import Finding, fine, wrong
@@ -111,6 +111,7 @@ def check(studio: Studio, settings: Settings, record: ProjectRecord) -> list[Fin
 
 def check_wish(wish: Wish, settings: Settings) -> None:
     """SettingsError where it cannot be made, before anything of it is."""
+    check_rules(wish.config)
     check_backbone(wish.config, settings)
     if wish.adopt is None:
         check_title(wish.config.name)

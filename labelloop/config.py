@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 from yaml import SequenceNode
 
 from labelloop.errors import SettingsError
@@ -14,8 +14,10 @@ from labelloop.networks import AUTO
 from labelloop.records import canonical, digest
 from labelloop.split import BucketShares
 from labelloop.steps import Step
-from labelloop.training_config import Number, Positive, Retrain, Share, Whole, in_words
+from labelloop.training_config import Number, Positive, Retrain, Share, Whole, in_words, no_switch
 from labelloop.yaml_file import Node, read_yaml, values_at
+
+TOLD = 20  # of what is wrong with one file
 
 
 class _Frozen(BaseModel):
@@ -73,7 +75,9 @@ Weight = Annotated[Number, Field(gt=0, le=100)]
 class Weights(_Frozen):
     """How much a label counts where models learn; where they are judged every label counts alike."""
 
-    annotators: dict[int, Weight] = Field(default_factory=dict)  # Label Studio's user id -> weight
+    annotators: dict[Annotated[int, BeforeValidator(no_switch)], Weight] = Field(
+        default_factory=dict
+    )  # Label Studio's user id -> weight
     classes: dict[str, Weight] = Field(default_factory=dict)
 
     def of(self, label: str, annotator: int | None) -> float:
@@ -218,6 +222,7 @@ def parse_config(data: Any, source: str) -> ProjectConfig:
         return ProjectConfig.model_validate(data or {})
     except ValidationError as error:
         lines = [f"  {in_words(e)}" for e in error.errors()]
+        lines[TOLD:] = [f"  and {len(lines) - TOLD:,} more"] if len(lines) > TOLD else []
         raise SettingsError(f"{source} is not a valid project config:\n" + "\n".join(lines)) from error
 
 

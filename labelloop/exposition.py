@@ -12,7 +12,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 import structlog
 from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics, make_wsgi_app
 
-from labelloop.browsers import asked_by_page
+from labelloop.browsers import asked_by_page, is_foreign_name, is_loopback
 from labelloop.settings import Settings
 
 App = Callable[[Any, Any], Iterable[bytes]]
@@ -33,8 +33,9 @@ def expose(registry: CollectorRegistry, settings: Settings) -> bool:
     port, address = settings.metrics_port, settings.metrics_bind
     if port is None:
         return False
+    app = metrics_alone(make_wsgi_app(registry), local=is_loopback(address))
     try:
-        server = make_server(address, port, metrics_alone(make_wsgi_app(registry)), _server_for(address), _Quiet)
+        server = make_server(address, port, app, _server_for(address), _Quiet)
     except OSError as error:  # the work matters more than its figures
         log.warning("no metrics", action="metrics", port=port, address=address, reason=str(error))
         return False
@@ -43,12 +44,16 @@ def expose(registry: CollectorRegistry, settings: Settings) -> bool:
     return True
 
 
-def metrics_alone(app: App) -> App:
-    """Only ``GET /metrics``, and no web page: prometheus_client answers any path, whoever asks."""
+def metrics_alone(app: App, *, local: bool = False) -> App:
+    """Only ``GET /metrics``, and no web page: prometheus_client answers any path, whoever asks.
+
+    ``local``: it listens for this machine alone, so that a foreign name which leads here is a web page's.
+    """
 
     def answer(environ: Any, start_response: Any) -> Iterable[bytes]:
         right = environ["REQUEST_METHOD"] == "GET" and environ["PATH_INFO"] == "/metrics"
-        if right and not asked_by_page(environ.get("HTTP_ORIGIN"), environ.get("HTTP_SEC_FETCH_SITE")):
+        page = asked_by_page(environ.get("HTTP_ORIGIN"), environ.get("HTTP_SEC_FETCH_SITE"))
+        if right and not page and not (local and is_foreign_name(environ.get("HTTP_HOST", ""))):
             return app(environ, start_response)
         start_response("403 Forbidden" if right else "404 Not Found", [("Content-Length", "0")])
         return []

@@ -31,6 +31,7 @@ REQUIRED = "Nothing is chosen: the key of a class that is ticked already unticks
 _KEY = re.compile(r"\$(\w+)", re.ASCII)
 _PATH = re.compile(r"\$\w+(?:\.\w+|\[\d+\])+", re.ASCII)  # what the editor follows into a task
 _VARIABLE = re.compile(r"\$[\w\[\].{}]", re.ASCII)  # what it fills in, wherever it stands
+_UNSEEN = re.compile(r"display:none|visibility:hidden|opacity:0*\.?0*(;|$)")  # of a style without blanks
 _REGIONS = ("perregion", "the class of a region says nothing of the whole image")
 _ITEMS = ("peritem", "the class of one image among several says nothing of the task")
 _NESTED = ("allownested", "nested choices are paths, and labelloop learns plain classes")
@@ -142,7 +143,8 @@ def _marks(tag: Tag) -> frozenset[str]:
 
 
 def _is_conditional(tag: Tag) -> bool:
-    return bool(tag.get("visiblewhen") or tag.get("whenchoicevalue"))
+    style = "".join(tag.get("style").lower().split())
+    return bool(tag.get("visiblewhen") or tag.get("whenchoicevalue") or _UNSEEN.search(style))
 
 
 def _names(tag: Tag) -> list[str]:
@@ -198,9 +200,8 @@ def _twice(tag: Tag, tags: Sequence[Tag]) -> str:
 
 
 def _repeated(tag: Tag) -> str:
-    if "repeater" not in tag.within and "{{" not in tag.get("name"):
-        return ""
-    return "stands in a <Repeater>, so that a task has several of it: take it out, and make one task of each image"
+    why = "stands in a <Repeater>, so that a task has several of it: take it out, and make one task of each image"
+    return why if "repeater" in tag.within or "{{" in tag.get("name") else ""
 
 
 def _switched(switch: str, why: str) -> Rule:
@@ -231,15 +232,19 @@ def _hidden(tag: Tag) -> str:
     if "hidden" not in tag.within and not _is_conditional(tag):
         return ""
     return (
-        "is hidden at times (visibleWhen or whenChoiceValue, of its own or of a tag around it): people would submit "
-        "what the model says without seeing it. Leave the condition out"
+        "is hidden at times (visibleWhen, whenChoiceValue or a style, of its own or of a tag around it): people would "
+        "submit what the model says without seeing it. Leave the condition out"
     )
 
 
+def _fixed(tag: Tag) -> str:
+    why = "is read-only: people could only submit what the model says. Leave readonly out"
+    return why if tag.on("readonly") else ""
+
+
 def _listed(tag: Tag) -> str:
-    if not tag.get("valuelist"):
-        return ""
-    return 'shows several images of a task (valueList): make one task of each image, and write value="$image"'
+    why = 'shows several images of a task (valueList): make one task of each image, and write value="$image"'
+    return why if tag.get("valuelist") else ""
 
 
 def _no_key(tag: Tag) -> str:
@@ -270,8 +275,9 @@ def _several(tag: Tag, tags: Sequence[Tag]) -> str:
 
 _SERVED: tuple[Rule, ...] = (
     _nameless, _repeated, *(_switched(*switch) for switch in (_REGIONS, _ITEMS, _NESTED)), _multiple, _dynamic, _hidden,
+    _fixed,
 )  # fmt: skip
-_SHOWN: tuple[Rule, ...] = (_nameless, _repeated, _listed, _no_key)
+_SHOWN: tuple[Rule, ...] = (_nameless, _repeated, _listed, _no_key, _hidden)
 
 
 def _classes(control: Tag, tags: Sequence[Tag]) -> tuple[str, ...]:
@@ -282,7 +288,7 @@ def _classes(control: Tag, tags: Sequence[Tag]) -> tuple[str, ...]:
             f"{MAX_CLASSES:,}"
         )
     found = tuple(_class(control, choice) for choice in choices)
-    name, count = Counter(name.strip() for name in found).most_common(1)[0]
+    name, count = Counter(unicodedata.normalize("NFC", name.strip()) for name in found).most_common(1)[0]
     if count > 1:
         raise LabelConfigError(
             f"{control} has {count} <Choice> tags that have the same value or alias, {name[:60]!r} (blanks around it "
@@ -300,22 +306,41 @@ def _class(control: Tag, choice: Tag) -> str:
 
 
 def _unfit(choice: Tag, name: str) -> str:
+    why = next(filter(None, (rule(choice) for rule in _CHOSEN)), "")
+    if why or is_name(name):
+        return why
+    return f"is no name: use at most {MAX_NAME} characters, without line breaks and the like"
+
+
+def _nested(choice: Tag) -> str:
     if "choice" in choice.within:
         return "stands within another <Choice>: labelloop learns plain classes; write all of them side by side"
+    doubly = sum(mark.startswith("#") for mark in choice.within) > 1
+    return "stands within a <Choices> in a <Choices>: keep one of them" if doubly else ""
+
+
+def _ticked(choice: Tag) -> str:
+    why = "is ticked from the start (selected): people would submit it without having looked. Leave selected out"
+    return why if choice.on("selected") else ""
+
+
+def _unnamed(choice: Tag) -> str:
     if not choice.get("value").strip() or choice.text:
         return 'needs its class in value="…" and no text between its tags'
-    if not name.strip():
-        return "has an empty alias: write one, or leave alias out"
-    if _VARIABLE.search(name) and "alias" not in choice.attributes:
+    if "alias" in choice.attributes:
+        return "" if choice.get("alias").strip() else "has an empty alias: write one, or leave alias out"
+    if _VARIABLE.search(choice.get("value")):
         return 'is filled in from each task (`$`): write the class itself, or give it an alias="…"'
-    if not is_name(name):
-        return f"is no name: use at most {MAX_NAME} characters, without line breaks and the like"
     return ""
 
 
+_CHOSEN: tuple[Rule, ...] = (_nested, _hidden, _fixed, _ticked, _unnamed)
+
+
 def is_name(name: str) -> bool:
-    """Whether a class or a control can be called so: not blank, not too long, nothing that moves a cursor."""
-    return bool(name.strip()) and len(name) <= MAX_NAME and not any(unicodedata.category(c) == "Cc" for c in name)
+    """Whether a class or a control can be called so: to be seen, not too long, nothing that moves a cursor."""
+    kinds = {unicodedata.category(c) for c in name[: MAX_NAME + 1]}
+    return len(name) <= MAX_NAME and not kinds & {"Cc", "Zl", "Zp"} and not kinds <= {"Cf", "Zs"}
 
 
 def hotkeys(classes: Sequence[str]) -> list[str]:

@@ -19,7 +19,7 @@ CONFIRMED_MARK = "confirmed"  # in a result's meta: a person looked at it, altho
 NOTHING = "nothing chosen"
 OF_A_PART = frozenset({  # what the value of a result says of a region or an item, besides its class
     "x", "y", "points", "vertices", "rle", "format", "start", "end", "startOffset", "endOffset", "globalOffsets",
-    "item_index", "sequence", "ranges",
+    "item_index", "sequence", "ranges", "imageDataURL",
 })  # fmt: skip
 MAX_URI = 8192  # characters
 _LONE = re.compile("[\ud800-\udfff]")  # half of a character: no file and no store can hold it
@@ -59,7 +59,7 @@ class LabelSchema:
             return None, _of_others(result, self.control)
         chosen: list[object] = []
         for item in ours:
-            choices, problem = _choices(item.get("value"))
+            choices, problem = _choices(item.get("value"), item.get("item_index"))
             if problem:
                 return None, problem
             chosen += choices
@@ -114,13 +114,13 @@ def _is_marked(item: object, mark: str) -> bool:
     return text == mark or (isinstance(text, list | tuple) and mark in text)
 
 
-def _choices(value: object) -> tuple[Sequence[object], str | None]:
-    """(what one item of a result chose, why that cannot be read)."""
+def _choices(value: object, number: object) -> tuple[Sequence[object], str | None]:
+    """(what one item of a result chose, why that cannot be read). ``number``: of the image that it speaks of."""
     if not isinstance(value, Mapping):
         return (), f"the value of the answer is {kind(value)}, an object with `choices` is expected"
-    part = sorted(OF_A_PART.intersection(value))
+    part = sorted(OF_A_PART.intersection(value)) or ([] if number is None else ["item_index"])
     if part:
-        return (), f"the class is that of a region or an item (its value has `{part[0]}`), not of the whole image"
+        return (), f"the class is that of a region or an item (it has `{part[0]}`), not of the whole image"
     choices = value.get("choices")
     if not isinstance(choices, list | tuple):
         return (), f"`choices` of the answer is {kind(choices)}, a list with one class is expected"

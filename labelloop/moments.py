@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from croniter import croniter
+from croniter import CroniterBadDateError, croniter
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,5 +24,15 @@ def cron_times(cron: str | None, since: datetime, moment: datetime | None = None
     if not cron:
         return Times()
     moment = moment or datetime.now(UTC)
-    last = croniter(cron, moment).get_prev(datetime)
-    return Times(last >= since, f"{croniter(cron, moment).get_next(datetime):%Y-%m-%d %H:%M} UTC")
+    last, following = _near(cron, moment, before=True), _near(cron, moment, before=False)
+    return Times(last is not None and last >= since, f"{following:%Y-%m-%d %H:%M} UTC" if following else None)
+
+
+def _near(cron: str, moment: datetime, *, before: bool) -> datetime | None:
+    """Its time next to a moment; None where there is none for years, as on a 31st of February."""
+    times = croniter(cron, moment)
+    try:
+        found: datetime = times.get_prev(datetime) if before else times.get_next(datetime)
+    except CroniterBadDateError:
+        return None
+    return found

@@ -218,7 +218,7 @@ def _build_own(spec: BackboneSpec, device: str) -> Backbone:
     }  # fmt: skip
     try:
         module = _own(spec.name, size, spec.options)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, MemoryError, RuntimeError) as error:  # torch says the lack of memory in its own way
         raise SettingsError(f"backbone.options do not fit the built-in {spec.name} backbone: {error}") from error
     return _recorded(_blank(spec.name, spec.options, preprocessing, provenance), module, device)
 
@@ -301,3 +301,8 @@ def _require_known(name: str) -> None:
         hint = f"; near: {', '.join(near)}" if near else ""
         own = ", ".join(map(repr, OWN))
         raise SettingsError(f"backbone.name {name!r} is neither built in ({own}) nor a network of timm{hint}")
+    try:
+        timm.get_pretrained_cfg(name)
+    except RuntimeError as error:  # the part behind the dot names weights
+        tags = ", ".join(timm.list_pretrained(f"{name.partition('.')[0]}.*")[:3])
+        raise SettingsError(f"backbone.name {name!r} names weights that timm does not know; it knows {tags}") from error

@@ -198,6 +198,8 @@ def load_record(raw: bytes, key: str | None, what: str = "") -> ProjectRecord:
     data = read(Kind.PROJECT, raw, name)
     source = f"the stored config of {what} (if a newer labelloop has written it: upgrade this process)"
     with reading(name):
+        if "config" not in data:
+            raise ValueError("'config' is missing")
         config = parse_config(as_object(data["config"]), source)
         record = typed(ProjectRecord, {**data, "config": config})
         if key and record.key != key:

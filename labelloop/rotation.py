@@ -15,6 +15,7 @@ from botocore.credentials import CredentialProvider, CredentialResolver, Credent
 from redis import Redis
 from redis.credentials import CredentialProvider as RedisCredentialProvider
 
+from labelloop.errors import SettingsError
 from labelloop.queue import connect
 from labelloop.settings import Settings
 
@@ -87,11 +88,16 @@ def keys_are_followed(settings: Settings) -> bool:
 
 def redis_client(settings: Settings, *, timeout_s: float | None = 5.0) -> Redis:
     """See `labelloop.queue.connect`; where the address lies in a file, each new connection takes its password anew."""
-    if "LABELLOOP_REDIS_URL" not in settings.secret_files or not urlsplit(settings.redis_url).password:
-        return connect(settings.redis_url, timeout_s=timeout_s)
     parts = urlsplit(settings.redis_url)
+    followed = "LABELLOOP_REDIS_URL" in settings.secret_files and parts.password
     bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-    return connect(bare, timeout_s=timeout_s, credentials=FollowedPassword(settings))
+    try:
+        if followed:
+            return connect(bare, timeout_s=timeout_s, credentials=FollowedPassword(settings))
+        return connect(settings.redis_url, timeout_s=timeout_s)
+    except (ValueError, TypeError) as error:  # what stands behind the ? goes to the client library
+        raise SettingsError(f"LABELLOOP_REDIS_URL holds an option that cannot be ({error}): leave out what stands "
+                            "behind the ?") from error  # fmt: skip
 
 
 class FollowedPassword(RedisCredentialProvider):

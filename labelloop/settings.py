@@ -15,6 +15,8 @@ from labelloop.errors import SettingsError
 SHARED_WEIGHTS = Path("../shared/weights")
 SHARED_DATA = Path("../shared/data")
 GB = 1_000_000_000
+PATHS = {"LABELLOOP_CACHE_DIR", "LABELLOOP_WEIGHTS", "LABELLOOP_TENSORBOARD_DIR", "LABELLOOP_DATA"}
+LARGEST_SECRET = 65_536  # bytes; a device would never end
 LOG_FORMS = ("json", "text")
 SHORTEST_SECRET = 8  # shorter ones are words that stand everywhere, like the `test` of a local S3 server
 
@@ -96,6 +98,7 @@ class Settings:
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     """Settings from ``LABELLOOP_*`` variables; SettingsError names the variable that is wrong."""
     env = os.environ if environ is None else environ
+    _require_utf8(env)
     none = Settings(
         s3_endpoint=_url(env, "LABELLOOP_S3_ENDPOINT"),
         s3_access_key=None,
@@ -131,6 +134,16 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         missing = "LABELLOOP_S3_SECRET_KEY" if found.s3_access_key else "LABELLOOP_S3_ACCESS_KEY"
         raise SettingsError(f"{missing} is missing beside its other half: set both, or neither")
     return found
+
+
+def _require_utf8(env: Mapping[str, str]) -> None:
+    """Names of files may be any bytes; what goes into requests and headers may not. Never shows the value."""
+    for name, value in env.items():
+        if name.startswith("LABELLOOP_") and name not in PATHS and not name.endswith("_FILE"):
+            try:
+                value.encode()
+            except UnicodeEncodeError as error:
+                raise SettingsError(f"{name} is not UTF-8: type or copy it again") from error
 
 
 def _check(found: Settings) -> None:
@@ -202,7 +215,7 @@ def shared_counters(environ: Mapping[str, str] | None = None) -> Path | None:
 
 def _weights(env: Mapping[str, str]) -> tuple[Path, ...]:
     named = [Path(p) for p in env.get("LABELLOOP_WEIGHTS", "").split(os.pathsep) if p]
-    return tuple(p.resolve() for p in [*named, SHARED_WEIGHTS] if p.exists())
+    return tuple(p.resolve() for p in [*named, SHARED_WEIGHTS] if os.path.exists(p))  # noqa: PTH110 -- never raises
 
 
 def _folder(env: Mapping[str, str], name: str) -> Path | None:
@@ -250,7 +263,8 @@ def _secret(env: Mapping[str, str], name: str) -> str | None:
     if not path:
         return env.get(name)
     try:
-        text = Path(path).read_text().strip()
+        with Path(path).open("rb") as file:
+            text = file.read(LARGEST_SECRET).decode().strip()
     except (OSError, ValueError) as error:  # ValueError: it is not UTF-8
         raise SettingsError(f"{name}_FILE names {path}, which cannot be read: {error}") from error
     if not text:

@@ -16,7 +16,7 @@ from labelloop.labels import LabelSchema
 from labelloop.records import fields_of
 from labelloop.studio import Studio, StudioProject
 from labelloop.studio_pieces import Pieces
-from labelloop.studio_rows import UNREADABLE, moment, number_of, person, seconds, text
+from labelloop.studio_rows import UNREADABLE, is_on, moment, number_of, person, seconds, text
 
 PAGE = 1000
 SETTINGS = (  # what people set in a project, besides title and label config
@@ -133,7 +133,7 @@ class StudioArchive:
             result=result if isinstance(result, list) else [], created_at=moment(data.get("created_at")),
             updated_at=moment(data.get("updated_at")), id=number_of(data) or 0,
             by=self._emails().get(person(data.get("completed_by")) or 0),
-            cancelled=bool(data.get("was_cancelled")), ground_truth=bool(data.get("ground_truth")),
+            cancelled=is_on(data.get("was_cancelled")), ground_truth=is_on(data.get("ground_truth")),
             lead_time=seconds(data.get("lead_time")),
             seen={k: seen.get(k) for k in ("model_version", "result", "score")} if seen.get("model_version") else None,
         )  # fmt: skip

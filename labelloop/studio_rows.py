@@ -23,6 +23,8 @@ NEVER = "1970-01-01T00:00:00.000000Z"  # in place of a time that cannot be read
 NOBODY = 0  # in place of an id that cannot be read; Label Studio counts from 1
 MOST_S = 366 * 86400.0  # a longer lead time is a wrong one
 MAX_ID = 2**63
+MAX_VERSION = 200  # characters of a model version: longer ones are not ours
+ON = frozenset({"true", "1"})
 FIRST = 1900  # years before have no place in a log
 _USUAL = re.compile(r"(19|2\d)\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z", re.ASCII)
 UNREADABLE = "unreadable"  # added to a row by `studio_pieces`: why Label Studio itself cannot give out a part of it
@@ -69,12 +71,12 @@ def annotation_of(data: object, schema: LabelSchema) -> Annotation:
     result = data.get("result")
     label, problem = schema.read([] if result is None else result)
     problem = text(data.get(UNREADABLE)) or problem
-    cancelled = bool(data.get("was_cancelled"))
+    cancelled = is_on(data.get("was_cancelled"))
     by, last = person(data.get("completed_by")), person(data.get("updated_by"))
     return Annotation(
         id=_id(data), created_at=moment(data.get("created_at")), updated_at=moment(data.get("updated_at")),
         label=None if cancelled or problem else label, cancelled=cancelled,
-        ground_truth=bool(data.get("ground_truth")), completed_by=by, lead_time_s=seconds(data.get("lead_time")),
+        ground_truth=is_on(data.get("ground_truth")), completed_by=by, lead_time_s=seconds(data.get("lead_time")),
         seen=seen_of(data.get("prediction"), schema), seed=has_mark(result, SEED_MARK),
         problem=None if cancelled else problem, changed_by=last if last != by else None,
         bulk=_is_bulk(data) and not has_mark(result, CONFIRMED_MARK),
@@ -94,7 +96,7 @@ def _is_bulk(data: Mapping[str, Any]) -> bool:
 def seen_of(prediction: object, schema: LabelSchema) -> Seen | None:
     """The prediction that an answer names."""
     version = prediction.get("model_version") if isinstance(prediction, Mapping) else None
-    if not isinstance(prediction, Mapping) or not isinstance(version, str) or not version:
+    if not isinstance(prediction, Mapping) or not isinstance(version, str) or not 0 < len(version) <= MAX_VERSION:
         return None
     result = prediction.get("result")
     label, _ = schema.read(result)
@@ -133,6 +135,13 @@ def number_of(row: object) -> int | None:
 def person(value: object) -> int | None:
     """Somebody's account id; some answers give the account as an object."""
     return whole(value.get("id") if isinstance(value, Mapping) else value)
+
+
+def is_on(value: object) -> bool:
+    """A switch: true, or what a script writes for it. "false" is none."""
+    if isinstance(value, str):
+        return value.strip().lower() in ON
+    return isinstance(value, int | float) and value == 1
 
 
 def seconds(value: object) -> float | None:

@@ -82,8 +82,18 @@ def _sentences(data: Any, name: str = "") -> Iterator[str]:
 
 
 def _encodable(data: Any) -> Any:
-    if isinstance(data, str):
-        return encodable(data)
-    if isinstance(data, list):
-        return [_encodable(item) for item in data]
-    return {encodable(k): _encodable(v) for k, v in data.items()} if isinstance(data, dict) else data
+    """The same JSON with its texts encodable. Without recursion: what could be read may be nested deeply."""
+    box = [data]
+    waiting: list[Any] = [box]
+    while waiting:
+        held = waiting.pop()
+        if isinstance(held, dict):
+            parts = [(encodable(name), value) for name, value in held.items()]
+            held.clear()
+            held.update(parts)
+        for key, value in list(held.items() if isinstance(held, dict) else enumerate(held)):
+            if isinstance(value, str):
+                held[key] = encodable(value)
+            elif isinstance(value, dict | list):
+                waiting.append(value)
+    return box[0]

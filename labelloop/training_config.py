@@ -9,18 +9,20 @@ from typing import Annotated, Any, Literal
 from croniter import croniter
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+LONGEST = 500  # characters of what is said of one setting
 LARGEST = 1_000_000_000  # of any count: what is larger is a slip, and some libraries cannot count it
 
 
-def _no_switch(value: Any) -> Any:
+def no_switch(value: Any) -> Any:
+    """Refuses what YAML has made of yes and no."""
     if isinstance(value, bool):
         raise ValueError(f"{str(value).lower()} is no number (YAML reads yes, no, on, off as a boolean)")  # noqa: TRY004 -- pydantic wants it
     return value
 
 
-Number = Annotated[float, BeforeValidator(_no_switch)]
+Number = Annotated[float, BeforeValidator(no_switch)]
 Share = Annotated[Number, Field(ge=0, le=1)]
-Whole = Annotated[int, BeforeValidator(_no_switch), Field(ge=0)]
+Whole = Annotated[int, BeforeValidator(no_switch), Field(ge=0)]
 Positive = Annotated[Whole, Field(gt=0, le=LARGEST)]
 Rate = Annotated[Number, Field(gt=0, le=10)]
 
@@ -35,7 +37,8 @@ def in_words(error: Mapping[str, Any]) -> str:
     share = error["type"] == "less_than_equal" and error.get("ctx", {}).get("le") == 1
     hint = f": {value} % is {value / 100:g}" if share and isinstance(value, int | float) and value <= 100 else ""
     message = error["msg"].removeprefix("Value error, ").replace("Input should be", "it must be")
-    return f"{place or 'the file'}: {message}{hint}"
+    told = f"{place or 'the file'}: {message}{hint}"
+    return told if len(told) <= LONGEST else f"{told[:LONGEST]}…"
 
 
 WHEN = frozenset({"after", "growth", "mix", "images", "cron", "on_change", "on_upgrade", "automatic"})

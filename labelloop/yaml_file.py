@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from labelloop.errors import SettingsError
-from labelloop.names import shown
+from labelloop.names import encodable, shown
 
 LARGEST = 1_000_000  # bytes
 DEEPEST = 30  # levels: no setting lies deeper than five
@@ -119,12 +119,22 @@ def _size(node: Node, known: dict[int, int]) -> int:
             raise _Refused(node, "an alias (*) stands within what it means")
         return known[id(node)]
     known[id(node)] = -1
+    _require_plain(node)
     parts = [p for pair in node.value for p in pair] if isinstance(node, yaml.MappingNode) else node.value
     found = 1 + (sum(_size(part, known) for part in parts) if isinstance(node, yaml.CollectionNode) else 0)
     if found > MOST:
         raise _Refused(node, f"with its aliases (*) it stands for more than {MOST:,} values")
     known[id(node)] = found
     return found
+
+
+def _require_plain(node: Node) -> None:
+    """A set has no order, and bytes are no text: what JSON cannot hold is refused, and so are halves of characters."""
+    prefix, _, kind = node.tag.rpartition(":")
+    if prefix == "tag:yaml.org,2002" and kind in {"set", "omap", "pairs", "binary"}:
+        raise _Refused(node, f"!!{kind} is no setting: write plain text, numbers, lists and mappings")
+    if isinstance(node, yaml.ScalarNode) and node.value != encodable(node.value):
+        raise _Refused(node, f"{shown(node.value)} holds half of a character (\\ud800 to \\udfff): take it out")
 
 
 def _require_text(node: Node) -> None:

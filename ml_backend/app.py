@@ -109,6 +109,8 @@ def _add_edges(app: Flask, backend: Backend, gate: Gate) -> None:
         g.begun = time.perf_counter()
         if asked_by_page(request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")):
             return problem(NO_PAGES, 403)
+        if not gate.goes_by(request):
+            return problem("labelloop: this backend goes by another name (LABELLOOP_BACKEND_URL)", 403)
         if gate.permits(request):
             return None
         answer = problem("labelloop: wrong or missing basic auth user and password", 401)

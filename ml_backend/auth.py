@@ -5,10 +5,12 @@ from __future__ import annotations
 import hmac
 import threading
 import time
+from urllib.parse import urlsplit
 
 from flask import Request
 from werkzeug.datastructures import Authorization
 
+from labelloop.browsers import is_foreign_name, is_loopback
 from labelloop.settings import Settings
 
 OPEN = frozenset({"health", "ready", "webhook"})  # endpoints; probes and Label Studio's own webhook send no credentials
@@ -27,6 +29,11 @@ class Gate:
     def is_open(self) -> bool:
         """True where no password is set: everybody may ask."""
         return not self._settings.backend_passwords
+
+    def goes_by(self, request: Request) -> bool:
+        """False where this machine's own browser asks by a name that is somebody else's: DNS rebinding."""
+        name = urlsplit(self._settings.backend_url).hostname
+        return not is_loopback(request.remote_addr) or not is_foreign_name(request.headers.get("Host", ""), name)
 
     def permits(self, request: Request) -> bool:
         """True where the request may go on: the endpoint is open, no password is set, or the credentials are right."""

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import structlog
 
+from labelloop.clock import now
 from labelloop.errors import StudioError
 from labelloop.labels import LabelSchema
 from labelloop.records import Annotation, Seen, Task
@@ -20,6 +21,7 @@ from sync.sweep import EPOCH, Sweep, earlier, find_missing
 log = structlog.get_logger()
 OVERLAP = timedelta(seconds=5)  # transactions that commit late carry an earlier `updated_at`
 OVERLAP_EVERY_S = 30.0  # where nothing moves: what a large import left within the overlap is not read by each poll
+AHEAD = timedelta(days=1)  # a time beyond is that of a clock that was wrong: the cursor does not follow it
 MANY = 1000  # tasks that seem to be gone: above, they are not asked for one by one
 Shown = Callable[[str, Annotation], Seen | None]  # (uri, an answer that is new) -> what its author had before them
 Outdated = Callable[[str, Annotation], str | None]  # (uri, an answer) -> since when the image is another one
@@ -165,14 +167,14 @@ class Feed:
 
     def _read(self, pages: Iterable[list[TaskStub]]) -> Changes:
         stale: dict[int, TaskStub] = {}
-        new, cursor = 0, self.cursor
+        new, cursor, last = 0, self.cursor, earlier(now(), -AHEAD)
         for page in pages:
             for stub in filter(None, map(self._readable, page)):
                 new += stub.id not in self.board
                 if self._is_stale(stub):
                     stale[stub.id] = stub
                 self._place(stub)
-                cursor = max(cursor, stub.updated_at)
+                cursor = max(cursor, stub.updated_at) if stub.updated_at <= last else cursor
         changes = Changes(self._fetch(stale), new)
         if cursor != self.cursor:  # only now: what could not be fetched is asked for again
             self.cursor, self._moved_at = cursor, self._clock()

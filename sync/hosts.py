@@ -89,7 +89,7 @@ def parse_hosts(words: Sequence[str], *, private: bool) -> Hosts:
     found = set()
     for word in words:
         target = _target(f"http://{word}")
-        if target is None or "/" in word or "*" in word:
+        if target is None or not target.port or set(word) & set("/*#?"):
             raise SettingsError(
                 f"LABELLOOP_IMAGE_HOSTS: {word!r} is no host or host:port (no scheme, path or wildcard)"
             )

@@ -59,7 +59,7 @@ class Web:
             found = self._ask(url, end)
             if found.location is None:
                 return found
-            url = urljoin(url, found.location)
+            url = _joined(url, found.location)
         raise ImageUnreadableError(f"{short(url)} redirects more than {REDIRECTS} times")
 
     def _ask(self, url: str, end: float) -> Fetched:
@@ -101,6 +101,13 @@ class Web:
             )
         data = capped(url, answer.iter_stream(), self._max_bytes, declared=headers.get("content-length"))
         return Fetched(data, headers.get("etag"), headers.get("last-modified"))
+
+
+def _joined(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError as error:  # brackets around what is no address
+        raise ImageUnreadableError(f"{short(url)} redirects to {short(location)!r}, which is no address") from error
 
 
 def capped(uri: str, chunks: Iterable[bytes], limit: int, *, declared: str | None = None) -> bytes:

@@ -11,6 +11,7 @@ from typer.exceptions import Abort, Exit, TyperException
 from labelloop.errors import LabelloopError
 from labelloop.extras import missing_extra
 from labelloop.logs import Mask
+from labelloop.names import shown
 
 REMEDIES = {  # of what the system refuses
     errno.ENOENT: "check the path, or create its folder",
@@ -33,8 +34,8 @@ def in_words(error: Exception) -> str | None:  # noqa: PLR0911
     match error:
         case TyperException() | Exit() | Abort() | BrokenPipeError():
             return None
-        case LabelloopError():
-            return str(error)
+        case LabelloopError() | UnicodeEncodeError():
+            return _said(error)
         case ModuleNotFoundError() if missing := missing_extra(error):
             return str(missing)
         case OSError() if error.errno is not None:
@@ -44,6 +45,13 @@ def in_words(error: Exception) -> str | None:  # noqa: PLR0911
         case MemoryError():
             return "it needs more memory than there is: give it less to do, or a larger machine"
     return f"this should not have happened: {type(error).__name__}: {error}. {_kept(error)}"
+
+
+def _said(error: LabelloopError | UnicodeEncodeError) -> str:
+    """Bytes that are no UTF-8 come from the shell, or from the name of a file."""
+    if isinstance(error, LabelloopError):
+        return str(error)
+    return f"{shown(str(error.object))} is not UTF-8: correct what was typed, or rename it"
 
 
 def refused(error: OSError) -> str:

@@ -103,9 +103,7 @@ def command(function: Callable[P, R], *, to: typer.Typer = app, name: str | None
 
         configure_logs(json=False)  # to standard error: what a command prints may be JSON for a machine
         try:
-            answer = function(*args, **kwargs)
-            end_output()  # a full disk or a closed pipe shows here, and not when nobody listens any more
-            return answer
+            return _printed(function, *args, **kwargs)
         except KeyboardInterrupt as error:
             fail("stopped")
             raise typer.Exit(INTERRUPTED) from error
@@ -119,6 +117,17 @@ def command(function: Callable[P, R], *, to: typer.Typer = app, name: str | None
     theme = _theme_of(name or function.__name__.replace("_", "-")) if to is app else None
     to.command(name, rich_help_panel=theme)(guarded)
     return guarded
+
+
+def _printed(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """A full disk or a closed pipe shows here, and not when nobody listens any more."""
+    try:
+        answer = function(*args, **kwargs)
+    except typer.Exit:  # it has printed all that it had to say
+        end_output()
+        raise
+    end_output()
+    return answer
 
 
 def fail(message: str) -> None:

@@ -6,6 +6,8 @@ Nothing is decoded here, and Pillow is not asked: some of its decoders allocate 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from labelloop.errors import ImageUnreadableError
@@ -48,12 +50,28 @@ def declared(data: bytes) -> Declared:
 
     for module in (jpeg, png, webp, gif, bmp, tiff, avif):
         if module.MAGIC.match(data):
-            try:
-                found = module.read(data)
-            except (struct.error, IndexError) as error:
-                raise ImageUnreadableError(f"the image ends within its header ({len(data):,} bytes)") from error
-            return _sized(found)
+            with _whole_header(data):
+                return _sized(module.read(data))
     raise ImageUnreadableError(f"the image is of an unknown format; {READ}: save it as one of them")
+
+
+def sides_of(head: bytes) -> tuple[int, int]:
+    """(width, height) of an image that begins so; ImageUnreadableError where that is said further behind."""
+    from labelloop.decoding import jpeg
+
+    if not jpeg.MAGIC.match(head):
+        found = declared(head)
+        return found.width, found.height
+    with _whole_header(head):
+        return jpeg.size(head)
+
+
+@contextmanager
+def _whole_header(data: bytes) -> Iterator[None]:
+    try:
+        yield
+    except (struct.error, IndexError) as error:
+        raise ImageUnreadableError(f"the image ends within its header ({len(data):,} bytes)") from error
 
 
 def held(base: float, converted: float, *, may_turn: bool) -> float:

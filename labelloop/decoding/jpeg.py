@@ -54,6 +54,14 @@ def read(data: bytes) -> Declared:
     )  # fmt: skip
 
 
+def size(head: bytes) -> tuple[int, int]:
+    """(width, height), also where the pixels are not there yet; ImageUnreadableError."""
+    found = _walk(head)
+    if min(found.size) < 1:
+        raise ImageUnreadableError("the JPEG does not say how large it is within reach")
+    return found.size
+
+
 def _walk(data: bytes) -> Found:
     found, at, junk = Found(), 2, 0
     for _ in range(MAX_SEGMENTS):

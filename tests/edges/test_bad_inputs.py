@@ -49,12 +49,15 @@ def run(here: Place, line: str, **more: str) -> subprocess.CompletedProcess[byte
 
 SHELLS = (
     ("labelloop models --json | head -c 1", 0, {}, ""),
+    ("labelloop doctor --json | head -c 1", 0, {}, "["),
+    ("labelloop doctor --json > /dev/full", 1, {}, "No space left on device"),
     ("labelloop models >&-", 0, {}, ""),
     ("labelloop models > /dev/full", 1, {}, "No space left on device"),
     ("labelloop models", 0, {"COLUMNS": "1"}, ""),
     ("labelloop runs", 0, {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}, ""),
     ("labelloop duplicates --json", 0, {"PYTHONIOENCODING": "ascii"}, ""),
     ("labelloop models --project $'\\xff\\x1b[31m'", 1, {}, "no project is called"),
+    ("labelloop export --format csv --out {}/x.csv --at $'\\xff'", 1, {}, "is not UTF-8: correct what was typed"),
     ("labelloop init --config $'{}/\\xff.yaml' --image-uri s3://edge-images/x/", 1, {}, "No such file"),
     ("labelloop simulate --state-dir {}/file < /dev/null", 1, {}, "is no folder"),
     ("labelloop schema --drop cat < /dev/null", 1, {}, "--yes"),

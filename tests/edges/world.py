@@ -115,6 +115,8 @@ def _write_files(folder: Path) -> None:
     _image_folders(folder)
     (folder / "loop").symlink_to(folder / "loop")
     (folder / "empty").mkdir()
+    os.mkfifo(folder / "pipe")
+    (folder / "to-pipe").symlink_to(folder / "pipe")
 
 
 def _files() -> dict[str, bytes]:
@@ -139,6 +141,13 @@ def _files() -> dict[str, bytes]:
         "one": "name: pets\nlabels: ['cat']\n", "cron": "retrain: {cron: always}\n",
         "search": "space: {retrain.epochs: {integer: [3, 1]}}\n", "search-empty": "", "search-inf":
         "space: {retrain.learning_rate: {real: [0.1, .inf]}}\n", "search-far": "space: {name: {choice: [a]}}\n",
+        "set": "labels: !!set {a, b}\n", "bytes": "name: !!binary aGFsbG8=\n", "half": 'labels: ["a\\ud800", "b"]\n',
+        "person": "weights: {annotators: {yes: 2}}\n", "many": "".join(f"k{i}: 1\n" for i in range(500)),
+        "never": "name: pets\nretrain: {cron: '0 0 31 2 *'}\n", "chance": "name: pets\nretrain: {cron: 'R R * * *'}\n",
+        "untrained": "name: pets\nbuckets: {test: 0.7, audit: 0.3}\n",
+        "tag": "name: pets\nbackbone: {name: resnet18.x}\n",
+        "nobody": "name: pets\nhead: {kind: ensemble, members: []}\n",
+        "vast": "name: pets\nbackbone: {name: pixels, options: {projection: 1000000000000}}\n",
         "labels": "name: pets\nlabels: ['cat', 'dog']\n",
     }  # fmt: skip
     record = json.loads(dump_record(ProjectRecord("main", 1, 0, "x", ProjectConfig(), make_label_config(["a", "b"]),
@@ -161,7 +170,8 @@ def _files() -> dict[str, bytes]:
         "project-bare.tar": _backup(json.dumps(record).encode()),
         "bad.csv": b"name,class\na.png,cat\n", "latin.csv": "file,label\nä.png,cat\n".encode("latin-1"),
         "lost.csv": b"file,label\nnothere.png,cat\n",
-        "ours.csv": b"file,label\n../../etc/passwd.png,cat\n",
+        "ours.csv": b"file,label\n../../etc/passwd.png,cat\n", "nul.csv": b"file,label\na\0.png,cat\n",
+        "loop.csv": b"file,label\nround/1.png,cat\n",
     }  # fmt: skip
 
 
@@ -192,5 +202,6 @@ def _image_folders(folder: Path) -> None:
     for path in (one, odd / "cat", odd / "d\nog", lost):
         path.mkdir(parents=True)
         (path / "1.png").write_bytes(pixels.getvalue())
+    (odd / "round").symlink_to(odd / "round")
     (lost / "1.png").unlink()
     Path(os.fsdecode(os.fsencode(lost) + b"/\xff\xfe.png")).write_bytes(pixels.getvalue())

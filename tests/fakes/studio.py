@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -172,13 +172,17 @@ class FakeStudio:
         """A live prediction moves `updated_at`, too."""
         self._keep(replace(self._tasks[task], updated_at=self._now()))
 
+    def move_to(self, task: int, moment: str) -> None:
+        """What a server writes whose clock is wrong."""
+        self._keep(replace(self._tasks[task], updated_at=moment))
+
     def _put(self, task: int, annotation: Annotation) -> None:
         others = tuple(a for a in self._tasks[task].annotations if a.id != annotation.id)
         self._keep(replace(self._tasks[task], annotations=(*others, annotation), updated_at=self._now()))
 
     def _keep(self, task: Task) -> None:
         self._tasks[task.id] = task
-        self._moves.append((task.updated_at, task.id))
+        insort(self._moves, (task.updated_at, task.id))
 
     def _next_id(self) -> int:
         self._ids += 1

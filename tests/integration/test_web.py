@@ -143,6 +143,12 @@ def test_a_redirect_elsewhere_is_refused(url: str, server: ThreadingHTTPServer, 
     assert len(server.asked) == 1  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("elsewhere", ["http://[::1", "//[", "http://a:b/", "http://\\x/", "http://0xa9fea9fe/"])
+def test_a_redirect_to_what_is_no_address_is_refused_in_words(url: str, elsewhere: str) -> None:
+    with pytest.raises(ImageUnreadableError, match=r"no address|no http|not allowed"):
+        listed(url).get(f"{url}/tasks/1/resolve/?fileuri={quote(elsewhere, safe='')}")
+
+
 def test_endless_redirects_end(url: str, server: ThreadingHTTPServer) -> None:
     with pytest.raises(ImageUnreadableError, match="redirects more than 5 times"):
         listed(url).get(f"{url}/loop")

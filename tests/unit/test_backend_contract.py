@@ -553,6 +553,16 @@ def test_no_web_page_is_answered(live: Stage, method: str, path: str, headers: d
         assert not [name for name, _ in answer.headers if name.lower().startswith("access-control")]
 
 
+@pytest.mark.parametrize("path", ["/health", "/ready", "/metrics", "/versions"])
+def test_a_foreign_name_that_leads_to_this_machine_is_not_answered(live: Stage, path: str) -> None:
+    names = {"evil.example": 403, "127.0.0.1:9090": 200, "backend:9090": 200}
+    for name, status in names.items():
+        assert live.client.get(path, headers={"Host": name, **AUTH}).status_code == status
+    elsewhere = {"REMOTE_ADDR": "10.0.0.7"}  # a proxy may go by any name
+    answer = live.client.get("/health", headers={"Host": "labels.example"}, environ_overrides=elsewhere)
+    assert answer.status_code == 200
+
+
 def test_who_types_the_address_is_answered(live: Stage) -> None:
     assert live.client.get("/health", headers={"Sec-Fetch-Site": "none"}).get_json() == {
         "status": "UP", "model_class": "labelloop",

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import labelloop
 from labelloop import net
 from labelloop.config import BackboneSpec
 from labelloop.decode import FORMATS, Square, decode, shrink
-from labelloop.decoding.declared import declared
+from labelloop.decoding.declared import declared, sides_of
 from labelloop.errors import ImageUnreadableError
 from tests.hostile.worst import saved
 
@@ -105,6 +107,23 @@ def test_beyond_that_a_jpeg_is_refused_in_words() -> None:
 def test_every_format_declares_the_size_it_has(form: str) -> None:
     found = declared(saved("RGB", (333, 222), form))
     assert (found.format, found.width, found.height) == (form, 333, 222)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_first_part_of_an_image_tells_its_size(form: str) -> None:
+    assert sides_of(saved("RGB", (333, 222), form)) == (333, 222)
+    assert sides_of(photo(progressive=True)[:1000]) == (320, 240)
+    for head in (b"", b"\xff\xd8\xff", saved("RGB", (9, 9), form)[:20], b"%!PS-Adobe-3.0 EPSF-3.0"):
+        with pytest.raises(ImageUnreadableError):
+            sides_of(head)
+
+
+def test_images_are_opened_in_one_place_alone() -> None:
+    """Pillow's own `open` takes a PostScript for an image, and some of its decoders allocate there."""
+    root = Path(labelloop.__file__).parents[1]
+    rooms = ("labelloop", "cli", "ml_backend", "sync", "retrain_worker")
+    opening = [p for room in rooms for p in (root / room).rglob("*.py") if "Image.open(" in p.read_text()]
+    assert opening == [root / "labelloop/decoding/picture.py"]
 
 
 def test_frames_after_the_first_are_not_looked_at() -> None:

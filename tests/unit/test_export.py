@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -136,5 +137,19 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_is_said_in_words(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"is a folder: name a file, e\.g\."):
         replace_file(tmp_path, lambda _: None)
+    with pytest.raises(SettingsError, match=r"is a folder: name a file"):
+        replace_file(Path(), lambda _: None)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(SettingsError, match=r"a device or a pipe"):
+        replace_file(tmp_path / "pipe", lambda _: None)
     with pytest.raises(SettingsError, match=r"cannot write .*No such file"):
         replace_file(tmp_path / "none" / "x.csv", lambda _: None)
+
+
+def test_a_link_stays_one_and_the_file_behind_it_is_replaced(tmp_path: Path) -> None:
+    behind, link = tmp_path / "behind.csv", tmp_path / "link.csv"
+    behind.write_text("old")
+    link.symlink_to(behind)
+    replace_file(link, lambda stream: stream.write("new"))
+    assert link.is_symlink()
+    assert behind.read_text() == "new"

@@ -457,3 +457,14 @@ def test_any_history_keeps_the_board_and_what_moved_exact(studio: FakeStudio, se
     assert {u: set(ids) for u, ids in feed.board.open.items()} == unanswered
     assert feed.annotations == sum(len(s.annotations) for s in stubs)
     assert not feed.deleted & shown.keys()
+
+
+def test_a_task_of_the_year_9999_does_not_hide_what_comes_after_it(studio: FakeStudio) -> None:
+    late, task = studio.add_task("s3://images/1"), studio.add_task("s3://images/2")
+    studio.annotate(late, "dog")
+    studio.move_to(late, "9999-12-31T23:59:59.999999Z")
+    feed = feed_of(studio)
+    assert feed.poll().tasks == 1
+    studio.annotate(task, "cat")
+    assert feed.poll().tasks == 1
+    assert feed.tasks[task].label == "cat"

@@ -123,7 +123,8 @@ def test_an_address_that_is_listed_itself_was_meant() -> None:
     assert hosts("127.0.0.1:8000").refusal(found, ipaddress.ip_address("127.0.0.1")) is None
 
 
-@pytest.mark.parametrize("word", ["https://host", "*.example.com", "host/path", "host:port", "user@host", "a b"])
+@pytest.mark.parametrize("word", ["https://host", "*.example.com", "host/path", "host:port", "user@host", "a b",
+                                  "host#x", "host?x", "host:0"])  # fmt: skip
 def test_an_entry_that_is_no_host_is_refused(word: str) -> None:
     with pytest.raises(SettingsError, match="LABELLOOP_IMAGE_HOSTS"):
         hosts(word)

@@ -8,6 +8,7 @@ import pytest
 
 from labelloop.errors import LabelConfigError
 from labelloop.labels import SEED_MARK, has_mark, make_label_config, parse_label_config
+from labelloop.studio_rows import annotation_of
 
 CONFIG = """<View><Header value="What is it?"/><Image name="pic" value="$photo"/>
 <Choices name="kind" toName="pic"><Choice value="Cat" alias="felis"/><View><Choice value="Dog"/></View></Choices>
@@ -53,6 +54,8 @@ def answer(value: Any, **more: Any) -> list[Any]:
         (answer({"choices": ["x" * 501]}), "longer than 500"),
         (answer({"choices": [" "]}), "empty"),
         (answer({"choices": ["Dog"], "x": 1, "y": 2, "width": 3}), "that of a region"),
+        (answer({"choices": ["Dog"], "imageDataURL": "data:"}), "that of a region"),
+        (answer({"choices": ["Dog"]}, item_index=0), "that of a region or an item"),
         (["Dog"], "an item of the answer is text"),
         ([None], "an item of the answer is null"),
         ({"from_name": "kind"}, "the answer is an object"),
@@ -150,6 +153,18 @@ BOMB = '<!DOCTYPE x [<!ENTITY a "aa"><!ENTITY b "&a;&a;">]><View>&b;</View>'
         (config(more='visibleWhen="region-selected"'), "hidden at times"),
         (f'<View><View whenChoiceValue="x">{config()}</View></View>', "hidden at times"),
         (f'<View><Repeater on="$pages">{config()}</Repeater></View>', "<Repeater>"),
+        (f'<View><View style="color: red; Display : NONE">{config()}</View></View>', "hidden at times"),
+        (f'<View><View style="opacity: 0.0">{config()}</View></View>', "hidden at times"),
+        (config('<Choice value="a"/><View visibleWhen="no-region-selected"><Choice value="b"/></View>'), "hidden at"),
+        (config('<Choice value="a"/><Choice value="b" style="visibility:hidden"/>'), "hidden at times"),
+        (config(image=f'<View visibleWhen="choice-selected">{IMAGE}</View>'), '<Image name="image"> is hidden'),
+        (config(more='readonly="true"'), "read-only"),
+        (config('<Choice value="a" readonly="true"/><Choice value="b"/>'), "read-only"),
+        (config('<Choice value="a" selected="true"/><Choice value="b"/>'), "ticked from the start"),
+        (config(TWO + '<Choices name="in" toName="text"><Choice value="c"/></Choices>'), "in a <Choices>"),
+        (config('<Choice value="\u00e9"/><Choice value="e\u0301"/>'), "same value"),
+        (config('<Choice value="\u200b"/><Choice value="b"/>'), "is no name"),
+        (config('<Choice value="a\u2028b"/><Choice value="b"/>'), "line breaks"),
         (config(image='<Image name="image" value="https://host/$name"/>'), "put together"),
         (config(image='<Image name="image" value="$name.$kind"/>'), "put together"),
         (config(image='<Image name="image" value="$meta.url"/>'), "is a path into"),
@@ -197,6 +212,7 @@ def test_what_cannot_be_served_is_refused_with_a_reason(xml: Any, reason: str) -
         config(),
         config(more='perRegion="false" allowNested="false" required="true" choice="single-radio" layout="select"'),
         config().lower().replace("toname", "toName"),
+        config('<Choice value="a" selected="false" readonly="false" style="opacity: 0.5"/><Choice value="b"/>'),
         config('<Choice value="$kind" alias="a"/><Choice value="cost $ 5"/><Header value="$text"/>'),
         config(image=IMAGE + '<Image name="legend" value="https://host/legend.png"/>'),
         config(image=IMAGE + '<TextArea name="note" toName="image" required="true"/>'),
@@ -207,3 +223,22 @@ def test_what_can_be_served_is(xml: str) -> None:
     schema = parse_label_config(xml)
     assert (schema.control, schema.to_name, schema.data_key) == ("label", "image", "image")
     assert len(schema.classes) == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "on"),
+    [
+        (True, True), (1, True), ("true", True), ("1", True), (False, False), (None, False), ("false", False),
+        ("no", False), ("", False), (float("nan"), False), ([0], False), ({"a": 1}, False), (2, False),
+    ],
+)  # fmt: skip
+def test_a_switch_of_an_answer_is_on_where_it_says_so(value: Any, on: bool) -> None:
+    schema = parse_label_config(CONFIG)
+    row = {"id": 1, "result": schema.result("Dog"), "was_cancelled": value, "ground_truth": value}
+    found = annotation_of(row, schema)
+    assert (found.cancelled, found.ground_truth, found.label) == (on, on, None if on else "Dog")
+
+
+def test_a_prediction_of_an_endless_version_is_not_ours() -> None:
+    schema = parse_label_config(CONFIG)
+    assert annotation_of({"prediction": {"model_version": "v" * 10_000, "result": []}}, schema).seen is None

@@ -10,7 +10,7 @@ import pytest
 from werkzeug.datastructures import Headers
 
 from cli.embedded.services import STUDIO_SITE
-from labelloop.browsers import asked_by_page, asked_from_elsewhere
+from labelloop.browsers import asked_by_page, asked_from_elsewhere, is_foreign_name
 from labelloop.exposition import metrics_alone
 
 sys.path.append(str(STUDIO_SITE))
@@ -60,6 +60,8 @@ def test_a_page_is_told_from_a_program(origin: str | None, site: str | None, pag
     ("POST", "/metrics", {}, "404 Not Found"),
     ("GET", "/metrics", {"HTTP_ORIGIN": "http://evil.example"}, "403 Forbidden"),
     ("GET", "/metrics", {"HTTP_SEC_FETCH_SITE": "cross-site"}, "403 Forbidden"),
+    ("GET", "/metrics", {"HTTP_HOST": "127.0.0.1:9464"}, "200 OK"),
+    ("GET", "/metrics", {"HTTP_HOST": "evil.example:9464"}, "403 Forbidden"),
 ])  # fmt: skip
 def test_a_metrics_port_answers_one_question(method: str, path: str, headers: dict[str, str], status: str) -> None:
     told: list[str] = []
@@ -69,5 +71,17 @@ def test_a_metrics_port_answers_one_question(method: str, path: str, headers: di
         return [b"figures"]
 
     environ = {"REQUEST_METHOD": method, "PATH_INFO": path, **headers}
-    body = list(metrics_alone(figures)(environ, lambda line, _headers: told.append(line)))
+    body = list(metrics_alone(figures, local=True)(environ, lambda line, _headers: told.append(line)))
     assert (told, body) == ([status], [b"figures"] if status.startswith("200") else [])
+
+
+@pytest.mark.parametrize(("host", "foreign"), [
+    ("127.0.0.1:9090", False), ("[::1]:9090", False), ("localhost", False), ("10.1.2.3:9090", False), ("", False),
+    ("backend:9090", False), ("gateway.internal:9090", False), ("ml-backend.labelloop.svc:9090", False),
+    ("ml-backend.labelloop.svc.cluster.local.", False), ("labels.example.com", False), ("LABELS.example.com.", False),
+    ("evil.example", True), ("evil.example:9090", True), ("127.0.0.1.evil.example", True),
+    ("labels.example.com.x", True), ("localhost.evil.example", True), ("127.0.0.1@evil.example", True),
+    ("svc.evil", True), ("[::1", True),
+])  # fmt: skip
+def test_a_foreign_name_that_leads_here_is_told_from_ours(host: str, foreign: bool) -> None:
+    assert is_foreign_name(host, "labels.example.com") is foreign

@@ -6,7 +6,7 @@ import pytest
 
 from labelloop.config import ProjectConfig, Refresh, parse_config
 from labelloop.errors import SettingsError
-from labelloop.moments import cron_times
+from labelloop.moments import Times, cron_times
 from labelloop.trigger import ATTEMPTS, Decision, Progress, decide, moved
 
 CONFIG = ProjectConfig(refresh=Refresh(class_min=3))  # a project of before; retrain after max(200, a quarter more)
@@ -232,6 +232,7 @@ def test_a_time_that_nobody_was_there_for_is_made_up() -> None:
         return datetime(2026, 1, day, hour, tzinfo=UTC)
 
     assert not cron_times("0 3 * * *", at(1, 4), at(1, 23)).due
+    assert cron_times("0 0 31 2 *", at(1, 4), at(1, 23)) == Times()  # an old config may hold it: it never comes
     assert cron_times("0 3 * * *", at(1, 4), at(2, 4)).due
     assert cron_times("0 3 * * *", at(1, 4), at(9, 12)).due
     assert cron_times("0 3 * * *", at(1, 4), at(1, 23)).next == "2026-01-02 03:00 UTC"
