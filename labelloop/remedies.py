@@ -34,8 +34,8 @@ _REMEDIES = (  # the first that fits: what is done without it, and what a person
     (r"reports/.*", "`labelloop report --anew` makes it again"),
     (r"lr_curves/.*", "`labelloop tune lr` makes another"),
     (r"gc\.json", "the project is tidied again within a day; nothing is to do"),
-    (r"names\.json|copies/names\..*", "its copy is used; if that is lost, too, upload the folder again with `labelloop init "
-     "--images`: exports need it for `file`"),
+    (r"names\.json|copies/names\..*", "its copy is used; if that is lost, too, upload the folder again with "
+     "`labelloop init --images`: exports need it for `file`"),
     (r"deleted\.json|copies/deleted\..*", "its copy is used, else images without a task count as removed"),
 )  # fmt: skip
 
