@@ -9,7 +9,8 @@ from labelloop import __version__, code
 
 ROOT = Path(code.__file__).parent.parent
 WITHOUT_BEARING = {  # stores, records, and settings whose values the config's hash covers
-    "labelloop.cache", "labelloop.errors", "labelloop.images", "labelloop.records", "labelloop.registry",
+    "labelloop.cache", "labelloop.errors", "labelloop.formats", "labelloop.images", "labelloop.records",
+    "labelloop.registry",
     "labelloop.storage", "labelloop.training_config",
 }  # fmt: skip
 

@@ -88,7 +88,11 @@ def test_a_copy_that_unpacks_to_more_than_a_record_is_damaged() -> None:
         get_copy(world.own, "record.json")
 
 
-@pytest.mark.parametrize("raw", [b"", b"junk", gzip.compress(b"text")[:-4], gzip.compress(b"text") + b"junk"])
+@pytest.mark.parametrize(
+    "raw",
+    [b"", b"junk", gzip.compress(b"text")[:-4], gzip.compress(b"text") + b"junk"],
+    ids=["empty", "junk", "cut off", "longer"],  # the bytes hold the time, and workers must collect the same names
+)
 def test_what_does_not_unpack_is_one_of_the_errors_of_unreadable_bytes(raw: bytes) -> None:
     with pytest.raises(UNREADABLE):
         if inflated(raw) == b"":
