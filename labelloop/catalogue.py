@@ -151,7 +151,8 @@ def _facts(data: dict[str, Any]) -> ImageFacts:
     """By hand: lines come by the million."""
     earlier = tuple(Bytes(**fields_of(Bytes, past)) for past in data.get("earlier", ()))
     facts = ImageFacts(**{**fields_of(ImageFacts, data), "bucket": Bucket(data["bucket"]), "earlier": earlier})
-    texts = (facts.uri, facts.etag, facts.sha256, facts.group, facts.phash, facts.problem or "",
+    texts = (facts.uri, facts.etag, facts.sha256, facts.group, facts.phash, facts.middle, facts.twin,
+             facts.problem or "",
              *(text for past in earlier for text in (past.sha256, past.until)))  # fmt: skip
     if not all(type(text) is str for text in texts):
         raise TypeError(f"{facts.uri!r}: a fact is no text")

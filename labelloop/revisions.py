@@ -18,8 +18,9 @@ class Use(StrEnum):
     """What an annotation was good for."""
 
     TRAINED = "trained"
-    DUPLICATE = "duplicate"  # another image that shows the same, with the same label, trained in its place
-    CONFLICT = "conflict"  # images that show the same have different labels: none of them trains
+    DUPLICATE = "duplicate"  # another image of the same picture, with the same label, counts in its place
+    CONFLICT = "conflict"  # images of the same picture have different labels: none of them counts
+    RELATED = "related"  # another image of its group judges in its place: a group judges once
     WAITING = "waiting"  # its class has too few labels to enter the head
     TEST = "test"  # judges, never trains
     AUDIT = "audit"  # reports, never trains
@@ -81,24 +82,39 @@ def _uses(
 ) -> dict[int, Use]:
     """Task id -> use of the annotation that counts."""
     found: dict[int, Use] = {}
-    groups: dict[str, list[Task]] = {}
+    units: dict[str, list[tuple[Task, ImageFacts]]] = {}
     for task in tasks:
         facts = images.get(task.uri)
-        if facts is None or facts.problem or task.uri not in featurised:
+        if facts is None or facts.problem or not facts.group or task.uri not in featurised:
             found[task.id] = Use.UNUSABLE
-        elif facts.bucket is not Bucket.TRAIN:
-            found[task.id] = Use(facts.bucket.value)
+        elif facts.bucket is Bucket.QUARANTINE:
+            found[task.id] = Use.QUARANTINE
         elif task.label is not None:
-            groups.setdefault(facts.group, []).append(task)
-    for same in groups.values():
-        found.update(_of_group(sorted(same, key=lambda t: (t.uri, t.id)), classes))
+            units.setdefault(facts.unit, []).append((task, facts))
+    for members in units.values():
+        found.update(_of_unit(sorted(members, key=lambda m: (m[0].uri, m[0].id)), classes))
     return found
 
 
-def _of_group(same: list[Task], classes: Collection[str | None]) -> dict[int, Use]:
-    """The first of the tasks that show the same image stands for all of them."""
-    if len({t.label for t in same}) > 1:
-        return {t.id: Use.CONFLICT for t in same}
-    if same[0].label not in classes:
-        return {t.id: Use.WAITING for t in same}
-    return {t.id: Use.DUPLICATE if i else Use.TRAINED for i, t in enumerate(same)}
+def _of_unit(members: list[tuple[Task, ImageFacts]], classes: Collection[str | None]) -> dict[int, Use]:
+    """The first picture on whose label people agree stands for all of them."""
+    pictures: dict[str, list[Task]] = {}
+    for task, facts in members:
+        pictures.setdefault(facts.twins, []).append(task)
+    found: dict[int, Use] = {}
+    first = _first_use(members[0][1].bucket)
+    for same in pictures.values():
+        if len({t.label for t in same}) > 1:
+            found.update({t.id: Use.CONFLICT for t in same})
+            continue
+        use = first
+        if first is Use.TRAINED and same[0].label not in classes:
+            found.update({t.id: Use.WAITING for t in same})
+            continue
+        found.update({t.id: Use.DUPLICATE if i else use for i, t in enumerate(same)})
+        first = Use.RELATED
+    return found
+
+
+def _first_use(bucket: Bucket) -> Use:
+    return Use.TRAINED if bucket is Bucket.TRAIN else Use(bucket.value)
