@@ -11,6 +11,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from labelloop.given import Given
 from labelloop.proof import PROVEN, Kinship
 from labelloop.records import Bucket, ImageFacts
 from labelloop.relatives import Relative
@@ -56,14 +57,6 @@ class _Groups:
         self.into[gone] = kept
         self.size[kept] += self.size.pop(gone, 0)
         return kept
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """What people say of an image: it is known better than any comparison can tell."""
-
-    group: str | None = None  # patient, video, lot
-    bucket: Bucket | None = None  # of their own test set
 
 
 @dataclass(frozen=True, slots=True)

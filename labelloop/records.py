@@ -138,6 +138,11 @@ class ImageFacts:
         """What counts once: a picture where it trains, a group of related ones where it judges."""
         return self.group if self.bucket in JUDGING else self.twins
 
+    @property
+    def undecided(self) -> bool:
+        """Read, and not in a bucket yet."""
+        return bool(self.sha256) and not self.group
+
     def changed_after(self, moment: str) -> str | None:
         """When the bytes of that moment (UTC ISO 8601) were first missed; None where they stand there now.
 

@@ -73,8 +73,10 @@ class Relatives:
         many = len(self._index) + len(self._earlier)
         among, hits = self._found.get(uri, (-1, []))
         if among != many:
-            earlier = [Hit(other, 0, AS_IT_LIES) for other in self._earlier.near(hash_of(thumb))]
-            hits = [hit for hit in earlier + self._index.near(window_words(thumb)) if hit.uri != uri]
+            hits = [hit for hit in self._index.near(window_words(thumb)) if hit.uri != uri]
+            known = {uri, *(hit.uri for hit in hits)}
+            earlier = [Hit(other, 0, AS_IT_LIES) for other in self._earlier.near(hash_of(thumb)) if other not in known]
+            hits = earlier + hits
             self._found[uri] = many, hits
         return hits
 

@@ -7,7 +7,7 @@ holds the two together.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -31,6 +31,14 @@ class Use(StrEnum):
     EMPTY = "empty"  # nothing chosen, or a class that the label config lacks
 
 
+ASIDE = {
+    Use.DUPLICATE: "another image of the same picture counts in their place",
+    Use.CONFLICT: "one picture with two classes: `labelloop duplicates` asks which is right",
+    Use.RELATED: "another image of their group judges in their place",
+    Use.QUARANTINE: "the same picture stands in two buckets",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Revision:
     """One annotation as it was in a snapshot."""
@@ -47,7 +55,7 @@ class Revision:
 def revisions(
     tasks: Iterable[Task],
     images: Mapping[str, ImageFacts],
-    featurised: Collection[str],
+    featurised: Container[str],
     classes: Collection[str | None],
 ) -> tuple[Revision, ...]:
     """Every annotation of ``tasks`` with its use under a head that knows ``classes``, by task."""
@@ -60,6 +68,13 @@ def revisions(
             use = uses[task.id] if a is counted else _passed_over(a)
             found.append(Revision(task.id, a.id, a.updated_at, a.label, a.completed_by, task.uri, use))
     return tuple(found)
+
+
+def aside(tasks: Iterable[Task], images: Mapping[str, ImageFacts], featurised: Container[str]) -> dict[str, int]:
+    """Why labels do not count that would, were it not for other images -> how many."""
+    given = [t for t in tasks if t.label is not None]
+    uses = Counter(_uses(sorted(given, key=lambda t: t.id), images, featurised, {t.label for t in given}).values())
+    return {why: uses[use] for use, why in ASIDE.items() if uses[use]}
 
 
 def tally(found: Iterable[Revision]) -> dict[str, int]:
@@ -77,7 +92,7 @@ def _passed_over(annotation: Annotation) -> Use:
 def _uses(
     tasks: Iterable[Task],
     images: Mapping[str, ImageFacts],
-    featurised: Collection[str],
+    featurised: Container[str],
     classes: Collection[str | None],
 ) -> dict[int, Use]:
     """Task id -> use of the annotation that counts."""

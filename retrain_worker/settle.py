@@ -15,6 +15,7 @@ from labelloop.clock import stamp
 from labelloop.groups import Pictures, Rules, can_place, place
 from labelloop.records import Bucket, ImageFacts
 from labelloop.relatives import Relative, crowd_cap
+from labelloop.windows import middle_hash
 from retrain_worker.context import ProjectContext
 
 log = structlog.get_logger()
@@ -28,6 +29,7 @@ def settle(project: ProjectContext, pool: int | None = None) -> int:
     project.catalogue.update()
     if not _can_place(project, pool):
         return 0
+    _look(project)
     looks: Pictures = project.relatives() if project.record.config.buckets.near_duplicates else _Unseen()
     _place(project, looks)
     with project.registry.lease("split"):
@@ -48,6 +50,18 @@ def settle(project: ProjectContext, pool: int | None = None) -> int:
     return len(came)
 
 
+def _look(project: ProjectContext) -> None:
+    """Take the hash of images that are decided again, and of those that an older release has read."""
+    config, images = project.record.config.buckets, project.catalogue.images
+    unseen = [f for f in _undecided(project) if not f.middle] if config.near_duplicates else []
+    thumbs = ((facts, project.thumbs.of(facts.uri)) for facts in unseen)
+    looked = [replace(facts, middle=middle_hash(thumb)) for facts, thumb in thumbs if thumb is not None]
+    if looked:
+        project.catalogue.add(looked, stamp())
+        project.catalogue.update()
+    project.windows.add((uri, images[uri].middle) for uri in [f.uri for f in looked])
+
+
 class _Unseen:
     """Where only the same bytes are the same picture."""
 
@@ -59,7 +73,7 @@ class _Unseen:
 
 
 def _undecided(project: ProjectContext) -> list[ImageFacts]:
-    return [f for f in project.catalogue.images.values() if f.sha256 and not f.group]
+    return [f for f in project.catalogue.images.values() if f.undecided]
 
 
 def _can_place(project: ProjectContext, pool: int | None) -> bool:
@@ -72,7 +86,10 @@ def _place(project: ProjectContext, looks: Pictures) -> list[ImageFacts]:
     images = project.catalogue.images
     new = _undecided(project)
     config = project.record.config.buckets
-    rules = Rules(config.shares(), crowd_cap(len(images)))
+    folder = project.record.image_uri
+    rules = Rules(
+        config.shares(), crowd_cap(len(images)), lambda facts: config.given(facts.uri, folder), bool(config.test_set)
+    )
     return place(new, images.values(), looks, rules, project.catalogue.buckets) if new else []
 
 
