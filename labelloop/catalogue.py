@@ -114,6 +114,9 @@ class Catalogue:
 
     def _apply(self, found: Sequence[ImageFacts]) -> set[str]:
         for facts in found:
+            before = self.images.get(facts.uri)
+            if before and before.group and facts.undecided and not facts.earlier:
+                self.buckets.pop(before.group, None)  # taken back, to be decided again
             self.images[facts.uri] = facts
             if facts.group:
                 self.buckets.setdefault(facts.group, facts.bucket)

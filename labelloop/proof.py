@@ -30,6 +30,8 @@ LIES = 0.8  # correlation without laying one over the other, from which on it is
 ALIGNED = 0.95  # likeness of fine structure without laying one over the other: nothing to move
 FITS, REGISTERS, ALIKE = 0.5, 0.9, 0.85  # correlation as guessed, laid over each other, and of fine structure then
 CLIPPED = 10.0  # gray levels from black and white: what lies beyond is not known
+STRETCHED, STRETCHED_CLIPPED = 1.08, 40.0  # gain from which on one picture is lit or contrasted beyond its range
+LEAST_USABLE, FITTED = 0.05, 3000  # share of pixels within the range, and how many of them the light is fitted to
 FRAME, RIM = 3, 4  # pixels beside an edge of either picture that lanczos, blur and blocks reach
 GRAY = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
 
@@ -244,20 +246,17 @@ def _within(across: Floats, down: Floats, frame: float) -> Mask:
 
 def _channel(one: Floats, other: Floats, shared: Mask) -> Likeness | None:
     """Of one channel, in one direction."""
-    white_a, black_a, white_b, black_b = (
-        cv2.dilate(beyond.astype(np.uint8), np.ones((3, 3), dtype=np.uint8)) > 0
-        for beyond in (one > 255 - CLIPPED, one < CLIPPED, other > 255 - CLIPPED, other < CLIPPED)
-    )
-    usable = shared & ~(white_a | black_a | white_b | black_b)
-    if shared.mean() < LEAST_SHARED or usable.mean() < 0.2:
+    clipped = [*_clipped(one, CLIPPED), *_clipped(other, CLIPPED)]
+    usable = shared & ~np.logical_or.reduce(clipped)
+    if shared.mean() < LEAST_SHARED or usable.mean() < LEAST_USABLE:
         return None
     a, b = (_blurred(picture, 0.7) for picture in (one, other))
-    lit = _lit(a, b, usable)
-    if lit is None:
+    fitted = _lit(a, b, usable)
+    if fitted is None:
         return None
+    lit, gain = fitted
     apart = a - lit
-    explained = ((white_a | black_b) & (apart < 0)) | ((white_b | black_a) & (apart > 0))  # more than white is white
-    apart[explained | ~shared] = 0
+    apart[_explained(one, other, gain, apart) | ~shared] = 0
     gradient = np.asarray(np.maximum(_gradient(a), _gradient(lit)), dtype=np.float32)
     block, steep = _mean(apart), _mean(gradient)
     noise, blur = _noise(block[usable], steep[usable])
@@ -269,10 +268,27 @@ def _channel(one: Floats, other: Floats, shared: Mask) -> Likeness | None:
     )  # fmt: skip
 
 
-def _lit(a: Floats, b: Floats, usable: Mask) -> Floats | None:
-    """``b`` in the light of ``a``: a gain and a smooth offset, fitted so that a change does not pull."""
+def _explained(one: Floats, other: Floats, gain: float, apart: Floats) -> Mask:
+    """Where saturation explains what differs: more than white is white. A stretched picture saturates in part, too."""
+    white_a, black_a = _clipped(one, STRETCHED_CLIPPED if gain > STRETCHED else CLIPPED)
+    white_b, black_b = _clipped(other, STRETCHED_CLIPPED if gain < 1 / STRETCHED else CLIPPED)
+    return np.asarray(((white_a | black_b) & (apart < 0)) | ((white_b | black_a) & (apart > 0)))
+
+
+def _clipped(picture: Floats, margin: float) -> tuple[Mask, Mask]:
+    """(nearly white, nearly black), and what touches it."""
+    around = np.ones((3, 3), dtype=np.uint8)
+    white, black = (
+        cv2.dilate(beyond.astype(np.uint8), around) > 0 for beyond in (picture > 255 - margin, picture < margin)
+    )
+    return np.asarray(white), np.asarray(black)
+
+
+def _lit(a: Floats, b: Floats, usable: Mask) -> tuple[Floats, float] | None:
+    """``b`` in the light of ``a``, and the gain; with a smooth offset, and fitted so that a change does not pull."""
     columns = np.concatenate([b.reshape(-1, 1) / 64, _LIGHT], axis=1)
-    rows = np.flatnonzero(usable)[::5]
+    rows = np.flatnonzero(usable)
+    rows = rows[:: max(1, len(rows) // FITTED)]
     some, wanted = columns[rows], a.reshape(-1)[rows]
     weight, ridge = np.ones(len(rows), dtype=np.float32), 1e-3 * np.eye(columns.shape[1])
     for _ in range(5):
@@ -281,9 +297,10 @@ def _lit(a: Floats, b: Floats, usable: Mask) -> Floats | None:
         left = wanted - some @ fitted
         spread = 1.4826 * np.median(np.abs(left)) + 0.5
         weight = 1 / (1 + (left / (2 * spread)) ** 2) ** 2
-    if not 0.2 < fitted[0] / 64 < 5:
+    gain = float(fitted[0]) / 64
+    if not 0.2 < gain < 5:
         return None
-    return np.asarray((columns @ fitted).reshape(a.shape), dtype=np.float32)
+    return np.asarray((columns @ fitted).reshape(a.shape), dtype=np.float32), gain
 
 
 def _noise(block: Floats, steep: Floats) -> tuple[float, float]:

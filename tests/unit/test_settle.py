@@ -11,15 +11,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cli.regroup import released_of
+from labelloop.clock import stamp
 from labelloop.groups import KNOWN_FIRST, can_place
 from labelloop.records import Annotation, Bucket, ImageFacts, Task
 from labelloop.relatives import crowd_cap
 from labelloop.revisions import Use, revisions
 from labelloop.scores import COLD_START
 from labelloop.snapshot import Latest
+from labelloop.split import group_of
 from retrain_worker.featurise import featurise
 from retrain_worker.refresh import refresh
 from retrain_worker.score import score
+from retrain_worker.settle import settle
 from tests.unit.learning_world import AT, LearningWorld
 from tests.unit.test_near import jpeg, photograph, png, scene
 
@@ -68,6 +72,9 @@ def test_a_fixed_camera_gets_a_model_from_sixty_labels(tmp_path: Path) -> None:
     judged = refresh(world.context, world.project, world.label(sorted(taken)[:LABELLED]))
     assert judged.verdict.outcome.value == "promote", judged.verdict
     assert world.live().evaluation.labels >= 0.6 * LABELLED
+    stays = {placed[uri].group for uri in sorted(taken)[:LABELLED]}  # their labels have judged a model
+    free = released_of(world.project.catalogue, world.project.registry, world.project.snapshots)
+    assert {f.group for f in free} == {f.group for f in placed.values()} - stays
 
 
 def test_copies_in_a_camera_pool_are_found_all_the_same(tmp_path: Path) -> None:
@@ -132,3 +139,21 @@ def test_records_of_before_read_as_they_were(tmp_path: Path) -> None:
     assert replace(old, bucket=Bucket.TRAIN).unit == "group"
     world = world_of(tmp_path)
     world.project.snapshots.set_latest(Latest(world.freeze({}), 0, AT, AT))
+
+
+def test_a_project_of_before_is_grouped_again_where_no_label_has_judged(tmp_path: Path) -> None:
+    world, taken = world_of(tmp_path), frames(30)
+    catalogue = world.project.catalogue
+    world.images.kept |= {uri: data for uri, (data, _) in taken.items()}
+    first = next(iter(taken))
+    old = [ImageFacts(u, "etag", group_of(d), group_of(taken[first][0]), Bucket.TEST) for u, (d, _) in taken.items()]
+    catalogue.add(old, stamp())
+    catalogue.update()
+    released = released_of(catalogue, world.project.registry, world.project.snapshots)
+    assert len(released) == 30
+    catalogue.add([replace(f, group="", twin="", middle="", bucket=Bucket.TRAIN) for f in released], stamp())
+    assert settle(world.project) == 30
+    featurise(world.context, world.project, sorted(taken))
+    catalogue.update()
+    assert len({f.twins for f in catalogue.images.values()}) >= 28
+    assert {f.bucket for f in catalogue.images.values()} > {Bucket.TRAIN}
