@@ -60,9 +60,10 @@ class Relatives:
         hits = self._hits(uri, thumb)
         there = [hit for hit in hits if hit.uri in placed]
         crowded = len(hits) >= cap
+        usual = self._usual(hits) if crowded else None
         relatives = []
         for hit in _candidates(there):
-            is_copy = not crowded or self._is_copy(thumb, hit, hits)
+            is_copy = not crowded or self._is_copy(thumb, hit, usual)
             if is_copy or len(there) < cap:
                 found = self.kinship(uri, hit)
                 if found in PROVEN or (hit.bits <= CLOSE and found is not Kinship.STRANGER):
@@ -101,15 +102,17 @@ class Relatives:
         starts = (IDENTITY, zoomed(1.15), zoomed(0.87))
         return kinship(_float(one), _float(two), starts) is Kinship.SAME
 
-    def _is_copy(self, thumb: Pixels, hit: Hit, hits: Sequence[Hit]) -> bool:
+    def _usual(self, hits: Sequence[Hit]) -> Floats | None:
+        """The grain that all neighbours have: of those further away, so that no copy is among them."""
+        thumbs = [self._thumb(hit.uri) for hit in hits[-NEIGHBOURS:]]
+        grains = [_grain(thumb) for thumb in thumbs if thumb is not None]
+        return np.median(np.stack(grains), axis=0) if len(grains) >= FEWEST_NEIGHBOURS else None
+
+    def _is_copy(self, thumb: Pixels, hit: Hit, usual: Floats | None) -> bool:
         """Whether both share what their neighbours lack: grain, and not only the scene."""
         other = self._thumb(hit.uri)
-        around = [h.uri for h in (hits[CANDIDATES:] if len(hits) >= CANDIDATES + NEIGHBOURS else hits)]
-        thumbs = [self._thumb(uri) for uri in around if uri != hit.uri][:NEIGHBOURS]
-        grays = [_grain(t) for t in thumbs if t is not None]
-        if other is None or len(grays) < FEWEST_NEIGHBOURS:
+        if other is None or usual is None:
             return False
-        usual = np.median(np.stack(grays), axis=0)
         mine, theirs = _grain(thumb) - usual, _grain(other) - usual
         if max(float(mine.std()), float(theirs.std())) < STILL:
             return float(np.abs(mine - theirs).max()) < 8 * STILL

@@ -18,20 +18,24 @@ from labelloop.relatives import Relative, crowd_cap
 from labelloop.windows import middle_hash
 from retrain_worker.context import ProjectContext
 
+SOON_DONE = 64  # images
+
 log = structlog.get_logger()
 
 
 def settle(project: ProjectContext, pool: int | None = None) -> int:
     """Decide what can be decided; returns of how many images. ``pool``: how many there are, None: decide now.
 
-    The pairs are looked at before the lease is taken: that takes longest.
+    Many pairs are looked at before the lease is taken.
     """
     project.catalogue.update()
-    if not _can_place(project, pool):
+    many = len(_undecided(project))
+    if not many or not _can_place(project, pool):
         return 0
     _look(project)
     looks: Pictures = project.relatives() if project.record.config.buckets.near_duplicates else _Unseen()
-    _place(project, looks)
+    if many > SOON_DONE:
+        _place(project, looks)  # the lease must not run out meanwhile
     with project.registry.lease("split"):
         project.catalogue.update()
         before = {f.uri for f in project.catalogue.images.values() if f.group}
@@ -85,6 +89,7 @@ def _place(project: ProjectContext, looks: Pictures) -> list[ImageFacts]:
     project.look_again()
     images = project.catalogue.images
     new = _undecided(project)
+    project.windows.add((f.uri, f.middle) for f in new)  # also what could not be read before
     config = project.record.config.buckets
     folder = project.record.image_uri
     rules = Rules(
