@@ -30,7 +30,7 @@ LIES = 0.8  # correlation without laying one over the other, from which on it is
 ALIGNED = 0.95  # likeness of fine structure without laying one over the other: nothing to move
 FITS, REGISTERS, ALIKE = 0.5, 0.9, 0.85  # correlation as guessed, laid over each other, and of fine structure then
 CLIPPED = 10.0  # gray levels from black and white: what lies beyond is not known
-STRETCHED, STRETCHED_CLIPPED = 1.08, 40.0  # gain from which on one picture is lit or contrasted beyond its range
+STRETCHED, STRETCHED_CLIPPED = 1.15, 40.0  # gain from which on one picture is lit or contrasted beyond its range
 LEAST_USABLE, FITTED = 0.05, 3000  # share of pixels within the range, and how many of them the light is fitted to
 FRAME, RIM = 3, 4  # pixels beside an edge of either picture that lanczos, blur and blocks reach
 GRAY = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601

@@ -76,7 +76,13 @@ class Pool:
         self._stale |= board.news() | (self._mirroring.turn() if self._mirroring else set())
         listed = self._listed(board)
         active = set(self._queue.active(FEATURISE, self._key))  # before the index: what ended since is in it
-        if active or self._waiting or index is not self._index or time.monotonic() - self._read_at > READ_EVERY_S:
+        if (
+            active
+            or self._waiting
+            or self._undecided
+            or index is not self._index
+            or time.monotonic() - self._read_at > READ_EVERY_S
+        ):
             self._read(catalogue, index)
         while self._stale:
             self._judge(self._stale.pop(), board, catalogue, deleted)
