@@ -22,11 +22,12 @@ class Member:
     task: int | None  # none: it has no label
     label: str | None
     same_bytes: bool  # as the first image of the group
+    twin: str = ""  # images of one picture: its labels count once
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Images that look the same. They stand in one bucket and count once."""
+    """Related images. They stand in one bucket; those of one picture count once."""
 
     group: str
     bucket: str
@@ -34,15 +35,27 @@ class Group:
 
     @property
     def contradicts(self) -> bool:
-        """Whether people gave different classes: then none of its labels is learned."""
-        return len({m.label for m in self.members if m.label}) > 1
+        """Whether people gave one picture different classes: then none of its labels counts."""
+        return bool(self.questions)
+
+    @property
+    def questions(self) -> tuple[tuple[Member, ...], ...]:
+        """Images of one picture with different classes, for a person to say which one is right."""
+        pictures: dict[str, list[Member]] = defaultdict(list)
+        for member in self.members:
+            if member.label:
+                pictures[member.twin].append(member)
+        return tuple(tuple(same) for same in pictures.values() if len({m.label for m in same}) > 1)
 
     @property
     def why(self) -> str:
         """What it means for the loop."""
         if self.bucket == Bucket.QUARANTINE.value:
-            return "looks like images of two groups: neither trains nor judges"
-        return "labels contradict each other: not learned" if self.contradicts else "counts once"
+            return "the same picture stands in two buckets: neither trains nor judges"
+        if self.contradicts:
+            return "one picture, two classes: which one is right? Until then not learned"
+        pictures = len({m.twin for m in self.members})
+        return "counts once" if pictures == 1 else f"{pictures} related pictures, in one bucket"
 
 
 def duplicates(deployment: Deployment, record: ProjectRecord) -> list[Group]:
@@ -61,7 +74,8 @@ def groups_of(images: Iterable[ImageFacts], tasks: Iterable[Task]) -> list[Group
     found: dict[tuple[str, str], list[Member]] = defaultdict(list)
     for facts in sorted((f for f in images if f.group), key=lambda f: f.uri):
         task = labelled.get(facts.uri)
-        member = Member(facts.uri, task.id if task else None, task.label if task else None, facts.sha256 == facts.group)
+        member = Member(facts.uri, task.id if task else None, task.label if task else None,
+                        facts.sha256 == facts.group, facts.twins)  # fmt: skip
         found[facts.group, facts.bucket.value].append(member)
     groups = [Group(group, bucket, tuple(members)) for (group, bucket), members in found.items()]
     shown = [g for g in groups if len(g.members) > 1 or g.bucket == Bucket.QUARANTINE.value]

@@ -22,7 +22,7 @@ from labelloop.schema import LabelRules
 from labelloop.settings import Settings
 from labelloop.snapshot import SnapshotStore
 from labelloop.split import group_of
-from retrain_worker.evidence import one_per_group
+from retrain_worker.evidence import one_per_unit
 from retrain_worker.examples import examples_of
 from retrain_worker.replay.history import LEAST, History, Labelled
 
@@ -66,7 +66,7 @@ def history_of_project(deployment: Deployment, record: ProjectRecord, cache: Pat
     features.update()
     snapshot = LabelRules.of(record.config).read(SnapshotStore(store).load(latest.snapshot))
     usable = [e for e in examples_of(snapshot, catalogue, features) if e.bucket is not Bucket.QUARANTINE]
-    examples = list(one_per_group(usable)[0].values())
+    examples = list(one_per_unit(usable)[0].values())
     classes = tuple(sorted({e.label for e in examples}))
     random = [e for e in examples if e.bucket in JUDGING]
     chosen = [e for e in examples if e.bucket is Bucket.TRAIN]

@@ -89,6 +89,7 @@ class ProjectStatus:
     uncounted: tuple[Uncounted, ...] = ()  # ... and why
     empties: Mapping[str, Any] = field(default_factory=dict)  # empty answers that were taken back
     unreadable: tuple[Uncounted, ...] = ()  # tasks that cannot be read at all
+    aside: Mapping[str, int] = field(default_factory=dict)  # why -> labels that do not count beside other images
     conflicts: tuple[str, ...] = ()  # duplicates of one image with contradicting labels, left out
     serving: Mapping[str, str] = field(default_factory=dict)  # backend process -> version it answers with
     refused: tuple[str, ...] = ()  # versions that a backend would not load, and why
@@ -223,7 +224,7 @@ class _Stores:
             test_n=evaluation.test_n if evaluation else 0,
             unread=sum(row.count for row in lacking), uncounted=lacking,
             unreadable=unreadable_of(facts, link), empties=facts.get("empties") or {},
-            conflicts=evaluation.conflicts if evaluation else (),
+            aside=plan.get("aside") or {}, conflicts=evaluation.conflicts if evaluation else (),
             serving={name: str(p.get("version") or "") for name, p in backends.items()},
             refused=tuple(f"{r['version']}: {r['reason']}" for p in backends.values() for r in p.get("refused", ())),
             published=facts.get("published"), order=facts.get("order"), annotations=latest.annotations if latest else 0,

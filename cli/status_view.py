@@ -110,6 +110,10 @@ def _people_rows(project: ProjectStatus) -> Iterator[tuple[str, RenderableType]]
         yield "shown again", Text(f"{project.empties['deleted']} tasks whose answer was empty; it was deleted", "dim")
     if project.empties.get("problem"):
         yield "", Text(str(project.empties["problem"]), style="yellow")
+    if project.aside:
+        yield "not counted", Text(f"{sum(project.aside.values())} labels, beside other images", style="yellow")
+        for why, count in project.aside.items():
+            yield "", Text(f"{count}: {why}", style="dim")
     if project.conflicts:
         names = ", ".join(uri.rsplit("/", 1)[-1] for uri in project.conflicts[:4])
         told = f"{len(project.conflicts)} duplicates with contradicting labels: {names}"

@@ -114,6 +114,9 @@ class Catalogue:
 
     def _apply(self, found: Sequence[ImageFacts]) -> set[str]:
         for facts in found:
+            before = self.images.get(facts.uri)
+            if before and before.group and facts.undecided and not facts.earlier:
+                self.buckets.pop(before.group, None)  # taken back, to be decided again
             self.images[facts.uri] = facts
             if facts.group:
                 self.buckets.setdefault(facts.group, facts.bucket)
@@ -151,7 +154,8 @@ def _facts(data: dict[str, Any]) -> ImageFacts:
     """By hand: lines come by the million."""
     earlier = tuple(Bytes(**fields_of(Bytes, past)) for past in data.get("earlier", ()))
     facts = ImageFacts(**{**fields_of(ImageFacts, data), "bucket": Bucket(data["bucket"]), "earlier": earlier})
-    texts = (facts.uri, facts.etag, facts.sha256, facts.group, facts.phash, facts.problem or "",
+    texts = (facts.uri, facts.etag, facts.sha256, facts.group, facts.phash, facts.middle, facts.twin,
+             facts.problem or "",
              *(text for past in earlier for text in (past.sha256, past.until)))  # fmt: skip
     if not all(type(text) is str for text in texts):
         raise TypeError(f"{facts.uri!r}: a fact is no text")

@@ -10,8 +10,10 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from yaml import SequenceNode
 
 from labelloop.errors import SettingsError
+from labelloop.given import Given
+from labelloop.key_groups import checked_pattern, group_by, in_test_set
 from labelloop.networks import AUTO
-from labelloop.records import canonical, digest
+from labelloop.records import Bucket, canonical, digest
 from labelloop.split import BucketShares
 from labelloop.steps import Step
 from labelloop.training_config import Number, Positive, Retrain, Share, Whole, in_words, no_switch
@@ -49,11 +51,24 @@ class Buckets(_Frozen):
 
     test: Share = 0.10
     audit: Share = 0.05
-    near_duplicates: bool = True  # the same picture in another size or format stands in the same bucket
+    near_duplicates: bool = True  # related pictures stand in the same bucket, and one picture counts once
+    group_by: Annotated[str, AfterValidator(checked_pattern)] = ""  # patient, video, lot: by the end of an address
+    test_set: str = ""  # images below this prefix are the test bucket, and no others
 
     def shares(self) -> BucketShares:
         """The same, for the rules."""
-        return BucketShares(self.test, self.audit)
+        return BucketShares(0.0 if self.test_set else self.test, self.audit)
+
+    def given(self, uri: str, folder: str) -> Given:
+        """What people say of an image. ``folder``: the project's images."""
+        bucket = Bucket.TEST if in_test_set(self.test_set, uri, folder) else None
+        group = group_by(self.group_by, uri) if self.group_by else None
+        return Given(digest(f"test set:{group}".encode()) if group and bucket else group, bucket)
+
+    @property
+    def bearing(self) -> dict[str, Any]:
+        """What differs from the default, of what was added later: an upgrade must start no run."""
+        return {name: value for name in ("group_by", "test_set") if (value := getattr(self, name))}
 
 
 MemberName = Literal["svm", "lightgbm", "random_forest", "xgboost_shallow", "xgboost_medium", "xgboost_deep"]
@@ -203,6 +218,8 @@ class ProjectConfig(_Frozen):
         parts = self.model_dump(mode="json", exclude={"retention", "stop", "answers"})
         if self.answers.bearing:
             parts["answers"] = self.answers.bearing
+        later = {"group_by", "test_set"}
+        parts["buckets"] = {k: v for k, v in parts["buckets"].items() if k not in later} | self.buckets.bearing
         return digest(canonical(parts))[:12]
 
     @property

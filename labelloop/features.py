@@ -139,7 +139,7 @@ class FeatureIndex:
 
 def lacks(uri: str, facts: ImageFacts | None, featurised: Container[str]) -> bool:
     """Whether an image lacks what a head learns from, and may still get it."""
-    return facts is None or (not facts.problem and uri not in featurised)
+    return facts is None or (not facts.problem and (uri not in featurised or facts.undecided))
 
 
 def index_from(raw: bytes, key: str) -> dict[str, Any]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import dctn
 
-from labelloop.decode import Square, decode
+from labelloop.decode import Pixels, Square, decode
 
 SIDE = 64
 LOWEST = 16
@@ -27,7 +28,13 @@ Words = NDArray[np.uint64]
 
 def perceptual_hash(data: bytes) -> str:
     """64 hex digits; ImageUnreadableError."""
-    gray = np.tensordot(GRAY, decode(data, _SQUARE).astype(np.float32), axes=1)
+    return hash_of(np.ascontiguousarray(decode(data, _SQUARE).transpose(1, 2, 0)))
+
+
+def hash_of(thumb: Pixels) -> str:
+    """The same of a thumbnail (side, side, 3)."""
+    small = thumb if len(thumb) == SIDE else cv2.resize(thumb, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    gray = small.astype(np.float32) @ GRAY
     lowest = dctn(gray, type=2)[:LOWEST, :LOWEST]
     return np.packbits(lowest > np.median(lowest)).tobytes().hex()
 
@@ -39,6 +46,9 @@ class NearIndex:
         self._words: Words = np.zeros((1024, BITS // 64), dtype=np.uint64)
         self._groups: list[str] = []
         self._known: set[tuple[str, str]] = set()
+
+    def __len__(self) -> int:
+        return len(self._groups)
 
     def add(self, hashes: Iterable[tuple[str, str]]) -> None:
         """(hash, group) of images; those that are known already are passed over."""

@@ -120,11 +120,28 @@ class ImageFacts:
     uri: str
     etag: str
     sha256: str = ""  # of the bytes; empty where they could not be read
-    group: str = ""  # images that show the same: the content hash of the first of them
+    group: str = ""  # related images, which stand in one bucket; empty: not decided yet
     bucket: Bucket = Bucket.TRAIN
     problem: str | None = None  # why the image cannot be used
     phash: str = ""  # perceptual hash; empty: not looked at
     earlier: tuple[Bytes, ...] = ()  # what stood there before, oldest first; empty: the file was never overwritten
+    middle: str = ""  # hash of the middle, by which relatives are sought; empty: not looked at
+    twin: str = ""  # images proven to be one picture: the content hash of the first; empty in old records: the group
+
+    @property
+    def twins(self) -> str:
+        """Images of one picture. Its labels count once, and may contradict each other."""
+        return self.twin or self.group
+
+    @property
+    def unit(self) -> str:
+        """What counts once: a picture where it trains, a group of related ones where it judges."""
+        return self.group if self.bucket in JUDGING else self.twins
+
+    @property
+    def undecided(self) -> bool:
+        """Read, and not in a bucket yet."""
+        return bool(self.sha256) and not self.group
 
     def changed_after(self, moment: str) -> str | None:
         """When the bytes of that moment (UTC ISO 8601) were first missed; None where they stand there now.
@@ -153,6 +170,17 @@ class Example:
     bucket: Bucket
     label: str
     weight: float = 1.0  # how much it counts where models learn
+    twin: str = ""  # images proven to be one picture; empty: the group
+
+    @property
+    def twins(self) -> str:
+        """Of which one is learned, and whose labels may contradict."""
+        return self.twin or self.group
+
+    @property
+    def unit(self) -> str:
+        """What counts once: a picture where it trains, a group of related ones where it judges."""
+        return self.group if self.bucket in JUDGING else self.twins
 
 
 @dataclass(frozen=True, slots=True)

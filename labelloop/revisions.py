@@ -7,7 +7,7 @@ holds the two together.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -18,8 +18,9 @@ class Use(StrEnum):
     """What an annotation was good for."""
 
     TRAINED = "trained"
-    DUPLICATE = "duplicate"  # another image that shows the same, with the same label, trained in its place
-    CONFLICT = "conflict"  # images that show the same have different labels: none of them trains
+    DUPLICATE = "duplicate"  # another image of the same picture, with the same label, counts in its place
+    CONFLICT = "conflict"  # images of the same picture have different labels: none of them counts
+    RELATED = "related"  # another image of its group judges in its place: a group judges once
     WAITING = "waiting"  # its class has too few labels to enter the head
     TEST = "test"  # judges, never trains
     AUDIT = "audit"  # reports, never trains
@@ -28,6 +29,14 @@ class Use(StrEnum):
     OLDER = "older"  # another answer to the same task counts
     SKIPPED = "skipped"
     EMPTY = "empty"  # nothing chosen, or a class that the label config lacks
+
+
+ASIDE = {
+    Use.DUPLICATE: "another image of the same picture counts in their place",
+    Use.CONFLICT: "one picture with two classes: `labelloop duplicates` asks which is right",
+    Use.RELATED: "another image of their group judges in their place",
+    Use.QUARANTINE: "the same picture stands in two buckets",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +55,7 @@ class Revision:
 def revisions(
     tasks: Iterable[Task],
     images: Mapping[str, ImageFacts],
-    featurised: Collection[str],
+    featurised: Container[str],
     classes: Collection[str | None],
 ) -> tuple[Revision, ...]:
     """Every annotation of ``tasks`` with its use under a head that knows ``classes``, by task."""
@@ -59,6 +68,13 @@ def revisions(
             use = uses[task.id] if a is counted else _passed_over(a)
             found.append(Revision(task.id, a.id, a.updated_at, a.label, a.completed_by, task.uri, use))
     return tuple(found)
+
+
+def aside(tasks: Iterable[Task], images: Mapping[str, ImageFacts], featurised: Container[str]) -> dict[str, int]:
+    """Why labels do not count that would, were it not for other images -> how many."""
+    given = [t for t in tasks if t.label is not None]
+    uses = Counter(_uses(sorted(given, key=lambda t: t.id), images, featurised, {t.label for t in given}).values())
+    return {why: uses[use] for use, why in ASIDE.items() if uses[use]}
 
 
 def tally(found: Iterable[Revision]) -> dict[str, int]:
@@ -76,29 +92,44 @@ def _passed_over(annotation: Annotation) -> Use:
 def _uses(
     tasks: Iterable[Task],
     images: Mapping[str, ImageFacts],
-    featurised: Collection[str],
+    featurised: Container[str],
     classes: Collection[str | None],
 ) -> dict[int, Use]:
     """Task id -> use of the annotation that counts."""
     found: dict[int, Use] = {}
-    groups: dict[str, list[Task]] = {}
+    units: dict[str, list[tuple[Task, ImageFacts]]] = {}
     for task in tasks:
         facts = images.get(task.uri)
-        if facts is None or facts.problem or task.uri not in featurised:
+        if facts is None or facts.problem or not facts.group or task.uri not in featurised:
             found[task.id] = Use.UNUSABLE
-        elif facts.bucket is not Bucket.TRAIN:
-            found[task.id] = Use(facts.bucket.value)
+        elif facts.bucket is Bucket.QUARANTINE:
+            found[task.id] = Use.QUARANTINE
         elif task.label is not None:
-            groups.setdefault(facts.group, []).append(task)
-    for same in groups.values():
-        found.update(_of_group(sorted(same, key=lambda t: (t.uri, t.id)), classes))
+            units.setdefault(facts.unit, []).append((task, facts))
+    for members in units.values():
+        found.update(_of_unit(sorted(members, key=lambda m: (m[0].uri, m[0].id)), classes))
     return found
 
 
-def _of_group(same: list[Task], classes: Collection[str | None]) -> dict[int, Use]:
-    """The first of the tasks that show the same image stands for all of them."""
-    if len({t.label for t in same}) > 1:
-        return {t.id: Use.CONFLICT for t in same}
-    if same[0].label not in classes:
-        return {t.id: Use.WAITING for t in same}
-    return {t.id: Use.DUPLICATE if i else Use.TRAINED for i, t in enumerate(same)}
+def _of_unit(members: list[tuple[Task, ImageFacts]], classes: Collection[str | None]) -> dict[int, Use]:
+    """The first picture on whose label people agree stands for all of them."""
+    pictures: dict[str, list[Task]] = {}
+    for task, facts in members:
+        pictures.setdefault(facts.twins, []).append(task)
+    found: dict[int, Use] = {}
+    first = _first_use(members[0][1].bucket)
+    for same in pictures.values():
+        if len({t.label for t in same}) > 1:
+            found.update({t.id: Use.CONFLICT for t in same})
+            continue
+        use = first
+        if first is Use.TRAINED and same[0].label not in classes:
+            found.update({t.id: Use.WAITING for t in same})
+            continue
+        found.update({t.id: Use.DUPLICATE if i else use for i, t in enumerate(same)})
+        first = Use.RELATED
+    return found
+
+
+def _first_use(bucket: Bucket) -> Use:
+    return Use.TRAINED if bucket is Bucket.TRAIN else Use(bucket.value)

@@ -120,7 +120,9 @@ class Blinds:
         if facts is None:
             self._update()
             facts = self._catalogue.images.get(uri)
-        return None if facts is None or not facts.sha256 else _is_blind(record, facts.group, facts.bucket)
+        if facts is None or not (facts.group or (facts.sha256 and facts.earlier)):
+            return None
+        return _is_blind(record, facts.unit, facts.bucket)
 
     def computed(self, record: ProjectRecord, uri: str, data: bytes) -> bool:
         """What `featurise` will decide from these bytes; never blind where S3 holds it outside the project's prefix."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ from labelloop.projects import ProjectRecord, ProjectStore, project_store
 from labelloop.queue import FEATURISE, JobQueue, RedisLease, job_id
 from labelloop.records import canonical, digest
 from labelloop.registry import BackboneRecord, Registry
+from labelloop.relatives import Relatives
 from labelloop.rotation import redis_client
 from labelloop.runs import RunStore
 from labelloop.schema import LabelRules
@@ -31,6 +33,8 @@ from labelloop.scores import ScoreStore
 from labelloop.settings import Settings, load_settings
 from labelloop.snapshot import Snapshot, SnapshotStore, as_of
 from labelloop.storage import ObjectStore, S3Store
+from labelloop.thumbs import Thumbs
+from labelloop.windows import WindowIndex
 
 if TYPE_CHECKING:
     from labelloop.net import Backbone
@@ -56,7 +60,8 @@ class ProjectContext:
     images: Reader  # also of what the watcher has copied for this project
     cache_max_bytes: int  # of all projects' together
     recompute: Callable[[Collection[str]], None] = lambda _uris: None  # told of images whose features were lost
-    near: NearIndex = field(default_factory=NearIndex)  # of the images of the catalogue, see `look_again`
+    near: NearIndex = field(default_factory=NearIndex)  # of images that older releases placed, see `look_again`
+    windows: WindowIndex = field(default_factory=WindowIndex)  # of all others
     _features: dict[str, FeatureStore] = field(default_factory=dict)
     _looked_at: int = 0
 
@@ -65,11 +70,21 @@ class ProjectContext:
         """What each class counts as, by the config of now."""
         return LabelRules.of(self.record.config)
 
+    @cached_property
+    def thumbs(self) -> Thumbs:
+        """Small pictures to compare, read again where they are not at hand."""
+        return Thumbs(self.images, self.catalogue.images)
+
+    def relatives(self) -> Relatives:
+        """Who looks at pairs of its images."""
+        return Relatives(self.windows, self.thumbs.of, self.near)
+
     def look_again(self) -> None:
-        """Take what the catalogue has learned since into the index of near duplicates."""
+        """Take what the catalogue has learned since into the indexes of what looks alike."""
         images = self.catalogue.images  # what is new stands last
         new = list(islice(images.values(), self._looked_at, None))
-        self.near.add((f.phash, f.group) for f in new)
+        self.windows.add((f.uri, f.middle) for f in new)
+        self.near.add((f.phash, f.uri) for f in new if not f.middle)
         self._looked_at += len(new)
 
     def snapshot(self, name: str) -> Snapshot:

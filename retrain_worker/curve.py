@@ -19,7 +19,7 @@ from labelloop.registry import Version, way_back
 from labelloop.retention import GENERATIONS
 from labelloop.snapshot import Snapshot
 from retrain_worker.context import ProjectContext
-from retrain_worker.evidence import Side, one_per_group
+from retrain_worker.evidence import Side, one_per_unit
 from retrain_worker.examples import examples_of
 
 VERSIONS = 30  # that are judged, spread evenly over the label counts
@@ -51,7 +51,7 @@ def follow_quietly(project: ProjectContext) -> None:
 
 def _judged(project: ProjectContext, live: Version, snapshot: Snapshot) -> KeptCurve:
     examples = examples_of(snapshot, project.catalogue, project.features(live.backbone))
-    random = list(one_per_group([e for e in examples if e.bucket in JUDGING])[0].values())
+    random = list(one_per_unit([e for e in examples if e.bucket in JUDGING])[0].values())
     versions = thinned(_line(project), live)
     with ThreadPoolExecutor(READERS) as pool:
         heads = list(pool.map(lambda v: _head(project, v), versions))
@@ -116,7 +116,7 @@ def _point(version: Version, side: Side, random: Sequence[Example], known: Conta
 
 def _waiting(project: ProjectContext, examples: Sequence[Example]) -> dict[str, int]:
     """Classes that people can choose and the head hardly knows yet, for want of labels."""
-    agreed, _ = one_per_group([e for e in examples if e.bucket is Bucket.TRAIN])
+    agreed, _ = one_per_unit([e for e in examples if e.bucket is Bucket.TRAIN])
     counts = Counter(e.label for e in agreed.values())
     record = project.record
     names = project.rules.choosable(record.schema.classes)
@@ -127,8 +127,8 @@ def _waiting(project: ProjectContext, examples: Sequence[Example]) -> dict[str, 
 def _left(project: ProjectContext, snapshot: Snapshot) -> int:
     """Images of the train bucket that nobody has answered, nor a duplicate of them."""
     images = project.catalogue.images
-    taken = {images[t.uri].group for t in snapshot.tasks.values() if t.uri in images}
-    train = {f.group for f in images.values() if f.bucket is Bucket.TRAIN and not f.problem}
+    taken = {images[t.uri].unit for t in snapshot.tasks.values() if t.uri in images}
+    train = {f.unit for f in images.values() if f.bucket is Bucket.TRAIN and f.group and not f.problem}
     return len(train - taken)
 
 

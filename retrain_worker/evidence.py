@@ -139,9 +139,9 @@ def _news(
 
     An answer that somebody has changed is left out: the champion learned the earlier one, and contradicts for that.
     """
-    known = {e.group for e in learned}
+    known = {e.unit for e in learned}
     classes = champion.labels
-    new = [e for group, e in sorted(_train(grown)[0].items()) if group not in known and e.label in classes]
+    new = [e for unit, e in sorted(_train(grown)[0].items()) if unit not in known and e.label in classes]
     said = champion.probabilities([e.uri for e in new])
     return contradiction(said, codes([e.label for e in new], classes), [e.task_id for e in new], batches=batches)
 
@@ -180,7 +180,7 @@ def _later(table: _Table, fitted: FittedHead, learned: Sequence[Example] | None,
     if champion is None or learned is None:
         return Answers.none()
     known = _train(learned)[0]
-    rows = [i for i, group in enumerate(table.groups) if table.judged[i] and group not in known]
+    rows = [i for i, unit in enumerate(table.units) if table.judged[i] and unit not in known]
     truth = np.array([table.labels[i] for i in rows], dtype=np.str_)
     said = fitted.oof[rows]
     return Answers(
@@ -189,14 +189,22 @@ def _later(table: _Table, fitted: FittedHead, learned: Sequence[Example] | None,
     )  # fmt: skip
 
 
-def one_per_group(examples: Sequence[Example]) -> tuple[dict[str, Example], tuple[str, ...]]:
-    """Group -> one example, and the uris of duplicates that contradict each other (left out)."""
-    groups: dict[str, list[Example]] = {}
+def one_per_unit(examples: Sequence[Example]) -> tuple[dict[str, Example], tuple[str, ...]]:
+    """Unit -> one example, and the uris of one picture whose labels contradict each other (left out).
+
+    A unit is a picture where it trains; where it judges, a group of related pictures speaks once.
+    """
+    pictures: dict[tuple[str, str], list[Example]] = {}
     for example in sorted(examples, key=lambda e: (e.uri, e.task_id)):
-        groups.setdefault(example.group, []).append(example)
-    agreed = {g: same[0] for g, same in groups.items() if len({e.label for e in same}) == 1}
-    conflicts = tuple(e.uri for g, same in groups.items() if g not in agreed for e in same)
-    return agreed, conflicts
+        pictures.setdefault((example.unit, example.twins), []).append(example)
+    agreed: dict[str, Example] = {}
+    conflicts: list[str] = []
+    for (unit, _), same in pictures.items():
+        if len({e.label for e in same}) > 1:
+            conflicts += [e.uri for e in same]
+        else:
+            agreed.setdefault(unit, same[0])
+    return agreed, tuple(conflicts)
 
 
 def entering(labels: Collection[str], class_min: int) -> tuple[tuple[str, ...], dict[str, int]]:
@@ -208,9 +216,10 @@ def entering(labels: Collection[str], class_min: int) -> tuple[tuple[str, ...], 
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """One row per duplicate group of the train bucket that any arm knows."""
+    """One row per picture of the train bucket that any arm knows."""
 
-    groups: tuple[str, ...]
+    units: tuple[str, ...]
+    groups: tuple[str, ...]  # related pictures share a fold
     uris: tuple[str, ...]
     labels: tuple[str | None, ...]  # the grown set's: what is learned, and the truth
     judged: Bools  # has a label of a class in the head, and the backbone never saw it
@@ -269,37 +278,38 @@ def _table(sets: LabelSets, recipe: Recipe) -> _Table:
     if reference == champion:
         reference = None  # a second arm with the same labels says nothing more
     known = {**(reference or {}), **(champion or {}), **grown}
-    groups = tuple(sorted(known))
+    units = tuple(sorted(known))
+    groups = tuple(known[unit].group for unit in units)
     classes, waiting = entering([e.label for e in grown.values()], recipe.class_min)
     if len(classes) < 2:
         have = ", ".join(f"{name} {n}" for name, n in sorted(Counter(e.label for e in grown.values()).items()))
         raise NotEnoughLabelsError(f"needs two classes with {labels_each(recipe.class_min)}: {have or 'none'}")
-    labels = _column(grown, groups, recipe.class_min)
+    labels = _column(grown, units, recipe.class_min)
     unseen = np.array([g not in recipe.backbone_saw for g in groups], dtype=np.bool_)
     named = {"champion": champion, "reference": reference}
     return _Table(
-        groups=groups, uris=tuple(known[g].uri for g in groups), labels=labels,
+        units=units, groups=groups, uris=tuple(known[u].uri for u in units), labels=labels,
         judged=unseen & np.array([label is not None for label in labels], dtype=np.bool_), unseen=unseen,
         classes=classes, waiting=waiting, changes=_changes(champion or {}, grown), conflicts=conflicts,
-        arms={k: _column(v, groups, recipe.class_min) for k, v in named.items() if v is not None},
+        arms={k: _column(v, units, recipe.class_min) for k, v in named.items() if v is not None},
         weights=None if all(e.weight == 1.0 for e in grown.values())
-        else np.array([known[g].weight for g in groups], dtype=np.float32),
+        else np.array([known[u].weight for u in units], dtype=np.float32),
     )  # fmt: skip
 
 
 def _train(examples: Sequence[Example]) -> tuple[dict[str, Example], tuple[str, ...]]:
-    return one_per_group([e for e in examples if e.bucket is Bucket.TRAIN])
+    return one_per_unit([e for e in examples if e.bucket is Bucket.TRAIN])
 
 
-def _column(found: Mapping[str, Example], groups: Sequence[str], class_min: int) -> tuple[str | None, ...]:
+def _column(found: Mapping[str, Example], units: Sequence[str], class_min: int) -> tuple[str | None, ...]:
     """An arm's label of every row; None where it has none or the class does not enter its head."""
     classes, _ = entering([e.label for e in found.values()], class_min)
-    return tuple(found[g].label if g in found and found[g].label in classes else None for g in groups)
+    return tuple(found[u].label if u in found and found[u].label in classes else None for u in units)
 
 
 def _changes(before: Mapping[str, Example], after: Mapping[str, Example]) -> int:
-    labels = {g: e.label for g, e in before.items()}
-    return sum(labels.get(g) != (after[g].label if g in after else None) for g in labels.keys() | after.keys())
+    labels = {u: e.label for u, e in before.items()}
+    return sum(labels.get(u) != (after[u].label if u in after else None) for u in labels.keys() | after.keys())
 
 
 def _fit(table: _Table, rows: Rows, recipe: Recipe) -> tuple[FittedHead, dict[str, Floats]]:
@@ -357,7 +367,7 @@ def with_test_bucket(
 
     ``unseen``: answers on train labels that judge, too; with the test bucket they give the recalls.
     """
-    kept, _ = one_per_group([e for e in examples if e.bucket is Bucket.TEST])
+    kept, _ = one_per_unit([e for e in examples if e.bucket is Bucket.TEST])
     uris = [e.uri for e in kept.values()]
     truth = np.array([e.label for e in kept.values()], dtype=np.str_)
     ours, theirs = challenger.probabilities(uris), champion.probabilities(uris) if champion else None

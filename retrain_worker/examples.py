@@ -25,12 +25,19 @@ def examples_of(
     for task in snapshot.tasks.values():
         facts = catalogue.images.get(task.uri)
         answer = task.counted
-        if answer is None or task.label is None or facts is None or facts.problem or task.uri not in featurised:
+        if (
+            answer is None
+            or task.label is None
+            or facts is None
+            or facts.problem
+            or not facts.group
+            or task.uri not in featurised
+        ):
             continue
         if outdated(catalogue.images, task.uri, answer):  # other bytes came after the snapshot was frozen
             continue
         weight = weights.of(task.label, answer.completed_by)
-        found.append(Example(task.id, task.uri, facts.group, facts.bucket, task.label, weight))
+        found.append(Example(task.id, task.uri, facts.group, facts.bucket, task.label, weight, facts.twins))
     return found
 
 

@@ -1,4 +1,4 @@
-"""Images in; bucket, duplicate group and features out, before anyone labels them."""
+"""Images in; facts and features out, before anyone labels them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 from labelloop.clock import now, stamp
 from labelloop.errors import CorruptArtefactError, ImageUnreadableError
 from labelloop.features import FeatureStore
-from labelloop.near import perceptual_hash
+from labelloop.near import hash_of
 from labelloop.queue import Progress
-from labelloop.records import Bucket, ImageFacts
+from labelloop.records import ImageFacts
 from labelloop.registry import BackboneRecord
-from labelloop.split import BucketShares, group_of, join
+from labelloop.split import group_of
+from labelloop.windows import middle_hash
 from retrain_worker.compact import compact
 from retrain_worker.context import Context, ProjectContext
+from retrain_worker.settle import settle
 
 if TYPE_CHECKING:
     from labelloop.net import Backbone
@@ -40,18 +42,19 @@ class Readable:
     pixels: NDArray[np.uint8] | None
 
 
-def featurise(context: Context, project: ProjectContext, uris: Sequence[str]) -> int:
+def featurise(context: Context, project: ProjectContext, uris: Sequence[str], pool: int | None = None) -> int:
     """Record facts and features of these images; returns how many could be used. Idempotent: newest row wins.
 
     No images at all: the watcher has found weights damaged.
+    ``pool``: how many images the project has. Buckets are decided when enough of them are known (see `settle`).
     """
     if not uris:
         return _mend_weights(context, project)
     record = project.registry.current_backbone() or first_backbone(context, project)
     backbone = context.backbone(project, record)
     project.catalogue.update()
-    project.look_again()
     used = featurise_under(context, project, backbone, _undecided(project, uris), Progress.of_job())
+    settle(project, pool)
     compact(project.catalogue, project.features(record.id))
     return used
 
@@ -89,14 +92,12 @@ def featurise_under(
 ) -> int:
     """The same under a given backbone, in batches; one shard."""
     features = project.features(backbone.record.id)
-    shares = project.record.config.buckets.shares()
     done: list[Readable] = []
     rows: list[NDArray[np.float32]] = []
     with ThreadPoolExecutor(READERS) as pool:
         for start in range(0, len(uris), BATCH):
             progress.report(f"features of {len(uris)} images", start, len(uris))
             batch = list(pool.map(lambda u: read(project, backbone, u), uris[start : start + BATCH]))
-            batch = [placed(project, found, shares) for found in batch]
             pixels = [r.pixels for r in batch if r.pixels is not None]
             if pixels:
                 batch, made = _numbers(project, backbone, batch, backbone.features(np.stack(pixels)))
@@ -119,34 +120,12 @@ def read(project: ProjectContext, backbone: Backbone, uri: str) -> Readable:
         facts = replace(facts.overwritten(own, now()) if known.sha256 else ImageFacts(uri, etag, own), etag=etag)
     try:
         pixels = backbone.decode(data)
-        if project.record.config.buckets.near_duplicates and not facts.phash and not facts.group:
-            facts = replace(facts, phash=perceptual_hash(data))
+        if project.record.config.buckets.near_duplicates and not facts.middle and not facts.group:
+            thumb = project.thumbs.keep(uri, own, data)
+            facts = replace(facts, phash=facts.phash or hash_of(thumb), middle=middle_hash(thumb))
         return Readable(facts, pixels)
     except ImageUnreadableError as error:
         return _unreadable(replace(facts, problem=str(error)))
-
-
-def placed(project: ProjectContext, found: Readable, shares: BucketShares) -> Readable:
-    """With group and bucket: decided at first sight, they stay even if the shares in the config have changed since."""
-    facts = found.facts
-    if facts.group or not facts.sha256:
-        return found
-    near = project.near.near(facts.phash) if facts.phash else ()
-    group, bucket = join(facts.sha256, near, project.catalogue.buckets, shares)
-    if facts.earlier:
-        bucket = _stays(facts, group in project.catalogue.buckets, bucket)
-    if facts.phash:
-        project.near.add([(facts.phash, group)])
-    if bucket is Bucket.QUARANTINE:
-        log.warning("looks like images of two groups: neither trains nor judges", action="quarantine", uri=facts.uri,
-                    groups=[g[:12] for g in near])  # fmt: skip
-    return replace(found, facts=replace(facts, group=group, bucket=bucket))
-
-
-def _stays(facts: ImageFacts, joins: bool, bucket: Bucket) -> Bucket:
-    """Where an overwritten file stands: as before. What shows the same as images of another bucket stands in none."""
-    apart = bucket is not facts.bucket and (joins or bucket is Bucket.QUARANTINE)
-    return Bucket.QUARANTINE if apart else facts.bucket
 
 
 def first_backbone(context: Context, project: ProjectContext) -> BackboneRecord:
@@ -194,35 +173,13 @@ def _record(
     news = [r.facts for r in done if known.get(r.facts.uri) != r.facts]
     if news:
         project.catalogue.add(news, shard)
-        _part(project, news)
 
 
 def _first_found(facts: ImageFacts, known: ImageFacts | None) -> ImageFacts:
     """When other bytes came is told once: by whoever read them first."""
     if known is None or not facts.earlier or known.sha256 != facts.sha256:
         return facts
-    return replace(facts, earlier=known.earlier, group=known.group, bucket=known.bucket)
-
-
-def _part(project: ProjectContext, news: Sequence[ImageFacts]) -> None:
-    """Two workers may have placed images that look alike at the same time: whoever sees the other's yields.
-
-    Each writes before it looks, so at least one of them does. It may be both.
-    """
-    project.catalogue.update()
-    project.look_again()
-    yielding = [replace(f, bucket=Bucket.QUARANTINE) for f in news if _stands_twice(project, f)]
-    if yielding:
-        project.catalogue.add(yielding, stamp())
-
-
-def _stands_twice(project: ProjectContext, facts: ImageFacts) -> bool:
-    """Whether an image that looks like this one trains or judges in another group."""
-    if not facts.phash or facts.bucket is Bucket.QUARANTINE:
-        return False
-    others = set(project.near.near(facts.phash)) - {facts.group}
-    known = project.catalogue.images.values() if others else ()
-    return any(f.group in others and f.bucket is not Bucket.QUARANTINE for f in known)
+    return replace(facts, earlier=known.earlier, group=known.group, bucket=known.bucket, twin=known.twin)
 
 
 def _unreadable(facts: ImageFacts) -> Readable:

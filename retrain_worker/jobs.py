@@ -98,11 +98,11 @@ def prepare(queues: Sequence[str]) -> None:
 
 
 @_of_a_known_project
-def featurise(project: str, uris: list[str]) -> dict[str, Any]:
-    """Bucket and features of these images."""
+def featurise(project: str, uris: list[str], pool: int | None = None) -> dict[str, Any]:
+    """Features of these images, and the bucket of all that are known, once these are enough."""
     from retrain_worker import featurise as module
 
-    used = module.featurise(context(), context().project(project), uris)
+    used = module.featurise(context(), context().project(project), uris, pool)
     return {"images": len(uris), "used": used}
 
 

@@ -20,7 +20,7 @@ from labelloop.reports import Kept, keep_report, kept_report
 from labelloop.snapshot import Snapshot
 from retrain_worker.artefact import Served
 from retrain_worker.context import Context, ProjectContext
-from retrain_worker.evidence import one_per_group
+from retrain_worker.evidence import one_per_unit
 from retrain_worker.examples import examples_of
 from retrain_worker.intervals import mean_interval
 from retrain_worker.report.answers import Answers, Looked, Seen, look
@@ -80,7 +80,7 @@ def _sight(
     seen: Seen,
 ) -> Sight:
     features = project.features(challenger.backbone.record.id)
-    kept, _ = one_per_group([e for e in examples_of(snapshot, project.catalogue, features) if e.bucket is Bucket.TEST])
+    kept, _ = one_per_unit([e for e in examples_of(snapshot, project.catalogue, features) if e.bucket is Bucket.TEST])
     config = project.record.config
     given = Inputs(
         origin=_origin(project, snapshot), verdict=UNDECIDED, classes=challenger.head.labels,
@@ -135,7 +135,7 @@ def judged_on(project: ProjectContext, version: Version, bucket: Bucket) -> list
     """The labelled images of its snapshot in one bucket, one of each duplicate group; features or none."""
     project.catalogue.update()
     examples = examples_of(project.snapshot(version.snapshot), project.catalogue, project.catalogue.images)
-    return list(one_per_group([e for e in examples if e.bucket is bucket])[0].values())
+    return list(one_per_unit([e for e in examples if e.bucket is bucket])[0].values())
 
 
 def disturbed_comparison(inputs: Inputs, looked: Looked) -> Comparison | None:

@@ -45,10 +45,11 @@ def score(context: Context, project: ProjectContext, version: str) -> int:
     )  # fmt: skip
     places = plan_queue(pool, quota=quota_of(config, answered, project), plan=plan)
     name, newest = snapshot.id if snapshot else None, project.scores.newest(version)
-    made = (name, len(features), chosen.why, tuple(places))
+    placed = _placed(project, features)
+    made = (name, placed, chosen.why, tuple(places))
     kept = newest and (newest.snapshot, newest.pool, newest.policy, newest.places)
     if kept != made:  # else somebody has kept it meanwhile: this worker was believed dead
-        project.scores.add(version, snapshot=name, pool=len(features), policy=chosen.why, places=places)
+        project.scores.add(version, snapshot=name, pool=placed, policy=chosen.why, places=places)
     return len(places)
 
 
@@ -65,9 +66,16 @@ def _model(project: ProjectContext, version: str) -> tuple[FeatureStore, Classif
 def _open_images(project: ProjectContext, features: FeatureStore, answered: Mapping[int, Task]) -> list[ImageFacts]:
     """Images that may be shown: not answered, and no duplicate of one that is."""
     images = project.catalogue.images
-    taken = {images[t.uri].group for t in answered.values() if t.uri in images}
+    taken = {images[t.uri].unit for t in answered.values() if t.uri in images}
     known = (images.get(uri) for uri in features.index.ordered())  # in the order that `plan_queue` would sort them into
-    return [facts for facts in known if facts and not facts.problem and facts.group not in taken]
+    return [facts for facts in known if facts and facts.group and not facts.problem and facts.unit not in taken]
+
+
+def _placed(project: ProjectContext, features: FeatureStore) -> int:
+    """Images with features whose bucket is decided."""
+    images = project.catalogue.images
+    waiting = sum(not f.group and f.problem is None and f.uri in features for f in images.values())
+    return len(features) - waiting
 
 
 def _pool(features: FeatureStore, facts: Sequence[ImageFacts], head: Classifier | None, rules: LabelRules) -> Pool:
@@ -78,7 +86,7 @@ def _pool(features: FeatureStore, facts: Sequence[ImageFacts], head: Classifier 
 
     labels, probabilities, unseen = _answers(features, uris, head, rules) if head else ((), None, None)
     return Pool(
-        uris=uris, groups=[f.group for f in facts], buckets=[f.bucket for f in facts], read=read,
+        uris=uris, groups=[f.unit for f in facts], buckets=[f.bucket for f in facts], read=read,
         labels=labels, probabilities=probabilities, unseen=unseen,
     )  # fmt: skip
 

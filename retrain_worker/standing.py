@@ -22,7 +22,7 @@ from labelloop.schema import LabelRules
 from labelloop.split import unit
 from labelloop.trigger import Progress, decide
 from retrain_worker.context import ProjectContext
-from retrain_worker.evidence import one_per_group
+from retrain_worker.evidence import one_per_unit
 from retrain_worker.heads import POOL_MOST
 
 LABELLED_MOST = 5000  # rows of labelled images that a strategy is shown
@@ -30,10 +30,10 @@ LABELLED_MOST = 5000  # rows of labelled images that a strategy is shown
 
 def labelled_of(examples: list[Example], features: FeatureStore, labels: tuple[str, ...]) -> Labelled:
     """The labelled train images, as a strategy sees them, or a sample by hash. ``labels``: the columns of the model."""
-    known = one_per_group([e for e in examples if e.bucket is Bucket.TRAIN])[0]
+    known = one_per_unit([e for e in examples if e.bucket is Bucket.TRAIN])[0]
     if not known:
         return Labelled()
-    kept = [known[g] for g in heapq.nsmallest(LABELLED_MOST, known, key=lambda group: unit(f"labelled:{group}"))]
+    kept = [known[u] for u in heapq.nsmallest(LABELLED_MOST, known, key=lambda u: unit(f"labelled:{u}"))]
     column = {name: k for k, name in enumerate(labels)}
     codes = np.array([column.get(e.label, -1) for e in kept], dtype=np.int64)
     return Labelled(features.rows([e.uri for e in kept]), codes)
@@ -55,18 +55,18 @@ def missed_of(evaluation: Evaluation | None, rules: LabelRules, labels: tuple[st
 
 
 def unlabelled(project: ProjectContext, features: FeatureStore, labelled: Sequence[Example]) -> Floats | None:
-    """Up to a thousand train images without a label, one of each group, by hash; None where there are none.
+    """Up to a thousand train images without a label, one of each picture, by hash; None where there are none.
 
     Of test and audit not even the features are learned from.
     """
-    taken = {e.group for e in labelled}
+    taken = {e.twins for e in labelled}
     open_images: dict[str, str] = {}
     for uri in features.index.ordered():
         facts = project.catalogue.images.get(uri)
-        if facts and facts.bucket is Bucket.TRAIN and not facts.problem and facts.group not in taken:
-            open_images.setdefault(facts.group, uri)
-    drawn = heapq.nsmallest(POOL_MOST, open_images, key=lambda group: unit(f"pool:{group}"))
-    return features.rows([open_images[group] for group in sorted(drawn)]) if drawn else None
+        if facts and facts.bucket is Bucket.TRAIN and not facts.problem and facts.group and facts.twins not in taken:
+            open_images.setdefault(facts.twins, uri)
+    drawn = heapq.nsmallest(POOL_MOST, open_images, key=lambda twin: unit(f"pool:{twin}"))
+    return features.rows([open_images[twin] for twin in sorted(drawn)]) if drawn else None
 
 
 def situation_of(
@@ -80,7 +80,7 @@ def situation_of(
 
 
 def _doubts(examples: list[Example], features: FeatureStore, head: Classifier | None, rules: LabelRules) -> Doubts:
-    kept = list(one_per_group([e for e in examples if e.bucket is Bucket.TEST])[0].values())
+    kept = list(one_per_unit([e for e in examples if e.bucket is Bucket.TEST])[0].values())
     names = rules.names(head.labels) if head else None
     if not (head and names and names.labels and kept):
         return Doubts(len(kept), 0)

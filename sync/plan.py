@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,6 +25,7 @@ from labelloop.queue import KINDS, REFRESH, RETRAIN, JobQueue, job_id
 from labelloop.records import Bucket
 from labelloop.registry import Registry, Version
 from labelloop.requests import Request, RequestStore, retries
+from labelloop.revisions import aside
 from labelloop.runs import WITHOUT, Run, RunStore, begun, failed_tries, tries
 from labelloop.schema import LabelRules
 from labelloop.snapshot import Snapshot, SnapshotStore, as_of
@@ -45,11 +46,12 @@ class Plan:
     decision: Decision
     running: tuple[str, ...]  # kinds that wait or run already
     without: tuple[tuple[int, str], ...] = ()  # (task, image): labelled, and not learned from for want of features
+    aside: Mapping[str, int] = field(default_factory=dict)  # why -> labels that do not count
 
     def facts(self) -> dict[str, Any]:
         """For `labelloop status`."""
         return {**asdict(self.decision), "running": list(self.running), "changes": self.progress.changes,
-                "labels": dict(self.progress.labels)}  # fmt: skip
+                "labels": dict(self.progress.labels), "aside": dict(self.aside)}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,8 @@ class Planner:
                 self._enqueue(action, Try(learns, attempt, wish), wishes)
                 under_way.append(kind)
         without = self._without(snapshot, catalogue, index)
-        return Plan(progress, decision, tuple(k.name for k in under_way), without)
+        put_aside = aside(self._read(snapshot).tasks.values(), catalogue.images, index or {})
+        return Plan(progress, decision, tuple(k.name for k in under_way), without, put_aside)
 
     def _without(
         self, snapshot: Snapshot, catalogue: Catalogue, index: FeatureIndex | None
@@ -167,7 +170,9 @@ class Planner:
     ) -> Progress:  # fmt: skip
         labels = {uri: label for uri, label in self._read(snapshot).labels().items() if uri}  # a task may have no image
         facts = {u: catalogue.images.get(u) for u in labels}
-        train = {u: labels[u] for u, f in facts.items() if f and not f.problem and f.bucket is Bucket.TRAIN}
+        waiting = {u for u, f in facts.items() if f and f.undecided}
+        labels = {u: label for u, label in labels.items() if u not in waiting}
+        train = {u: labels[u] for u, f in facts.items() if f and f.group and not f.problem and f.bucket is Bucket.TRAIN}
         judged = [r for r in self._runs.all() if r.kind == REFRESH.name and r.done]
         if judged and judged[-1].config != self._project.config.hash:
             judged = []  # also where an older config came back: what is live was learned by another one

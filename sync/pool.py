@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from labelloop.catalogue import Catalogue
+from labelloop.clock import Standing
 from labelloop.features import FeatureIndex
 from labelloop.images import LeftOut
 from labelloop.queue import FEATURISE, JobQueue, job_id
@@ -23,6 +24,7 @@ from sync.waiting import Waiting
 
 CHUNK = 64  # images per featurise job: progress is visible, a killed job costs little
 READ_EVERY_S = 5.0  # catalogue and features where no job of ours is under way: only a retrain adds to them then
+DECIDE_AFTER_S = 10.0  # without any image under way, until buckets are decided by those that came
 ACTIVE_JOBS = 16  # queued at once; the rest is derived again as they finish
 
 
@@ -35,6 +37,7 @@ class PoolState:
     unreadable: int = 0
     refused: int = 0  # in the bucket, and Label Studio makes no task of them
     refused_one: str = ""  # one of these
+    undecided: int = 0  # read, and not in a bucket yet: that takes more images
 
     @property
     def missing(self) -> int:
@@ -60,6 +63,8 @@ class Pool:
         self._unreadable: set[str] = set()
         self.overwritten: set[str] = set()  # files in which other bytes were found, not looked at yet
         self._both = 0  # images that are in both
+        self._undecided: set[str] = set()  # images without a bucket, which nobody is shown yet
+        self._held = Standing()  # since when nothing but a decision is missing
         self._unimported: set[str] = set()  # in the bucket, without a task, and nobody removed it
         self.state = PoolState()
 
@@ -71,15 +76,22 @@ class Pool:
         self._stale |= board.news() | (self._mirroring.turn() if self._mirroring else set())
         listed = self._listed(board)
         active = set(self._queue.active(FEATURISE, self._key))  # before the index: what ended since is in it
-        if active or self._waiting or index is not self._index or time.monotonic() - self._read_at > READ_EVERY_S:
+        if (
+            active
+            or self._waiting
+            or self._undecided
+            or index is not self._index
+            or time.monotonic() - self._read_at > READ_EVERY_S
+        ):
             self._read(catalogue, index)
         while self._stale:
             self._judge(self._stale.pop(), board, catalogue, deleted)
         lacking = len(self._waiting) + len(self._uncopied) + len(self._unreadable) - self._both
         refused = self._importing.refused(self._unimported)
         self.state = PoolState(
-            len(self._etags), len(self._etags) - lacking, len(self._unreadable), len(refused), min(refused, default="")
-        )
+            len(self._etags), len(self._etags) - lacking - len(self._undecided), len(self._unreadable), len(refused),
+            min(refused, default=""), len(self._undecided),
+        )  # fmt: skip
         if listed:
             self._importing.offer(self._unimported)
         self._featurise(active)
@@ -146,6 +158,8 @@ class Pool:
         _put(self._unreadable, uri, there and facts is not None and facts.problem is not None)
         _put(self._unimported, uri, listed and not shown and uri not in deleted)
         waits = there and self._lacks(uri, facts)
+        decides = facts is not None and facts.sha256 and not facts.group and not facts.problem
+        _put(self._undecided, uri, bool(there and decides and not waits))
         ready = not waits or self._is_ready(uri)
         _put(self._uncopied, uri, not ready)
         self._waiting.put(uri, waits=waits and ready)
@@ -170,10 +184,19 @@ class Pool:
         for _ in range(ACTIVE_JOBS - len(active)):
             chunk = self._waiting.take(CHUNK, active)
             if not chunk:
-                return
+                break
             name = job_id(FEATURISE, self._key, digest(canonical(chunk))[:12])
             self._waiting.asked(chunk, name)  # first: where it cannot be queued now, it is asked for again later
-            self._queue.enqueue(FEATURISE, name, {"project": self._key, "uris": chunk})
+            self._queue.enqueue(FEATURISE, name, {"project": self._key, "uris": chunk, "pool": len(self._etags)})
+        self._decide(active)
+
+    def _decide(self, active: set[str]) -> None:
+        """Have the buckets decided by what is known, where the rest does not come: unread images must not stop all."""
+        held = self._held.ages_s({self._key} if self._undecided and not self._waiting and not active else ())
+        if any(age > DECIDE_AFTER_S for age in held.values()):
+            chunk = sorted(self._undecided)[:CHUNK]
+            name = job_id(FEATURISE, self._key, "decide", digest(canonical(chunk))[:12])
+            self._queue.enqueue(FEATURISE, name, {"project": self._key, "uris": []})
 
 
 def _put(where: set[str], uri: str, present: bool) -> None:

@@ -346,7 +346,7 @@ class ProjectWatch:
 
     def _publish(self, version: str) -> None:
         open_tasks = self.feed.board.open
-        featurised = len(self.index) if self.index else 0
+        featurised = (len(self.index) if self.index else 0) - self.pool.state.undecided
         settled = self.pool.settled
         scoring = self._deps.queue.active(SCORE, self.project.key)  # before the order is read: one that ends now counts
         ready = settled or featurised >= FIRST_ORDER

@@ -192,13 +192,16 @@ def _withdraw(deployment: Deployment, record: ProjectRecord, *, as_json: bool) -
 @command
 def duplicates(
     limit: Annotated[int, typer.Option(min=1, max=MOST, help="How many groups, at most.")] = 30,
+    regroup: Annotated[bool, typer.Option("--regroup", help="Decide groups and buckets again, of all images whose "
+                                          "labels have judged no model.")] = False,
     project: ProjectName = None,
     as_json: AsJson = False,
     state_dir: StateDir = DEFAULT_STATE,
-) -> None:
-    """List images that show the same, with their labels: contradictions first, then images in quarantine.
+) -> None:  # fmt: skip
+    """List related images with their labels: contradictions first, then images in quarantine.
 
-    Such images stand in one bucket and count once, so that no model is judged on what it learned by heart.
+    Related images stand in one bucket. Those proven to be one picture count once. A picture with two classes is a
+    question: which one is right?
     """
     from rich.table import Table
 
@@ -206,6 +209,9 @@ def duplicates(
     from cli.duplicates import duplicates as find
 
     deployment = open_deployment(state_dir)
+    if regroup:
+        _regroup(deployment, deployment.project(project), as_json=as_json)
+        return
     groups = find(deployment, deployment.project(project))
     if as_json:
         show_json([asdict(g) | {"contradicts": g.contradicts, "why": g.why} for g in groups])
@@ -217,6 +223,18 @@ def duplicates(
                 "" if i else group.bucket, str(member.task or ""), member.label or "", member.uri,
                 "" if i else group.why, end_section=i == len(group.members) - 1,
             )  # fmt: skip
-    out.print(table if groups else "no two images show the same")
+    out.print(table if groups else "no two images are related")
     if len(groups) > limit:
         out.print(f"{len(groups) - limit} more groups: --limit {len(groups)}")
+
+
+def _regroup(deployment: Deployment, record: ProjectRecord, *, as_json: bool) -> None:
+    from cli.regroup import regroup
+
+    done = regroup(deployment, record)
+    if as_json:
+        show_json(asdict(done))
+        return
+    out.print(f"{done.images} images of {done.groups} groups are decided again within a minute: `labelloop status`")
+    if done.kept:
+        out.print(f"{done.kept} images stay: their labels have judged a model, or their files were overwritten")

@@ -80,7 +80,7 @@ def plan_queue(pool: Pool, *, quota: Quota, plan: Plan) -> tuple[Choice, ...]:
 
 
 def _representatives(pool: Pool) -> list[int]:
-    """One row per duplicate group: the first by uri."""
+    """One row per unit: the first by uri."""
     first: dict[str, int] = {}
     for row in sorted(range(len(pool.uris)), key=pool.uris.__getitem__):
         first.setdefault(pool.groups[row], row)

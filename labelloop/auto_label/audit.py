@@ -29,13 +29,19 @@ class State(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Images that show the same count once; the first by name stands for all."""
+    """Images of one picture count once; the first by name stands for all."""
 
     id: str
     uris: tuple[str, ...]
     bucket: Bucket
     state: State = State.OPEN
     label: str | None = None  # None: no answer, or none that could be right
+    related: str = ""  # what the random order draws: related pictures stand in one bucket; empty: the group alone
+
+    @property
+    def drawn_by(self) -> str:
+        """Its name in the random order."""
+        return self.related or self.id
 
     @property
     def uri(self) -> str:
@@ -61,9 +67,9 @@ def groups_of(images: Iterable[ImageFacts], tasks: Iterable[Task], usable: Colle
     members: dict[str, list[ImageFacts]] = defaultdict(list)
     known: dict[str, str] = {}
     for facts in images:
-        known[facts.uri] = facts.group
-        if facts.uri in usable and not facts.problem and facts.bucket is not Bucket.QUARANTINE:
-            members[facts.group].append(facts)
+        known[facts.uri] = facts.twins
+        if facts.uri in usable and facts.group and not facts.problem and facts.bucket is not Bucket.QUARANTINE:
+            members[facts.twins].append(facts)
     answers: dict[str, list[Task]] = defaultdict(list)
     for task in tasks:
         if task.annotations and task.uri in known:
@@ -88,12 +94,12 @@ def ground_of(groups: Sequence[Group], seed: int) -> Ground:
 
 def _group(name: str, images: Sequence[ImageFacts], tasks: Sequence[Task]) -> Group:
     uris = tuple(sorted(f.uri for f in images))
-    group = Group(name, uris, images[0].bucket)
+    group = Group(name, uris, images[0].bucket, related=images[0].group)
     if not tasks:
         return group
     given = {task.label for task in tasks if task.label is not None}
     state = State.SEEN if group.bucket in JUDGING and any(map(_anchored, tasks)) else State.ANSWERED
-    return Group(name, uris, group.bucket, state, given.pop() if len(given) == 1 else None)
+    return Group(name, uris, group.bucket, state, given.pop() if len(given) == 1 else None, group.related)
 
 
 def _anchored(task: Task) -> bool:
@@ -103,8 +109,11 @@ def _anchored(task: Task) -> bool:
 
 
 def _in_order(groups: Iterable[Group], bucket: Bucket, seed: int) -> list[Group]:
-    """As the quota draws them."""
-    return sorted((g for g in groups if g.bucket is bucket), key=lambda g: lot(seed, g.id))
+    """As the quota draws them: of related pictures one speaks, an answered one where there is any."""
+    speakers: dict[str, Group] = {}
+    for group in sorted((g for g in groups if g.bucket is bucket), key=lambda g: (g.state is State.OPEN, g.uri)):
+        speakers.setdefault(group.drawn_by, group)
+    return sorted(speakers.values(), key=lambda g: lot(seed, g.drawn_by))
 
 
 def _worked_off(drawn: Sequence[Group]) -> Sequence[Group]:

@@ -16,7 +16,7 @@ from labelloop.images import Reader
 from labelloop.net import Backbone
 from labelloop.records import Example, digest
 from labelloop.training_config import Retrain
-from retrain_worker.evidence import entering, one_per_group
+from retrain_worker.evidence import entering, one_per_unit
 from retrain_worker.training.parts import Part, Parts, divide
 from retrain_worker.training.pixel_cache import PixelCache
 
@@ -41,7 +41,7 @@ class Source:
 
 def parts_of(examples: Sequence[Example], source: Source, policy: Retrain, class_min: int, report: Report) -> Parts:
     """Train and validation part of agreed examples of the train bucket; NotEnoughLabelsError, StorageError."""
-    agreed = list(one_per_group(examples)[0].values())
+    agreed = list(one_per_unit(examples)[0].values())
     classes, _ = entering([e.label for e in agreed], class_min)
     if len(classes) < 2:
         raise NotEnoughLabelsError("a retrain needs two classes with enough labels each")

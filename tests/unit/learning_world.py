@@ -76,14 +76,18 @@ def no_redis() -> Redis:
 class LearningWorld:
     """``images`` digits, featurised; people label them with `label`, jobs run in this process."""
 
-    def __init__(self, folder: Path, *, images: int = 600, config: Mapping[str, Any] | None = None) -> None:
-        spec = {"backbone": {"name": "pixels"}, "buckets": {"test": 0.3, "audit": 0.05}, **(config or {})}
+    def __init__(
+        self, folder: Path, *, images: int = 600, config: Mapping[str, Any] | None = None,
+        classes: Sequence[str] = CLASSES,
+    ) -> None:  # fmt: skip
+        buckets = {"test": 0.3, "audit": 0.05, "near_duplicates": False}  # digits are drawn apart: nothing to look for
+        spec = {"backbone": {"name": "pixels"}, "buckets": buckets, **(config or {})}
         self.config: ProjectConfig = parse_config(spec, "test")
         assert isinstance(self.config.backbone, BackboneSpec)
         self.images = Images()
         self.truth: dict[str, str] = {}
         self._take(images)
-        record = ProjectRecord("main", 1, 1700000000, "digits", self.config, make_label_config(CLASSES), "s3://images/")
+        record = ProjectRecord("main", 1, 1700000000, "digits", self.config, make_label_config(classes), "s3://images/")
         store = project_store(MemoryStore(), record.key)
         self.context = Context(
             load_settings({}),

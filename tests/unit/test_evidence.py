@@ -15,7 +15,7 @@ from retrain_worker.evidence import (
     Recipe,
     Side,
     entering,
-    one_per_group,
+    one_per_unit,
     refresh_evidence,
     retrain_evidence,
 )
@@ -280,7 +280,7 @@ def test_retrain_without_test_labels_says_so() -> None:
 def test_contradicting_duplicates_are_left_out_and_listed() -> None:
     twins = [Example(1, "x", "g", Bucket.TRAIN, "a"), Example(2, "y", "g", Bucket.TRAIN, "b")]
     same = [Example(3, "p", "h", Bucket.TRAIN, "a"), Example(4, "q", "h", Bucket.TRAIN, "a")]
-    agreed, conflicts = one_per_group([*twins, *same])
+    agreed, conflicts = one_per_unit([*twins, *same])
     assert {g: e.uri for g, e in agreed.items()} == {"h": "p"}
     assert conflicts == ("x", "y")
 

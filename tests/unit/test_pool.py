@@ -400,3 +400,24 @@ def test_an_image_that_cannot_be_copied_is_left_to_a_worker_to_record(world: Wor
     world.board.remove(7)
     world.turn()
     assert world.pool._mirroring.state.failed == 0
+
+
+def test_images_without_a_bucket_wait_and_are_decided_where_the_rest_does_not_come(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.bucket = dict.fromkeys(uris(3), "e")
+    world.turn()
+    world.queue.jobs.clear()
+    world.record(uris(3))
+    world.catalogue.add([ImageFacts(u, "e", u) for u in uris(3)], world.name())
+    world.turn(listed=False)
+    assert (world.pool.state.undecided, world.pool.state.featurised, world.pool.settled) == (3, 0, False)
+    assert world.queue.jobs == {}
+    monkeypatch.setattr("sync.pool.DECIDE_AFTER_S", -1.0)
+    world.turn(listed=False)
+    assert list(world.queue.jobs.values()) == [[]]  # nothing to read: only a decision is missing
+    world.queue.jobs.clear()
+    world.catalogue.add([ImageFacts(u, "e", u, u) for u in uris(3)], world.name())
+    world.turn(listed=False)
+    assert (world.pool.state.undecided, world.pool.settled) == (0, True)
+    assert world.queue.jobs == {}

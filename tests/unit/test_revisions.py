@@ -8,7 +8,7 @@ from collections.abc import Collection
 from labelloop.records import Annotation, Bucket, ImageFacts, Task
 from labelloop.revisions import Use, revisions, tally
 from labelloop.snapshot import Snapshot
-from retrain_worker.evidence import entering, one_per_group
+from retrain_worker.evidence import entering, one_per_unit
 from retrain_worker.examples import examples_of
 
 
@@ -54,6 +54,14 @@ def test_of_images_that_show_the_same_one_trains_and_contradictions_none() -> No
     assert uses([task(1, "cat", uri="c"), task(2, "dog", uri="d")], images) == [Use.CONFLICT, Use.CONFLICT]
 
 
+def test_of_a_group_that_judges_one_picture_speaks_and_different_labels_are_no_contradiction() -> None:
+    images = [ImageFacts(u, "e", "", "patient", Bucket.TEST, twin=u) for u in ("a", "b", "c")]
+    given = [task(1, "cat", uri="a"), task(2, "dog", uri="b"), task(3, "cat", uri="c")]
+    assert uses(given, images) == [Use.TEST, Use.RELATED, Use.RELATED]
+    train = [ImageFacts(u, "e", "", "patient", Bucket.TRAIN, twin=u) for u in ("a", "b", "c")]
+    assert uses(given, train) == [Use.TRAINED] * 3
+
+
 def test_an_answer_without_a_class_is_empty() -> None:
     empty = Task(1, "1", "t", (Annotation(1, "0", "0", None, problem="2 classes chosen"),))
     found = revisions([empty], {"1": facts("1")}, {"1"}, {"cat"})
@@ -73,13 +81,18 @@ def test_what_trained_is_what_the_fit_learned_from() -> None:
     featurised = {u for u in images if rng.random() < 0.9}
     snapshot = Snapshot("s", {t.id: t for t in tasks})
     learned = [e for e in examples_of(snapshot, FakeCatalogue(images), featurised) if e.bucket is Bucket.TRAIN]  # type: ignore[arg-type]
-    agreed, conflicts = one_per_group(learned)
+    agreed, conflicts = one_per_unit(learned)
     classes, waiting = entering([e.label for e in agreed.values()], 9)
     found = revisions(tasks, images, featurised, classes)
     assert waiting
     assert conflicts
     assert {r.task for r in found if r.use is Use.TRAINED} == {e.task_id for e in agreed.values() if e.label in classes}
-    assert {r.uri for r in found if r.use is Use.CONFLICT} == set(conflicts)
+    train = {uri for uri, f in images.items() if f.bucket is Bucket.TRAIN}
+    assert {r.uri for r in found if r.use is Use.CONFLICT} & train == set(conflicts)
+    for use, bucket in ((Use.TEST, Bucket.TEST), (Use.AUDIT, Bucket.AUDIT)):
+        given = examples_of(snapshot, FakeCatalogue(images), featurised)  # type: ignore[arg-type]
+        judging, _ = one_per_unit([e for e in given if e.bucket is bucket])
+        assert {r.task for r in found if r.use is use} == {e.task_id for e in judging.values()}
     counted = {t.id: t.counted for t in tasks}
     for r in found:
         if r.use is Use.TRAINED:

@@ -1,0 +1,117 @@
+"""Images of which nothing is decided in; bucket, group and twin out. Once, and by one worker at a time.
+
+A split is decided when the first 500 images are known, or all there are: whether two of them are copies or frames of
+one camera only shows among many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+from dataclasses import replace
+
+import structlog
+
+from labelloop.clock import stamp
+from labelloop.groups import Pictures, Rules, can_place, place
+from labelloop.records import Bucket, ImageFacts
+from labelloop.relatives import Relative, crowd_cap
+from labelloop.windows import middle_hash
+from retrain_worker.context import ProjectContext
+
+SOON_DONE = 64  # images
+
+log = structlog.get_logger()
+
+
+def settle(project: ProjectContext, pool: int | None = None) -> int:
+    """Decide what can be decided; returns of how many images. ``pool``: how many there are, None: decide now.
+
+    Many pairs are looked at before the lease is taken.
+    """
+    project.catalogue.update()
+    many = len(_undecided(project))
+    if not many or not _can_place(project, pool):
+        return 0
+    _look(project)
+    looks: Pictures = project.relatives() if project.record.config.buckets.near_duplicates else _Unseen()
+    if many > SOON_DONE:
+        _place(project, looks)  # the lease must not run out meanwhile
+    with project.registry.lease("split"):
+        project.catalogue.update()
+        before = {f.uri for f in project.catalogue.images.values() if f.group}
+        came = _place(project, looks)
+        if came:
+            project.catalogue.add(came, stamp())
+    project.catalogue.update()
+    _part(project, came, before, looks)
+    for facts in came:
+        if facts.bucket is Bucket.QUARANTINE:
+            log.warning("the same picture stands in two buckets: neither trains nor judges", action="quarantine",
+                        uri=facts.uri)  # fmt: skip
+    if came:
+        log.info("buckets decided", action="settle", images=len(came), pictures=len({f.twins for f in came}),
+                 groups=len({f.group for f in came}))  # fmt: skip
+    return len(came)
+
+
+def _look(project: ProjectContext) -> None:
+    """Take the hash of images that are decided again, and of those that an older release has read."""
+    config, images = project.record.config.buckets, project.catalogue.images
+    unseen = [f for f in _undecided(project) if not f.middle] if config.near_duplicates else []
+    thumbs = ((facts, project.thumbs.of(facts.uri)) for facts in unseen)
+    looked = [replace(facts, middle=middle_hash(thumb)) for facts, thumb in thumbs if thumb is not None]
+    if looked:
+        project.catalogue.add(looked, stamp())
+        project.catalogue.update()
+    project.windows.add((uri, images[uri].middle) for uri in [f.uri for f in looked])
+
+
+class _Unseen:
+    """Where only the same bytes are the same picture."""
+
+    def of(self, uri: str, placed: Container[str], cap: int) -> list[Relative]:
+        return []
+
+    def is_same(self, uri: str, other: str) -> bool:
+        return uri == other
+
+
+def _undecided(project: ProjectContext) -> list[ImageFacts]:
+    return [f for f in project.catalogue.images.values() if f.undecided]
+
+
+def _can_place(project: ProjectContext, pool: int | None) -> bool:
+    known = project.catalogue.images.values()
+    return any(f.group for f in known) or can_place(len(known), pool)
+
+
+def _place(project: ProjectContext, looks: Pictures) -> list[ImageFacts]:
+    project.look_again()
+    images = project.catalogue.images
+    new = _undecided(project)
+    project.windows.add((f.uri, f.middle) for f in new)  # also what could not be read before
+    config = project.record.config.buckets
+    folder = project.record.image_uri
+    rules = Rules(
+        config.shares(), crowd_cap(len(images)), lambda facts: config.given(facts.uri, folder), bool(config.test_set)
+    )
+    return place(new, images.values(), looks, rules, project.catalogue.buckets) if new else []
+
+
+def _part(project: ProjectContext, came: Sequence[ImageFacts], before: Container[str], looks: Pictures) -> None:
+    """Past a lease that ran out two workers may have placed one picture: whoever sees the other's yields.
+
+    Each writes before it looks, so at least one of them does. It may be both.
+    """
+    ours = {f.uri for f in came}
+    project.look_again()
+    rest = (f for f in project.catalogue.images.values() if f.group and f.uri not in ours)
+    others = {f.uri: f for f in rest if f.uri not in before}
+    cap = crowd_cap(len(project.catalogue.images))
+    yielding = []
+    for facts in came if others else ():
+        near = [others[r.uri] for r in looks.of(facts.uri, others, cap)]
+        if any(other.bucket not in {facts.bucket, Bucket.QUARANTINE} for other in near):
+            yielding.append(replace(facts, bucket=Bucket.QUARANTINE))
+    if yielding:
+        project.catalogue.add(yielding, stamp())

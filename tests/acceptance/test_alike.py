@@ -1,0 +1,79 @@
+"""Pictures that look alike, on a real stack: a camera gets a model; groups and a test set that people know hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+import pytest
+import yaml
+
+from labelloop.catalogue import Catalogue
+from labelloop.projects import ProjectRecord
+from labelloop.records import Bucket, ImageFacts
+from tests.acceptance.conftest import Loop, labelloop, until
+from tests.unit.test_near import png, scene
+from tests.unit.test_settle import frames
+
+FRAMES, LABELS = 160, 60
+OPEN = {"tolerance": 1.0, "reference_tolerance": 1.0, "recall_drop": 1.0, "recall_floor": 0.0, "max_ece": 1.0}
+
+
+def project(
+    loop: Loop, name: str, images: Mapping[str, bytes], classes: str, buckets: Mapping[str, object]
+) -> ProjectRecord:
+    """A project whose images were put into the bucket by somebody else."""
+    bucket = loop.deployment.settings.image_buckets[0]
+    for key, data in images.items():
+        loop.deployment.s3.put_object(Bucket=bucket, Key=f"{name}/{key}", Body=data)
+    backbone = {"name": "pixels", "image_size": 32}
+    config = Path(loop.home) / f"{name}.yaml"
+    config.write_text(
+        yaml.safe_dump({"name": name, "backbone": backbone, "buckets": dict(buckets), "gate": OPEN,
+                        "retrain": {"automatic": False}})
+    )  # fmt: skip
+    uri = f"s3://{bucket}/{name}/"
+    labelloop("init", "--config", config, "--image-uri", uri, "--classes", classes, "--state-dir", loop.home)
+    return next(r for r in loop.deployment.projects.all() if r.image_uri == uri)
+
+
+def facts(loop: Loop, record: ProjectRecord) -> dict[str, ImageFacts]:
+    """What is decided, by the end of the address."""
+    catalogue = Catalogue(loop.deployment.within(record))
+    catalogue.update()
+    start = len(record.image_uri)
+    return {uri[start:]: one for uri, one in catalogue.images.items() if one.group}
+
+
+@pytest.mark.long(seconds=120)
+def test_a_fixed_camera_gets_a_model_from_sixty_labels(loop: Loop) -> None:
+    taken = {PurePosixPath(uri).name: found for uri, found in frames(FRAMES).items()}
+    images = {name: data for name, (data, _) in taken.items()}
+    record = project(loop, "camera", images, "good,defect", {"test": 0.1, "audit": 0.05})
+    until(lambda: len(facts(loop, record)) == FRAMES, 180, "a bucket for every frame")
+    assert len({one.twins for one in facts(loop, record).values()}) > 0.9 * FRAMES
+    until(lambda: loop.studio.next_task(record.id, record.schema) is not None, what="a task")
+    for _ in range(LABELS):
+        task = loop.studio.next_task(record.id, record.schema)
+        assert task is not None
+        result = record.schema.result(taken[PurePosixPath(task.uri).name][1])
+        loop.studio.annotate(task.id, result, lead_time_s=1.0, prediction=task.prediction_id)
+    until(lambda: loop.deployment.registry(record).live() is not None, 120, "a live model")
+
+
+@pytest.mark.long(seconds=60)
+def test_patients_stand_together_and_an_own_test_set_is_the_test_bucket(loop: Loop) -> None:
+    images = {
+        f"{'test' if p % 4 == 0 else 'rest'}/p{p:02d}/{i}.png": png(scene(10 * p + i))
+        for p in range(12)
+        for i in range(3)
+    }
+    buckets = {"test": 0.1, "audit": 0.2, "group_by": "{group}/*", "test_set": "test/"}
+    record = project(loop, "patients", images, "ill,well", buckets)
+    until(lambda: len(facts(loop, record)) == len(images), 120, "a bucket for every image")
+    placed = facts(loop, record)
+    patients = {(PurePosixPath(key).parts[1], one.group, one.bucket) for key, one in placed.items()}
+    assert len(patients) == len({one.group for one in placed.values()}) == 12
+    assert {key for key, one in placed.items() if one.bucket is Bucket.TEST} == {
+        k for k in images if k.startswith("test/")
+    }
