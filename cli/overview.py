@@ -144,7 +144,7 @@ def _next(project: ProjectStatus) -> Text:
 def _due(labels: int | None, running: bool) -> str:
     if running:
         return "is being made"
-    return f"in {labels} labels" if labels else "due"
+    return f"after {labels} labels" if labels else "due"
 
 
 def _waits(project: ProjectStatus) -> Iterator[tuple[str, Text]]:

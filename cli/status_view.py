@@ -155,7 +155,7 @@ def _next(project: ProjectStatus) -> Text:
         return Text("not known: is sync running?", style="yellow")
     text = f"refresh {_when(project.until_refresh, 'refresh' in project.running)}"
     text += f", retrain {_when(project.until_retrain, 'retrain' in project.running)}"
-    text += "".join(f" or {other}" for other in project.watched[1:])
+    text += "".join(f", or {other}" for other in project.watched[1:])
     waits = project.waiting if not project.paused else "when the pause has ended"  # who and why stands above
     return Text.assemble(text, (f"  ({waits})" if waits else "", "yellow"))
 
@@ -163,7 +163,7 @@ def _next(project: ProjectStatus) -> Text:
 def _when(labels: int | None, running: bool) -> str:
     if running:
         return "running or queued"
-    return f"in {labels} labels" if labels else "due"
+    return f"after {labels} labels" if labels else "due"
 
 
 def _images(project: ProjectStatus) -> RenderableType:

@@ -48,7 +48,7 @@ def test_the_page_says_in_lines_what_runs_how_good_it_is_and_what_comes() -> Non
     for part in (
         "worker ×2", "backend: none is running", "1 running, waiting: 2 features", "v7, live since",
         "90% on 40 random labels (95 %: 77% to 96%)", "23 today, 340 in all",
-        "retrain: fine-tune on 300 labels 3/20, 4 min left", "new model in 4 labels, retrain in 120 labels",
+        "retrain: fine-tune on 300 labels 3/20, 4 min left", "new model after 4 labels, retrain after 120 labels",
     ):  # fmt: skip
         assert part in text
     assert "for you" not in text
