@@ -93,7 +93,7 @@ def test_inputs_that_are_scaled_otherwise_in_serving(trainable: LearningWorld, m
     judged = trainable.retrain(trainable.label(trainable.uris(Bucket.TRAIN)[:200]))
     assert judged.verdict.outcome is Outcome.REJECT
     assert stopped_by(judged)["artefact"] is Outcome.REJECT
-    assert "the artefact to serve differs from the one evaluated that was evaluated" in judged.verdict.reasons[0]
+    assert "the artefact to serve differs from the one evaluated" in judged.verdict.reasons[0]
 
 
 def test_a_network_that_answers_late(trainable: LearningWorld, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,7 +74,7 @@ def test_what_waits_for_a_person_comes_in_order_and_the_rest_is_counted() -> Non
 
 def test_few_random_labels_give_no_accuracy() -> None:
     few = replace(GOOD, test_accuracy=1.0, test_n=4, random_quota=Acceptance(3, 5))
-    assert "not known yet: 5 random labels, 10 are needed" in "\n".join(lines(overview(status(few))))
+    assert "5 random labels, needs 10" in "\n".join(lines(overview(status(few))))
     quota = replace(few, random_quota=Acceptance(8, 10))
     assert "80% on 10 random labels" in "\n".join(lines(overview(status(quota))))
 
