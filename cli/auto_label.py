@@ -129,7 +129,8 @@ class _Model:
         lost = [name for name in names.labels if name not in record.schema.classes]
         if lost or not names.labels:
             raise LabelloopError(
-                f"{version.name} names classes that the label config has no more ({', '.join(lost) or 'all'}): decide "
+                f"{version.name} predicts classes that are no longer in the label config "
+                f"({', '.join(lost) or 'all'}): decide "
                 "with `labelloop schema` what they count as"
             )
         cache = deployment.settings.cache_dir / record.key
@@ -189,7 +190,7 @@ def _snapshot(deployment: Deployment, record: ProjectRecord) -> Snapshot:
     snapshots = SnapshotStore(deployment.within(record))
     latest = snapshots.latest()
     if latest is None:
-        raise NotFoundError("nothing is labelled yet, or sync is not running: there are no audit labels")
+        raise NotFoundError("no audit labels: nothing is labelled yet, or sync is not running")
     return LabelRules.of(record.config).read(snapshots.load(latest.snapshot))
 
 

@@ -52,7 +52,7 @@ def check_room(deployment: Deployment, record: ProjectRecord) -> None:
     if there:
         count = sum(there.values())
         raise ConflictError(
-            f"Label Studio holds {count} predictions of {', '.join(there)}: take them back first with `labelloop "
+            f"Label Studio holds {count} predictions of {', '.join(there)}: delete them first with `labelloop "
             f"auto-label --withdraw`. Nobody gets a next task meanwhile, about {count / DELETED_A_SECOND:.0f} s: do it "
             "while nobody labels"
         )

@@ -36,14 +36,14 @@ def notes(found: AutoLabelled) -> Iterator[str]:
     if found.unread:
         yield found.unread
     if left := made.images - made.labelled:
-        yield f"{left} images stay for people, the hardest of them first in the queue"
+        yield f"{left} images stay for people, hardest first"
     if ground.later:
         yield (
             f"{ground.later} audit labels do not count yet: unanswered images stand before them in the random order, "
             "and come next as the random quota (`queue.quota`)"
         )
     if ground.seen:
-        yield f"{ground.seen} audit labels do not count: they were given with a prediction in sight"
+        yield f"{ground.seen} audit labels do not count: their pre-label was visible"
     if found.refused:
         more = max((part.further or 0 for part in made.parts), default=0)
         few = ", too few: new images bring more (`buckets.audit`)" if more > ground.open_audit else ""
@@ -53,7 +53,7 @@ def notes(found: AutoLabelled) -> Iterator[str]:
 
 
 def _facts(made: Manifest) -> Iterator[tuple[str, RenderableType]]:
-    promised = f"{percent(made.precision)} of the labels or more are right, as people would have labelled the images"
+    promised = f"{percent(made.precision)} of the labels or more are right, judged by people's labels"
     yield "promised", Text(f"{promised}; at a confidence of {percent(made.confidence)}")
     coverage = f"{made.coverage:.1%}, {made.labelled} of {made.images} images that nobody has labelled"
     yield "coverage", Text(coverage if made.labelled else "none", style="bold green" if made.labelled else "bold red")
@@ -78,7 +78,7 @@ def _part(part: KeptPart) -> str:
 def _rows(name: str, rows: Sequence[Row], audit: str) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column(name)
-    for heading in ("pool", "labelled", audit, "of which right"):
+    for heading in ("pool", "labelled", audit, "right among them"):
         table.add_column(heading, justify="right")
     for row in rows:
         right = f"{row.right} ({row.right / row.audit:.0%})" if row.audit else ""

@@ -135,9 +135,9 @@ class _Copier:
             found = [h for h in self._listed() if kept is None or h.info.key in kept]
             if not wanted.features:
                 found = [h for h in found if h.what not in {What.INDEX, What.ROWS}]
-            if not self._copy(found, "back up what was learned"):
+            if not self._copy(found, "back up models and features"):
                 return
-        raise LabelloopError("more and more went while it was backed up: run it again when less is going on")
+        raise LabelloopError("too much changed during the backup: run it again at a quieter time")
 
     def _listed(self) -> list[Held]:
         found = classify(self._store.list(""))
@@ -181,7 +181,7 @@ class _Copier:
             return b""
         except NotFoundError:
             if held.what in SOLID:
-                raise LabelloopError(f"{held.info.key} vanished while it was backed up: run it again") from None
+                raise LabelloopError(f"{held.info.key} was deleted during the backup: run it again") from None
             return None
 
     def _keep(self, held: Held, data: bytes) -> None:

@@ -52,7 +52,7 @@ def write_folders(data: DataSet, root: Path, reader: Reader | None, report: Repo
         (root / UNFINISHED).unlink()
     except OSError as error:
         raise SettingsError(
-            f"cannot write {error.filename or root}: {error.strerror}; the same command goes on where it was"
+            f"cannot write {error.filename or root}: {error.strerror}; the same command resumes"
         ) from error
     return replace(
         exported(data, root, "folders"), copied=sum(c.fetched for c in found), removed=removed,
@@ -121,7 +121,7 @@ def _copy(root: Path, reader: Reader, place: Place) -> Copied:
     except ImageUnreadableError as error:
         return Copied(place, problem=str(error))
     if place.sha256 and digest(data) != place.sha256:
-        return Copied(place, problem="its bytes have changed since it was looked at: its label may not fit any more")
+        return Copied(place, problem="its bytes changed since it was labelled: its label may be wrong now")
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     aside.write_bytes(data)

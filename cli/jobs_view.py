@@ -30,7 +30,7 @@ def queue_view(page: QueuePage) -> RenderableType:
     for hold in page.holds:
         parts += [Text(), _hold(hold)]
     if any(job.status == "failed" for job in page.jobs):
-        parts += [Text(), Text("`labelloop queue failed` tells what to do about the failed ones", style="cyan")]
+        parts += [Text(), Text("for the failed ones see `labelloop queue failed`", style="cyan")]
     return Group(*parts)
 
 
@@ -53,15 +53,13 @@ def retried_view(found: Retried) -> RenderableType:
     """What will happen now."""
     lines = [f"queued again: {name}" for name in found.requeued]
     lines += [f"out of the queue: {name}" for name in found.derived]
-    lines += [f"its failures so far no longer count: {what}" for what in found.lifted]
-    lines += [f"queued again meanwhile by the watcher: {name}" for name in found.gone]
+    lines += [f"earlier failures no longer count: {what}" for what in found.lifted]
+    lines += [f"already queued again by the watcher: {name}" for name in found.gone]
     parts: list[RenderableType] = [Text(line) for line in lines]
     if found.lifted and found.watched:
-        parts.append(
-            Text("the watcher now derives anew what is still wanted; `labelloop queue` shows it", style="cyan")
-        )
+        parts.append(Text("the watcher now queues what is still needed; see `labelloop queue`", style="cyan"))
     if not found.watched:
-        parts.append(Text("no watcher runs: start sync, or nothing will be derived", style="bold red"))
+        parts.append(Text("no watcher runs: start sync, or nothing will be queued", style="bold red"))
     return Group(*parts)
 
 
@@ -100,7 +98,7 @@ def _progress(job: JobState) -> tuple[RenderableType, ...]:
 def _hold(hold: Hold) -> RenderableType:
     title = f"{hold.kind} of {hold.title} is on hold: it failed {hold.failed} times"
     others = "another config or code" if hold.kind == "retrain" else "new labels"
-    mend = f"mend the cause, then `labelloop queue retry {hold.kind}`; {others} lift the hold, too"
+    mend = f"fix the cause, then `labelloop queue retry {hold.kind}`; {others} also lift the hold"
     return Group(
         Text(title, style="bold red"), _named(("why", f"{hold.reason} (run {hold.run})", ""), ("do", mend, "cyan"))
     )  # fmt: skip
@@ -116,7 +114,7 @@ def _failed(job: FailedJob, title: str, *, whole: bool) -> RenderableType:
     ]  # fmt: skip
     if way:
         parts.append(Text("\n".join(way), style="dim"))
-    why = job.why or "its worker left no word"
+    why = job.why or "its worker gave no reason"
     return Group(*parts, _named(("job", job.id, ""), ("why", why, ""), ("do", job.advice, "cyan"),
                                 ("", _again(job), "cyan")))  # fmt: skip
 
@@ -139,7 +137,5 @@ def _named(*rows: tuple[str, str, str]) -> Table:
 
 def _again(job: FailedJob) -> str:
     if job.recorded:
-        return (
-            f"it is tried again by itself, {ATTEMPTS} times per snapshot; after that `labelloop queue retry {job.kind}`"
-        )
-    return "it is asked for again by itself, after ever longer times; at once with `labelloop queue retry`"
+        return f"it is retried by itself, {ATTEMPTS} times per snapshot; after that `labelloop queue retry {job.kind}`"
+    return "it is retried by itself, at growing intervals; at once with `labelloop queue retry`"

@@ -45,4 +45,4 @@ def wait_for(deployment: Deployment, record: ProjectRecord, job: str, *, console
             if found:
                 report(found.stage or "wait for a worker of the queue tune", found.step, found.steps or 1)
             time.sleep(LOOK_S)
-    raise LabelloopError("the queue has lost the range test: was Redis emptied? Ask again")
+    raise LabelloopError("the queue has lost the range test: was Redis emptied? Run it again")

@@ -100,7 +100,7 @@ def _rows(project: ProjectStatus, jobs: Sequence[JobState]) -> Iterator[tuple[st
 
 def _model(project: ProjectStatus) -> Text:
     if project.version is None:
-        return Text("none yet: images are shown in an order without a model", style="yellow")
+        return Text("none yet: cold-start order", style="yellow")
     when = f", live since {ago(project.deployed_at)}" if project.deployed_at else ""
     return Text.assemble((project.version, "bold green"), when, (f"  {project.network}", "dim"))
 
@@ -112,7 +112,7 @@ def _accuracy(project: ProjectStatus) -> Text:
     quota = project.random_quota
     if quota.of >= FEW:
         return _share(quota.right, quota.of)
-    return Text(f"not known yet: {max(project.test_n, quota.of)} random labels, {FEW} are needed", style="dim")
+    return Text(f"{max(project.test_n, quota.of)} random labels, needs {FEW}", style="dim")
 
 
 def _share(right: int, n: int) -> Text:
@@ -143,8 +143,8 @@ def _next(project: ProjectStatus) -> Text:
 
 def _due(labels: int | None, running: bool) -> str:
     if running:
-        return "is being made"
-    return f"in {labels} labels" if labels else "due"
+        return "running"
+    return f"after {labels} labels" if labels else "due"
 
 
 def _waits(project: ProjectStatus) -> Iterator[tuple[str, Text]]:

@@ -40,8 +40,8 @@ def replay_view(found: Replayed) -> Group:
         f"{found.history}: {found.classes} classes, {seeds} seeds; random order ends at {final.accuracy[-1]:.3f} with "
         f"{final.labels[-1]} labels",
         table,
-        "labels: to reach where random order ends; times fewer: labels that random order needs for it, by these (95 % "
-        "over seeds)",
+        "labels: to reach where random order ends; times fewer: labels that random order needs for it, for the "
+        "same accuracy (95 % over seeds)",
     )
 
 

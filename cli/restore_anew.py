@@ -28,8 +28,8 @@ from labelloop.studio_archive import KeptTask, StudioArchive, task_of
 
 AT_ONCE = 4  # answers given at the same time
 IMPORTED = 200  # tasks in one request
-DATES = "Label Studio dates each answer anew; when it was given stands in the meta of its result (`restored`)"
-SHOWN = "which pre-label was shown with an old answer is not known to the new project"
+DATES = "Label Studio gives each answer a new date; the original one is in the meta of its result (`restored`)"
+SHOWN = "the new project does not know which pre-label was shown with an old answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ def _images(deployment: Deployment, archive: ArchiveReader, report: Report) -> i
         if not store.exists(key):
             store.put(key, archive.get(name))
             put += 1
-        report("put back images", done, len(names))
+        report("restore images", done, len(names))
     return put
 
 
@@ -125,7 +125,7 @@ def _objects(job: _Job) -> None:
             data = [job.archive.get(STATE + key) for key in part]
             list(pool.map(store.put, part, data))
             job.done.put += len(part)
-            job.report("put back what was learned", job.done.put, len(objects))
+            job.report("restore models and features", job.done.put, len(objects))
     live = job.deployment.registry(job.record).live()
     job.done.live = live.version if live else None
 
@@ -138,7 +138,7 @@ def _tasks(job: _Job) -> None:
     total = int(job.archive.facts.get("tasks", 0))
 
     def tell() -> None:
-        job.report("bring the images into Label Studio", min(studio.task_count(project), total), total)
+        job.report("import the images into Label Studio", min(studio.task_count(project), total), total)
 
     _while(lambda: studio.sync_storage(storage), tell)
     there: dict[str, set[int]] = {}
@@ -176,14 +176,14 @@ def _answers(job: _Job, there: dict[str, set[int]]) -> None:
                     missing.append(task)
             for task in pool.map(lambda pair: _answer(studio, pair, job.schema), pairs):
                 job.done.annotations += len(task.annotations)
-                job.report("give the answers back", job.done.annotations, total)
+                job.report("restore the answers", job.done.annotations, total)
             job.done.tasks += len(pairs)
     for start in range(0, len(missing), IMPORTED):
         part = missing[start : start + IMPORTED]
         studio.add(job.record.id, part)
         job.done.tasks += len(part)
         job.done.annotations += sum(len(task.annotations) for task in part)
-        job.report("give the answers back", job.done.annotations, total)
+        job.report("restore the answers", job.done.annotations, total)
     _note(job)
 
 
@@ -213,8 +213,8 @@ def _compare(job: _Job) -> None:
     wanted = int(job.archive.facts.get("annotations", 0))
     if sum(found.values()) != wanted:
         raise LabelloopError(
-            f"Label Studio holds {sum(found.values())} answers of {wanted} after the restore: what was begun was taken "
-            "away again. Try it once more, and look at Label Studio's log"
+            f"Label Studio holds {sum(found.values())} answers of {wanted} after the restore: the new project "
+            f"was removed again. Retry, and check Label Studio's log"
         )
 
 
@@ -225,8 +225,8 @@ def _note(job: _Job) -> None:
     job.done.notes += [DATES, SHOWN]
     if strangers:
         job.done.notes.append(
-            f"answers of {', '.join(strangers)}, who are not in this Label Studio, are given in our account's name; "
-            "whose they are stands in the meta of their results"
+            f"answers of {', '.join(strangers)}, who are not in this Label Studio, are stored under our account; "
+            f"the meta of their results names the author"
         )
 
 

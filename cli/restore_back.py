@@ -26,7 +26,7 @@ from labelloop.snapshot import LATEST
 from labelloop.storage import ObjectStore
 
 CATALOGUE = "catalogue/"
-REPLACED = "what is live was made with other objects of the same names: restart backend, sync and workers"
+REPLACED = "the running processes loaded other objects of the same names: restart backend, sync and workers"
 _ONCE = {What.HEAD, What.SHARD, What.WEIGHTS, What.SNAPSHOT, What.INDEX, What.ROWS}  # any other bytes are damaged
 
 
@@ -65,9 +65,8 @@ def put_back(
     clashing = [held.info.key for held, found in fates if found is Fate.CONFLICT]
     if clashing and not force:
         raise ConflictError(
-            f"{record.title} went another way since the backup: {len(clashing)} objects, e.g. {clashing[0]}, were made "
-            "anew under the same number. --force lets the backup's take their place; or restore it as a new project "
-            "with --title"
+            f"{record.title} has diverged from the backup: {len(clashing)} objects, e.g. {clashing[0]}, were "
+            f"created since under the same number. --force overwrites them; --title restores as a new project"
         )
     wanted = [held for held, found in fates if found in {Fate.PUT, Fate.CONFLICT}]
     for i, held in enumerate(wanted, 1):
@@ -106,7 +105,7 @@ def _fates(
             ours = pool.map(lambda held: _get(store, held.info.key), batch)
             found += [(held, fate(held, data, archive.get(STATE + held.info.key)))
                       for held, data in zip(batch, ours, strict=True)]  # fmt: skip
-            report("compare with what is there", len(found), len(objects))
+            report("compare with object storage", len(found), len(objects))
     return found
 
 

@@ -111,14 +111,14 @@ def hints(run: Run, live: bool, project: Project) -> tuple[str, ...]:
     """What a person may do with it."""
     found: list[str] = []
     if run.outcome == "running":
-        found.append("`labelloop queue` shows how far it is")
+        found.append("progress: `labelloop queue`")
     if run.outcome == "failed":
-        found.append(f"mend the cause, then `labelloop queue retry {run.kind}`; `labelloop queue failed` has the stack")
+        found.append(f"fix the cause, then `labelloop queue retry {run.kind}`; stack trace: `labelloop queue failed`")
     if run.detail.get(AGAIN):
-        found.append("a pause held it back: its labels are learned after `labelloop resume`")
+        found.append("stopped by a pause: its labels are learned after `labelloop resume`")
     found += _deploying(run, live, project)
     if run.outcome in {"hold", "reject"} and not run.version:
-        found.append("nothing to do: the next run learns these labels again")
+        found.append("nothing to do: the next run uses these labels again")
     if run.done:
         found.append(
             f"its labels: `labelloop export --format csv --out labels.csv --at {run.version or run.snapshot[:12]}`"
@@ -130,7 +130,7 @@ def _deploying(run: Run, live: bool, project: Project) -> list[str]:
     if not run.version:
         return []
     if not live:
-        return [f"`labelloop promote {run.version}` makes it live, whatever the gate said"]
+        return [f"`labelloop promote {run.version}` makes it live, regardless of the gate"]
     if project.rollback_target:
-        return [f"it is live; `labelloop rollback` goes back to {project.rollback_target}"]
-    return ["it is live, and there is no earlier version to go back to"]
+        return [f"it is the champion; `labelloop rollback` goes back to {project.rollback_target}"]
+    return ["it is the champion; there is no earlier version to go back to"]

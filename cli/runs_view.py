@@ -11,7 +11,7 @@ from rich.text import Text
 from cli.people import who
 from cli.run_page import RunPage, Span, Trained
 from cli.run_rows import RunRow
-from cli.words import COLOURS, ago
+from cli.words import COLOURS, ago, made_live
 from labelloop.records import Comparison, Evaluation
 
 CONFLICTS_SHOWN = 8
@@ -20,7 +20,7 @@ CONFLICTS_SHOWN = 8
 def runs_table(rows: Sequence[RunRow]) -> RenderableType:
     """One line per run; the first reason as far as the terminal is wide."""
     if not rows:
-        return Text("no run that fits; `labelloop status` tells when the next one is due")
+        return Text("no matching run; next one: `labelloop status`")
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim", expand=True)
     for name in ("run", "kind", "outcome", ""):
         table.add_column(name, no_wrap=True)
@@ -87,7 +87,7 @@ def _rows(page: RunPage) -> Iterable[tuple[str, RenderableType]]:
     if page.learned_from != run.snapshot:
         yield (
             "",
-            Text(f"the head learned from {page.learned_from}, the newest when the backbone was ready", style="dim"),
+            Text(f"the head was trained on {page.learned_from}, the newest when the backbone was ready", style="dim"),
         )
     code = run.code or (version.code if version else "not recorded")
     yield "config", Text(f"{run.config}   attempt {run.attempt}   labelloop {code}")
@@ -111,13 +111,13 @@ def _evidence(found: Evaluation) -> Iterable[tuple[str, RenderableType]]:
     yield "learned", Text(f"{found.labels} train labels of {len(found.classes)} classes{new}")
     if found.accuracy is not None:
         bounds = f" ({found.accuracy_low:.3f} to {found.accuracy_high:.3f})" if found.accuracy_low is not None else ""
-        yield "accuracy", Text(f"{found.accuracy:.3f}{bounds} out of fold on {found.judged_on} labels; the largest "
-                               f"class alone gives {found.majority:.3f}")  # fmt: skip
+        yield "accuracy", Text(f"{found.accuracy:.3f}{bounds} out of fold on {found.judged_on} labels; largest "
+                               f"class alone {found.majority:.3f}")  # fmt: skip
     if found.ece is not None:
         loss = f", log loss {found.log_loss:.3f}" if found.log_loss is not None else ""
         yield "sureness", Text(f"off by {100 * found.ece:.1f} points on average (ECE){loss}")
     if found.test_accuracy is not None:
-        yield "test", Text(f"{found.test_accuracy:.3f} right on {found.test_n} labels of the test bucket")
+        yield "test", Text(f"{found.test_accuracy:.3f} right on {found.test_n} labels of the test split")
     for name, compared in (("", found.test_comparison), ("champion", found.comparison), ("reference", found.reference)):
         if compared and compared.n:
             yield name, Text(_compared(compared))
@@ -134,7 +134,7 @@ def _compared(found: Comparison) -> str:
     return (
         f"{found.challenger:.3f} against {found.champion:.3f} ({found.on}, {found.n}): "
         f"{100 * found.difference:+.1f} points, 95 % interval {100 * found.low:+.1f} to {100 * found.high:+.1f}, "
-        f"{found.changed} answers differ"
+        f"{found.changed} predictions differ"
     )
 
 
@@ -156,8 +156,7 @@ def _version(page: RunPage) -> str:
 
 def _span(span: Span) -> str:
     until = f"until {_day(span.until)}" if span.until else "until now"
-    why = f": {span.why}" if span.action != "deploy" and span.why else ""
-    return f"{_day(span.since)} {until}, {span.action} by {span.by}{why}"
+    return f"{_day(span.since)} {until}, {made_live(span.action, span.by, span.why)}"
 
 
 def _trained(found: Trained, names: Mapping[int, str]) -> RenderableType:

@@ -107,7 +107,7 @@ def _check_classes(source: Source, folder: Path) -> None:
     if unknown:
         raise SettingsError(
             f"{unknown[0].path} is labelled {unknown[0].label!r}, which is not among the classes "
-            f"({', '.join(source.classes)}): mend the label, or add the class"
+            f"({', '.join(source.classes)}): fix the label, or add the class"
         )
     if source.seeds and not classes_of(source.files):
         raise SettingsError(f"there are no labels to reveal {source.seeds} of: add a {LABELS}, or leave out --seed")
@@ -154,7 +154,7 @@ def notes_on(source: Source, record: ProjectRecord) -> list[Finding]:
     if source.named and set(source.named) != set(record.schema.classes):
         classes = ", ".join(record.schema.classes)
         remedy = "change them in its Labeling Interface in Label Studio, or delete it there and run this again"
-        findings.append(warn(CLASSES, f"the project exists and has {classes}: --classes is not followed", remedy))
+        findings.append(warn(CLASSES, f"the project exists and has {classes}: --classes is ignored", remedy))
     if source.by_folder and set(source.classes) == set(record.schema.classes):
         note = f"{len(source.classes)}, by the names of the folders; others: --classes cat,dog"
         findings.append(fine(CLASSES, note))

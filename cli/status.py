@@ -10,6 +10,7 @@ from typing import Any
 from cli import deployment as place
 from cli.damaged import prefix_of
 from cli.people import people, who
+from cli.words import made_live
 from labelloop.approvals import waiting
 from labelloop.clock import now
 from labelloop.config import ProjectConfig
@@ -36,7 +37,7 @@ from labelloop.value import unread_from
 from labelloop.value.words import headline
 
 LAST_RUNS = 6
-NO_WATCHER = "no watcher looks after this project: is sync running?"
+NO_WATCHER = "no watcher checks this project: is sync running?"
 ROLLING = 100  # labels over which acceptance is told
 
 
@@ -298,7 +299,7 @@ class _Stores:
             return None
         if initial is None or initial.name == wanted:
             return None
-        return f"the config names the backbone {wanted}, but the project began with {initial.name} and keeps it"
+        return f"the config names the backbone {wanted}, but the project keeps {initial.name}, its first one"
 
     def _version(self, name: str) -> Version | None:
         try:
@@ -333,7 +334,7 @@ def _without_features(record: ProjectRecord, pool: Mapping[str, Any], failed: Se
 
 def _by(entry: Deployment) -> str:
     """Who made it live; the gate's own reasons are shown as evidence."""
-    return f"{entry.action} by {entry.by}" + (f": {entry.why}" if entry.action != "deploy" else "")
+    return made_live(entry.action, entry.by, entry.why)
 
 
 def acceptance(tasks: Mapping[int, Task]) -> tuple[Acceptance, Acceptance]:

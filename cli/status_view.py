@@ -93,7 +93,7 @@ def _model_rows(project: ProjectStatus) -> Iterator[tuple[str, RenderableType]]:
     for reason in project.evidence:
         yield "", Text(reason, style="dim")
     if project.test_accuracy is not None:
-        right = f"{project.test_accuracy:.3f} right on {project.test_n} labels of the test bucket"
+        right = f"{project.test_accuracy:.3f} right on {project.test_n} labels of the test split"
         yield "", Text(right, style="dim")
 
 
@@ -134,7 +134,7 @@ def _uncounted(name: str, told: str, rows: Sequence[Uncounted]) -> Iterator[tupl
 
 def _model(project: ProjectStatus) -> Text:
     if project.version is None:
-        return Text("none yet: the queue is in a cold-start order", style="yellow")
+        return Text("none yet: cold-start order", style="yellow")
     when = ago(project.deployed_at) if project.deployed_at else ""
     return Text.assemble((project.version, "bold green"), f"  live since {when}  ", (project.deployed_by, "dim"))
 
@@ -159,15 +159,15 @@ def _next(project: ProjectStatus) -> Text:
         return Text("not known: is sync running?", style="yellow")
     text = f"refresh {_when(project.until_refresh, 'refresh' in project.running)}"
     text += f", retrain {_when(project.until_retrain, 'retrain' in project.running)}"
-    text += "".join(f" or {other}" for other in project.watched[1:])
-    waits = project.waiting if not project.paused else "when the pause has ended"  # who and why stands above
+    text += "".join(f", or {other}" for other in project.watched[1:])
+    waits = project.waiting if not project.paused else "after the pause"  # who and why stands above
     return Text.assemble(text, (f"  ({waits})" if waits else "", "yellow"))
 
 
 def _when(labels: int | None, running: bool) -> str:
     if running:
         return "running or queued"
-    return f"in {labels} labels" if labels else "due"
+    return f"after {labels} labels" if labels else "due"
 
 
 def _images(project: ProjectStatus) -> RenderableType:
@@ -187,7 +187,7 @@ def _left_out(pool: Mapping[str, Any]) -> Iterator[str]:
         yield f"{found['count']} left out: {why}, e.g. {shown(found['example'])}"
     if pool.get("refused"):
         one = shown(pool["refused_one"])
-        yield f"{pool['refused']} not taken by Label Studio's storage, e.g. {one}: see its prefix and filter there"
+        yield f"{pool['refused']} not imported by Label Studio's storage, e.g. {one}: see its prefix and filter there"
 
 
 def _copies(copies: Mapping[str, Any]) -> Text:
@@ -196,7 +196,7 @@ def _copies(copies: Mapping[str, Any]) -> Text:
     if copies.get("waiting"):
         text.append(f", {copies['waiting']} to be copied", style="yellow")
     if copies.get("failed"):
-        text.append(f", {copies['failed']} cannot be had: {copies.get('problem')}", style="yellow")
+        text.append(f", {copies['failed']} unavailable: {copies.get('problem')}", style="yellow")
     return text
 
 
@@ -206,7 +206,7 @@ def _acceptance(random: Acceptance, chosen: Acceptance) -> Text:
     else:
         first = f"random quota {random.share:.0%} ({random.right} of {random.of})"
     second = f"   chosen images {chosen.share:.0%}" if chosen.share is not None else ""
-    hint = "  (the chosen ones are the hardest: judge by the quota)" if second else ""
+    hint = "  (chosen images are the hardest: go by the quota)" if second else ""
     return Text.assemble((first, "bold"), second, (hint, "dim"))
 
 

@@ -44,7 +44,7 @@ def _figures(page: Page) -> Table:
 
 def _rows(page: Page) -> Iterator[tuple[str, RenderableType]]:
     found = page.value
-    yield "answers", Text(f"{page.answers}, of which {found.looks} to images of which the model had said something")
+    yield "answers", Text(_answers(page.answers, found.looks))
     yield "time", _times(found.times)
     yield "saved", _saved(found.times)
     yield "seeing it", _anchoring(found.anchoring, page.blind)
@@ -52,42 +52,48 @@ def _rows(page: Page) -> Iterator[tuple[str, RenderableType]]:
     yield "people right", _checked(found.checked)
 
 
+def _answers(answers: int, with_prediction: int) -> str:
+    if answers and answers == with_prediction:
+        return f"{answers} answers, all with a prediction"
+    return f"{answers} answers, {with_prediction} with a prediction"
+
+
 def _times(times: Times) -> Text:
     if times.shown is None or times.hidden is None:
-        return Text(f"{NOT_ENOUGH}: it takes answers with and without a pre-label", style="dim")
+        return Text(f"{NOT_ENOUGH}: needs answers with and without a pre-label", style="dim")
     return Text(f"{times.shown:.1f} s with a pre-label, {times.hidden:.1f} s without (medians, chosen images)")
 
 
 def _saved(times: Times) -> Text:
     if times.saved is None:
-        return Text(f"{NOT_ENOUGH}: nobody has answered five chosen images without a pre-label", style="dim")
-    rest = f"; {times.left_out} answers of others are not in it" if times.left_out else ""
+        return Text(f"{NOT_ENOUGH}: needs five chosen images without a pre-label from one person", style="dim")
+    rest = f"; {times.left_out} answers of other people are left out" if times.left_out else ""
     return Text(f"{_interval(times.saved, '{:.0f}')} minutes up to now, over {times.people} people{rest}")
 
 
 def _anchoring(found: Anchoring, blind: float) -> Text:
     if found.effect is None:
-        why = "queue.blind is 0" if not blind else f"{blind:.0%} of the chosen images are shown blind"
+        why = "queue.blind is 0" if not blind else f"{blind:.0%} of the chosen images are shown without a pre-label"
         return Text(f"{NOT_ENOUGH}: {why}", style="dim")
     points = Interval(*(100 * x for x in (found.effect.value, found.effect.low, found.effect.high)))
     return Text.assemble(
-        f"the model's answer is taken on {_share(found.shown)} where it is shown, and given unseen on "
-        f"{_share(found.hidden)}: ", (f"{_interval(points, '{:+.0f}')} points", "bold"),
+        f"people agree with the model on {_share(found.shown)} with a pre-label, on {_share(found.hidden)} "
+        f"without: ", (f"{_interval(points, '{:+.0f}')} points", "bold"),
     )  # fmt: skip
 
 
 def _model(drawn: Rate) -> Text:
     if drawn.share is None:
-        return Text(f"{NOT_ENOUGH}: none of the images drawn at random is labelled", style="dim")
+        return Text(f"{NOT_ENOUGH}: no random image is labelled", style="dim")
     return Text(f"right on {_share(drawn)} of the images drawn at random, as people say who did not see its answer")
 
 
 def _checked(found: Checked) -> Text:
     corrected = found.corrected_shown.hits + found.corrected_blind.hits
     if not (found.shown.of or found.blind.of or corrected):
-        return Text("not known: no ground truth, no second answer, no correction by somebody else", style="dim")
+        return Text("not known: no ground truth, second answer or correction by somebody else", style="dim")
     return Text(
-        f"where somebody else had a say: {_share(found.shown)} with a pre-label, {_share(found.blind)} without; "
+        f"where a second person answered: {_share(found.shown)} with a pre-label, {_share(found.blind)} without; "
         f"corrected since: {_share(found.corrected_shown)} and {_share(found.corrected_blind)}"
     )
 
@@ -109,7 +115,7 @@ def _note(person: Person) -> Text:
     if found.named:
         return Text("see above", style="yellow")
     if found.noticed:
-        return Text(f"was named after {found.noticed} answers, looks again since", style="dim")
+        return Text(f"warned after {found.noticed} answers, fine since", style="dim")
     return Text()
 
 

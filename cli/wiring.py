@@ -76,7 +76,7 @@ def with_network(record: ProjectRecord, known: ProjectRecord | None, wish: Wish)
         return replace(record, network=reason or BY_CONFIG)
     if known and known.config.backbone.name != AUTO:
         kept = record.config.model_copy(update={"backbone": known.config.backbone})
-        return replace(record, config=kept, network=known.network or "the network that the project began with")
+        return replace(record, config=kept, network=known.network or "the project's first network")
     choice = wish.choose()
     chosen = record.config.model_copy(update={"backbone": asked.model_copy(update={"name": choice.name})})
     return replace(record, config=chosen, network=choice.reason)
@@ -199,4 +199,4 @@ def _blocked(error: StudioError, what: str) -> Finding:
     if BLOCKED in str(error) or error.status == 403:
         return wrong(what, f"Label Studio refuses its address as private ({error})", f"{storage.OPEN_SUBNETS}, then "
                      "run `labelloop init` again")  # fmt: skip
-    return wrong(what, f"could not be connected: {error}", "mend what it names, then run `labelloop init` again")
+    return wrong(what, f"could not be connected: {error}", "fix what it names, then run `labelloop init` again")

@@ -19,3 +19,11 @@ def ago(moment: str) -> str:
 def span(seconds: float) -> str:
     """A length of time."""
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def made_live(action: str, by: str, why: str) -> str:
+    """Who made a version live; the gate's own reasons stand elsewhere, as evidence."""
+    if action == "deploy":
+        return f"promoted automatically after {by}"
+    done = {"promote": "promoted", "rollback": "rolled back"}.get(action, action)
+    return f"{done} by {by}" + (f": {why}" if why and why != "by hand" else "")

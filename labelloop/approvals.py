@@ -1,4 +1,4 @@
-"""Versions and people's decisions in, what waits for a person out. Pure."""
+"""Versions and people's decisions in, what waits for approval out. Pure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def state(version: Version, *, live: str | None, rejected: Collection[str], wait
     if version.name == live:
         return "live"
     if version.name in rejected:
-        return "refused by a person"
+        return "rejected by a person"
     if version.name in waits:
-        return "waits for a person" if version.verdict.awaits else "held"
+        return "waits for approval" if version.verdict.awaits else "held"
     return str(version.verdict.outcome)

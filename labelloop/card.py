@@ -80,7 +80,7 @@ def _training(origin: Origin) -> str:
         ["preprocessing", f"{shape['size']} pixels, {shape['crop_mode']}, {shape['interpolation']}"
                           + (f", steps {_steps(shape)}" if shape.get("steps") else "")],
         ["head", f"`{version.head_sha256[:12]}`, {', '.join(f'{k} {v}' for k, v in version.recipe.items())}"],
-        ["labels it learned from", str(version.evaluation.labels)],
+        ["labels it was trained on", str(version.evaluation.labels)],
         ["version before", version.parent or "none"],
         ["code", f"labelloop {version.code}"],
     ]  # fmt: skip
@@ -93,9 +93,9 @@ def _steps(shape: Mapping[str, Any]) -> str:
 
 def _evaluation(found: Evaluation) -> str:
     rows = [
-        ["test bucket (random, never trained on)", _share(found.test_accuracy), str(found.test_n)],
+        ["test split (random, never trained on)", _share(found.test_accuracy), str(found.test_n)],
         ["train labels, out of fold", _interval(found), str(found.judged_on)],
-        ["always naming the largest class", _share(found.majority), str(found.judged_on)],
+        ["largest class alone", _share(found.majority), str(found.judged_on)],
         ["expected calibration error", _share(found.ece), str(found.judged_on)],
         ["log loss", _share(found.log_loss), str(found.judged_on)],
     ]

@@ -20,13 +20,13 @@ from labelloop.queue import KINDS, REFRESH, RETRAIN, JobQueue
 
 OURS = "labelloop.errors."  # where our errors live says nothing to whoever reads them
 RECORDED = (REFRESH.name, RETRAIN.name)  # derived again by the watcher, under a new id
-REDIS_AWAY = "cannot look at the failed jobs: {error}; is Redis up, and LABELLOOP_REDIS_URL right?"
+REDIS_AWAY = "cannot read the failed jobs: {error}; is Redis up, and LABELLOOP_REDIS_URL right?"
 
 ADVICE = (  # what the error looks like -> what to do about it; the first that fits
     (r"CUDA out of memory|OutOfMemoryError|MemoryError", "give the worker more memory, or lower retrain.batch_size"),
-    (r"JobTimeoutException", "it took longer than the job may: look whether the worker's machine is overloaded"),
-    (r"AbandonedJobError|work-horse", "its worker died, most often for memory: look at the worker's log"),
-    (r"NotFoundError|CorruptArtefactError", "something that it needs is gone or damaged: bring it back from a backup"),
+    (r"JobTimeoutException", "the job took too long: check whether the worker's machine is overloaded"),
+    (r"AbandonedJobError|work-horse", "its worker died, most often out of memory: check the worker's log"),
+    (r"NotFoundError|CorruptArtefactError", "something it needs is missing or damaged: restore it from a backup"),
     (r"StorageError", "see that the S3 endpoint answers and the credentials are right"),
     (r"RedisError|QueueError|redis\.exceptions", "see that Redis answers"),
     (r"ModuleNotFoundError|ImportError", "the worker's installation is incomplete: build it again (`make setup`)"),

@@ -268,8 +268,8 @@ def _several(tag: Tag, tags: Sequence[Tag]) -> str:
     if not others:
         return ""
     return (
-        f"is one of {len(others) + 1} images of a task ({others[0]} is another), and a class would be of which? Make "
-        "one task of each image; an image that is the same in every task may stay (value without $)"
+        f"is one of {len(others) + 1} images of a task ({others[0]} is another), so it is unclear which one the class "
+        "belongs to. Make one task per image; an image that is the same in every task may stay (value without $)"
     )
 
 

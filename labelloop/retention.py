@@ -217,7 +217,7 @@ _GONE = {
     What.HEAD: "no kept version names it",
     What.SHARD: "no kept snapshot names it",
     What.REPORT: "its version is not kept",
-    What.CHECKPOINT: "of a run that nobody has gone on with for a day",
+    What.CHECKPOINT: "of a run that has not continued for a day",
 }
 
 
@@ -269,7 +269,7 @@ class _View:
     def _features(self, held: Held) -> tuple[bool, str]:
         backbone, shard = held.names
         if backbone not in self.kept.features:
-            return False, "of an older backbone; computed again where it is wanted"
+            return False, "of an older backbone; recomputed when needed"
         if held.what is What.ROWS and held.names not in self.indexed:
             return False, "half-written: nothing names them"
         if shard not in self.contents.rows.get(backbone, ()):

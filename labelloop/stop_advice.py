@@ -120,11 +120,11 @@ def _at_once(kept: KeptCurve, told: str) -> Advice | None:
     """What holds whatever the curve says. Nobody is told to stop while a class is hardly known."""
     if kept.left == 0:
         more = ("a fine-tune may bring more (`labelloop retrain`)",)
-        return Advice(Act.STOP, ("no image is left to be labelled", told), more)
+        return Advice(Act.STOP, ("no image is left to label", told), more)
     if not kept.waiting:
         return None
     few = ", ".join(f"{name} {n}" for name, n in sorted(kept.waiting.items()))
-    reason = f"classes with too few labels: {few} (one that does not occur: take it out of the label config)"
+    reason = f"classes with too few labels: {few} (remove one that does not occur from the label config)"
     return Advice(Act.GO_ON, (reason, told))
 
 
@@ -202,7 +202,7 @@ def _told(found: _Found) -> str:
 def _too_little(have: int, wanted: int) -> str:
     """Never as many as there are, or the sentence would deny itself."""
     needed = rounded(max(wanted, have + 1))
-    return f"too little evidence: {have} random labels; about {needed} are needed to say anything"
+    return f"too little evidence: {have} random labels; about {needed} are needed"
 
 
 def _unjudged(kept: KeptCurve) -> str:
@@ -216,7 +216,7 @@ def _shown(found: _Found, target: float) -> str:
 def _not_shown(found: _Found, target: float) -> str:
     """It looks good enough, on too few random labels to be sure."""
     ahead = found.now.middle - target
-    begun = f"looks to be at {percent(target)} already, but {found.kept.images} random labels do not show it"
+    begun = f"probably at {percent(target)} already, but {found.kept.images} random labels do not prove it"
     if ahead < CLOSE:
         return f"{begun}: {_surely(found)}"
     wanted = rounded(found.kept.images * ((found.now.middle - found.sure) / ahead) ** 2)
@@ -232,7 +232,7 @@ def _out_of_sight(found: _Found, target: float) -> str:
     far = found.curve.horizon
     there = found.curve.track([far])[0]
     return (
-        f"{percent(target)} is out of sight with this backbone, as it looks: {rounded(far)} labels later the curve is "
+        f"{percent(target)} is out of reach with this backbone: {rounded(far)} labels later the curve is "
         f"at {whole(there.middle)} % ({whole(there.low)} to {whole(there.high)})"
     )
 

@@ -45,7 +45,7 @@ def refusal(answer: httpx.Response, method: str, path: str, params: Mapping[str,
     if status == 404 and (project := _project(path, params)):
         return StudioError(
             f"Label Studio has no project {project}: it was deleted, or the token's account may not see it. "
-            f"`labelloop forget {project}` ends looking after it",
+            f"`labelloop forget {project}` stops managing it",
             status=404,
         )
     said = said_in(answer.text)

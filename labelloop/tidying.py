@@ -85,8 +85,9 @@ class Tidier:
             damage.note(error.key, error)
         if damage.all():
             raise CorruptArtefactError(
-                f"{len(damage.all())} records cannot be read ({', '.join(damage.keys()[:3])}), so nobody can tell what "
-                f"is still needed: nothing was removed. {remedy_of(damage.keys()[0])}; `labelloop gc --damaged` sets "
+                f"{len(damage.all())} records cannot be read ({', '.join(damage.keys()[:3])}), so it is unknown "
+                f"what is still needed: nothing was removed. {remedy_of(damage.keys()[0])}; `labelloop gc "
+                f"--damaged` sets "
                 "aside what cannot be brought back"
             )
         return found

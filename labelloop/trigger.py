@@ -146,7 +146,7 @@ def _throttled(progress: Progress, config: ProjectConfig) -> float:
 def _why_refresh(progress: Progress) -> str:
     if not (progress.judged or progress.live):
         return f"first model: {sum(progress.labels.values())} labels"
-    return f"{progress.changes} labels added or changed since the last refresh"
+    return f"{progress.changes} new or changed labels since the last refresh"
 
 
 def _retrain(progress: Progress, config: ProjectConfig, until: int) -> tuple[Action | None, str | None]:
@@ -158,7 +158,7 @@ def _retrain(progress: Progress, config: ProjectConfig, until: int) -> tuple[Act
     if blocked:
         return None, blocked
     if progress.retrain_asked:
-        return Action("retrain", "asked for by a person"), None
+        return Action("retrain", "requested by a person"), None
     return Action("retrain", due or ""), None
 
 
@@ -167,23 +167,23 @@ def _why_retrain(progress: Progress, config: ProjectConfig, until: int) -> str |
     policy, new = config.retrain, progress.new_for_backbone
     moved_on = policy.mix is not None and progress.mix >= policy.mix and new >= config.refresh.after
     triggers = (
-        (until == 0, f"{new} labels that the backbone has not seen"),
-        (moved_on, f"the shares of the classes have moved by {progress.mix:.2f} since the last retrain"),
+        (until == 0, f"{new} labels that the backbone was not trained on"),
+        (moved_on, f"class shares moved by {progress.mix:.2f} since the last retrain"),
         (
             policy.images and progress.new_images >= policy.images and new,
             f"{progress.new_images} more images than at the last retrain, with {new} new labels",
         ),
         (
             policy.on_change and progress.recipe_changed,
-            "`backbone:` or `retrain:` of the config has changed since the last retrain",
+            "config changed since the last retrain (`backbone:` or `retrain:`)",
         ),
         (
             policy.on_upgrade and progress.upgraded,
-            "what a retrain runs has changed since the last one (another release of labelloop)",
+            "training code changed since the last retrain (another release of labelloop)",
         ),
         (
             policy.cron and progress.cron_due and new,
-            f"its time has come (retrain.cron: {policy.cron}), with {new} new labels",
+            f"scheduled (retrain.cron: {policy.cron}), with {new} new labels",
         ),
     )
     return next((why for fired, why in triggers if fired), None)
@@ -193,18 +193,18 @@ def _watched(progress: Progress, config: ProjectConfig, until: int) -> tuple[str
     """How far every trigger is that could cause a retrain."""
     policy = config.retrain
     if not policy.automatic:
-        return ("only when a person asks (retrain.automatic: false)",)
-    found = [f"in {until} labels" if until else "enough new labels"]
+        return ("only on request (retrain.automatic: false)",)
+    found = [f"after {until} labels" if until else "enough new labels"]
     if policy.mix is not None:
-        found.append(f"shares of classes moved by {progress.mix:.2f} of {policy.mix:.2f}")
+        found.append(f"class shares moved by {progress.mix:.2f} of {policy.mix:.2f}")
     if policy.images:
         found.append(f"{progress.new_images} of {policy.images} new images")
     if policy.cron:
-        found.append(f"by the clock {progress.cron_next}")
+        found.append(f"at {progress.cron_next}")
     if policy.on_change:
-        found.append("with another `backbone:` or `retrain:`")
+        found.append("when `backbone:` or `retrain:` changes")
     if policy.on_upgrade:
-        found.append("with other training code")
+        found.append("when the training code changes")
     return tuple(found)
 
 

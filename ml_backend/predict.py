@@ -83,7 +83,7 @@ class Predictor:
                 if not results and all(item.why == "storage" for item in chunk):  # nor would the others be had
                     raise StorageError("object storage cannot be reached; ask again when it is back")
                 if asked.gone():
-                    raise RequestError("nobody waits for this answer any more", 503)
+                    raise RequestError("the caller has stopped waiting", 503)
                 looked = [self._slowly(asked, item.costly, large) if item.costly else item for item in chunk]
                 results += self._answer(asked, asked.model, looked, names)
         return results

@@ -23,5 +23,5 @@ def opponent_of(project: ProjectContext, champion: Version | None) -> Version | 
 
 def instead_words(champion: Version | None, opponent: Version | None) -> str:
     """A reason of the verdict: what else it rests on."""
-    live = champion.name if champion else "the live version"
+    live = champion.name if champion else "the champion"
     return f"the head of {live} cannot be read: judged against {opponent.name if opponent else 'none'} instead"

@@ -18,7 +18,7 @@ log = structlog.get_logger()
 def tidy(project: ProjectContext) -> dict[str, Any]:
     """Tidy one project; returns what went: what -> [objects, bytes]."""
     progress = Progress.of_job()
-    progress.report("look for what nothing needs")
+    progress.report("find unused data")
     tidier = Tidier(project.store, project.registry, project.runs, project.record.config.retention)
     backbone = project.registry.current_backbone()
     if backbone:

@@ -94,7 +94,7 @@ class Tracking:
         try:
             work()
         except Exception as error:  # the edge to other people's servers and disks
-            log.warning("a run is not tracked any more", action="track", reason=f"{type(error).__name__}: {error}")
+            log.warning("tracking stopped for this run", action="track", reason=f"{type(error).__name__}: {error}")
             return False
         return True
 

@@ -105,6 +105,6 @@ def _audit(context: Context, project: ProjectContext, version: Version) -> Itera
 def _notes(project: ProjectContext, test: Sequence[Example], both: Sequence[Example]) -> Iterator[str]:
     """What has changed since and may explain a difference."""
     if len(both) < len(test):
-        yield f"{len(test) - len(both)} of {len(test)} test images have no features any more and cannot be read"
+        yield f"{len(test) - len(both)} of {len(test)} test images have no features left and cannot be read"
     if project.rules.label_map:
         yield "classes were renamed, merged or dropped: old labels and answers count by the names of now"

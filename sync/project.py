@@ -188,17 +188,17 @@ class ProjectWatch:
 
     def _why_without(self, uri: str) -> str:
         if problem := self.mirroring.why(uri):
-            return f"{problem}; mend the source or remove the task"
+            return f"{problem}; fix the source or remove the task"
         if self.catalogue.lost and self.index is not None and uri in self.index and uri not in self.catalogue.images:
             return f"its part of the catalogue is damaged: restore {self.catalogue.lost[0]} from a backup"
-        return "no worker has computed its features yet: see that one runs, and its log (action featurise)"
+        return "no worker has computed its features yet: check that one runs, and its log (action featurise)"
 
     def _begin(self) -> None:
         """Find everything as it was left: the newest snapshot, then what changed while nobody watched."""
         if self._deps.studio.project(self.project.id).created != self.project.created:
             raise StudioError(
-                f"project {self.project.id} of Label Studio is another one than {self.project.key}: its database was "
-                f"made anew. Take the old one out with `labelloop forget {self.project.key}`"
+                f"project {self.project.id} of Label Studio is another one than {self.project.key}: its database "
+                f"was recreated. Remove the old one with `labelloop forget {self.project.key}`"
             )
         self._latest = self._last_latest()
         self.feed.begin(self._last_tasks())

@@ -53,6 +53,6 @@ class Watchdog:
         while not self._stopped.wait(self._look_s):
             if self._clock() > self._until:
                 with suppress(Exception):  # a log that cannot be written must not keep it alive
-                    log.critical("stuck: ending, to be started again", action="stuck", limit_s=self._limit_s)
+                    log.critical("stuck: stopping for a restart", action="stuck", limit_s=self._limit_s)
                 self._end()
                 return

@@ -324,7 +324,7 @@ class Watcher:
         try:
             action()
         except LabelloopError as error:
-            log.error(f"cannot look at {what}", action="round", reason=str(error))
+            log.error(f"cannot read {what}", action="round", reason=str(error))
 
     def _facts(self, item: _Watched) -> dict[str, Any]:
         facts = item.watch.facts()

@@ -32,24 +32,24 @@ USUAL = "random,cluster-margin,badge,uncertain-herding,auto"
 @command
 def replay(  # noqa: PLR0913 -- a command's options are its interface
     images: Images = None,
-    test: Annotated[Path | None, typer.Option(help="A folder like --images to judge on; else a part of it.")] = None,
-    strategies: Annotated[str, typer.Option(help="Separated by commas; `all` for every one.")] = USUAL,
-    labels: Annotated[int, typer.Option(min=20, max=MOST, help="To give, at most.")] = 600,
-    seeds: Annotated[int, typer.Option(min=2, max=1000, help="Each with another pool; intervals are over them.")] = 10,
-    plain_head: Annotated[bool, typer.Option("--plain-head", help="A head that learns from labels alone.")] = False,
-    plot: Annotated[Path | None, typer.Option(help="Write a picture, e.g. found.png or found.svg.")] = None,
+    test: Annotated[Path | None, typer.Option(help="A folder like --images to test on. Default: a part of it.")] = None,
+    strategies: Annotated[str, typer.Option(help="Separated by commas, or `all`.")] = USUAL,
+    labels: Annotated[int, typer.Option(min=20, max=MOST, help="Labels to give, at most.")] = 600,
+    seeds: Annotated[
+        int, typer.Option(min=2, max=1000, help="Runs, each on another pool. Intervals are over seeds.")
+    ] = 10,
+    plain_head: Annotated[bool, typer.Option("--plain-head", help="Use a head that learns from labels only.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="Write a picture, e.g. replay.png or replay.svg.")] = None,
     config: ConfigFile = None,
-    keep: Annotated[Path, typer.Option(help="Where features of --images are kept for the next time.")] = Path(
-        ".labelloop-features"
-    ),
+    keep: Annotated[Path, typer.Option(help="Where to cache features of --images.")] = Path(".labelloop-features"),
     project: ProjectName = None,
     as_json: AsJson = False,
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
-    """Replay known labels under each strategy, and compare with random order: how many it would have saved.
+    """Replay known labels under each strategy: labels saved compared with random order.
 
-    With --images the labels are those of class folders; without, those that people gave the project so far, of which
-    only the labelled images take part. Nothing is labelled and nothing changes.
+    With --images the labels are those of class folders. Without, they are the project's labels so far, and
+    only its labelled images take part. Nothing is labelled and nothing changes.
     """
     from cli.replay_view import as_json as to_json
     from cli.replay_view import plot_replay, replay_view

@@ -14,18 +14,19 @@ from cli.commands.values import share
 
 @command
 def curve(
-    target: Annotated[float | None, typer.Option(parser=share, metavar="SHARE", help="Accuracy that is wanted, e.g. "
-                                                 "92% or 0.92; else that of the config (stop.target).")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Also draw it: a file that ends in .png or .svg.")] = None,
-    anew: Annotated[bool, typer.Option("--anew", help="Judge all versions now, not as the last job did.")] = False,
+    target: Annotated[float | None, typer.Option(parser=share, metavar="SHARE", help="Target accuracy, e.g. 92% or "
+                                                 "0.92. Default: stop.target of the config.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Also write a picture, .png or .svg.")] = None,
+    anew: Annotated[bool, typer.Option("--anew", help="Recompute now instead of showing the last job's "
+                                                      "curve.")] = False,
     project: ProjectName = None,
     as_json: AsJson = False,
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:  # fmt: skip
-    """Show the learning curve with a forecast: labels to a target, and whether to go on labelling.
+    """Show the learning curve with a forecast: labels needed for a target, and whether to stop labelling.
 
-    Every version is judged on all random labels there are now. Each forecast comes with its interval; few random labels
-    make it wide, and that is said.
+    Every version is tested on all random labels there are now. Each forecast has an interval. Few random labels
+    make it wide, and the page says so.
     """
     from cli.curve import learning_curve
     from cli.deployment import open_deployment

@@ -43,24 +43,24 @@ class Bucket(StrEnum):
 
 @command
 def export(  # noqa: PLR0913 -- a command's options are its interface
-    form: Annotated[Form, typer.Option("--format", help="csv: a row per task; json: with all answers; folders: "
+    form: Annotated[Form, typer.Option("--format", help="csv: a row per task. json: with all answers. folders: "
                                        "manifest.json of class folders.")],
-    path: Annotated[Path, typer.Option("--out", help="The file, or for folders the folder. Replaced in one step.")],
-    at: Annotated[str | None, typer.Option(help="A version (v17: what its head learned from), or the beginning of a "
-                                           "snapshot's id; else the latest.")] = None,
-    bucket: Annotated[Bucket | None, typer.Option(help="Only images of this bucket.")] = None,
-    with_skipped: Annotated[bool, typer.Option("--with-skipped", help="Also tasks without a class.")] = False,
-    copy: Annotated[bool, typer.Option("--copy", help="With folders: fetch the images, too. Goes on where it was.")
+    path: Annotated[Path, typer.Option("--out", help="The file, or the folder for folders. Replaced atomically.")],
+    at: Annotated[str | None, typer.Option(help="A version (v17: its training labels), or the start of a "
+                                           "snapshot id. Default: the latest.")] = None,
+    bucket: Annotated[Bucket | None, typer.Option(help="Only images of this split.")] = None,
+    with_skipped: Annotated[bool, typer.Option("--with-skipped", help="Include tasks without a class.")] = False,
+    copy: Annotated[bool, typer.Option("--copy", help="With folders: also copy the images. Resumes where it stopped.")
                     ] = False,
-    drain: Annotated[bool, typer.Option("--drain", help="First bring the snapshot up to date, exactly.")] = False,
+    drain: Annotated[bool, typer.Option("--drain", help="First bring the snapshot fully up to date.")] = False,
     project: ProjectName = None,
     as_json: AsJson = False,
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:  # fmt: skip
-    """Write the labelled data: one class per task, the answer that counts, who gave it, and what they saw.
+    """Export the labelled data: one class per task, the answer that counts, who gave it, and what they saw.
 
-    In csv a ' is put before a text that a spreadsheet would take for a formula (it begins with = + - @ or a tab), and
-    before one that begins with a ' of its own: whoever reads it back removes exactly one.
+    In csv, a text that a spreadsheet would take for a formula (it begins with = + - @ or a tab) gets a leading ', and
+    so does one that begins with '. Remove exactly one ' when you read it back.
     """
     from cli.deployment import open_deployment
     from cli.drain import drain as run_drain
@@ -72,9 +72,9 @@ def export(  # noqa: PLR0913 -- a command's options are its interface
     from labelloop.images import ImageReader
 
     if copy and form is not Form.FOLDERS:
-        raise LabelloopError("--copy goes with --format folders: a csv or json file holds no images")
+        raise LabelloopError("--copy needs --format folders: a csv or json file holds no images")
     if drain and at:
-        raise LabelloopError("--drain reads the newest labels, --at names older ones: give one of them")
+        raise LabelloopError("--drain reads the newest labels, --at older ones: give one of them")
     deployment = open_deployment(state_dir)
     record = deployment.project(project)
     if drain:
@@ -100,7 +100,7 @@ def _tell(done: Exported) -> None:
     if done.tasks != done.labelled:
         out.print(f"and {done.tasks - done.labelled} without a class")
     if done.copied or done.kept or done.removed:
-        out.print(f"images: {done.copied} copied, {done.kept} there already, {done.removed} removed")
+        out.print(f"images: {done.copied} copied, {done.kept} already there, {done.removed} removed")
     for uri, why in list((done.problems or {}).items())[:SHOWN]:
         err.print(f"not copied: {uri}: {why}", highlight=False)
     if done.problems:
@@ -110,27 +110,28 @@ def _tell(done: Exported) -> None:
 @command
 def auto_label(  # noqa: PLR0913 -- a command's options are its interface
     version: Version = None,
-    precision: Annotated[float, typer.Option(parser=share_within(0.5, 0.9999), metavar="SHARE", help="At "
-                                               "least this share of the labels is right.")] = 0.95,
-    confidence: Annotated[float, typer.Option(parser=share_within(0.5, 0.9999), metavar="SHARE", help="Of the "
-                                                "promise, over the draw of audit labels.")] = 0.95,
-    per_class: Annotated[bool, typer.Option("--per-class", help="The same for the labels of each class that has "
-                                            "audit labels enough; this costs coverage.")] = False,
-    to: Annotated[Path | None, typer.Option("--out", help="Also a file: a JSON object per line, FILE.manifest.json "
-                                            "beside it.")] = None,
-    push: Annotated[bool, typer.Option("--push", help="Also predictions in Label Studio, as model version auto-v17.")
+    precision: Annotated[float, typer.Option(parser=share_within(0.5, 0.9999), metavar="SHARE", help="Promised "
+                                               "share of right labels.")] = 0.95,
+    confidence: Annotated[float, typer.Option(parser=share_within(0.5, 0.9999), metavar="SHARE", help="Confidence "
+                                                "of the promise, over the draw of audit labels.")] = 0.95,
+    per_class: Annotated[bool, typer.Option("--per-class", help="Promise it for each class with enough audit "
+                                            "labels. Costs coverage.")] = False,
+    to: Annotated[Path | None, typer.Option("--out", help="Also write a file: one JSON object per line, "
+                                            "with FILE.manifest.json beside it.")] = None,
+    push: Annotated[bool, typer.Option("--push", help="Also push predictions into Label Studio as model version "
+                                                      "auto-v17.")
                     ] = False,
-    withdraw: Annotated[bool, typer.Option("--withdraw", help="Take such predictions out of Label Studio, and no "
-                                           "more.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be labelled; write nothing.")] = False,
+    withdraw: Annotated[bool, typer.Option("--withdraw", help="Only delete such predictions from Label "
+                                           "Studio.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be labelled. Write nothing.")] = False,
     project: ProjectName = None,
     as_json: AsJson = False,
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:  # fmt: skip
-    """Label the rest of the pool with the model, as far as the audit labels show that it is right often enough.
+    """Label the rest of the pool with the model, as far as audit labels prove the promised precision.
 
-    They go into a file of their own in object storage, never among people's answers. Where the evidence is too thin
-    nothing is labelled, and it says why and what would do. docs/auto-label.md says what is promised and what is not.
+    These labels go into a separate file in object storage, never among people's answers. Without enough evidence
+    nothing is labelled, and you see what is missing. What is promised and what is not: docs/auto-label.md.
     """
     from cli.auto_label import Asked, keep, propose, write_out
     from cli.auto_label_push import check_room
@@ -141,7 +142,7 @@ def auto_label(  # noqa: PLR0913 -- a command's options are its interface
     from labelloop.auto_label.rule import Promise
 
     if dry_run and (push or to or withdraw):
-        raise LabelloopError("--dry-run writes nothing: leave out --push, --out and --withdraw, or leave it out")
+        raise LabelloopError("--dry-run writes nothing: remove it, or remove --push, --out and --withdraw")
     deployment = open_deployment(state_dir)
     record = deployment.project(project)
     if withdraw:
@@ -172,10 +173,10 @@ def _tell_written(found: AutoLabelled, to: Path | None, pushed: Pushed | None, *
         return
     out.print(f"auto-labels/{made.version}/{made.id}.jsonl: {made.lines} lines", highlight=False)
     if to:
-        out.print(f"{to}: the same", highlight=False)
+        out.print(f"{to}: same labels", highlight=False)
     if pushed:
         out.print(f"Label Studio: {pushed.predictions} predictions of {pushed.version}", highlight=False)
-        out.print(f"{pushed.left_out} not pushed: shown blind, or their tasks were answered or removed meanwhile")
+        out.print(f"{pushed.left_out} not pushed: shown blind, answered or removed in the meantime")
 
 
 def _withdraw(deployment: Deployment, record: ProjectRecord, *, as_json: bool) -> None:
@@ -186,12 +187,12 @@ def _withdraw(deployment: Deployment, record: ProjectRecord, *, as_json: bool) -
         show_json(gone)
         return
     told = ", ".join(f"{count} predictions of {version}" for version, count in gone.items())
-    out.print(f"taken out of Label Studio: {told or 'nothing, there were none'}", highlight=False)
+    out.print(f"deleted from Label Studio: {told or 'nothing to delete'}", highlight=False)
 
 
 @command
 def duplicates(
-    limit: Annotated[int, typer.Option(min=1, max=MOST, help="How many groups, at most.")] = 30,
+    limit: Annotated[int, typer.Option(min=1, max=MOST, help="Groups to show, at most.")] = 30,
     regroup: Annotated[bool, typer.Option("--regroup", help="Decide groups and buckets again, of all images whose "
                                           "labels have judged no model.")] = False,
     project: ProjectName = None,

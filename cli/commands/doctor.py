@@ -24,12 +24,12 @@ COLOURS = {"ok": "green", "warn": "yellow", "wrong": "red"}
 def doctor(project: ProjectName = None, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
     """Check the wiring from end to end: Label Studio, S3, Redis, backend, workers, clocks, disks, each project.
 
-    Changes nothing. Names a remedy for whatever is not right; exit code 1 where something is wrong.
+    Changes nothing. Each problem comes with a remedy. Exit code 1 if something is wrong.
     """
     from cli.doctor.diagnosis import is_well
 
     with err.status("looking", spinner="dots") as status:
-        found = _found(state_dir, project, lambda done, of: status.update(f"looked at {done} of {of}"))
+        found = _found(state_dir, project, lambda done, of: status.update(f"checked {done} of {of}"))
     if as_json:
         show_json([f.to_json() for f in found])
     else:
@@ -40,9 +40,9 @@ def doctor(project: ProjectName = None, state_dir: StateDir = DEFAULT_STATE, as_
 
 @command
 def rotate(project: ProjectName = None, state_dir: StateDir = DEFAULT_STATE) -> None:
-    """Hand Label Studio the S3 keys and the backend password that count now, for one project or all.
+    """Give Label Studio the current S3 keys and backend password, for one project or all.
 
-    The last step of replacing either; docs/operations.md tells the others.
+    This is the last step of a rotation. All steps: docs/operations.md.
     """
     from cli.deployment import open_deployment
     from cli.rotate import hand_over
@@ -78,7 +78,7 @@ def _print(found: Sequence[Found]) -> None:
             out.print(f"\n{area}", style="bold", highlight=False)
         _print_one(item.finding)
     count = Counter(str(item.finding.level) for item in found)
-    out.print(f"\n{count['ok']} fine, {count['warn']} to look at, {count['wrong']} wrong", highlight=False)
+    out.print(f"\n{count['ok']} fine, {count['warn']} to check, {count['wrong']} wrong", highlight=False)
 
 
 def _print_one(finding: Finding) -> None:

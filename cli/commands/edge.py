@@ -14,15 +14,15 @@ from labelloop.logs import Mask
 from labelloop.names import shown
 
 REMEDIES = {  # of what the system refuses
-    errno.ENOENT: "check the path, or create its folder",
+    errno.ENOENT: "check the path, or create the folder",
     errno.EISDIR: "name a file in it",
     errno.ENOTDIR: "a part of the path is a file: choose another path",
     errno.EEXIST: "choose another path, or move what is there",
     errno.EACCES: "choose another path, or change its permissions",
     errno.EPERM: "choose another path, or change its permissions",
-    errno.EROFS: "choose a path on a disk that may be written",
-    errno.ENOSPC: "make room, or choose another disk",
-    errno.EDQUOT: "make room, or choose another disk",
+    errno.EROFS: "choose a path on a writable disk",
+    errno.ENOSPC: "free some space, or choose another disk",
+    errno.EDQUOT: "free some space, or choose another disk",
     errno.ELOOP: "a symbolic link leads back to itself: choose another path",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.EMFILE: "raise the limit of open files (`ulimit -n`)",
@@ -41,9 +41,9 @@ def in_words(error: Exception) -> str | None:  # noqa: PLR0911
         case OSError() if error.errno is not None:
             return refused(error)
         case RecursionError():
-            return f"what it was given is nested too deeply to be read. {_kept(error)}"
+            return f"the input is nested too deeply to be read. {_kept(error)}"
         case MemoryError():
-            return "it needs more memory than there is: give it less to do, or a larger machine"
+            return "not enough memory: give it less to do, or use a larger machine"
     return f"this should not have happened: {type(error).__name__}: {error}. {_kept(error)}"
 
 

@@ -14,14 +14,14 @@ from cli.people import me
 
 @command
 def pause(
-    why: Annotated[str, typer.Option(help="Shown to everybody who looks.")] = "",
+    why: Annotated[str, typer.Option(help="Shown in status and doctor.")] = "",
     project: ProjectName = None,
     as_json: AsJson = False,
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
-    """Freeze learning: no refresh, no retrain, and no run that is under way goes live. Labelling goes on.
+    """Pause learning: no refresh, no retrain, and no running run goes live. Labelling continues.
 
-    Labels still arrive in snapshots, pre-labels still come from the live version. `promote` and `rollback` still work.
+    New labels are still stored, and the champion still pre-labels. `promote` and `rollback` still work.
     """
     from cli.deployment import open_deployment
     from cli.learning import pause as run_pause
@@ -35,15 +35,15 @@ def pause(
     was = "was already" if found.already else "is now"
     out.print(f"learning of {record.title} {was} {found.pause.told}", highlight=False)
     if found.already and why:
-        out.print("its reason stays; `labelloop resume` first to give another one", highlight=False)
-    out.print(f"{found.live or 'the cold-start order'} goes on answering; `labelloop resume` ends the pause")
+        out.print("the reason is unchanged; to change it, run `labelloop resume` first", highlight=False)
+    out.print(f"{found.live or 'the cold-start order'} keeps serving; `labelloop resume` ends the pause")
     if not found.settled:
-        out.print("a deploy may just have been under way: `labelloop status` shows what is live", style="yellow")
+        out.print("a deploy may have been running: check `labelloop status`", style="yellow")
 
 
 @command
 def resume(project: ProjectName = None, as_json: AsJson = False, state_dir: StateDir = DEFAULT_STATE) -> None:
-    """Let a paused project learn again; what came meanwhile is learned at once."""
+    """Resume learning. Labels given during the pause are learned at once."""
     from cli.deployment import open_deployment
     from cli.learning import resume as run_resume
 
@@ -56,4 +56,6 @@ def resume(project: ProjectName = None, as_json: AsJson = False, state_dir: Stat
     told = f"learns again (it was {found.was.told})" if found.was else "was not paused"
     out.print(f"{record.title} {told}", highlight=False)
     for version in found.left:
-        out.print(f"{version} was retrained and passed the gate meanwhile: `labelloop promote {version}` makes it live")
+        out.print(
+            f"{version} was retrained and passed the gate during the pause: `labelloop promote {version}` makes it live"
+        )

@@ -25,12 +25,14 @@ if TYPE_CHECKING:
 
 @command
 def models(
-    log: Annotated[bool, typer.Option("--log", help="Who decided what, when and why, instead.")] = False,
+    log: Annotated[
+        bool, typer.Option("--log", help="Show the deployment log instead: who decided what, when and why.")
+    ] = False,
     project: ProjectName = None,
     as_json: AsJson = False,
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
-    """List the model versions with their evidence; the live one is marked."""
+    """List the model versions with their evidence. The champion is marked."""
     from cli.deployment import open_deployment
     from labelloop.approvals import state, waiting
     from labelloop.records import to_dict
@@ -71,13 +73,13 @@ def _decisions(registry: Registry, *, as_json: bool) -> None:
     for entry in entries:
         table.add_row(str(entry.number), entry.at[:19], entry.action, entry.rejected or entry.version,
                       entry.previous or "", entry.by, entry.why)  # fmt: skip
-    out.print(table if entries else "nothing was decided yet")
+    out.print(table if entries else "no decision yet")
 
 
 @command
 def card(
     version: Version = None,
-    to: Annotated[Path | None, typer.Option("--out", help="Write it there instead of printing it.")] = None,
+    to: Annotated[Path | None, typer.Option("--out", help="Write to this file instead of printing.")] = None,
     project: ProjectName = None,
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
@@ -96,16 +98,18 @@ def card(
 @command
 def report(
     version: Version = None,
-    to: Annotated[Path | None, typer.Option("--out", help="The page; else report-VERSION.html in this folder.")] = None,
-    anew: Annotated[bool, typer.Option("--anew", help="Make it again, from features alone.")] = False,
+    to: Annotated[
+        Path | None, typer.Option("--out", help="The file to write. Default: report-VERSION.html in this folder.")
+    ] = None,
+    anew: Annotated[bool, typer.Option("--anew", help="Recompute it, from features only.")] = False,
     project: ProjectName = None,
     as_json: AsJson = False,
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
-    """Write a version's evaluation report: one page with figures, intervals and pictures that needs no network.
+    """Write a version's evaluation report: one offline page with figures, intervals and pictures.
 
-    A retrain leaves one with robustness and attributions; that of a refresh is made now, from kept features, or
-    from the images where these are no longer kept.
+    A retrain leaves a report with robustness and attributions. A refresh's is computed now, from kept features, or
+    from the images if the features were deleted.
     """
     from cli.deployment import open_deployment
     from cli.report import evaluation_report
@@ -129,10 +133,10 @@ def verify(
     as_json: AsJson = False,
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
-    """Compute a version's test and audit figures again, from snapshot, weights and images.
+    """Recompute a version's test and audit figures from snapshot, weights and images.
 
-    Exit code 1 where they are not those that were recorded. Features that are no longer kept are made again from the
-    images; nothing is written.
+    Exit code 1 if they differ from the recorded ones. Deleted features are recomputed from the
+    images. Nothing is written.
     """
     from cli.deployment import open_deployment
     from cli.verify import verified
@@ -163,41 +167,41 @@ def _figure(value: float | None) -> str:
 
 @command
 def promote(
-    version: Annotated[str, typer.Argument(parser=version_name, metavar="VERSION", help="As `labelloop models` lists "
-                                           "it, e.g. v7.")],
-    why: Annotated[str, typer.Option(help="Kept in the deployment log.")] = "by hand",
+    version: Annotated[str, typer.Argument(parser=version_name, metavar="VERSION", help="A version from `labelloop "
+                                           "models`, e.g. v7.")],
+    why: Annotated[str, typer.Option(help="Reason, kept in the deployment log.")] = "by hand",
     project: ProjectName = None,
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:  # fmt: skip
-    """Make a version the live one, whatever the gate said."""
+    """Make a version the champion, regardless of the gate."""
     _deploy(state_dir, project, lambda _registry: version, "promote", why)
 
 
 @command
 def reject(
-    version: Annotated[str, typer.Argument(parser=version_name, metavar="VERSION", help="One that waits for a person, "
-                                           "e.g. v7.")],
-    why: Annotated[str, typer.Option(help="Kept in the deployment log.")] = "by hand",
+    version: Annotated[str, typer.Argument(parser=version_name, metavar="VERSION", help="A version that waits for "
+                                           "approval, e.g. v7.")],
+    why: Annotated[str, typer.Option(help="Reason, kept in the deployment log.")] = "by hand",
     project: ProjectName = None,
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:  # fmt: skip
-    """Refuse a version: it is no longer offered, and the log keeps who refused it and why."""
+    """Reject a version. It is not offered again, and the log keeps who rejected it and why."""
     from cli.deployment import open_deployment
 
     deployment = open_deployment(state_dir)
     record = deployment.project(project)
     deployment.version(record, version)  # unknown: said before anything is decided
     entry = deployment.registry(record).reject(version, by=me(), why=why)
-    out.print(f"{version} is refused; {entry.version or 'nothing'} stays live")
+    out.print(f"{version} is rejected; {entry.version or 'nothing'} stays champion")
 
 
 @command
 def rollback(
-    why: Annotated[str, typer.Option(help="Kept in the deployment log.")] = "by hand",
+    why: Annotated[str, typer.Option(help="Reason, kept in the deployment log.")] = "by hand",
     project: ProjectName = None,
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
-    """Go back to the version that was live before; one that cannot be read is passed over and named."""
+    """Go back to the previous champion. Unreadable versions are skipped and named."""
     _deploy(state_dir, project, _intact_way_back, "rollback", why)
 
 
@@ -206,27 +210,27 @@ def _intact_way_back(registry: Registry) -> str | None:
 
     back = intact_way_back(registry)
     for name, reason in back.skipped:
-        out.print(f"{name} is passed over: {reason}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+        out.print(f"{name} is skipped: {reason}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     return back.version
 
 
 @command
 def retrain(
-    wait: Annotated[bool, typer.Option("--wait", help="Stay until it has ended, with progress.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until it ends, with progress.")] = False,
     project: ProjectName = None,
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
-    """Ask for a fine-tune of the backbone now."""
+    """Fine-tune the backbone now."""
     from cli.deployment import open_deployment
     from cli.retrain import ask, wait_for
 
     deployment = open_deployment(state_dir)
     record = deployment.project(project)
     request = ask(deployment, record, by=me())
-    out.print(f"asked for a retrain of {record.title}; `labelloop status` shows how it goes")
+    out.print(f"retrain of {record.title} requested; progress: `labelloop status`")
     if wait:
-        ends = f"`labelloop queue cancel retrain --project {record.key}` ends it"
-        with goes_on(f"the retrain of {record.title} is still queued or under way and", ends):
+        ends = f"`labelloop queue cancel retrain --project {record.key}` cancels it"
+        with goes_on(f"the retrain of {record.title} is still queued or running and", ends):
             run = wait_for(deployment, record, request, out)
         out.print(Text.assemble((run.outcome, "bold"), f" {run.version or ''}"))
         for reason in run.reasons:
@@ -245,13 +249,11 @@ def _deploy(state_dir: Path, name: str | None, choose: Callable[[Registry], str 
     registry = deployment.registry(record)
     target = choose(registry)
     if target is None:
-        raise LabelloopError(
-            "there is no earlier version that can be gone back to; `labelloop models` lists what there is"
-        )
+        raise LabelloopError("there is no earlier version to go back to; see `labelloop models`")
     registry.head(deployment.version(record, target))  # unknown or damaged: refused here, before any backend has to
     live = registry.live()
     if live and live.version == target:
-        out.print(f"{target} is live already: nothing was changed", highlight=False)
+        out.print(f"{target} is already live: nothing changed", highlight=False)
         return
     entry = registry.deploy(target, expected=live.version if live else None, action=action, by=me(), why=why)
     publish(deployment.queue.redis, DEPLOY_CHANNEL, record.key)

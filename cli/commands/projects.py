@@ -31,9 +31,7 @@ if TYPE_CHECKING:
 @command
 def init(  # noqa: PLR0913 -- a command's options are its interface
     config: ConfigFile = None,
-    image_uri: Annotated[
-        str | None, typer.Option(help="Where images are and will appear: s3://BUCKET/PREFIX/.")
-    ] = None,
+    image_uri: Annotated[str | None, typer.Option(help="Location of the images: s3://BUCKET/PREFIX/.")] = None,
     images: Images = None,
     labels: Labels = None,
     classes: Classes = "",
@@ -43,7 +41,7 @@ def init(  # noqa: PLR0913 -- a command's options are its interface
 ) -> None:
     """Create or adopt a project on a running Label Studio and wire it: label config, S3 source, backend, queue order.
 
-    Safe to repeat; says what it found, what is wrong and how to mend it.
+    Safe to repeat. Says what is wrong and how to fix it.
     """
     from cli.deployment import open_deployment
     from cli.network import choose_network
@@ -55,9 +53,9 @@ def init(  # noqa: PLR0913 -- a command's options are its interface
     from labelloop.config import ProjectConfig, load_config
 
     if images and (image_uri or adopt):
-        raise LabelloopError("--images uploads a folder into a project of its own: leave out --image-uri and --project")
+        raise LabelloopError("--images uploads a folder into a new project: remove --image-uri and --project")
     if seed is not None and not images:
-        raise LabelloopError("--seed reveals labels of a folder that is uploaded: give --images DIR, too")
+        raise LabelloopError("--seed reveals labels of an uploaded folder: also give --images DIR")
     deployment = open_deployment(state_dir)
     if images:
         with reporting(out) as report:
@@ -76,7 +74,7 @@ def init(  # noqa: PLR0913 -- a command's options are its interface
     for step in next_steps(deployment, record, state_dir):
         out.print(step, soft_wrap=True)
     if not all(f.ok for f in findings):
-        out.print("First fix what is red, then run the same command again.")
+        out.print("Fix what is red, then run the same command again.")
         raise typer.Exit(1)
 
 
@@ -99,7 +97,7 @@ def forget(
     key: Annotated[str, typer.Argument(help="A project's key, title or id, as `labelloop status` shows it.")],
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
-    """Stop looking after a project. Its labels, models and snapshots stay in object storage; `init` brings it back."""
+    """Stop managing a project. Its labels, models and snapshots stay in object storage. `init` brings it back."""
     from cli.deployment import open_deployment
     from cli.jobs import end_jobs
     from cli.people import me
@@ -108,21 +106,21 @@ def forget(
     record = deployment.project(key)
     deployment.projects.remove(record.key)
     ended = end_jobs(deployment, record, by=me())
-    out.print(f"{record.title} ({record.key}) is no longer looked after" + (f"; {ended} jobs end" if ended else ""))
+    out.print(f"{record.title} ({record.key}) is not managed any longer" + (f"; {ended} jobs end" if ended else ""))
 
 
 @command
 def sync(
-    drain: Annotated[bool, typer.Option("--drain", help="Read everything, freeze, and print the snapshot.")] = False,
+    drain: Annotated[bool, typer.Option("--drain", help="Read everything and print the snapshot.")] = False,
     project: ProjectName = None,
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
-    """Bring the snapshot up to date with Label Studio, exactly (`--drain`)."""
+    """Bring the snapshot fully up to date with Label Studio (`--drain`)."""
     from cli.deployment import open_deployment
     from cli.drain import drain as run_drain
 
     if not drain:
-        raise LabelloopError("the watcher runs as a service (`python -m sync`); this command only drains: add --drain")
+        raise LabelloopError("add --drain: this command only drains, the watcher is a service (`python -m sync`)")
     deployment = open_deployment(state_dir)
     snapshot, annotations = run_drain(deployment, deployment.project(project))
     out.print(f"snapshot {snapshot}: {annotations} annotations")

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from cli.deployment import Deployment
     from labelloop.projects import ProjectRecord
 
-queue = group("queue", "Jobs that run, wait or have failed, and the ways back.")
+queue = group("queue", "Show, retry, discard and cancel jobs.")
 
-OneOrAll = Annotated[str | None, typer.Option("--project", help="Title, key or id; else all projects.")]
-Jobs = Annotated[list[str] | None, typer.Argument(metavar="[JOB]…", help="Job ids or a part that only one has, or "
+OneOrAll = Annotated[str | None, typer.Option("--project", help="Title, key or id. Default: all projects.")]
+Jobs = Annotated[list[str] | None, typer.Argument(metavar="[JOB]…", help="Job ids, unique parts of them, or "
                                                   "`refresh`, `retrain` for all of a kind.")]  # fmt: skip
-Everything = Annotated[bool, typer.Option("--all", help="All that have failed.")]
+Everything = Annotated[bool, typer.Option("--all", help="All failed jobs.")]
 
 
 @queue.callback(invoke_without_command=True, no_args_is_help=False)
@@ -31,7 +31,7 @@ def queue_or_list(
     as_json: AsJson = False,
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
-    """Jobs that run (with progress and time left), wait or have failed; and the ways back."""
+    """List running jobs (progress, time left), waiting and failed ones; retry, discard or cancel them."""
     if alone(context):
         listed(project, as_json, state_dir)
 
@@ -49,7 +49,7 @@ def list_jobs(project: OneOrAll = None, as_json: AsJson = False, state_dir: Stat
 
 
 def failed(
-    whole: Annotated[bool, typer.Option("--whole", help="The whole stack of each error.")] = False,
+    whole: Annotated[bool, typer.Option("--whole", help="Show the full stack of each error.")] = False,
     project: OneOrAll = None,
     as_json: AsJson = False,
     state_dir: StateDir = DEFAULT_STATE,
@@ -105,7 +105,7 @@ def discard(
 
 
 def cancel(
-    jobs: Annotated[list[str], typer.Argument(metavar="JOB…", help="Job ids, or a part that only one has.")],
+    jobs: Annotated[list[str], typer.Argument(metavar="JOB…", help="Job ids, or unique parts of them.")],
     project: OneOrAll = None,
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
@@ -113,7 +113,7 @@ def cancel(
     from cli.jobs import cancel as run_cancel
 
     for name in run_cancel(*_open(state_dir, project), jobs, by=me()):
-        out.print(f"will end at its next step: {name}", highlight=False)
+        out.print(f"stops at its next step: {name}", highlight=False)
 
 
 def _open(state_dir: Path, project: str | None) -> tuple[Deployment, list[ProjectRecord]]:

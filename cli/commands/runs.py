@@ -34,17 +34,17 @@ class Ended(StrEnum):
 
 @command
 def runs(
-    kind: Annotated[Kind | None, typer.Option(help="Only these.")] = None,
-    outcome: Annotated[Ended | None, typer.Option(help="Only those that ended so.")] = None,
+    kind: Annotated[Kind | None, typer.Option(help="Only runs of this kind.")] = None,
+    outcome: Annotated[Ended | None, typer.Option(help="Only runs with this outcome.")] = None,
     limit: Limit = 20,
     project: ProjectName = None,
     as_json: AsJson = False,
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
-    """List the runs, newest first: what was decided, on what evidence, and why. `run show` tells all of one.
+    """List the runs, newest first: decision, evidence and reason. Details of one: `run show`.
 
-    "right" is the accuracy (out of fold; of a retrain on the test bucket), and in points the difference to the
-    champion. ● marks the live version.
+    "right" is the accuracy (out of fold; for a retrain on the test split), with the difference in points to the
+    champion. ● marks the champion.
     """
     from cli.deployment import open_deployment
     from cli.runs import list_runs
@@ -59,10 +59,10 @@ def runs(
 
 
 def show(
-    name: Annotated[str, typer.Argument(metavar="ID", help="A run as `labelloop runs` shows it, the beginning of its "
-                                        "id, the version it made (v17), or `latest`.")],
+    name: Annotated[str, typer.Argument(metavar="ID", help="A run from `labelloop runs`, the start of its "
+                                        "id, its version (v17), or `latest`.")],
     annotations: Annotated[
-        bool, typer.Option("--annotations", help="List the annotation revisions that it learned from.")
+        bool, typer.Option("--annotations", help="List the annotation revisions it was trained on.")
     ] = False,
     project: ProjectName = None,
     as_json: AsJson = False,

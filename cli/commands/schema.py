@@ -22,21 +22,17 @@ def schema(  # noqa: PLR0913 -- a command's options are its interface
     maps: Annotated[
         list[str] | None, typer.Option("--map", help="OLD=NEW: labels of OLD count as NEW. May be repeated.")
     ] = None,
-    drop: Annotated[
-        list[str] | None, typer.Option(help="A class whose labels shall not count. May be repeated.")
-    ] = None,
-    keep: Annotated[
-        list[str] | None, typer.Option(help="Take back what was decided about a class that is offered again.")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    drop: Annotated[list[str] | None, typer.Option(help="A class whose labels do not count. May be repeated.")] = None,
+    keep: Annotated[list[str] | None, typer.Option(help="Undo the decision on a class that is offered again.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change. Change nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     project: ProjectName = None,
     as_json: AsJson = False,
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
-    """Show the classes, and decide about labels whose class was renamed or removed in Label Studio.
+    """Show the classes. Decide on labels whose class was renamed or removed in Label Studio.
 
-    Until each is decided, nothing new is learned; the live model goes on. The labels in Label Studio stay as they are:
+    Until you decide, nothing new is learned and the champion keeps serving. Labels in Label Studio do not change:
     the decision is kept in the project's config (`label_map`).
     """
     from cli.deployment import open_deployment
@@ -55,10 +51,10 @@ def schema(  # noqa: PLR0913 -- a command's options are its interface
     if dry_run:
         return
     if not yes:
-        agree("the labels count so from the next refresh on", "add --yes. Nothing was changed")
+        agree("this counts from the next refresh on", "add --yes. Nothing was changed")
     write(deployment, record, effect.label_map)
     if not as_json:
-        out.print("written; the next refresh learns by it")
+        out.print("saved; the next refresh uses it")
 
 
 def _pairs(words: Sequence[str]) -> dict[str, str]:
@@ -88,7 +84,7 @@ def _show(view: SchemaView, *, as_json: bool) -> None:
     if not view.undecided:
         out.print("\nnothing to decide")
         return
-    out.print("\nLabels of these classes wait for a decision, and learning with them. Likely:")
+    out.print("\nLearning waits for a decision on the labels of these classes. Likely:")
     for p in view.proposals:
         what = f"{p.kind.value} {p.old} to {p.new}" if p.new else f"{p.kind.value} {p.old}"
         out.print(Text.assemble("  ", (what, "bold"), f"  {p.option}   ", (p.why, "dim")))

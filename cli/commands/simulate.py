@@ -23,41 +23,42 @@ if TYPE_CHECKING:
 @command
 def simulate(  # noqa: PLR0913 -- a command's options are its interface
     images: Images = None,
-    labels: Annotated[int, typer.Option(min=1, max=MOST, help="Labels to give, the random quota included.")] = 200,
+    labels: Annotated[int, typer.Option(min=1, max=MOST, help="Labels to give, including the random quota.")] = 200,
     truth: Annotated[
-        Path | None, typer.Option(help="CSV with the columns file,label of --images; else its labels.csv or folders.")
+        Path | None,
+        typer.Option(help="CSV with the columns file,label. Default: labels.csv or the folders of --images."),
     ] = None,
     test: Annotated[
-        Path | None, typer.Option(help="A folder like --images that never trains; else a fifth is held out.")
+        Path | None, typer.Option(help="A folder like --images that never trains. Default: a fifth of the images.")
     ] = None,
     config: ConfigFile = None,
-    state_dir: Annotated[Path | None, typer.Option(help="A running stack's; else one is started for the time.")] = None,
+    state_dir: Annotated[Path | None, typer.Option(help="A running stack's. Default: a temporary one.")] = None,
     skip_rate: Annotated[
-        float, typer.Option(parser=share_within(0, 0.9), metavar="SHARE", help="Share of tasks that are skipped.")
+        float, typer.Option(parser=share_within(0, 0.9), metavar="SHARE", help="Share of tasks to skip.")
     ] = 0.0,
     change_rate: Annotated[
-        float, typer.Option(parser=share, metavar="SHARE", help="Share of labels given wrong, corrected later.")
+        float, typer.Option(parser=share, metavar="SHARE", help="Share of wrong labels, corrected later.")
     ] = 0.0,
     delete_rate: Annotated[
-        float, typer.Option(parser=share_within(0, 0.5), metavar="SHARE", help="Labels taken back, per label given.")
+        float, typer.Option(parser=share_within(0, 0.5), metavar="SHARE", help="Labels withdrawn, per label given.")
     ] = 0.0,
-    people: Annotated[
-        int, typer.Option(min=1, max=50, help="Who label at once, each under an account of their own.")
-    ] = 1,
+    people: Annotated[int, typer.Option(min=1, max=50, help="Annotators, each with an account.")] = 1,
     target: Annotated[
         float | None,
-        typer.Option(parser=share, metavar="SHARE", help="Test accuracy: say how many labels it took."),
+        typer.Option(parser=share, metavar="SHARE", help="Test accuracy to reach; reports the labels it took."),
     ] = None,
     reveal: Seeds = None,
     seed: Annotated[
-        int, typer.Option(min=0, max=2**31 - 1, help="Of the annotator, the held-out images and the model.")
+        int, typer.Option(min=0, max=2**31 - 1, help="Seed of the annotator, the held-out images and the model.")
     ] = 0,
-    keep: Annotated[bool, typer.Option("--keep", help="Go on watching the project afterwards.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before images go to a stack with projects.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the project watched afterwards.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do not ask before adding images to a stack with projects.")
+    ] = False,
 ) -> None:
-    """Label with annotators who know the truth, through Label Studio's API, and measure the loop.
+    """Measure the loop with simulated annotators who know the truth, through Label Studio's API.
 
-    Prints progress, a table, and as its last line one JSON object.
+    Prints progress, a table, and one JSON object as the last line.
     """
     from cli.oracle import Rates
     from cli.reporting import reporting
@@ -87,7 +88,7 @@ def _agree(deployment: Deployment, images: int, *, yes: bool) -> None:
         return
     first = ", ".join(titles[:3]) + (f" and {len(titles) - 3} more" if len(titles) > 3 else "")
     what = f"this stack holds {first}; simulate adds a project of its own with {images} images, which stay"
-    agree(what, "give --yes, or another --state-dir for a stack of its own")
+    agree(what, "give --yes, or another --state-dir for a separate stack")
 
 
 @contextmanager

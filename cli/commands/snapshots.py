@@ -11,10 +11,10 @@ from cli.commands.screen import show_json
 from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, alone, command, group, out
 from cli.commands.values import MOST, Limit
 
-snapshots = group("snapshots", "What people had answered at a moment: list the snapshots, or compare two.")
+snapshots = group("snapshots", "Answers at a point in time: list the snapshots, or compare two.")
 
-Used = Annotated[bool, typer.Option("--used", help="Only those that a run or a version names.")]
-Quick = Annotated[bool, typer.Option("--quick", help="Without counts: reads no snapshot.")]
+Used = Annotated[bool, typer.Option("--used", help="Only snapshots of a run or a version.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Without counts, faster: reads no snapshot.")]
 
 
 @snapshots.callback(invoke_without_command=True, no_args_is_help=False)
@@ -27,7 +27,7 @@ def snapshots_or_list(  # noqa: PLR0913 -- a command's options are its interface
     as_json: AsJson = False,
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
-    """What people had answered at a moment: list the snapshots (the default), or compare two with `diff`."""
+    """Answers at a point in time: list the snapshots (default), or compare two with `diff`."""
     if alone(context):
         listed(limit, used, quick, project, as_json, state_dir)
 
@@ -54,10 +54,10 @@ def list_them(
 
 
 def diff(
-    before: Annotated[str, typer.Argument(metavar="A", help="The beginning of a snapshot's id, a version (v17: what "
-                                          "its head learned from), or `latest`.")],
-    after: Annotated[str, typer.Argument(metavar="[B]", help="The same; the latest where it is left out.")] = "latest",
-    limit: Annotated[int, typer.Option(min=0, max=MOST, help="How many changes are shown, at most.")] = 40,
+    before: Annotated[str, typer.Argument(metavar="A", help="The start of a snapshot id, a version (v17: its "
+                                          "training labels), or `latest`.")],
+    after: Annotated[str, typer.Argument(metavar="[B]", help="The same. Default: the latest.")] = "latest",
+    limit: Annotated[int, typer.Option(min=0, max=MOST, help="Changes to show, at most.")] = 40,
     project: ProjectName = None,
     as_json: AsJson = False,
     state_dir: StateDir = DEFAULT_STATE,

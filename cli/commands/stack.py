@@ -36,7 +36,7 @@ def up(  # noqa: PLR0913 -- a command's options are its interface
 ) -> None:
     """Start everything on this machine: Label Studio, Valkey, S3, backend, watcher, workers, and a wired project.
 
-    Without --images the project holds scikit-learn's handwritten digits. A second start finds all as it was left.
+    Without --images the project holds scikit-learn's handwritten digits. A restart continues where it stopped.
     """
     from cli.next_steps import command_line
     from cli.up import UpOptions, is_running, up_detached
@@ -48,13 +48,13 @@ def up(  # noqa: PLR0913 -- a command's options are its interface
         return
     if is_running(state_dir):
         shows, stops = (command_line(verb, state_dir) for verb in ("status", "down"))
-        raise LabelloopError(f"a stack runs on {state_dir} already; `{shows}` shows it, `{stops}` stops it")
+        raise LabelloopError(f"a stack already runs on {state_dir}; `{shows}` shows it, `{stops}` stops it")
     up_detached(options, [a for a in sys.argv[1:] if a != "--detach"], out)
 
 
 @command
 def down(state_dir: StateDir = DEFAULT_STATE) -> None:
-    """Stop the embedded stack in order. Nothing is lost; `labelloop up` goes on where it was."""
+    """Stop the embedded stack. Nothing is lost; `labelloop up` continues where it stopped."""
     from cli.embedded.background import stop_running
 
     stopped = stop_running(state_dir)
@@ -65,10 +65,12 @@ def down(state_dir: StateDir = DEFAULT_STATE) -> None:
 def status(
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
-    project: Annotated[str | None, typer.Option("--project", help="Show this one in full: title, key or id.")] = None,
-    once: Annotated[bool, typer.Option("--once", help="Print once, also on a terminal.")] = False,
+    project: Annotated[
+        str | None, typer.Option("--project", help="Show one project in full: title, key or id.")
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Print once, even on a terminal.")] = False,
 ) -> None:
-    """Show the loop, live on a terminal: services, queue, and of each project model, accuracy, what comes next."""
+    """Show the loop, live on a terminal: services, queue, and each project's model, accuracy and next steps."""
     from cli.commands.scroll import watch
     from cli.deployment import open_deployment
     from cli.overview import overview

@@ -57,15 +57,19 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 StateDir = Annotated[Path, typer.Option(help="Where the embedded stack keeps its data, logs and secrets.")]
-ProjectName = Annotated[str | None, typer.Option("--project", help="Title, key or id; needed where there are several.")]
+ProjectName = Annotated[str | None, typer.Option("--project", help="Title, key or id; needed if there are several.")]
 Images = Annotated[
     Path | None,
     typer.Option(help="Class folders (DIR/cat/1.jpg), or any folders with a DIR/labels.csv or --classes."),
 ]
-Labels = Annotated[Path | None, typer.Option("--labels", help="CSV with the columns file,label; else DIR/labels.csv.")]
-Classes = Annotated[str, typer.Option(help="Class names, separated by commas, where neither folders nor labels tell.")]
+Labels = Annotated[
+    Path | None, typer.Option("--labels", help="CSV with the columns file,label. Default: DIR/labels.csv.")
+]
+Classes = Annotated[
+    str, typer.Option(help="Class names, separated by commas, if neither folders nor labels give them.")
+]
 ConfigFile = Annotated[Path | None, typer.Option(help="A project's YAML, e.g. configs/intel_scenes.yaml.")]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, for machines.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DEFAULT_STATE = state.DEFAULT_STATE
 INTERRUPTED = 130  # what a shell expects after Ctrl-C
 
@@ -89,7 +93,7 @@ def alone(context: typer.Context) -> bool:
         source = context.get_parameter_source(option.name or "")
         if source is not None and source.name == "COMMANDLINE":
             raise typer.BadParameter(
-                f"put {option.opts[0]} behind `{context.invoked_subcommand}`, which would not see it here"
+                f"put {option.opts[0]} after `{context.invoked_subcommand}`: it has no effect here"
             )
     return False
 
@@ -140,7 +144,7 @@ def fail(message: str) -> None:
 def agree(what: str, otherwise: str) -> None:
     """Ask a person; SettingsError, which says what to do ``otherwise``, where nobody can be asked."""
     if sys.stdin is None or not sys.stdin.isatty():
-        raise SettingsError(f"{what}. Nobody can be asked here: {otherwise}")
+        raise SettingsError(f"{what}. No terminal to ask on: {otherwise}")
     err.print(what, highlight=False)
     typer.confirm("Do this?", abort=True, err=True)
 
@@ -151,7 +155,7 @@ def goes_on(what: str, cancel: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        err.print(f"{what} goes on without you; {cancel}", highlight=False, soft_wrap=True)
+        err.print(f"{what} continues in the background; {cancel}", highlight=False, soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from error
 
 

@@ -15,18 +15,16 @@ from cli.commands.values import MOST
 from cli.people import me
 from labelloop.errors import LabelloopError
 
-tune = group("tune", "Search for better settings with Optuna; trials run on any number of workers.")
+tune = group("tune", "Search for better settings with Optuna. Trials run on any number of workers.")
 
-StudyName = Annotated[str | None, typer.Argument(metavar="[STUDY]", help="A name or how it begins; else the newest.")]
-Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Stay and show progress. It goes on without you.")]
-Plot = Annotated[Path | None, typer.Option(help="Write a picture, e.g. found.png or found.svg.")]
+StudyName = Annotated[str | None, typer.Argument(metavar="[STUDY]", help="A name or its start. Default: the newest.")]
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Show progress until it ends. Ctrl-C leaves it running.")]
+Plot = Annotated[Path | None, typer.Option(help="Write a picture, e.g. study.png or study.svg.")]
 
 
 def run(
-    search: Annotated[Path, typer.Argument(help="What to vary, e.g. configs/tune/kidu.yaml.")],
-    trials: Annotated[
-        int | None, typer.Option(min=1, max=MOST, help="How many, instead of what the file says.")
-    ] = None,
+    search: Annotated[Path, typer.Argument(help="The search space, e.g. configs/tune/kidu.yaml.")],
+    trials: Annotated[int | None, typer.Option(min=1, max=MOST, help="Number of trials; overrides the file.")] = None,
     wait: Wait = True,
     project: ProjectName = None,
     state_dir: StateDir = DEFAULT_STATE,
@@ -39,18 +37,18 @@ def run(
     deployment = open_deployment(state_dir)
     record = deployment.project(project)
     study = begin(deployment, record, read_search(search, trials), by=me())
-    out.print(f"study {study.name} has begun: {study.rules.count} trials; `labelloop tune show` tells how it goes")
+    out.print(f"study {study.name} started: {study.rules.count} trials; progress: `labelloop tune show`")
     if wait:
         with goes_on(f"study {study.name} is queued and", _ends(study.name, record.key)):
             found = follow(deployment, record, study, err)
         out.print(study_view(found))
-        out.print("`labelloop tune apply` makes the best one's settings the project's")
+        out.print("`labelloop tune apply` applies the best settings to the project")
 
 
 def show(
     study: StudyName = None,
     plot: Plot = None,
-    every: Annotated[bool, typer.Option("--all", help="Every trial, not the best 30.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Show all trials, not only the best 30.")] = False,
     project: ProjectName = None,
     as_json: AsJson = False,
     state_dir: StateDir = DEFAULT_STATE,
@@ -88,12 +86,12 @@ def listed(project: ProjectName = None, state_dir: StateDir = DEFAULT_STATE) -> 
         state = "cancelled" if found.study.cancelled else f"{of - found.left} of {of} ended"
         out.print(f"{name}  {state}  {told}  by {found.study.by}", highlight=False)
     if not names:
-        out.print("no search yet: `labelloop tune run configs/tune/kidu.yaml` begins one")
+        out.print("no search yet: start one with `labelloop tune run configs/tune/kidu.yaml`")
 
 
 def apply(
     study: StudyName = None,
-    trial: Annotated[int | None, typer.Option(min=0, max=MOST, help="Another trial than the best one.")] = None,
+    trial: Annotated[int | None, typer.Option(min=0, max=MOST, help="Trial to apply instead of the best one.")] = None,
     project: ProjectName = None,
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
@@ -105,11 +103,11 @@ def apply(
     record = deployment.project(project)
     changes = search.apply(deployment, record, search.find(deployment, record, study), trial)
     if not changes:
-        out.print("the project has these settings already")
+        out.print("the project already has these settings")
         return
-    out.print("the project's config now says; keep this in its YAML file, too:\n")
+    out.print("the project's config is now as follows; also put this into its YAML file:\n")
     show_text(search.as_yaml(changes))
-    out.print("a retrain under a changed config comes by itself (retrain.on_change), or with `labelloop retrain`")
+    out.print("a retrain follows by itself (retrain.on_change), or run `labelloop retrain`")
 
 
 def cancel(study: StudyName = None, project: ProjectName = None, state_dir: StateDir = DEFAULT_STATE) -> None:
@@ -122,11 +120,11 @@ def cancel(study: StudyName = None, project: ProjectName = None, state_dir: Stat
     record = deployment.project(project)
     name = find(deployment, record, study).study.name
     StudyStore(deployment.within(record)).cancel(name)
-    out.print(f"study {name} ends; what it has found stays")
+    out.print(f"study {name} is cancelled; its results stay")
 
 
 def _ends(study: str, project: str) -> str:
-    return f"`labelloop tune cancel {study} --project {project}` ends it"
+    return f"`labelloop tune cancel {study} --project {project}` cancels it"
 
 
 command(run, to=tune)
@@ -138,7 +136,7 @@ command(cancel, to=tune)
 
 @command
 def compare(
-    backbones: Annotated[str, typer.Option(help="Names of timm networks or built-in ones, separated by commas.")],
+    backbones: Annotated[str, typer.Option(help="Names of timm or built-in networks, separated by commas.")],
     plot: Plot = None,
     wait: Wait = True,
     project: ProjectName = None,
@@ -155,7 +153,7 @@ def compare(
     if not names:
         raise LabelloopError("--backbones lists no network: name some, e.g. --backbones resnet18,mobilenetv3_small_100")
     study = begin(deployment, record, comparison(names), by=me())
-    out.print(f"study {study.name} has begun: {len(names)} networks; `labelloop tune show` tells how it goes")
+    out.print(f"study {study.name} started: {len(names)} networks; progress: `labelloop tune show`")
     if not wait:
         return
     with goes_on(f"study {study.name} is queued and", _ends(study.name, record.key)):
@@ -181,7 +179,7 @@ def lr_find(
     deployment = open_deployment(state_dir)
     record = deployment.project(project)
     job = ask(deployment, record, by=me())
-    with goes_on("the range test is still queued or under way and", f"`labelloop queue cancel {job}` ends it"):
+    with goes_on("the range test is still queued or running and", f"`labelloop queue cancel {job}` cancels it"):
         curve = wait_for(deployment, record, job, console=err)
     if plot:
         from cli.tune_plot import plot_curve

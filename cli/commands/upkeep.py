@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 
 @command
 def gc(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would go, and remove nothing.")] = False,
-    keep: Annotated[bool, typer.Option("--keep", help="Show what stays, too, and why.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be deleted; delete nothing.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Also show what is kept, and why.")] = False,
     damaged: Annotated[
-        bool, typer.Option("--damaged", help="Set aside what cannot be read, under damaged/ beside it; nothing else.")
+        bool, typer.Option("--damaged", help="Only move unreadable objects to damaged/ beside them.")
     ] = False,
-    project: Annotated[str | None, typer.Option("--project", help="Title, key or id; all where none is named.")] = None,
+    project: Annotated[str | None, typer.Option("--project", help="Title, key or id. Default: all.")] = None,
     as_json: AsJson = False,
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
-    """Remove what nothing needs any more: old versions, snapshots between them, features of old backbones, leftovers.
+    """Delete unused data: old versions, snapshots between them, features of old backbones, leftovers.
 
-    The same happens once a day by itself (`retention:` in the project's YAML). The deployment log stays, and nothing
-    younger than a day goes.
+    This runs once a day by itself (`retention:` in the project's YAML). The deployment log stays, and nothing
+    younger than a day is deleted.
     """
     from cli.deployment import open_deployment
     from cli.gc import tidy
@@ -82,7 +82,7 @@ def _set_aside(
 
 
 def _show_damaged(title: str, found: Sequence[DamagedObject], moved: Sequence[str]) -> None:
-    out.print(f"{title}: {len(found)} objects cannot be read, {len(moved)} set aside", highlight=False)
+    out.print(f"{title}: {len(found)} unreadable objects, {len(moved)} moved to damaged/", highlight=False)
     for item in found:
         kept = "" if item.spare else " (stays)"
         out.print(f"  {item.key}{kept}: {item.reason}; {item.remedy}", highlight=False, markup=False, soft_wrap=True)
@@ -92,17 +92,17 @@ def _show_damaged(title: str, found: Sequence[DamagedObject], moved: Sequence[st
 def backup(
     path: Annotated[Path, typer.Option("--out", help="The file to write, e.g. digits.tar.")],
     features: Annotated[
-        bool, typer.Option("--with-features/--without-features", help="They are large, and can be computed again.")
+        bool, typer.Option("--with-features/--without-features", help="Features are large and can be recomputed.")
     ] = True,
-    images: Annotated[bool, typer.Option("--with-images", help="The images, too, as they lie in S3.")] = False,
+    images: Annotated[bool, typer.Option("--with-images", help="Include the images as stored in S3.")] = False,
     project: ProjectName = None,
     as_json: AsJson = False,
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
     """Write a project to one file: labels, label config, models, deployment log, features; every hash verified.
 
-    Everything may go on meanwhile. The file appears when it is whole. It holds no secret, but people's answers and
-    e-mails. `labelloop restore` reads it.
+    The loop may keep running. The file appears when it is complete. It holds no secret, but people's answers and
+    e-mails. Read it with `labelloop restore`.
     """
     from cli.backup import Wanted
     from cli.backup import backup as run_backup
@@ -123,17 +123,17 @@ def backup(
 @command
 def restore(
     path: Annotated[Path, typer.Argument(help="A file that `labelloop backup` wrote.")],
-    title: Annotated[str | None, typer.Option(help="Make a new Label Studio project of this name.")] = None,
+    title: Annotated[str | None, typer.Option(help="Restore into a new Label Studio project with this name.")] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Put versions and log entries back that were made anew since the backup.")
+        bool, typer.Option("--force", help="Overwrite versions and log entries created since the backup.")
     ] = False,
     as_json: AsJson = False,
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
-    """Bring a project back from a file; all of it is verified before anything is written.
+    """Restore a project from a file. The whole file is verified before anything is written.
 
-    Where Label Studio still has the very project, what is missing or damaged in object storage is put back, and what is
-    newer stays. Else, or with --title, a new project gets labels, models and log, and serves its champion at once.
+    If Label Studio still has the project, missing and damaged objects in object storage are replaced, and newer objects
+    stay. Otherwise, or with --title, a new project gets labels, models and log, and serves its champion at once.
     """
     from cli.deployment import open_deployment
     from cli.reporting import reporting
@@ -164,19 +164,19 @@ def _show_restore(done: Restored) -> None:
     if done.anew:
         what = f"{done.tasks} tasks with {done.annotations} answers, {done.put} objects, {done.images} images"
     else:
-        what = f"{done.put} objects put back, {done.intact} were intact, {done.newer} are newer than the backup"
+        what = f"{done.put} objects replaced, {done.intact} intact, {done.newer} newer than the backup"
     out.print(f"{done.project} ({done.key}): {what}; live: {done.live or 'nothing'}", highlight=False)
     for line in done.notes:
         out.print(f"  {line}", highlight=False)
 
 
 def _show(found: Tidying, *, dry_run: bool, keep: bool) -> None:
-    last = f"tidied last at {found.before[:16].replace('T', ' ')} UTC" if found.before else "never tidied before"
+    last = f"last cleanup {found.before[:16].replace('T', ' ')} UTC" if found.before else "never cleaned up before"
     out.print(Text.assemble((found.project, "bold"), f" ({found.key}), {last}"))
     if found.removed:
-        out.print(_table("would go" if dry_run else "went", found.removed))
+        out.print(_table("to delete" if dry_run else "deleted", found.removed))
     else:
-        out.print("nothing to remove")
+        out.print("nothing to delete")
     if keep:
         out.print(_table("stays", found.kept))
 

@@ -8,10 +8,10 @@ from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, 
 
 @command
 def value(project: ProjectName = None, as_json: AsJson = False, state_dir: StateDir = DEFAULT_STATE) -> None:
-    """Tell what pre-labels are worth: time saved, overrides by class and person, and who may accept them unread.
+    """Show what pre-labels are worth: time saved, overrides by class and person, and who may accept them unread.
 
-    A share of the chosen images (`queue.blind`) is shown without its pre-label, so that the two can be compared. Behind
-    each share stand its counts and its 95 % interval. What each figure means and cannot tell: docs/value.md.
+    A share of the chosen images (`queue.blind`) is shown without a pre-label, for comparison. Each share comes
+    with its counts and 95 % interval. What each figure means, and what it does not: docs/value.md.
     """
     from cli.deployment import open_deployment
     from cli.value import value as find

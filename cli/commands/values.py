@@ -20,7 +20,7 @@ def share(text: str | float) -> float:
     number = _number(word.removesuffix("%"))
     percent = word.endswith("%") or number >= 2
     if number is math.inf or not 0 <= number <= (100 if percent else 1):
-        raise typer.BadParameter(f"{text!r} is no share: write 0.92, or 92%")
+        raise typer.BadParameter(f"{text!r} is not a share: write 0.92 or 92%")
     return number / 100 if percent else number
 
 
@@ -56,10 +56,12 @@ ProjectId = Annotated[
     int | None, typer.Option("--project", min=1, max=2**31 - 1, help="Id of a Label Studio project to adopt.")
 ]
 Seeds = Annotated[
-    int | None, typer.Option(min=0, max=MOST, help="Labels revealed at the start; 40 for the digits, else 0.")
+    int | None, typer.Option(min=0, max=MOST, help="Labels revealed at the start. Default: 40 for the digits, else 0.")
 ]
-Limit = Annotated[int, typer.Option(min=1, max=MOST, help="How many, at most.")]
+Limit = Annotated[int, typer.Option(min=1, max=MOST, help="Rows to show, at most.")]
 Version = Annotated[
     str | None,
-    typer.Argument(parser=version, metavar="[VERSION]", help="As `labelloop models` lists it; else the live one."),
+    typer.Argument(
+        parser=version, metavar="[VERSION]", help="A version from `labelloop models`. Default: the champion."
+    ),
 ]

@@ -80,8 +80,8 @@ def _answers(scene: Scene, record: ProjectRecord) -> Finding:
     try:
         snapshot = scene.snapshot(record)
     except (CorruptArtefactError, NotFoundError) as error:
-        return wrong("answers", f"the newest snapshot cannot be read: {error}", "the watcher makes it anew: see that "
-                     "sync runs")  # fmt: skip
+        return wrong("answers", f"the newest snapshot cannot be read: {error}", "the watcher writes it again: "
+            "check that sync runs")  # fmt: skip
     if snapshot is None:
         return fine("answers", "none yet")
     tasks = LabelRules.of(record.config).read(snapshot).tasks.values()

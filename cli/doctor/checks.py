@@ -42,8 +42,9 @@ class _Running:
         """Wait until it is done, or its time is up."""
         left = self.began + self.check.limit_s - time.monotonic()
         if not self.done.wait(max(left, 0)):
-            return (wrong(self.check.what, f"no answer within {self.check.limit_s:.0f} s", "see that its address is "
-                          "right, and that no firewall swallows the packets"),)  # fmt: skip
+            return (wrong(self.check.what, f"no answer within "
+                                           f"{self.check.limit_s:.0f} s", "check its address and the "
+                                               "firewall"),)  # fmt: skip
         return self.found
 
     def _run(self) -> None:
@@ -51,10 +52,10 @@ class _Running:
             found = self.check.look()
             self.found = (found,) if isinstance(found, Finding) else tuple(found)
         except LabelloopError as error:
-            self.found = (wrong(self.check.what, str(error), "mend what the message names, then look again"),)
+            self.found = (wrong(self.check.what, str(error), "fix what the message names, then check again"),)
         except Exception as error:  # a check's edge: one surprise must not hide the others
             self.found = (wrong(self.check.what, f"cannot be checked: {type(error).__name__}: {error}",
-                                "this is a fault of the check itself: please report it"),)  # fmt: skip
+                                "the check itself is broken: please report it"),)  # fmt: skip
         finally:
             self.done.set()
 
@@ -79,4 +80,6 @@ def runnable(checks: Iterable[Check], failed: Iterable[str]) -> tuple[list[Check
     if not left_out:
         return kept, []
     names = ", ".join(sorted(broken & {need for check in left_out for need in check.needs}))
-    return kept, [warn("left out", f"{len(left_out)} checks need what failed: {names}", "mend that, then look again")]
+    return kept, [
+        warn("left out", f"{len(left_out)} checks depend on what failed: {names}", "fix that, then check again")
+    ]

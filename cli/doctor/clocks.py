@@ -36,7 +36,7 @@ def offset(name: str, seconds: float | None) -> Finding:
     """How far a server's clock is ahead of ours."""
     what = f"clock of {name}"
     if seconds is None:
-        return fine(what, "not told")
+        return fine(what, "not known")
     told = f"{abs(seconds):.0f} s {'ahead of' if seconds > 0 else 'behind'} ours"
     if abs(seconds) > WRONG_S:
         return wrong(what, told, SET_IT)

@@ -101,7 +101,7 @@ def backbone(registry: Registry) -> Finding:
     try:
         record = registry.current_backbone()
         if record is None:
-            return fine("backbone", "none yet: the first image makes it")
+            return fine("backbone", "none yet: created with the first image")
         weights = registry.backbone_weights(record)
     except (CorruptArtefactError, NotFoundError) as error:
         name = record.id if record else "its record"
@@ -141,13 +141,14 @@ def runs(found: Sequence[Run], snapshot: str, wishes: Sequence[Request] = ()) ->
     for kind in ("refresh", "retrain"):
         failed = failed_tries(found, kind, snapshot, retries=retries(wishes, kind))
         if len(failed) >= ATTEMPTS:
-            why = failed[-1].reasons[0] if failed[-1].reasons else "no reason kept"
-            return wrong("runs", f"{kind} failed {len(failed)} times and is on hold: {why}", "mend the reason, then "
-                         f"`labelloop queue retry {kind}`")  # fmt: skip
+            why = failed[-1].reasons[0] if failed[-1].reasons else "no reason recorded"
+            return wrong("runs", f"{kind} failed {len(failed)} times and is on hold: "
+                                 f"{why}", f"fix the reason, then `labelloop queue retry {kind}`")  # fmt: skip
     last = next((run for run in found if run.outcome != "running"), None)
     if last and last.outcome == "failed":
-        return warn("runs", f"the last {last.kind} failed: {last.reasons[0] if last.reasons else '?'}", "it is tried "
-                    "again by itself; look at the worker's log if it stays so")  # fmt: skip
+        return warn("runs", f"the last {last.kind} failed: "
+                            f"{last.reasons[0] if last.reasons else '?'}", "it is retried by itself; check the "
+                                "worker's log if this stays")  # fmt: skip
     return fine("runs", f"last: {last.kind} {last.outcome}" if last else "none yet")
 
 
@@ -162,15 +163,15 @@ def features(first: Mapping[str, Any], second: Mapping[str, Any], jobs: Sequence
         return fine("features", f"{images} images, all with features")
     if jobs or missing < _missing(first):
         return fine("features", f"{missing} of {images} images to go")
-    return warn("features", f"{missing} of {images} images have none, and no job computes them", "see that a worker "
-                "for features runs; the watcher asks again at growing intervals")  # fmt: skip
+    return warn("features", f"{missing} of {images} images have none, and no job computes them", "check that a "
+        "worker for features runs; the watcher retries at growing intervals")  # fmt: skip
 
 
 def _features(scene: Scene, record: ProjectRecord) -> Finding:
     before = _pool(scene.watched(record))
     jobs = [job for job in scene.jobs() if job.kind == FEATURISE.name and job.project == record.key]
     if not before:
-        return fine("features", "not told: no watcher looks after the project")
+        return fine("features", "not known: no watcher checks the project")
     if not _missing(before) or jobs:
         return features(before, before, jobs)
     time.sleep(AGAIN_S)

@@ -68,7 +68,7 @@ def whose(living: Living, settings: Settings) -> Finding:
     if found <= {ours}:
         return fine("whose watcher", f"of Label Studio {settings.studio_server!r}")
     names = ", ".join(f"{server!r} at {url}" for server, url in sorted(found))
-    return wrong("whose watcher", f"watchers look after {names}; we are {ours[0]!r} at {ours[1]}", "give every "
+    return wrong("whose watcher", f"watchers belong to {names}; we are {ours[0]!r} at {ours[1]}", "give every "
                  "deployment a Redis database of its own (the /0 in LABELLOOP_REDIS_URL), or correct "
                  "LABELLOOP_STUDIO_URL and LABELLOOP_STUDIO_SERVER")  # fmt: skip
 
@@ -85,9 +85,9 @@ def worker(living: Living, name: str) -> Finding:
 def backend(living: Living) -> Finding:
     """It answers without Redis, too; then it hears of a deploy a second later."""
     if any(name.startswith("backend:") for name in living):
-        return fine("backend process", "beats")
-    return warn("backend process", "no heartbeat: a new version is noticed by polling alone", "see that the backend "
-                "runs and reaches Redis")  # fmt: skip
+        return fine("backend process", "heartbeat OK")
+    return warn("backend process", "no heartbeat: new versions are noticed by polling "
+                                   "only", "check that the backend runs and reaches Redis")  # fmt: skip
 
 
 def code(living: Living) -> Finding:
@@ -99,7 +99,7 @@ def code(living: Living) -> Finding:
         return warn("code", f"the services run {next(iter(found))}, this command {code_version()}", "use the command "
                     "of the services' release, or restart them")  # fmt: skip
     named = "; ".join(f"{version}: {', '.join(_with(living, version))}" for version in sorted(found))
-    return warn("code", f"processes run different code: {named}", "restart those that are old")
+    return warn("code", f"processes run different code: {named}", "restart the old ones")
 
 
 def servers(indexed: Mapping[str, str], settings: Settings) -> Finding:
@@ -115,11 +115,11 @@ def servers(indexed: Mapping[str, str], settings: Settings) -> Finding:
 def watched(facts: Mapping[str, Any]) -> Finding:
     """The watcher's own word."""
     if not facts:
-        return wrong("watched", "no watcher looks after it", "see that sync runs, and has listed the project")
+        return wrong("watched", "no watcher checks it", "check that sync runs and has listed the project")
     if problem := facts.get("problem"):
-        return wrong("watched", str(problem), "mend what it names; the watcher tries again by itself")
+        return wrong("watched", str(problem), "fix what it names; the watcher retries by itself")
     waiting = (facts.get("plan") or {}).get("waiting")
-    return fine("watched", f"it waits: {waiting}" if waiting else "its last look went well")
+    return fine("watched", f"waiting: {waiting}" if waiting else "last check OK")
 
 
 def serving(living: Living, key: str, live: str | None) -> Finding:

@@ -58,8 +58,8 @@ def exists(scene: Scene, record: ProjectRecord) -> Finding:
         return wrong("project", f"Label Studio shows our account no project {record.id}", "let the account see it "
                      f"(Organization > Members); {forget}")  # fmt: skip
     if project.created != record.created:
-        return wrong("project", f"project {record.id} is another one than was wired: Label Studio's database was made "
-                     "anew", f"`labelloop forget {record.key}`, then `labelloop init`")  # fmt: skip
+        return wrong("project", f"project {record.id} is not the one that was wired: Label Studio's database was "
+                                f"recreated", f"`labelloop forget {record.key}`, then `labelloop init`")  # fmt: skip
     return fine("project", f"{project.title} ({record.key})")
 
 
@@ -143,7 +143,7 @@ def webhooks(found: Sequence[Webhook], backend_url: str) -> Finding:
                      "Settings > Webhooks")  # fmt: skip
     if others:
         return warn("webhooks", f"besides ours {', '.join(others)}: every submit waits for each, up to a second",
-                    "remove those that nobody needs (Settings > Webhooks)")  # fmt: skip
+                    "remove unneeded ones (Settings > Webhooks)")  # fmt: skip
     if not ours:
         idle = "ours is not active" if any(hook.url == wanted for hook in found) else f"none to {wanted}"
         return warn("webhooks", f"{idle}: labels are found by polling, a second or two later", "add or activate it "

@@ -58,14 +58,14 @@ def eviction(info: Mapping[str, Any]) -> Finding:
     """A full server must refuse a job, never forget one."""
     policy = info.get("maxmemory_policy")
     if policy in {None, "noeviction"}:
-        return fine("eviction", str(policy or "not told by this server"))
+        return fine("eviction", str(policy or "not reported by this server"))
     return wrong("eviction", f"{policy}: a full server forgets jobs and leases", "set maxmemory-policy noeviction")
 
 
 def append_only(info: Mapping[str, Any]) -> Finding:
     """All can be derived again, but it takes a moment, and jobs that ran count as abandoned."""
     if info.get("aof_enabled") in {None, 1}:
-        return fine("append-only file", "on" if info.get("aof_enabled") else "not told by this server")
+        return fine("append-only file", "on" if info.get("aof_enabled") else "not reported by this server")
     return warn("append-only file", "off: after a restart the queue is empty until it is derived again",
                 "set appendonly yes")  # fmt: skip
 

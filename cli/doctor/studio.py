@@ -65,7 +65,7 @@ def import_speed(quick: bool | None) -> Finding:
     if quick:
         return fine(what, "predictions are imported without recounting the project")
     if quick is None:
-        return fine(what, "cannot be told on this release")
+        return fine(what, "not known on this release")
     return warn(what, "every push of predictions recounts the whole project: seconds with 10,000 tasks, minutes with "
                 "100,000", f"start Label Studio with {QUICK_IMPORT}=true")  # fmt: skip
 

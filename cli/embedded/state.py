@@ -130,8 +130,8 @@ def open_state(state_dir: Path, report: Callable[[str], None]) -> StackState:
     if stored is None:
         if (state_dir / "label-studio").exists():
             raise StackError(
-                f"{state_dir / STACK_FILE} is missing although {state_dir} holds data: bring the file back"
-                f" from a backup, or delete {state_dir} and begin anew"
+                f"{state_dir / STACK_FILE} is missing although {state_dir} holds data: restore the file from a "
+                f"backup, or delete {state_dir} and start over"
             )
         stored = StackState(state_dir, Ports(**_complete_ports({}, lambda _: None)), Secrets())
     ports = Ports(**_complete_ports(asdict(stored.ports), report))
@@ -180,7 +180,7 @@ def load_state(state_dir: Path) -> StackState | None:
         raise StackError(f"{path} cannot be read ({error.strerror}): check the folder's permissions") from error
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise StackError(
-            f"{path} cannot be read ({error}): bring it back from a backup, or delete {state_dir} and begin anew"
+            f"{path} cannot be read ({error}): restore it from a backup, or delete {state_dir} and start over"
         ) from error
 
 

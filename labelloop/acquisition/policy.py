@@ -84,7 +84,7 @@ def choose(policy: str, situation: Situation) -> Chosen:
     if doubts.settled and doubts.high is not None and doubts.high < TRUSTED:
         return _told(
             COLD,
-            f"on {doubts.n} randomly drawn labels its wrong answers were hardly less sure than its right ones "
+            f"on {doubts.n} random labels, wrong predictions were hardly less sure than right ones "
             f"(in {doubts.auc:.0%} of pairs, at most {doubts.high:.0%})",
         )
     if situation.missing:
@@ -94,21 +94,21 @@ def choose(policy: str, situation: Situation) -> Chosen:
 
 def _not_known(missing: tuple[str, ...]) -> str:
     named = ", ".join(missing[:NAMED]) + (", …" if len(missing) > NAMED else "")
-    return f"{len(missing)} of the classes {'has' if len(missing) == 1 else 'have'} too few labels: {named}"
+    return f"{len(missing)} class{'' if len(missing) == 1 else 'es'} with too few labels: {named}"
 
 
 def _why_warm(doubts: Doubts) -> str:
     if not doubts.settled:
-        wanted = f"{SETTLED} with {OF_EACH} right and {OF_EACH} wrong answers would tell more"
-        return f"{doubts.n} randomly drawn labels so far, {doubts.wrong} answered wrongly; {wanted}"
-    told = f"a wrong answer was less sure than a right one in {doubts.auc:.0%} of pairs"
-    return f"on {doubts.n} randomly drawn labels {told}"
+        wanted = f"needs {SETTLED}, at least {OF_EACH} right and {OF_EACH} wrong"
+        return f"{doubts.n} random labels, {doubts.wrong} answered wrongly; {wanted}"
+    told = f"a wrong prediction was less sure than a right one in {doubts.auc:.0%} of pairs"
+    return f"on {doubts.n} random labels, {told}"
 
 
 def _asked(policy: str, situation: Situation) -> Chosen:
     wanted = strategy(policy)
     if wanted.needs_model and not situation.has_model:
-        return _told(COLD, f"no model yet; {policy} follows, as configured")
+        return _told(COLD, f"no model yet; later {policy}, as configured")
     return _told(policy, "as configured")
 
 

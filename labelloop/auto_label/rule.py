@@ -101,14 +101,15 @@ class Decision:
         """Why a part is refused, and what to do, in words."""
         if not part.images:
             return "no image is left to label"
-        found = f"{part.wrong} of {part.audit} audit images that count here are answered wrongly"
+        found = f"{part.wrong} of {part.audit} audit images wrong"
         least = self.promise.least
-        share = f"{least / self.drawn:.0%} of the {self.drawn} there are" if self.drawn >= least else "there are fewer"
-        return (
-            f"{found if self.drawn else 'no audit label counts yet'}: too little to promise "
-            f"{percent(self.promise.precision)} at a confidence of {percent(self.promise.confidence)}, which takes "
-            f"{least} or more ({share}) without one error; {_remedy(part)}"
+        promise = f"{percent(self.promise.precision)} at a confidence of {percent(self.promise.confidence)}"
+        needs = (
+            f"{least} of {self.drawn} without an error"
+            if self.drawn >= least
+            else (f"{least} without an error, have {self.drawn}")
         )
+        return f"{found if self.drawn else 'no audit label yet'}; a promise of {promise} needs {needs}; {_remedy(part)}"
 
     def accepts(self, answers: Answers) -> Bools:
         """Which of these answers (n,) may stand as labels."""
@@ -126,8 +127,8 @@ def percent(share: float) -> str:
 
 def _remedy(part: Part) -> str:
     if part.further is None:
-        return "more audit labels would not do: the model has to become better first"
-    return f"about {part.further} more audit labels would do if they turn out like these"
+        return "more audit labels do not help: the model must improve first"
+    return f"about {part.further} more audit labels needed at this error rate"
 
 
 @dataclass(frozen=True, slots=True)

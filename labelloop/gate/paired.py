@@ -21,7 +21,7 @@ from labelloop.records import (
 
 Z_TENTH = 1.2816  # standard errors
 DOUBTED = 1.0  # standard errors: new labels that the live head would have given itself spoil nothing
-LEARNED_ANYWAY = "what is right may stay, and is learned with the next labels"
+LEARNED_ANYWAY = "labels that stay are learned with the next ones"
 FEW = 50  # labels out of fold, below which a first head is judged by its pre-labels
 FEW_LEVEL = 0.10  # one side
 COVERED = 0.5  # of the classes that people can choose
@@ -44,16 +44,16 @@ def _judge_first(evaluation: Evaluation) -> Verdict:
     """
     accuracy, low = evaluation.accuracy, evaluation.accuracy_low
     if accuracy is None or low is None:
-        return _hold("nothing to judge on: the backbone saw every label")
+        return _hold("no evidence: the backbone was trained on every label")
     figures = (
-        f"out of fold {accuracy:.3f} on {evaluation.judged_on} labels (95 % bound from {low:.3f}); "
-        f"always naming the largest class gives {evaluation.majority:.3f}"
+        f"{accuracy:.3f} right out of fold on {evaluation.judged_on} labels (95 % bound: {low:.3f}); "
+        f"largest class alone {evaluation.majority:.3f}"
     )
     if evaluation.shown and evaluation.judged_on < FEW:
         return _judge_few(evaluation, evaluation.shown)
     if low > evaluation.majority:
-        return Verdict(Outcome.PROMOTE, ("first head: better than the largest class", figures))
-    return _hold("first head: not yet shown to beat the largest class", figures)
+        return Verdict(Outcome.PROMOTE, ("first model: beats the largest class", figures))
+    return _hold("first model: not yet shown to beat the largest class", figures)
 
 
 def _judge_few(evaluation: Evaluation, found: PreLabels) -> Verdict:
@@ -63,15 +63,15 @@ def _judge_few(evaluation: Evaluation, found: PreLabels) -> Verdict:
     out of fold, people would not have been shown. And it must know half of the classes that people can choose.
     """
     told = (
-        f"few labels: out of fold {found.right} pre-labels right, {found.wrong} wrong, {found.hidden} not shown; "
+        f"few labels: {found.right} pre-labels right out of fold, {found.wrong} wrong, {found.hidden} not shown; "
         f"{_labels_alone(found.only)}",
         coverage(evaluation),
     )
     if len(evaluation.classes) < COVERED * (len(evaluation.classes) + len(evaluation.missing)):
-        return _hold("first head: knows fewer than half of the classes", *told[::-1])
+        return _hold("first model: knows fewer than half of the classes", *told[::-1])
     if few_level(found) < FEW_LEVEL:
-        return Verdict(Outcome.PROMOTE, ("first head: its pre-labels are right more often than wrong", *told))
-    return _hold("first head: not yet shown that its pre-labels are right more often than wrong", *told)
+        return Verdict(Outcome.PROMOTE, ("first model: pre-labels are right more often than wrong", *told))
+    return _hold("first model: not yet shown that pre-labels are right more often than wrong", *told)
 
 
 def few_level(found: PreLabels) -> float:
@@ -88,12 +88,12 @@ def coverage(evaluation: Evaluation) -> str:
     be = "has" if len(missing) == 1 else "have"
     return (
         f"knows {known} of {known + len(missing)} classes: {', '.join(missing)} {be} too few labels; "
-        "an image that is likelier of another class than of those it knows gets no pre-label"
+        "images that look like another class get no pre-label"
     )
 
 
 def _labels_alone(n: int) -> str:
-    return f"{labels_in_words(n)}, alone of {'its class' if n == 1 else 'their classes'}, cannot be judged"
+    return f"{labels_in_words(n)}, the only one of {'its class' if n == 1 else 'each class'}, cannot be judged"
 
 
 def _judge_refresh(evaluation: Evaluation, found: Comparison, policy: Gate) -> Verdict:
@@ -104,14 +104,14 @@ def _judge_refresh(evaluation: Evaluation, found: Comparison, policy: Gate) -> V
     calibration did change, and holding back would let labels pile up unlearned.
     """
     if evaluation.new_labels == 0 and not evaluation.renamed:
-        return _hold("no new label since the champion")
+        return _hold("no new labels since the champion")
     if found.n == 0:
         return _judge_unseen(evaluation, policy)
     told = (told_of(found), *_waiting(evaluation))
     earlier, news = evaluation.earlier, evaluation.contradiction
-    told = (*told, *([_told_loss(earlier)] if earlier else []), *([_told_news(news)] if news else []))
+    told = (*told, *([_told_loss(earlier)] if earlier else []), *([_told_news(news, policy)] if news else []))
     if found.high < 0:
-        return _reject(f"the new labels make it worse: {_look_at(news)}", *told)
+        return _reject(f"new labels make it worse: {_look_at(news)}", *told)
     doubt = _doubt(evaluation, found, policy)
     return _hold(doubt, *told) if doubt else _bounded(evaluation, told, policy)
 
@@ -122,9 +122,9 @@ def _doubt(evaluation: Evaluation, found: Comparison, policy: Gate) -> str | Non
     if found.low > 0:
         return None
     if news and _contradicts(news, policy):
-        return f"the new labels contradict what the live version was sure of: {_look_at(news)}; {LEARNED_ANYWAY}"
+        return f"new labels contradict confident predictions of the champion: {_look_at(news)}; {LEARNED_ANYWAY}"
     if earlier and _spoilt(earlier, policy) and (news is None or news.deviation > DOUBTED):
-        return f"the new labels speak against the earlier ones: {_look_at(news)}; more decide anew"
+        return f"new labels spoil the earlier ones: {_look_at(news)}; decided again with the next labels"
     if not earlier and loses(found, policy.tolerance):  # people changed every label there was
         return f"looks worse by more than {points(policy.tolerance)}, not yet proven"
     return None
@@ -140,8 +140,8 @@ def _contradicts(news: Contradiction, policy: Gate) -> bool:
 
 def _look_at(news: Contradiction | None) -> str:
     if news is None or not news.tasks:
-        return "look at the newest"
-    return f"look at task{'s' if len(news.tasks) > 1 else ''} {', '.join(map(str, news.tasks))}"
+        return "check the newest"
+    return f"check task{'s' if len(news.tasks) > 1 else ''} {', '.join(map(str, news.tasks))}"
 
 
 def _spoilt(earlier: LossComparison, policy: Gate) -> bool:
@@ -166,29 +166,29 @@ def _bounded(evaluation: Evaluation, told: tuple[str, ...], policy: Gate) -> Ver
     reference = evaluation.reference
     lost = reference and loses(reference, max(policy.reference_tolerance, _chance(reference)))
     if reference and lost and not evaluation.renamed:
-        bound = f"summed up since the reference it lost more than {points(policy.reference_tolerance)}"
+        bound = f"lost more than {points(policy.reference_tolerance)} in all since the reference version"
         outcome = Outcome.REJECT if reference.high < 0 else Outcome.HOLD
         return Verdict(outcome, (bound, f"reference: {told_of(reference)}", *told))
     return Verdict(Outcome.PROMOTE, (_learned(evaluation, policy), *told))
 
 
 def _learned(evaluation: Evaluation, policy: Gate) -> str:
-    learned = f"learned from {labels_in_words(evaluation.new_labels)} added or changed"
+    learned = f"trained on {_new_labels(evaluation.new_labels)}"
     if evaluation.renamed:
         names = ", ".join(evaluation.renamed)
-        learned += f", knows the classes that people renamed, merged or dropped as they are now ({names})"
+        learned += f"; follows the renamed, merged or dropped classes ({names})"
     found = evaluation.comparison
     if found and found.difference < -policy.tolerance:
         if evaluation.earlier:
-            return f"{learned}; the earlier ones are answered as well, and among the new a few images say nothing"
-        return f"{learned}; a single image was lost, which says nothing"
-    return f"{learned}, and is as good"
+            return f"{learned}; no loss on the earlier labels, too few new ones to count"
+        return f"{learned}; one image lost, too few to count"
+    return f"{learned}; as accurate as the champion (within {points(policy.tolerance)})"
 
 
 def _judge_unseen(evaluation: Evaluation, policy: Gate) -> Verdict:
     """No label that the backbone has not seen: only the test bucket can tell."""
     found = evaluation.test_comparison
-    why = "the backbone saw every label: only the test bucket can judge"
+    why = "the backbone was trained on every label: only the test split counts"
     if found is None or found.n < policy.min_test_labels:
         return _hold(why, _not_enough(found, policy))
     if found.high < 0:
@@ -207,7 +207,7 @@ def _judge_retrain(found: Comparison, policy: Gate) -> Verdict:
     if found.n < policy.min_test_labels:
         return _hold(_not_enough(found, policy), told_of(found))
     if found.changed == 0:
-        return _hold("the two agree on every test image: nothing is gained by a swap", told_of(found))
+        return _hold("same predictions on every test image: a swap gains nothing", told_of(found))
     if found.low >= -policy.tolerance and found.difference >= 0:
         return Verdict(Outcome.PROMOTE, ("the new backbone is at least as good", told_of(found)))
     return _hold(_not_enough(found, policy), told_of(found))
@@ -226,7 +226,7 @@ def _not_enough(found: Comparison | None, policy: Gate) -> str:
     size = float(f"{needed:.2g}")
     return (
         f"not enough evidence: {found.n} test labels, about {size:.0f} needed "
-        f"to tell a difference of {points(policy.tolerance)}"
+        f"to detect a difference of {points(policy.tolerance)}"
     )
 
 
@@ -246,22 +246,27 @@ def _told_loss(found: LossComparison) -> str:
     )
 
 
-def _told_news(news: Contradiction) -> str:
+def _told_news(news: Contradiction, policy: Gate) -> str:
+    plausible = "not plausible" if news.deviation > policy.contradiction else "plausible"
     return (
-        f"new labels under the live version: log loss {news.loss:.3f} on {labels_in_words(news.n)}, where it expects "
-        f"{news.expected:.3f} of itself ({news.deviation:+.1f} standard errors)"
+        f"{news.n} new label{'' if news.n == 1 else 's'}: log loss {news.loss:.3f}, champion expected "
+        f"{news.expected:.3f} ({news.deviation:+.1f} SE): {plausible}"
     )
 
 
 def _waiting(evaluation: Evaluation) -> tuple[str, ...]:
     few = ", ".join(f"{name} {n}" for name, n in sorted(evaluation.waiting.items()))
-    waiting = (f"classes still waiting for labels: {few}",) if few else ()
+    waiting = (f"classes with too few labels: {few}",) if few else ()
     return (*waiting, coverage(evaluation)) if evaluation.missing else waiting
 
 
 def labels_in_words(n: int) -> str:
     """So many labels."""
     return f"{n} label" if n == 1 else f"{n} labels"
+
+
+def _new_labels(n: int) -> str:
+    return f"{n} new or changed label{'' if n == 1 else 's'}"
 
 
 def points(share: float) -> str:

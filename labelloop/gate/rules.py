@@ -30,8 +30,8 @@ def artefact(evaluation: Evaluation, policy: Gate) -> Check | None:
         return None
     told = f"probabilities on {_images(found.images)} are {found.difference:.2g} off those that were evaluated"
     if found.difference > SAME:
-        return _reject("artefact", f"the artefact that would serve is not the one that was evaluated: its {told}")
-    return _fine("artefact", f"loaded as the backend loads it, its {told} at most")
+        return _reject("artefact", f"the artefact to serve differs from the one evaluated: its {told}")
+    return _fine("artefact", f"loaded as in the backend, its {told} at most")
 
 
 def class_order(evaluation: Evaluation, policy: Gate) -> Check | None:
@@ -55,7 +55,7 @@ def knows_its_labels(evaluation: Evaluation, policy: Gate) -> Check | None:
         return None
     told = f"{known:.3f} on the labels it learned from, {unseen:.3f} out of fold"
     if known < unseen - FORGOT:
-        return _reject("known labels", f"the head does not know what it has learned: {told}")
+        return _reject("known labels", f"the head fails on its own training labels: {told}")
     return _fine("known labels", told)
 
 
@@ -68,10 +68,10 @@ def chance(evaluation: Evaluation, policy: Gate) -> Check | None:
     if found is None or low is None:
         return None
     most, judged = evaluation.majority, labels_in_words(evaluation.judged_on)
-    told = f"out of fold {found:.3f} on {judged}, always naming the largest class {most:.3f}"
+    told = f"{found:.3f} right out of fold on {judged}, largest class alone {most:.3f}"
     least = most + min(LEARNED_MOST, LEARNED * (1 - most))
     if evaluation.judged_on >= policy.min_test_labels and low <= most and high is not None and high < least:
-        return _reject("chance", f"nothing was learned, the labels look random: {told}")
+        return _reject("chance", f"nothing was learned; labels look random: {told}")
     return _fine("chance", told)
 
 
@@ -86,16 +86,16 @@ def random_labels(evaluation: Evaluation, policy: Gate) -> Check | None:
     if found is None or found.n == 0 or judged_by_it:
         return None
     if found.high < 0:
-        return _reject("random labels", f"worse on labels drawn at random: {told_of(found)}")
+        return _reject("random labels", f"worse on random labels: {told_of(found)}")
     if not other:
         return _fine("random labels", told_of(found))
-    why = f"another recipe of the head than the live version's ({', '.join(other)})"
+    why = f"the head's recipe differs from the champion's ({', '.join(other)})"
     if found.n < policy.min_test_labels:
-        few = f"judged by labels drawn at random from {policy.min_test_labels} on, and there are {found.n}"
+        few = f"judged from {policy.min_test_labels} random labels on, have {found.n}"
         return _warn("random labels", f"{why}: {few}")
     if loses(found, policy.tolerance):
         lost = f"looks worse by more than {points(policy.tolerance)}, not yet proven"
-        return _hold("random labels", f"{why} {lost}: {told_of(found)}")
+        return _hold("random labels", f"{why}; {lost}: {told_of(found)}")
     return _fine("random labels", f"{why}: {told_of(found)}")
 
 
@@ -104,14 +104,14 @@ def minimum(evaluation: Evaluation, policy: Gate) -> Check | None:
     found, n = evaluation.test_accuracy, evaluation.test_n
     if found is None:
         return None
-    told = f"{found:.3f} on {labels_in_words(n)} of the random test bucket, {policy.min_accuracy:.2f} wanted"
+    told = f"{found:.3f} on {labels_in_words(n)} of the test split, needs {policy.min_accuracy:.2f}"
     if n < policy.min_test_labels:
-        return _fine("minimum accuracy", f"not judged before {policy.min_test_labels} test labels: {told}")
+        return _fine("minimum accuracy", f"judged from {policy.min_test_labels} test labels on: {told}")
     if found >= policy.min_accuracy:
         return _fine("minimum accuracy", told)
     champion = evaluation.test_comparison.champion if evaluation.test_comparison else None
     if champion is not None and champion <= found:
-        return _fine("minimum accuracy", f"{told}; the live version is at {champion:.3f}, so it gains")
+        return _fine("minimum accuracy", f"{told}; still an improvement, the champion has {champion:.3f}")
     shown = evaluation.test_high is not None and evaluation.test_high < policy.min_accuracy
     reason = f"below the minimum accuracy: {told}"
     return _reject("minimum accuracy", reason) if shown else _hold("minimum accuracy", f"{reason}, not yet proven")
@@ -132,9 +132,9 @@ def class_recall(evaluation: Evaluation, policy: Gate) -> Check | None:
     if lost:
         return _hold("class recall", f"{floor}: {_recalls(lost)}")
     if low:
-        return _warn("class recall", f"{floor}, as is the live version: {_recalls(low)}")
+        return _warn("class recall", f"{floor}, like the champion: {_recalls(low)}")
     worst = min(judged, key=lambda r: r.challenger)
-    return _fine("class recall", f"the weakest of {len(judged)} classes: {_recalls([worst])}")
+    return _fine("class recall", f"weakest of {len(judged)} classes: {_recalls([worst])}")
 
 
 def later_labels(evaluation: Evaluation, policy: Gate) -> Check | None:
@@ -147,9 +147,9 @@ def later_labels(evaluation: Evaluation, policy: Gate) -> Check | None:
         return None
     told = f"{found.on}: {found.challenger:.3f} against {found.champion:.3f} on {labels_in_words(found.n)}"
     if found.high < 0:
-        return _reject("later labels", f"worse even where the live version is unsure: {told}")
+        return _reject("later labels", f"worse on images that the champion was unsure of: {told}")
     if found.n >= policy.min_test_labels and found.difference < -policy.tolerance:
-        return _hold("later labels", f"looks worse even where the live version is unsure: {told}")
+        return _hold("later labels", f"looks worse on images that the champion was unsure of: {told}")
     return _fine("later labels", told)
 
 
@@ -165,19 +165,19 @@ def calibration(evaluation: Evaluation, policy: Gate) -> Check | None:
         return None
     told = f"expected calibration error {evaluation.ece:.3f} on {labels_in_words(evaluation.judged_on)}"
     if evaluation.ece > policy.max_ece:
-        return _hold("calibration", f"its probabilities cannot be believed: {told}, {policy.max_ece:.2f} allowed")
+        return _hold("calibration", f"probabilities are unreliable: {told}, {policy.max_ece:.2f} allowed")
     return _fine("calibration", told)
 
 
 def _calibrated(found: Calibration, policy: Gate) -> Check:
-    told = f"expected calibration error {found.challenger:.3f} on {labels_in_words(found.n)} of the random test bucket"
-    beside = "" if found.champion is None else f", the live version's {found.champion:.3f}"
+    told = f"expected calibration error {found.challenger:.3f} on {labels_in_words(found.n)} of the test split"
+    beside = "" if found.champion is None else f", the champion's {found.champion:.3f}"
     if found.challenger <= policy.max_ece:
         return _fine("calibration", f"{told}{beside}")
     told = f"{told}{beside}, {policy.max_ece:.2f} allowed"
     if found.champion is None or found.challenger - found.champion > found.chance:
-        return _hold("calibration", f"its probabilities cannot be believed: {told}")
-    return _warn("calibration", f"its probabilities cannot be believed, nor can those of the live version: {told}")
+        return _hold("calibration", f"probabilities are unreliable: {told}")
+    return _warn("calibration", f"probabilities are unreliable, like the champion's: {told}")
 
 
 def robustness(evaluation: Evaluation, policy: Gate) -> Check | None:
@@ -187,7 +187,7 @@ def robustness(evaluation: Evaluation, policy: Gate) -> Check | None:
         return None
     told = f"{found.on}: {found.challenger:.3f} against {found.champion:.3f} on {_images(found.n)}"
     if found.high < -policy.robustness_tolerance:
-        return _reject("robustness", f"breaks where images are noisy or blurred: {told}")
+        return _reject("robustness", f"fails on noisy or blurred images: {told}")
     if found.difference < -policy.robustness_tolerance:
         return _hold("robustness", f"loses more than {points(policy.robustness_tolerance)} on noise and blur: {told}")
     return _fine("robustness", told)

@@ -32,5 +32,5 @@ def _approved(verdict: Verdict, evaluation: Evaluation, policy: Gate) -> Verdict
     by_itself = policy.approval == "auto" or (policy.approval == "auto-for-refresh" and evaluation.kind != "retrain")
     if by_itself or verdict.outcome is not Outcome.PROMOTE:
         return verdict
-    why = f"every rule is content; a person decides (gate.approval: {policy.approval}): `labelloop promote` or `reject`"
+    why = f"all rules pass; waits for a person (gate.approval: {policy.approval}): `labelloop promote` or `reject`"
     return replace(verdict, outcome=Outcome.HOLD, reasons=(why, *verdict.reasons), awaits=True)

@@ -11,8 +11,8 @@ def headline(warning: Unread, name: str) -> str:
     """Who, and the figures, in one line."""
     shown, blind = warning.overrides, warning.blind
     return (
-        f"{name} took {shown.of - shown.hits} of {shown.of} pre-labels, but where none was shown answered "
-        f"{blind.hits} of {blind.of} images otherwise than the model"
+        f"{name} took {shown.of - shown.hits} of {shown.of} pre-labels, but without one disagreed with the model on "
+        f"{blind.hits} of {blind.of} images"
     )
 
 
@@ -25,7 +25,7 @@ def reasons(warning: Unread) -> list[str]:
     ]
     fast, slow = warning.seconds_accepted, warning.seconds_blind
     if fast is not None and slow is not None and fast < slow / 2:
-        found.append(f"a pre-label is taken in {fast:.1f} s, an image without one takes {slow:.1f} s (medians)")
+        found.append(f"a pre-label is accepted in {fast:.1f} s, an image without one takes {slow:.1f} s (medians)")
     return found
 
 

@@ -21,9 +21,9 @@ def notes(found: Findings) -> tuple[str, ...]:
 
 def _nothing(found: Findings) -> list[str]:
     if found.inputs.uris:
-        return ["None of the test images could be read, so this page says nothing about accuracy."]
+        return ["None of the test images could be read, so this page has no accuracy."]
     return [
-        "There are no test labels yet, so this page says nothing about accuracy. They come by themselves: a random "
+        "There are no test labels yet, so this page has no accuracy. They come by themselves: a random "
         "share of the images that people label is kept for testing and never trains."
     ]
 

@@ -246,7 +246,7 @@ class Run:
             self.average.load_state_dict(of("average", found.tensors))
         self.epochs = [Epoch(**e) for e in found.facts["epochs"]]
         self.resumed_at = found.epoch
-        log.info("going on from a checkpoint", action="checkpoint", epoch=found.epoch)
+        log.info("resuming from a checkpoint", action="checkpoint", epoch=found.epoch)
 
     def _history(self) -> History:
         seconds = sum(e.seconds for e in self.epochs)

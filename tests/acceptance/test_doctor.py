@@ -102,7 +102,7 @@ def test_a_dead_token_is_found_and_what_hangs_on_it_left_out(well: Loop) -> None
     bad = [f for f in found if f.finding.level is Level.WRONG]
     assert what(bad) == {"the token"}
     assert "LABELLOOP_STUDIO_TOKEN" in bad[0].finding.remedy
-    assert any("checks need what failed" in f.finding.found for f in found)
+    assert any("checks depend on what failed" in f.finding.found for f in found)
 
 
 @pytest.mark.filterwarnings("ignore:The `parse_obj` method is deprecated")  # the SDK, as it renews its access token

@@ -41,7 +41,7 @@ def test_ctrl_c_says_that_the_job_is_queued_and_how_it_is_cancelled(here: Place)
     assert "Traceback" not in told
     assert "goes on without you" in told
     assert f"labelloop queue cancel {jobs[0]}" in told
-    assert "will end at its next step" in ask(here, Case(f"queue cancel {jobs[0]}", ())).text
+    assert "stops at its next step" in ask(here, Case(f"queue cancel {jobs[0]}", ())).text
 
 
 def test_a_retrain_that_nobody_has_queued_can_be_withdrawn(here: Place) -> None:
@@ -86,5 +86,5 @@ def test_a_project_is_found_by_its_new_name_and_by_no_name_once_it_is_deleted(he
 
 
 def test_forgetting_tells_what_is_no_longer_looked_after(here: Place) -> None:
-    assert "is no longer looked after" in ask(here, Case(f"forget {here.record.key}", ())).text
+    assert "is not managed any longer" in ask(here, Case(f"forget {here.record.key}", ())).text
     open_deployment(here.folder / "none").projects.put(here.record)

@@ -142,7 +142,7 @@ def test_after_a_rename_the_next_version_speaks_the_new_names_and_nothing_else_c
     assert (evaluation.test_comparison.n, evaluation.test_comparison.changed) == (12, 0)
     registry = Registry(world.project.store, world.project.registry.lease)
     assert registry.version("v2").labels == ("dog", "feline", "fox", "owl")
-    assert world.learn().verdict.reasons == ("no new label since the champion",)
+    assert world.learn().verdict.reasons == ("no new labels since the champion",)
 
 
 def test_after_a_merge_both_classes_are_learned_as_one(world: World) -> None:

@@ -1,4 +1,4 @@
-"""What waits for a person, what people decide, and how the log keeps it."""
+"""What waits for approval, what people decide, and how the log keeps it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_nothing_goes_live_by_itself_and_the_newest_waits(world: LearningWorld) 
     assert registry.live() is None
     found = waiting(registry.versions(), live=None, rejected=())
     assert [v.name for v in found] == ["v2"]
-    assert state(found[0], live=None, rejected=(), waits={"v2"}) == "waits for a person"
+    assert state(found[0], live=None, rejected=(), waits={"v2"}) == "waits for approval"
 
 
 def test_a_refusal_is_kept_and_changes_nothing_else(world: LearningWorld) -> None:

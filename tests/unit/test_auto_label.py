@@ -140,9 +140,9 @@ def test_the_sure_ones_get_labels_and_the_others_stay_for_people(world: World) -
 def test_thin_evidence_is_refused_in_words(world: World, tmp_path: Path) -> None:
     found = world.propose(precision=0.99)
     assert found.labels == ()
-    assert "takes 299 or more (there are fewer) without one error" in found.refused[0]
+    assert "needs 299 without an error" in found.refused[0]
     told = list(notes(found))
-    assert told[0] == "800 images stay for people, the hardest of them first in the queue"
+    assert told[0] == "800 images stay for people, hardest first"
     assert "50 audit images have no answer yet" in told[1]
     console = Console(record=True, width=200)
     console.print(auto_label_view(found))
@@ -151,7 +151,7 @@ def test_thin_evidence_is_refused_in_words(world: World, tmp_path: Path) -> None
     with pytest.raises(NotFoundError, match="nothing is labelled yet"):
         fresh.propose()
     fresh.label(fresh.uris[0])
-    assert "no audit label counts yet" in fresh.propose().refused[0]
+    assert "no audit label yet" in fresh.propose().refused[0]
 
 
 @pytest.mark.parametrize("junk", [b"{}", b"[1]", b"\xff", b"[" * 100_000])
@@ -232,7 +232,7 @@ def test_copies_of_an_image_get_its_label_and_removed_tasks_none(world: World) -
 def test_classes_are_called_as_they_are_now(tmp_path: Path) -> None:
     world = World(tmp_path, label_map={"dog": "hound"})
     world.label(*world.drawn()[:150])
-    with pytest.raises(LabelloopError, match=r"no more \(hound\).*labelloop schema"):
+    with pytest.raises(LabelloopError, match=r"no longer in the label config \(hound\).*labelloop schema"):
         world.propose()
     world.record = replace(world.record, label_config=make_label_config(["cat", "hound"]))
     found = world.propose()
@@ -296,7 +296,7 @@ def test_they_come_in_batches_with_progress(world: World, monkeypatch: pytest.Mo
 def test_a_second_push_waits_until_the_first_was_taken_back(world: World) -> None:
     found = world.propose()
     done = push(world.deployment, world.record, found, quiet)
-    with pytest.raises(ConflictError, match=r"predictions of auto-v1: take them back first.*--withdraw"):
+    with pytest.raises(ConflictError, match=r"predictions of auto-v1: delete them first.*--withdraw"):
         push(world.deployment, world.record, found, quiet)
     assert withdraw(world.deployment, world.record) == {"auto-v1": done.predictions}
     assert withdraw(world.deployment, world.record) == {}
@@ -351,7 +351,7 @@ def test_the_command_shows_and_keeps(run: Any, world: World, tmp_path: Path) -> 
 def test_the_command_says_why_not_and_ends_with_1(run: Any, world: World) -> None:
     code, text = run("--precision", "0.99")
     assert code == 1
-    assert "without one error" in " ".join(text.split())
+    assert "without an error" in " ".join(text.split())
     assert manifests(world)[0]["labelled"] == 0
 
 
@@ -371,6 +371,6 @@ def test_push_and_withdraw(run: Any, world: World) -> None:
     assert code == 0
     assert "predictions of auto-v1" in text
     code, text = run("--push")
-    assert (code, "take them back first" in " ".join(text.split())) == (1, True)
+    assert (code, "delete them first" in " ".join(text.split())) == (1, True)
     code, text = run("--withdraw")
     assert (code, world.fake.prediction_counts(1)) == (0, {})

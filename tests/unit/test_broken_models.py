@@ -54,7 +54,7 @@ def test_shuffled_labels(world: LearningWorld) -> None:
     judged = world.refresh(world.label([], dict(zip(uris, map(str, shuffled), strict=True))))
     assert judged.verdict.outcome is Outcome.REJECT
     assert stopped_by(judged)["chance"] is Outcome.REJECT
-    assert any("nothing was learned, the labels look random" in r for r in judged.verdict.reasons)
+    assert any("nothing was learned; labels look random" in r for r in judged.verdict.reasons)
 
 
 def test_class_names_in_another_order(world: LearningWorld, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +93,7 @@ def test_inputs_that_are_scaled_otherwise_in_serving(trainable: LearningWorld, m
     judged = trainable.retrain(trainable.label(trainable.uris(Bucket.TRAIN)[:200]))
     assert judged.verdict.outcome is Outcome.REJECT
     assert stopped_by(judged)["artefact"] is Outcome.REJECT
-    assert "the artefact that would serve is not the one that was evaluated" in judged.verdict.reasons[0]
+    assert "the artefact to serve differs from the one evaluated" in judged.verdict.reasons[0]
 
 
 def test_a_network_that_answers_late(trainable: LearningWorld, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +125,7 @@ def test_a_champion_against_itself(trainable: LearningWorld) -> None:
     log = len(trainable.project.registry.deployments())
     again = trainable.retrain(snapshot)
     assert again.verdict.outcome is Outcome.HOLD
-    assert "the two agree on every test image" in " ".join(again.verdict.reasons)
+    assert "same predictions on every test image" in " ".join(again.verdict.reasons)
     assert trainable.refresh(snapshot).verdict.outcome is Outcome.HOLD
     assert len(trainable.project.registry.deployments()) == log
 

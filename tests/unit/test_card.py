@@ -35,7 +35,7 @@ def test_it_tells_what_a_lead_asks(origin: Origin) -> None:
     assert origin.version.snapshot in text
     assert origin.backbone.provenance in text
     assert "**promote**" in text
-    assert "first head: better than the largest class" in text
+    assert "first model: beats the largest class" in text
     assert "| deploy | refresh |" in text
     assert f"name: {origin.config['name']}" in text if origin.config else False
     for name in origin.version.labels:

@@ -76,7 +76,7 @@ def test_a_batch_that_somebody_got_wrong_is_held_and_its_tasks_are_named() -> No
     assert set(news.tasks) <= set(range(60, 70))
     verdict = judge(evaluation, POLICY)
     assert verdict.outcome is Outcome.HOLD
-    assert f"look at tasks {news.tasks[0]}, " in verdict.reasons[0]
+    assert f"check tasks {news.tasks[0]}, " in verdict.reasons[0]
 
 
 def test_a_right_batch_is_not() -> None:
@@ -122,7 +122,7 @@ def test_a_proven_loss_names_the_tasks_too() -> None:
     worse = replace(REFRESH, comparison=compared(difference=-0.2, half=0.1), contradiction=news(4.0))
     verdict = judge(worse, POLICY)
     assert verdict.outcome is Outcome.REJECT
-    assert verdict.reasons[0] == "the new labels make it worse: look at tasks 17, 23"
+    assert verdict.reasons[0] == "new labels make it worse: check tasks 17, 23"
 
 
 def test_a_gain_that_is_proven_outweighs_it() -> None:

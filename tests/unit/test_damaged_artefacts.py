@@ -158,8 +158,8 @@ def test_no_way_back_is_said_with_what_was_passed_over(monkeypatch: pytest.Monke
     monkeypatch.setattr(cli.deployment, "open_deployment", lambda _state_dir: found)
     done = CliRunner().invoke(app, ["rollback"])
     assert done.exit_code == 1
-    assert f"v1 is passed over: {key}" in done.output
-    assert "no earlier version that can be gone back to" in re.sub(r"\s+", " ", done.output + str(done.exception or ""))
+    assert f"v1 is skipped: {key}" in done.output
+    assert "no earlier version to go back to" in re.sub(r"\s+", " ", done.output + str(done.exception or ""))
 
 
 # --- what the worker does

@@ -137,7 +137,7 @@ def test_the_end_says_what_is_left_out_changed_or_not_followed(tmp_path: Path) -
     notes = {finding.what: finding for finding in notes_on(source, record)}
     assert "1 of the folder: 1 (HEIC is not read: save it as JPEG, e.g. '2025/phone.heic')" in notes["left out"].found
     assert "1 cannot be carried to S3: '2024/a?.png' is 'photos/2024/a_-" in notes["names"].found
-    assert "has cat, dog, owl: --classes is not followed" in notes["classes"].found
+    assert "has cat, dog, owl: --classes is ignored" in notes["classes"].found
     assert all(finding.ok for finding in notes.values())
     alike = open_source(tmp_path, folder, None, None, classes=("owl", "dog", "cat"))
     assert "classes" not in {finding.what for finding in notes_on(alike, record)}

@@ -52,7 +52,7 @@ def test_first_head_beats_the_largest_class() -> None:
     assert judge(FIRST, POLICY).outcome is Outcome.PROMOTE
     unsure = judge(replace(FIRST, accuracy_low=0.55), POLICY)
     assert unsure.outcome is Outcome.HOLD
-    assert "0.800 on 40 labels (95 % bound from 0.550)" in unsure.reasons[1]
+    assert "0.800 right out of fold on 40 labels (95 % bound: 0.550)" in unsure.reasons[1]
 
 
 def few(right: int, wrong: int, **of: Any) -> Verdict:
@@ -68,7 +68,7 @@ def test_a_first_head_of_few_labels_is_judged_by_its_pre_labels(right: int, wron
     """By an exact test: what is shown is right more often than wrong."""
     found = few(right, wrong, hidden=4, only=2)
     assert (found.outcome is Outcome.PROMOTE) is promoted
-    told = f"out of fold {right} pre-labels right, {wrong} wrong, 4 not shown; 2 labels, alone of their classes"
+    told = f"{right} pre-labels right out of fold, {wrong} wrong, 4 not shown; 2 labels, the only one of each class"
     assert any(told in reason for reason in found.reasons)
 
 
@@ -146,7 +146,7 @@ def test_refresh_that_lost(difference: float, half: float, outcome: Outcome) -> 
 def test_a_single_image_is_no_loss() -> None:
     verdict = refreshed(n=20, difference=-1 / 20, half=0.12)
     assert verdict.outcome is Outcome.PROMOTE
-    assert "single image" in verdict.reasons[0]
+    assert "one image lost" in verdict.reasons[0]
     assert refreshed(n=20, difference=-2 / 20, half=0.12).outcome is Outcome.HOLD
 
 
@@ -171,7 +171,7 @@ def test_new_labels_that_speak_against_the_earlier_ones_are_held(
         verdict = judge(replace(REFRESH, comparison=accuracy, earlier=surprised(difference, half)), POLICY)
         assert verdict.outcome is outcome
         assert any(r.startswith("labels that both have learned: log loss") for r in verdict.reasons)
-        assert (outcome is Outcome.HOLD) == ("look at the newest" in verdict.reasons[0])
+        assert (outcome is Outcome.HOLD) == ("check the newest" in verdict.reasons[0])
 
 
 def test_lost_accuracy_that_is_proven_outweighs_the_earlier_labels() -> None:
@@ -239,7 +239,7 @@ def test_the_test_bucket_judges_a_retrain(
 def test_how_many_test_labels_are_needed() -> None:
     verdict = retrained(30, difference=0.02, half=0.10)
     assert (
-        verdict.reasons[0] == "not enough evidence: 30 test labels, about 750 needed to tell a difference of 2 points"
+        verdict.reasons[0] == "not enough evidence: 30 test labels, about 750 needed to detect a difference of 2 points"
     )
 
 
@@ -267,13 +267,13 @@ def test_refresh_on_labels_the_backbone_saw_is_judged_by_the_test_bucket(
 def test_waiting_classes_are_named_and_do_not_block() -> None:
     verdict = judge(replace(REFRESH, waiting={"owl": 2}), POLICY)
     assert verdict.outcome is Outcome.PROMOTE
-    assert "classes still waiting for labels: owl 2" in verdict.reasons
+    assert "classes with too few labels: owl 2" in verdict.reasons
 
 
 def test_a_champion_that_speaks_of_renamed_classes_is_replaced_without_a_new_label() -> None:
     verdict = judge(replace(REFRESH, new_labels=0, renamed=("cat",), comparison=compared(difference=0.0)), POLICY)
     assert verdict.outcome is Outcome.PROMOTE
-    assert "renamed, merged or dropped as they are now (cat)" in verdict.reasons[0]
+    assert "follows the renamed, merged or dropped classes (cat)" in verdict.reasons[0]
 
 
 def test_small_losses_that_add_up_keep_nobody_from_speaking_of_renamed_classes() -> None:
@@ -360,7 +360,7 @@ def test_too_few_random_labels_for_another_recipe_are_said() -> None:
     verdict = with_rules(test_comparison=compared(20), **OTHER)
     assert verdict.outcome is Outcome.PROMOTE
     assert "ensemble instead of linear" in verdict.reasons[-1]
-    assert "from 50 on, and there are 20" in verdict.reasons[-1]
+    assert "from 50 random labels on, have 20" in verdict.reasons[-1]
 
 
 def test_where_one_class_is_nearly_everything_a_good_model_is_not_random() -> None:
@@ -379,7 +379,7 @@ def test_where_one_class_is_nearly_everything_a_good_model_is_not_random() -> No
 def test_a_class_that_the_champion_does_not_see_either_is_named() -> None:
     verdict = with_rules(recalls=(ClassRecall("owl", 40, 0.0, 0.09, 0.0, 0.05),))
     assert verdict.outcome is Outcome.PROMOTE
-    assert verdict.reasons[-1].startswith("below the floor of 0.20, as is the live version: owl recognised 0.00")
+    assert verdict.reasons[-1].startswith("below the floor of 0.20, like the champion: owl recognised 0.00")
 
 
 @pytest.mark.parametrize(
@@ -402,7 +402,7 @@ def test_a_retrain_is_asked_whether_its_probabilities_can_be_believed(found: Cal
 def test_probabilities_as_bad_as_those_of_the_live_version_are_said() -> None:
     verdict = with_rules(calibration=Calibration(200, 0.25, 0.24, 0.06))
     assert verdict.outcome is Outcome.PROMOTE
-    assert "nor can those of the live version: expected calibration error 0.250 on 200 labels" in verdict.reasons[-1]
+    assert "like the champion's: expected calibration error 0.250 on 200 labels" in verdict.reasons[-1]
 
 
 @pytest.mark.parametrize(
@@ -438,7 +438,7 @@ def test_no_model_is_kept_out_for_what_the_champion_does_worse() -> None:
 def test_the_gravest_reason_stands_first() -> None:
     verdict = with_rules(artefact=Artefact(32, 0.5, 14.0, 10.0))
     assert verdict.outcome is Outcome.REJECT
-    assert verdict.reasons[0].startswith("the artefact that would serve is not the one")
+    assert verdict.reasons[0].startswith("the artefact to serve differs from the one evaluated")
     assert verdict.reasons[1].startswith("too slow")
 
 

@@ -136,7 +136,7 @@ def test_classes_that_do_not_fit_are_refused(folder: Path, tmp_path: Path) -> No
     with pytest.raises(SettingsError, match="given twice"):
         open_source(tmp_path, folder, config, None, classes=("cat", "dog"))
     table(folder, "file,label", "0.png,dog", "1.png,cta")
-    with pytest.raises(SettingsError, match=r"1\.png is labelled 'cta'.*mend the label"):
+    with pytest.raises(SettingsError, match=r"1\.png is labelled 'cta'.*fix the label"):
         open_source(tmp_path, folder, None, None, classes=("cat", "dog"))
 
 

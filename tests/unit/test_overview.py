@@ -48,7 +48,7 @@ def test_the_page_says_in_lines_what_runs_how_good_it_is_and_what_comes() -> Non
     for part in (
         "worker ×2", "backend: none is running", "1 running, waiting: 2 features", "v7, live since",
         "90% on 40 random labels (95 %: 77% to 96%)", "23 today, 340 in all",
-        "retrain: fine-tune on 300 labels 3/20, 4 min left", "new model in 4 labels, retrain in 120 labels",
+        "retrain: fine-tune on 300 labels 3/20, 4 min left", "new model after 4 labels, retrain after 120 labels",
     ):  # fmt: skip
         assert part in text
     assert "for you" not in text
@@ -74,7 +74,7 @@ def test_what_waits_for_a_person_comes_in_order_and_the_rest_is_counted() -> Non
 
 def test_few_random_labels_give_no_accuracy() -> None:
     few = replace(GOOD, test_accuracy=1.0, test_n=4, random_quota=Acceptance(3, 5))
-    assert "not known yet: 5 random labels, 10 are needed" in "\n".join(lines(overview(status(few))))
+    assert "5 random labels, needs 10" in "\n".join(lines(overview(status(few))))
     quota = replace(few, random_quota=Acceptance(8, 10))
     assert "80% on 10 random labels" in "\n".join(lines(overview(status(quota))))
 

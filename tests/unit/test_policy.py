@@ -10,21 +10,21 @@ from labelloop.errors import SettingsError
 def test_without_a_model_images_that_stand_for_others_come_first() -> None:
     found = choose("auto", Situation(False))
     assert found.strategy == "herding"
-    assert found.why == "herding: what stands for most other images (no model yet)"
+    assert found.why == "herding: most representative of the other images (no model yet)"
 
 
 def test_with_a_model_its_doubts_are_followed() -> None:
     found = choose("auto", Situation(True))
     assert found.strategy == "uncertain-herding"
-    assert "0 randomly drawn labels so far" in found.why
+    assert "0 random labels" in found.why
 
 
 def test_while_classes_lack_labels_they_are_looked_for_and_named() -> None:
     found = choose("auto", Situation(True, missing=("owl", "yak")))
     assert found.strategy == "new-classes"
-    assert "2 of the classes have too few labels: owl, yak" in found.why
+    assert "2 classes with too few labels: owl, yak" in found.why
     many = choose("auto", Situation(True, missing=tuple("abcdefgh"))).why
-    assert "8 of the classes have too few labels: a, b, c, d, e, …" in many
+    assert "8 classes with too few labels: a, b, c, d, e, …" in many
     assert choose("auto", Situation(False, missing=("owl",))).strategy == "herding"
     assert choose("margin", Situation(True, missing=("owl",))).strategy == "margin"
 
@@ -41,7 +41,7 @@ def test_doubts_that_tell_nothing_are_not_followed() -> None:
     sureness, right = rng.random(300).astype(np.float32), rng.random(300) < 0.7
     found = choose("auto", Situation(True, doubts_of(sureness, right)))
     assert found.strategy == "herding"
-    assert "300 randomly drawn labels" in found.why
+    assert "300 random labels" in found.why
 
 
 def test_doubts_that_tell_are_followed_and_said() -> None:
@@ -50,7 +50,7 @@ def test_doubts_that_tell_are_followed_and_said() -> None:
     sureness = np.where(right, 0.6, 0.4) + 0.2 * rng.random(100)
     found = choose("auto", Situation(True, doubts_of(sureness.astype(np.float32), right)))
     assert found.strategy == "uncertain-herding"
-    assert "a wrong answer was less sure than a right one in" in found.why
+    assert "a wrong prediction was less sure than a right one in" in found.why
 
 
 @pytest.mark.parametrize("wrong", [1, 4, 5])
@@ -93,7 +93,7 @@ def test_what_a_person_configures_is_done_as_soon_as_there_is_a_model() -> None:
     assert choose("random", Situation(False)).strategy == "random"
     waiting = choose("badge", Situation(False))
     assert waiting.strategy == "herding"
-    assert "badge follows" in waiting.why
+    assert "later badge" in waiting.why
 
 
 def test_an_unknown_policy_is_refused() -> None:

@@ -124,7 +124,7 @@ def test_features_that_are_no_longer_kept_are_made_again(tmp_path: Path) -> None
     lost = verify(world.context, world.project, version)
     assert not lost.holds
     n = version.evaluation.test_n
-    assert lost.notes == (f"{n} of {n} test images have no features any more and cannot be read",)
+    assert lost.notes == (f"{n} of {n} test images have no features left and cannot be read",)
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def test_the_list_of_runs_fits_a_terminal(world: OpsWorld) -> None:
     assert len(text.splitlines()) == 4
     assert "v2 ●" in text
     assert "looks worse" in text
-    assert "no run that fits" in shown(runs_table([]))
+    assert "no matching run" in shown(runs_table([]))
 
 
 def test_a_run_is_found_by_id_version_or_as_the_latest(world: OpsWorld) -> None:
@@ -148,7 +148,7 @@ def test_hints_for_every_ending(world: OpsWorld) -> None:
 
     assert "labelloop queue`" in of(outcome="running")
     assert "resume" in of(outcome="hold", detail={AGAIN: True})
-    assert "learns these labels again" in of(outcome="reject")
+    assert "uses these labels again" in of(outcome="reject")
     assert "promote v9" in of(outcome="hold", version="v9")
 
 
@@ -229,7 +229,7 @@ def test_a_failed_job_tells_why_and_what_to_do() -> None:
     assert "c.py" in text
     assert "refresh of pets" in text
     assert "a.py" in shown(failed_view([job], [], {}, whole=True))
-    assert "its worker left no word" in shown(failed_view([failed_job("x")], [], {}, whole=False))
+    assert "its worker gave no reason" in shown(failed_view([failed_job("x")], [], {}, whole=False))
     assert "nothing has failed" in shown(failed_view([], [], {}, whole=False))
 
 
@@ -237,7 +237,7 @@ def test_a_failed_job_tells_why_and_what_to_do() -> None:
     ("error", "advice"),
     [
         ("torch.OutOfMemoryError: CUDA out of memory", "batch_size"),
-        ("rq.timeouts.JobTimeoutException: Task exceeded", "longer"),
+        ("rq.timeouts.JobTimeoutException: Task exceeded", "too long"),
         ("redis.exceptions.ConnectionError: refused", "Redis"),
         ("ValueError: surprise", "worker's log"),
     ],

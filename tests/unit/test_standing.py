@@ -201,7 +201,7 @@ def test_the_order_says_which_strategy_made_it_and_why(world: LearningWorld) -> 
     assert score(world.context, world.project, live.name) > 100
     found = world.project.scores.newest(live.name)
     assert found is not None
-    assert found.policy.startswith("uncertain-herding: what stands for most images of which the model is unsure")
+    assert found.policy.startswith("uncertain-herding: most representative of the images that the model is unsure of")
     assert {p.why for p in found.places} == {"quota", "uncertain-herding", "rest"}
     buckets = {p.uri: world.project.catalogue.images[p.uri].bucket for p in found.places}
     assert all((buckets[p.uri] in JUDGING) is (p.why == "quota") for p in found.places)
@@ -214,7 +214,7 @@ def test_before_there_is_a_model_the_order_covers_the_pool(tmp_path: Path) -> No
     score(world.context, world.project, COLD_START)
     found = world.project.scores.newest(COLD_START)
     assert found is not None
-    assert found.policy == "herding: what stands for most other images (no model yet)"
+    assert found.policy == "herding: most representative of the other images (no model yet)"
     first = [p for p in found.places if not p.blind][:10]
     assert len({world.truth[p.uri] for p in first}) >= 6  # of ten digits
 
@@ -239,7 +239,7 @@ def test_a_project_whose_classes_have_no_label_yet_looks_for_them_and_names_noth
     found = world.project.scores.newest(live.name)
     assert found is not None
     assert found.policy.startswith("new-classes: ")
-    assert "4 of the classes have too few labels: 6, 7, 8, 9" in found.policy
+    assert "4 classes with too few labels: 6, 7, 8, 9" in found.policy
     new = [place for place in found.places if world.truth[place.uri] in set("6789")]
     front = [world.truth[place.uri] in set("6789") for place in found.places if place.why == "new-classes"][:20]
     assert sum(front) > 12  # of the pool four of ten

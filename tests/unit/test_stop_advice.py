@@ -48,7 +48,7 @@ def test_a_target_is_reached_only_with_its_lower_bound() -> None:
     assert "`labelloop auto-label`" in reached.advice.instead[0]
     unsure = look(few, target=0.92, gain=0.0)
     assert unsure.advice.act is Act.CANNOT_TELL
-    assert "but 60 random labels do not show it" in unsure.told
+    assert "but 60 random labels do not prove it" in unsure.told
     assert "queue.quota" in unsure.told
 
 
@@ -68,14 +68,14 @@ def test_little_to_come_is_a_reason_to_stop_and_names_another_way() -> None:
     assert found.advice.act is Act.STOP
     assert "the next 100 labels bring at most 0." in found.advice.reasons[0]
     assert "(stop.gain)" in found.advice.reasons[0]
-    assert "97 % is out of sight with this backbone, as it looks" in found.told
+    assert "97 % is out of reach with this backbone" in found.told
     assert any("a fine-tune may bring more" in other for other in found.advice.instead)
     assert look(flat, gain=0.0).advice.act is Act.GO_ON
 
 
 def test_too_few_random_labels_say_so_and_how_many_it_takes() -> None:
     none = look(kept(points(STEEP, 12), test=0, audit=0, points=()))
-    assert none.told == "too little evidence: 0 random labels; about 32 are needed to say anything"
+    assert none.told == "too little evidence: 0 random labels; about 32 are needed"
     for images, error in ((12, STEEP), (30, power(0.5, 0.1))):
         few = look(kept(points(error, images)), target=0.9)
         assert few.advice.act is Act.CANNOT_TELL
@@ -89,7 +89,7 @@ def test_nobody_is_told_to_stop_while_a_class_is_hardly_known() -> None:
     found = look(kept(points(power(0.04, 0.3), 800), waiting={"owl": 1, "elk": 0}), target=0.92)
     assert found.advice.act is Act.GO_ON
     assert "elk 0, owl 1" in found.advice.reasons[0]
-    assert "take it out of the label config" in found.advice.reasons[0]
+    assert "remove one that does not occur from the label config" in found.advice.reasons[0]
 
 
 def test_a_new_project_is_told_to_go_on() -> None:
@@ -111,7 +111,7 @@ def test_where_only_random_labels_are_given_there_is_still_a_forecast() -> None:
 def test_where_nothing_is_left_there_is_nothing_to_label() -> None:
     found = look(kept(points(STEEP, 300), left=0), target=0.95)
     assert found.advice.act is Act.STOP
-    assert found.advice.reasons[0] == "no image is left to be labelled"
+    assert found.advice.reasons[0] == "no image is left to label"
     assert any("fine-tune" in other for other in found.advice.instead)
     assert not any("auto-label" in other for other in found.advice.instead)
 

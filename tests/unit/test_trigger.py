@@ -145,7 +145,7 @@ def test_retrain_is_not_automatic_before_a_model_or_where_switched_off() -> None
     off = CONFIG.model_copy(update={"retrain": CONFIG.retrain.model_copy(update={"automatic": False})})
     assert kinds(decide(replace(LIVE, new_for_backbone=300), off)) == []
     asked = decide(replace(LIVE, new_for_backbone=300, retrain_asked=True), off)
-    assert [(a.kind, a.why) for a in asked.actions] == [("retrain", "asked for by a person")]
+    assert [(a.kind, a.why) for a in asked.actions] == [("retrain", "requested by a person")]
 
 
 def test_a_retrain_that_cannot_run_says_why() -> None:
@@ -185,18 +185,18 @@ def with_policy(**policy: Any) -> ProjectConfig:
     ("policy", "progress", "why"),
     [
         ({"mix": 0.3}, {"mix": 0.29}, None),
-        ({"mix": 0.3}, {"mix": 0.3}, "the shares of the classes have moved by 0.30"),
+        ({"mix": 0.3}, {"mix": 0.3}, "class shares moved by 0.30"),
         ({"mix": 0.3}, {"mix": 0.9, "new_for_backbone": 9}, None),  # a handful of labels moves any share
         ({}, {"mix": 1.0}, None),
-        ({}, {"recipe_changed": True}, "`backbone:` or `retrain:` of the config has changed"),
+        ({}, {"recipe_changed": True}, "config changed since the last retrain (`backbone:` or `retrain:`)"),
         ({"on_change": False}, {"recipe_changed": True}, None),
         ({}, {"upgraded": True}, None),
-        ({"on_upgrade": True}, {"upgraded": True}, "what a retrain runs has changed"),
+        ({"on_upgrade": True}, {"upgraded": True}, "training code changed"),
         ({"images": 50}, {"new_images": 50}, "50 more images than at the last retrain, with 60 new labels"),
         ({"images": 50}, {"new_images": 49}, None),
         ({"images": 50}, {"new_images": 50, "new_for_backbone": 0}, None),  # it would learn the same again
         ({}, {"new_images": 5000}, None),
-        ({"cron": "0 3 * * *"}, {"cron_due": True}, "its time has come (retrain.cron: 0 3 * * *), with 60 new labels"),
+        ({"cron": "0 3 * * *"}, {"cron_due": True}, "scheduled (retrain.cron: 0 3 * * *), with 60 new labels"),
         ({"cron": "0 3 * * *"}, {"cron_due": True, "new_for_backbone": 0}, None),
         ({"cron": "0 3 * * *"}, {}, None),
         ({"automatic": False, "cron": "0 3 * * *"}, {"cron_due": True, "recipe_changed": True}, None),
@@ -212,11 +212,11 @@ def test_other_triggers_of_a_retrain(policy: dict[str, Any], progress: dict[str,
 def test_every_trigger_is_told() -> None:
     progress = replace(LIVE, mix=0.1, new_images=7, cron_next="2026-01-02 03:00 UTC")
     assert decide(progress, with_policy(mix=0.3, images=50, cron="0 3 * * *", on_upgrade=True)).watched == (
-        "in 140 labels", "shares of classes moved by 0.10 of 0.30", "7 of 50 new images",
-        "by the clock 2026-01-02 03:00 UTC", "with another `backbone:` or `retrain:`", "with other training code",
+        "after 140 labels", "class shares moved by 0.10 of 0.30", "7 of 50 new images",
+        "at 2026-01-02 03:00 UTC", "when `backbone:` or `retrain:` changes", "when the training code changes",
     )  # fmt: skip
-    assert decide(progress, with_policy(on_change=False)).watched == ("in 140 labels",)
-    assert "only when a person asks" in decide(progress, with_policy(automatic=False)).watched[0]
+    assert decide(progress, with_policy(on_change=False)).watched == ("after 140 labels",)
+    assert "only on request" in decide(progress, with_policy(automatic=False)).watched[0]
 
 
 def test_how_far_shares_have_moved() -> None:

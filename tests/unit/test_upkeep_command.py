@@ -48,7 +48,7 @@ def test_gc_tells_of_every_project(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli.gc, "tidy", tidy)
     code, said = run("gc", "--dry-run")
     assert code == 0
-    assert said.count("would go") == 2
+    assert said.count("to delete") == 2
     assert "4.1 MB" in said
     assert "the newest" not in said
     assert "the newest" in run("gc", "--dry-run", "--keep", "--project", "dogs")[1]
@@ -82,7 +82,7 @@ def test_a_backup_that_lacks_something_ends_with_one(monkeypatch: pytest.MonkeyP
     assert asked == [Wanted(features=True, images=False), Wanted(features=False, images=True)]
 
 
-@pytest.mark.parametrize(("anew", "says"), [(True, "3 tasks with 2 answers"), (False, "4 objects put back")])
+@pytest.mark.parametrize(("anew", "says"), [(True, "3 tasks with 2 answers"), (False, "4 objects replaced")])
 def test_a_restore_tells_what_it_did(monkeypatch: pytest.MonkeyPatch, anew: bool, says: str) -> None:
     done = Restored("cats", "main-9-1", anew, put=4, tasks=3, annotations=2, live="v3", notes=["dated anew"])
     monkeypatch.setattr(cli.restore, "restore", lambda *_words, **_options: done)

@@ -54,9 +54,9 @@ def world() -> OpsWorld:
 def test_the_page_of_a_new_project_says_what_is_missing() -> None:
     world = OpsWorld()
     text = shown(render(value(world.deployment, world.record)))
-    assert "0, of which 0" in text
+    assert "0 answers, 0 with a prediction" in text
     assert text.count("not enough yet") == 4
-    assert "5% of the chosen images are shown blind" in text
+    assert "5% of the chosen images are shown without a pre-label" in text
     assert "not known: no ground truth" in text
     without = OpsWorld(queue={"blind": 0.0})
     assert "queue.blind is 0" in shown(render(value(without.deployment, without.record)))
@@ -92,7 +92,7 @@ def test_whoever_looks_again_is_a_note_and_no_warning() -> None:
     world.freeze()
     text = shown(render(value(world.deployment, world.record)))
     assert "accepted without looking?" not in text
-    assert "looks again since" in text
+    assert "fine since" in text
 
 
 def test_renamed_classes_are_shown_as_they_count_now() -> None:

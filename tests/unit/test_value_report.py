@@ -133,7 +133,7 @@ def test_a_warning_in_words_gives_figures_and_advice() -> None:
     looks = [replace(x, seconds=0.8 if x.accepted else 5.0) for x in stream(never_looks, 100)]
     (warning,) = warnings_of(looks)
     assert headline(warning, "anna@x.org").startswith(
-        f"anna@x.org took {warning.accepted} of {warning.accepted} pre-labels, but where none was shown answered "
+        f"anna@x.org took {warning.accepted} of {warning.accepted} pre-labels, but without one disagreed with "
     )
     how_sure, times = reasons(warning)
     assert "since 2026-03-01 08:00 UTC" in how_sure
