@@ -11,6 +11,7 @@ import yaml
 from labelloop.catalogue import Catalogue
 from labelloop.projects import ProjectRecord
 from labelloop.records import Bucket, ImageFacts
+from labelloop.runs import RunStore
 from tests.acceptance.conftest import Loop, labelloop, until
 from tests.unit.test_near import png, scene
 from tests.unit.test_settle import frames
@@ -26,11 +27,9 @@ def project(
     bucket = loop.deployment.settings.image_buckets[0]
     for key, data in images.items():
         loop.deployment.s3.put_object(Bucket=bucket, Key=f"{name}/{key}", Body=data)
-    backbone = {"name": "pixels", "image_size": 32}
     config = Path(loop.home) / f"{name}.yaml"
     config.write_text(
-        yaml.safe_dump({"name": name, "backbone": backbone, "buckets": dict(buckets), "gate": OPEN,
-                        "retrain": {"automatic": False}})
+        yaml.safe_dump({"name": name, "buckets": dict(buckets), "gate": OPEN, "retrain": {"automatic": False}})
     )  # fmt: skip
     uri = f"s3://{bucket}/{name}/"
     labelloop("init", "--config", config, "--image-uri", uri, "--classes", classes, "--state-dir", loop.home)
@@ -58,7 +57,9 @@ def test_a_fixed_camera_gets_a_model_from_sixty_labels(loop: Loop) -> None:
         assert task is not None
         result = record.schema.result(taken[PurePosixPath(task.uri).name][1])
         loop.studio.annotate(task.id, result, lead_time_s=1.0, prediction=task.prediction_id)
-    until(lambda: loop.deployment.registry(record).live() is not None, 120, "a live model")
+    runs = RunStore(loop.deployment.within(record))
+    until(lambda: any(run.version for run in runs.all()), 120, "a version")
+    assert loop.deployment.registry(record).live() is not None, [run.reasons for run in runs.all()]
 
 
 @pytest.mark.long(seconds=60)
