@@ -27,7 +27,7 @@ LEAST_LIKENESS = 0.5  # correlation of fine structure
 SCENE_LIKENESS, SCENE_AREA = 0.8, 0.25
 LEAST_SHARED = 0.5  # of the area
 LIES = 0.8  # correlation without laying one over the other, from which on it is worth a look
-ALIGNED = 0.95  # likeness of fine structure without laying one over the other: nothing to move
+ALIGNED, STEADY = 0.95, 0.25  # likeness without laying one over the other, or blur then: nothing to move
 FITS, REGISTERS, ALIKE = 0.5, 0.9, 0.85  # correlation as guessed, laid over each other, and of fine structure then
 CLIPPED = 10.0  # gray levels from black and white: what lies beyond is not known
 STRETCHED, STRETCHED_CLIPPED = 1.15, 40.0  # gain from which on one picture is lit or contrasted beyond its range
@@ -79,6 +79,11 @@ class Likeness:
         )
 
     @property
+    def is_aligned(self) -> bool:
+        """Nothing is to be moved: to move it would blur what has changed."""
+        return self.likeness >= ALIGNED or (self.likeness >= LEAST_LIKENESS and self.blur <= STEADY)
+
+    @property
     def is_scene(self) -> bool:
         """The same place, whatever has changed in it."""
         return self.likeness >= SCENE_LIKENESS and self.changed <= SCENE_AREA
@@ -105,7 +110,7 @@ def likeness(one: Floats, other: Floats, starts: tuple[Floats, ...] = (IDENTITY,
     grays = _gray(one), _gray(other)
     small = _resized(grays[0], COARSE), _resized(grays[1], COARSE)
     as_they_lie = _both(one, other, IDENTITY) if _fit(*small, IDENTITY) >= LIES else None
-    if as_they_lie and (as_they_lie.is_same or as_they_lie.likeness >= ALIGNED):
+    if as_they_lie and (as_they_lie.is_same or as_they_lie.is_aligned):
         return as_they_lie
     warp = _registered(*small, starts)
     if warp is None:

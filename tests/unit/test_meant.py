@@ -97,6 +97,7 @@ def test_a_ground_truth_counts_then_the_rule_of_the_config(
 def test_a_rule_that_is_not_the_default_makes_another_config_and_a_default_none() -> None:
     plain = ProjectConfig()
     parts = plain.model_dump(mode="json", exclude={"answers", "retention", "stop"})
+    parts["buckets"] = {k: v for k, v in parts["buckets"].items() if k not in {"group_by", "test_set"}}
     assert plain.hash == digest(canonical(parts))[:12]  # as before there were rules: nothing refits
     parts = {"backbone": parts["backbone"], "retrain": plain.retrain.recipe, "seed": 0}
     assert plain.recipe == digest(canonical(parts))[:12]
