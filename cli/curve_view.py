@@ -70,8 +70,8 @@ def _advice(advice: Advice) -> Iterable[Text]:
 def _small_print(page: CurvePage) -> str:
     kept = page.kept
     return (
-        f"As of {kept.at[:16]}, {kept.live} live. Every version is judged on the same {kept.test} labels of the test "
-        f"bucket and {kept.audit} of the audit bucket: drawn at random, given blind, never trained on. Retrains are "
+        f"As of {kept.at[:16]}, {kept.live} live. Every version is tested on the same {kept.test} labels of the "
+        f"test split and {kept.audit} of the audit split: drawn at random, given blind, never trained on. Retrains are "
         "chosen by the test bucket, which flatters them a little. Labels to come include the random quota."
     )
 

@@ -130,7 +130,7 @@ def _path(name: str | None, folder: Path, where: str) -> Path:
     if not within or no_image(path.name) not in {None, NO_ENDING}:
         raise SettingsError(f"{where}: {name!r} is no image of {folder}; write paths relative to it, e.g. cat/1.jpg")
     if not path.is_file():
-        raise SettingsError(f"{where}: there is no {name!r} in {folder}; correct the name, or take the line out")
+        raise SettingsError(f"{where}: there is no {name!r} in {folder}; correct the name, or delete the line")
     return path
 
 

@@ -45,7 +45,7 @@ def _explain(deployment: Deployment, record: ProjectRecord, console: Console, to
     """Why nothing runs yet, each reason once; LabelloopError where nobody would ever start it."""
     watchers = {n: f for n, f in alive(deployment.queue.redis).items() if n.startswith("sync:")}
     if not watchers:
-        raise LabelloopError("no watcher is running, so nothing will be started: start sync (`python -m sync`)")
+        raise LabelloopError("no watcher is running, nothing will start: start sync (`python -m sync`)")
     for facts in watchers.values():
         plan = ((facts.get("projects") or {}).get(record.key) or {}).get("plan") or {}
         waiting = plan.get("waiting")

@@ -101,7 +101,7 @@ def follow(deployment: Deployment, record: ProjectRecord, study: Study, console:
 def _require_workers(deployment: Deployment) -> None:
     living = alive(deployment.queue.redis)
     if living and not any(n.startswith("sync:") for n in living):
-        raise LabelloopError("no watcher is running, so no trial will be queued: start sync (`python -m sync`)")
+        raise LabelloopError("no watcher is running, no trial will be queued: start sync (`python -m sync`)")
 
 
 def apply(deployment: Deployment, record: ProjectRecord, found: Found, number: int | None) -> Mapping[str, Any]:

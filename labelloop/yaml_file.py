@@ -134,7 +134,7 @@ def _require_plain(node: Node) -> None:
     if prefix == "tag:yaml.org,2002" and kind in {"set", "omap", "pairs", "binary"}:
         raise _Refused(node, f"!!{kind} is no setting: write plain text, numbers, lists and mappings")
     if isinstance(node, yaml.ScalarNode) and node.value != encodable(node.value):
-        raise _Refused(node, f"{shown(node.value)} holds half of a character (\\ud800 to \\udfff): take it out")
+        raise _Refused(node, f"{shown(node.value)} holds half of a character (\\ud800 to \\udfff): delete it")
 
 
 def _require_text(node: Node) -> None:

@@ -40,7 +40,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     configure_logs(json=settings.log_json, service="backend", secrets=settings.secrets)
     gate = Gate(settings)
     if gate.is_open:
-        log.warning("LABELLOOP_BACKEND_PASSWORD is not set: everybody may ask for predictions", action="auth")
+        log.warning("LABELLOOP_BACKEND_PASSWORD is not set: everybody may get predictions", action="auth")
     backend = make_backend(settings)
     backend.start()
     atexit.register(backend.stop)

@@ -28,10 +28,10 @@ class Metrics:
             buckets=BUCKETS,
             registry=self.registry,
         )
-        self.images = self._counter("images", "Images asked about, by what was answered", ("answer",))
+        self.images = self._counter("images", "Requested images, by answer", ("answer",))
         self.unreadable = self._counter("unreadable_images", "Images that could not be read", ("reason",))
         self.swaps = self._counter("swaps", "Versions that went live", ("project", "kind"))
-        self.refused = self._counter("refused_versions", "Versions that were not let live", ("project",))
+        self.refused = self._counter("refused_versions", "Versions that were not loaded", ("project",))
         self._version = Gauge(
             "labelloop_backend_version_info", "1 for the version that answers", ("project", "version", "backbone"),
             registry=self.registry, multiprocess_mode="liveall",

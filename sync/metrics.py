@@ -35,12 +35,12 @@ class SyncMetrics:
         self.registry = new_registry()
         self.exposed = False  # whether anybody can read them: what costs more is counted only then
         self.leader = self._gauge("leader", "1 where this watcher holds the lease")
-        self.turns = self._histogram("turn_seconds", "One look at one project", ("changed",))
-        self.failed = self._counter("failed_turns", "Looks that an error ended", ("project",))
-        self.looked = self._gauge("last_turn_timestamp_seconds", "When a look at a project last ended well", "project")
+        self.turns = self._histogram("turn_seconds", "One check of one project", ("changed",))
+        self.failed = self._counter("failed_turns", "Checks that ended in an error", ("project",))
+        self.looked = self._gauge("last_turn_timestamp_seconds", "Last successful check of a project", "project")
         self.studio = self._histogram("studio_seconds", "Requests to Label Studio", ("call", "status"))
         self.events = self._counter("events", "Log lines, by their action", ("action", "level"))
-        self.queued = self._counter("queued_jobs", "Jobs that the plan asked for", ("project", "kind"))
+        self.queued = self._counter("queued_jobs", "Jobs that the plan queued", ("project", "kind"))
         self.pushed = self._counter("pushed_predictions", "Predictions pushed into Label Studio", ("project",))
         self._info = self._gauge("info", "1, with the code that runs", "code")
         self._info.labels(code_version()).set(1)
@@ -50,7 +50,7 @@ class SyncMetrics:
         self._shown: dict[str, str] = {}
 
     def _annotations_and_snapshots(self) -> None:
-        self.moves = self._counter("annotations", "Annotations that came, changed or went", ("project", "kind"))
+        self.moves = self._counter("annotations", "Annotations created, changed, skipped, deleted", ("project", "kind"))
         self.lag = Histogram(
             "labelloop_sync_lag_seconds", "From a submit to its being noticed", buckets=LAG, registry=self.registry
         )
@@ -60,8 +60,8 @@ class SyncMetrics:
         self.held = self._gauge("snapshot_annotations", "Annotations in the newest snapshot", "project")
 
     def _state(self) -> None:
-        self.pool = self._gauge("pool", "Images, by what is known of them", "project", "state")
-        self.until = self._gauge("labels_until", "Labels that are missing until the next run", "project", "kind")
+        self.pool = self._gauge("pool", "Images, by state", "project", "state")
+        self.until = self._gauge("labels_until", "Labels missing until the next run", "project", "kind")
         self.waiting = self._gauge("waiting", "1 where something is due and cannot run", "project")
         self.problem = self._gauge("problem", "1 where the project has a problem", "project")
         self.unread = self._gauge("unread_annotators", "People who may accept pre-labels unread", "project")
@@ -165,7 +165,7 @@ class SyncMetrics:
 
 
 def moves_between(before: Mapping[int, Task], after: Mapping[int, Task]) -> Iterator[Move]:
-    """Annotations that came, changed or went. Tasks that are the same object are not looked into."""
+    """Annotations created, changed, skipped, deleted. Tasks that are the same object are not looked into."""
     for number, task in after.items():
         known = before.get(number)
         if known is not task:

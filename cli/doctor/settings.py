@@ -84,12 +84,12 @@ def log_form(given: Mapping[str, str]) -> Finding:
 def backend_password(settings: Settings) -> Finding:
     """Without one everybody who reaches the backend may ask it."""
     if not settings.backend_passwords:
-        return warn("backend password", "LABELLOOP_BACKEND_PASSWORD is not set: everybody may ask for predictions",
+        return warn("backend password", "LABELLOOP_BACKEND_PASSWORD is not set: everybody may get predictions",
                     "set it for the backend and here, then run `labelloop rotate`")  # fmt: skip
     former = len(settings.former_backend_passwords)
     if former:
-        return warn("backend password", f"{former} former one still counts", "run `labelloop rotate`, then take it out "
-                    "of the file")  # fmt: skip
+        return warn("backend password", f"{former} former one still counts", "run `labelloop rotate`, then "
+            "delete it from the file")  # fmt: skip
     return fine("backend password", "set")
 
 

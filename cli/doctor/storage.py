@@ -114,7 +114,7 @@ def readable(scene: Scene, name: str) -> Finding:
     except ClientError as error:
         code = error.response["Error"].get("Code", "")
         if code in {"NoSuchBucket", "404"}:
-            return wrong(what, "does not exist", "make it, or take it out of LABELLOOP_IMAGE_BUCKETS")
+            return wrong(what, "does not exist", "create it, or remove it from LABELLOOP_IMAGE_BUCKETS")
         return wrong(what, f"cannot be listed: {code}", "let the S3 user list and get in it")
     except BotoCoreError as error:
         return wrong(what, f"cannot be listed: {error}", "see that the S3 server answers")

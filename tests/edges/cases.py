@@ -77,7 +77,7 @@ CONFIGS = (
     _config("options", "backbone.options do not fit", "colour"),
     _config("set", "line 1", "!!set is no setting", "plain text"),
     _config("bytes", "line 1", "!!binary is no setting"),
-    _config("half", "line 1", "half of a character", "take it out"),
+    _config("half", "line 1", "half of a character", "delete it"),
     _config("person", "weights.annotators", "true is no number"),
     _config("many", "no setting is called so", "and 480 more"),
     _config("never", "retrain.cron", "names no time that comes", "every day at three"),

@@ -45,7 +45,7 @@ def test_ctrl_c_says_that_the_job_is_queued_and_how_it_is_cancelled(here: Place)
 
 
 def test_a_retrain_that_nobody_has_queued_can_be_withdrawn(here: Place) -> None:
-    assert "asked for a retrain" in ask(here, Case("retrain", ())).text
+    assert "requested; progress" in ask(here, Case("retrain", ())).text
     assert "the retrain that" in ask(here, Case("queue cancel retrain", ())).text
     assert ask(here, Case("queue cancel retrain", ())).code == 1
 

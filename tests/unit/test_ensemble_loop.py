@@ -52,4 +52,4 @@ def test_another_kind_of_head_that_random_labels_show_to_be_worse_does_not_serve
     assert judged.verdict.outcome is Outcome.REJECT
     (check,) = [c for c in judged.verdict.checks if c.rule == "random labels"]
     assert check.outcome is Outcome.REJECT
-    assert check.reason.startswith("worse on labels drawn at random")
+    assert check.reason.startswith("worse on random labels")

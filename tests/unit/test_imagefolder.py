@@ -81,7 +81,7 @@ def test_a_list_with_a_byte_order_mark_and_quotes(folder: Path) -> None:
     [
         (["0.png,cat"], "must begin with the line `file,label`"),
         ([], "must begin with the line `file,label`"),
-        (["file,label", "0.png,cat", "nine.png,dog"], r"line 3: there is no 'nine.png'.*take the line out"),
+        (["file,label", "0.png,cat", "nine.png,dog"], r"line 3: there is no 'nine.png'.*delete the line"),
         (["file,label", "../photos/0.png,cat", "../secret.png,dog"], r"line 3: '../secret.png' is no image of"),
         (["file,label", "/etc/passwd,cat"], "is no image of"),
         (["file,label", "notes.txt,cat"], r"line 2: 'notes.txt' is no image of"),
