@@ -39,7 +39,7 @@ def test_ctrl_c_says_that_the_job_is_queued_and_how_it_is_cancelled(here: Place)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in told
-    assert "goes on without you" in told
+    assert "continues in the background" in told
     assert f"labelloop queue cancel {jobs[0]}" in told
     assert "stops at its next step" in ask(here, Case(f"queue cancel {jobs[0]}", ())).text
 
