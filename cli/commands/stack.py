@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from functools import cache
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,6 +23,11 @@ from cli.commands.terminal import (
 )
 from cli.commands.values import Seeds
 from labelloop.errors import LabelloopError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from cli.status import StatusReader
 
 
 @command
@@ -72,17 +78,24 @@ def status(
 ) -> None:
     """Show the loop, live on a terminal: services, queue, and each project's model, accuracy and next steps."""
     from cli.commands.scroll import watch
-    from cli.deployment import open_deployment
-    from cli.overview import overview
-    from cli.status import StatusReader
-    from cli.status_view import render
 
-    deployment = open_deployment(state_dir)
-    reader = StatusReader(deployment, only=deployment.project(project) if project else None)
-    page = render if project else overview
+    @cache
+    def reader() -> StatusReader:
+        from cli.deployment import open_deployment
+        from cli.status import StatusReader
+
+        deployment = open_deployment(state_dir)
+        return StatusReader(deployment, only=deployment.project(project) if project else None)
+
+    def page() -> RenderableType:
+        from cli.overview import overview
+        from cli.status_view import render
+
+        return (render if project else overview)(reader().read())
+
     if as_json:
-        show_json(reader.read().to_json())
+        show_json(reader().read().to_json())
     elif once or not out.is_terminal:
-        out.print(page(reader.read()))
+        out.print(page())
     else:
-        watch(out, lambda: page(reader.read()))
+        watch(out, page)  # it shows a frame before anything is opened or read
