@@ -20,10 +20,11 @@ from labelloop.registry import Registry, Version
 from labelloop.rotation import redis_client
 from labelloop.settings import Settings, child_environment, load_settings
 from labelloop.storage import ObjectStore, S3Store
-from labelloop.studio import Studio
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+
+    from labelloop.studio import Studio
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Deployment:
     @cached_property
     def studio(self) -> Studio:
         """Label Studio under the deployment's account."""
+        from labelloop.studio import Studio  # with an HTTP client, which half of the commands never use
+
         settings = self.settings
         return Studio(
             settings.studio_url, settings.require_studio_token(),
