@@ -262,5 +262,5 @@ def test_an_option_in_front_of_the_verb_is_refused_and_not_lost(
     monkeypatch.setattr("cli.deployment.open_deployment", lambda _: world.deployment)
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 2
-    assert f"put {words[1]} behind" in " ".join(done.output.split())
+    assert f"put {words[1]} after" in " ".join(done.output.split())
     assert RequestStore(world.store).open() == []

@@ -335,7 +335,7 @@ def test_another_history_is_not_overwritten_unasked(scene: Scene) -> None:
     scene.backup()
     another_history(scene)
     before = scene.objects()
-    with pytest.raises(ConflictError, match=r"went another way.*--force.*--title"):
+    with pytest.raises(ConflictError, match=r"has diverged from the backup.*--force.*--title"):
         scene.restore()
     assert scene.objects() == before
 

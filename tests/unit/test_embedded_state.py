@@ -117,7 +117,7 @@ def test_a_stack_of_an_earlier_release_gets_a_key_of_its_own_once_and_keeps_the_
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"ports": {}, "secrets": 3}'])
 def test_an_unreadable_file_is_an_error_that_says_what_to_do(tmp_path: Path, text: str) -> None:
     (tmp_path / "stack.json").write_text(text)
-    with pytest.raises(StackError, match="begin anew"):
+    with pytest.raises(StackError, match="start over"):
         load_state(tmp_path)
 
 
