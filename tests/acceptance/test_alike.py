@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -18,8 +19,11 @@ from tests.unit.test_settle import frames
 FRAMES, LABELS = 160, 60
 
 
-def project(loop: Loop, name: str, images: Mapping[str, bytes], classes: str, **config: object) -> ProjectRecord:
-    """A project whose images were put into the bucket by somebody else."""
+@contextmanager
+def project(
+    loop: Loop, name: str, images: Mapping[str, bytes], classes: str, **config: object
+) -> Iterator[ProjectRecord]:
+    """A project whose images were put into the bucket by somebody else. It is gone afterwards."""
     bucket = loop.deployment.settings.image_buckets[0]
     for key, data in images.items():
         loop.deployment.s3.put_object(Bucket=bucket, Key=f"{name}/{key}", Body=data)
@@ -27,7 +31,12 @@ def project(loop: Loop, name: str, images: Mapping[str, bytes], classes: str, **
     path.write_text(yaml.safe_dump({"name": name, **config}))
     uri = f"s3://{bucket}/{name}/"
     labelloop("init", "--config", path, "--image-uri", uri, "--classes", classes, "--state-dir", loop.home)
-    return next(r for r in loop.deployment.projects.all() if r.image_uri == uri)
+    record = next(r for r in loop.deployment.projects.all() if r.image_uri == uri)
+    try:
+        yield record
+    finally:
+        labelloop("forget", record.key, "--state-dir", loop.home)
+        loop.studio.http.call("DELETE", f"api/projects/{record.id}/")
 
 
 def facts(loop: Loop, record: ProjectRecord) -> dict[str, ImageFacts]:
@@ -41,15 +50,16 @@ def facts(loop: Loop, record: ProjectRecord) -> dict[str, ImageFacts]:
 @pytest.mark.long(seconds=120)
 def test_sixty_labels_of_a_fixed_camera_bring_a_model(loop: Loop) -> None:
     taken = {PurePosixPath(uri).name: frame for uri, frame in frames(FRAMES).items()}
-    record = project(loop, "camera", {name: data for name, (data, _) in taken.items()}, "good,defect")
-    until(lambda: len(facts(loop, record)) == FRAMES, 300, "a bucket for every frame")
-    assert len({one.twins for one in facts(loop, record).values()}) > 0.9 * FRAMES
-    for _ in range(LABELS):
-        until(lambda: loop.studio.next_task(record.id, record.schema) is not None, what="a task")
-        task = loop.studio.next_task(record.id, record.schema)
-        assert task is not None
-        loop.studio.annotate(task.id, record.schema.result(taken[PurePosixPath(task.uri).name][1]))
-    until(lambda: loop.deployment.registry(record).live() is not None, what="a live model")
+    images = {name: data for name, (data, _) in taken.items()}
+    with project(loop, "camera", images, "good,defect") as record:
+        until(lambda: len(facts(loop, record)) == FRAMES, 300, "a bucket for every frame")
+        assert len({one.twins for one in facts(loop, record).values()}) > 0.9 * FRAMES
+        for _ in range(LABELS):
+            until(lambda: loop.studio.next_task(record.id, record.schema) is not None, what="a task")
+            task = loop.studio.next_task(record.id, record.schema)
+            assert task is not None
+            loop.studio.annotate(task.id, record.schema.result(taken[PurePosixPath(task.uri).name][1]))
+        until(lambda: loop.deployment.registry(record).live() is not None, what="a live model")
 
 
 @pytest.mark.long(seconds=60)
@@ -60,9 +70,9 @@ def test_patients_stand_together_and_an_own_test_set_is_the_test_bucket(loop: Lo
         for i in range(3)
     }
     buckets = {"test": 0.1, "audit": 0.2, "group_by": "{group}/*", "test_set": "test/"}
-    record = project(loop, "patients", images, "ill,well", backbone={"name": "pixels"}, buckets=buckets)
-    until(lambda: len(facts(loop, record)) == len(images), 120, "a bucket for every image")
-    placed = facts(loop, record)
+    with project(loop, "patients", images, "ill,well", backbone={"name": "pixels"}, buckets=buckets) as record:
+        until(lambda: len(facts(loop, record)) == len(images), 120, "a bucket for every image")
+        placed = facts(loop, record)
     patients = {(PurePosixPath(key).parts[1], one.group, one.bucket) for key, one in placed.items()}
     assert len(patients) == len({one.group for one in placed.values()}) == 12
     assert {key for key, one in placed.items() if one.bucket is Bucket.TEST} == {
