@@ -15,6 +15,7 @@ from rich.table import Table
 from cli.commands.screen import show_json
 from cli.commands.terminal import DEFAULT_STATE, ConfigFile, Images, agree, command, err, out
 from cli.commands.values import MOST, Seeds, share, share_within
+from labelloop.errors import NotFoundError
 
 if TYPE_CHECKING:
     from cli.deployment import Deployment
@@ -83,7 +84,10 @@ def simulate(  # noqa: PLR0913 -- a command's options are its interface
 
 def _agree(deployment: Deployment, images: int, *, yes: bool) -> None:
     """People work in a stack that holds projects: what is added to it there is theirs to decide."""
-    titles = [record.title for record in deployment.projects.all()]
+    try:
+        titles = [record.title for record in deployment.projects.all()]
+    except NotFoundError:  # a new stack: its bucket is made with the first project
+        titles = []
     if yes or not titles:
         return
     first = ", ".join(titles[:3]) + (f" and {len(titles) - 3} more" if len(titles) > 3 else "")

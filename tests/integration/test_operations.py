@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 
 import retrain_worker.jobs
 import retrain_worker.refresh
+from cli.commands.simulate import _agree
 from cli.deployment import Deployment
 from cli.jobs import discard, failed_jobs, holds, read_queue, retry
 from cli.learning import pause, resume
@@ -23,6 +25,7 @@ from labelloop.config import Gate, parse_config
 from labelloop.errors import LabelloopError, NotFoundError
 from labelloop.features import FeatureStore
 from labelloop.gate import judge
+from labelloop.images import s3_client
 from labelloop.labels import make_label_config
 from labelloop.projects import ProjectRecord, ProjectStore
 from labelloop.queue import FEATURISE, REFRESH, Heartbeat, JobQueue, alive, connect, job_id
@@ -32,8 +35,9 @@ from labelloop.requests import RequestStore
 from labelloop.runs import RunStore
 from labelloop.settings import load_settings
 from labelloop.snapshot import Latest, SnapshotStore
-from labelloop.storage import MemoryStore
+from labelloop.storage import MemoryStore, S3Store
 from retrain_worker.context import Context
+from tests.integration.conftest import KEYS
 from tests.integration.test_queue import start_worker, until
 
 CONFIG = parse_config({"name": "pets"}, "the test")
@@ -264,3 +268,12 @@ def test_an_option_in_front_of_the_verb_is_refused_and_not_lost(
     assert done.exit_code == 2
     assert f"put {words[1]} after" in " ".join(done.output.split())
     assert RequestStore(world.store).open() == []
+
+
+def test_simulate_asks_nobody_on_a_new_stack_that_has_no_bucket_yet(world: World, s3_endpoint: str) -> None:
+    settings = load_settings({"LABELLOOP_S3_ENDPOINT": s3_endpoint, **KEYS})
+    store = S3Store(s3_client(settings), "made-with-the-first-project")
+    new = replace(world.deployment, store=store, projects=ProjectStore(store, "main"))
+    with pytest.raises(NotFoundError):
+        new.projects.all()
+    _agree(new, 6000, yes=False)
