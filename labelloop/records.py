@@ -113,8 +113,27 @@ class Bytes:
     until: str  # UTC ISO 8601
 
 
+class Related:
+    """What an image has in common with others."""
+
+    __slots__ = ()
+    group: str
+    twin: str
+    bucket: Bucket
+
+    @property
+    def twins(self) -> str:
+        """Images of one picture. Its labels count once, and may contradict each other."""
+        return self.twin or self.group
+
+    @property
+    def unit(self) -> str:
+        """What counts once: a picture where it trains, a group of related ones where it judges."""
+        return self.group if self.bucket in JUDGING else self.twins
+
+
 @dataclass(frozen=True, slots=True)
-class ImageFacts:
+class ImageFacts(Related):
     """What is known of one image's bytes; recorded once by `featurise`."""
 
     uri: str
@@ -127,16 +146,6 @@ class ImageFacts:
     earlier: tuple[Bytes, ...] = ()  # what stood there before, oldest first; empty: the file was never overwritten
     middle: str = ""  # hash of the middle, by which relatives are sought; empty: not looked at
     twin: str = ""  # images proven to be one picture: the content hash of the first; empty in old records: the group
-
-    @property
-    def twins(self) -> str:
-        """Images of one picture. Its labels count once, and may contradict each other."""
-        return self.twin or self.group
-
-    @property
-    def unit(self) -> str:
-        """What counts once: a picture where it trains, a group of related ones where it judges."""
-        return self.group if self.bucket in JUDGING else self.twins
 
     @property
     def undecided(self) -> bool:
@@ -161,7 +170,7 @@ class ImageFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
+class Example(Related):
     """One labelled image, ready to fit or judge: label collapsed, bucket known, features present."""
 
     task_id: int
@@ -171,16 +180,6 @@ class Example:
     label: str
     weight: float = 1.0  # how much it counts where models learn
     twin: str = ""  # images proven to be one picture; empty: the group
-
-    @property
-    def twins(self) -> str:
-        """Of which one is learned, and whose labels may contradict."""
-        return self.twin or self.group
-
-    @property
-    def unit(self) -> str:
-        """What counts once: a picture where it trains, a group of related ones where it judges."""
-        return self.group if self.bucket in JUDGING else self.twins
 
 
 @dataclass(frozen=True, slots=True)
