@@ -4,7 +4,7 @@
 #   worker-refresh   python -m retrain_worker refresh score
 #   worker-features  python -m retrain_worker features
 #   worker-train     python -m retrain_worker train
-#   dashboard        gunicorn … "labelloop.dashboard:create_app()"
+#   dashboard        gunicorn … "labelloop.web.dashboard:create_app()"
 #   by hand          labelloop init | status | models | promote | rollback | …
 # Label Studio and the S3 server are images of their own: their embedded environments stay out (.dockerignore).
 

@@ -19,7 +19,7 @@ help: ## this list
 setup: ## build all environments (the first time minutes, then instantaneous)
 	@want=$$(cat requirements.lock pyproject.toml | sha256sum | cut -d' ' -f1)
 	if [ "$$(cat $(STAMP) 2>/dev/null || true)" = "$$want" ]; then
-	  exec $(BIN)/python -m cli.embedded.environments
+	  exec $(BIN)/python -m embedded.environments
 	fi
 	python=$$(bash -c 'for p in $(PYTHON) $(if $(PYTHON),,python3.13 python3.12 python3.11 python3); do
 	  "$$p" -c "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))" 2>/dev/null && { echo "$$p"; exit; }
@@ -43,7 +43,7 @@ setup: ## build all environments (the first time minutes, then instantaneous)
 	  kill $$ticking; trap - EXIT
 	fi
 	echo "2 of 2: the Python environments"
-	$(BIN)/python -m cli.embedded.environments --ours
+	$(BIN)/python -m embedded.environments --ours
 	rm -f .venvs/.building
 	echo "$$want" > $(STAMP)
 
@@ -99,9 +99,9 @@ lock: ## compile the lock files anew (UPGRADE=1 for newer versions)
 	# what the image needs: the same versions without the tools and the embedded stack
 	$(UV_COMPILE) --constraint requirements.lock pyproject.toml --extra all --output-file requirements-runtime.lock
 	for name in label-studio s3; do
-	  $(UV_COMPILE) $(if $(UPGRADE),--upgrade) cli/embedded/$$name.in --output-file cli/embedded/$$name.lock
+	  $(UV_COMPILE) $(if $(UPGRADE),--upgrade) embedded/$$name.in --output-file embedded/$$name.lock
 	done
-	if grep -nE 'https?://|file:' requirements*.lock cli/embedded/*.lock; then
+	if grep -nE 'https?://|file:' requirements*.lock embedded/*.lock; then
 	  echo "error: a lock names an address: leave it out" >&2; exit 1
 	fi
 

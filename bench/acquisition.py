@@ -17,14 +17,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from cli.digits import write_digits
-from cli.replay_data import history_of_folders
-from cli.replay_view import plot_replay
-from cli.reporting import reporting
-from labelloop.acquisition import STRATEGIES
-from labelloop.config import BackboneSpec, ProjectConfig, load_config
-from labelloop.networks import PIXELS
-from labelloop.settings import load_settings
+from cli.terminal.reporting import reporting
+from cli.views.replay import plot_replay
+from labelloop.config.networks import PIXELS
+from labelloop.config.project import BackboneSpec, ProjectConfig, load_config
+from labelloop.config.settings import load_settings
+from labelloop.rules.acquisition import STRATEGIES
+from operations.projects.digits import write_digits
+from operations.simulation.replay_data import history_of_folders
 from retrain_worker.replay.arm import Chooser, Curve, by_policy
 from retrain_worker.replay.comparison import compare
 from retrain_worker.replay.history import History
@@ -126,7 +126,7 @@ def main() -> None:
 def _replayed(name: str, given: argparse.Namespace) -> Replayed:
     choosers: dict[str, Chooser] = {n: by_policy(n) for n in (RANDOM, *given.ours.split(","))}
     if not given.no_peers:
-        from bench.peers import peers
+        from bench.tools.peers import peers
 
         choosers |= peers()
     assert set(given.ours.split(",")) <= {*STRATEGIES, "auto"}

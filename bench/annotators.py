@@ -23,15 +23,16 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from cli.accounts import join
-from cli.deployment import Deployment, deployment_of
-from cli.embedded.process import State
-from cli.embedded.stack import Stack
-from cli.setup import open_source, set_up, wait_ready
+from cli.connect import deployment_of
 from cli.up import make_stack
-from labelloop.projects import ProjectRecord
-from labelloop.scores import ScoreStore
-from labelloop.studio import Studio
+from embedded.process import State
+from embedded.stack import Stack
+from labelloop.store.projects import ProjectRecord
+from labelloop.store.scores import ScoreStore
+from labelloop.studio.client import Studio
+from operations.deployment import Deployment
+from operations.projects.setup import open_source, set_up, wait_ready
+from operations.simulation.accounts import join
 
 WORKERS = ("sync", "refresh", "features", "train")
 

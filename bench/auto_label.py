@@ -20,14 +20,14 @@ import structlog
 from scipy.stats import binom, binomtest
 
 from bench.acquisition import SETS, history
-from labelloop.acquisition import Query, Situation, choose, strategy
-from labelloop.auto_label.rule import STEPS, Answers, Audit, Bools, Ints, Promise, decide
-from labelloop.config import load_config
-from labelloop.head import Floats
-from labelloop.settings import data_dir
-from retrain_worker.evidence import entering
-from retrain_worker.heads import HeadRecipe, Lesson, fit
-from retrain_worker.standing import POOL_MOST
+from labelloop.config.project import load_config
+from labelloop.config.settings import data_dir
+from labelloop.records.arrays import Floats
+from labelloop.rules.acquisition import Query, Situation, choose, strategy
+from labelloop.rules.auto_label.rule import STEPS, Answers, Audit, Bools, Ints, Promise, decide
+from retrain_worker.evidence.collect import entering
+from retrain_worker.evidence.history import POOL_MOST
+from retrain_worker.heads.recipe import HeadRecipe, Lesson, fit
 
 CLASS_MIN = 3
 BATCH = 100  # labels from one model to the next; the loop refits more often

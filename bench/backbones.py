@@ -1,7 +1,7 @@
 """`python -m bench.backbones`: what each network of the table is worth on frozen features, and what it costs.
 
 The loop's own logistic regression on 5 and 20 random labels of each class and on all; every network gets the same
-draws. The rate is CPU time of one thread, decoding not counted. `labelloop/networks.py` holds what follows from it.
+draws. The rate is CPU time of one thread, decoding not counted. `labelloop/config/networks.py` holds what follows from it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.acquisition import history
-from labelloop.config import BackboneSpec, ProjectConfig
-from labelloop.networks import NETWORKS, PIXELS
+from labelloop.config.networks import NETWORKS, PIXELS
+from labelloop.config.project import BackboneSpec, ProjectConfig
 from retrain_worker.replay.history import Draw, History, Ints, draw
 from retrain_worker.replay.student import Student
 
@@ -60,8 +60,8 @@ def rate(network: str) -> float:
     """Images per CPU second of one thread."""
     import torch
 
-    from labelloop import net
-    from labelloop.settings import load_settings
+    from labelloop.config.settings import load_settings
+    from labelloop.model import net
 
     torch.set_num_threads(1)
     settings = load_settings()

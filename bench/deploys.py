@@ -20,12 +20,12 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.load import Call, clients
-from cli.embedded.environments import DATABASE, DEFAULT_ROOT, Environments
-from cli.embedded.ports import LOOPBACK, pick_port
-from cli.embedded.services import Place, s3_service, valkey_service
-from cli.embedded.supervisor import Supervisor
-from labelloop.registry import Version
+from bench.tools.load import Call, clients
+from embedded.environments import DATABASE, DEFAULT_ROOT, Environments
+from embedded.ports import LOOPBACK, pick_port
+from embedded.services import Place, s3_service, valkey_service
+from embedded.supervisor import Supervisor
+from labelloop.records.versions import Version
 from tests.integration.conftest import S3_KEY
 from tests.integration.serving import Served, environment, next_version, started, wait_for
 

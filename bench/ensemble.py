@@ -15,15 +15,15 @@ from pathlib import Path
 
 import numpy as np
 
-from cli.imagefolder import LabelledFile, scan
-from labelloop import net
-from labelloop.classifier import Classifier
-from labelloop.config import BackboneSpec
-from labelloop.ensemble import EnsembleHead
-from labelloop.head import Floats
-from labelloop.settings import data_dir, load_settings
-from retrain_worker.ensemble import EnsembleRecipe, fit_ensemble
-from retrain_worker.logistic import codes, fit_head, log_loss, rotate
+from labelloop.config.project import BackboneSpec
+from labelloop.config.settings import data_dir, load_settings
+from labelloop.model import net
+from labelloop.model.classifier import Classifier
+from labelloop.model.ensemble import EnsembleHead
+from labelloop.records.arrays import Floats
+from operations.projects.imagefolder import LabelledFile, scan
+from retrain_worker.heads.ensemble import EnsembleRecipe, fit_ensemble
+from retrain_worker.heads.logistic import codes, fit_head, log_loss, rotate
 
 BATCH = 32
 DRAWS = 3  # disjoint sets of labels, where there are enough images

@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.acquisition import history
-from labelloop.acquisition import Query, strategy
-from labelloop.config import load_config
-from labelloop.head import Floats
+from labelloop.config.project import load_config
+from labelloop.records.arrays import Floats
+from labelloop.rules.acquisition import Query, strategy
 from retrain_worker.replay.history import Draw, Ints, Labelled, draw
 from retrain_worker.replay.student import Student
 

@@ -20,13 +20,13 @@ import structlog
 import yaml
 from sklearn.metrics import precision_recall_fscore_support
 
-from bench.offline import OfflineProject, folders, without_shared
-from cli.imagefolder import LabelledFile
-from labelloop.config import ProjectConfig, load_config, parse_config
+from bench.tools.offline import OfflineProject, folders, without_shared
+from labelloop.config.project import ProjectConfig, load_config, parse_config
 from labelloop.errors import ImageUnreadableError
-from labelloop.registry import Version
-from labelloop.reports import kept_report
-from retrain_worker.artefact import served
+from labelloop.records.versions import Version
+from labelloop.store.reports import kept_report
+from operations.projects.imagefolder import LabelledFile
+from retrain_worker.evidence.artefact import served
 from retrain_worker.intervals import wilson
 from retrain_worker.refresh import Judged, refresh
 from retrain_worker.retrain import retrain

@@ -23,10 +23,10 @@ from rich.table import Table
 from bench.acquisition import SETS, history
 from bench.backbones import config_of
 from bench.gate import Growing, some_of
-from labelloop.gate import judge
-from labelloop.head import speaks
-from labelloop.records import Outcome
-from retrain_worker.evidence import Learned
+from labelloop.model.head import speaks
+from labelloop.records.evidence import Outcome
+from labelloop.rules.gate import judge
+from retrain_worker.evidence.collect import Learned
 from retrain_worker.replay.history import Draw, draw
 from retrain_worker.replay.student import Student
 

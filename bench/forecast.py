@@ -18,18 +18,18 @@ from pathlib import Path
 import numpy as np
 
 from bench.ensemble import features_of
-from cli.digits import write_digits
-from cli.imagefolder import scan
-from labelloop import net
-from labelloop.acquisition.diversity import centroid_order, k_means
-from labelloop.acquisition.uncertainty import margin
-from labelloop.config import BackboneSpec, Stop
-from labelloop.head import Head
-from labelloop.kept_curve import RIGHT, WRONG, KeptCurve, Point
-from labelloop.learning_curve import Points, curve_of
-from labelloop.settings import data_dir
-from labelloop.stop_advice import Act, outlook
-from retrain_worker.logistic import fit_head, rotate
+from labelloop.config.project import BackboneSpec, Stop
+from labelloop.config.settings import data_dir
+from labelloop.model import net
+from labelloop.model.head import Head
+from labelloop.records.curve import RIGHT, WRONG, KeptCurve, Point
+from labelloop.rules.acquisition.diversity import centroid_order, k_means
+from labelloop.rules.acquisition.uncertainty import margin
+from labelloop.rules.learning_curve import Points, curve_of
+from labelloop.rules.stop_advice import Act, outlook
+from operations.projects.digits import write_digits
+from operations.projects.imagefolder import scan
+from retrain_worker.heads.logistic import fit_head, rotate
 
 OTHERS = 0.45  # share of the images that never train: random labels and the truth
 SHORT = 5  # batches among which the next one is chosen

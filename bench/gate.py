@@ -19,15 +19,16 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.acquisition import SETS, history
-from labelloop.acquisition import Labelled, Plan, Pool, Quota, Situation, choose, plan_queue
-from labelloop.classifier import Classifier
-from labelloop.config import ProjectConfig, load_config
+from labelloop.config.project import ProjectConfig, load_config
 from labelloop.errors import NotEnoughLabelsError
-from labelloop.gate import judge
-from labelloop.head import Floats
-from labelloop.records import Bucket, Example, Outcome, Verdict
-from retrain_worker.evidence import LabelSets, Learned, Recipe, refresh_evidence
-from retrain_worker.heads import HeadRecipe
+from labelloop.model.classifier import Classifier
+from labelloop.records.arrays import Floats
+from labelloop.records.evidence import Outcome, Verdict
+from labelloop.records.images import Bucket, Example
+from labelloop.rules.acquisition import Labelled, Plan, Pool, Quota, Situation, choose, plan_queue
+from labelloop.rules.gate import judge
+from retrain_worker.evidence.collect import LabelSets, Learned, Recipe, refresh_evidence
+from retrain_worker.heads.recipe import HeadRecipe
 from retrain_worker.replay.history import Draw, draw
 
 IMAGES = 1020  # of a project

@@ -26,22 +26,23 @@ import numpy as np
 from rich.console import Console
 
 from bench.annotators import Served, at_rest, phase
-from bench.many_images import truth, upload
-from bench.postgres import postgres
-from bench.prepared import featurise
-from cli.accounts import join
-from cli.deployment import Deployment, deployment_of
-from cli.embedded.stack import Stack
-from cli.setup import known_project
-from cli.status import StatusReader
+from bench.tools.many_images import truth, upload
+from bench.tools.postgres import postgres
+from bench.tools.prepared import featurise
+from cli.connect import deployment_of
 from cli.up import make_stack
-from cli.wiring import Wish, ensure_bucket, wire
-from labelloop.config import load_config
-from labelloop.labels import make_label_config
-from labelloop.projects import ProjectRecord
-from labelloop.records import Choice
-from labelloop.storage import S3Store
-from labelloop.studio import Studio
+from embedded.stack import Stack
+from labelloop.config.project import load_config
+from labelloop.labels.results import make_label_config
+from labelloop.objects.storage import S3Store
+from labelloop.records.tasks import Choice
+from labelloop.store.projects import ProjectRecord
+from labelloop.studio.client import Studio
+from operations.deployment import Deployment
+from operations.projects.setup import known_project
+from operations.projects.wiring import Wish, ensure_bucket, wire
+from operations.simulation.accounts import join
+from operations.status import StatusReader
 
 PREFIX = "large/"
 CLASSES = tuple("0123456789")

@@ -19,13 +19,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from cli.deployment import Deployment, deployment_of
-from cli.imagefolder import LabelledFile
-from cli.oracle import Rates
-from cli.setup import Source
-from cli.simulate import Job, prepare, simulate
+from cli.connect import deployment_of
 from cli.up import make_stack
-from labelloop.records import digest
+from labelloop.records.json import digest
+from operations.deployment import Deployment
+from operations.projects.imagefolder import LabelledFile
+from operations.projects.setup import Source
+from operations.simulation.oracle import Rates
+from operations.simulation.simulate import Job, prepare, simulate
 
 
 def some(files: Sequence[LabelledFile], each: int | None, seed: int) -> list[LabelledFile]:

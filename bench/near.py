@@ -1,6 +1,6 @@
 """`python -m bench.near --images DIR`: edited copies that are found, frames of a fixed camera that are told apart.
 
-Both kinds of error of `labelloop.windows` (candidates) and `labelloop.proof`, on photographs of a folder. Cameras are
+Both kinds of error of `labelloop.likeness.windows` (candidates) and `labelloop.likeness.proof`, on photographs of a folder. Cameras are
 made up: one photograph each, with noise in rows and pixels, drifting light, JPEG, and in every other frame a defect.
 Then the time to find candidates among up to 100,000 images. One JSON line a figure, for CPU seconds of one process.
 """
@@ -21,10 +21,10 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 from rich.console import Console
 from rich.table import Table
 
-from labelloop.decode import Pixels
-from labelloop.near import NEAR, hash_of
-from labelloop.proof import IDENTITY, Kinship, kinship
-from labelloop.windows import WINDOWS, WindowIndex, middle_hash, thumb_of, window_words
+from labelloop.decoding.square import Pixels
+from labelloop.likeness.near import NEAR, hash_of
+from labelloop.likeness.proof import IDENTITY, Kinship, kinship
+from labelloop.likeness.windows import WINDOWS, WindowIndex, middle_hash, thumb_of, window_words
 
 FRAMES, SIZES = 12, (1_000, 10_000, 100_000)
 ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}

@@ -22,9 +22,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from labelloop.acquisition import Query, strategy
-from labelloop.acquisition.gradients import badge
-from labelloop.head import Floats
+from labelloop.records.arrays import Floats
+from labelloop.rules.acquisition import Query, strategy
+from labelloop.rules.acquisition.gradients import badge
 
 FEATURES, CLASSES, BATCH = 384, 100, 100
 SIZES = (10_000, 100_000, 1_000_000)
@@ -97,7 +97,7 @@ def one(what: str, folder: Path, size: int) -> dict[str, float]:
 def _peer(features: Floats, probabilities: Floats) -> Callable[[], object]:
     from skactiveml.pool import Badge
 
-    from bench.peers import Given
+    from bench.tools.peers import Given
     from retrain_worker.replay.arm import Asked
 
     nothing = np.zeros(0, dtype=np.int64)

@@ -17,12 +17,12 @@ import yaml
 from rich.console import Console
 
 from bench.finetune import configured, whole_cycle
-from bench.offline import OfflineProject, folders, without_shared
-from cli.imagefolder import LabelledFile
-from cli.tune import Found
-from cli.tune_view import study_view
-from labelloop.config import ProjectConfig
-from labelloop.studies import Search, StudyStore, best, missing, parse_search
+from bench.tools.offline import OfflineProject, folders, without_shared
+from cli.views.tune import study_view
+from labelloop.config.project import ProjectConfig
+from labelloop.store.studies import Search, StudyStore, best, missing, parse_search
+from operations.models.tune import Found
+from operations.projects.imagefolder import LabelledFile
 from retrain_worker.tuning.trial import run_trial
 
 

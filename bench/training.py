@@ -21,13 +21,14 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset
 from torchvision import datasets, transforms
 
-from bench.offline import PREFIX, Files, folders
-from cli.imagefolder import LabelledFile
-from labelloop import net
-from labelloop.config import BackboneSpec
-from labelloop.records import Bucket, Example, digest
-from labelloop.settings import load_settings
-from labelloop.training_config import Retrain
+from bench.tools.offline import PREFIX, Files, folders
+from labelloop.config.project import BackboneSpec
+from labelloop.config.settings import load_settings
+from labelloop.config.training import Retrain
+from labelloop.model import net
+from labelloop.records.images import Bucket, Example
+from labelloop.records.json import digest
+from operations.projects.imagefolder import LabelledFile
 from retrain_worker.training.data import Source, parts_of
 from retrain_worker.training.fit import Run, fit
 from retrain_worker.training.pixel_cache import PixelCache

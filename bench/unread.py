@@ -22,24 +22,26 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from bench.offline import PREFIX, OfflineProject
-from cli.digits import write_digits
-from cli.imagefolder import require_labels, scan
-from labelloop.acquisition import Labelled, Plan, Pool, Quota, Situation, choose, plan_queue
-from labelloop.classifier import Classifier
+from bench.tools.offline import PREFIX, OfflineProject
 from labelloop.clock import LABEL_STUDIO_FORMAT, parse
-from labelloop.config import ProjectConfig, load_config
+from labelloop.config.project import ProjectConfig, load_config
 from labelloop.errors import NotEnoughLabelsError
-from labelloop.gate import judge
-from labelloop.head import Floats
-from labelloop.records import JUDGING, Annotation, Bucket, Choice, Example, Outcome, Seen, Task
-from labelloop.split import bucket_of, unit
-from labelloop.value import Look, looks_of
-from labelloop.value.report import by_person
-from labelloop.value.unread import evidence
-from retrain_worker.evidence import LabelSets, Recipe, refresh_evidence
-from retrain_worker.heads import HeadRecipe
-from retrain_worker.standing import POOL_MOST
+from labelloop.model.classifier import Classifier
+from labelloop.records.arrays import Floats
+from labelloop.records.evidence import Outcome
+from labelloop.records.images import JUDGING, Bucket, Example
+from labelloop.records.tasks import Annotation, Choice, Seen, Task
+from labelloop.rules.acquisition import Labelled, Plan, Pool, Quota, Situation, choose, plan_queue
+from labelloop.rules.gate import judge
+from labelloop.rules.split import bucket_of, unit
+from labelloop.rules.value import Look, looks_of
+from labelloop.rules.value.report import by_person
+from labelloop.rules.value.unread import evidence
+from operations.projects.digits import write_digits
+from operations.projects.imagefolder import require_labels, scan
+from retrain_worker.evidence.collect import LabelSets, Recipe, refresh_evidence
+from retrain_worker.evidence.history import POOL_MOST
+from retrain_worker.heads.recipe import HeadRecipe
 
 AT = parse("2026-01-01T00:00:00Z").strftime(LABEL_STUDIO_FORMAT)
 SEEDS = 40
@@ -203,7 +205,7 @@ class Replay:
             self._head, self._learned, self._recipe = learned.fitted.head, grown, learned.fitted.recipe
 
     def _unlabelled(self) -> Floats | None:
-        """A sample of train images from which a head learns, too (`retrain_worker.standing.unlabelled`)."""
+        """A sample of train images from which a head learns, too (`retrain_worker.evidence.history.unlabelled`)."""
         free = [i for i, b in enumerate(self._buckets) if b is Bucket.TRAIN and i not in self.answers]
         drawn = sorted(free, key=lambda i: unit(f"pool:{self._groups[i]}"))[:POOL_MOST]
         return self.images.features[sorted(drawn)] if drawn and self.images.config.head.pool else None

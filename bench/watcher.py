@@ -22,14 +22,16 @@ import numpy as np
 import structlog
 
 from labelloop.clock import now
-from labelloop.config import parse_config
-from labelloop.labels import make_label_config
-from labelloop.projects import ProjectRecord, ProjectStore, project_store
-from labelloop.records import Bucket, Choice, ImageFacts, canonical, to_dict
-from labelloop.registry import BackboneRecord
-from labelloop.scores import COLD_START, ScoreStore
-from labelloop.storage import MemoryStore
-from sync.feed import Feed
+from labelloop.config.project import parse_config
+from labelloop.labels.results import make_label_config
+from labelloop.objects.storage import MemoryStore
+from labelloop.records.images import Bucket, ImageFacts
+from labelloop.records.json import canonical, to_dict
+from labelloop.records.tasks import Choice
+from labelloop.records.versions import COLD_START, BackboneRecord
+from labelloop.store.projects import ProjectRecord, ProjectStore, project_store
+from labelloop.store.scores import ScoreStore
+from sync.answers.feed import Feed
 from sync.project import Deps, ProjectWatch
 from tests.fakes.studio import FakeStudio
 

@@ -20,7 +20,7 @@ from cli.commands import (
     upkeep,
     value,
 )
-from cli.commands.terminal import app
+from cli.terminal.app import app
 
 # importing them registers their verbs
 COMMANDS = (

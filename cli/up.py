@@ -11,19 +11,21 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from cli.deployment import Deployment, deployment_of
-from cli.doctor.finding import Finding
-from cli.embedded.background import detach
-from cli.embedded.loop import loop_services
-from cli.embedded.progress import live_progress
-from cli.embedded.stack import Stack
-from cli.embedded.state import StackState, running_stack
-from cli.next_steps import line, next_steps, shortened
-from cli.reporting import Spoken, reporting
-from cli.rotate import hand_over_stack_key
-from cli.setup import ALWAYS_SHOWN, Report, Source, notes_on, open_source, set_up, wait_ready
-from labelloop.projects import ProjectRecord
-from labelloop.settings import child_environment
+from cli.connect import deployment_of
+from cli.terminal.reporting import Spoken, reporting
+from cli.views.next_steps import line, next_steps, shortened
+from embedded.background import detach
+from embedded.loop import loop_services
+from embedded.progress import live_progress
+from embedded.stack import Stack
+from embedded.state import StackState, running_stack
+from labelloop.config.settings import child_environment
+from labelloop.store.projects import ProjectRecord
+from operations.deployment import Deployment
+from operations.doctor.finding import Finding
+from operations.projects.rotate import hand_over_stack_key
+from operations.projects.setup import ALWAYS_SHOWN, Source, notes_on, open_source, set_up, wait_ready
+from operations.reporting import Report
 
 
 @dataclass(frozen=True, slots=True)

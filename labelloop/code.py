@@ -8,11 +8,11 @@ from pathlib import Path
 
 from labelloop import __version__
 
-PACKAGES = ("cli", "labelloop", "ml_backend", "retrain_worker", "sync")
+PACKAGES = ("cli", "embedded", "labelloop", "ml_backend", "operations", "retrain_worker", "sync")
 TRAINING = (  # what decides what a fine-tune learns from the same snapshot, config and seed
-    "labelloop/cnn.py", "labelloop/decode.py", "labelloop/decoding/*.py", "labelloop/head.py", "labelloop/neck.py",
-    "labelloop/net.py", "labelloop/pixel_steps.py", "labelloop/pixels.py", "labelloop/split.py",
-    "retrain_worker/evidence.py", "retrain_worker/examples.py", "retrain_worker/logistic.py",
+    "labelloop/model/cnn.py", "labelloop/decoding/square.py", "labelloop/decoding/*.py", "labelloop/model/head.py", "labelloop/model/neck.py",
+    "labelloop/model/net.py", "labelloop/decoding/pixel_steps.py", "labelloop/model/pixels.py", "labelloop/rules/split.py",
+    "retrain_worker/evidence/collect.py", "retrain_worker/evidence/examples.py", "retrain_worker/heads/logistic.py",
     "retrain_worker/training/*.py",
 )  # fmt: skip
 

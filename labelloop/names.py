@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from unicodedata import category
 
-from labelloop.records import digest
+from labelloop.records.json import digest
 
 LONGEST = 1024  # bytes of a key, as S3 counts them
 _LOST = {"Cc", "Zl", "Zp"}  # kinds of characters

@@ -11,7 +11,7 @@ from flask import Flask, Response, g, jsonify, request
 from prometheus_client import CONTENT_TYPE_LATEST
 from werkzeug.exceptions import HTTPException
 
-from labelloop.browsers import asked_by_page
+from labelloop.config.settings import Settings, load_settings
 from labelloop.errors import (
     CorruptObjectError,
     FormatError,
@@ -21,7 +21,7 @@ from labelloop.errors import (
     StorageError,
 )
 from labelloop.logs import configure_logs
-from labelloop.settings import Settings, load_settings
+from labelloop.web.browsers import asked_by_page
 from ml_backend.auth import Gate
 from ml_backend.backend import Backend, make_backend
 from ml_backend.contract import RequestError, action_of_event, body_of, problem, project_of_event, tasks_of, text_of

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 from flask import Request
 from werkzeug.datastructures import Authorization
 
-from labelloop.browsers import is_foreign_name, is_loopback
-from labelloop.settings import Settings
+from labelloop.config.settings import Settings
+from labelloop.web.browsers import is_foreign_name, is_loopback
 
 OPEN = frozenset({"health", "ready", "webhook"})  # endpoints; probes and Label Studio's own webhook send no credentials
 LOOK_EVERY_S = 5.0  # how soon a withdrawn password no longer counts

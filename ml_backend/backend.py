@@ -8,13 +8,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from labelloop.images import IMPATIENT, image_reader, s3_client
-from labelloop.labels import LabelSchema, parse_label_config
-from labelloop.projects import ProjectRecord, ProjectStore
-from labelloop.rotation import redis_client
-from labelloop.scores import COLD_START
-from labelloop.settings import Settings, shared_counters
-from labelloop.storage import S3Store
+from labelloop.config.settings import Settings, shared_counters
+from labelloop.images.reader import image_reader
+from labelloop.labels.results import LabelSchema, parse_label_config
+from labelloop.objects.s3_client import IMPATIENT, s3_client
+from labelloop.objects.storage import S3Store
+from labelloop.queue.connection import redis_client
+from labelloop.records.versions import COLD_START
+from labelloop.store.projects import ProjectRecord, ProjectStore
 from ml_backend.contract import RequestError
 from ml_backend.hints import Hints
 from ml_backend.live import LiveModels, LiveProject

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from werkzeug.datastructures import Authorization
 
-from labelloop.browsers import asked_by_page
+from labelloop.web.browsers import asked_by_page
 from ml_backend.auth import OPEN, Gate
 from ml_backend.contract import reason_phrase
 

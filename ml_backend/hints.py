@@ -13,7 +13,8 @@ import structlog
 from redis import Redis
 from redis.exceptions import RedisError
 
-from labelloop.queue import DEPLOY_CHANNEL, NUDGE_CHANNEL, Heartbeat, publish
+from labelloop.queue.channels import DEPLOY_CHANNEL, NUDGE_CHANNEL, publish
+from labelloop.queue.heartbeat import Heartbeat
 
 WAITING_NUDGES = 64
 PAUSE_S = 1.0

@@ -13,9 +13,7 @@ from typing import Any
 
 import structlog
 
-from labelloop.catalogue import Catalogue
 from labelloop.clock import now
-from labelloop.damage import UNREADABLE, Damage
 from labelloop.errors import (
     CorruptArtefactError,
     FormatError,
@@ -24,10 +22,13 @@ from labelloop.errors import (
     NotFoundError,
     StorageError,
 )
-from labelloop.mirror import Mirror
-from labelloop.projects import ProjectRecord, project_store
-from labelloop.registry import Deployment, Registry
-from labelloop.storage import ObjectStore
+from labelloop.images.mirror import Mirror
+from labelloop.objects.damage import UNREADABLE, Damage
+from labelloop.objects.storage import ObjectStore
+from labelloop.records.versions import Deployment
+from labelloop.store.catalogue import Catalogue
+from labelloop.store.projects import ProjectRecord, project_store
+from labelloop.store.registry import Registry
 from ml_backend.loader import Engines, LiveModel, load_model
 from ml_backend.metrics import Metrics
 from ml_backend.projects import Blinds

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from labelloop.classifier import Classifier
 from labelloop.clock import now
-from labelloop.decode import PATIENCE_S, Pixels, decode, is_costly
+from labelloop.decoding.square import PATIENCE_S, Pixels, decode, is_costly
 from labelloop.errors import CorruptArtefactError
-from labelloop.registry import Registry, Version
+from labelloop.model.classifier import Classifier
+from labelloop.records.versions import Version
+from labelloop.store.registry import Registry
 
 if TYPE_CHECKING:
-    from labelloop.net import Backbone
+    from labelloop.model.net import Backbone
 
 TOLERANCE = 1e-3  # of a probability: machines round differently
 
@@ -43,7 +44,7 @@ class Engine:
         return decode(data, self.backbone.square, wait_s=wait_s)
 
     def is_costly(self, data: bytes) -> bool:
-        """See `labelloop.decode.is_costly`."""
+        """See `labelloop.decoding.square.is_costly`."""
         return is_costly(data, self.backbone.square)
 
     def features(self, images: Pixels) -> NDArray[np.float32]:
@@ -63,11 +64,11 @@ class Engines:
     @staticmethod
     def prepare() -> None:
         """Import what loads a backbone, so that the first one does not wait seconds for that."""
-        import labelloop.net  # noqa: F401
+        import labelloop.model.net  # noqa: F401
 
     def get(self, registry: Registry, name: str) -> Engine:
         """The engine of a backbone, verified and warm; CorruptArtefactError, StorageError."""
-        from labelloop import net  # torch: /health must answer before that is imported
+        from labelloop.model import net  # torch: /health must answer before that is imported
 
         with self._loading[name]:
             engine = self._loaded.get(name)

@@ -14,16 +14,16 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from labelloop.decode import Pixels
+from labelloop.decoding.square import Pixels
 from labelloop.errors import DecodersBusyError, ImageUnreadableError, StorageError
-from labelloop.head import speaks
-from labelloop.images import Reader
-from labelloop.labels import LabelSchema
-from labelloop.mirror import MirroredReader, NotCopiedError
+from labelloop.images.mirror import MirroredReader, NotCopiedError
+from labelloop.images.reader import Reader
+from labelloop.labels.results import LabelSchema
+from labelloop.model.head import speaks
 from labelloop.names import encodable, shown
-from labelloop.projects import ProjectRecord
-from labelloop.schema import LabelRules, Names
-from labelloop.scores import COLD_START
+from labelloop.records.versions import COLD_START
+from labelloop.rules.schema import LabelRules, Names
+from labelloop.store.projects import ProjectRecord
 from ml_backend.contract import RequestError
 from ml_backend.large import Large, LargeCall
 from ml_backend.live import LiveProject

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import structlog
 
-from labelloop.catalogue import Catalogue
 from labelloop.errors import StorageError
-from labelloop.mirror import source_of
-from labelloop.projects import LEFT_OUT, ProjectRecord, ProjectStore
-from labelloop.records import JUDGING, Bucket
-from labelloop.split import bucket_of, group_of, shown_blind
+from labelloop.images.mirror import source_of
+from labelloop.records.images import JUDGING, Bucket
+from labelloop.rules.split import bucket_of, group_of, shown_blind
+from labelloop.store.catalogue import Catalogue
+from labelloop.store.projects import LEFT_OUT, ProjectRecord, ProjectStore
 from ml_backend.turns import end_turn
 
 KEEP_S = 2.0  # how long a project's record is not asked for again
@@ -143,5 +143,5 @@ class Blinds:
 
 
 def _is_blind(record: ProjectRecord, group: str, bucket: Bucket) -> bool:
-    """As the queue has it (`labelloop.acquisition`): opening such an image must not un-blind it."""
+    """As the queue has it (`labelloop.rules.acquisition`): opening such an image must not un-blind it."""
     return bucket in JUDGING or (bucket is Bucket.TRAIN and shown_blind(group, record.config.queue.blind))

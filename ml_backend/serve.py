@@ -12,8 +12,8 @@ from typing import Any
 
 from gunicorn.glogging import Logger  # type: ignore[import-untyped]
 
+from labelloop.config.settings import load_settings, share_counters, shared_counters
 from labelloop.logs import configure_logs, take_over
-from labelloop.settings import load_settings, share_counters, shared_counters
 
 
 class Lines(Logger):  # type: ignore[misc]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 
+from labelloop.config.settings import load_settings
 from labelloop.errors import QueueError
-from labelloop.exposition import expose
 from labelloop.logs import configure_logs
-from labelloop.queue import KINDS
-from labelloop.rotation import redis_client
-from labelloop.settings import load_settings
+from labelloop.queue.connection import redis_client
+from labelloop.queue.jobs import KINDS
+from labelloop.web.exposition import expose
 from retrain_worker import jobs
 from retrain_worker.metrics import WorkerMetrics
 from retrain_worker.worker import run_worker

@@ -8,10 +8,10 @@ from typing import Protocol
 
 import structlog
 
-from labelloop.catalogue import Catalogue
-from labelloop.compaction import Replaced, droppable, mergeable
 from labelloop.errors import LabelloopError
-from labelloop.features import FeatureStore
+from labelloop.objects.compaction import Replaced, droppable, mergeable
+from labelloop.store.catalogue import Catalogue
+from labelloop.store.features import FeatureStore
 
 log = structlog.get_logger()
 

@@ -12,32 +12,36 @@ from typing import TYPE_CHECKING
 import structlog
 from redis import Redis
 
-from labelloop import cache
-from labelloop.catalogue import Catalogue
-from labelloop.damage import UNREADABLE, Damaged
+from labelloop.config.networks import AUTO
+from labelloop.config.settings import Settings, load_settings
 from labelloop.errors import CorruptObjectError, NotFoundError, SettingsError
-from labelloop.features import FeatureStore
-from labelloop.images import ImageReader, Reader, s3_client
-from labelloop.mirror import Mirror, MirroredReader
-from labelloop.near import NearIndex
-from labelloop.networks import AUTO
-from labelloop.projects import ProjectRecord, ProjectStore, project_store
-from labelloop.queue import FEATURISE, JobQueue, RedisLease, job_id
-from labelloop.records import canonical, digest
-from labelloop.registry import BackboneRecord, Registry
-from labelloop.relatives import Relatives
-from labelloop.rotation import redis_client
-from labelloop.runs import RunStore
-from labelloop.schema import LabelRules
-from labelloop.scores import ScoreStore
-from labelloop.settings import Settings, load_settings
-from labelloop.snapshot import Snapshot, SnapshotStore, as_of
-from labelloop.storage import ObjectStore, S3Store
-from labelloop.thumbs import Thumbs
-from labelloop.windows import WindowIndex
+from labelloop.images.mirror import Mirror, MirroredReader
+from labelloop.images.reader import ImageReader, Reader
+from labelloop.images.thumbs import Thumbs
+from labelloop.likeness.near import NearIndex
+from labelloop.likeness.relatives import Relatives
+from labelloop.likeness.windows import WindowIndex
+from labelloop.objects import cache
+from labelloop.objects.damage import UNREADABLE, Damaged
+from labelloop.objects.s3_client import s3_client
+from labelloop.objects.storage import ObjectStore, S3Store
+from labelloop.queue.connection import redis_client
+from labelloop.queue.jobs import FEATURISE, JobQueue, job_id
+from labelloop.queue.leases import RedisLease
+from labelloop.records.json import canonical, digest
+from labelloop.records.snapshots import Snapshot, as_of
+from labelloop.records.versions import BackboneRecord
+from labelloop.rules.schema import LabelRules
+from labelloop.store.catalogue import Catalogue
+from labelloop.store.features import FeatureStore
+from labelloop.store.projects import ProjectRecord, ProjectStore, project_store
+from labelloop.store.registry import Registry
+from labelloop.store.runs import RunStore
+from labelloop.store.scores import ScoreStore
+from labelloop.store.snapshots import SnapshotStore
 
 if TYPE_CHECKING:
-    from labelloop.net import Backbone
+    from labelloop.model.net import Backbone
 
 
 CHUNK = 64  # images per job that computes lost features again
@@ -147,7 +151,7 @@ class Context:
 
     def backbone(self, project: ProjectContext, record: BackboneRecord) -> Backbone:
         """The network, loaded and verified; the last one used stays loaded."""
-        from labelloop import net  # torch: seconds to import, and not every job needs it
+        from labelloop.model import net  # torch: seconds to import, and not every job needs it
 
         if self._backbone is None or self._backbone[0] != record.id:
             loaded = net.load(record, self.weights(project, record), device=net.best_device())
@@ -174,7 +178,7 @@ class Context:
 
     def _built_again(self, project: ProjectContext, record: BackboneRecord) -> bytes | None:
         """None where the same bytes do not come out: it learned since, or begins from other weights by now."""
-        from labelloop import net
+        from labelloop.model import net
 
         spec = project.record.config.backbone
         if record.snapshot or not net.follows(record, spec):

@@ -13,19 +13,19 @@ from numpy.typing import NDArray
 
 from labelloop.clock import now, stamp
 from labelloop.errors import CorruptArtefactError, ImageUnreadableError
-from labelloop.features import FeatureStore
-from labelloop.near import hash_of
-from labelloop.queue import Progress
-from labelloop.records import ImageFacts
-from labelloop.registry import BackboneRecord
-from labelloop.split import group_of
-from labelloop.windows import middle_hash
+from labelloop.likeness.near import hash_of
+from labelloop.likeness.windows import middle_hash
+from labelloop.queue.progress import Progress
+from labelloop.records.images import ImageFacts
+from labelloop.records.versions import BackboneRecord
+from labelloop.rules.split import group_of
+from labelloop.store.features import FeatureStore
 from retrain_worker.compact import compact
 from retrain_worker.context import Context, ProjectContext
 from retrain_worker.settle import settle
 
 if TYPE_CHECKING:
-    from labelloop.net import Backbone
+    from labelloop.model.net import Backbone
 
 NO_NUMBERS = "the network makes no finite numbers of it: look whether it is damaged, and replace or remove the file"
 READERS = 8
@@ -130,7 +130,7 @@ def read(project: ProjectContext, backbone: Backbone, uri: str) -> Readable:
 
 def first_backbone(context: Context, project: ProjectContext) -> BackboneRecord:
     """Build the configured network once and keep it; whoever comes second uses the first one's."""
-    from labelloop import net
+    from labelloop.model import net
 
     spec = project.record.config.backbone
     backbone = net.build(spec, context.settings.weights_dirs, offline=context.settings.offline)

@@ -1,4 +1,4 @@
-"""The RQ entry points, named by string in `labelloop.queue`: JSON in, JSON out, every run recorded."""
+"""The RQ entry points, named by string in `labelloop.queue.jobs`: JSON in, JSON out, every run recorded."""
 
 from __future__ import annotations
 
@@ -27,11 +27,14 @@ from labelloop.errors import (
     SupersededError,
 )
 from labelloop.extras import extras_named
-from labelloop.kept_configs import keep_config
-from labelloop.queue import SCORE, JobQueue, check_cancelled, job_id
-from labelloop.records import Outcome, to_dict
-from labelloop.runs import AGAIN, TRANSIENT, WITHOUT, Claim, Run
-from labelloop.verdicts import Ending, Verdicts
+from labelloop.queue.jobs import SCORE, JobQueue, job_id
+from labelloop.queue.progress import check_cancelled
+from labelloop.records.evidence import Outcome
+from labelloop.records.json import to_dict
+from labelloop.records.runs import AGAIN, TRANSIENT, WITHOUT, Run
+from labelloop.store.configs import keep_config
+from labelloop.store.runs import Claim
+from labelloop.store.verdicts import Ending, Verdicts
 from retrain_worker.context import Context, ProjectContext, make_context
 
 if TYPE_CHECKING:
@@ -94,7 +97,8 @@ def _is_known(project: str) -> bool:
 def prepare(queues: Sequence[str]) -> None:
     """Load what a refresh needs, so that no person waits for an import. torch waits for the first job that needs it."""
     if {"refresh", "score"} & set(queues):
-        from retrain_worker import curve, refresh, score  # noqa: F401
+        from retrain_worker import refresh, score  # noqa: F401
+        from retrain_worker.evidence import curve  # noqa: F401
 
 
 @_of_a_known_project
@@ -118,7 +122,7 @@ def tidy(project: str) -> dict[str, Any]:
 def refresh(project: str, snapshot: str, attempt: int, answers: Sequence[str] = (), wish: str = "") -> dict[str, Any]:
     """A new head from a snapshot."""
     from retrain_worker import refresh as module
-    from retrain_worker.curve import follow_quietly
+    from retrain_worker.evidence.curve import follow_quietly
 
     asked = Asked("refresh", project, snapshot, attempt, answers, wish)
     ended = _recorded(asked, lambda project, claim: module.refresh(context(), project, snapshot, claim))
@@ -158,7 +162,7 @@ def lr_find(project: str, name: str, by: str) -> dict[str, Any]:
 def score(project: str, version: str) -> dict[str, Any]:
     """The order of the queue under one version."""
     from retrain_worker import score as module
-    from retrain_worker.curve import follow_quietly
+    from retrain_worker.evidence.curve import follow_quietly
 
     places = module.score(context(), context().project(project), version)
     follow_quietly(context().project(project))  # the order is what people wait for

@@ -8,7 +8,7 @@ from typing import Any
 from prometheus_client import Counter, Gauge, Histogram
 
 from labelloop.code import code_version
-from labelloop.exposition import new_registry
+from labelloop.web.exposition import new_registry
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200)
 

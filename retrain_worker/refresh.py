@@ -10,23 +10,28 @@ from typing import Any
 import numpy as np
 import structlog
 
-from labelloop.classifier import Classifier, load_classifier
 from labelloop.code import code_version
-from labelloop.damage import UNREADABLE
 from labelloop.errors import ConflictError, CorruptArtefactError, NotEnoughLabelsError, NotFoundError, PausedError
-from labelloop.features import FeatureStore
-from labelloop.gate import judge
-from labelloop.kept_configs import kept_config
-from labelloop.queue import DEPLOY_CHANNEL, Progress, publish
-from labelloop.records import Artefact, Evaluation, Example, Outcome, Task, Verdict, canonical
-from labelloop.registry import BackboneRecord, Draft, Version
-from labelloop.runs import Claim
-from labelloop.snapshot import Snapshot
+from labelloop.model.classifier import Classifier, load_classifier
+from labelloop.objects.damage import UNREADABLE
+from labelloop.queue.channels import DEPLOY_CHANNEL, publish
+from labelloop.queue.progress import Progress
+from labelloop.records.evidence import Artefact, Evaluation, Outcome, Verdict
+from labelloop.records.images import Example
+from labelloop.records.json import canonical
+from labelloop.records.snapshots import Snapshot
+from labelloop.records.tasks import Task
+from labelloop.records.versions import BackboneRecord, Version
+from labelloop.rules.gate import judge
+from labelloop.store.configs import kept_config
+from labelloop.store.features import FeatureStore
+from labelloop.store.registry import Draft
+from labelloop.store.runs import Claim
 from retrain_worker.context import Context, ProjectContext
-from retrain_worker.evidence import LabelSets, Learned, Recipe, refresh_evidence
-from retrain_worker.examples import examples_of, train_groups, without_features, without_words
-from retrain_worker.heads import HeadRecipe, changes
-from retrain_worker.standing import unlabelled
+from retrain_worker.evidence.collect import LabelSets, Learned, Recipe, refresh_evidence
+from retrain_worker.evidence.examples import examples_of, train_groups, without_features, without_words
+from retrain_worker.evidence.history import unlabelled
+from retrain_worker.heads.recipe import HeadRecipe, changes
 
 CHECK_ROWS = 8  # feature rows stored with a version: the backend must get the same probabilities
 DEPLOY_TRIES = 3  # a deploy that was overtaken is judged again against the new champion
@@ -211,7 +216,11 @@ def _settings_changed(project: ProjectContext, champion: Version) -> tuple[str, 
 
 
 def _tried_out(project: ProjectContext, snapshot: Snapshot, champion: Version, learned: Learned) -> Artefact | None:
-    from retrain_worker.artefact import served, served_champion, tried_out  # torch: most refreshes need none of it
+    from retrain_worker.evidence.artefact import (  # torch: most refreshes need none of it
+        served,
+        served_champion,
+        tried_out,
+    )
 
     theirs = served_champion(project, champion)
     if theirs is None:

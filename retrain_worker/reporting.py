@@ -13,21 +13,22 @@ from typing import Any
 import numpy as np
 
 from labelloop.errors import NotFoundError
-from labelloop.head import Floats
-from labelloop.records import Bucket, Comparison, Example, Outcome, Verdict
-from labelloop.registry import Version
-from labelloop.reports import Kept, keep_report, kept_report
-from labelloop.snapshot import Snapshot
-from retrain_worker.artefact import Served
+from labelloop.records.arrays import Floats
+from labelloop.records.evidence import Comparison, Outcome, Verdict
+from labelloop.records.images import Bucket, Example
+from labelloop.records.snapshots import Snapshot
+from labelloop.records.versions import Version
+from labelloop.rules.paired_intervals import mean_interval
+from labelloop.store.reports import Kept, keep_report, kept_report
 from retrain_worker.context import Context, ProjectContext
-from retrain_worker.evidence import one_per_unit
-from retrain_worker.examples import examples_of
-from retrain_worker.intervals import mean_interval
+from retrain_worker.evidence.artefact import Served
+from retrain_worker.evidence.collect import one_per_unit
+from retrain_worker.evidence.examples import examples_of
+from retrain_worker.evidence.rows import rows_under
 from retrain_worker.report.answers import Answers, Looked, Seen, look
 from retrain_worker.report.inputs import Arm, Inputs, Origin, Progress, classes_of
 from retrain_worker.report.measures import predicted
 from retrain_worker.report.report import Report, make_report
-from retrain_worker.rows import rows_under
 
 UNDECIDED = Verdict(Outcome.HOLD, ())
 

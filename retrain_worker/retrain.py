@@ -10,26 +10,28 @@ from typing import TypeGuard
 
 import structlog
 
-from labelloop import net
-from labelloop.classifier import Classifier
 from labelloop.code import training_code
 from labelloop.errors import CancelledError, ConflictError, MissingExtraError, NotEnoughLabelsError, PausedError
-from labelloop.gate import judge
-from labelloop.head import Head
-from labelloop.net import Backbone
-from labelloop.queue import Progress
-from labelloop.records import Bucket, Example, Outcome
-from labelloop.registry import BackboneRecord, Draft, Version
-from labelloop.runs import Claim
-from labelloop.snapshot import Snapshot
-from retrain_worker.artefact import Served, Tried, served, served_champion, to_try, try_out
+from labelloop.model import net
+from labelloop.model.classifier import Classifier
+from labelloop.model.head import Head
+from labelloop.model.net import Backbone
+from labelloop.queue.progress import Progress
+from labelloop.records.evidence import Outcome
+from labelloop.records.images import Bucket, Example
+from labelloop.records.snapshots import Snapshot
+from labelloop.records.versions import BackboneRecord, Version
+from labelloop.rules.gate import judge
+from labelloop.store.registry import Draft
+from labelloop.store.runs import Claim
 from retrain_worker.context import Context, ProjectContext
-from retrain_worker.evidence import LabelSets, Learned, Recipe, Side, retrain_evidence
-from retrain_worker.examples import examples_of, train_groups, without_features
+from retrain_worker.evidence.artefact import Served, Tried, served, served_champion, to_try, try_out
+from retrain_worker.evidence.collect import LabelSets, Learned, Recipe, Side, retrain_evidence
+from retrain_worker.evidence.examples import examples_of, train_groups, without_features
+from retrain_worker.evidence.opponent import instead_words, opponent_of
 from retrain_worker.featurise import featurise_under
-from retrain_worker.heads import HeadRecipe
-from retrain_worker.logistic import fit_head, rotate
-from retrain_worker.opponent import instead_words, opponent_of
+from retrain_worker.heads.logistic import fit_head, rotate
+from retrain_worker.heads.recipe import HeadRecipe
 from retrain_worker.refresh import Judged, deploy, draft_of, held, learned_by, told
 from retrain_worker.reporting import Sight, look_again, look_at, report_of_run
 from retrain_worker.tracking import Ended, Origin, Tracking, flat, tracking

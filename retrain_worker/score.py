@@ -7,18 +7,20 @@ from dataclasses import replace
 
 import numpy as np
 
-from labelloop.acquisition import Plan, Pool, choose, plan_queue
-from labelloop.classifier import Classifier
 from labelloop.errors import ConflictError
-from labelloop.features import FeatureStore
-from labelloop.head import Floats
-from labelloop.queue import Progress
-from labelloop.records import Evaluation, ImageFacts, Task
-from labelloop.schema import LabelRules
-from labelloop.scores import COLD_START
+from labelloop.model.classifier import Classifier
+from labelloop.queue.progress import Progress
+from labelloop.records.arrays import Floats
+from labelloop.records.evidence import Evaluation
+from labelloop.records.images import ImageFacts
+from labelloop.records.tasks import Task
+from labelloop.records.versions import COLD_START
+from labelloop.rules.acquisition import Plan, Pool, choose, plan_queue
+from labelloop.rules.schema import LabelRules
+from labelloop.store.features import FeatureStore
 from retrain_worker.context import Context, ProjectContext
-from retrain_worker.examples import examples_of
-from retrain_worker.standing import labelled_of, missed_of, quota_of, situation_of
+from retrain_worker.evidence.examples import examples_of
+from retrain_worker.evidence.history import labelled_of, missed_of, quota_of, situation_of
 
 AHEAD = 3  # windows planned at once: the watcher pushes the next one as the first runs out
 CHUNK = 8192  # rows per product

@@ -12,10 +12,10 @@ from dataclasses import replace
 import structlog
 
 from labelloop.clock import stamp
-from labelloop.groups import Pictures, Rules, can_place, place
-from labelloop.records import Bucket, ImageFacts
-from labelloop.relatives import Relative, crowd_cap
-from labelloop.windows import middle_hash
+from labelloop.likeness.groups import Pictures, Rules, can_place, place
+from labelloop.likeness.relatives import Relative, crowd_cap
+from labelloop.likeness.windows import middle_hash
+from labelloop.records.images import Bucket, ImageFacts
 from retrain_worker.context import ProjectContext
 
 SOON_DONE = 64  # images

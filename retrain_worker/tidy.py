@@ -6,9 +6,9 @@ from typing import Any
 
 import structlog
 
-from labelloop.holdings import What, classify
-from labelloop.queue import Progress
-from labelloop.tidying import Tidier, counts
+from labelloop.queue.progress import Progress
+from labelloop.upkeep.holdings import What, classify
+from labelloop.upkeep.tidying import Tidier, counts
 from retrain_worker.compact import compact_all
 from retrain_worker.context import ProjectContext
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
-from labelloop.records import Evaluation, Verdict
-from labelloop.settings import Settings, calm_mlflow
+from labelloop.config.settings import Settings, calm_mlflow
+from labelloop.records.evidence import Evaluation, Verdict
 from retrain_worker.training.fit import Epoch
 
 if TYPE_CHECKING:

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from labelloop.classifier import Classifier
-from labelloop.records import Bucket, Evaluation, Example
-from labelloop.registry import Version
-from retrain_worker.answers import Answers
+from labelloop.model.classifier import Classifier
+from labelloop.records.evidence import Evaluation
+from labelloop.records.images import Bucket, Example
+from labelloop.records.versions import Version
 from retrain_worker.context import Context, ProjectContext
-from retrain_worker.evidence import Side, with_test_bucket
+from retrain_worker.evidence.answers import Answers
+from retrain_worker.evidence.collect import Side, with_test_bucket
+from retrain_worker.evidence.rows import rows_under
 from retrain_worker.reporting import judged_on, parent_of
-from retrain_worker.rows import rows_under
 
 CLOSE = 1e-4  # of probabilities: another processor rounds otherwise
 CLOSE_ECE = 1e-3

@@ -20,7 +20,8 @@ from rq.serializers import JSONSerializer
 
 from labelloop.clock import age_s
 from labelloop.errors import QueueError
-from labelloop.queue import ALIVE, NUDGE_CHANNEL, Heartbeat, alive, publish
+from labelloop.queue.channels import NUDGE_CHANNEL, publish
+from labelloop.queue.heartbeat import ALIVE, Heartbeat, alive
 from retrain_worker.jobs import lost_rows
 from retrain_worker.metrics import WorkerMetrics
 

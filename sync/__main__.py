@@ -7,16 +7,17 @@ import signal
 import socket
 from types import FrameType
 
-from labelloop.exposition import expose
-from labelloop.images import listing_of, s3_client
+from labelloop.config.settings import Settings, load_settings
+from labelloop.images.reader import listing_of
 from labelloop.logs import configure_logs
-from labelloop.projects import ProjectStore
-from labelloop.queue import JobQueue
-from labelloop.rotation import redis_client
-from labelloop.settings import Settings, load_settings
-from labelloop.storage import S3Store
-from labelloop.studio import Studio
-from sync.fetch import make_fetcher
+from labelloop.objects.s3_client import s3_client
+from labelloop.objects.storage import S3Store
+from labelloop.queue.connection import redis_client
+from labelloop.queue.jobs import JobQueue
+from labelloop.store.projects import ProjectStore
+from labelloop.studio.client import Studio
+from labelloop.web.exposition import expose
+from sync.images.fetch import make_fetcher
 from sync.metrics import SyncMetrics
 from sync.project import Deps
 from sync.watchdog import Watchdog

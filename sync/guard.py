@@ -9,10 +9,10 @@ from typing import Any
 
 import structlog
 
-from labelloop.records import Task
-from labelloop.schema import LabelRules
-from labelloop.snapshot import Snapshot
-from labelloop.value import Look, Unread, in_order, looks_of, warnings_of
+from labelloop.records.snapshots import Snapshot
+from labelloop.records.tasks import Task
+from labelloop.rules.schema import LabelRules
+from labelloop.rules.value import Look, Unread, in_order, looks_of, warnings_of
 from sync.pace import Pace
 
 EVERY_S = 10.0

@@ -11,11 +11,11 @@ from itertools import islice
 
 import structlog
 
-from labelloop.copies import heal
-from labelloop.damage import Damage
 from labelloop.errors import CorruptObjectError, FormatError, LabelloopError, NotFoundError, SettingsError
-from labelloop.inspection import fault_of, is_known
-from labelloop.storage import ObjectInfo, ObjectStore
+from labelloop.objects.copies import heal
+from labelloop.objects.damage import Damage
+from labelloop.objects.storage import ObjectInfo, ObjectStore
+from labelloop.upkeep.inspection import fault_of, is_known
 from sync.weights import Weights, is_weights
 
 AT_ONCE = 100  # objects per turn

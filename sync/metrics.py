@@ -11,9 +11,9 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from labelloop.clock import age_s
 from labelloop.code import code_version
-from labelloop.exposition import new_registry
-from labelloop.queue import KINDS, JobState
-from labelloop.records import Annotation, Task
+from labelloop.queue.jobs import KINDS, JobState
+from labelloop.records.tasks import Annotation, Task
+from labelloop.web.exposition import new_registry
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 LAG = (0.1, 0.25, 0.5, 1, 2, 3, 5, 10, 30, 60, 300)

@@ -12,25 +12,29 @@ from typing import Any
 
 import structlog
 
-from labelloop.catalogue import Catalogue
 from labelloop.clock import Standing, age_s, parse
 from labelloop.code import training_code
-from labelloop.damage import UNREADABLE
 from labelloop.errors import NotFoundError, SupersededError
-from labelloop.features import FeatureIndex, lacks
-from labelloop.migration import told, undecided
-from labelloop.moments import cron_times
-from labelloop.projects import ProjectRecord
-from labelloop.queue import KINDS, REFRESH, RETRAIN, JobQueue, job_id
-from labelloop.records import Bucket
-from labelloop.registry import Registry, Version
-from labelloop.requests import Request, RequestStore, retries
-from labelloop.revisions import aside
-from labelloop.runs import WITHOUT, Run, RunStore, begun, failed_tries, tries
-from labelloop.schema import LabelRules
-from labelloop.snapshot import Snapshot, SnapshotStore, as_of
-from labelloop.trigger import Action, Decision, Progress, decide, moved
-from labelloop.verdicts import left_by, next_wish
+from labelloop.objects.damage import UNREADABLE
+from labelloop.queue.jobs import KINDS, REFRESH, RETRAIN, JobQueue, job_id
+from labelloop.records.images import Bucket
+from labelloop.records.runs import WITHOUT, Run
+from labelloop.records.snapshots import Snapshot, as_of
+from labelloop.records.versions import Version
+from labelloop.rules.attempts import begun, failed_tries, tries
+from labelloop.rules.cron import cron_times
+from labelloop.rules.migration import told, undecided
+from labelloop.rules.revisions import aside
+from labelloop.rules.schema import LabelRules
+from labelloop.rules.trigger import Action, Decision, Progress, decide, moved
+from labelloop.store.catalogue import Catalogue
+from labelloop.store.features import FeatureIndex, lacks
+from labelloop.store.projects import ProjectRecord
+from labelloop.store.registry import Registry
+from labelloop.store.requests import Request, RequestStore, retries
+from labelloop.store.runs import RunStore
+from labelloop.store.snapshots import SnapshotStore
+from labelloop.store.verdicts import left_by, next_wish
 
 ORPHANED_S = 4.0  # a record that says "running" without a job for so long: its worker died
 RETRY_CAP_S = 30.0
@@ -60,7 +64,7 @@ class Try:
 
     snapshot: str
     attempt: int
-    wish: str  # `labelloop.verdicts`: what it answers if nobody does before
+    wish: str  # `labelloop.store.verdicts`: what it answers if nobody does before
 
 
 class Planner:

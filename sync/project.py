@@ -11,40 +11,43 @@ from typing import Any
 
 import structlog
 
-from labelloop.catalogue import Catalogue
 from labelloop.clock import now
-from labelloop.damage import UNREADABLE, Damage
-from labelloop.deleted import KEY as DELETED
-from labelloop.deleted import keep_deleted, read_deleted
 from labelloop.errors import LabelConfigError, NotFoundError, StudioError
-from labelloop.features import FeatureIndex
-from labelloop.images import short
-from labelloop.labels import parse_label_config
-from labelloop.migration import changed
-from labelloop.mirror import Mirror
-from labelloop.outdated import outdated
-from labelloop.projects import ProjectRecord, ProjectStore, project_store
-from labelloop.queue import SCORE, JobQueue, RedisLease, job_id
-from labelloop.records import Task
-from labelloop.registry import INITIAL, Registry
-from labelloop.requests import RequestStore
-from labelloop.runs import RunStore
-from labelloop.schema import LabelRules
-from labelloop.scores import COLD_START, ScoreStore
-from labelloop.snapshot import Latest, Snapshot, SnapshotStore
-from labelloop.storage import ObjectStore
-from labelloop.studio import STORAGE_SYNC_S, Studio
-from sync.empties import Empties
-from sync.feed import Changes, Feed
+from labelloop.images.mirror import Mirror
+from labelloop.images.reader import short
+from labelloop.labels.results import parse_label_config
+from labelloop.objects.damage import UNREADABLE, Damage
+from labelloop.objects.storage import ObjectStore
+from labelloop.queue.jobs import SCORE, JobQueue, job_id
+from labelloop.queue.leases import RedisLease
+from labelloop.records.snapshots import Latest, Snapshot
+from labelloop.records.tasks import Task
+from labelloop.records.versions import COLD_START
+from labelloop.rules.migration import changed
+from labelloop.rules.outdated import outdated
+from labelloop.rules.schema import LabelRules
+from labelloop.store.catalogue import Catalogue
+from labelloop.store.deleted import KEY as DELETED
+from labelloop.store.deleted import keep_deleted, read_deleted
+from labelloop.store.features import FeatureIndex
+from labelloop.store.projects import ProjectRecord, ProjectStore, project_store
+from labelloop.store.registry import INITIAL, Registry
+from labelloop.store.requests import RequestStore
+from labelloop.store.runs import RunStore
+from labelloop.store.scores import ScoreStore
+from labelloop.store.snapshots import SnapshotStore
+from labelloop.studio.client import STORAGE_SYNC_S, Studio
+from sync.answers.empties import Empties
+from sync.answers.feed import Changes, Feed
 from sync.guard import Guard
-from sync.imports import import_new
+from sync.images.imports import import_new
+from sync.images.listing import Listing
+from sync.images.mirror import Fetch, Mirroring
+from sync.images.pool import Pool
 from sync.inspect import Inspection, Mender
-from sync.listing import Listing
-from sync.mirror import Fetch, Mirroring
 from sync.pace import Pace
 from sync.plan import Plan, Planner
-from sync.pool import Pool
-from sync.publish import Publisher
+from sync.predictions.publish import Publisher
 from sync.studies import Studies
 from sync.upkeep import Upkeep
 from sync.weights import Weights

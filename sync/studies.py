@@ -6,11 +6,11 @@ import time
 
 import structlog
 
-from labelloop.damage import Damage
-from labelloop.projects import ProjectRecord
-from labelloop.queue import TRIAL, JobQueue, job_id
-from labelloop.storage import ObjectStore
-from labelloop.studies import Study, StudyStore, missing
+from labelloop.objects.damage import Damage
+from labelloop.objects.storage import ObjectStore
+from labelloop.queue.jobs import TRIAL, JobQueue, job_id
+from labelloop.store.projects import ProjectRecord
+from labelloop.store.studies import Study, StudyStore, missing
 
 LOOK_EVERY_S = 15.0
 BUSY_EVERY_S = 2.0

@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 
 import structlog
 
-from labelloop.projects import ProjectRecord
-from labelloop.queue import TIDY, JobQueue, job_id
-from labelloop.retention import is_due
-from labelloop.storage import ObjectStore
-from labelloop.tidying import last_tidied
+from labelloop.objects.storage import ObjectStore
+from labelloop.queue.jobs import TIDY, JobQueue, job_id
+from labelloop.store.projects import ProjectRecord
+from labelloop.upkeep.retention import is_due
+from labelloop.upkeep.tidying import last_tidied
 
 LOOK_EVERY_S = 600.0
 

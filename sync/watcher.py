@@ -15,9 +15,11 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from labelloop.errors import LabelConfigError, LabelloopError
-from labelloop.projects import ProjectRecord
-from labelloop.queue import NUDGE_CHANNEL, Heartbeat, HeldLease, publish
-from labelloop.records import Task
+from labelloop.queue.channels import NUDGE_CHANNEL, publish
+from labelloop.queue.heartbeat import Heartbeat
+from labelloop.queue.leases import HeldLease
+from labelloop.records.tasks import Task
+from labelloop.store.projects import ProjectRecord
 from sync.metrics import SyncMetrics, moves_between
 from sync.project import Deps, ProjectWatch
 from sync.watchdog import Watchdog

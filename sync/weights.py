@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 import structlog
 
-from labelloop.damage import UNREADABLE
 from labelloop.errors import FormatError, NotFoundError
-from labelloop.queue import FEATURISE, JobQueue, job_id
-from labelloop.records import digest
-from labelloop.registry import CHANGED, BackboneRecord, Registry
-from labelloop.storage import ObjectInfo, ObjectStore
+from labelloop.objects.damage import UNREADABLE
+from labelloop.objects.storage import ObjectInfo, ObjectStore
+from labelloop.queue.jobs import FEATURISE, JobQueue, job_id
+from labelloop.records.json import digest
+from labelloop.records.versions import BackboneRecord
+from labelloop.store.registry import CHANGED, Registry
 
 LARGEST = 128 * 2**20  # read whole, once; larger ones are read by the backend, a worker and `labelloop doctor` alone
 _KEY = re.compile(r"backbones/([^/]+)/weights\.safetensors")

@@ -7,23 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.commands.screen import show_json
-from cli.commands.terminal import (
-    DEFAULT_STATE,
-    AsJson,
-    ConfigFile,
-    Images,
-    ProjectName,
-    StateDir,
-    command,
-    err,
-    names,
-    out,
-)
-from cli.commands.values import MOST
+from cli.terminal.app import DEFAULT_STATE, AsJson, ConfigFile, Images, ProjectName, StateDir, command, err, names, out
+from cli.terminal.screen import show_json
+from cli.terminal.values import MOST
 
 if TYPE_CHECKING:
-    from cli.setup import Report
+    from operations.reporting import Report
     from retrain_worker.replay.history import History
 
 USUAL = "random,cluster-margin,badge,uncertain-herding,auto"
@@ -51,10 +40,10 @@ def replay(  # noqa: PLR0913 -- a command's options are its interface
     With --images the labels are those of class folders. Without, they are the project's labels so far, and
     only its labelled images take part. Nothing is labelled and nothing changes.
     """
-    from cli.replay_view import as_json as to_json
-    from cli.replay_view import plot_replay, replay_view
-    from cli.reporting import reporting
-    from labelloop.acquisition import STRATEGIES, strategy
+    from cli.terminal.reporting import reporting
+    from cli.views.replay import as_json as to_json
+    from cli.views.replay import plot_replay, replay_view
+    from labelloop.rules.acquisition import STRATEGIES, strategy
     from retrain_worker.replay.arm import by_policy
     from retrain_worker.replay.rounds import RANDOM, Plan
     from retrain_worker.replay.rounds import replay as run
@@ -79,15 +68,15 @@ def _history(  # noqa: PLR0913 -- the options that say what is replayed
     images: Path | None, test: Path | None, config: Path | None, keep: Path, project: str | None, state_dir: Path,
     report: Report,
 ) -> History:  # fmt: skip
-    from cli.replay_data import history_of_folders, history_of_project
+    from operations.simulation.replay_data import history_of_folders, history_of_project
 
     if images is None:
-        from cli.deployment import open_deployment
+        from cli.connect import open_deployment
 
         deployment = open_deployment(state_dir)
         return history_of_project(deployment, deployment.project(project), keep)
-    from labelloop.config import ProjectConfig, load_config
-    from labelloop.settings import load_settings
+    from labelloop.config.project import ProjectConfig, load_config
+    from labelloop.config.settings import load_settings
 
     chosen = load_config(config) if config else ProjectConfig()
     return history_of_folders(images, test, chosen, load_settings(), keep=keep, report=report)

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from cli.commands.screen import show_json
-from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, out
-from cli.commands.values import share
+from cli.terminal.app import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, out
+from cli.terminal.screen import show_json
+from cli.terminal.values import share
 
 
 @command
@@ -28,18 +28,18 @@ def curve(
     Every version is tested on all random labels there are now. Each forecast has an interval. Few random labels
     make it wide, and the page says so.
     """
-    from cli.curve import learning_curve
-    from cli.deployment import open_deployment
+    from cli.connect import open_deployment
+    from operations.models.curve import learning_curve
 
     deployment = open_deployment(state_dir)
     page = learning_curve(deployment, deployment.project(project), target=target, anew=anew)
     if plot:
-        from cli.curve_plot import plot_learning_curve
+        from cli.views.curve_plot import plot_learning_curve
 
         plot_learning_curve(page, plot)
     if as_json:
         show_json(page.to_json())
         return
-    from cli.curve_view import curve_view
+    from cli.views.curve import curve_view
 
     out.print(curve_view(page))

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.commands.screen import show_json
-from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, err, out
-from cli.commands.values import MOST, Version, share_within
-from cli.people import me
+from cli.terminal.app import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, err, out
+from cli.terminal.screen import show_json
+from cli.terminal.values import MOST, Version, share_within
 from labelloop.errors import LabelloopError
+from operations.people import me
 
 if TYPE_CHECKING:
-    from cli.auto_label import AutoLabelled
-    from cli.auto_label_push import Pushed
-    from cli.deployment import Deployment
-    from cli.export import Exported
-    from labelloop.projects import ProjectRecord
+    from labelloop.store.projects import ProjectRecord
+    from operations.data.auto_label import AutoLabelled
+    from operations.data.auto_label_push import Pushed
+    from operations.data.export import Exported
+    from operations.deployment import Deployment
 
 SHOWN = 10  # images that could not be copied
 
@@ -62,14 +62,14 @@ def export(  # noqa: PLR0913 -- a command's options are its interface
     In csv, a text that a spreadsheet would take for a formula (it begins with = + - @ or a tab) gets a leading ', and
     so does one that begins with '. Remove exactly one ' when you read it back.
     """
-    from cli.deployment import open_deployment
-    from cli.drain import drain as run_drain
-    from cli.export import collect, write_csv, write_json
-    from cli.export_folders import write_folders
-    from cli.reporting import reporting
-    from labelloop import records
-    from labelloop.export import Wanted
-    from labelloop.images import ImageReader
+    from cli.connect import open_deployment
+    from cli.terminal.reporting import reporting
+    from labelloop.export.labels import Wanted
+    from labelloop.images.reader import ImageReader
+    from labelloop.records import tasks as records
+    from operations.data.export import collect, write_csv, write_json
+    from operations.data.export_folders import write_folders
+    from operations.projects.drain import drain as run_drain
 
     if copy and form is not Form.FOLDERS:
         raise LabelloopError("--copy needs --format folders: a csv or json file holds no images")
@@ -133,13 +133,13 @@ def auto_label(  # noqa: PLR0913 -- a command's options are its interface
     These labels go into a separate file in object storage, never among people's answers. Without enough evidence
     nothing is labelled, and you see what is missing. What is promised and what is not: docs/auto-label.md.
     """
-    from cli.auto_label import Asked, keep, propose, write_out
-    from cli.auto_label_push import check_room
-    from cli.auto_label_push import push as run_push
-    from cli.auto_label_view import auto_label_view
-    from cli.deployment import open_deployment
-    from cli.reporting import reporting
-    from labelloop.auto_label.rule import Promise
+    from cli.connect import open_deployment
+    from cli.terminal.reporting import reporting
+    from cli.views.auto_label import auto_label_view
+    from labelloop.rules.auto_label.rule import Promise
+    from operations.data.auto_label import Asked, keep, propose, write_out
+    from operations.data.auto_label_push import check_room
+    from operations.data.auto_label_push import push as run_push
 
     if dry_run and (push or to or withdraw):
         raise LabelloopError("--dry-run writes nothing: remove it, or remove --push, --out and --withdraw")
@@ -180,7 +180,7 @@ def _tell_written(found: AutoLabelled, to: Path | None, pushed: Pushed | None, *
 
 
 def _withdraw(deployment: Deployment, record: ProjectRecord, *, as_json: bool) -> None:
-    from cli.auto_label_push import withdraw
+    from operations.data.auto_label_push import withdraw
 
     gone = withdraw(deployment, record)
     if as_json:
@@ -206,8 +206,8 @@ def duplicates(
     """
     from rich.table import Table
 
-    from cli.deployment import open_deployment
-    from cli.duplicates import duplicates as find
+    from cli.connect import open_deployment
+    from operations.data.duplicates import duplicates as find
 
     deployment = open_deployment(state_dir)
     if regroup:
@@ -230,7 +230,7 @@ def duplicates(
 
 
 def _regroup(deployment: Deployment, record: ProjectRecord, *, as_json: bool) -> None:
-    from cli.regroup import regroup
+    from operations.data.regroup import regroup
 
     done = regroup(deployment, record)
     if as_json:

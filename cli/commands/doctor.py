@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from cli.commands.screen import show_json
-from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, err, out
+from cli.terminal.app import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, err, out
+from cli.terminal.screen import show_json
 
 if TYPE_CHECKING:
-    from cli.doctor.checks import Progress
-    from cli.doctor.diagnosis import Found
-    from cli.doctor.finding import Finding
+    from operations.doctor.checks import Progress
+    from operations.doctor.diagnosis import Found
+    from operations.doctor.finding import Finding
 
 COLOURS = {"ok": "green", "warn": "yellow", "wrong": "red"}
 
@@ -26,7 +26,7 @@ def doctor(project: ProjectName = None, state_dir: StateDir = DEFAULT_STATE, as_
 
     Changes nothing. Each problem comes with a remedy. Exit code 1 if something is wrong.
     """
-    from cli.doctor.diagnosis import is_well
+    from operations.doctor.diagnosis import is_well
 
     with err.status("looking", spinner="dots") as status:
         found = _found(state_dir, project, lambda done, of: status.update(f"checked {done} of {of}"))
@@ -44,8 +44,8 @@ def rotate(project: ProjectName = None, state_dir: StateDir = DEFAULT_STATE) -> 
 
     This is the last step of a rotation. All steps: docs/operations.md.
     """
-    from cli.deployment import open_deployment
-    from cli.rotate import hand_over
+    from cli.connect import open_deployment
+    from operations.projects.rotate import hand_over
 
     deployment = open_deployment(state_dir)
     records = [deployment.project(project)] if project else deployment.projects.all()
@@ -58,10 +58,10 @@ def rotate(project: ProjectName = None, state_dir: StateDir = DEFAULT_STATE) -> 
 
 def _found(state_dir: Path, project: str | None, progress: Progress) -> list[Found]:
     """Settings that cannot even be read are a finding, too."""
-    from cli.deployment import open_deployment
-    from cli.doctor.diagnosis import Found, diagnose
-    from cli.doctor.settings import AREA, unreadable
+    from cli.connect import open_deployment
     from labelloop.errors import SettingsError
+    from operations.doctor.diagnosis import Found, diagnose
+    from operations.doctor.settings import AREA, unreadable
 
     try:
         deployment = open_deployment(state_dir)

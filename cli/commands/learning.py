@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from cli.commands.screen import show_json
-from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, out
-from cli.people import me
+from cli.terminal.app import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, out
+from cli.terminal.screen import show_json
+from operations.people import me
 
 
 @command
@@ -23,8 +23,8 @@ def pause(
 
     New labels are still stored, and the champion still pre-labels. `promote` and `rollback` still work.
     """
-    from cli.deployment import open_deployment
-    from cli.learning import pause as run_pause
+    from cli.connect import open_deployment
+    from operations.models.learning import pause as run_pause
 
     deployment = open_deployment(state_dir)
     record = deployment.project(project)
@@ -44,8 +44,8 @@ def pause(
 @command
 def resume(project: ProjectName = None, as_json: AsJson = False, state_dir: StateDir = DEFAULT_STATE) -> None:
     """Resume learning. Labels given during the pause are learned at once."""
-    from cli.deployment import open_deployment
-    from cli.learning import resume as run_resume
+    from cli.connect import open_deployment
+    from operations.models.learning import resume as run_resume
 
     deployment = open_deployment(state_dir)
     record = deployment.project(project)

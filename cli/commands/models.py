@@ -11,15 +11,15 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from cli.commands.screen import show_json, show_text
-from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, goes_on, out
-from cli.commands.values import Version
-from cli.commands.values import version as version_name
-from cli.people import me
+from cli.terminal.app import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, goes_on, out
+from cli.terminal.screen import show_json, show_text
+from cli.terminal.values import Version
+from cli.terminal.values import version as version_name
 from labelloop.errors import LabelloopError
+from operations.people import me
 
 if TYPE_CHECKING:
-    from labelloop.registry import Registry
+    from labelloop.store.registry import Registry
     from retrain_worker.verify import Verified
 
 
@@ -33,9 +33,9 @@ def models(
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
     """List the model versions with their evidence. The champion is marked."""
-    from cli.deployment import open_deployment
-    from labelloop.approvals import state, waiting
-    from labelloop.records import to_dict
+    from cli.connect import open_deployment
+    from labelloop.records.json import to_dict
+    from labelloop.rules.approvals import state, waiting
 
     deployment = open_deployment(state_dir)
     registry = deployment.registry(deployment.project(project))
@@ -63,7 +63,7 @@ def models(
 
 
 def _decisions(registry: Registry, *, as_json: bool) -> None:
-    from labelloop.records import to_dict
+    from labelloop.records.json import to_dict
 
     entries = registry.decisions()
     if as_json:
@@ -84,8 +84,8 @@ def card(
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
     """Print a version's model card: data, labels, training, figures, verdict, decisions, limits, config."""
-    from cli.card import model_card
-    from cli.deployment import open_deployment
+    from cli.connect import open_deployment
+    from operations.models.card import model_card
 
     deployment = open_deployment(state_dir)
     text = model_card(deployment, deployment.project(project), version)
@@ -111,8 +111,8 @@ def report(
     A retrain leaves a report with robustness and attributions. A refresh's is computed now, from kept features, or
     from the images if the features were deleted.
     """
-    from cli.deployment import open_deployment
-    from cli.report import evaluation_report
+    from cli.connect import open_deployment
+    from operations.models.report import evaluation_report
 
     deployment = open_deployment(state_dir)
     found = evaluation_report(deployment, deployment.project(project), version, anew=anew)
@@ -138,8 +138,8 @@ def verify(
     Exit code 1 if they differ from the recorded ones. Deleted features are recomputed from the
     images. Nothing is written.
     """
-    from cli.deployment import open_deployment
-    from cli.verify import verified
+    from cli.connect import open_deployment
+    from operations.models.verify import verified
 
     deployment = open_deployment(state_dir)
     found = verified(deployment, deployment.project(project), version)
@@ -186,7 +186,7 @@ def reject(
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:  # fmt: skip
     """Reject a version. It is not offered again, and the log keeps who rejected it and why."""
-    from cli.deployment import open_deployment
+    from cli.connect import open_deployment
 
     deployment = open_deployment(state_dir)
     record = deployment.project(project)
@@ -206,7 +206,7 @@ def rollback(
 
 
 def _intact_way_back(registry: Registry) -> str | None:
-    from labelloop.rollback import intact_way_back
+    from labelloop.upkeep.rollback import intact_way_back
 
     back = intact_way_back(registry)
     for name, reason in back.skipped:
@@ -221,8 +221,8 @@ def retrain(
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
     """Fine-tune the backbone now."""
-    from cli.deployment import open_deployment
-    from cli.retrain import ask, wait_for
+    from cli.connect import open_deployment
+    from operations.models.retrain import ask, wait_for
 
     deployment = open_deployment(state_dir)
     record = deployment.project(project)
@@ -240,9 +240,9 @@ def retrain(
 
 
 def _deploy(state_dir: Path, name: str | None, choose: Callable[[Registry], str | None], action: str, why: str) -> None:
-    from cli.deployment import open_deployment
-    from cli.learning import reminder
-    from labelloop.queue import DEPLOY_CHANNEL, publish
+    from cli.connect import open_deployment
+    from labelloop.queue.channels import DEPLOY_CHANNEL, publish
+    from operations.models.learning import reminder
 
     deployment = open_deployment(state_dir)
     record = deployment.project(name)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from cli.commands.terminal import (
+from cli.terminal.app import (
     DEFAULT_STATE,
     Classes,
     ConfigFile,
@@ -20,12 +20,12 @@ from cli.commands.terminal import (
     names,
     out,
 )
-from cli.commands.values import ProjectId, Seeds
+from cli.terminal.values import ProjectId, Seeds
 from labelloop.errors import LabelloopError
 from labelloop.names import shown, unfit
 
 if TYPE_CHECKING:
-    from cli.doctor.finding import Finding
+    from operations.doctor.finding import Finding
 
 
 @command
@@ -43,14 +43,14 @@ def init(  # noqa: PLR0913 -- a command's options are its interface
 
     Safe to repeat. Says what is wrong and how to fix it.
     """
-    from cli.deployment import open_deployment
-    from cli.network import choose_network
-    from cli.next_steps import next_steps
-    from cli.reporting import reporting
-    from cli.rotate import hand_over
-    from cli.setup import known_project, open_source, set_up
-    from cli.wiring import Wish, check_wish, ensure_bucket, wire
-    from labelloop.config import ProjectConfig, load_config
+    from cli.connect import open_deployment
+    from cli.terminal.reporting import reporting
+    from cli.views.next_steps import next_steps
+    from labelloop.config.project import ProjectConfig, load_config
+    from operations.projects.network import choose_network
+    from operations.projects.rotate import hand_over
+    from operations.projects.setup import known_project, open_source, set_up
+    from operations.projects.wiring import Wish, check_wish, ensure_bucket, wire
 
     if images and (image_uri or adopt):
         raise LabelloopError("--images uploads a folder into a new project: remove --image-uri and --project")
@@ -98,9 +98,9 @@ def forget(
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
     """Stop managing a project. Its labels, models and snapshots stay in object storage. `init` brings it back."""
-    from cli.deployment import open_deployment
-    from cli.jobs import end_jobs
-    from cli.people import me
+    from cli.connect import open_deployment
+    from operations.history.jobs import end_jobs
+    from operations.people import me
 
     deployment = open_deployment(state_dir)
     record = deployment.project(key)
@@ -116,8 +116,8 @@ def sync(
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
     """Bring the snapshot fully up to date with Label Studio (`--drain`)."""
-    from cli.deployment import open_deployment
-    from cli.drain import drain as run_drain
+    from cli.connect import open_deployment
+    from operations.projects.drain import drain as run_drain
 
     if not drain:
         raise LabelloopError("add --drain: this command only drains, the watcher is a service (`python -m sync`)")

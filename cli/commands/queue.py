@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.commands.screen import show_json
-from cli.commands.terminal import DEFAULT_STATE, AsJson, StateDir, alone, command, group, out
-from cli.people import me
+from cli.terminal.app import DEFAULT_STATE, AsJson, StateDir, alone, command, group, out
+from cli.terminal.screen import show_json
+from operations.people import me
 
 if TYPE_CHECKING:
-    from cli.deployment import Deployment
-    from labelloop.projects import ProjectRecord
+    from labelloop.store.projects import ProjectRecord
+    from operations.deployment import Deployment
 
 queue = group("queue", "Show, retry, discard and cancel jobs.")
 
@@ -38,8 +38,8 @@ def queue_or_list(
 
 def list_jobs(project: OneOrAll = None, as_json: AsJson = False, state_dir: StateDir = DEFAULT_STATE) -> None:
     """List the jobs: running with progress and time left, waiting, failed."""
-    from cli.jobs import read_queue
-    from cli.jobs_view import queue_view
+    from cli.views.jobs import queue_view
+    from operations.history.jobs import read_queue
 
     page = read_queue(*_open(state_dir, project))
     if as_json:
@@ -55,8 +55,8 @@ def failed(
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
     """Tell of each failed job the error, why, and what to do. The queue keeps them for an hour, `runs` for good."""
-    from cli.jobs import failed_jobs, holds
-    from cli.jobs_view import failed_view
+    from cli.views.jobs import failed_view
+    from operations.history.jobs import failed_jobs, holds
 
     deployment, records = _open(state_dir, project)
     jobs = failed_jobs(deployment, records)
@@ -76,8 +76,8 @@ def retry(
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
     """Try failed jobs again, once the cause is mended; lifts the hold of runs that failed too often."""
-    from cli.jobs import retry as run_retry
-    from cli.jobs_view import retried_view
+    from cli.views.jobs import retried_view
+    from operations.history.jobs import retry as run_retry
 
     found = run_retry(*_open(state_dir, project), jobs or [], everything=everything, by=me())
     if as_json:
@@ -94,7 +94,7 @@ def discard(
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
     """Forget failed jobs. Their run records stay; what is still wanted is derived again all the same."""
-    from cli.jobs import discard as run_discard
+    from operations.history.jobs import discard as run_discard
 
     gone = run_discard(*_open(state_dir, project), jobs or [], everything=everything)
     if as_json:
@@ -110,14 +110,14 @@ def cancel(
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
     """End jobs that run or wait: a retrain, a trial. The same inputs are not run again; new labels bring the next."""
-    from cli.jobs import cancel as run_cancel
+    from operations.history.jobs import cancel as run_cancel
 
     for name in run_cancel(*_open(state_dir, project), jobs, by=me()):
         out.print(f"stops at its next step: {name}", highlight=False)
 
 
 def _open(state_dir: Path, project: str | None) -> tuple[Deployment, list[ProjectRecord]]:
-    from cli.deployment import open_deployment
+    from cli.connect import open_deployment
 
     deployment = open_deployment(state_dir)
     return deployment, [deployment.project(project)] if project else deployment.projects.all()

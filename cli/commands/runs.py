@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from cli.commands.screen import show_json
-from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, group, out
-from cli.commands.values import Limit
+from cli.terminal.app import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, group, out
+from cli.terminal.screen import show_json
+from cli.terminal.values import Limit
 
 run = group("run", "One run of the project: `labelloop run show ID`.")
 
@@ -46,9 +46,9 @@ def runs(
     "right" is the accuracy (out of fold; for a retrain on the test split), with the difference in points to the
     champion. ● marks the champion.
     """
-    from cli.deployment import open_deployment
-    from cli.runs import list_runs
-    from cli.runs_view import runs_table
+    from cli.connect import open_deployment
+    from cli.views.runs import runs_table
+    from operations.history.runs import list_runs
 
     deployment = open_deployment(state_dir)
     found = list_runs(deployment, deployment.project(project), kind=kind, outcome=outcome, limit=limit)
@@ -69,10 +69,10 @@ def show(
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:  # fmt: skip
     """Show everything of one run: reasons, evidence, inputs, times, its version, and what to do about it."""
-    from cli.deployment import open_deployment
-    from cli.people import people
-    from cli.runs import find_run, show_run
-    from cli.runs_view import run_view
+    from cli.connect import open_deployment
+    from cli.views.runs import run_view
+    from operations.history.runs import find_run, show_run
+    from operations.people import people
 
     deployment = open_deployment(state_dir)
     record = deployment.project(project)

@@ -9,12 +9,12 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from cli.commands.screen import show_json
-from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, agree, command, out
+from cli.terminal.app import DEFAULT_STATE, AsJson, ProjectName, StateDir, agree, command, out
+from cli.terminal.screen import show_json
 from labelloop.errors import SettingsError
 
 if TYPE_CHECKING:
-    from cli.schema import Effect, SchemaView
+    from operations.projects.schema import Effect, SchemaView
 
 
 @command
@@ -35,9 +35,9 @@ def schema(  # noqa: PLR0913 -- a command's options are its interface
     Until you decide, nothing new is learned and the champion keeps serving. Labels in Label Studio do not change:
     the decision is kept in the project's config (`label_map`).
     """
-    from cli.deployment import open_deployment
-    from cli.schema import SchemaReader, write
-    from labelloop.migration import Wishes
+    from cli.connect import open_deployment
+    from labelloop.rules.migration import Wishes
+    from operations.projects.schema import SchemaReader, write
 
     deployment = open_deployment(state_dir)
     record = deployment.project(project)
@@ -70,7 +70,7 @@ def _pairs(words: Sequence[str]) -> dict[str, str]:
 
 
 def _show(view: SchemaView, *, as_json: bool) -> None:
-    from cli.schema import BUCKETS
+    from operations.projects.schema import BUCKETS
 
     if as_json:
         show_json(view.to_json())
@@ -95,7 +95,7 @@ def _show(view: SchemaView, *, as_json: bool) -> None:
 def _show_effect(effect: Effect, *, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from cli.schema import BUCKETS
+    from operations.projects.schema import BUCKETS
 
     if as_json:
         show_json(asdict(effect))

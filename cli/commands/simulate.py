@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from cli.commands.screen import show_json
-from cli.commands.terminal import DEFAULT_STATE, ConfigFile, Images, agree, command, err, out
-from cli.commands.values import MOST, Seeds, share, share_within
+from cli.terminal.app import DEFAULT_STATE, ConfigFile, Images, agree, command, err, out
+from cli.terminal.screen import show_json
+from cli.terminal.values import MOST, Seeds, share, share_within
 from labelloop.errors import NotFoundError
 
 if TYPE_CHECKING:
-    from cli.deployment import Deployment
+    from operations.deployment import Deployment
 
 
 @command
@@ -61,10 +61,10 @@ def simulate(  # noqa: PLR0913 -- a command's options are its interface
 
     Prints progress, a table, and one JSON object as the last line.
     """
-    from cli.oracle import Rates
-    from cli.reporting import reporting
-    from cli.simulate import Job, prepare
-    from cli.simulate import simulate as run
+    from cli.terminal.reporting import reporting
+    from operations.simulation.oracle import Rates
+    from operations.simulation.simulate import Job, prepare
+    from operations.simulation.simulate import simulate as run
 
     with _deployment_for(state_dir) as (deployment, home):
         source, held_out = prepare(home, images=images, truth=truth, test=test, config=config, reveal=reveal,
@@ -98,9 +98,9 @@ def _agree(deployment: Deployment, images: int, *, yes: bool) -> None:
 @contextmanager
 def _deployment_for(state_dir: Path | None) -> Iterator[tuple[Deployment, Path]]:
     """The running stack, or one of its own for as long as it is needed."""
-    from cli.deployment import deployment_of, open_deployment
-    from cli.embedded.progress import live_progress
+    from cli.connect import deployment_of, open_deployment
     from cli.up import is_running, make_stack
+    from embedded.progress import live_progress
 
     wanted = state_dir or DEFAULT_STATE
     if is_running(wanted):

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from cli.commands.screen import show_json
-from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, alone, command, group, out
-from cli.commands.values import MOST, Limit
+from cli.terminal.app import DEFAULT_STATE, AsJson, ProjectName, StateDir, alone, command, group, out
+from cli.terminal.screen import show_json
+from cli.terminal.values import MOST, Limit
 
 snapshots = group("snapshots", "Answers at a point in time: list the snapshots, or compare two.")
 
@@ -41,9 +41,9 @@ def list_them(
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
     """List the snapshots, newest first, with the versions and runs that used them."""
-    from cli.deployment import open_deployment
-    from cli.snapshots import list_snapshots
-    from cli.snapshots_view import snapshots_table
+    from cli.connect import open_deployment
+    from cli.views.snapshots import snapshots_table
+    from operations.history.snapshots import list_snapshots
 
     deployment = open_deployment(state_dir)
     rows = list_snapshots(deployment, deployment.project(project), limit=limit, used=used, count=not quick)
@@ -63,10 +63,10 @@ def diff(
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:  # fmt: skip
     """Tell what people did between two snapshots: added, relabelled, removed, skipped, by class and by person."""
-    from cli.deployment import open_deployment
-    from cli.people import people
-    from cli.snapshots import between
-    from cli.snapshots_view import diff_view
+    from cli.connect import open_deployment
+    from cli.views.snapshots import diff_view
+    from operations.history.snapshots import between
+    from operations.people import people
 
     deployment = open_deployment(state_dir)
     found = between(deployment, deployment.project(project), before, after)

@@ -8,26 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.commands.screen import show_json
-from cli.commands.terminal import (
-    DEFAULT_STATE,
-    AsJson,
-    Classes,
-    ConfigFile,
-    Images,
-    Labels,
-    StateDir,
-    command,
-    names,
-    out,
-)
-from cli.commands.values import Seeds
+from cli.terminal.app import DEFAULT_STATE, AsJson, Classes, ConfigFile, Images, Labels, StateDir, command, names, out
+from cli.terminal.screen import show_json
+from cli.terminal.values import Seeds
 from labelloop.errors import LabelloopError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from cli.status import StatusReader
+    from operations.status import StatusReader
 
 
 @command
@@ -44,9 +33,9 @@ def up(  # noqa: PLR0913 -- a command's options are its interface
 
     Without --images the project holds scikit-learn's handwritten digits. A restart continues where it stopped.
     """
-    from cli.next_steps import command_line
     from cli.up import UpOptions, is_running, up_detached
     from cli.up import up as run_up
+    from cli.views.next_steps import command_line
 
     options = UpOptions(state_dir, images, config, seed, labels, names(classes))
     if not detach:
@@ -61,7 +50,7 @@ def up(  # noqa: PLR0913 -- a command's options are its interface
 @command
 def down(state_dir: StateDir = DEFAULT_STATE) -> None:
     """Stop the embedded stack. Nothing is lost; `labelloop up` continues where it stopped."""
-    from cli.embedded.background import stop_running
+    from embedded.background import stop_running
 
     stopped = stop_running(state_dir)
     out.print("stopped" if stopped else f"no stack runs on {state_dir}")
@@ -77,19 +66,19 @@ def status(
     once: Annotated[bool, typer.Option("--once", help="Print once, even on a terminal.")] = False,
 ) -> None:
     """Show the loop, live on a terminal: services, queue, and each project's model, accuracy and next steps."""
-    from cli.commands.scroll import watch
+    from cli.terminal.scroll import watch
 
     @cache
     def reader() -> StatusReader:
-        from cli.deployment import open_deployment
-        from cli.status import StatusReader
+        from cli.connect import open_deployment
+        from operations.status import StatusReader
 
         deployment = open_deployment(state_dir)
         return StatusReader(deployment, only=deployment.project(project) if project else None)
 
     def page() -> RenderableType:
-        from cli.overview import overview
-        from cli.status_view import render
+        from cli.views.overview import overview
+        from cli.views.status import render
 
         return (render if project else overview)(reader().read())
 

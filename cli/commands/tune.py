@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from cli.commands.screen import show_json, show_text
-from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, err, goes_on, group, out
-from cli.commands.terminal import names as words
-from cli.commands.values import MOST
-from cli.people import me
+from cli.terminal.app import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, err, goes_on, group, out
+from cli.terminal.app import names as words
+from cli.terminal.screen import show_json, show_text
+from cli.terminal.values import MOST
 from labelloop.errors import LabelloopError
+from operations.people import me
 
 tune = group("tune", "Search for better settings with Optuna. Trials run on any number of workers.")
 
@@ -30,9 +30,9 @@ def run(
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
     """Begin a search on the newest labels. It is judged by the validation part alone: test images stay unseen."""
-    from cli.deployment import open_deployment
-    from cli.tune import begin, follow, read_search
-    from cli.tune_view import study_view
+    from cli.connect import open_deployment
+    from cli.views.tune import study_view
+    from operations.models.tune import begin, follow, read_search
 
     deployment = open_deployment(state_dir)
     record = deployment.project(project)
@@ -54,14 +54,14 @@ def show(
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
     """Show the trials of a search, the best one first."""
-    from cli.deployment import open_deployment
-    from cli.tune import find
-    from cli.tune_view import study_view
+    from cli.connect import open_deployment
+    from cli.views.tune import study_view
+    from operations.models.tune import find
 
     deployment = open_deployment(state_dir)
     found = find(deployment, deployment.project(project), study)
     if plot:
-        from cli.tune_plot import plot_study
+        from cli.views.tune_plot import plot_study
 
         plot_study(found, plot)
     if as_json:
@@ -72,9 +72,9 @@ def show(
 
 def listed(project: ProjectName = None, state_dir: StateDir = DEFAULT_STATE) -> None:
     """List the searches of a project."""
-    from cli.deployment import open_deployment
-    from cli.tune import find
-    from labelloop.studies import StudyStore
+    from cli.connect import open_deployment
+    from labelloop.store.studies import StudyStore
+    from operations.models.tune import find
 
     deployment = open_deployment(state_dir)
     record = deployment.project(project)
@@ -96,8 +96,8 @@ def apply(
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
     """Make the best trial's settings the project's; the next retrain follows them, and the gate judges it."""
-    from cli import tune as search
-    from cli.deployment import open_deployment
+    from cli.connect import open_deployment
+    from operations.models import tune as search
 
     deployment = open_deployment(state_dir)
     record = deployment.project(project)
@@ -112,9 +112,9 @@ def apply(
 
 def cancel(study: StudyName = None, project: ProjectName = None, state_dir: StateDir = DEFAULT_STATE) -> None:
     """End a search: no further trial begins, running ones end after their epoch."""
-    from cli.deployment import open_deployment
-    from cli.tune import find
-    from labelloop.studies import StudyStore
+    from cli.connect import open_deployment
+    from labelloop.store.studies import StudyStore
+    from operations.models.tune import find
 
     deployment = open_deployment(state_dir)
     record = deployment.project(project)
@@ -143,9 +143,9 @@ def compare(
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
     """Fine-tune several networks on the same labels: accuracy, loss, time, size and latency in one table."""
-    from cli.deployment import open_deployment
-    from cli.tune import begin, comparison, follow
-    from cli.tune_view import study_view
+    from cli.connect import open_deployment
+    from cli.views.tune import study_view
+    from operations.models.tune import begin, comparison, follow
 
     deployment = open_deployment(state_dir)
     record = deployment.project(project)
@@ -160,7 +160,7 @@ def compare(
         found = follow(deployment, record, study, err)
     out.print(study_view(found))
     if plot:
-        from cli.tune_plot import plot_study
+        from cli.views.tune_plot import plot_study
 
         plot_study(found, plot)
 
@@ -173,8 +173,8 @@ def lr_find(
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
     """Find a learning rate: a few dozen steps with a rising rate, and where the loss falls fastest."""
-    from cli.deployment import open_deployment
-    from cli.lr_find import ask, wait_for
+    from cli.connect import open_deployment
+    from operations.models.lr_find import ask, wait_for
 
     deployment = open_deployment(state_dir)
     record = deployment.project(project)
@@ -182,7 +182,7 @@ def lr_find(
     with goes_on("the range test is still queued or running and", f"`labelloop queue cancel {job}` cancels it"):
         curve = wait_for(deployment, record, job, console=err)
     if plot:
-        from cli.tune_plot import plot_curve
+        from cli.views.tune_plot import plot_curve
 
         plot_curve(curve, plot)
     if as_json:

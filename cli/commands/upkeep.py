@@ -11,17 +11,17 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from cli.commands.screen import show_json
-from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, err, out
+from cli.terminal.app import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, err, out
+from cli.terminal.screen import show_json
 from labelloop.errors import LabelloopError
 
 if TYPE_CHECKING:
-    from cli.backup import BackedUp
-    from cli.damaged import DamagedObject
-    from cli.deployment import Deployment
-    from cli.gc import Heap, Tidying
-    from cli.restored import Restored
-    from labelloop.projects import ProjectRecord
+    from labelloop.store.projects import ProjectRecord
+    from operations.deployment import Deployment
+    from operations.upkeep.backup import BackedUp
+    from operations.upkeep.damaged import DamagedObject
+    from operations.upkeep.gc import Heap, Tidying
+    from operations.upkeep.restored import Restored
 
 
 @command
@@ -40,9 +40,9 @@ def gc(
     This runs once a day by itself (`retention:` in the project's YAML). The deployment log stays, and nothing
     younger than a day is deleted.
     """
-    from cli.deployment import open_deployment
-    from cli.gc import tidy
-    from cli.reporting import reporting
+    from cli.connect import open_deployment
+    from cli.terminal.reporting import reporting
+    from operations.upkeep.gc import tidy
 
     deployment = open_deployment(state_dir)
     records = [deployment.project(project)] if project else deployment.projects.all()
@@ -68,7 +68,7 @@ def gc(
 def _set_aside(
     deployment: Deployment, records: Sequence[ProjectRecord], *, dry_run: bool, as_json: bool
 ) -> None:  # fmt: skip
-    from cli.damaged import damaged_objects, set_aside
+    from operations.upkeep.damaged import damaged_objects, set_aside
 
     rows = []
     for record in records:
@@ -104,10 +104,10 @@ def backup(
     The loop may keep running. The file appears when it is complete. It holds no secret, but people's answers and
     e-mails. Read it with `labelloop restore`.
     """
-    from cli.backup import Wanted
-    from cli.backup import backup as run_backup
-    from cli.deployment import open_deployment
-    from cli.reporting import reporting
+    from cli.connect import open_deployment
+    from cli.terminal.reporting import reporting
+    from operations.upkeep.backup import Wanted
+    from operations.upkeep.backup import backup as run_backup
 
     deployment = open_deployment(state_dir)
     with reporting(err) as report:
@@ -135,9 +135,9 @@ def restore(
     If Label Studio still has the project, missing and damaged objects in object storage are replaced, and newer objects
     stay. Otherwise, or with --title, a new project gets labels, models and log, and serves its champion at once.
     """
-    from cli.deployment import open_deployment
-    from cli.reporting import reporting
-    from cli.restore import restore as run_restore
+    from cli.connect import open_deployment
+    from cli.terminal.reporting import reporting
+    from operations.upkeep.restore import restore as run_restore
 
     deployment = open_deployment(state_dir)
     with reporting(err) as report:
@@ -149,7 +149,7 @@ def restore(
 
 
 def _show_backup(done: BackedUp) -> None:
-    from cli.gc import told_size
+    from operations.upkeep.gc import told_size
 
     images = f", {done.images} images" if done.images else ""
     out.print(
@@ -182,7 +182,7 @@ def _show(found: Tidying, *, dry_run: bool, keep: bool) -> None:
 
 
 def _table(title: str, heaps: Sequence[Heap]) -> Table:
-    from cli.gc import told_size
+    from operations.upkeep.gc import told_size
 
     table = Table(title, "objects", "size", "why", box=None, header_style="dim", padding=(0, 2, 0, 0))
     table.columns[1].justify = table.columns[2].justify = "right"

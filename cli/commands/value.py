@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cli.commands.screen import show_json
-from cli.commands.terminal import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, out
+from cli.terminal.app import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, out
+from cli.terminal.screen import show_json
 
 
 @command
@@ -13,9 +13,9 @@ def value(project: ProjectName = None, as_json: AsJson = False, state_dir: State
     A share of the chosen images (`queue.blind`) is shown without a pre-label, for comparison. Each share comes
     with its counts and 95 % interval. What each figure means, and what it does not: docs/value.md.
     """
-    from cli.deployment import open_deployment
-    from cli.value import value as find
-    from cli.value_view import render
+    from cli.connect import open_deployment
+    from cli.views.value import render
+    from operations.models.value import value as find
 
     deployment = open_deployment(state_dir)
     page = find(deployment, deployment.project(project))

@@ -8,8 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
-from labelloop.acquisition import Query, Situation, choose, strategy
-from labelloop.head import Floats
+from labelloop.records.arrays import Floats
+from labelloop.rules.acquisition import Query, Situation, choose, strategy
 from retrain_worker.replay.history import Draw, Ints
 from retrain_worker.replay.student import Student
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelloop.errors import NotEnoughLabelsError
-from labelloop.head import Floats
-from labelloop.split import unit
+from labelloop.records.arrays import Floats
+from labelloop.rules.split import unit
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from labelloop.head import Floats, Head
-from labelloop.split import unit
-from retrain_worker.heads import POOL_MOST, HeadRecipe, Lesson, Linear, fit_linear, refit
+from labelloop.model.head import Head
+from labelloop.records.arrays import Floats
+from labelloop.rules.split import unit
+from retrain_worker.heads.recipe import POOL_MOST, HeadRecipe, Lesson, Linear, fit_linear, refit
 from retrain_worker.replay.history import Draw, Ints
 
 GROWN = 1.5

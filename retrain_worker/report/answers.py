@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from labelloop import pixel_steps
-from labelloop.decode import Pixels, decode
+from labelloop.decoding import pixel_steps
+from labelloop.decoding.square import Pixels, decode
 from labelloop.errors import ImageUnreadableError
-from labelloop.head import Floats
+from labelloop.records.arrays import Floats
 from retrain_worker.report.inputs import Arm, Inputs
 from retrain_worker.report.robustness import DISTURBANCES, Disturbance, disturb
 
 if TYPE_CHECKING:
-    from labelloop.net import Backbone
+    from labelloop.model.net import Backbone
 
 AT_ONCE = 32  # images in memory
 STAGE = "test images, clean and disturbed"

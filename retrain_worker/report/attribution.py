@@ -14,9 +14,10 @@ import torch
 from captum.attr import IntegratedGradients, LayerAttribution, LayerGradCam
 from torch import Tensor, nn
 
-from labelloop.decode import Pixels
-from labelloop.head import Floats, Head
-from labelloop.net import Backbone
+from labelloop.decoding.square import Pixels
+from labelloop.model.head import Head
+from labelloop.model.net import Backbone
+from labelloop.records.arrays import Floats
 
 STEPS = 32  # points on the way from black to the image
 AT_ONCE = 16  # of them in one pass

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from labelloop.decode import Pixels
+from labelloop.decoding.square import Pixels
 from labelloop.errors import ImageUnreadableError
-from labelloop.head import Floats, Head
+from labelloop.model.head import Head
+from labelloop.records.arrays import Floats
 from retrain_worker.report.answers import as_seen, plain
 from retrain_worker.report.attribution import Attribution, Attributor
+from retrain_worker.report.drawing.pictures import jpeg, overlay
 from retrain_worker.report.findings import Explained, Explanations, Judged
 from retrain_worker.report.inputs import Inputs
-from retrain_worker.report.pictures import jpeg, overlay
 
 
 def explain(inputs: Inputs, judged: Judged, places: Sequence[int], classes: Sequence[str]) -> Explanations:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from labelloop.head import Floats
-from labelloop.records import Comparison
-from labelloop.registry import BackboneRecord
+from labelloop.records.arrays import Floats
+from labelloop.records.evidence import Comparison
+from labelloop.records.versions import BackboneRecord
 from retrain_worker.report.inputs import Inputs
 from retrain_worker.report.latency import Serving
 from retrain_worker.report.measures import Ints, Measures

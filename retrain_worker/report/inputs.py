@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from labelloop.classifier import Classifier
-from labelloop.head import Floats
-from labelloop.records import Verdict
-from labelloop.schema import AS_GIVEN, LabelRules
+from labelloop.model.classifier import Classifier
+from labelloop.records.arrays import Floats
+from labelloop.records.evidence import Verdict
+from labelloop.rules.schema import AS_GIVEN, LabelRules
 
 if TYPE_CHECKING:
-    from labelloop.net import Backbone  # torch: seconds to import, and a refresh needs none of it
+    from labelloop.model.net import Backbone  # torch: seconds to import, and a refresh needs none of it
 
 Progress = Callable[[str, int, int], None]  # what, steps done, steps in all; may raise to end the report
 Load = Callable[[str], bytes]  # uri -> the bytes that were labelled; ImageUnreadableError where they cannot be had

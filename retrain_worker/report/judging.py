@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from labelloop.head import Floats
-from retrain_worker.answers import paired
+from labelloop.records.arrays import Floats
+from retrain_worker.evidence.answers import paired
 from retrain_worker.report.answers import Answers, Looked
 from retrain_worker.report.findings import ArmFindings, Compared, Judged
 from retrain_worker.report.inputs import Arm, Inputs

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from labelloop.classifier import Classifier
-from labelloop.decode import Pixels
+from labelloop.decoding.square import Pixels
+from labelloop.model.classifier import Classifier
 
 if TYPE_CHECKING:
-    from labelloop.net import Backbone
+    from labelloop.model.net import Backbone
 
 BATCH = 32
 WARM_UP = 2

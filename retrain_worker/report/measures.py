@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from labelloop.head import Floats
-from retrain_worker.calibration import BINS, expected_calibration_error
+from labelloop.records.arrays import Floats
+from retrain_worker.heads.calibration import BINS, expected_calibration_error
+from retrain_worker.heads.logistic import log_loss
 from retrain_worker.intervals import wilson
-from retrain_worker.logistic import log_loss
 
 Ints = NDArray[np.int64]
 TOP = (2, 5)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from labelloop.decode import shrink
+from labelloop.decoding.square import shrink
 from labelloop.errors import ImageUnreadableError
+from retrain_worker.report.drawing.pictures import SIDE, jpeg
 from retrain_worker.report.findings import Judged, Mistake
 from retrain_worker.report.inputs import Inputs
 from retrain_worker.report.measures import predicted
-from retrain_worker.report.pictures import SIDE, jpeg
 
 
 def mistakes(inputs: Inputs, judged: Judged, places: Sequence[int], classes: Sequence[str]) -> tuple[Mistake, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 
 from labelloop.extras import extras_named, missing_extra
-from labelloop.head import Head
+from labelloop.model.head import Head
 from retrain_worker.report.answers import Looked, look
 from retrain_worker.report.document import document
 from retrain_worker.report.findings import Explanations, Findings, Judged

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from labelloop.head import Floats
+from labelloop.records.arrays import Floats
 from retrain_worker.report.measures import Ints, confusion, predicted
 
 DRAWS = 500

@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from labelloop.decode import Pixels
-from labelloop.head import Floats
-from labelloop.records import digest
+from labelloop.decoding.square import Pixels
+from labelloop.records.arrays import Floats
+from labelloop.records.json import digest
 from retrain_worker.report.measures import Interval, Ints, predicted, share
 
 NOISE, BLUR = "noise", "blur"

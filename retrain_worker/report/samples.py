@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from labelloop.split import unit
+from labelloop.rules.split import unit
 from retrain_worker.report.findings import Judged
 from retrain_worker.report.measures import predicted
 

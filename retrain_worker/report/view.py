@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from retrain_worker.report.canvas import Picture
-from retrain_worker.report.class_figures import confusion_picture, recall_picture
-from retrain_worker.report.figures import learning_picture, reliability_picture, robustness_picture
+from retrain_worker.report.drawing.canvas import Picture
+from retrain_worker.report.drawing.class_figures import confusion_picture, recall_picture
+from retrain_worker.report.drawing.figures import learning_picture, reliability_picture, robustness_picture
 from retrain_worker.report.findings import ArmFindings, Findings
 from retrain_worker.report.headline import headlines, percent, points, with_bounds
 from retrain_worker.report.latency import Serving

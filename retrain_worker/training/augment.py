@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from labelloop.training_config import Retrain
+from labelloop.config.training import Retrain
 
 Shares = Tensor  # (b, classes): how much of each class an image shows; rows sum to 1
 

@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from labelloop.errors import NotFoundError
-from labelloop.formats import UNREADABLE
-from labelloop.records import canonical, digest
-from labelloop.storage import ObjectStore
+from labelloop.objects.formats import UNREADABLE
+from labelloop.objects.storage import ObjectStore
+from labelloop.records.json import canonical, digest
 
 PREFIX = "checkpoints/"
 

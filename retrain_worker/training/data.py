@@ -10,13 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 import structlog
 
-from labelloop.decode import Pixels
+from labelloop.config.training import Retrain
+from labelloop.decoding.square import Pixels
 from labelloop.errors import ImageUnreadableError, NotEnoughLabelsError, StorageError
-from labelloop.images import Reader
-from labelloop.net import Backbone
-from labelloop.records import Example, digest
-from labelloop.training_config import Retrain
-from retrain_worker.evidence import entering, one_per_unit
+from labelloop.images.reader import Reader
+from labelloop.model.net import Backbone
+from labelloop.records.images import Example
+from labelloop.records.json import digest
+from retrain_worker.evidence.collect import entering, one_per_unit
 from retrain_worker.training.parts import Part, Parts, divide
 from retrain_worker.training.pixel_cache import PixelCache
 

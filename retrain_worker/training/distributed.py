@@ -24,12 +24,12 @@ from safetensors.torch import save as write_tensors
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from labelloop import net
+from labelloop.config.training import Retrain
 from labelloop.errors import LabelloopError
-from labelloop.head import Head, load_head
-from labelloop.records import fields_of
-from labelloop.registry import BackboneRecord
-from labelloop.training_config import Retrain
+from labelloop.model import net
+from labelloop.model.head import Head, load_head
+from labelloop.records.json import fields_of
+from labelloop.records.versions import BackboneRecord
 from retrain_worker.training.batches import Shard
 from retrain_worker.training.checkpoint import Checkpoint, Keeper
 from retrain_worker.training.fit import Epoch, History, Report, Run, fit

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from labelloop.head import Head
-from labelloop.net import Backbone
-from labelloop.training_config import Retrain
+from labelloop.config.training import Retrain
+from labelloop.model.head import Head
+from labelloop.model.net import Backbone
 from retrain_worker.training.augment import Augmenter
 from retrain_worker.training.batches import Batch, Shard, Waits, batches, epoch_order, steps_per_epoch
 from retrain_worker.training.checkpoint import (

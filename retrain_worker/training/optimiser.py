@@ -17,8 +17,8 @@ from torch.optim.lr_scheduler import (
     SequentialLR,
 )
 
-from labelloop.neck import Necked
-from labelloop.training_config import Retrain
+from labelloop.config.training import Retrain
+from labelloop.model.neck import Necked
 
 Group = dict[str, Any]
 State = Mapping[str, Any]

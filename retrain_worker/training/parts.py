@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from labelloop.records import Bucket, Example
-from labelloop.split import unit
+from labelloop.records.images import Bucket, Example
+from labelloop.rules.split import unit
 from retrain_worker.training.pixel_cache import Images
 
 Balance = Literal["none", "weights", "sampling"]

@@ -16,9 +16,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from labelloop import cache
-from labelloop.decode import Pixels
-from labelloop.records import canonical, digest
+from labelloop.decoding.square import Pixels
+from labelloop.objects import cache
+from labelloop.records.json import canonical, digest
 
 ROWS = "rows.bin"  # (n, 3, size, size) uint8, appended to
 INDEX = "index.jsonl"  # one content hash per row, appended to after it

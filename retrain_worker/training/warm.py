@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from labelloop.head import Head
-from labelloop.net import Backbone
-from retrain_worker.logistic import fit_head, rotate
+from labelloop.model.head import Head
+from labelloop.model.net import Backbone
+from retrain_worker.heads.logistic import fit_head, rotate
 from retrain_worker.training.parts import Parts
 
 CHUNK = 256

@@ -8,8 +8,8 @@ from typing import Any
 
 from labelloop.clock import now
 from labelloop.errors import NotEnoughLabelsError
-from labelloop.lr_curves import LrCurve, keep, smoothed, steepest
-from labelloop.queue import Progress
+from labelloop.queue.progress import Progress
+from labelloop.store.lr_curves import LrCurve, keep, smoothed, steepest
 from retrain_worker.context import Context, ProjectContext
 from retrain_worker.retrain import source_of, start_of, train_examples
 from retrain_worker.training.batches import Shard, Waits, batches, epoch_order

@@ -13,7 +13,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from labelloop.studies import Range, Search, Trial
+from labelloop.store.studies import Range, Search, Trial
 
 STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
 WARM_UP = 5  # complete trials before the median says anything

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import structlog
 
-from labelloop import net
 from labelloop.clock import now
 from labelloop.errors import CancelledError, NotEnoughLabelsError, SettingsError
-from labelloop.net import Backbone
-from labelloop.queue import Progress
-from labelloop.studies import ATTEMPTS, Study, StudyStore, Trial
-from retrain_worker.artefact import in_turn
+from labelloop.model import net
+from labelloop.model.net import Backbone
+from labelloop.queue.progress import Progress
+from labelloop.store.studies import ATTEMPTS, Study, StudyStore, Trial
 from retrain_worker.context import Context, ProjectContext
+from retrain_worker.evidence.artefact import in_turn
 from retrain_worker.retrain import source_of, train_examples
 from retrain_worker.training.checkpoint import StoredKeeper
 from retrain_worker.training.data import parts_of

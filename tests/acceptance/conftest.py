@@ -16,13 +16,14 @@ import httpx
 import pytest
 import yaml
 
-from cli.deployment import Deployment, open_deployment
-from cli.digits import write_digits
-from cli.imagefolder import scan
-from cli.status import ProjectStatus, StatusReader
-from labelloop.labels import LabelSchema
-from labelloop.projects import ProjectRecord
-from labelloop.studio import NextTask, Studio
+from cli.connect import open_deployment
+from labelloop.labels.results import LabelSchema
+from labelloop.store.projects import ProjectRecord
+from labelloop.studio.client import NextTask, Studio
+from operations.deployment import Deployment
+from operations.projects.digits import write_digits
+from operations.projects.imagefolder import scan
+from operations.status import ProjectStatus, StatusReader
 
 ROOT = Path(__file__).parents[2]
 LABELLOOP = Path(sys.executable).parent / "labelloop"

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 
-from cli.crew import recruit
-from cli.embedded.state import StackState, running_stack
-from labelloop.label_config import REQUIRED
-from labelloop.records import Seen
-from labelloop.snapshot import SnapshotStore
-from labelloop.studio import NextTask
+from embedded.state import StackState, running_stack
+from labelloop.labels.label_config import REQUIRED
+from labelloop.records.tasks import Seen
+from labelloop.store.snapshots import SnapshotStore
+from labelloop.studio.client import NextTask
+from operations.simulation.crew import recruit
 from sync.project import TIDY_EVERY_S
 from tests.acceptance.conftest import Loop, until
 

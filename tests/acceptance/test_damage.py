@@ -8,13 +8,13 @@ import signal
 
 import httpx
 
-from cli.doctor.diagnosis import diagnose
-from labelloop.copies import copy_key
-from labelloop.projects import ProjectRecord
-from labelloop.queue import alive
-from labelloop.registry import VERSIONS
-from labelloop.requests import RequestStore
-from labelloop.storage import ObjectStore
+from labelloop.objects.copies import copy_key
+from labelloop.objects.storage import ObjectStore
+from labelloop.queue.heartbeat import alive
+from labelloop.store.projects import ProjectRecord
+from labelloop.store.registry import VERSIONS
+from labelloop.store.requests import RequestStore
+from operations.doctor.diagnosis import diagnose
 from tests.acceptance.conftest import Loop, until
 
 LASTING = ("deployments/", "runs/", "requests/")  # what nothing can derive

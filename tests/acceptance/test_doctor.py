@@ -13,10 +13,10 @@ from dataclasses import replace
 
 import pytest
 
-from cli.doctor.diagnosis import Found, diagnose
-from cli.doctor.finding import Level
-from labelloop.queue import alive
-from labelloop.studio import Studio
+from labelloop.queue.heartbeat import alive
+from labelloop.studio.client import Studio
+from operations.doctor.diagnosis import Found, diagnose
+from operations.doctor.finding import Level
 from tests.acceptance.conftest import LABELLOOP, Loop, labelloop
 
 SAMPLING = "Uncertainty sampling"

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cli.accounts import sign_up
-from cli.status import StatusReader
-from labelloop.endings import IS_HEIC, NO_FORMAT
-from labelloop.projects import ProjectRecord
+from labelloop.decoding.endings import IS_HEIC, NO_FORMAT
+from labelloop.store.projects import ProjectRecord
+from operations.simulation.accounts import sign_up
+from operations.status import StatusReader
 from tests.acceptance.conftest import Loop, labelloop, until
 
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"

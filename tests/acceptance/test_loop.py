@@ -8,8 +8,8 @@ from collections import Counter
 
 import pytest
 
-from labelloop.records import Bucket
-from sync.publish import IDLE_S
+from labelloop.records.images import Bucket
+from sync.predictions.publish import IDLE_S
 from tests.acceptance.conftest import PER_CLASS, Loop, labelloop, until
 
 

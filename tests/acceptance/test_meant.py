@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from labelloop.catalogue import Catalogue
-from labelloop.records import Choice, Task
-from labelloop.schema import BULK, OUTDATED, LabelRules
-from labelloop.snapshot import SnapshotStore
-from sync.empties import PREFIX
+from labelloop.records.tasks import Choice, Task
+from labelloop.rules.schema import BULK, OUTDATED, LabelRules
+from labelloop.store.catalogue import Catalogue
+from labelloop.store.snapshots import SnapshotStore
+from sync.answers.empties import PREFIX
 from tests.acceptance.conftest import Loop, labelloop, until
 
 

@@ -11,9 +11,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cli.snapshots import resolve
-from labelloop.queue import alive
-from labelloop.runs import Run, RunStore
+from labelloop.queue.heartbeat import alive
+from labelloop.records.runs import Run
+from labelloop.store.runs import RunStore
+from operations.history.snapshots import resolve
 from tests.acceptance.conftest import LABELLOOP, Loop, labelloop, until
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from labelloop.snapshot import SnapshotStore
+from labelloop.store.snapshots import SnapshotStore
 from tests.acceptance.conftest import LABELLOOP, Loop, labelloop, until
 
 OLD, NEW = "7", "seven"

@@ -16,7 +16,7 @@ import httpx
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
-from cli.embedded.state import StackState, running_stack
+from embedded.state import StackState, running_stack
 from tests.acceptance.conftest import LABELLOOP, Loop
 from tests.acceptance.test_browser import BROWSERS, FLAGS, signed_in
 

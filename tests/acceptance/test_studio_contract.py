@@ -13,12 +13,12 @@ from typing import Any, Protocol
 import pytest
 
 from labelloop.errors import StudioError
-from labelloop.labels import LabelSchema, make_label_config, parse_label_config
-from labelloop.records import Annotation, Choice, Seen, Task
-from labelloop.studio import Studio, TaskFeed
-from labelloop.studio_pieces import NO_DATA
-from labelloop.studio_rows import TaskStub
-from sync.feed import EPOCH, Feed
+from labelloop.labels.results import LabelSchema, make_label_config, parse_label_config
+from labelloop.records.tasks import Annotation, Choice, Seen, Task
+from labelloop.studio.client import Studio, TaskFeed
+from labelloop.studio.pieces import NO_DATA
+from labelloop.studio.rows import TaskStub
+from sync.answers.feed import EPOCH, Feed
 from tests.acceptance.conftest import Loop, send
 from tests.fakes.studio import FakeStudio
 
@@ -203,7 +203,7 @@ def world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
     if request.param == "fake":
         yield FakeWorld()
         return
-    monkeypatch.setattr("labelloop.studio.PAGE", PAGE)
+    monkeypatch.setattr("labelloop.studio.client.PAGE", PAGE)
     loop: Loop = request.getfixturevalue("loop")
     real = RealWorld(loop.studio, loop.deployment.settings.require_studio_token())
     yield real

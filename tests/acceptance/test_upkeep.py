@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from labelloop.projects import ProjectRecord
-from labelloop.studio_archive import StudioArchive
+from labelloop.store.projects import ProjectRecord
+from labelloop.studio.archive import StudioArchive
 from tests.acceptance.conftest import Loop, labelloop, until
 
 

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from labelloop.features import FeatureIndex
-from labelloop.mirror import Mirror
-from labelloop.records import Bucket, digest
-from labelloop.snapshot import SnapshotStore
-from labelloop.split import bucket_of, group_of
+from labelloop.images.mirror import Mirror
+from labelloop.records.images import Bucket
+from labelloop.records.json import digest
+from labelloop.rules.split import bucket_of, group_of
+from labelloop.store.features import FeatureIndex
+from labelloop.store.snapshots import SnapshotStore
 from tests.acceptance.conftest import Loop, labelloop, until
 
 

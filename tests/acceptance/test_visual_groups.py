@@ -9,12 +9,12 @@ from pathlib import Path, PurePosixPath
 import pytest
 import yaml
 
-from labelloop.catalogue import Catalogue
-from labelloop.projects import ProjectRecord
-from labelloop.records import Bucket, ImageFacts
+from labelloop.records.images import Bucket, ImageFacts
+from labelloop.store.catalogue import Catalogue
+from labelloop.store.projects import ProjectRecord
 from tests.acceptance.conftest import Loop, labelloop, until
-from tests.unit.test_near import png, scene
-from tests.unit.test_settle import frames
+from tests.unit.likeness.test_near import png, scene
+from tests.unit.worker.test_settle import frames
 
 FRAMES, LABELS = 160, 60
 

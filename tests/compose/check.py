@@ -21,11 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cli.digits import write_digits
-from cli.embedded.ports import pick_port
-from cli.imagefolder import scan
-from labelloop.labels import parse_label_config
-from labelloop.studio import Studio
+from embedded.ports import pick_port
+from labelloop.labels.results import parse_label_config
+from labelloop.studio.client import Studio
+from operations.projects.digits import write_digits
+from operations.projects.imagefolder import scan
 
 ROOT = Path(__file__).parents[2]
 PER_CLASS = 20

@@ -19,8 +19,8 @@ from typing import Any
 
 import httpx
 
-from cli.deployment import open_deployment
-from labelloop.images import list_images
+from cli.connect import open_deployment
+from labelloop.images.reader import list_images
 
 CLIENTS = 4
 PAUSE_S = 0.02

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from cli.commands.simulate import _agree
-from cli.deployment import open_deployment
+from cli.connect import open_deployment
 from labelloop.errors import SettingsError
-from labelloop.queue import LR_FIND
+from labelloop.queue.jobs import LR_FIND
 from tests.edges.ask import ask
 from tests.edges.cases import Case
 from tests.edges.world import Place, place

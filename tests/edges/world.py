@@ -14,20 +14,22 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cli.deployment import Deployment, open_deployment
-from cli.wiring import ensure_bucket
-from labelloop.config import ProjectConfig
-from labelloop.formats import Kind, write
-from labelloop.labels import make_label_config
-from labelloop.projects import ProjectRecord, dump_record
-from labelloop.records import digest
-from labelloop.registry import BackboneRecord
-from labelloop.runs import RunStore
-from labelloop.snapshot import Latest, SnapshotStore
+from cli.connect import open_deployment
+from labelloop.config.project import ProjectConfig
+from labelloop.labels.results import make_label_config
+from labelloop.objects.formats import Kind, write
+from labelloop.records.json import digest
+from labelloop.records.snapshots import Latest
+from labelloop.records.versions import BackboneRecord
+from labelloop.store.projects import ProjectRecord, dump_record
+from labelloop.store.runs import RunStore
+from labelloop.store.snapshots import SnapshotStore
+from operations.deployment import Deployment
+from operations.projects.wiring import ensure_bucket
 from tests.fakes.studio_api import StudioApi
 from tests.fakes.studio_server import serving
 from tests.integration.conftest import KEYS
-from tests.unit.ops_world import OpsWorld
+from tests.unit.worlds.operations import OpsWorld
 
 TOKEN = "token-of-the-tests"
 NOBODY = "http://127.0.0.1:1"  # nothing listens there

@@ -11,11 +11,11 @@ from typing import Any
 
 from labelloop.clock import LABEL_STUDIO_FORMAT
 from labelloop.errors import StudioError
-from labelloop.labels import LabelSchema, storable
-from labelloop.records import Annotation, Choice, Seen, Task
-from labelloop.studio import StudioProject
-from labelloop.studio_pieces import NO_ANSWER, NO_DATA
-from labelloop.studio_rows import UNREADABLE, TaskStub, annotation_of
+from labelloop.labels.results import LabelSchema, storable
+from labelloop.records.tasks import Annotation, Choice, Seen, Task
+from labelloop.studio.client import StudioProject
+from labelloop.studio.pieces import NO_ANSWER, NO_DATA
+from labelloop.studio.rows import UNREADABLE, TaskStub, annotation_of
 
 Shown = tuple[str, Choice]  # a prediction: its version, and what it says
 

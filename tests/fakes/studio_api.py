@@ -10,7 +10,7 @@ from typing import Any
 
 from labelloop.clock import LABEL_STUDIO_FORMAT, parse
 from labelloop.errors import StudioError
-from labelloop.studio import Studio
+from labelloop.studio.client import Studio
 
 Json = dict[str, Any]
 

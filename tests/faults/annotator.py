@@ -7,11 +7,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from cli.imagefolder import LabelledFile, upload
-from cli.retrain import ask
 from labelloop.errors import LabelloopError, StudioError
-from labelloop.projects import ProjectRecord
-from labelloop.storage import S3Store
+from labelloop.objects.storage import S3Store
+from labelloop.store.projects import ProjectRecord
+from operations.models.retrain import ask
+from operations.projects.imagefolder import LabelledFile, upload
 from tests.faults.world import World
 
 PATIENCE_S = 60.0

@@ -12,17 +12,19 @@ from typing import Any
 import httpx
 import numpy as np
 
-from cli.deployment import Deployment
 from labelloop.errors import CorruptArtefactError, LabelloopError, NotFoundError
-from labelloop.features import FeatureStore
-from labelloop.formats import Kind, read
-from labelloop.projects import ProjectRecord
-from labelloop.queue import alive
-from labelloop.records import Task, canonical, digest
-from labelloop.registry import Registry
-from labelloop.runs import Run, RunStore
-from labelloop.scores import COLD_START
-from labelloop.snapshot import SnapshotStore
+from labelloop.objects.formats import Kind, read
+from labelloop.queue.heartbeat import alive
+from labelloop.records.json import canonical, digest
+from labelloop.records.runs import Run
+from labelloop.records.tasks import Task
+from labelloop.records.versions import COLD_START
+from labelloop.store.features import FeatureStore
+from labelloop.store.projects import ProjectRecord
+from labelloop.store.registry import Registry
+from labelloop.store.runs import RunStore
+from labelloop.store.snapshots import SnapshotStore
+from operations.deployment import Deployment
 from tests.faults.world import World
 
 Key = tuple[int, int, str]  # task, annotation, created_at: ids come back in SQLite

@@ -21,19 +21,20 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from cli.digits import write_digits
-from cli.imagefolder import scan
-from cli.retrain import ask
-from cli.setup import Source, set_up, wait_ready
-from cli.tune import begin, parse_search
 from labelloop.clock import parse
-from labelloop.config import BackboneSpec, ProjectConfig, Queue, Refresh, Retrain
-from labelloop.networks import PIXELS
-from labelloop.projects import ProjectRecord
-from labelloop.queue import KINDS
-from labelloop.requests import RequestStore
-from labelloop.runs import Run, RunStore
-from labelloop.studies import StudyStore
+from labelloop.config.networks import PIXELS
+from labelloop.config.project import BackboneSpec, ProjectConfig, Queue, Refresh, Retrain
+from labelloop.queue.jobs import KINDS
+from labelloop.records.runs import Run
+from labelloop.store.projects import ProjectRecord
+from labelloop.store.requests import RequestStore
+from labelloop.store.runs import RunStore
+from labelloop.store.studies import StudyStore
+from operations.models.retrain import ask
+from operations.models.tune import begin, parse_search
+from operations.projects.digits import write_digits
+from operations.projects.imagefolder import scan
+from operations.projects.setup import Source, set_up, wait_ready
 from tests.faults.annotator import Annotator
 from tests.faults.invariants import answered_twice
 from tests.faults.world import World, running_world

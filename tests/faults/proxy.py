@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 
-from cli.embedded.ports import LOOPBACK
+from embedded.ports import LOOPBACK
 
 CHUNK = 65536
 METHODS = (b"GET ", b"PUT ", b"POST ", b"HEAD ", b"DELETE ", b"PATCH ")

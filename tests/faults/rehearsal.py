@@ -16,8 +16,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cli.oracle import Rates
-from cli.simulate import Job, prepare, simulate
+from operations.simulation.oracle import Rates
+from operations.simulation.simulate import Job, prepare, simulate
 from tests.faults.schedule import Fault
 from tests.faults.world import World, running_world
 

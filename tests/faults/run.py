@@ -17,13 +17,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cli.digits import write_digits
-from cli.drain import drain
-from cli.imagefolder import scan
-from cli.setup import Source, set_up, wait_ready
-from labelloop.config import BackboneSpec, ProjectConfig, Queue, Refresh, Retrain
-from labelloop.networks import PIXELS
-from labelloop.projects import ProjectRecord
+from labelloop.config.networks import PIXELS
+from labelloop.config.project import BackboneSpec, ProjectConfig, Queue, Refresh, Retrain
+from labelloop.store.projects import ProjectRecord
+from operations.projects.digits import write_digits
+from operations.projects.drain import drain
+from operations.projects.imagefolder import scan
+from operations.projects.setup import Source, set_up, wait_ready
 from tests.faults.annotator import Annotator
 from tests.faults.invariants import Judge, fingerprint
 from tests.faults.schedule import Fault, Schedule, make_schedule

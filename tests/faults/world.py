@@ -11,14 +11,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cli.deployment import Deployment, deployment_of
-from cli.embedded.guard import descendants
-from cli.embedded.loop import loop_services
-from cli.embedded.ports import pick_port
-from cli.embedded.process import ServiceSpec, State
-from cli.embedded.stack import Stack
-from cli.embedded.state import StackState
-from labelloop.settings import child_environment
+from cli.connect import deployment_of
+from embedded.guard import descendants
+from embedded.loop import loop_services
+from embedded.ports import pick_port
+from embedded.process import ServiceSpec, State
+from embedded.stack import Stack
+from embedded.state import StackState
+from labelloop.config.settings import child_environment
+from operations.deployment import Deployment
 from tests.faults.proxy import Proxy, Trouble
 from tests.faults.schedule import OURS, Fault
 

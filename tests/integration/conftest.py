@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from cli.embedded.environments import DATABASE, DEFAULT_ROOT, Environments
-from cli.embedded.ports import LOOPBACK, pick_port
-from cli.embedded.process import ServiceSpec
-from cli.embedded.s3.signature import Key
-from cli.embedded.services import Place, s3_service, valkey_service
-from cli.embedded.supervisor import Supervisor
+from embedded.environments import DATABASE, DEFAULT_ROOT, Environments
+from embedded.ports import LOOPBACK, pick_port
+from embedded.process import ServiceSpec
+from embedded.s3.signature import Key
+from embedded.services import Place, s3_service, valkey_service
+from embedded.supervisor import Supervisor
 
 VALKEY_PASSWORD = "of-the-tests"
 S3_KEY = Key("tests", "secret-of-the-tests")

@@ -15,10 +15,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from http.client import HTTPConnection
 from pathlib import Path
 
-from cli.embedded.environments import DATABASE, DEFAULT_ROOT, Environments
-from cli.embedded.ports import LOOPBACK, pick_port
-from cli.embedded.process import ServiceSpec
-from cli.embedded.services import Place, s3_service, valkey_service
+from embedded.environments import DATABASE, DEFAULT_ROOT, Environments
+from embedded.ports import LOOPBACK, pick_port
+from embedded.process import ServiceSpec
+from embedded.services import Place, s3_service, valkey_service
 from tests.integration.conftest import S3_KEY
 
 VALKEY_PASSWORD = "of-the-tests"

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from bench.memory import Peak
+from bench.tools.memory import Peak
 from tests.integration.serving import Served
 
 

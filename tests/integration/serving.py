@@ -16,17 +16,19 @@ from typing import Any
 
 import httpx
 
-from cli.embedded.loop import BACKEND_MEMORY
-from cli.embedded.ports import LOOPBACK, pick_port
-from labelloop.images import s3_client
-from labelloop.queue import DEPLOY_CHANNEL, connect, publish
-from labelloop.records import Bucket
-from labelloop.registry import BackboneRecord, Version
-from labelloop.settings import load_settings
-from labelloop.split import BucketShares, bucket_of, group_of, shown_blind
-from labelloop.storage import S3Store
+from embedded.loop import BACKEND_MEMORY
+from embedded.ports import LOOPBACK, pick_port
+from labelloop.config.settings import load_settings
+from labelloop.config.shares import BucketShares
+from labelloop.objects.s3_client import s3_client
+from labelloop.objects.storage import S3Store
+from labelloop.queue.channels import DEPLOY_CHANNEL, publish
+from labelloop.queue.connection import connect
+from labelloop.records.images import Bucket
+from labelloop.records.versions import BackboneRecord, Version
+from labelloop.rules.split import bucket_of, group_of, shown_blind
 from tests.integration.conftest import KEYS
-from tests.unit.backend_world import World, picture
+from tests.unit.worlds.backend import World, picture
 
 PASSWORD = "letmein"
 WORKER = "ml_backend.drain.BufferingWorker"

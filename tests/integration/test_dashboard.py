@@ -15,8 +15,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from cli.embedded.ports import LOOPBACK, pick_port
-from labelloop.queue import REFRESH, JobQueue, connect
+from embedded.ports import LOOPBACK, pick_port
+from labelloop.queue.connection import connect
+from labelloop.queue.jobs import REFRESH, JobQueue
 
 AUTH = ("labelloop", "password-of-the-dashboard")
 CHANGES = ["/job/{job}/delete", "/job/{job}/requeue", "/requeue/refresh", "/queue/refresh/queued/empty",
@@ -41,7 +42,7 @@ def dashboard(valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
     log = (tmp_path_factory.mktemp("dashboard") / "log").open("wb")
     server = subprocess.Popen(
         [sys.executable, "-m", "gunicorn", "--worker-class", "gthread", "--threads", "8", "--bind",
-         url.removeprefix("http://"), "--no-control-socket", "labelloop.dashboard:create_app()"],
+         url.removeprefix("http://"), "--no-control-socket", "labelloop.web.dashboard:create_app()"],
         env=env, stdout=log, stderr=log,
     )  # fmt: skip
     try:
@@ -143,7 +144,7 @@ def test_without_a_password_it_does_not_start(valkey_url: str) -> None:
         "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
         "LABELLOOP_REDIS_URL": valkey_url,
     }
-    program = "from labelloop.dashboard import create_app; create_app()"
+    program = "from labelloop.web.dashboard import create_app; create_app()"
     done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=False)
     assert done.returncode
     assert "LABELLOOP_DASHBOARD_PASSWORD is not set" in done.stderr

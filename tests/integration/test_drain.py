@@ -15,11 +15,11 @@ import httpx
 import pytest
 from flask import Flask
 
-from cli.embedded.ports import LOOPBACK, pick_port
+from embedded.ports import LOOPBACK, pick_port
+from labelloop.config.settings import load_settings
 from labelloop.errors import ImageUnreadableError
-from labelloop.projects import ProjectStore
-from labelloop.settings import load_settings
-from labelloop.storage import MemoryStore
+from labelloop.objects.storage import MemoryStore
+from labelloop.store.projects import ProjectStore
 from ml_backend.app import make_app
 from ml_backend.auth import Gate
 from ml_backend.backend import Backend

@@ -1,6 +1,6 @@
 """A real gunicorn among clients and stores that hang: /health is quick, refusals come at once, others go on.
 
-The times that Label Studio gives are the limits here, so that a busy machine fails no test; `bench.health` has p99.
+The times that Label Studio gives are the limits here, so that a busy machine fails no test; `bench.faults.health` has p99.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from contextlib import ExitStack
 import pytest
 from flask import Flask
 
-from cli.embedded.ports import LOOPBACK, pick_port
-from labelloop.projects import ProjectStore
-from labelloop.settings import load_settings
-from labelloop.storage import MemoryStore
+from embedded.ports import LOOPBACK, pick_port
+from labelloop.config.settings import load_settings
+from labelloop.objects.storage import MemoryStore
+from labelloop.store.projects import ProjectStore
 from ml_backend import front
 from ml_backend.app import make_app
 from ml_backend.auth import Gate
@@ -49,7 +49,7 @@ from tests.integration.hanging import (
 )
 from tests.integration.serving import Served, environment, next_version, started
 from tests.integration.test_drain import NoImages
-from tests.unit.backend_world import World
+from tests.unit.worlds.backend import World
 
 PASSWORD = "letmein"
 BASIC = "Basic " + base64.b64encode(f"labelloop:{PASSWORD}".encode()).decode()

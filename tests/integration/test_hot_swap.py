@@ -11,10 +11,11 @@ from typing import Any
 import httpx
 import pytest
 
-from cli.embedded.ports import LOOPBACK, pick_port
-from labelloop.queue import NUDGE_CHANNEL, alive
+from embedded.ports import LOOPBACK, pick_port
+from labelloop.queue.channels import NUDGE_CHANNEL
+from labelloop.queue.heartbeat import alive
 from tests.integration.serving import TASKS, Served, environment, next_version, started, wait_for, wait_for_version
-from tests.unit.backend_world import CLASSES
+from tests.unit.worlds.backend import CLASSES
 
 CLIENTS = 4
 DEPLOYS = 50

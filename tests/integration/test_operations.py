@@ -15,27 +15,32 @@ from typer.testing import CliRunner
 import retrain_worker.jobs
 import retrain_worker.refresh
 from cli.commands.simulate import _agree
-from cli.deployment import Deployment
-from cli.jobs import discard, failed_jobs, holds, read_queue, retry
-from cli.learning import pause, resume
 from cli.main import app
-from labelloop.catalogue import Catalogue
 from labelloop.clock import now
-from labelloop.config import Gate, parse_config
+from labelloop.config.project import Gate, parse_config
+from labelloop.config.settings import load_settings
 from labelloop.errors import LabelloopError, NotFoundError
-from labelloop.features import FeatureStore
-from labelloop.gate import judge
-from labelloop.images import s3_client
-from labelloop.labels import make_label_config
-from labelloop.projects import ProjectRecord, ProjectStore
-from labelloop.queue import FEATURISE, REFRESH, Heartbeat, JobQueue, alive, connect, job_id
-from labelloop.records import Annotation, Bucket, Evaluation, ImageFacts, Task, Verdict
-from labelloop.registry import BackboneRecord
-from labelloop.requests import RequestStore
-from labelloop.runs import RunStore
-from labelloop.settings import load_settings
-from labelloop.snapshot import Latest, SnapshotStore
-from labelloop.storage import MemoryStore, S3Store
+from labelloop.labels.results import make_label_config
+from labelloop.objects.s3_client import s3_client
+from labelloop.objects.storage import MemoryStore, S3Store
+from labelloop.queue.connection import connect
+from labelloop.queue.heartbeat import Heartbeat, alive
+from labelloop.queue.jobs import FEATURISE, REFRESH, JobQueue, job_id
+from labelloop.records.evidence import Evaluation, Verdict
+from labelloop.records.images import Bucket, ImageFacts
+from labelloop.records.snapshots import Latest
+from labelloop.records.tasks import Annotation, Task
+from labelloop.records.versions import BackboneRecord
+from labelloop.rules.gate import judge
+from labelloop.store.catalogue import Catalogue
+from labelloop.store.features import FeatureStore
+from labelloop.store.projects import ProjectRecord, ProjectStore
+from labelloop.store.requests import RequestStore
+from labelloop.store.runs import RunStore
+from labelloop.store.snapshots import SnapshotStore
+from operations.deployment import Deployment
+from operations.history.jobs import discard, failed_jobs, holds, read_queue, retry
+from operations.models.learning import pause, resume
 from retrain_worker.context import Context
 from tests.integration.conftest import KEYS
 from tests.integration.test_queue import start_worker, until
@@ -162,7 +167,7 @@ def test_an_unrecorded_job_is_queued_again_under_its_id(
 ) -> None:
     fail(world, "other")
     name = job_id(FEATURISE, RECORD.key, "other")
-    monkeypatch.setattr("labelloop.failures.RECORDED", ())  # the worker of the test knows this one function only
+    monkeypatch.setattr("labelloop.queue.failed.RECORDED", ())  # the worker of the test knows this one function only
     worker.terminate()
     worker.wait(10)
     found = retry(world.deployment, [RECORD], ["other"], everything=False, by="anna")
@@ -221,13 +226,13 @@ def test_a_pause_waits_for_a_deploy_that_is_half_way(world: World) -> None:
     with world.deployment.registry(RECORD).lease("deploy"):
         world.deployment.registry(RECORD).pauses.pause(by="anna")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("cli.learning.RedisLease", _impatient)
+            patch.setattr("operations.models.learning.RedisLease", _impatient)
             assert not pause(world.deployment, RECORD, by="bert", why="").settled
     assert pause(world.deployment, RECORD, by="bert", why="").settled
 
 
 def _impatient(redis: Any, key: str) -> Any:
-    from labelloop.queue import RedisLease
+    from labelloop.queue.leases import RedisLease
 
     return RedisLease(redis, key, wait_s=0.1)
 
@@ -242,14 +247,14 @@ def _impatient(redis: Any, key: str) -> Any:
 )  # fmt: skip
 def test_every_command_answers(world: World, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     world.refresh()
-    monkeypatch.setattr("cli.deployment.open_deployment", lambda _: world.deployment)
+    monkeypatch.setattr("cli.connect.open_deployment", lambda _: world.deployment)
     done = CliRunner().invoke(app, words, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     assert done.output.strip()
 
 
 def test_a_mistake_is_one_plain_line(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cli.deployment.open_deployment", lambda _: world.deployment)
+    monkeypatch.setattr("cli.connect.open_deployment", lambda _: world.deployment)
     for words in (["run", "show", "zzz"], ["snapshots", "diff", "v9"], ["queue", "retry"], ["queue", "discard", "x"],
                   ["export", "--format", "csv", "--copy", "--out", "x"]):  # fmt: skip
         done = CliRunner().invoke(app, words, catch_exceptions=False)
@@ -263,7 +268,7 @@ def test_an_option_in_front_of_the_verb_is_refused_and_not_lost(
     world: World, words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hold(world)
-    monkeypatch.setattr("cli.deployment.open_deployment", lambda _: world.deployment)
+    monkeypatch.setattr("cli.connect.open_deployment", lambda _: world.deployment)
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 2
     assert f"put {words[1]} after" in " ".join(done.output.split())

@@ -12,7 +12,10 @@ from threading import Thread
 import pytest
 
 from labelloop.errors import LeaseLostError, QueueError
-from labelloop.queue import REFRESH, Heartbeat, HeldLease, JobQueue, RedisLease, alive, connect, job_id
+from labelloop.queue.connection import connect
+from labelloop.queue.heartbeat import Heartbeat, alive
+from labelloop.queue.jobs import REFRESH, JobQueue, job_id
+from labelloop.queue.leases import HeldLease, RedisLease
 
 WORKER = """
 import sys, types
@@ -95,7 +98,7 @@ def test_an_ended_job_does_not_block_its_id(queue: JobQueue, valkey_url: str, mo
         assert until(lambda: any(j.status == "failed" for j in queue.jobs()))
         assert queue.enqueue(REFRESH, good, {"project": "p", "seconds": 0})
         assert not queue.enqueue(REFRESH, bad, {"project": "p", "seconds": 0})  # not in a rush
-        monkeypatch.setattr("labelloop.queue.FAILED_REST_S", 0)
+        monkeypatch.setattr("labelloop.queue.jobs.FAILED_REST_S", 0)
         assert queue.enqueue(REFRESH, bad, {"project": "p", "seconds": 0})
         assert until(lambda: queue.active(REFRESH, "p") == [] and not any(j.status == "failed" for j in queue.jobs()))
     finally:

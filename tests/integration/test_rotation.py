@@ -10,9 +10,9 @@ import pytest
 from redis import Redis
 from redis.exceptions import AuthenticationError
 
-from labelloop.queue import REFRESH, JobQueue
-from labelloop.rotation import redis_client
-from labelloop.settings import load_settings
+from labelloop.config.settings import load_settings
+from labelloop.queue.connection import redis_client
+from labelloop.queue.jobs import REFRESH, JobQueue
 
 USER, OLD, NEW = "rotated", "old-password", "new-password"
 

@@ -23,13 +23,13 @@ from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from cli.embedded.environments import DEFAULT_ROOT
-from cli.embedded.ports import LOOPBACK, is_free, pick_port
-from cli.embedded.s3.signature import Key
-from cli.embedded.services import CODE, Place, s3_service, s3_storage
-from cli.embedded.supervisor import Supervisor
-from labelloop.images import s3_client
-from labelloop.settings import load_settings
+from embedded.environments import DEFAULT_ROOT
+from embedded.ports import LOOPBACK, is_free, pick_port
+from embedded.s3.signature import Key
+from embedded.services import CODE, Place, s3_service, s3_storage
+from embedded.supervisor import Supervisor
+from labelloop.config.settings import load_settings
+from labelloop.objects.s3_client import s3_client
 from tests.integration.conftest import KEYS, PROGRAMS, S3_KEY
 
 if TYPE_CHECKING:
@@ -368,7 +368,7 @@ def _plant(s3: S3Client, endpoint: str) -> None:
 
 def test_the_cloud_around_s3_cannot_even_be_imported(tmp_path: Path) -> None:
     program = (
-        "import sys; from cli.embedded.s3.emulator import open_emulator; open_emulator()\n"
+        "import sys; from embedded.s3.emulator import open_emulator; open_emulator()\n"
         "print([m for m in sys.modules if m.startswith('ministack.services.')])\n"
         "print(hasattr(sys.modules['ministack.app'], 'app'))\n"
         "import ministack.services.lambda_svc"

@@ -10,21 +10,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from labelloop import net
 from labelloop.clock import now, stamp
-from labelloop.config import BackboneSpec, parse_config
-from labelloop.images import ImageReader, s3_client
-from labelloop.labels import make_label_config
-from labelloop.projects import ProjectRecord, ProjectStore
-from labelloop.queue import REFRESH, JobQueue, connect
-from labelloop.records import Annotation, Bucket, ImageFacts, Outcome, Task
-from labelloop.registry import Registry
-from labelloop.requests import RequestStore
-from labelloop.runs import RunStore
-from labelloop.schema import LabelRules
-from labelloop.settings import load_settings
-from labelloop.snapshot import Latest, Snapshot, SnapshotStore
-from labelloop.storage import S3Store
+from labelloop.config.project import BackboneSpec, parse_config
+from labelloop.config.settings import load_settings
+from labelloop.images.reader import ImageReader
+from labelloop.labels.results import make_label_config
+from labelloop.model import net
+from labelloop.objects.s3_client import s3_client
+from labelloop.objects.storage import S3Store
+from labelloop.queue.connection import connect
+from labelloop.queue.jobs import REFRESH, JobQueue
+from labelloop.records.evidence import Outcome
+from labelloop.records.images import Bucket, ImageFacts
+from labelloop.records.snapshots import Latest, Snapshot
+from labelloop.records.tasks import Annotation, Task
+from labelloop.rules.schema import LabelRules
+from labelloop.store.projects import ProjectRecord, ProjectStore
+from labelloop.store.registry import Registry
+from labelloop.store.requests import RequestStore
+from labelloop.store.runs import RunStore
+from labelloop.store.snapshots import SnapshotStore
 from retrain_worker.context import Context, ProjectContext
 from retrain_worker.refresh import Judged, refresh
 from retrain_worker.score import score

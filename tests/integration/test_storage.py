@@ -9,11 +9,11 @@ from threading import Barrier, Thread
 
 import pytest
 
+from labelloop.config.settings import load_settings
 from labelloop.errors import AlreadyExistsError, CorruptObjectError, NotFoundError, StorageError
-from labelloop.images import s3_client
 from labelloop.limits import RECORD
-from labelloop.settings import load_settings
-from labelloop.storage import MemoryStore, ObjectStore, S3Store, Within
+from labelloop.objects.s3_client import s3_client
+from labelloop.objects.storage import MemoryStore, ObjectStore, S3Store, Within
 from tests.integration.conftest import KEYS
 
 

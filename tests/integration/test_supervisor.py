@@ -15,7 +15,7 @@ import boto3
 import pytest
 import redis
 
-from cli.embedded.process import STACK_MARK, sweep
+from embedded.process import STACK_MARK, sweep
 from labelloop.errors import StackError
 from tests.integration.conftest import S3_KEY
 
@@ -214,7 +214,7 @@ def test_a_second_stack_on_the_directory_is_refused(start: Callable[[], Run]) ->
 
 
 def test_a_stack_is_stopped_from_outside(start: Callable[[], Run]) -> None:
-    from cli.embedded.background import stop_running
+    from embedded.background import stop_running
 
     run = start()
     assert stop_running(run.folder)
@@ -223,7 +223,7 @@ def test_a_stack_is_stopped_from_outside(start: Callable[[], Run]) -> None:
 
 
 def test_detaching_returns_when_all_is_set_up_or_says_why_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cli.embedded.background import detach, stop_running
+    from embedded.background import detach, stop_running
 
     monkeypatch.setenv("FAMILY", FAMILY)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
@@ -238,8 +238,8 @@ def test_detaching_returns_when_all_is_set_up_or_says_why_not(tmp_path: Path, mo
 
 
 def test_a_service_that_cannot_start_is_reported_with_its_log(tmp_path: Path) -> None:
-    from cli.embedded.process import ServiceSpec
-    from cli.embedded.supervisor import Supervisor
+    from embedded.process import ServiceSpec
+    from embedded.supervisor import Supervisor
 
     silent = ServiceSpec(
         name="broken",
@@ -260,8 +260,8 @@ def test_a_service_that_cannot_start_is_reported_with_its_log(tmp_path: Path) ->
 
 
 def test_a_worker_is_ready_at_its_own_heartbeat_and_not_at_an_earlier_one(valkey_url: str) -> None:
-    from cli.embedded.loop import ExpectedHeartbeat
-    from labelloop.queue import Heartbeat
+    from embedded.loop import ExpectedHeartbeat
+    from labelloop.queue.heartbeat import Heartbeat
 
     expected = ExpectedHeartbeat(valkey_url, ("retrain_worker", "features"))
     with redis.Redis.from_url(valkey_url) as connection:

@@ -13,29 +13,30 @@ from typing import Any
 
 import pytest
 
-from cli.backup import BackedUp, Wanted, backup
-from cli.deployment import Deployment
-from cli.gc import tidy
-from cli.restore import restore
-from cli.restored import Restored
-from labelloop.config import ProjectConfig, parse_config
-from labelloop.copies import copy_key
+from labelloop.config.project import ProjectConfig, parse_config
+from labelloop.config.settings import load_settings
 from labelloop.errors import ConflictError, LabelloopError, SettingsError, StudioError
-from labelloop.features import FeatureStore
-from labelloop.images import s3_client
-from labelloop.labels import make_label_config
-from labelloop.projects import COPY, ProjectRecord, ProjectStore
-from labelloop.queue import TIDY, JobQueue, connect, job_id
-from labelloop.registry import Registry
-from labelloop.runs import RunStore
-from labelloop.settings import load_settings
-from labelloop.snapshot import SnapshotStore
-from labelloop.storage import S3Store
-from labelloop.tidying import Tidier, last_tidied
+from labelloop.labels.results import make_label_config
+from labelloop.objects.copies import copy_key
+from labelloop.objects.s3_client import s3_client
+from labelloop.objects.storage import S3Store
+from labelloop.queue.connection import connect
+from labelloop.queue.jobs import TIDY, JobQueue, job_id
+from labelloop.store.features import FeatureStore
+from labelloop.store.projects import COPY, ProjectRecord, ProjectStore
+from labelloop.store.registry import Registry
+from labelloop.store.runs import RunStore
+from labelloop.store.snapshots import SnapshotStore
+from labelloop.upkeep.tidying import Tidier, last_tidied
+from operations.deployment import Deployment
+from operations.upkeep.backup import BackedUp, Wanted, backup
+from operations.upkeep.gc import tidy
+from operations.upkeep.restore import restore
+from operations.upkeep.restored import Restored
 from tests.fakes.studio_api import StudioApi, studio_of
 from tests.integration.conftest import KEYS
-from tests.unit.test_tidying import check_whole
-from tests.unit.tidy_world import World, project
+from tests.unit.upkeep.test_tidying import check_whole
+from tests.unit.worlds.tidy import World, project
 
 URIS = [f"s3://images/{i}.png" for i in range(1, 8)]
 ALL = Wanted()

@@ -17,10 +17,10 @@ from urllib.parse import parse_qs, quote
 import pytest
 
 from labelloop.errors import ImageUnreadableError, SourceAwayError
-from labelloop.studio import Studio
-from sync.fetch import Fetcher
-from sync.hosts import Address, parse_hosts
-from sync.web import Web
+from labelloop.studio.client import Studio
+from sync.images.fetch import Fetcher
+from sync.images.hosts import Address, parse_hosts
+from sync.images.web import Web
 
 BODY = b"an image, by its looks" * 10
 

@@ -1,0 +1,1 @@
+"""The terminal: the app, the consoles, errors in words, progress."""

@@ -1,0 +1,1 @@
+"""Frozen values in, pages for a terminal out."""

@@ -1,0 +1,1 @@
+"""A project's YAML and the environment, as frozen values."""

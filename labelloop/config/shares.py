@@ -1,0 +1,13 @@
+"""Shares of the images that never train."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class BucketShares:
+    """Shares of the images, in [0, 1]; what is left is the train bucket."""
+
+    test: float = 0.10
+    audit: float = 0.05

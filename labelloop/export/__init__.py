@@ -1,0 +1,1 @@
+"""Labelled data and model cards, as people take them away."""

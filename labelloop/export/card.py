@@ -1,0 +1,164 @@
+"""A version and what it came from in, its model card out (Markdown). Pure. See Mitchell et al. 2019."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from labelloop.records.evidence import Evaluation, Outcome
+from labelloop.records.images import Bucket, ImageFacts
+from labelloop.records.tasks import Task
+from labelloop.records.versions import BackboneRecord, Deployment, Version
+
+FEW = 20  # test labels of a class, below which its recall is little more than a hint
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Everything a card tells of."""
+
+    title: str
+    version: Version
+    backbone: BackboneRecord
+    tasks: Sequence[Task]  # of the version's snapshot, classes as they counted
+    images: Mapping[str, ImageFacts]
+    config: Mapping[str, Any] | None  # None: not kept (made by an older release)
+    decisions: Sequence[Deployment]  # those about this version
+
+
+def card(origin: Origin) -> str:
+    """The page."""
+    version = origin.version
+    parts = [
+        f"# {origin.title}: {version.name}",
+        _summary(origin),
+        "## Data\n\n" + _data(origin),
+        "## Training\n\n" + _training(origin),
+        "## Evaluation\n\n" + _evaluation(version.evaluation),
+        "## Verdict\n\n" + _verdict(origin),
+        "## Limits\n\n" + _limits(version.evaluation),
+        "## Configuration\n\n" + _config(origin),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _summary(origin: Origin) -> str:
+    version = origin.version
+    return (
+        f"A classifier of images into {len(version.labels)} classes ({', '.join(version.labels)}), made by a "
+        f"{version.kind} on {version.created_at[:10]}. It pre-labels images for people, who correct it; it is not "
+        "meant to decide anything without them."
+    )
+
+
+def _data(origin: Origin) -> str:
+    counts = {bucket: _labels(origin, bucket) for bucket in Bucket}
+    people = {a.completed_by for t in origin.tasks for a in t.annotations if a.completed_by is not None}
+    skipped = sum(t.skipped for t in origin.tasks)
+    names = sorted(set().union(*counts.values()))
+    rows = [[name, *(str(counts[b].get(name, 0)) for b in Bucket)] for name in names]
+    return (
+        f"Snapshot `{origin.version.snapshot}`: {len(origin.tasks)} annotated images, {len(people)} annotators, "
+        f"{skipped} skipped. Train labels fit the model, test and audit labels never do.\n\n"
+        + _table(["class", *(b.value for b in Bucket)], rows)
+    )
+
+
+def _labels(origin: Origin, bucket: Bucket) -> Counter[str]:
+    found = ((t.label, origin.images.get(t.uri)) for t in origin.tasks)
+    return Counter(label for label, facts in found if label and facts and facts.bucket is bucket)
+
+
+def _training(origin: Origin) -> str:
+    version, backbone = origin.version, origin.backbone
+    shape = backbone.preprocessing
+    rows = [
+        ["backbone", f"{backbone.name} (`{backbone.id}`), {backbone.dimension} features"],
+        ["weights", backbone.provenance],
+        ["preprocessing", f"{shape['size']} pixels, {shape['crop_mode']}, {shape['interpolation']}"
+                          + (f", steps {_steps(shape)}" if shape.get("steps") else "")],
+        ["head", f"`{version.head_sha256[:12]}`, {', '.join(f'{k} {v}' for k, v in version.recipe.items())}"],
+        ["labels it was trained on", str(version.evaluation.labels)],
+        ["version before", version.parent or "none"],
+        ["code", f"labelloop {version.code}"],
+    ]  # fmt: skip
+    return _table(["what", "value"], rows)
+
+
+def _steps(shape: Mapping[str, Any]) -> str:
+    return ", ".join(str(step.get("do")) for step in shape["steps"])
+
+
+def _evaluation(found: Evaluation) -> str:
+    rows = [
+        ["test split (random, never trained on)", _share(found.test_accuracy), str(found.test_n)],
+        ["train labels, out of fold", _interval(found), str(found.judged_on)],
+        ["largest class alone", _share(found.majority), str(found.judged_on)],
+        ["expected calibration error", _share(found.ece), str(found.judged_on)],
+        ["log loss", _share(found.log_loss), str(found.judged_on)],
+    ]
+    if found.artefact:
+        rows.append(["milliseconds per image", f"{found.artefact.ms:.1f}", str(found.artefact.images)])
+    recalls = [[r.name, _share(r.challenger), _share(r.champion), str(r.n)] for r in found.recalls]
+    classes = _table(["class", "recall", "version before", "labels"], recalls) if recalls else "No recalls were taken."
+    return _table(["what", "figure", "labels"], rows) + "\n\n" + classes
+
+
+def _interval(found: Evaluation) -> str:
+    if found.accuracy is None or found.accuracy_low is None or found.accuracy_high is None:
+        return "none: the backbone saw every label"
+    return f"{found.accuracy:.3f} (95 %: {found.accuracy_low:.3f} to {found.accuracy_high:.3f})"
+
+
+def _verdict(origin: Origin) -> str:
+    verdict = origin.version.verdict
+    lines = [f"**{verdict.outcome.value}**", "", *(f"- {reason}" for reason in verdict.reasons)]
+    checks = [
+        [c.rule, "content" if c.outcome is Outcome.PROMOTE else c.outcome.value, c.reason] for c in verdict.checks
+    ]
+    if checks:
+        lines += ["", _table(["rule", "says", "why"], checks)]
+    told = [[d.at[:19], d.action, d.by, d.why] for d in origin.decisions]
+    lines += ["", _table(["at", "decision", "by", "why"], told) if told else "It was never live."]
+    return "\n".join(lines)
+
+
+def _limits(found: Evaluation) -> str:
+    few = [f"{r.name} ({r.n})" for r in found.recalls if r.n < FEW]
+    lines = [f"- {found.test_n} test labels: a difference below {_smallest(found.test_n)} points cannot be told."]
+    if few:
+        lines.append(f"- Classes with fewer than {FEW} labels that judge: {', '.join(few)}.")
+    if found.waiting:
+        lines.append(f"- Classes it does not know yet: {', '.join(f'{n} ({k})' for n, k in found.waiting.items())}.")
+    if found.conflicts:
+        lines.append(f"- {len(found.conflicts)} images were left out: duplicates with contradicting labels.")
+    return "\n".join(lines)
+
+
+def _smallest(n: int) -> str:
+    """Half width of a 95 % interval of a share near 0.9."""
+    return f"{196 * (0.09 / n) ** 0.5:.1f}" if n else "100"
+
+
+def _config(origin: Origin) -> str:
+    if origin.config is None:
+        return f"`{origin.version.config}` (its text was not kept)."
+    text = yaml.safe_dump(dict(origin.config), sort_keys=False).strip()
+    return f"`{origin.version.config}`:\n\n```yaml\n{text}\n```"
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(_cell(c) for c in line) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,130 @@
+"""Annotated tasks and what is known of their images in, the rows of a data set out. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from labelloop.records.images import Bucket, ImageFacts
+from labelloop.records.tasks import Annotation, Task
+
+COLUMNS = (
+    "uri", "label", "bucket", "annotator", "annotation_id", "task_id", "created", "updated", "lead_time_s",
+    "seen_version", "seen_label", "seen_blind", "ground_truth", "skipped", "seed", "given_label", "answers", "problem",
+    "sha256", "etag", "file",
+)  # fmt: skip
+FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")  # a spreadsheet would run what follows
+CONTROL = ("\t", "\r", "\n")
+QUOTE = "'"
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """One task as it is exported."""
+
+    task: Task  # as people gave it
+    label: str | None  # the class that counts; None: skipped, or its answer cannot be read
+    counted: Annotation | None  # the answer that gives it
+    facts: ImageFacts | None  # None: not looked at yet
+    file: str = ""  # as it was called where it was uploaded from; else the key below the project's prefix
+
+    @property
+    def bucket(self) -> str:
+        """Empty where it is not decided yet."""
+        return self.facts.bucket.value if self.facts else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which tasks."""
+
+    bucket: Bucket | None = None
+    with_skipped: bool = False  # also those without a class
+
+
+def select(
+    tasks: Iterable[Task], images: Mapping[str, ImageFacts], wanted: Wanted, *, counting: Callable[[Task], Task],
+    file_of: Callable[[str], str] = lambda uri: uri,
+) -> list[Labelled]:  # fmt: skip
+    """The tasks that are wanted, by id. ``counting`` gives a task with classes as they count."""
+    found = [
+        replace(_labelled(task, counting(task), images.get(task.uri)), file=file_of(task.uri))
+        for task in sorted(tasks, key=lambda t: t.id)
+    ]
+    return [
+        row
+        for row in found
+        if (row.label is not None or wanted.with_skipped)
+        and (wanted.bucket is None or (row.facts is not None and row.facts.bucket is wanted.bucket))
+    ]
+
+
+def csv_row(row: Labelled) -> list[str]:
+    """The cells of one row, in the order of `COLUMNS`, safe to open in a spreadsheet."""
+    values = _values(row)
+    return [_cell(values[name]) for name in COLUMNS]
+
+
+def safe_cell(text: str) -> str:
+    """A text that no spreadsheet takes for a formula: one ' in front where it might.
+
+    Whoever reads it back removes exactly one leading ': texts that begin with one of their own get another.
+    """
+    risky = text.lstrip().startswith(FORMULA) or text.startswith((*CONTROL, QUOTE))
+    return QUOTE + text if risky else text
+
+
+def to_json(row: Labelled) -> dict[str, Any]:
+    """One task with all its answers."""
+    return {
+        "task": row.task.id, "uri": row.task.uri, "file": row.file, "label": row.label, "bucket": row.bucket or None,
+        "counts": row.counted.id if row.counted else None, "skipped": row.task.skipped,
+        "image": _image(row.facts), "annotations": [asdict(a) for a in row.task.annotations],
+    }  # fmt: skip
+
+
+def _image(facts: ImageFacts | None) -> dict[str, Any] | None:
+    if facts is None:
+        return None
+    return {"etag": facts.etag, "sha256": facts.sha256, "group": facts.group, "problem": facts.problem}
+
+
+def _labelled(task: Task, counting: Task, facts: ImageFacts | None) -> Labelled:
+    counted = counting.counted
+    given = next((a for a in task.annotations if counted and _same(a, counted)), None)
+    return Labelled(task, counting.label, given, facts)
+
+
+def _same(one: Annotation, other: Annotation) -> bool:
+    return (one.id, one.created_at) == (other.id, other.created_at)
+
+
+def _values(row: Labelled) -> dict[str, Any]:
+    answer = row.counted or _last(row.task)
+    seen = answer.seen if answer else None
+    problem = (answer.problem if answer else None) or (row.facts.problem if row.facts else None)
+    return {
+        "uri": row.task.uri, "label": row.label, "bucket": row.bucket, "task_id": row.task.id,
+        "skipped": row.task.skipped, "answers": len(row.task.annotations), "problem": problem,
+        "annotator": answer and answer.completed_by, "annotation_id": answer and answer.id,
+        "created": answer and answer.created_at, "updated": answer and answer.updated_at,
+        "lead_time_s": answer and answer.lead_time_s, "ground_truth": bool(answer and answer.ground_truth),
+        "seed": bool(answer and answer.seed), "given_label": answer and answer.label,
+        "seen_version": seen and seen.version, "seen_label": seen and seen.label, "seen_blind": seen and seen.blind,
+        "sha256": row.facts and row.facts.sha256, "etag": row.facts and row.facts.etag,
+        "file": row.file,
+    }  # fmt: skip
+
+
+def _last(task: Task) -> Annotation | None:
+    """Of a task without a class: its newest answer, which says why."""
+    return max(task.annotations, key=lambda a: (a.updated_at, a.id), default=None)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return safe_cell(value) if isinstance(value, str) else str(value)

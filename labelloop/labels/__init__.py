@@ -1,0 +1,1 @@
+"""What Label Studio's label configs and results mean. Pure."""

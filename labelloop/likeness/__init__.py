@@ -1,0 +1,1 @@
+"""Which pictures show the same, and which stand together in one split."""

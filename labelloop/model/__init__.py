@@ -1,0 +1,1 @@
+"""Backbones and heads: built, loaded and checked the same in training and in serving."""

@@ -1,0 +1,1 @@
+"""Object storage: one protocol, formats, copies, damage."""

@@ -1,0 +1,1 @@
+"""Redis: jobs, leases, heartbeats, hints. All of it may vanish at any time."""

@@ -1,0 +1,30 @@
+"""Hints between processes: whoever misses one finds out by polling."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from labelloop.errors import QueueError
+
+NUDGE_CHANNEL = "labelloop:nudge"  # something may have changed in Label Studio, or a job has ended
+DEPLOY_CHANNEL = "labelloop:deployed"  # carries a project key: look at its deployment log
+
+
+def publish(redis: Redis, channel: str, message: Mapping[str, Any] | str) -> None:
+    """A hint: whoever misses it finds out by polling."""
+    with suppress(RedisError):
+        redis.publish(channel, message if isinstance(message, str) else json.dumps(message))
+
+
+@contextmanager
+def _translated(what: str) -> Iterator[None]:
+    try:
+        yield
+    except RedisError as error:
+        raise QueueError(f"cannot {what}: {error}; is Redis up, and LABELLOOP_REDIS_URL right?") from error

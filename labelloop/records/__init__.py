@@ -1,0 +1,1 @@
+"""Frozen records that travel between rooms, and their JSON form."""

@@ -1,0 +1,15 @@
+"""What people say of an image's place: it is known better than any comparison can tell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from labelloop.records.images import Bucket
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Nothing, or a group (patient, video, lot), or a bucket (of their own test set)."""
+
+    group: str | None = None
+    bucket: Bucket | None = None

@@ -1,0 +1,1 @@
+"""What is decided, by pure functions: they read no store."""

@@ -1,0 +1,55 @@
+"""Image content in, bucket out: the same answer on every machine and for ever."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping
+
+from labelloop.config.shares import BucketShares
+from labelloop.records.images import Bucket
+from labelloop.records.json import digest
+
+
+def group_of(data: bytes) -> str:
+    """The duplicate group of an image that is like no other: the hash of its bytes."""
+    return digest(data)
+
+
+def bucket_of(group: str, shares: BucketShares) -> Bucket:
+    """The bucket of a duplicate group. Salted, so that folds by the same hash stay independent."""
+    place = unit(f"bucket:{group}")
+    if place < shares.test:
+        return Bucket.TEST
+    return Bucket.AUDIT if place < shares.test + shares.audit else Bucket.TRAIN
+
+
+def join(own: str, near: Collection[str], buckets: Mapping[str, Bucket], shares: BucketShares) -> tuple[str, Bucket]:
+    """(group, bucket) of a new image. ``own``: hash of its bytes; ``near``: groups of images that look like it.
+
+    A group keeps the bucket of its first image. What looks like two groups is put in none of the buckets: these may be
+    on different sides, and it would carry one over to the other.
+    """
+    if own in buckets or not near:
+        return own, buckets.get(own) or bucket_of(own, shares)
+    if len(near) > 1:
+        return own, Bucket.QUARANTINE
+    (group,) = near
+    return group, buckets.get(group) or bucket_of(group, shares)
+
+
+def fold_of(group: str, folds: int) -> int:
+    """The cross-validation fold of a duplicate group, in [0, folds)."""
+    return int(unit(f"fold:{group}") * folds)
+
+
+def shown_blind(group: str, share: float) -> bool:
+    """Whether a train image is shown without its pre-label. Salted: it tells nothing of bucket, fold or quota.
+
+    A larger share adds images and takes none away.
+    """
+    return unit(f"blind:{group}") < share
+
+
+def unit(text: str) -> float:
+    """A place in [0, 1) that only the text decides."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64

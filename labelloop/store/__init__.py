@@ -1,0 +1,1 @@
+"""What a project keeps in its bucket: each key has one owner here."""

@@ -1,0 +1,285 @@
+"""What a project keeps of its past, and why; what may go, and why. Pure: it reads no store and removes nothing.
+
+Mark and sweep: `mark` follows the references from what must stay, `sweep` says of every object whether it is reached.
+Nothing that is younger than a day is ever removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from labelloop.clock import parse
+from labelloop.config.project import Retention
+from labelloop.records.runs import Run
+from labelloop.records.versions import COLD_START, Deployment, Version, way_back
+from labelloop.upkeep.holdings import Held, What
+
+EVERY = timedelta(days=1)  # how often a project is tidied
+GENERATIONS = 2  # backbones whose features are kept: the live one's and the one before
+NEW = "younger than a day"
+STILL = "still there"
+Reasons = Mapping[str, str]  # name of what stays -> why
+
+
+@dataclass(frozen=True, slots=True)
+class References:
+    """All that names something else, read whole."""
+
+    versions: Sequence[Version]
+    deployments: Sequence[Deployment]  # oldest first
+    backbones: Mapping[str, str | None]  # id -> the snapshot that it was fine-tuned on
+    initial: str | None  # the backbone that the project began with
+    runs: Sequence[Run]
+    latest: str | None  # the newest snapshot
+    searches: Sequence[str] = ()  # snapshots of searches that have trials left
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What stays, by name, and why."""
+
+    versions: Reasons
+    backbones: Reasons
+    features: Reasons  # backbones whose features stay
+    snapshots: Reasons
+    runs: Reasons
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What those that stay are made of."""
+
+    heads: Collection[str]  # keys, of the versions
+    shards: Collection[str]  # of the snapshots
+    rows: Mapping[str, Collection[str]]  # backbone -> its feature shards with the newest row of some image
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One object and what becomes of it."""
+
+    key: str
+    size: int
+    what: What
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Every object of the project, once."""
+
+    keep: tuple[Item, ...]
+    remove: tuple[Item, ...]
+
+
+def is_due(last: str | None, created: int, now: datetime) -> bool:
+    """Whether to tidy, by when it was last done; a project that was just created (unix seconds) has nothing old."""
+    return now - (parse(last) if last else datetime.fromtimestamp(created, UTC)) >= EVERY
+
+
+# --- mark
+
+
+def mark(
+    refs: References, objects: Sequence[Held], policy: Retention, now: datetime, *, settled: Collection[What] = ()
+) -> Kept:
+    """What must stay: the newest, the live and the young, and what they name.
+
+    ``settled``: kinds of which all that are still there stay: it was decided before what goes.
+    """
+    young = _names(held for held in objects if held.is_young(now))
+    there = _names(held for held in objects if held.what in settled)
+    versions = dict.fromkeys(there[What.VERSION], STILL) | kept_versions(refs, young[What.VERSION], policy, now)
+    fresh = dict.fromkeys([*young[What.BACKBONE], *young[What.WEIGHTS]], NEW)  # a retrain works with them
+    backbones = dict.fromkeys(there[What.BACKBONE], STILL) | fresh | _backbones(refs, versions)
+    snapshots = dict.fromkeys(there[What.SNAPSHOT], STILL) | dict.fromkeys(young[What.SNAPSHOT], NEW)
+    snapshots |= _snapshots(refs, versions, backbones, policy, now)
+    features = dict.fromkeys(there[What.INDEX], STILL) | fresh | _features(refs)
+    return Kept(versions, backbones, features, snapshots, _runs(refs.runs, versions, policy, now))
+
+
+def _names(objects: Iterable[Held]) -> Mapping[What, Collection[str]]:
+    found: dict[What, set[str]] = {what: set() for what in What}
+    for held in objects:
+        if held.names:
+            found[held.what].add(held.name)
+    return found
+
+
+def kept_versions(refs: References, young: Iterable[str], policy: Retention, now: datetime) -> dict[str, str]:
+    """Versions that stay. ``young``: those whose record is."""
+    known = {v.name: v for v in refs.versions}
+    found: dict[str, str] = {}
+    for name, why in _wanted(refs, young, policy, now):
+        for one, reason in _with_references(name, why, known):
+            found.setdefault(one, reason)
+    return found
+
+
+def _wanted(refs: References, young: Iterable[str], policy: Retention, now: datetime) -> Iterable[tuple[str, str]]:
+    back = way_back(refs.deployments)
+    yield from ((name, "live") for name in back[-1:])
+    yield from ((name, "a rollback goes back to it") for name in back[-2:-1])
+    newest = sorted(refs.versions, key=lambda v: v.number)[-policy.versions :]
+    yield from ((v.name, f"one of the newest {policy.versions}") for v in newest)
+    for days in sorted({policy.days, policy.log_days}):
+        since = now - timedelta(days=days)
+        yield from ((name, f"live within the last {days} days") for name in live_since(refs.deployments, since))
+    named = [d for d in refs.deployments if parse(d.at) >= now - timedelta(days=policy.log_days)]
+    why = f"named by the deployment log of the last {policy.log_days} days"
+    yield from ((name, why) for d in named for name in (d.version, d.previous) if name)
+    yield from ((name, NEW) for name in young)
+
+
+def _with_references(name: str, why: str, known: Mapping[str, Version]) -> Iterable[tuple[str, str]]:
+    """A version and, since it may be live again, the one that its successors are judged against then."""
+    seen: set[str] = set()
+    while name in known and name not in seen:
+        yield name, why
+        seen.add(name)
+        why, name = f"the reference of {name}", known[name].reference or ""
+
+
+def live_since(log: Sequence[Deployment], since: datetime) -> list[str]:
+    """Versions that were live at some time since."""
+    ends = [parse(d.at) for d in log[1:]]
+    return [d.version for i, d in enumerate(log) if i == len(ends) or ends[i] >= since]
+
+
+def _backbones(refs: References, versions: Reasons) -> dict[str, str]:
+    found = {refs.initial: "the project began with it: a retrain starts from it"} if refs.initial else {}
+    for version in refs.versions:
+        if version.name in versions:
+            found.setdefault(version.backbone, f"of {version.name}, which is kept")
+    return found
+
+
+def _features(refs: References) -> dict[str, str]:
+    """Features are large, and can be computed again: those of two generations, and of a candidate for the next."""
+    of = {v.name: v.backbone for v in refs.versions}
+    served = list(dict.fromkeys(of[d.version] for d in reversed(refs.deployments) if d.version in of))
+    if not served and refs.initial:
+        served = [refs.initial]
+    found = dict.fromkeys(served[:GENERATIONS], f"one of the last {GENERATIONS} backbones that served")
+    if refs.versions:
+        newest = max(refs.versions, key=lambda v: v.number)
+        found.setdefault(newest.backbone, f"of {newest.name}, which may be promoted")
+    return found
+
+
+def _snapshots(
+    refs: References, versions: Reasons, backbones: Reasons, policy: Retention, now: datetime
+) -> dict[str, str]:
+    found = {refs.latest: "the newest"} if refs.latest else {}
+    for version in refs.versions:
+        if version.name in versions:
+            found.setdefault(version.snapshot, f"of {version.name}, which is kept")
+    for name, snapshot in refs.backbones.items():
+        if name in backbones and snapshot:
+            found.setdefault(snapshot, f"backbone {name} was fine-tuned on it")
+    found |= dict.fromkeys(set(refs.searches) - found.keys(), "a search has trials left")
+    since = now - timedelta(days=policy.days)
+    for run in refs.runs:
+        if run.outcome == "running" or parse(run.started_at) >= since:
+            found.setdefault(run.snapshot, f"of a run of the last {policy.days} days")
+    for run in _last_judged(refs.runs):  # what has changed since is counted from here
+        found.setdefault(run.snapshot, f"of the last {run.kind} that was judged")
+    return found
+
+
+def _runs(runs: Sequence[Run], versions: Reasons, policy: Retention, now: datetime) -> dict[str, str]:
+    found = {run.id: f"the last {run.kind} that was judged" for run in _last_judged(runs)}
+    since = now - timedelta(days=policy.log_days)
+    for run in runs:
+        if run.version in versions:
+            found.setdefault(run.id, f"it made {run.version}, which is kept")
+        if run.outcome == "running" or parse(run.started_at) >= since:
+            found.setdefault(run.id, f"of the last {policy.log_days} days")
+    return found
+
+
+def _last_judged(runs: Sequence[Run]) -> list[Run]:
+    """Of each kind, under each config: what is due is derived from it, however old it is."""
+    return list({(r.kind, r.config): r for r in sorted(runs, key=lambda r: r.id) if r.done}.values())
+
+
+# --- sweep
+
+_GONE = {
+    What.VERSION: "neither among the newest nor live for a long time",
+    What.RUN: "ended long ago",
+    What.SNAPSHOT: "neither a kept version nor a recent run names it",
+    What.BACKBONE: "no kept version needs it",
+    What.WEIGHTS: "no kept version needs them",
+    What.HEAD: "no kept version names it",
+    What.SHARD: "no kept snapshot names it",
+    What.REPORT: "its version is not kept",
+    What.CHECKPOINT: "of a run that has not continued for a day",
+}
+
+
+def sweep(objects: Sequence[Held], kept: Kept, contents: Contents, now: datetime) -> Decision:
+    """Keep or remove, each object."""
+    view = _View(kept, contents, _newest_orders(objects), {o.names for o in objects if o.what is What.INDEX})
+    keep: list[Item] = []
+    remove: list[Item] = []
+    for held in objects:
+        reached, why = view.judge(held)
+        young = held.is_young(now)
+        item = Item(held.info.key, held.info.size, held.what, NEW if young and not reached else why)
+        (keep if reached or young else remove).append(item)
+    return Decision(tuple(keep), tuple(remove))
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    kept: Kept
+    contents: Contents
+    orders: Mapping[str, str]  # version -> its newest order
+    indexed: Collection[tuple[str, ...]]  # (backbone, shard) of every feature index
+
+    def judge(self, held: Held) -> tuple[bool, str]:
+        """(whether it is reached, why or why not)."""
+        if held.what is What.CHECKPOINT:  # written anew after every epoch: one in use is young
+            return False, _GONE[held.what]
+        if held.what is What.SCORES:
+            return self._order(*held.names)
+        if held.what in {What.INDEX, What.ROWS}:
+            return self._features(held)
+        if held.what in {What.HEAD, What.SHARD}:
+            reached = held.info.key in self.contents.heads or held.name in self.contents.shards
+            return reached, "named" if reached else _GONE[held.what]
+        reasons = {
+            What.VERSION: self.kept.versions, What.RUN: self.kept.runs, What.SNAPSHOT: self.kept.snapshots,
+            What.BACKBONE: self.kept.backbones, What.WEIGHTS: self.kept.backbones, What.REPORT: self.kept.versions,
+        }.get(held.what)  # fmt: skip
+        if reasons is None:
+            return True, "never removed"
+        return held.name in reasons, reasons.get(held.name, _GONE[held.what])
+
+    def _order(self, version: str, order: str) -> tuple[bool, str]:
+        if version != COLD_START and version not in self.kept.versions:
+            return False, "its version is not kept"
+        newest = self.orders[version] == order
+        return newest, "the newest of its version" if newest else "its version has a newer one"
+
+    def _features(self, held: Held) -> tuple[bool, str]:
+        backbone, shard = held.names
+        if backbone not in self.kept.features:
+            return False, "of an older backbone; recomputed when needed"
+        if held.what is What.ROWS and held.names not in self.indexed:
+            return False, "half-written: nothing names them"
+        if shard not in self.contents.rows.get(backbone, ()):
+            return False, "each row was replaced by a newer one"
+        return True, self.kept.features[backbone]
+
+
+def _newest_orders(objects: Iterable[Held]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for held in objects:
+        if held.what is What.SCORES:
+            version, order = held.names
+            found[version] = max(order, found.get(version, ""))
+    return found

@@ -1,9 +1,0 @@
-"""What pre-labels are worth: time saved, what they do to people's answers, and who accepts them unread. Pure.
-
-`looks` makes one look of each answer, `figures` counts, `unread` tests, `report` puts it together; `words` says it.
-"""
-
-from labelloop.value.looks import Kind, Look, in_order, looks_of
-from labelloop.value.report import Unread, Value, unread_from, value_of, warnings_of
-
-__all__ = ["Kind", "Look", "Unread", "Value", "in_order", "looks_of", "unread_from", "value_of", "warnings_of"]

@@ -1,0 +1,1 @@
+"""What our HTTP ports have in common."""

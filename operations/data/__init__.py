@@ -1,0 +1,1 @@
+"""The labelled data: exports, duplicates, automatic labels."""

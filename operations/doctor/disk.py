@@ -1,0 +1,38 @@
+"""Room on this machine's disks."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from operations.doctor.checks import Check
+from operations.doctor.finding import Finding, fine, warn, wrong
+from operations.doctor.scene import Scene
+
+AREA = "disk"
+WARN_B, WRONG_B = 5_000_000_000, 500_000_000
+
+
+def checks(scene: Scene) -> list[Check]:
+    """The cache, and the embedded stack's data where it is one."""
+    cache = scene.settings.cache_dir
+    found = [Check(AREA, "cache", lambda: look("cache", cache))]
+    if stack := scene.deployment.stack:
+        found.append(Check(AREA, "state", lambda: look("state", stack.directory)))
+    return found
+
+
+def look(what: str, folder: Path) -> Finding:
+    """Of the disk that holds a folder, which need not exist yet."""
+    there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    return room(what, folder, shutil.disk_usage(there).free)
+
+
+def room(what: str, folder: Path, free: int) -> Finding:
+    """``free`` in bytes."""
+    told = f"{free / 1e9:.1f} GB free at {folder}"
+    if free < WRONG_B:
+        return wrong(what, told, "make room: writes are about to fail")
+    if free < WARN_B:
+        return warn(what, told, "make room, or move it: LABELLOOP_CACHE_DIR, --state-dir")
+    return fine(what, told)

@@ -1,0 +1,1 @@
+"""What has happened: runs, snapshots, the queue."""

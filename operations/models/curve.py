@@ -1,0 +1,75 @@
+"""The kept curve of a project in, or one made now; its forecast and the advice out."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from labelloop.config.project import ProjectConfig, Stop
+from labelloop.errors import NotFoundError
+from labelloop.images.reader import ImageReader
+from labelloop.records.curve import KeptCurve
+from labelloop.rules.stop_advice import Outlook, outlook
+from labelloop.store.curve import kept_curve
+from labelloop.store.projects import ProjectRecord
+from operations.deployment import Deployment
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePage:
+    """What `labelloop curve` shows."""
+
+    title: str
+    kept: KeptCurve
+    outlook: Outlook
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values: points, forecasts, advice; without the draws."""
+        found = self.outlook
+        return {
+            "at": self.kept.at, "live": self.kept.live, "snapshot": self.kept.snapshot,
+            "random_labels": {"test": self.kept.test, "audit": self.kept.audit},
+            "points": [asdict(p) | {"accuracy": p.accuracy, "judged": p.judged} for p in self.kept.points],
+            "waiting": dict(self.kept.waiting), "images_left": self.kept.left,
+            "now": asdict(found.now) if found.now else None, "ahead": [asdict(f) for f in found.ahead],
+            "target": found.target, "labels_to_target": asdict(found.reach) if found.reach else None,
+            "told": found.told, "advice": asdict(found.advice),
+        }  # fmt: skip
+
+
+def learning_curve(
+    deployment: Deployment, record: ProjectRecord, *, target: float | None = None, anew: bool = False
+) -> CurvePage:
+    """NotFoundError before the first version."""
+    policy = record.config.stop
+    if target is not None:
+        policy = Stop.model_validate({**policy.model_dump(), "target": target})
+    kept = None if anew else _kept(deployment, record)
+    kept = kept or _made(deployment, record)
+    return CurvePage(record.title, kept, outlook(kept, policy, quota=record.config.queue.quota))
+
+
+def outlook_of(kept: KeptCurve, config: ProjectConfig) -> Outlook:
+    """By the project's own policy."""
+    return outlook(kept, config.stop, quota=config.queue.quota)
+
+
+def _kept(deployment: Deployment, record: ProjectRecord) -> KeptCurve | None:
+    try:
+        return kept_curve(deployment.within(record))
+    except NotFoundError:
+        return None
+
+
+def _made(deployment: Deployment, record: ProjectRecord) -> KeptCurve:
+    """Here and now, from kept features; the worker's next job finds it."""
+    from retrain_worker.context import Context
+    from retrain_worker.evidence.curve import follow
+
+    settings = deployment.settings
+    reader = ImageReader(deployment.s3, settings.image_buckets)
+    context = Context(settings, deployment.queue.redis, deployment.store, reader)
+    found = follow(context.project(record.key))
+    if found is None:
+        raise NotFoundError(f"{record.title} has no model yet, so no curve: it begins with the first version")
+    return found

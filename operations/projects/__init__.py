@@ -1,0 +1,1 @@
+"""Projects: made, wired, checked, drained."""

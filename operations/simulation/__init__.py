@@ -1,0 +1,1 @@
+"""The loop under annotators who know the truth."""

@@ -1,0 +1,142 @@
+"""Answers beside the truth: where two models differ, class by class, and whether class names look exchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from scipy.stats import norm
+
+from labelloop.model.head import speaks
+from labelloop.records.arrays import Floats
+from labelloop.records.evidence import ClassRecall, Comparison, LossComparison, PreLabels, Renaming
+from labelloop.rules.paired_intervals import paired_interval
+from retrain_worker.heads.logistic import best_temperature, softmax
+from retrain_worker.intervals import Z95, wilson
+
+Strings = NDArray[np.str_]
+Ints = NDArray[np.int64]
+
+LEAST = 1e-3  # probability below which a class surprises no more: a single image may not outweigh the rest
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Of challenger and champion (None: there is none) beside the truth; (n,) each."""
+
+    truth: Strings
+    ours: Strings
+    theirs: Strings | None
+    among: Strings | None = None  # ours, asked only for classes that the champion knows, too; None: the same
+
+    @staticmethod
+    def none() -> Answers:
+        """To no image."""
+        empty = np.array([], dtype=np.str_)
+        return Answers(empty, empty, empty)
+
+    def compared(self, on: str) -> Comparison | None:
+        """None where there is no champion."""
+        if self.theirs is None:
+            return None
+        return paired(self.truth, champion=self.theirs, challenger=self.ours, on=on)
+
+    def and_of(self, other: Answers) -> Answers:
+        """These and the others."""
+        theirs = None
+        if self.theirs is not None and other.theirs is not None:
+            theirs = np.concatenate([self.theirs, other.theirs])
+        return Answers(
+            np.concatenate([self.truth, other.truth]), np.concatenate([self.ours, other.ours]), theirs,
+            np.concatenate([self.comparable, other.comparable]),
+        )  # fmt: skip
+
+    @property
+    def comparable(self) -> Strings:
+        """Ours, without what only we can say: who knows two classes of six finds all images of them, and many more."""
+        return self.ours if self.among is None else self.among
+
+
+def paired(truth: Strings, *, champion: Strings, challenger: Strings, on: str) -> Comparison:
+    """Two columns of answers against the truth; n 0 leaves the whole interval open."""
+    n = len(truth)
+    if n == 0:
+        return Comparison(on, 0, 0.0, 0.0, 0.0, -1.0, 1.0, 0)
+    before, after = champion == truth, challenger == truth
+    gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
+    low, high = paired_interval(gained, lost, n)
+    changed = int((champion != challenger).sum())
+    return Comparison(on, n, float(before.mean()), float(after.mean()), (gained - lost) / n, low, high, changed)
+
+
+def recalls(answers: Answers) -> tuple[ClassRecall, ...]:
+    """One row per class of the truth; the bounds of all drops hold together (Bonferroni)."""
+    names = sorted(set(answers.truth.tolist()))
+    z = float(norm.ppf(1 - 0.025 / max(len(names), 1)))
+    return tuple(_recall(name, answers, z) for name in names)
+
+
+def _recall(name: str, answers: Answers, z: float) -> ClassRecall:
+    rows = answers.truth == name
+    n, ours = int(rows.sum()), answers.ours[rows] == name
+    _, high = wilson(int(ours.sum()), n)
+    if answers.theirs is None:
+        return ClassRecall(name, n, float(ours.mean()), high)
+    theirs, among = answers.theirs[rows] == name, answers.comparable[rows] == name
+    _, drop_high = paired_interval(int((among & ~theirs).sum()), int((theirs & ~among).sum()), n, z)
+    return ClassRecall(name, n, float(ours.mean()), high, float(theirs.mean()), drop_high, float(among.mean()))
+
+
+def pre_labels(probabilities: Floats, unseen: Floats | None, given: Ints) -> PreLabels:
+    """What people would have been shown, of answers out of fold (n, classes); ``given`` (n,) class numbers.
+
+    The only label of its class is as good as an image of a class without one. Where the head that serves knows of no
+    such class, it says nothing of it.
+    """
+    learned = probabilities[np.arange(len(given)), given] > 0
+    shown = learned if unseen is None else speaks(probabilities.max(axis=1), unseen)
+    correct = shown & (probabilities.argmax(axis=1) == given)
+    of_each = np.bincount(given[shown], minlength=1)
+    only = int((~learned & ~shown).sum())
+    return PreLabels(
+        right=int(correct.sum()), wrong=int((shown & ~correct).sum()), hidden=int((~shown).sum()) - only, only=only,
+        majority=float(of_each.max() / max(1, shown.sum())),
+    )  # fmt: skip
+
+
+def best_renaming(given: Ints, answers: Ints, classes: Sequence[str]) -> Renaming:
+    """The exchange of class names under which ``answers`` (n,) would agree best with ``given`` (n,).
+
+    Source: the assignment problem on the confusion matrix (Kuhn 1955), as scipy solves it.
+    """
+    confusion = np.zeros((len(classes), len(classes)), dtype=np.int64)
+    np.add.at(confusion, (answers, given), 1)
+    rows, columns = linear_sum_assignment(confusion, maximize=True)
+    pairs = zip(rows.tolist(), columns.tolist(), strict=True)
+    moved = tuple(f"{classes[a]} → {classes[b]}" for a, b in pairs if a != b)
+    return Renaming(float(confusion[rows, columns].sum() / max(len(given), 1)), moved)
+
+
+def surprise(truth: Ints, *, champion: Floats, challenger: Floats, on: str) -> LossComparison | None:
+    """Log losses of two arms' probabilities (n, classes) on class numbers (n,); None without any.
+
+    Each is calibrated on these images first: hard new labels make a head less sure of easy earlier ones, and no worse.
+    """
+    n = len(truth)
+    if n == 0:
+        return None
+    before, after = (
+        -np.log(np.maximum(_calibrated(p, truth)[np.arange(n), truth], LEAST)) for p in (champion, challenger)
+    )
+    differences = (after - before).astype(np.float64)
+    mean, half = float(differences.mean()), Z95 * float(differences.std()) / float(np.sqrt(n))
+    return LossComparison(on, n, float(before.mean()), float(after.mean()), mean, mean - half, mean + half)
+
+
+def _calibrated(probabilities: Floats, truth: Ints) -> Floats:
+    """(n, classes), each row summing to one, with the temperature that suits the truth best."""
+    logits = np.log(np.maximum(probabilities, np.float32(1e-6)))
+    return softmax(logits / np.float32(best_temperature(logits, truth)))

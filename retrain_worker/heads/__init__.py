@@ -1,0 +1,1 @@
+"""Features and labels in, fitted heads out."""

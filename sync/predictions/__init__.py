@@ -1,0 +1,1 @@
+"""The deployed version's order and predictions, into Label Studio."""

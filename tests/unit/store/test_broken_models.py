@@ -1,0 +1,146 @@
+"""Models that are broken in ways people have seen: the gate stops each, and says why."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from labelloop.model.net import Backbone
+from labelloop.records.evidence import Outcome
+from labelloop.records.images import Bucket
+from retrain_worker import retrain
+from retrain_worker.evidence.artefact import in_turn
+from retrain_worker.heads import recipe as heads
+from retrain_worker.heads.logistic import FittedHead, fit_head
+from retrain_worker.refresh import Judged
+from tests.unit.worlds.learning import LearningWorld
+
+SMALL = {
+    "backbone": {"name": "small_cnn", "image_size": 16, "options": {"filters": [8, 16], "dense": 32, "dropout": 0.0}},
+    "retrain": {"epochs": 3, "learning_rate": 0.01, "backbone_rate": 1.0},
+}
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> LearningWorld:
+    """A champion that learned from 150 labels; the whole test bucket is labelled."""
+    return _with_champion(LearningWorld(tmp_path, images=600))
+
+
+@pytest.fixture(scope="module")
+def trainable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LearningWorld]:
+    """The same with a network that can be fine-tuned."""
+    yield _with_champion(LearningWorld(tmp_path_factory.mktemp("world"), config=SMALL))
+
+
+def _with_champion(world: LearningWorld) -> LearningWorld:
+    snapshot = world.label([*world.uris(Bucket.TRAIN)[:150], *world.uris(Bucket.TEST)])
+    assert world.refresh(snapshot).verdict.outcome is Outcome.PROMOTE
+    return world
+
+
+def stopped_by(judged: Judged) -> dict[str, Outcome]:
+    return {c.rule: c.outcome for c in judged.verdict.checks if c.outcome is not Outcome.PROMOTE}
+
+
+def test_shuffled_labels(world: LearningWorld) -> None:
+    uris = [u for u in world.labels if u not in world.uris(Bucket.TEST)]
+    shuffled = np.random.default_rng(0).permutation([world.labels[u] for u in uris])
+    judged = world.refresh(world.label([], dict(zip(uris, map(str, shuffled), strict=True))))
+    assert judged.verdict.outcome is Outcome.REJECT
+    assert stopped_by(judged)["chance"] is Outcome.REJECT
+    assert any("nothing was learned; labels look random" in r for r in judged.verdict.reasons)
+
+
+def test_class_names_in_another_order(world: LearningWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    def swapped(*args: Any, **options: Any) -> FittedHead:
+        fitted = fit_head(*args, **options)
+        names = list(fitted.head.labels)
+        names[3], names[8] = names[8], names[3]
+        names[0], names[1], names[2] = names[1], names[2], names[0]
+        return replace(fitted, head=replace(fitted.head, labels=tuple(names)))
+
+    monkeypatch.setattr(heads, "fit_head", swapped)
+    judged = world.refresh(world.label(world.uris(Bucket.TRAIN)[:170]))
+    assert judged.verdict.outcome is Outcome.REJECT
+    assert stopped_by(judged)["class order"] is Outcome.REJECT
+    (reason,) = [r for r in judged.verdict.reasons if "swapped" in r]
+    assert "3 → 8" in reason
+    assert "8 → 3" in reason
+
+
+def test_a_class_that_it_is_blind_to(world: LearningWorld) -> None:
+    eights = [u for u in world.uris(Bucket.TRAIN) if world.truth[u] == "8"]
+    judged = world.refresh(world.label(world.uris(Bucket.TRAIN)[150:300], dict.fromkeys(eights, "3")))
+    assert judged.verdict.outcome is Outcome.REJECT
+    assert stopped_by(judged)["class recall"] is Outcome.REJECT
+    assert any("loses a class: 8 recognised" in r for r in judged.verdict.reasons)
+
+
+def test_inputs_that_are_scaled_otherwise_in_serving(trainable: LearningWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    featurise = retrain.featurise_under
+
+    def unscaled(context: Any, project: Any, backbone: Backbone, *rest: Any) -> int:
+        monkeypatch.setattr(backbone, "normalise", lambda images: images.float())
+        return featurise(context, project, backbone, *rest)
+
+    monkeypatch.setattr(retrain, "featurise_under", unscaled)
+    judged = trainable.retrain(trainable.label(trainable.uris(Bucket.TRAIN)[:200]))
+    assert judged.verdict.outcome is Outcome.REJECT
+    assert stopped_by(judged)["artefact"] is Outcome.REJECT
+    assert "the artefact to serve differs from the one evaluated" in judged.verdict.reasons[0]
+
+
+def test_a_network_that_answers_late(trainable: LearningWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    served = retrain.served
+
+    def late(*args: Any) -> Any:
+        found = served(*args)
+        found.backbone.module.register_forward_hook(lambda *_: time.sleep(0.02))
+        return found
+
+    monkeypatch.setattr(retrain, "served", late)
+    judged = trainable.retrain(trainable.label(trainable.uris(Bucket.TRAIN)[:220]))
+    assert judged.verdict.outcome is not Outcome.PROMOTE
+    assert stopped_by(judged)["latency"] is Outcome.HOLD
+    assert any(r.startswith("too slow: ") for r in judged.verdict.reasons)
+
+
+def test_forty_per_cent_more_are_seen_whatever_the_machine_does_meanwhile() -> None:
+    slow, fast = in_turn([lambda: time.sleep(0.014), lambda: time.sleep(0.010)])
+    assert 1.3 < slow / fast < 1.5
+
+
+def test_a_champion_against_itself(trainable: LearningWorld) -> None:
+    snapshot = trainable.label(trainable.uris(Bucket.TRAIN)[:240])
+    first = trainable.retrain(snapshot)
+    assert first.version is not None
+    live = trainable.live().name
+    trainable.project.registry.deploy(first.version, expected=live, action="promote", by="test", why="test")
+    log = len(trainable.project.registry.deployments())
+    again = trainable.retrain(snapshot)
+    assert again.verdict.outcome is Outcome.HOLD
+    assert "same predictions on every test image" in " ".join(again.verdict.reasons)
+    assert trainable.refresh(snapshot).verdict.outcome is Outcome.HOLD
+    assert len(trainable.project.registry.deployments()) == log
+
+
+def test_the_same_inputs_give_the_same_figures(tmp_path: Path) -> None:
+    figures = []
+    for name in "ab":
+        world = _with_champion(LearningWorld(tmp_path / name, images=300, config=SMALL))
+        torch.manual_seed(ord(name))
+        judged = world.retrain(world.label(world.uris(Bucket.TRAIN)[:160]))
+        figures.append((replace(judged.evaluation, artefact=None), _epochs(judged.training)))  # that has a stopwatch
+    assert figures[0] == figures[1]
+
+
+def _epochs(training: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [{k: v for k, v in e.items() if k not in {"seconds", "waited_s"}} for e in training["epochs"]]
