@@ -17,6 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from cli.here.replay_data import history_of_folders
 from cli.terminal.reporting import reporting
 from cli.views.replay import plot_replay
 from labelloop.config.networks import PIXELS
@@ -24,7 +25,6 @@ from labelloop.config.project import BackboneSpec, ProjectConfig, load_config
 from labelloop.config.settings import load_settings
 from labelloop.rules.acquisition import STRATEGIES
 from operations.projects.digits import write_digits
-from operations.simulation.replay_data import history_of_folders
 from retrain_worker.replay.arm import Chooser, Curve, by_policy
 from retrain_worker.replay.comparison import compare
 from retrain_worker.replay.history import History

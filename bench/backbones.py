@@ -1,7 +1,7 @@
 """`python -m bench.backbones`: what each network of the table is worth on frozen features, and what it costs.
 
 The loop's own logistic regression on 5 and 20 random labels of each class and on all; every network gets the same
-draws. The rate is CPU time of one thread, decoding not counted. `labelloop/config/networks.py` holds what follows from it.
+draws. The rate is CPU time of one thread, decoding not counted. `labelloop/config/networks.py` holds what follows.
 """
 
 from __future__ import annotations

@@ -22,10 +22,10 @@ from labelloop.config.project import BackboneSpec, Stop
 from labelloop.config.settings import data_dir
 from labelloop.model import net
 from labelloop.model.head import Head
-from labelloop.records.curve import RIGHT, WRONG, KeptCurve, Point
+from labelloop.records.curve import RIGHT, WRONG, KeptCurve, Point, Points
 from labelloop.rules.acquisition.diversity import centroid_order, k_means
 from labelloop.rules.acquisition.uncertainty import margin
-from labelloop.rules.learning_curve import Points, curve_of
+from labelloop.rules.learning_curve import curve_of
 from labelloop.rules.stop_advice import Act, outlook
 from operations.projects.digits import write_digits
 from operations.projects.imagefolder import scan

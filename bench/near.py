@@ -1,6 +1,6 @@
 """`python -m bench.near --images DIR`: edited copies that are found, frames of a fixed camera that are told apart.
 
-Both kinds of error of `labelloop.likeness.windows` (candidates) and `labelloop.likeness.proof`, on photographs of a folder. Cameras are
+Both kinds of error of `labelloop.likeness`, on photographs of a folder. Cameras are
 made up: one photograph each, with noise in rows and pixels, drifting light, JPEG, and in every other frame a defect.
 Then the time to find candidates among up to 100,000 images. One JSON line a figure, for CPU seconds of one process.
 """

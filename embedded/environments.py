@@ -24,7 +24,7 @@ from pathlib import Path
 from labelloop.errors import StackError
 
 HERE = Path(__file__).parent
-DEFAULT_ROOT = HERE.parent.parent / ".venvs"
+DEFAULT_ROOT = HERE.parent / ".venvs"
 MARKER = "labelloop.lock.sha256"
 DATABASE = "label_studio.sqlite3"
 
@@ -217,7 +217,7 @@ def main(arguments: Sequence[str]) -> int:
     """`python -m embedded.environments [ROOT]`; with `--ours` for `make setup`: our own environment, too."""
     rest = [word for word in arguments if word != OURS]
     root = Path(rest[0]) if rest else DEFAULT_ROOT
-    ours = HERE.parent.parent if OURS in arguments else None
+    ours = HERE.parent if OURS in arguments else None
     try:
         ensure_environments(root.absolute(), lambda line: print(line, flush=True), ours=ours)
     except StackError as error:

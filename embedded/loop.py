@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cli
 from embedded.ports import LOOPBACK
 from embedded.probes import TIMEOUT_S, http_answers, http_listens
 from embedded.process import ServiceSpec
@@ -63,7 +62,7 @@ def loop_services(state: StackState, env: Mapping[str, str], logs: Path) -> list
 
 def _for_python(env: Mapping[str, str]) -> dict[str, str]:
     """Children run the very code of the command, installed or not, and reach the loopback address without a proxy."""
-    code = str(Path(cli.__file__).parent.parent)
+    code = str(Path(__file__).parents[1])
     exempt = [item for item in (env.get("NO_PROXY") or env.get("no_proxy", "")).split(",") if item]
     no_proxy = ",".join([*exempt, LOOPBACK, "localhost"])
     path = ":".join(part for part in (code, env.get("PYTHONPATH")) if part)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-import cli
 from embedded.environments import DATABASE, Environments
 from embedded.ports import LOOPBACK
 from embedded.probes import http_answers, http_listens, valkey_pongs
@@ -20,7 +19,7 @@ from labelloop.errors import StackError
 # foreign servers read dozens of variables: they get what any program needs, and nothing that could configure them
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR", "LD_LIBRARY_PATH")
 LABEL_STUDIO_FIRST_START_S = 600.0
-CODE = Path(cli.__file__).parent.parent
+CODE = Path(__file__).parents[1]
 # what no URL given to Label Studio may lead to: link-local, clouds' metadata, and newer addresses that stand for older
 CLOSED = (
     "169.254.0.0/16,fe80::/10,100.100.100.200/32,168.63.129.16/32,192.0.0.192/32,fd00:ec2::/32,fd20:ce::/32,"

@@ -10,8 +10,8 @@ from labelloop import __version__
 
 PACKAGES = ("cli", "embedded", "labelloop", "ml_backend", "operations", "retrain_worker", "sync")
 TRAINING = (  # what decides what a fine-tune learns from the same snapshot, config and seed
-    "labelloop/model/cnn.py", "labelloop/decoding/square.py", "labelloop/decoding/*.py", "labelloop/model/head.py", "labelloop/model/neck.py",
-    "labelloop/model/net.py", "labelloop/decoding/pixel_steps.py", "labelloop/model/pixels.py", "labelloop/rules/split.py",
+    "labelloop/decoding/*.py", "labelloop/model/cnn.py", "labelloop/model/head.py", "labelloop/model/neck.py",
+    "labelloop/model/net.py", "labelloop/model/pixels.py", "labelloop/rules/split.py",
     "retrain_worker/evidence/collect.py", "retrain_worker/evidence/examples.py", "retrain_worker/heads/logistic.py",
     "retrain_worker/training/*.py",
 )  # fmt: skip

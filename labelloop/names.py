@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable
 from unicodedata import category
-
-from labelloop.records.json import digest
 
 LONGEST = 1024  # bytes of a key, as S3 counts them
 _LOST = {"Cc", "Zl", "Zp"}  # kinds of characters
@@ -36,7 +35,8 @@ def carried(name: str, room: int = LONGEST) -> str:
     if text == name and len(text.encode()) <= room:
         return name
     stem, dot, ending = text.rpartition(".")
-    tail = f"-{digest(name.encode())[:8]}" + (f".{ending}" if dot and stem and "/" not in ending else "")
+    mark = hashlib.sha256(name.encode()).hexdigest()[:8]
+    tail = f"-{mark}" + (f".{ending}" if dot and stem and "/" not in ending else "")
     stem = stem if tail.endswith(f".{ending}") else text
     return stem.encode()[: room - len(tail.encode())].decode(errors="ignore") + tail
 

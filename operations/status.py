@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from cli.views.words import made_live
 from labelloop.clock import now
 from labelloop.config.networks import NO_WEIGHTS
 from labelloop.config.project import ProjectConfig
@@ -37,8 +36,9 @@ from labelloop.store.runs import RunStore
 from labelloop.store.snapshots import SnapshotStore
 from labelloop.studio.client import task_link
 from operations import deployment as place
+from operations.damaged import prefix_of
 from operations.people import people, who
-from operations.upkeep.damaged import prefix_of
+from operations.words import made_live
 
 LAST_RUNS = 6
 NO_WATCHER = "no watcher checks this project: is sync running?"

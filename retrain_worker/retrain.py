@@ -28,10 +28,10 @@ from retrain_worker.context import Context, ProjectContext
 from retrain_worker.evidence.artefact import Served, Tried, served, served_champion, to_try, try_out
 from retrain_worker.evidence.collect import LabelSets, Learned, Recipe, Side, retrain_evidence
 from retrain_worker.evidence.examples import examples_of, train_groups, without_features
-from retrain_worker.evidence.opponent import instead_words, opponent_of
 from retrain_worker.featurise import featurise_under
 from retrain_worker.heads.logistic import fit_head, rotate
 from retrain_worker.heads.recipe import HeadRecipe
+from retrain_worker.opponent import instead_words, opponent_of
 from retrain_worker.refresh import Judged, deploy, draft_of, held, learned_by, told
 from retrain_worker.reporting import Sight, look_again, look_at, report_of_run
 from retrain_worker.tracking import Ended, Origin, Tracking, flat, tracking

@@ -1,4 +1,4 @@
-"""`python -m bench.faults.health`: how fast /health is while the world hangs, and whether other projects' predictions go on.
+"""`python -m bench.faults.health`: how fast /health is while the world hangs, and whether others go on.
 
 Each situation lasts a few seconds. Prints p50, p99 and the worst of /health in milliseconds, asked over a connection of
 its own as Label Studio does, and the predictions per second that another project gets meanwhile.

@@ -1,4 +1,4 @@
-"""`python -m bench.faults.hostile_clients`: 16 clients send the worst twenty images to a real backend, a good one asks beside.
+"""`python -m bench.faults.hostile_clients`: 16 clients send the worst twenty images, a good one asks beside.
 
 Prints the most memory of all the backend's processes, how the good client and /health fared, and what the others got.
 """

@@ -1,4 +1,4 @@
-"""`python -m bench.faults.hostile_images`: thousands of mutated images, and the worst that are known, through the decode path.
+"""`python -m bench.faults.hostile_images`: thousands of mutated images through the decode path.
 
 Prints how many were read, refused or raised anything else, the slowest, and the most memory that the process and its
 helpers held. Images of `LABELLOOP_DATA` are taken where there are any, else drawn ones.

@@ -68,7 +68,7 @@ def _history(  # noqa: PLR0913 -- the options that say what is replayed
     images: Path | None, test: Path | None, config: Path | None, keep: Path, project: str | None, state_dir: Path,
     report: Report,
 ) -> History:  # fmt: skip
-    from operations.simulation.replay_data import history_of_folders, history_of_project
+    from cli.here.replay_data import history_of_folders, history_of_project
 
     if images is None:
         from cli.connect import open_deployment

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.terminal.app import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, out
 from cli.terminal.screen import show_json
 from cli.terminal.values import share
+
+if TYPE_CHECKING:
+    from labelloop.records.curve import KeptCurve
+    from labelloop.store.projects import ProjectRecord
+    from operations.deployment import Deployment
 
 
 @command
@@ -32,7 +37,7 @@ def curve(
     from operations.models.curve import learning_curve
 
     deployment = open_deployment(state_dir)
-    page = learning_curve(deployment, deployment.project(project), target=target, anew=anew)
+    page = learning_curve(deployment, deployment.project(project), _curve_here, target=target, anew=anew)
     if plot:
         from cli.views.curve_plot import plot_learning_curve
 
@@ -43,3 +48,10 @@ def curve(
     from cli.views.curve import curve_view
 
     out.print(curve_view(page))
+
+
+def _curve_here(deployment: Deployment, record: ProjectRecord) -> KeptCurve | None:
+    """Imports torch, so only where no curve is kept."""
+    from cli.here.versions import curve_here
+
+    return curve_here(deployment, record)

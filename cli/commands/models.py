@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from cli.terminal.app import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, goes_on, out
+from cli.terminal.app import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, err, goes_on, out
 from cli.terminal.screen import show_json, show_text
 from cli.terminal.values import Version
 from cli.terminal.values import version as version_name
@@ -19,7 +19,11 @@ from labelloop.errors import LabelloopError
 from operations.people import me
 
 if TYPE_CHECKING:
+    from labelloop.records.versions import Version as KeptVersion
+    from labelloop.store.projects import ProjectRecord
     from labelloop.store.registry import Registry
+    from labelloop.store.reports import Kept
+    from operations.deployment import Deployment
     from retrain_worker.verify import Verified
 
 
@@ -115,7 +119,7 @@ def report(
     from operations.models.report import evaluation_report
 
     deployment = open_deployment(state_dir)
-    found = evaluation_report(deployment, deployment.project(project), version, anew=anew)
+    found = evaluation_report(deployment, deployment.project(project), version, _report_here, anew=anew)
     if as_json:
         show_json(found.json)
         return
@@ -139,7 +143,7 @@ def verify(
     images. Nothing is written.
     """
     from cli.connect import open_deployment
-    from operations.models.verify import verified
+    from cli.here.versions import verified
 
     deployment = open_deployment(state_dir)
     found = verified(deployment, deployment.project(project), version)
@@ -222,6 +226,7 @@ def retrain(
 ) -> None:
     """Fine-tune the backbone now."""
     from cli.connect import open_deployment
+    from cli.terminal.reporting import reporting
     from operations.models.retrain import ask, wait_for
 
     deployment = open_deployment(state_dir)
@@ -230,13 +235,25 @@ def retrain(
     out.print(f"retrain of {record.title} requested; progress: `labelloop status`")
     if wait:
         ends = f"`labelloop queue cancel retrain --project {record.key}` cancels it"
-        with goes_on(f"the retrain of {record.title} is still queued or running and", ends):
-            run = wait_for(deployment, record, request, out)
+        going = f"the retrain of {record.title} is still queued or running and"
+        with goes_on(going, ends), reporting(err) as report:
+            run = wait_for(deployment, record, request, report, _say)
         out.print(Text.assemble((run.outcome, "bold"), f" {run.version or ''}"))
         for reason in run.reasons:
             out.print(f"  {reason}", highlight=False)
         if run.outcome == "failed":
             raise typer.Exit(1)
+
+
+def _report_here(deployment: Deployment, record: ProjectRecord, version: KeptVersion) -> Kept:
+    """Imports torch, so only where no report is kept."""
+    from cli.here.versions import report_here
+
+    return report_here(deployment, record, version)
+
+
+def _say(text: str) -> None:
+    out.print(text, style="yellow")
 
 
 def _deploy(state_dir: Path, name: str | None, choose: Callable[[Registry], str | None], action: str, why: str) -> None:

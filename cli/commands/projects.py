@@ -47,7 +47,7 @@ def init(  # noqa: PLR0913 -- a command's options are its interface
     from cli.terminal.reporting import reporting
     from cli.views.next_steps import next_steps
     from labelloop.config.project import ProjectConfig, load_config
-    from operations.projects.network import choose_network
+    from operations.network import choose_network
     from operations.projects.rotate import hand_over
     from operations.projects.setup import known_project, open_source, set_up
     from operations.projects.wiring import Wish, check_wish, ensure_bucket, wire

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,12 @@ from cli.terminal.screen import show_json, show_text
 from cli.terminal.values import MOST
 from labelloop.errors import LabelloopError
 from operations.people import me
+
+if TYPE_CHECKING:
+    from labelloop.store.projects import ProjectRecord
+    from labelloop.store.studies import Study
+    from operations.deployment import Deployment
+    from operations.models.tune import Found
 
 tune = group("tune", "Search for better settings with Optuna. Trials run on any number of workers.")
 
@@ -32,7 +38,7 @@ def run(
     """Begin a search on the newest labels. It is judged by the validation part alone: test images stay unseen."""
     from cli.connect import open_deployment
     from cli.views.tune import study_view
-    from operations.models.tune import begin, follow, read_search
+    from operations.models.tune import begin, read_search
 
     deployment = open_deployment(state_dir)
     record = deployment.project(project)
@@ -40,7 +46,7 @@ def run(
     out.print(f"study {study.name} started: {study.rules.count} trials; progress: `labelloop tune show`")
     if wait:
         with goes_on(f"study {study.name} is queued and", _ends(study.name, record.key)):
-            found = follow(deployment, record, study, err)
+            found = _followed(deployment, record, study)
         out.print(study_view(found))
         out.print("`labelloop tune apply` applies the best settings to the project")
 
@@ -145,7 +151,7 @@ def compare(
     """Fine-tune several networks on the same labels: accuracy, loss, time, size and latency in one table."""
     from cli.connect import open_deployment
     from cli.views.tune import study_view
-    from operations.models.tune import begin, comparison, follow
+    from operations.models.tune import begin, comparison
 
     deployment = open_deployment(state_dir)
     record = deployment.project(project)
@@ -157,7 +163,7 @@ def compare(
     if not wait:
         return
     with goes_on(f"study {study.name} is queued and", _ends(study.name, record.key)):
-        found = follow(deployment, record, study, err)
+        found = _followed(deployment, record, study)
     out.print(study_view(found))
     if plot:
         from cli.views.tune_plot import plot_study
@@ -174,13 +180,15 @@ def lr_find(
 ) -> None:
     """Find a learning rate: a few dozen steps with a rising rate, and where the loss falls fastest."""
     from cli.connect import open_deployment
+    from cli.terminal.reporting import reporting
     from operations.models.lr_find import ask, wait_for
 
     deployment = open_deployment(state_dir)
     record = deployment.project(project)
     job = ask(deployment, record, by=me())
-    with goes_on("the range test is still queued or running and", f"`labelloop queue cancel {job}` cancels it"):
-        curve = wait_for(deployment, record, job, console=err)
+    going, ends = "the range test is still queued or running and", f"`labelloop queue cancel {job}` cancels it"
+    with goes_on(going, ends), reporting(err) as report:
+        curve = wait_for(deployment, record, job, report)
     if plot:
         from cli.views.tune_plot import plot_curve
 
@@ -193,3 +201,11 @@ def lr_find(
     else:
         out.print(f"retrain.learning_rate: {curve.suggestion:.2g}  (now {record.config.retrain.learning_rate:.2g}; "
                   f"{curve.optimiser}, batches of {curve.batch_size}, {len(curve.rates)} steps)")  # fmt: skip
+
+
+def _followed(deployment: Deployment, record: ProjectRecord, study: Study) -> Found:
+    from cli.terminal.reporting import reporting
+    from operations.models.tune import follow
+
+    with reporting(err) as report:
+        return follow(deployment, record, study, report, lambda text: err.print(text, highlight=False, markup=False))

@@ -17,9 +17,9 @@ from labelloop.errors import LabelloopError
 
 if TYPE_CHECKING:
     from labelloop.store.projects import ProjectRecord
+    from operations.damaged import DamagedObject
     from operations.deployment import Deployment
     from operations.upkeep.backup import BackedUp
-    from operations.upkeep.damaged import DamagedObject
     from operations.upkeep.gc import Heap, Tidying
     from operations.upkeep.restored import Restored
 
@@ -68,7 +68,7 @@ def gc(
 def _set_aside(
     deployment: Deployment, records: Sequence[ProjectRecord], *, dry_run: bool, as_json: bool
 ) -> None:  # fmt: skip
-    from operations.upkeep.damaged import damaged_objects, set_aside
+    from operations.damaged import damaged_objects, set_aside
 
     rows = []
     for record in records:

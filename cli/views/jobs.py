@@ -9,11 +9,11 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.views.runs import took
-from cli.views.words import ago
 from labelloop.queue.failed import OURS, FailedJob
 from labelloop.queue.jobs import JobState
 from labelloop.rules.trigger import ATTEMPTS
 from operations.history.jobs import Hold, QueuePage, Retried
+from operations.words import ago
 
 CALLS = 2  # of the way to the error that are shown
 COLOURS = {"started": "cyan", "queued": "", "failed": "red"}

@@ -11,10 +11,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from cli.views.words import ago, span
 from labelloop.queue.jobs import JobState
 from labelloop.rules.intervals import wilson
 from operations.status import ProjectStatus, Service, Status
+from operations.words import ago, span
 
 WAITING_LINES = 2  # of what waits for a person
 JOB_LINES = 3

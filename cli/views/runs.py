@@ -8,11 +8,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from cli.views.words import COLOURS, ago, made_live
+from cli.views.colours import COLOURS
 from labelloop.records.evidence import Comparison, Evaluation
 from operations.history.run_page import RunPage, Span, Trained
 from operations.history.run_rows import RunRow
 from operations.people import who
+from operations.words import ago, made_live
 
 CONFLICTS_SHOWN = 8
 

@@ -8,10 +8,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from cli.views.words import ago
 from labelloop.rules.snapshot_diff import TaskChange, What
 from operations.history.snapshots import SHORT, Between, SnapshotRow
 from operations.people import who
+from operations.words import ago
 
 CHANGES_SHOWN = 40
 STYLES = {What.ADDED: "green", What.RELABELLED: "yellow", What.REMOVED: "red", What.SKIPPED: "magenta"}

@@ -11,12 +11,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from cli.views.words import COLOURS, ago, span
+from cli.views.colours import COLOURS
 from labelloop.names import shown
 from labelloop.queue.jobs import JobState
 from labelloop.records.runs import Run
 from labelloop.rules.uncounted import REMEDY, Uncounted
 from operations.status import Acceptance, ProjectStatus, Status, Unread
+from operations.words import ago, span
 
 REASONS = 4  # that are shown
 MOST_DAMAGED = 5

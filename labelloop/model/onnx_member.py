@@ -1,7 +1,8 @@
 """ONNX bytes in, a function from features to probabilities out; nothing runs that has not been looked over.
 
-Only three graphs are let in, the ones that `retrain_worker.heads.to_onnx` writes. ONNX can also name files to read weights
-from, nest graphs, and point a tree at features that are not there, which the runtime would read past the end of a row.
+Only three graphs are let in, the ones that `retrain_worker.heads.to_onnx` writes. ONNX can also name files to read
+weights from, nest graphs, and point a tree at features that are not there, which the runtime would read past the end
+of a row.
 """
 
 from __future__ import annotations

@@ -23,7 +23,8 @@ def publish(redis: Redis, channel: str, message: Mapping[str, Any] | str) -> Non
 
 
 @contextmanager
-def _translated(what: str) -> Iterator[None]:
+def translated(what: str) -> Iterator[None]:
+    """What Redis raises in the block as a QueueError. ``what``: what could not be done."""
     try:
         yield
     except RedisError as error:

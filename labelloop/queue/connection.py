@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from botocore.credentials import CredentialProvider
 from redis import Redis
 from redis.backoff import ExponentialBackoff
 from redis.credentials import CredentialProvider
-from redis.credentials import CredentialProvider as RedisCredentialProvider
 from redis.retry import Retry
 
 from labelloop.config.settings import Settings
 from labelloop.errors import SettingsError
-
-if TYPE_CHECKING:
-    pass
 
 
 def connect(url: str, *, timeout_s: float | None = 5.0, credentials: CredentialProvider | None = None) -> Redis:
@@ -33,7 +27,7 @@ def connect(url: str, *, timeout_s: float | None = 5.0, credentials: CredentialP
 
 
 def redis_client(settings: Settings, *, timeout_s: float | None = 5.0) -> Redis:
-    """See `labelloop.queue.connection.connect`; where the address lies in a file, each new connection takes its password anew."""
+    """A client of the settings' Redis; where its address lies in a file, each new connection reads the password."""
     parts = urlsplit(settings.redis_url)
     followed = "LABELLOOP_REDIS_URL" in settings.secret_files and parts.password
     bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
@@ -46,7 +40,7 @@ def redis_client(settings: Settings, *, timeout_s: float | None = 5.0) -> Redis:
                             "behind the ?") from error  # fmt: skip
 
 
-class FollowedPassword(RedisCredentialProvider):
+class FollowedPassword(CredentialProvider):
     """User and password as the address's file says now."""
 
     def __init__(self, settings: Settings) -> None:

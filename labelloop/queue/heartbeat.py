@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 
 from labelloop.clock import now
 from labelloop.code import code_version
-from labelloop.queue.channels import _translated
+from labelloop.queue.channels import translated
 
 ALIVE = "labelloop:alive:"  # one key per process, gone soon after the process
 ALIVE_TTL_S = 8
@@ -53,7 +53,7 @@ class Heartbeat:
 
 def alive(redis: Redis) -> dict[str, dict[str, Any]]:
     """Every process that lives, by name, with its facts."""
-    with _translated("read the heartbeats"):
+    with translated("read the heartbeats"):
         keys = sorted(redis.scan_iter(f"{ALIVE}*"))
         values = redis.mget(keys) if keys else []
     return {k.decode().removeprefix(ALIVE): json.loads(v) for k, v in zip(keys, values, strict=True) if v}

@@ -18,7 +18,7 @@ from rq.serializers import JSONSerializer
 
 from labelloop.clock import Standing, now
 from labelloop.errors import QueueError
-from labelloop.queue.channels import _translated
+from labelloop.queue.channels import translated
 from labelloop.queue.heartbeat import ALIVE, alive
 from labelloop.queue.progress import CANCELLED
 
@@ -105,13 +105,13 @@ class JobQueue:
 
     def cancel(self, job_id: str, *, by: str) -> None:
         """Ask a job to end: one that runs does at its next step, one that waits when its turn comes."""
-        with _translated("cancel a job"):
+        with translated("cancel a job"):
             self.redis.set(CANCELLED + job_id, by, ex=CANCELLED_KEPT_S)
 
     def active(self, kind: JobKind, project: str) -> list[str]:
         """Ids of the jobs of one kind and project that wait or run, also those that a flushed Redis has forgotten."""
         prefix = f"{kind.name}_{project}_"
-        with _translated("look at the queue"):
+        with translated("look at the queue"):
             queue = self._queue(kind.queue)
             ids = [*queue.get_job_ids(), *self._started(queue).get_job_ids(cleanup=False)]
         ids += [str(facts["job"]) for facts in alive(self.redis).values() if facts.get("job")]
@@ -120,13 +120,13 @@ class JobQueue:
     def at_work(self, kind: JobKind, project: str) -> set[str]:
         """The workers whose heartbeat says that they run a job of one kind and project."""
         prefix = f"{kind.name}_{project}_"
-        with _translated("look at the workers"):
+        with translated("look at the workers"):
             living = alive(self.redis).items()
         return {n.removeprefix("worker:") for n, facts in living if str(facts.get("job") or "").startswith(prefix)}
 
     def jobs(self) -> list[JobState]:
         """Everything that waits, runs or has failed, running first."""
-        with _translated("look at the queue"):
+        with translated("look at the queue"):
             found: list[JobState] = []
             for name in sorted({k.queue for k in KINDS.values()}):
                 queue = self._queue(name)
@@ -138,12 +138,12 @@ class JobQueue:
 
     def depths(self) -> dict[str, int]:
         """Jobs that wait, per queue."""
-        with _translated("look at the queue"):
+        with translated("look at the queue"):
             return {name: self._queue(name).count for name in sorted({k.queue for k in KINDS.values()})}
 
     def reap(self) -> list[str]:
         """Remove jobs whose worker is gone; what they were for is derived again. Returns their ids."""
-        with _translated("clean up the queue"):
+        with translated("clean up the queue"):
             registries = [self._started(self._queue(name)) for name in {k.queue for k in KINDS.values()}]
             silent = {i: r for r in registries for i in r.get_job_ids(cleanup=False) if self._is_silent(i)}
             gone = [i for i, age_s in self._silent.ages_s(silent).items() if age_s > ABANDONED_S]

@@ -10,7 +10,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from labelloop.errors import LeaseLostError
-from labelloop.queue.channels import _translated
+from labelloop.queue.channels import translated
 
 
 class RedisLease:
@@ -23,7 +23,7 @@ class RedisLease:
     def __call__(self, name: str) -> Iterator[int]:
         """Hold the lease for the block; LeaseLostError where it cannot be had in time."""
         key = f"labelloop:lease:{self._scope}:{name}"
-        with _translated(f"take the lease {name}"):
+        with translated(f"take the lease {name}"):
             lock = self._redis.lock(key, timeout=self._ttl, blocking_timeout=self._wait, thread_local=False)
             if not lock.acquire():
                 raise LeaseLostError(f"somebody else has held the lease {key} for {self._wait:.0f} s; try again")
@@ -44,7 +44,7 @@ class HeldLease:
 
     def hold(self) -> bool:
         """Take or renew; False where somebody else has it."""
-        with _translated("hold the watcher's lease"):
+        with translated("hold the watcher's lease"):
             if self._redis.set(self._key, self._token, nx=True, ex=self._ttl):
                 return True
             if self._redis.get(self._key) == self._token:

@@ -6,10 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-
-from labelloop.rules.learning_curve import Points
+from numpy.typing import NDArray
 
 RIGHT, WRONG, UNKNOWN = "0", "1", "-"
+Doubles = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """``labels`` (versions,): what each learned from, ascending, the live one last.
+
+    ``wrong`` (images, versions): 1 where its answer to a random label's image was not the person's, else 0.
+    """
+
+    labels: Doubles
+    wrong: Doubles
 
 
 @dataclass(frozen=True, slots=True)

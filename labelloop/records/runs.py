@@ -46,13 +46,13 @@ class Run:
     @property
     def short(self) -> str:
         """The part of the id that is drawn at random: enough to tell runs apart."""
-        return _short(self.id)
+        return short_of(self.id)
 
 
 def match(ids: Sequence[str], name: str) -> str:
     """The one id that begins with ``name``, or whose short part does; NotFoundError says which are near."""
-    found = [i for i in ids if _short(i) == name]
-    found = found or [i for i in ids if name and (i.startswith(name) or _short(i).startswith(name))]
+    found = [i for i in ids if short_of(i) == name]
+    found = found or [i for i in ids if name and (i.startswith(name) or short_of(i).startswith(name))]
     if len(found) == 1:
         return found[0]
     if not found:
@@ -63,8 +63,9 @@ def match(ids: Sequence[str], name: str) -> str:
 
 def shared(ids: Iterable[str]) -> set[str]:
     """Short ids that more than one run has: only the whole id names these."""
-    return {short for short, n in Counter(map(_short, ids)).items() if n > 1}
+    return {short for short, n in Counter(map(short_of, ids)).items() if n > 1}
 
 
-def _short(name: str) -> str:
+def short_of(name: str) -> str:
+    """The part of a run's id that is drawn at random."""
     return name.partition("-")[2].partition("-")[0]

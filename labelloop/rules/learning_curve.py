@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from labelloop.records.curve import Doubles, Points
+
 POINTS = 12  # that are fitted, spread evenly over the label counts: neighbours say the same
 REACH_BACK = 8.0  # points with this many times fewer labels are left out: classes were still missing there
 DRAWS = 2000
@@ -29,19 +31,7 @@ USUAL, SPREAD = 0.5, 0.9  # exponents before any point is seen: log-normal, medi
 LENGTHS = (0.15, 0.3, 0.6, 1.0, 2.0, 4.0)  # of the exponential, in today's labels
 EXPONENTIAL = 0.25  # its share before any point is seen
 
-Doubles = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Points:
-    """``labels`` (versions,): what each learned from, ascending, the live one last.
-
-    ``wrong`` (images, versions): 1 where its answer to a random label's image was not the person's, else 0.
-    """
-
-    labels: Doubles
-    wrong: Doubles
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,6 @@
 """A snapshot and what is known of its images in, what became of every annotation in a fit out. Pure.
 
-The same rules as `retrain_worker.evidence.examples` and `retrain_worker.evidence.collect`, without what they need to compute; a test
-holds the two together.
+The same rules as in `retrain_worker.evidence`, without what they need to compute; a test holds the two together.
 """
 
 from __future__ import annotations

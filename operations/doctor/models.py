@@ -20,13 +20,13 @@ from labelloop.rules.trigger import ATTEMPTS
 from labelloop.store.projects import ProjectRecord
 from labelloop.store.registry import Registry
 from labelloop.store.requests import Request, RequestStore, retries
+from operations.damaged import DamagedObject, damaged_artefacts, damaged_objects, damaged_records
 from operations.doctor import queue, storage
 from operations.doctor.checks import Check
 from operations.doctor.finding import Finding, fine, warn, wrong
 from operations.doctor.project import area_of
 from operations.doctor.scene import Scene
-from operations.projects.network import sides
-from operations.upkeep.damaged import DamagedObject, damaged_artefacts, damaged_objects, damaged_records
+from operations.network import sides
 
 NAMED = 10
 OBJECTS_S = 120.0  # every record is read

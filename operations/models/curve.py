@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from labelloop.config.project import ProjectConfig, Stop
 from labelloop.errors import NotFoundError
-from labelloop.images.reader import ImageReader
 from labelloop.records.curve import KeptCurve
 from labelloop.rules.stop_advice import Outlook, outlook
 from labelloop.store.curve import kept_curve
 from labelloop.store.projects import ProjectRecord
 from operations.deployment import Deployment
+
+Make = Callable[[Deployment, ProjectRecord], KeptCurve | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +40,16 @@ class CurvePage:
 
 
 def learning_curve(
-    deployment: Deployment, record: ProjectRecord, *, target: float | None = None, anew: bool = False
+    deployment: Deployment, record: ProjectRecord, make: Make, *, target: float | None = None, anew: bool = False
 ) -> CurvePage:
-    """NotFoundError before the first version."""
+    """NotFoundError before the first version. ``make``: computes the curve where none is kept."""
     policy = record.config.stop
     if target is not None:
         policy = Stop.model_validate({**policy.model_dump(), "target": target})
     kept = None if anew else _kept(deployment, record)
-    kept = kept or _made(deployment, record)
+    kept = kept or make(deployment, record)
+    if kept is None:
+        raise NotFoundError(f"{record.title} has no model yet, so no curve: it begins with the first version")
     return CurvePage(record.title, kept, outlook(kept, policy, quota=record.config.queue.quota))
 
 
@@ -59,17 +63,3 @@ def _kept(deployment: Deployment, record: ProjectRecord) -> KeptCurve | None:
         return kept_curve(deployment.within(record))
     except NotFoundError:
         return None
-
-
-def _made(deployment: Deployment, record: ProjectRecord) -> KeptCurve:
-    """Here and now, from kept features; the worker's next job finds it."""
-    from retrain_worker.context import Context
-    from retrain_worker.evidence.curve import follow
-
-    settings = deployment.settings
-    reader = ImageReader(deployment.s3, settings.image_buckets)
-    context = Context(settings, deployment.queue.redis, deployment.store, reader)
-    found = follow(context.project(record.key))
-    if found is None:
-        raise NotFoundError(f"{record.title} has no model yet, so no curve: it begins with the first version")
-    return found

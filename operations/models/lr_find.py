@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 
-from rich.console import Console
-
 from labelloop.clock import stamp
 from labelloop.errors import LabelloopError, NotFoundError
 from labelloop.queue.jobs import LR_FIND, job_id
 from labelloop.store.lr_curves import LrCurve, kept
 from labelloop.store.projects import ProjectRecord
 from operations.deployment import Deployment
+from operations.reporting import Report
 
 LOOK_S = 0.5
 LOST = 4  # looks in a row that do not see the job: between two registries it is in neither for a moment
@@ -25,24 +24,21 @@ def ask(deployment: Deployment, record: ProjectRecord, *, by: str) -> str:
     return job
 
 
-def wait_for(deployment: Deployment, record: ProjectRecord, job: str, *, console: Console) -> LrCurve:
+def wait_for(deployment: Deployment, record: ProjectRecord, job: str, report: Report) -> LrCurve:
     """The curve; LabelloopError says why there is none."""
-    from cli.terminal.reporting import reporting
-
     store, name = deployment.within(record), job.rpartition("_")[2]
     missing = 0
-    with reporting(console) as report:
-        while missing < LOST:
-            try:
-                return kept(store, name)
-            except NotFoundError:
-                pass
-            found = next((j for j in deployment.queue.jobs() if j.id == job), None)
-            missing = 0 if found else missing + 1
-            if found and found.status == "failed":
-                reason = found.error.strip().splitlines() or ["it gave no reason"]
-                raise LabelloopError(f"the range test failed: {reason[-1]}")
-            if found:
-                report(found.stage or "wait for a worker of the queue tune", found.step, found.steps or 1)
-            time.sleep(LOOK_S)
+    while missing < LOST:
+        try:
+            return kept(store, name)
+        except NotFoundError:
+            pass
+        found = next((j for j in deployment.queue.jobs() if j.id == job), None)
+        missing = 0 if found else missing + 1
+        if found and found.status == "failed":
+            reason = found.error.strip().splitlines() or ["it gave no reason"]
+            raise LabelloopError(f"the range test failed: {reason[-1]}")
+        if found:
+            report(found.stage or "wait for a worker of the queue tune", found.step, found.steps or 1)
+        time.sleep(LOOK_S)
     raise LabelloopError("the queue has lost the range test: was Redis emptied? Run it again")

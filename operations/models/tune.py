@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
-from rich.console import Console
 
 from labelloop.config.yaml_file import read_yaml
 from labelloop.errors import LabelloopError, NotEnoughLabelsError, NotFoundError
@@ -20,6 +19,7 @@ from labelloop.store.projects import ProjectRecord
 from labelloop.store.snapshots import SnapshotStore
 from labelloop.store.studies import Search, Study, StudyStore, Trial, best, missing, parse_search
 from operations.deployment import Deployment
+from operations.reporting import Report
 
 LOOK_S = 1.0
 
@@ -75,29 +75,26 @@ def find(deployment: Deployment, record: ProjectRecord, name: str | None) -> Fou
     return Found(studies.get(names[-1]), studies.trials(names[-1]))
 
 
-def follow(deployment: Deployment, record: ProjectRecord, study: Study, console: Console) -> Found:
-    """Show progress and the best so far until every trial has ended."""
-    from cli.terminal.reporting import reporting
-
+def follow(
+    deployment: Deployment, record: ProjectRecord, study: Study, report: Report, say: Callable[[str], None]
+) -> Found:
+    """Report progress until every trial has ended. ``say``: a new best one."""
     told: int | None = None
-    with reporting(console) as report:
-        while True:
-            found = find(deployment, record, study.name)
-            of = found.study.rules.count
-            leader = found.best
-            report("trials", of - found.left, of)
-            for job in deployment.queue.jobs():
-                if job.kind == TRIAL.name and job.project == record.key and job.status == "started":
-                    report(f"{job.stage or 'starting'} ({job.worker or 'worker'})", job.step, job.steps or 1)
-            if leader and leader.number != told:
-                told = leader.number
-                console.print(
-                    f"best so far: trial {leader.number}, {leader.accuracy:.4f}  {told_params(leader.params)}"
-                )
-            if not found.left:
-                return found
-            _require_workers(deployment)
-            time.sleep(LOOK_S)
+    while True:
+        found = find(deployment, record, study.name)
+        of = found.study.rules.count
+        leader = found.best
+        report("trials", of - found.left, of)
+        for job in deployment.queue.jobs():
+            if job.kind == TRIAL.name and job.project == record.key and job.status == "started":
+                report(f"{job.stage or 'starting'} ({job.worker or 'worker'})", job.step, job.steps or 1)
+        if leader and leader.number != told:
+            told = leader.number
+            say(f"best so far: trial {leader.number}, {leader.accuracy:.4f}  {told_params(leader.params)}")
+        if not found.left:
+            return found
+        _require_workers(deployment)
+        time.sleep(LOOK_S)
 
 
 def _require_workers(deployment: Deployment) -> None:

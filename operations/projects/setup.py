@@ -20,6 +20,7 @@ from labelloop.records.versions import COLD_START
 from labelloop.store.projects import ProjectRecord
 from operations.deployment import Deployment
 from operations.doctor.finding import Finding, fine, warn
+from operations.network import choose_network
 from operations.projects.checked import TITLE, check_classes, check_title
 from operations.projects.digits import write_digits
 from operations.projects.imagefolder import (
@@ -34,13 +35,12 @@ from operations.projects.imagefolder import (
     scan,
     upload,
 )
-from operations.projects.network import choose_network
 from operations.projects.wiring import Wish, check_wish, ensure_bucket, wire
 from operations.reporting import Report
 from operations.status import StatusReader
 
 DIGITS_SEEDS = 40
-DIGITS_CONFIG = Path(__file__).parent.parent / "configs" / "digits.yaml"
+DIGITS_CONFIG = Path(__file__).parents[2] / "configs" / "digits.yaml"
 SET_UP = "set-up.json"  # written once all images are tasks and the seeds are revealed
 IMPORT_TIMEOUT_S = 1800.0
 READY_TIMEOUT_S = 1800.0

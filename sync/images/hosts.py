@@ -1,4 +1,4 @@
-"""An address of the web in, whether it may be fetched out, in words. Pure; `sync.images.web` asks before each connection."""
+"""An address of the web in, whether it may be fetched out, in words. Pure; `web` asks before each connection."""
 
 from __future__ import annotations
 

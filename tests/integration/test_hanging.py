@@ -1,6 +1,6 @@
 """A real gunicorn among clients and stores that hang: /health is quick, refusals come at once, others go on.
 
-The times that Label Studio gives are the limits here, so that a busy machine fails no test; `bench.faults.health` has p99.
+The times that Label Studio gives are the limits here, so that a busy machine fails no test; the benchmark has p99.
 """
 
 from __future__ import annotations

@@ -9,9 +9,9 @@ from labelloop import __version__, code
 
 ROOT = Path(code.__file__).parent.parent
 WITHOUT_BEARING = {  # stores, records, and settings whose values the config's hash covers
-    "labelloop.objects.cache", "labelloop.errors", "labelloop.objects.formats", "labelloop.images.reader", "labelloop.records.tasks",
-    "labelloop.store.registry",
-    "labelloop.objects.storage", "labelloop.config.training",
+    "labelloop.config.training", "labelloop.errors", "labelloop.images.reader", "labelloop.objects.cache",
+    "labelloop.objects.formats", "labelloop.objects.storage", "labelloop.records.arrays", "labelloop.records.images",
+    "labelloop.records.json", "labelloop.records.snapshots", "labelloop.records.tasks", "labelloop.records.versions",
 }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from embedded.state import Secrets
 from ml_backend.drain import DRAIN_S
 
 LONGEST_PREDICTION_S = 100  # Label Studio waits no longer
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
 EXAMPLE = (ROOT / ".env.example").read_text()

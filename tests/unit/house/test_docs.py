@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from labelloop.config.project import ProjectConfig
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs/configuration.md").read_text()
 ROWS: dict[str, str] = dict(re.findall(r"^\| `([^`]+)` \| ([^|]*) \|", PAGE, flags=re.M))
 VARIABLES = sorted(

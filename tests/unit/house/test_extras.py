@@ -13,7 +13,7 @@ from cli.terminal.edge import in_words
 from labelloop.errors import MissingExtraError
 from labelloop.extras import EXTRA_OF, extras_named
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PACKAGES = {"mlflow": "mlflow-skinny", "xgboost": "xgboost-cpu"}  # where a library's package has another name
 WITHOUT = f"""

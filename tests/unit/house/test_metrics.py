@@ -25,7 +25,7 @@ from ml_backend.metrics import Metrics
 from retrain_worker.metrics import WorkerMetrics
 from sync.metrics import Move, SyncMetrics, moves_between, oldest_waits
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 LONG_AGO = "2020-01-01T00:00:00.000000Z"
 
 

@@ -321,4 +321,4 @@ def test_serving_loads_neither_torch_nor_the_libraries_that_fit(tmp_path: Path) 
         "heavy = {'torch', 'sklearn', 'scipy', 'xgboost', 'lightgbm'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
-    subprocess.run([sys.executable, "-c", program, str(file)], check=True, cwd=Path(__file__).parents[2])
+    subprocess.run([sys.executable, "-c", program, str(file)], check=True, cwd=Path(__file__).parents[3])

@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from cli.here.replay_data import history_of_folders, history_of_project
 from labelloop.clock import stamp
 from labelloop.config.project import ProjectConfig
 from labelloop.config.settings import load_settings
@@ -20,7 +21,6 @@ from labelloop.store.features import Floats
 from operations.deployment import Deployment
 from operations.projects.imagefolder import LabelledFile
 from operations.simulation import replay_data
-from operations.simulation.replay_data import history_of_folders, history_of_project
 from retrain_worker.replay.history import History
 from tests.unit.worlds.learning import LearningWorld, digits
 

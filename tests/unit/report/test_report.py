@@ -78,7 +78,7 @@ def test_the_document_is_json_without_anything_that_is_no_number(report: Report)
 
 
 def test_every_key_of_the_document_is_explained(report: Report) -> None:
-    page = (Path(__file__).parents[2] / "docs/report.md").read_text()
+    page = (Path(__file__).parents[3] / "docs/report.md").read_text()
     rows = re.findall(r"^\| `([a-z]+)` \|", page, flags=re.M)
     assert rows == list(report.json)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from labelloop.rules.learning_curve import FAR, Curve, Interval, Points, curve_of
+from labelloop.records.curve import Points
+from labelloop.rules.learning_curve import FAR, Curve, Interval, curve_of
 from tests.unit.worlds.curve import LABELS, points, power
 
 TRUTHS = {

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from labelloop.config.project import Stop
-from labelloop.records.curve import KeptCurve
-from labelloop.rules.learning_curve import Points
+from labelloop.records.curve import KeptCurve, Points
 from labelloop.rules.stop_advice import Act, Outlook, at_least, outlook, rounded
 from tests.unit.worlds.curve import kept, points, power
 

@@ -26,8 +26,8 @@ from labelloop.upkeep.rollback import intact_way_back
 from ml_backend.live import LiveProject
 from ml_backend.loader import Engines
 from ml_backend.metrics import Metrics
+from operations.damaged import damaged_artefacts
 from operations.doctor import models
-from operations.upkeep.damaged import damaged_artefacts
 from retrain_worker import refresh, retrain
 from retrain_worker.featurise import featurise
 from sync.inspect import Inspection

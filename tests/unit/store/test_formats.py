@@ -42,7 +42,7 @@ from labelloop.studio.archive import task_of
 from labelloop.upkeep.tidying import last_tidied
 from operations.upkeep.archive import ArchiveReader, ArchiveWriter
 
-HERE = Path(__file__).parent / "formats"
+HERE = Path(__file__).parents[1] / "formats"
 FILES = {path.stem: json.loads(path.read_text()) for path in sorted(HERE.glob("*.json"))}
 SHARD = "snapshot-shard"
 AUTO_LABELS = (  # what stands beside auto_labels.json
@@ -345,7 +345,7 @@ def test_what_is_not_known_is_left_out() -> None:
 
 def test_no_module_reads_kept_records_past_formats() -> None:
     """`Record(**json.loads(...))` breaks with the first field that a newer release adds."""
-    root = Path(formats.__file__).parents[1]
+    root = Path(formats.__file__).parents[2]
     rooms = ("labelloop", "sync", "retrain_worker", "ml_backend", "cli")
     for path in [p for room in rooms for p in (root / room).rglob("*.py")]:
         assert not re.search(r"\w+\(\*\*json\.loads\(", path.read_text()), path

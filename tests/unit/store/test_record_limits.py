@@ -16,7 +16,7 @@ from labelloop.remedies import UPGRADE
 from labelloop.store.projects import ProjectStore
 from labelloop.store.registry import Registry
 from labelloop.store.runs import RunStore
-from operations.upkeep.damaged import damaged_objects, set_aside
+from operations.damaged import damaged_objects, set_aside
 from retrain_worker.training.checkpoint import StoredKeeper
 from sync.inspect import Inspection
 from tests.unit.worlds.backend import World, lease, world_of

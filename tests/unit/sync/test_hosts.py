@@ -11,7 +11,7 @@ from embedded.services import CLOSED
 from labelloop.errors import SettingsError
 from sync.images.hosts import Hosts, Target, parse_hosts
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def hosts(*words: str, private: bool = False) -> Hosts:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from cli.here.versions import curve_here
 from cli.views.curve import curve_view
 from cli.views.curve_plot import plot_learning_curve
 from cli.views.status import render
@@ -316,8 +317,8 @@ def test_a_picture_is_drawn(tmp_path: Path) -> None:
 def test_the_command_reads_what_a_worker_kept_and_asks_for_another_target() -> None:
     world = OpsWorld(stop={"target": 0.88})
     keep_curve(world.store, kept(points(power(0.3, 0.5), 300)))
-    assert learning_curve(world.deployment, world.record).outlook.target == 0.88
-    other = learning_curve(world.deployment, world.record, target=0.6)
+    assert learning_curve(world.deployment, world.record, curve_here).outlook.target == 0.88
+    other = learning_curve(world.deployment, world.record, curve_here, target=0.6)
     assert other.outlook.target == 0.6
     assert other.outlook.told.startswith("60 % is reached")
 
@@ -325,7 +326,7 @@ def test_the_command_reads_what_a_worker_kept_and_asks_for_another_target() -> N
 def test_the_command_judges_all_versions_where_nobody_has(tmp_path: Path) -> None:
     world = OpsWorld()
     with pytest.raises(NotFoundError, match="no model yet"):
-        learning_curve(world.deployment, world.record)
+        learning_curve(world.deployment, world.record, curve_here)
     names = [f"{i}.png" for i in range(6)]
     world.images(names, Bucket.TEST, tmp=tmp_path)
     for i, name in enumerate(names):
@@ -333,13 +334,13 @@ def test_the_command_judges_all_versions_where_nobody_has(tmp_path: Path) -> Non
     world.deploy(world.version(world.freeze().id))
     settings = replace(world.deployment.settings, cache_dir=tmp_path / "cache")
     deployment = replace(world.deployment, settings=settings)
-    made = learning_curve(deployment, world.record)
+    made = learning_curve(deployment, world.record, curve_here)
     assert (made.kept.test, made.kept.audit) == (6, 0)
     assert made.kept.points[0].accuracy == pytest.approx(4 / 6)  # its head always names the first class
     assert kept_curve(world.store) == made.kept
     world.answer(7, names[0], "dog", minute=5)
-    assert learning_curve(deployment, world.record).kept == made.kept
-    assert learning_curve(deployment, world.record, anew=True).kept.at > made.kept.at
+    assert learning_curve(deployment, world.record, curve_here).kept == made.kept
+    assert learning_curve(deployment, world.record, curve_here, anew=True).kept.at > made.kept.at
 
 
 def test_status_has_one_line_of_it() -> None:

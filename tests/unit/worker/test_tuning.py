@@ -36,7 +36,7 @@ from sync.studies import Studies
 from tests.unit.worlds.learning import LearningWorld
 from tests.unit.worlds.operations import OpsWorld
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SMALL = {
     "backbone": {"name": "small_cnn", "image_size": 16, "options": {"filters": [4, 8], "dense": 16, "dropout": 0.0}},
     "retrain": {"epochs": 2, "learning_rate": 0.01, "backbone_rate": 1.0, "validation": 0.3, "warm_head": False},

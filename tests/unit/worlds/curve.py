@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from labelloop.records.curve import RIGHT, WRONG, KeptCurve, Point
+from labelloop.records.curve import RIGHT, WRONG, KeptCurve, Point, Points
 from labelloop.records.json import digest
-from labelloop.rules.learning_curve import Points
 
 LABELS = tuple(range(40, 401, 20))
 

@@ -33,9 +33,9 @@ from ml_backend.live import LiveModels
 from ml_backend.metrics import Metrics
 from ml_backend.predict import Predictor
 from ml_backend.projects import Directory
+from operations.damaged import DamagedObject, damaged_artefacts, damaged_objects, damaged_records
 from operations.deployment import Deployment
 from operations.status import Status, StatusReader
-from operations.upkeep.damaged import DamagedObject, damaged_artefacts, damaged_objects, damaged_records
 from retrain_worker.context import Context, ProjectContext
 from retrain_worker.evidence.curve import follow, follow_quietly
 from retrain_worker.featurise import featurise
@@ -48,7 +48,7 @@ from tests.fakes.studio import FakeStudio
 from tests.unit.worlds.backend import World
 from tests.unit.worlds.learning import Images, digits, no_redis
 
-HERE = Path(__file__).parent / "formats"
+HERE = Path(__file__).parents[1] / "formats"
 EXOTIC = ("study", "trial", "lr_curve", "auto_labels", "mirror")  # as a release of the past has written them
 CLASSES = ("0", "1")
 CONFIG = {

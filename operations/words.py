@@ -1,10 +1,8 @@
-"""Times in words and the colours of outcomes, the same in every view; imports nearly nothing."""
+"""Times and decisions in words, the same wherever they are read."""
 
 from __future__ import annotations
 
 from labelloop.clock import age_s
-
-COLOURS = {"promote": "green", "hold": "yellow", "reject": "red", "failed": "red", "running": "cyan"}
 
 
 def ago(moment: str) -> str:
