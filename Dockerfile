@@ -57,6 +57,8 @@ COPY labelloop ./labelloop
 COPY ml_backend ./ml_backend
 COPY sync ./sync
 COPY retrain_worker ./retrain_worker
+COPY operations ./operations
+COPY embedded ./embedded
 COPY cli ./cli
 RUN python -m compileall -q .
 USER 10001:10001

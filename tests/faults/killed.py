@@ -45,7 +45,7 @@ BATCH = 10
 FROZEN_S = (1.0, 16.0)  # a worker counts as dead after eight
 IN_THE_RUN = 0.7  # share of the blows that wait for the run's record
 KILLED = 0.7  # share of the wishes whose worker is killed; the others' freezes
-SETTLE_S = 180.0
+SETTLE_S = 180.0  # with a core for each process that wants one; longer in proportion where more of them wait
 LOOK_S = 0.25
 FIRST_S = 6.0  # how long a run takes, before any has been seen
 WORKERS = {"retrain": "train", "refresh": "refresh", "trial": "train"}
@@ -167,11 +167,18 @@ def _blow(world: World, worker: str, source: random.Random) -> str:
 
 def _until(condition: Callable[[], bool], *, quiet: int = 2, look_s: float = LOOK_S) -> bool:
     """So many times in a row: between two registries a job is in neither for a moment."""
-    end, seen = time.monotonic() + SETTLE_S, 0
-    while seen < quiet and time.monotonic() < end:
+    waited_s, last, seen = 0.0, time.monotonic(), 0
+    while seen < quiet and waited_s < SETTLE_S:
         seen = seen + 1 if condition() else 0
         time.sleep(look_s)
+        now = time.monotonic()
+        waited_s, last = waited_s + (now - last) / _crowd(), now
     return seen == quiet
+
+
+def _crowd() -> float:
+    """How many processes wait for each core; at least 1."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def _site(world: World, seed: int) -> Site:

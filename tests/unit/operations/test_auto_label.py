@@ -13,9 +13,9 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+import cli.connect
 import operations.data.auto_label
 import operations.data.auto_label_push
-import operations.deployment
 import sync.predictions.retired
 from cli.terminal.app import app
 from cli.views.auto_label import auto_label_view, notes
@@ -328,7 +328,7 @@ def test_a_project_that_was_made_anew_is_not_touched(world: World) -> None:
 
 @pytest.fixture
 def run(world: World, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(operations.deployment, "open_deployment", lambda _: world.deployment)
+    monkeypatch.setattr(cli.connect, "open_deployment", lambda _: world.deployment)
 
     def command(*words: str) -> tuple[int, str]:
         done = CliRunner().invoke(app, ["auto-label", *words])

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-import operations.deployment
+import cli.connect
 from cli.main import app
 from labelloop.errors import CorruptObjectError
 from labelloop.model.net import dump
@@ -156,7 +156,7 @@ def test_no_way_back_is_said_with_what_was_passed_over(monkeypatch: pytest.Monke
     world.corrupt(key)
     registry = Registry(world.own, lease)
     found: Any = SimpleNamespace(project=lambda _name: world.record, registry=lambda _record: registry)
-    monkeypatch.setattr(operations.deployment, "open_deployment", lambda _state_dir: found)
+    monkeypatch.setattr(cli.connect, "open_deployment", lambda _state_dir: found)
     done = CliRunner().invoke(app, ["rollback"])
     assert done.exit_code == 1
     assert f"v1 is skipped: {key}" in done.output

@@ -311,7 +311,7 @@ def test_hours_of_work_end_without_redis_too() -> None:
 
 
 def test_a_store_that_is_away_is_no_reason_to_stop_working(monkeypatch: pytest.MonkeyPatch) -> None:
-    from labelloop.queue import jobs as queue
+    from labelloop.queue import progress
 
     def away() -> None:
         raise StorageError("away")
@@ -319,7 +319,7 @@ def test_a_store_that_is_away_is_no_reason_to_stop_working(monkeypatch: pytest.M
     def given_up() -> None:
         raise SupersededError("given up")
 
-    monkeypatch.setattr(queue, "WANTED_EVERY_S", -1)
-    queue.Progress(wanted=away).report("fine-tune", 1, 9)
+    monkeypatch.setattr(progress, "WANTED_EVERY_S", -1)
+    progress.Progress(wanted=away).report("fine-tune", 1, 9)
     with pytest.raises(SupersededError):
-        queue.Progress(wanted=given_up).report("fine-tune", 1, 9)
+        progress.Progress(wanted=given_up).report("fine-tune", 1, 9)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-import operations.deployment
+import cli.connect
 import operations.upkeep.backup
 import operations.upkeep.gc
 import operations.upkeep.restore
@@ -29,7 +29,7 @@ def deployment(monkeypatch: pytest.MonkeyPatch) -> None:
         return next(p for p in PROJECTS if name in {None, p.title})
 
     found = SimpleNamespace(projects=SimpleNamespace(all=lambda: PROJECTS), project=project)
-    monkeypatch.setattr(operations.deployment, "open_deployment", lambda _state_dir: found)
+    monkeypatch.setattr(cli.connect, "open_deployment", lambda _state_dir: found)
 
 
 def run(*words: str) -> tuple[int, str]:

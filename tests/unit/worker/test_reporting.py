@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import cli.connect
 import cli.here.versions
-import operations.deployment
 from cli.main import app
 from labelloop.errors import ImageUnreadableError, NotFoundError
 from labelloop.records.evidence import Calibration
@@ -151,7 +151,7 @@ def test_what_a_version_was_judged_on_can_be_computed_again(
 
 def test_verify_ends_with_one_where_figures_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     figures = [Figure("test: accuracy", 0.9, 0.9), Figure("audit: accuracy", None, 0.8)]
-    monkeypatch.setattr(operations.deployment, "open_deployment", lambda _: SimpleNamespace(project=lambda _: None))
+    monkeypatch.setattr(cli.connect, "open_deployment", lambda _: SimpleNamespace(project=lambda _: None))
     monkeypatch.setattr(cli.here.versions, "verified", lambda *_: Verified("v7", tuple(figures), ("a note",)))
     fine = CliRunner().invoke(app, ["verify", "v7"])
     assert fine.exit_code == 0

@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from cli.here import replay_data
 from cli.here.replay_data import history_of_folders, history_of_project
 from labelloop.clock import stamp
 from labelloop.config.project import ProjectConfig
@@ -20,7 +21,6 @@ from labelloop.records.images import JUDGING, Bucket
 from labelloop.store.features import Floats
 from operations.deployment import Deployment
 from operations.projects.imagefolder import LabelledFile
-from operations.simulation import replay_data
 from retrain_worker.replay.history import History
 from tests.unit.worlds.learning import LearningWorld, digits
 
