@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-import sync.project
+import sync.answers.recorder
 from bench.watcher import World, measure
 from labelloop.errors import StudioError
 from labelloop.studio.rows import TaskStub
@@ -39,17 +39,17 @@ def test_a_deleted_task_is_found_by_the_next_count(world: World) -> None:
     watch, task = world.watch, world.ids[7]
     assert watch.feed.tasks[task].label
     world.studio.delete_task(task)
-    watch._count_at = 0.0
+    watch.answers._count_at = 0.0
     assert watch.turn(nudged=False)
     assert task not in watch.feed.tasks
     assert watch.snapshot is not None
     assert task not in watch.snapshot.tasks
-    assert world.uris[7] in watch._deleted()
+    assert world.uris[7] in watch.answers._deleted()
 
 
 def test_deletes_are_noticed_while_people_label_without_pause(world: World) -> None:
     world.studio.delete_task(world.ids[7])
-    world.watch._count_at = 0.0
+    world.watch.answers._count_at = 0.0
     world.label(3)
     world.watch.turn(nudged=True)
     assert world.ids[7] not in world.watch.feed.tasks
@@ -58,7 +58,7 @@ def test_deletes_are_noticed_while_people_label_without_pause(world: World) -> N
 def test_everything_is_read_a_page_at_a_time_between_two_turns(world: World) -> None:
     watch = world.watch
     world.studio.delete_task(world.ids[7])
-    watch._sweep_at, watch._count_at = 0.0, float("inf")
+    watch.answers._sweep_at, watch.answers._count_at = 0.0, float("inf")
     watch.turn(nudged=False)
     assert watch.feed.sweeping
     assert world.ids[7] in watch.feed.tasks
@@ -68,16 +68,16 @@ def test_everything_is_read_a_page_at_a_time_between_two_turns(world: World) -> 
         watch.turn(nudged=False)
     assert not watch.feed.sweeping
     assert world.ids[7] not in watch.feed.tasks
-    assert watch._sweep_at > 0
+    assert watch.answers._sweep_at > 0
 
 
 def test_a_sweep_goes_on_although_people_label_without_pause(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sync.project, "PAGE_EVERY_S", 0)
-    world.watch._sweep_at = 0.0
+    monkeypatch.setattr(sync.answers.recorder, "PAGE_EVERY_S", 0)
+    world.watch.answers._sweep_at = 0.0
     for _ in range(4):
         world.label(1)
         world.watch.turn(nudged=True)
-    assert world.watch._sweep_at > 0
+    assert world.watch.answers._sweep_at > 0
     assert not world.watch.feed.sweeping
 
 
@@ -85,10 +85,10 @@ def test_tasks_that_the_feed_does_not_show_are_looked_for_once(world: World, mon
     watch = world.watch
     monkeypatch.setattr(world.studio, "task_count", lambda *_: len(watch.feed.board) + 5)
     sweeps = []
-    monkeypatch.setattr(watch.feed, "sweep", lambda: (sweeps.append(1), (sync.project.Changes(), True))[1])
-    watch._sweep_at = float("inf")
+    monkeypatch.setattr(watch.feed, "sweep", lambda: (sweeps.append(1), (sync.answers.recorder.Changes(), True))[1])
+    watch.answers._sweep_at = float("inf")
     for _ in range(4):
-        watch._count_at = 0.0
+        watch.answers._count_at = 0.0
         watch.turn(nudged=False)
     assert sweeps == [1]
 
