@@ -30,7 +30,7 @@ from retrain_worker.replay.comparison import compare
 from retrain_worker.replay.history import History
 from retrain_worker.replay.rounds import RANDOM, Plan, Replayed, replay
 
-OURS = ("auto", "uncertain-herding", "cluster-margin", "badge", "margin", "herding")
+OURS = ("auto", "uncertain-herding", "cluster-margin", "margin", "herding")
 
 
 @dataclass(frozen=True, slots=True)

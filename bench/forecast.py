@@ -23,8 +23,7 @@ from labelloop.config.settings import data_dir
 from labelloop.model import net
 from labelloop.model.head import Head
 from labelloop.records.curve import RIGHT, WRONG, KeptCurve, Point, Points
-from labelloop.rules.acquisition.diversity import centroid_order, k_means
-from labelloop.rules.acquisition.uncertainty import margin
+from labelloop.rules.acquisition import Query, strategy
 from labelloop.rules.learning_curve import curve_of
 from labelloop.rules.stop_advice import Act, outlook
 from operations.projects.digits import write_digits
@@ -140,13 +139,10 @@ def run(images: Images, *, seed: int, labels: int, batch: int, quota: float) -> 
 
 
 def next_rows(images: Images, head: Head | None, rows: Arrays, batch: int, seed: int) -> Arrays:
-    """Most unsure first, one of each cluster in turn; before there is a head the most typical."""
-    if head is None:
-        return rows[centroid_order(images.features[rows], 20, seed=seed)]
-    short = rows[np.argsort(-margin(head.probabilities(images.features[rows])), kind="stable")[: SHORT * batch]]
-    member = k_means(images.features[short], batch, seed=seed).member
-    turn = [int((member[:i] == member[i]).sum()) for i in range(len(short))]
-    return short[np.lexsort((np.arange(len(short)), turn))]
+    """Most unsure first, spread over clusters; before there is a head those that stand for most others."""
+    probabilities = None if head is None else head.probabilities(images.features[rows])
+    query = Query(len(rows), lambda places: images.features[rows[places]], probabilities, batch=batch, seed=seed)
+    return rows[strategy("herding" if head is None else "cluster-margin").order(query, SHORT * batch)]
 
 
 def cases(found: Run, *, draws: int, quota: float) -> Iterator[Case]:

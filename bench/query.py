@@ -1,8 +1,8 @@
 """`python -m bench.query`: time and memory of one query.
 
-First BADGE beside scikit-activeml's on the same 10,000 images (384 features, 100 classes). Then each strategy asked for
-100 images among 1e4, 1e5 and 1e6 whose features and probabilities lie in memory maps. Every figure is of a process of
-its own: the memory is its highest anonymous use above that before the query.
+Each strategy is asked for 100 images among 1e4, 1e5 and 1e6 (384 features, 100 classes), whose features and
+probabilities lie in memory maps. Every figure is of a process of its own: the memory is its highest anonymous use above
+that before the query.
 """
 
 from __future__ import annotations
@@ -24,11 +24,10 @@ from rich.table import Table
 
 from labelloop.records.arrays import Floats
 from labelloop.rules.acquisition import Query, strategy
-from labelloop.rules.acquisition.gradients import badge
 
 FEATURES, CLASSES, BATCH = 384, 100, 100
 SIZES = (10_000, 100_000, 1_000_000)
-STRATEGIES = ("uncertain-herding", "cluster-margin", "badge", "margin", "herding")
+STRATEGIES = ("uncertain-herding", "cluster-margin", "margin", "herding")
 CHUNK = 50_000
 
 
@@ -84,27 +83,9 @@ def measured(what: Callable[[], object]) -> dict[str, float]:
 def one(what: str, folder: Path, size: int) -> dict[str, float]:
     """One figure, in this process."""
     features, probabilities = made(folder, size)
-    if what == "peer":
-        return measured(_peer(np.array(features), np.array(probabilities)))
-    if what == "ours":
-        loaded, said = np.array(features), np.array(probabilities)
-        return measured(lambda: badge(said, loaded, count=BATCH))
     labelled = np.array(features[:200])
     query = Query(size, lambda rows: features[rows], probabilities, labelled, np.arange(200) % CLASSES, BATCH)
     return measured(lambda: strategy(what).order(query, BATCH))
-
-
-def _peer(features: Floats, probabilities: Floats) -> Callable[[], object]:
-    from skactiveml.pool import Badge
-
-    from bench.tools.peers import Given
-    from retrain_worker.replay.arm import Asked
-
-    nothing = np.zeros(0, dtype=np.int64)
-    asked = Asked(features, features, nothing, nothing, np.arange(len(features)), probabilities,
-                  lambda rows: probabilities[: len(rows)], CLASSES, BATCH, 0)  # fmt: skip
-    head, labels = Given(asked, classes=np.arange(CLASSES)), np.full(len(features), np.nan)
-    return lambda: Badge(random_state=0).query(features, labels, clf=head, fit_clf=False, batch_size=BATCH)
 
 
 def asked_of_a_process(what: str, folder: Path, size: int) -> dict[str, float]:
@@ -120,7 +101,6 @@ def main() -> None:
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--size", type=int, default=SIZES[0], help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help="where the maps lie, 2.1 GB; else a temporary one")
-    parser.add_argument("--no-peer", action="store_true")
     given = parser.parse_args()
     if given.one:
         print(json.dumps(one(given.one, given.folder, given.size)))
@@ -129,17 +109,7 @@ def main() -> None:
         folder = given.folder or Path(temporary)
         for size in SIZES:
             made(folder, size)
-        if not given.no_peer:
-            _beside_the_peer(folder)
         _by_size(folder)
-
-
-def _beside_the_peer(folder: Path) -> None:
-    ours, peer = (asked_of_a_process(what, folder, SIZES[0]) for what in ("ours", "peer"))
-    print(json.dumps({
-        "bench": "query", "what": "badge", "n": SIZES[0], "ours": ours, "peer": peer,
-        "times_faster": round(peer["seconds"] / ours["seconds"]), "times_less": round(peer["mb"] / max(ours["mb"], 1)),
-    }))  # fmt: skip
 
 
 def _by_size(folder: Path) -> None:

@@ -11,7 +11,6 @@ from labelloop.errors import ConflictError
 from labelloop.model.classifier import Classifier
 from labelloop.queue.progress import Progress
 from labelloop.records.arrays import Floats
-from labelloop.records.evidence import Evaluation
 from labelloop.records.images import ImageFacts
 from labelloop.records.tasks import Task
 from labelloop.records.versions import COLD_START
@@ -20,7 +19,7 @@ from labelloop.rules.schema import LabelRules
 from labelloop.store.features import FeatureStore
 from retrain_worker.context import Context, ProjectContext
 from retrain_worker.evidence.examples import examples_of
-from retrain_worker.evidence.history import labelled_of, missed_of, quota_of, situation_of
+from retrain_worker.evidence.history import labelled_of, quota_of, situation_of
 
 AHEAD = 3  # windows planned at once: the watcher pushes the next one as the first runs out
 CHUNK = 8192  # rows per product
@@ -30,15 +29,14 @@ def score(context: Context, project: ProjectContext, version: str) -> int:
     """Order what nobody has answered yet and keep the order; returns its length."""
     progress = Progress.of_job()
     progress.report("order the queue")
-    features, head, evaluation = _model(project, version)
+    features, head = _model(project, version)
     project.catalogue.update()
     latest = project.snapshots.latest()
     snapshot = project.snapshot(latest.snapshot) if latest else None
     answered = snapshot.tasks if snapshot else {}
     examples = examples_of(snapshot, project.catalogue, features) if snapshot else []
     pool = _pool(features, _open_images(project, features, answered), head, project.rules)
-    known = labelled_of(examples, features, pool.labels)
-    pool = replace(pool, labelled=replace(known, missed=missed_of(evaluation, project.rules, pool.labels)))
+    pool = replace(pool, labelled=labelled_of(examples, features, pool.labels))
     config = project.record.config
     chosen = choose(config.queue.policy, situation_of(examples, features, head, project))
     plan = Plan(
@@ -55,14 +53,14 @@ def score(context: Context, project: ProjectContext, version: str) -> int:
     return len(places)
 
 
-def _model(project: ProjectContext, version: str) -> tuple[FeatureStore, Classifier | None, Evaluation | None]:
+def _model(project: ProjectContext, version: str) -> tuple[FeatureStore, Classifier | None]:
     if version == COLD_START:
         backbone = project.registry.initial_backbone()
         if backbone is None:
             raise ConflictError("no image has features yet: the order comes when the first ones are there")
-        return project.features(backbone.id), None, None
+        return project.features(backbone.id), None
     found = project.registry.version(version)
-    return project.features(found.backbone), project.registry.head(found), found.evaluation
+    return project.features(found.backbone), project.registry.head(found)
 
 
 def _open_images(project: ProjectContext, features: FeatureStore, answered: Mapping[int, Task]) -> list[ImageFacts]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from operations.reporting import Report
     from retrain_worker.replay.history import History
 
-USUAL = "random,cluster-margin,badge,uncertain-herding,auto"
+USUAL = "random,margin,cluster-margin,herding,auto"
 
 
 @command

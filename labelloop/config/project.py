@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import structlog
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 from yaml import SequenceNode
 
@@ -21,6 +23,8 @@ from labelloop.records.images import Bucket
 from labelloop.records.json import canonical, digest
 
 TOLD = 20  # of what is wrong with one file
+
+log = structlog.get_logger()
 
 
 class _Frozen(BaseModel):
@@ -130,10 +134,18 @@ class Gate(_Frozen):
     approval: Literal["auto", "manual", "auto-for-refresh"] = "auto"  # who has the last word
 
 
-PolicyName = Literal[
-    "auto", "cluster-margin", "margin", "entropy", "least-confidence", "badge", "uncertain-herding", "density-margin",
-    "new-classes", "class-need", "herding", "centroids", "typical", "k-center", "random",
-]  # fmt: skip
+PolicyName = Literal["auto", "cluster-margin", "margin", "uncertain-herding", "new-classes", "herding", "random"]
+REMOVED = {  # policies of earlier releases, which won on no curve of ours: `auto` orders in their place
+    "entropy", "least-confidence", "badge", "density-margin", "class-need", "centroids", "typical", "k-center",
+}  # fmt: skip
+
+
+@functools.cache
+def _warn_once(name: str, value: str, instead: str) -> None:
+    log.warning(
+        f"{name}: {value} was removed, {instead} takes its place; change it in the project's YAML",
+        action="removed_value", name=name, value=value, instead=instead,
+    )  # fmt: skip
 
 
 class Queue(_Frozen):
@@ -144,6 +156,14 @@ class Queue(_Frozen):
     quota_most: Share = 0.25  # at most, while a retrain or a bound lacks some: 200 train labels come with 50 of test
     blind: Share = 0.05  # of the train images: shown blind, too, so that it can be told what pre-labels do to people
     window: Positive = 200  # predictions pushed ahead into Label Studio
+
+    @field_validator("policy", mode="before")
+    @classmethod
+    def _still_there(cls, policy: object) -> object:
+        if isinstance(policy, str) and policy in REMOVED:
+            _warn_once("queue.policy", policy, "auto")
+            return "auto"
+        return policy
 
 
 class Answers(_Frozen):

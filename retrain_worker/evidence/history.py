@@ -14,7 +14,6 @@ from labelloop.model.classifier import Classifier
 from labelloop.objects.damage import UNREADABLE
 from labelloop.queue.jobs import RETRAIN
 from labelloop.records.arrays import Floats
-from labelloop.records.evidence import Evaluation
 from labelloop.records.images import JUDGING, Bucket, Example
 from labelloop.records.tasks import Task
 from labelloop.rules.acquisition import Doubts, Labelled, Quota, Situation, doubts_of
@@ -39,21 +38,6 @@ def labelled_of(examples: list[Example], features: FeatureStore, labels: tuple[s
     column = {name: k for k, name in enumerate(labels)}
     codes = np.array([column.get(e.label, -1) for e in kept], dtype=np.int64)
     return Labelled(features.rows([e.uri for e in kept]), codes)
-
-
-def missed_of(evaluation: Evaluation | None, rules: LabelRules, labels: tuple[str, ...]) -> Floats | None:
-    """Share of each class of ``labels`` that its version misses out of fold; None where nothing was judged.
-
-    Smoothed by one hit and one miss, so that a class without a label is missed half of the time.
-    """
-    if evaluation is None or not evaluation.recognised:
-        return None
-    n, right = Counter[str](), Counter[str]()
-    for found in evaluation.recognised:
-        name = rules.resolve(found.name) or ""
-        n[name] += found.n
-        right[name] += found.right
-    return np.array([(n[name] - right[name] + 1) / (n[name] + 2) for name in labels], dtype=np.float32)
 
 
 def unlabelled(project: ProjectContext, features: FeatureStore, labelled: Sequence[Example]) -> Floats | None:

@@ -6,10 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelloop.records.arrays import Floats
-from labelloop.rules.acquisition.diversity import k_means
 from labelloop.rules.acquisition.query import Ints
 
-NEIGHBOURS = 20  # of which a typical image is near (TypiClust's choice)
 NEAR = 10  # neighbours that set the radius of what one image stands for
 STRETCH = 1.5  # of that radius
 CHUNK = 1024
@@ -58,53 +56,6 @@ def covered_by(crowd: Floats, labelled: Floats, radius: float) -> Floats:
         return np.zeros(len(crowd), dtype=np.float32)
     nearest = np.concatenate([_apart(crowd[i : i + CHUNK], labelled).min(axis=1) for i in range(0, len(crowd), CHUNK)])
     return np.asarray(np.exp(-nearest / np.float32(radius**2)), dtype=np.float32)
-
-
-def typical_order(rows: Floats, labelled: Floats, *, count: int, batch: int, seed: int = 0) -> Ints:
-    """``count`` rows: of the largest clusters without a label, the one in the densest place. O(n² x components).
-
-    TypiClust (arXiv 2202.02794): as many clusters as there will be labels after ``batch`` more.
-    """
-    clusters = min(len(labelled) + batch, max(2, len(rows) // 5))
-    found = k_means(np.concatenate([rows, labelled]) if len(labelled) else rows, clusters, seed=seed)
-    member, taken = found.member[: len(rows)], np.bincount(found.member[len(rows) :], minlength=clusters)
-    density = _typicality(rows, member)
-    sizes = np.bincount(member, minlength=clusters)
-    order = np.lexsort((-density, member))
-    first = np.cumsum(sizes) - sizes
-    turn = np.empty(len(rows), dtype=np.int64)
-    turn[order] = np.arange(len(rows)) - first[member[order]]
-    return np.asarray(np.lexsort((-sizes[member], turn + taken[member]))[:count], dtype=np.int64)
-
-
-def _typicality(rows: Floats, member: Ints) -> Floats:
-    """One over the mean distance to the nearest rows of the same cluster."""
-    density = np.zeros(len(rows), dtype=np.float32)
-    for cluster in np.unique(member):
-        mine = np.flatnonzero(member == cluster)
-        near = min(NEIGHBOURS, len(mine) - 1)
-        if near:
-            apart = np.sqrt(np.partition(_apart(rows[mine], rows[mine]), near, axis=1)[:, : near + 1])
-            density[mine] = 1 / (apart.sum(axis=1) / near + 1e-6)
-    return density
-
-
-def k_center(rows: Floats, labelled: Floats, *, count: int) -> Ints:
-    """``count`` rows, each the farthest from all labelled and chosen ones. O(count x n x components).
-
-    Core-Set (arXiv 1708.00489).
-    """
-    apart = (
-        np.concatenate([_apart(rows[i : i + CHUNK], labelled).min(axis=1) for i in range(0, len(rows), CHUNK)])
-        if len(labelled)
-        else _apart(rows, rows.mean(axis=0, keepdims=True))[:, 0]
-    )
-    picked: list[int] = []
-    for _ in range(min(count, len(rows))):
-        picked.append(int(apart.argmax()))
-        apart = np.minimum(apart, _apart(rows, rows[picked[-1:]])[:, 0])
-        apart[picked] = -1.0
-    return np.array(picked, dtype=np.int64)
 
 
 def _apart(rows: Floats, others: Floats) -> Floats:

@@ -25,14 +25,10 @@ QUOTA = "quota"  # why an image that is drawn at random comes
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """Train images that are labelled: ``features`` (m, d); ``labels`` (m,) columns of the model, -1: it has none.
-
-    ``missed`` (classes,): share of each class that the model does not recognise; None: not known.
-    """
+    """Train images that are labelled: ``features`` (m, d); ``labels`` (m,) columns of the model, -1: it has none."""
 
     features: Floats = field(default_factory=lambda: np.zeros((0, 0), dtype=np.float32))
     labels: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    missed: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +92,7 @@ def _chosen(pool: Pool, train: Ints, plan: Plan) -> list[tuple[int, str]]:
         len(train), lambda k: pool.read(train[k]),
         None if pool.probabilities is None else pool.probabilities[train],
         pool.labelled.features, pool.labelled.labels, plan.batch, plan.seed,
-        unseen=None if pool.unseen is None else pool.unseen[train], missed=pool.labelled.missed,
+        unseen=None if pool.unseen is None else pool.unseen[train],
     )  # fmt: skip
     ranked = train[strategy(plan.strategy).order(query, plan.window)]
     if pool.probabilities is None:

@@ -46,7 +46,6 @@ class Query:
     batch: int = 10
     seed: int = 0
     unseen: Floats | None = None  # (size,) how likely of a class that nobody has labelled yet; None: there is none
-    missed: Floats | None = None  # (classes,) share of each class that the model does not recognise; None: not known
 
     @property
     def rows(self) -> Ints:

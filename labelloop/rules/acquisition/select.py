@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import numpy as np
+from scipy.cluster.vq import kmeans2
 
 from labelloop.records.arrays import Floats
-from labelloop.rules.acquisition.coverage import covered_by, herd, k_center, radius_of, typical_order
-from labelloop.rules.acquisition.diversity import centroid_order, k_means
-from labelloop.rules.acquisition.gradients import badge
-from labelloop.rules.acquisition.query import Ints, Query, top
+from labelloop.rules.acquisition.coverage import covered_by, herd, radius_of
+from labelloop.rules.acquisition.query import Ints, Query
 from labelloop.rules.acquisition.space import Space, space_of
 
 SHORTLIST = 5  # times the batch: the candidates among which a diverse batch is found
 CANDIDATES = 2000  # images that are compared with a crowd
 CROWD = 2000  # a sample that speaks for the whole pool
-SEEN = 20_000  # images that are looked at where no utility says which
-CLUSTERS = 20  # of the start by centroids: a few per class in most projects
+STEPS = 12  # of k-means
 FRONT = 200  # places that are chosen before there is a model: a window
 
 Select = Callable[[Floats, Query], Ints]
@@ -41,7 +40,7 @@ def spread_over_clusters(utility: Floats, query: Query) -> Ints:
     short = query.best(utility, SHORTLIST * query.batch)
     if query.batch < 2 or len(short) < 3:
         return short
-    member = k_means(query.read(short), query.batch, seed=query.seed).member
+    member = _clusters(query.read(short), query.batch, seed=query.seed)
     turn, first = np.zeros(len(short), dtype=np.int64), np.zeros(len(short), dtype=np.int64)
     for cluster in np.unique(member):
         mine = np.flatnonzero(member == cluster)
@@ -49,12 +48,13 @@ def spread_over_clusters(utility: Floats, query: Query) -> Ints:
     return np.asarray(short[np.lexsort((first, turn))], dtype=np.int64)
 
 
-def by_gradients(utility: Floats, query: Query) -> Ints:
-    """BADGE; in a pool of more than 20,000 among the most useful of them."""
-    assert query.probabilities is not None
-    rows = query.rows if query.size <= SEEN else np.sort(query.best(utility, SEEN))
-    picked = badge(query.probabilities[rows], query.read(rows), count=SHORTLIST * query.batch, seed=query.seed)
-    return rows[picked]
+def _clusters(rows: Floats, count: int, *, seed: int) -> Ints:
+    """(n,) which of at most ``count`` clusters each row is in, by k-means from k-means++ starts."""
+    count = min(count, len(np.unique(rows, axis=0)))  # rows that are alike start no two clusters
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an empty cluster is no fault
+        _, member = kmeans2(rows, count, iter=STEPS, minit="++", seed=np.random.default_rng(seed))
+    return np.asarray(member, dtype=np.int64)
 
 
 def standing_for_the_unsure(utility: Floats, query: Query) -> Ints:
@@ -72,15 +72,6 @@ def standing_for_the_unsure(utility: Floats, query: Query) -> Ints:
     return candidates[picked]
 
 
-def in_dense_places(utility: Floats, query: Query) -> Ints:
-    """The most useful, weighted by how many others are like them (information density, Settles and Craven 2008)."""
-    crowd = query.read(query.sample(CROWD))
-    space = space_of(crowd, seed=query.seed)
-    candidates = query.best(utility, CANDIDATES)
-    likeness = (space.of(query.read(candidates)) @ space.of(crowd).T + 1).mean(axis=1)
-    return candidates[top(utility[candidates] * likeness, SHORTLIST * query.batch)]
-
-
 def standing_for_most(utility: Floats, query: Query) -> Ints:
     """Images that together stand for most others (MaxHerding, arXiv 2412.20644). Needs no model."""
     seen = query.sample(CANDIDATES)
@@ -90,29 +81,6 @@ def standing_for_most(utility: Floats, query: Query) -> Ints:
     radius = radius_of(rows)
     covered = covered_by(rows, _in(space, query.labelled), radius)
     return seen[herd(rows, rows, covered, np.ones(len(rows), np.float32), count=FRONT, radius=radius)]
-
-
-def nearest_to_centroids(utility: Floats, query: Query) -> Ints:
-    """The image nearest to each of twenty centroids, then the second nearest, and so on. Needs no model."""
-    seen = query.sample(SEEN)
-    return seen[centroid_order(query.read(seen), CLUSTERS, seed=query.seed)]
-
-
-def most_typical(utility: Floats, query: Query) -> Ints:
-    """The most typical image of each cluster without a label, the largest first (TypiClust). Needs no model."""
-    seen = query.sample(CANDIDATES)
-    features = query.read(seen)
-    space = space_of(features, seed=query.seed)
-    rows, known = space.of(features), _in(space, query.labelled)
-    return seen[typical_order(rows, known, count=SHORTLIST * query.batch, batch=query.batch, seed=query.seed)]
-
-
-def farthest(utility: Floats, query: Query) -> Ints:
-    """Each the farthest from all that is labelled or chosen (Core-Set). Needs no model."""
-    seen = query.sample(SEEN)
-    features = query.read(seen)
-    space = space_of(features, seed=query.seed)
-    return seen[k_center(space.of(features), _in(space, query.labelled), count=SHORTLIST * query.batch)]
 
 
 def _in(space: Space, labelled: Floats) -> Floats:

@@ -15,13 +15,11 @@ from labelloop.records.arrays import Floats
 from labelloop.records.images import Bucket
 from labelloop.records.tasks import Choice
 from labelloop.rules.acquisition import STRATEGIES, Labelled, Plan, Pool, Query, Quota, plan_queue, strategy
-from labelloop.rules.acquisition.coverage import covered_by, herd, k_center, radius_of, typical_order
-from labelloop.rules.acquisition.diversity import centroid_order, k_means
-from labelloop.rules.acquisition.gradients import badge
+from labelloop.rules.acquisition.coverage import covered_by, herd, radius_of
 from labelloop.rules.acquisition.query import Ints, top
 from labelloop.rules.acquisition.select import most_useful, spread_over_clusters
 from labelloop.rules.acquisition.space import leading, space_of
-from labelloop.rules.acquisition.uncertainty import class_need, entropy, least_confidence, margin
+from labelloop.rules.acquisition.uncertainty import margin
 from labelloop.rules.split import bucket_of, shown_blind
 
 RNG = np.random.default_rng(0)
@@ -55,52 +53,16 @@ def asking(size: int = N, batch: int = 10) -> Query:
     return Query(size, read, PROBABILITIES[:size], BLOBS[labelled], labelled % 3, batch, seed=1)
 
 
-@pytest.mark.parametrize("utility", [margin, entropy, least_confidence])
-def test_utility_is_highest_where_nothing_is_known(utility) -> None:  # type: ignore[no-untyped-def]
+def test_utility_is_highest_where_nothing_is_known() -> None:
     rows = np.array([[1 / 3, 1 / 3, 1 / 3], [0.5, 0.3, 0.2], [0.9, 0.05, 0.05], [1, 0, 0]], np.float32)
-    found = utility(rows)
+    found = margin(rows)
     assert found.shape == (4,)
     assert (np.diff(found) < 0).all()
-    np.testing.assert_allclose(utility(rows[:, ::-1]), found, rtol=1e-5)
-
-
-def test_margin_and_entropy_differ_where_two_classes_compete() -> None:
-    rows = np.array([[0.5, 0.5, 0.0], [0.5, 0.25, 0.25]], np.float32)
-    assert margin(rows).argmax() == 0
-    assert entropy(rows).argmax() == 1
+    np.testing.assert_allclose(margin(rows[:, ::-1]), found, rtol=1e-5)
 
 
 def test_margin_of_one_class() -> None:
     assert margin(np.ones((3, 1), np.float32)).tolist() == [0, 0, 0]
-
-
-def test_k_means_finds_blobs_and_repeats_itself() -> None:
-    first, again = (k_means(BLOBS, 8, seed=3) for _ in range(2))
-    assert all(len(np.unique(first.member[k : k + 50])) == 1 for k in range(0, N, 50))
-    np.testing.assert_array_equal(first.member, again.member)
-    inside = np.linalg.norm(BLOBS - first.centroids[first.member], axis=1) ** 2
-    np.testing.assert_allclose(first.distance, inside, rtol=1e-2)
-
-
-def test_k_means_of_equal_or_too_few_rows() -> None:
-    assert len(k_means(np.ones((5, 3), np.float32), 4).member) == 5
-    assert len(k_means(BLOBS[:3], 10).centroids) == 3
-
-
-def test_cold_start_takes_one_of_each_cluster_first() -> None:
-    order = centroid_order(BLOBS, 8, seed=0)
-    assert sorted(order.tolist()) == list(range(N))
-    for start in (0, 8, 16):
-        assert len({int(i) // 50 for i in order[start : start + 8]}) == 8
-    assert len(centroid_order(BLOBS[:0], 8)) == 0
-
-
-def test_cold_start_begins_with_the_largest_cluster_and_its_middle() -> None:
-    uneven = np.concatenate([BLOBS[:50], BLOBS[50:60]])
-    first = int(centroid_order(uneven, 2)[0])
-    assert first < 50
-    middle = uneven[:50].mean(axis=0)
-    assert first == int(np.linalg.norm(uneven[:50] - middle, axis=1).argmin())
 
 
 def test_cluster_margin_is_diverse_and_starts_with_the_least_sure() -> None:
@@ -177,13 +139,13 @@ def test_an_unknown_strategy_is_refused_with_those_that_there_are() -> None:
         strategy("best")
 
 
-@pytest.mark.parametrize(("name", "first"), [("herding", 8), ("typical", 8), ("k-center", 8), ("centroids", 20)])
+@pytest.mark.parametrize(("name", "first"), [("herding", 8)])
 def test_what_covers_takes_one_of_each_blob_first(name: str, first: int) -> None:
     order = STRATEGIES[name].order(Query(N, read, batch=8), first)
     assert {int(i) // 50 for i in order} == set(range(8))
 
 
-@pytest.mark.parametrize("name", ["herding", "typical", "k-center", "uncertain-herding"])
+@pytest.mark.parametrize("name", ["herding", "uncertain-herding"])
 def test_what_is_labelled_already_is_covered(name: str) -> None:
     """Seven of eight blobs have a label."""
     labelled = np.arange(0, 350, 50)
@@ -225,36 +187,6 @@ def test_uncertain_herding_prefers_the_unsure() -> None:
     assert 200 <= int(order[0]) < 250
 
 
-def test_class_need_asks_for_the_rare() -> None:
-    given = np.array([0] * 30 + [1] * 30 + [2])
-    need = class_need(np.eye(3, dtype=np.float32), given)
-    assert need[2] == 1
-    assert need[0] == need[1] < 0.3
-
-
-def test_class_need_asks_for_the_weak_among_equally_rare() -> None:
-    given, missed = np.repeat([0, 1, 2], 30), np.array([0.05, 0.5, 0.1], np.float32)
-    need = class_need(np.eye(3, dtype=np.float32), given, missed)
-    np.testing.assert_allclose(need, missed / 0.5)
-    weak = np.eye(3, dtype=np.float32)[np.arange(N) % 3]
-    query = Query(N, read, weak, BLOBS[:90], given, batch=2, missed=missed)
-    assert all(strategy("class-need").order(query, 10) % 3 == 1)
-
-
-def test_badge_draws_as_if_it_held_every_gradient() -> None:
-    """Against the gradients themselves, with the same random numbers."""
-    features, probabilities = BLOBS[:60], PROBABILITIES[:60]
-    residual = probabilities - np.eye(3)[probabilities.argmax(axis=1)]
-    gradients = (residual[:, :, None] * features[:, None, :]).reshape(60, -1)
-    rng, slow = np.random.default_rng(4), [int((gradients**2).sum(axis=1).argmax())]
-    nearest = np.full(60, np.inf)
-    while len(slow) < 15:
-        nearest = np.minimum(nearest, ((gradients - gradients[slow[-1]]) ** 2).sum(axis=1))
-        total = np.cumsum(nearest)
-        slow.append(int(np.searchsorted(total, rng.random() * total[-1], side="right")))
-    assert badge(probabilities, features, count=15, seed=4).tolist() == slow
-
-
 def test_the_leading_components_are_those_of_the_whole_decomposition() -> None:
     centred = BLOBS - BLOBS.mean(axis=0)
     _, _, exact = np.linalg.svd(centred, full_matrices=False)
@@ -269,16 +201,6 @@ def test_covered_is_one_at_a_label_and_falls_with_distance() -> None:
     assert found[0] == 1
     assert found[0] > found[1] > found[2] > 0
     assert covered_by(rows, rows[:0], 1.0).tolist() == [0, 0, 0]
-
-
-def test_k_center_takes_the_farthest() -> None:
-    rows = np.array([[0.0], [1.0], [2.0], [9.0]], dtype=np.float32)
-    assert k_center(rows, rows[:1], count=2).tolist() == [3, 2]
-
-
-def test_a_typical_image_lies_where_others_are() -> None:
-    rows = np.concatenate([np.linspace(0, 1, 30), [1.6]])[:, None].astype(np.float32)
-    assert 5 < typical_order(rows, rows[:0], count=1, batch=1)[0] < 25
 
 
 def test_only_train_images_are_chosen_and_only_others_drawn() -> None:

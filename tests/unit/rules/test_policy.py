@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from labelloop.config.project import PolicyName, Queue
+from labelloop.config.project import PolicyName, Queue, _warn_once, parse_config
 from labelloop.errors import SettingsError
 from labelloop.rules.acquisition import STRATEGIES, Doubts, Situation, choose, doubts_of
 
@@ -89,11 +89,11 @@ def test_where_all_are_right_or_wrong_there_is_nothing_to_tell(right: list[bool]
 
 
 def test_what_a_person_configures_is_done_as_soon_as_there_is_a_model() -> None:
-    assert choose("badge", Situation(True)).strategy == "badge"
+    assert choose("margin", Situation(True)).strategy == "margin"
     assert choose("random", Situation(False)).strategy == "random"
-    waiting = choose("badge", Situation(False))
+    waiting = choose("margin", Situation(False))
     assert waiting.strategy == "herding"
-    assert "later badge" in waiting.why
+    assert "later margin" in waiting.why
 
 
 def test_an_unknown_policy_is_refused() -> None:
@@ -104,3 +104,19 @@ def test_an_unknown_policy_is_refused() -> None:
 def test_the_config_knows_every_strategy() -> None:
     assert set(PolicyName.__args__) == {"auto", *STRATEGIES}  # type: ignore[attr-defined]
     assert Queue().policy == "auto"
+
+
+@pytest.mark.parametrize("removed", ["badge", "entropy", "k-center"])
+def test_a_policy_of_an_earlier_release_becomes_auto_and_is_said_once(
+    removed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _warn_once.cache_clear()
+    for _ in range(2):
+        assert parse_config({"queue": {"policy": removed}}, "a file").queue.policy == "auto"
+    said = capsys.readouterr()
+    assert (said.out + said.err).count(f"queue.policy: {removed} was removed, auto takes its place") == 1
+
+
+def test_a_policy_that_never_was_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"queue\.policy"):
+        parse_config({"queue": {"policy": "best"}}, "a file")

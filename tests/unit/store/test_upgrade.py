@@ -72,3 +72,16 @@ def test_new_labels_make_a_new_version_of_the_old_project(base: Base, bucket: tu
     assert (
         len(list_runs(loop.deployment(), base.records[OTHER], kind=None, outcome=None, limit=9)) == 2
     )  # the old one is read, too
+
+
+def test_a_project_that_names_a_removed_strategy_goes_on_with_auto_and_starts_no_run(
+    base: Base, bucket: tuple[MemoryStore, Start], expected: dict[str, Any]
+) -> None:
+    key = f"index/{base.records[OTHER].key}.json"
+    stored = json.loads(bucket[0].get(key))
+    stored["config"]["queue"]["policy"] = "badge"
+    bucket[0].put(key, json.dumps(stored).encode())
+    loop = bucket[1]()
+    assert loop.projects.get(base.records[OTHER].key).config.queue.policy == "auto"
+    loop.settle(4)
+    assert loop.runs(OTHER) == expected["runs"][str(OTHER)]

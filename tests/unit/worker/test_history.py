@@ -1,4 +1,3 @@
-import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +9,11 @@ from labelloop.model.head import Head
 from labelloop.records.arrays import Floats
 from labelloop.records.images import JUDGING, Bucket
 from labelloop.records.versions import COLD_START
-from labelloop.rules.acquisition import STRATEGIES, Query, Quota
-from labelloop.rules.schema import LabelRules
+from labelloop.rules.acquisition import Quota
 from labelloop.store.features import FeatureStore
 from retrain_worker.evidence import history as standing
 from retrain_worker.evidence.examples import examples_of
-from retrain_worker.evidence.history import labelled_of, missed_of, quota_of, situation_of, unlabelled
+from retrain_worker.evidence.history import labelled_of, quota_of, situation_of, unlabelled
 from retrain_worker.score import score
 from tests.unit.worlds.learning import LearningWorld
 
@@ -157,32 +155,6 @@ def test_weak_classes_are_told_by_what_is_missed_out_of_fold_in_train(world: Lea
     right = version.evaluation.accuracy
     assert right is not None
     assert sum(r.right for r in found) == round(right * sum(r.n for r in found))
-    missed = missed_of(version.evaluation, LabelRules({"8": "3", "1": None}), ("3", "7", "new"))
-    assert missed is not None
-    both = [r for r in found if r.name in {"3", "8"}]
-    n, hits = sum(r.n for r in both), sum(r.right for r in both)
-    assert missed.tolist() == pytest.approx([(n - hits + 1) / (n + 2), missed[1], 0.5])
-    older = dataclasses.replace(version.evaluation, recognised=())
-    assert missed_of(older, world.project.rules, ("3",)) is None
-
-
-def test_a_project_may_ask_for_rare_and_weak_classes(tmp_path: Path) -> None:
-    world = LearningWorld(tmp_path, images=200, config={"queue": {"policy": "class-need"}})
-    world.refresh(world.label(world.uris(Bucket.TRAIN)[:60]))
-    live, asked = world.live(), []
-    original = STRATEGIES["class-need"]
-
-    def spy(query: Query) -> Floats:
-        asked.append(query.missed)
-        return original.utility(query)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "labelloop.rules.acquisition.order.strategy", lambda _: dataclasses.replace(original, utility=spy)
-        )
-        score(world.context, world.project, live.name)
-    assert asked[0] is not None
-    assert asked[0].shape == (len(live.labels),)
 
 
 def test_a_model_all_of_whose_classes_were_dropped_is_none(tmp_path: Path) -> None:
