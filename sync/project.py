@@ -36,9 +36,11 @@ from labelloop.store.requests import RequestStore
 from labelloop.store.runs import RunStore
 from labelloop.store.scores import ScoreStore
 from labelloop.store.snapshots import SnapshotStore
+from labelloop.store.task_groups import PREFIX as TASK_GROUPS
 from labelloop.studio.client import STORAGE_SYNC_S, Studio
 from sync.answers.empties import Empties
 from sync.answers.feed import Changes, Feed
+from sync.answers.task_groups import TaskGroupKeeper
 from sync.guard import Guard
 from sync.images.imports import import_new
 from sync.images.listing import Listing
@@ -95,20 +97,23 @@ class ProjectWatch:
         self.index: FeatureIndex | None = None
         self._store = store
         self.publisher = Publisher(deps.studio, project, self.schema, ScoreStore(store, damage))
+        self.task_groups = TaskGroupKeeper(project.config.buckets.fields, store)
         self.feed = Feed(
             deps.studio, project.id, self.schema, shown=self.publisher.seeing.of,
             outdated=partial(outdated, self.catalogue.images),
         )  # fmt: skip
+        self.feed.task_groups = self.task_groups
         self.planner = Planner(
             project, RunStore(store, damage), RequestStore(store, damage), deps.queue, self.snapshots, self.registry
         )
         self.mirroring = Mirroring(Mirror(store, damage), deps.fetch)
-        self.pool = Pool(project.key, deps.list_images(project), self._import, deps.queue, self.mirroring)
+        self.pool = Pool(project.key, deps.list_images(project), self._import, deps.queue, self.mirroring,
+                         by_task=bool(project.config.buckets.fields))  # fmt: skip
         self.upkeep = Upkeep(project, store, deps.queue)
         weights = Weights(project.key, store, self.registry, deps.queue)
         menders: dict[str, Mender] = {
             INITIAL: lambda _: self.registry.mend_initial(), "snapshots/": self.snapshots.mend,
-            "backbones/": weights.mend,
+            "backbones/": weights.mend, TASK_GROUPS: self.task_groups.mend,
         }  # fmt: skip
         self.inspection = Inspection(store, damage, menders, weights)
         self.guard = Guard(LabelRules.of(project.config))
@@ -327,6 +332,7 @@ class ProjectWatch:
         backbone = version.backbone if version else self._initial_backbone()
         if backbone and (self.index is None or self.index.backbone != backbone):
             self.index = FeatureIndex(self._store, backbone, self.damage)
+        self.task_groups.turn()  # first: workers decide on buckets as soon as they know enough images
         self.pool.turn(self.feed.board, self.catalogue, self.index, deleted=self.feed.deleted)
         self._set_aside()
         self._publish(live.version if live else COLD_START)
