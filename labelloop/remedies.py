@@ -19,6 +19,7 @@ _REMEDIES = (  # the first that fits: what is done without it, and what a person
     (r"backbones/.*", f"`labelloop rollback` to a version on another backbone, {BACKUP}"),
     (r"catalogue/.*|copies/catalogue/.*",
      f"its copy is used where that is intact; else its images neither train nor judge: {BACKUP.removeprefix('or ')}"),
+    (r"task-groups/.*", "its new images wait for a bucket until it is written again from Label Studio; nothing to do"),
     (r"features/.*", "the features are recomputed automatically; nothing to do"),
     (r"mirror/.*", "the images are copied again automatically; nothing to do"),
     (r"snapshots/.*", "it is written again from Label Studio's answers; nothing to do"),

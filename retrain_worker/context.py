@@ -39,6 +39,7 @@ from labelloop.store.registry import Registry
 from labelloop.store.runs import RunStore
 from labelloop.store.scores import ScoreStore
 from labelloop.store.snapshots import SnapshotStore
+from labelloop.store.task_groups import TaskGroups
 
 if TYPE_CHECKING:
     from labelloop.model.net import Backbone
@@ -78,6 +79,11 @@ class ProjectContext:
     def thumbs(self) -> Thumbs:
         """Small pictures to compare, read again where they are not at hand."""
         return Thumbs(self.images, self.catalogue.images)
+
+    @cached_property
+    def task_groups(self) -> TaskGroups:
+        """What tasks say of their images' groups."""
+        return TaskGroups(self.store)
 
     def relatives(self) -> Relatives:
         """Who looks at pairs of its images."""

@@ -15,10 +15,12 @@ from labelloop.clock import stamp
 from labelloop.likeness.groups import Pictures, Rules, can_place, place
 from labelloop.likeness.relatives import Relative, crowd_cap
 from labelloop.likeness.windows import middle_hash
+from labelloop.records.given import NOTHING_SAID, Given, Said
 from labelloop.records.images import Bucket, ImageFacts
 from retrain_worker.context import ProjectContext
 
 SOON_DONE = 64  # images
+KEPT_AT_ONCE = 1024  # hashes
 
 log = structlog.get_logger()
 
@@ -29,6 +31,8 @@ def settle(project: ProjectContext, pool: int | None = None) -> int:
     Many pairs are looked at before the lease is taken.
     """
     project.catalogue.update()
+    if project.record.config.buckets.fields:
+        project.task_groups.update()
     many = len(_undecided(project))
     if not many or not _can_place(project, pool):
         return 0
@@ -58,12 +62,13 @@ def _look(project: ProjectContext) -> None:
     """Take the hash of images that are decided again, and of those that an older release has read."""
     config, images = project.record.config.buckets, project.catalogue.images
     unseen = [f for f in _undecided(project) if not f.middle] if config.near_duplicates else []
-    thumbs = ((facts, project.thumbs.of(facts.uri)) for facts in unseen)
-    looked = [replace(facts, middle=middle_hash(thumb)) for facts, thumb in thumbs if thumb is not None]
-    if looked:
-        project.catalogue.add(looked, stamp())
-        project.catalogue.update()
-    project.windows.add((uri, images[uri].middle) for uri in [f.uri for f in looked])
+    for start in range(0, len(unseen), KEPT_AT_ONCE):  # a job that runs out of time has not looked in vain
+        thumbs = ((facts, project.thumbs.of(facts.uri)) for facts in unseen[start : start + KEPT_AT_ONCE])
+        looked = [replace(facts, middle=middle_hash(thumb)) for facts, thumb in thumbs if thumb is not None]
+        if looked:
+            project.catalogue.add(looked, stamp())
+            project.catalogue.update()
+        project.windows.add((uri, images[uri].middle) for uri in [f.uri for f in looked])
 
 
 class _Unseen:
@@ -77,7 +82,14 @@ class _Unseen:
 
 
 def _undecided(project: ProjectContext) -> list[ImageFacts]:
-    return [f for f in project.catalogue.images.values() if f.undecided]
+    """Without images of which no task is known yet, where a field of the task says where they stand."""
+    return [f for f in project.catalogue.images.values() if f.undecided and _said(project, f.uri) is not None]
+
+
+def _said(project: ProjectContext, uri: str) -> Said | None:
+    """None: it is not known yet what their tasks say."""
+    fields = project.record.config.buckets.fields
+    return project.task_groups.of(uri, fields) if fields else NOTHING_SAID
 
 
 def _can_place(project: ProjectContext, pool: int | None) -> bool:
@@ -92,9 +104,11 @@ def _place(project: ProjectContext, looks: Pictures) -> list[ImageFacts]:
     project.windows.add((f.uri, f.middle) for f in new)  # also what could not be read before
     config = project.record.config.buckets
     folder = project.record.image_uri
-    rules = Rules(
-        config.shares(), crowd_cap(len(images)), lambda facts: config.given(facts.uri, folder), bool(config.test_set)
-    )
+
+    def given(facts: ImageFacts) -> Given:
+        return config.given(facts.uri, folder, _said(project, facts.uri) or NOTHING_SAID)
+
+    rules = Rules(config.shares(), crowd_cap(len(images)), given, bool(config.test_set))
     return place(new, images.values(), looks, rules, project.catalogue.buckets) if new else []
 
 

@@ -30,10 +30,12 @@ from labelloop.store.requests import RequestStore
 from labelloop.store.runs import RunStore
 from labelloop.store.scores import ScoreStore
 from labelloop.store.snapshots import SnapshotStore
+from labelloop.store.task_groups import PREFIX as TASK_GROUPS
 from labelloop.studio.client import STORAGE_SYNC_S, Studio
 from sync.answers.empties import Empties
 from sync.answers.feed import Feed
 from sync.answers.recorder import Recorder
+from sync.answers.task_groups import TaskGroupKeeper
 from sync.due import Due
 from sync.guard import Guard
 from sync.images.imports import import_new
@@ -89,18 +91,21 @@ class ProjectWatch:
         self.publisher = Publisher(deps.studio, project, schema, ScoreStore(store, damage))
         shown, is_outdated = self.publisher.seeing.of, partial(outdated, self.catalogue.images)
         self.feed = Feed(deps.studio, project.id, schema, shown=shown, outdated=is_outdated)
+        self.task_groups = self.feed.task_groups = TaskGroupKeeper(project.config.buckets.fields, store)
         self.answers = Recorder(self.feed, self.snapshots, self.catalogue, store, damage)
         self.label_config = LabelConfigFollower(project, deps.studio, deps.projects, self.publisher)
         self.planner = Planner(
             project, RunStore(store, damage), RequestStore(store, damage), deps.queue, self.snapshots, self.registry
         )
         self.mirroring = Mirroring(Mirror(store, damage), deps.fetch)
-        self.pool = Pool(project.key, deps.list_images(project), self._import, deps.queue, self.mirroring)
+        by_task = bool(project.config.buckets.fields)
+        images = deps.list_images(project)
+        self.pool = Pool(project.key, images, self._import, deps.queue, self.mirroring, by_task=by_task)
         self.upkeep = Upkeep(project, store, deps.queue)
         weights = Weights(project.key, store, self.registry, deps.queue)
         menders: dict[str, Mender] = {
             INITIAL: lambda _: self.registry.mend_initial(), "snapshots/": self.snapshots.mend,
-            "backbones/": weights.mend,
+            "backbones/": weights.mend, TASK_GROUPS: self.task_groups.mend,
         }  # fmt: skip
         self.inspection = Inspection(store, damage, menders, weights)
         self.guard = Guard(LabelRules.of(project.config))
@@ -157,6 +162,7 @@ class ProjectWatch:
         live, version = self._champion()
         self._plan(version)
         self._open_index(version)
+        self.task_groups.turn()  # first: workers decide on splits as soon as they know enough images
         self.pool.turn(self.feed.board, self.catalogue, self.index, deleted=self.feed.deleted)
         self.answers.set_aside(self.pool.overwritten)
         self._order(live)

@@ -45,7 +45,12 @@ def group_by(pattern: str, uri: str) -> str | None:
         if not fits:
             return None
         group = here if here is not None else group
-    return digest(f"group:{group}".encode()) if group else None
+    return name_of(group) if group else None
+
+
+def name_of(group: str) -> str:
+    """The hash of a group's name, whether an address or a task says it: nothing else of it is kept."""
+    return digest(f"group:{group}".encode("utf-8", "replace"))
 
 
 def in_test_set(prefix: str, uri: str, folder: str) -> bool:

@@ -11,14 +11,15 @@ import structlog
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 from yaml import SequenceNode
 
-from labelloop.config.key_groups import checked_pattern, group_by, in_test_set
+from labelloop.config.key_groups import group_by, in_test_set
 from labelloop.config.networks import AUTO
 from labelloop.config.shares import BucketShares
 from labelloop.config.steps import Step
+from labelloop.config.task_fields import Fields, checked_group_by, checked_test_set, named_fields
 from labelloop.config.training import Number, Positive, Retrain, Share, Whole, in_words, no_switch
 from labelloop.config.yaml_file import Node, read_yaml, values_at
 from labelloop.errors import SettingsError
-from labelloop.records.given import Given
+from labelloop.records.given import NOTHING_SAID, Given, Said
 from labelloop.records.images import Bucket
 from labelloop.records.json import canonical, digest
 
@@ -59,17 +60,24 @@ class Buckets(_Frozen):
     test: Share = 0.10
     audit: Share = 0.05
     near_duplicates: bool = True  # related pictures stand in the same bucket, and one picture counts once
-    group_by: Annotated[str, AfterValidator(checked_pattern)] = ""  # patient, video, lot: by the end of an address
-    test_set: str = ""  # images below this prefix are the test bucket, and no others
+    group_by: Annotated[str, AfterValidator(checked_group_by)] = ""  # patient, video, lot: a pattern, or field:NAME
+    test_set: Annotated[str, AfterValidator(checked_test_set)] = ""  # prefix or field:NAME=VALUE: test, and no others
 
     def shares(self) -> BucketShares:
         """The same, for the rules."""
         return BucketShares(0.0 if self.test_set else self.test, self.audit)
 
-    def given(self, uri: str, folder: str) -> Given:
-        """What people say of an image. ``folder``: the project's images."""
-        bucket = Bucket.TEST if in_test_set(self.test_set, uri, folder) else None
-        group = group_by(self.group_by, uri) if self.group_by else None
+    @property
+    def fields(self) -> Fields:
+        """Of a task, which say it."""
+        return named_fields(self.group_by, self.test_set)
+
+    def given(self, uri: str, folder: str, said: Said = NOTHING_SAID) -> Given:
+        """What people say of an image. ``folder``: the project's images; ``said``: by the fields of its tasks."""
+        fields = self.fields
+        theirs = said.test if fields.test[0] else in_test_set(self.test_set, uri, folder)
+        group = said.group or None if fields.group else group_by(self.group_by, uri)
+        bucket = Bucket.TEST if theirs else None
         return Given(digest(f"test set:{group}".encode()) if group and bucket else group, bucket)
 
     @property

@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from labelloop.config.task_fields import NO_FIELDS, Fields
 from labelloop.labels.label_config import MAX_NAME, Control, is_name, make_label_config, parse_control
+from labelloop.records.given import Said
 
 __all__ = [
     "CONFIRMED_MARK", "SEED_MARK", "LabelSchema", "has_mark", "kind", "make_label_config", "parse_label_config",
@@ -33,6 +35,7 @@ class LabelSchema:
     to_name: str  # name of the Image tag
     data_key: str  # key of the image in a task's data
     classes: tuple[str, ...]
+    fields: Fields = NO_FIELDS  # of a task's data, that say where its image stands
 
     def result(self, label: str, probability: float | None = None) -> list[dict[str, Any]]:
         """A Label Studio result that selects one class."""
@@ -77,6 +80,10 @@ class LabelSchema:
         """The image's address in a task's data; empty where there is none, or a list, or one that nobody can store."""
         value = data.get(self.data_key) if isinstance(data, Mapping) else None
         return value if isinstance(value, str) and len(value) <= MAX_URI and storable(value) else ""
+
+    def said(self, data: object) -> Said:
+        """What a task's data says of its image's place."""
+        return self.fields.of(data)
 
     def _ours(self, result: object) -> Iterator[Mapping[str, Any]]:
         for item in result if isinstance(result, list | tuple) else ():

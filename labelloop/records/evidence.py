@@ -106,6 +106,7 @@ class PreLabels:
     hidden: int  # nothing was shown: a class without a label was likelier
     only: int  # of no account: the only labels of their class, which no head can name that has not learned them
     majority: float  # share of the largest class among the right and the wrong ones
+    independent: float | None = None  # as many independent images say as much as the right and wrong ones; None: these
 
 
 @dataclass(frozen=True, slots=True)

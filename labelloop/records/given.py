@@ -13,3 +13,14 @@ class Given:
 
     group: str | None = None
     bucket: Bucket | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What the tasks of an image say in the fields that the config names."""
+
+    group: str = ""  # its hash; empty: none
+    test: bool = False  # of people's own test set
+
+
+NOTHING_SAID = Said()

@@ -20,7 +20,7 @@ class Use(StrEnum):
     TRAINED = "trained"
     DUPLICATE = "duplicate"  # another image of the same picture, with the same label, counts in its place
     CONFLICT = "conflict"  # images of the same picture have different labels: none of them counts
-    RELATED = "related"  # another image of its group judges in its place: a group judges once
+    RELATED = "related"  # another image of its group reports in its place: of an audit group one picture does
     WAITING = "waiting"  # its class has too few labels to enter the head
     TEST = "test"  # judges, never trains
     AUDIT = "audit"  # reports, never trains
@@ -34,7 +34,7 @@ class Use(StrEnum):
 ASIDE = {
     Use.DUPLICATE: "another image of the same picture counts in their place",
     Use.CONFLICT: "one picture with two classes: `labelloop duplicates` asks which is right",
-    Use.RELATED: "another image of their group judges in their place",
+    Use.RELATED: "another audit image of their group reports in their place",
     Use.QUARANTINE: "the same picture stands in two buckets",
 }
 
@@ -112,7 +112,7 @@ def _uses(
 
 
 def _of_unit(members: list[tuple[Task, ImageFacts]], classes: Collection[str | None]) -> dict[int, Use]:
-    """The first picture on whose label people agree stands for all of them."""
+    """Of an audit group the first picture on whose label people agree; of a test group all, which speak once."""
     pictures: dict[str, list[Task]] = {}
     for task, facts in members:
         pictures.setdefault(facts.twins, []).append(task)
@@ -127,7 +127,7 @@ def _of_unit(members: list[tuple[Task, ImageFacts]], classes: Collection[str | N
             found.update({t.id: Use.WAITING for t in same})
             continue
         found.update({t.id: Use.DUPLICATE if i else use for i, t in enumerate(same)})
-        first = Use.RELATED
+        first = Use.TEST if first is Use.TEST else Use.RELATED
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from labelloop.config.project import ProjectConfig, parse_config
@@ -52,7 +52,7 @@ class ProjectRecord:
     @property
     def schema(self) -> LabelSchema:
         """The one control that is learned."""
-        return parse_label_config(self.label_config)
+        return replace(parse_label_config(self.label_config), fields=self.config.buckets.fields)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from labelloop.clock import LABEL_STUDIO_FORMAT, parse
 from labelloop.labels.results import CONFIRMED_MARK, SEED_MARK, LabelSchema, has_mark, kind, storable
+from labelloop.records.given import NOTHING_SAID, Said
 from labelloop.records.tasks import Annotation, Seen, Task
 
 NEVER = "1970-01-01T00:00:00.000000Z"  # in place of a time that cannot be read
@@ -40,6 +41,7 @@ class TaskStub:
     annotations: tuple[tuple[int, str], ...]  # (id, updated_at)
     cancelled: int
     problem: str | None = None  # why it cannot be read
+    said: Said = NOTHING_SAID  # of the place of its image
 
 
 def stub_of(data: object, schema: LabelSchema) -> TaskStub:
@@ -51,6 +53,7 @@ def stub_of(data: object, schema: LabelSchema) -> TaskStub:
     return TaskStub(
         number or NOBODY, schema.uri(row.get("data")), moment(row.get("updated_at")), tuple(found),
         whole(row.get("cancelled_annotations")) or 0, problem or text(row.get(UNREADABLE)) or None,
+        schema.said(row.get("data")),
     )  # fmt: skip
 
 

@@ -34,6 +34,7 @@ from labelloop.store.runs import run_from
 from labelloop.store.scores import Scores
 from labelloop.store.snapshots import CHANGED, LATEST
 from labelloop.store.studies import study_from, trial_from
+from labelloop.store.task_groups import shard_from as task_groups_from
 from labelloop.upkeep.tidying import DONE, Tidied
 
 Read = Callable[[bytes, str], object]
@@ -112,6 +113,7 @@ _READERS: tuple[tuple[re.Pattern[str], Read], ...] = tuple(
         (r"models/heads/.+\.safetensors", _named_by_hash(bytes)),
         (re.escape(INITIAL), initial_from),
         (r"backbones/[^/]+/backbone\.json", backbone_from),
+        (r"task-groups/.+\.json", task_groups_from),
         (r"catalogue/.+\.jsonl", shard_from),
         (r"features/[^/]+/index/.+\.json", index_from),
         (r"mirror/index/.+\.jsonl", copies_from),

@@ -14,8 +14,17 @@ from labelloop.model.head import speaks
 from labelloop.records.arrays import Floats
 from labelloop.records.evidence import ClassRecall, Comparison, LossComparison, PreLabels, Renaming
 from labelloop.rules.paired_intervals import paired_interval
+from retrain_worker.evidence.clusters import (
+    Bools,
+    Clusters,
+    clusters_of,
+    difference_interval,
+    independent,
+    mean_half,
+    share_interval,
+)
 from retrain_worker.heads.logistic import best_temperature, softmax
-from retrain_worker.intervals import Z95, wilson
+from retrain_worker.intervals import Z95
 
 Strings = NDArray[np.str_]
 Ints = NDArray[np.int64]
@@ -31,6 +40,8 @@ class Answers:
     ours: Strings
     theirs: Strings | None
     among: Strings | None = None  # ours, asked only for classes that the champion knows, too; None: the same
+    groups: Strings | None = None  # of related images; None: no two are related
+    once: Bools | None = None  # images whose group speaks once: groups were drawn, not images; None: none of them
 
     @staticmethod
     def none() -> Answers:
@@ -42,16 +53,30 @@ class Answers:
         """None where there is no champion."""
         if self.theirs is None:
             return None
-        return paired(self.truth, champion=self.theirs, challenger=self.ours, on=on)
+        return paired(self.truth, champion=self.theirs, challenger=self.ours, on=on, clusters=self.clusters())
+
+    def clusters(self, rows: Bools | None = None) -> Clusters:
+        """The groups of all images, or of those of some rows."""
+        use = np.ones(len(self.truth), dtype=np.bool_) if rows is None else rows
+        groups, once = self._grouped
+        return clusters_of(groups[use], once=once[use])
+
+    @property
+    def _grouped(self) -> tuple[Strings, Bools]:
+        n = len(self.truth)
+        groups = np.arange(n).astype(np.str_) if self.groups is None else self.groups
+        return groups, np.zeros(n, dtype=np.bool_) if self.once is None else self.once
 
     def and_of(self, other: Answers) -> Answers:
-        """These and the others."""
+        """These and the others. No group is in both: groups do not cross splits."""
         theirs = None
         if self.theirs is not None and other.theirs is not None:
             theirs = np.concatenate([self.theirs, other.theirs])
+        (mine, once), (others, others_once) = self._grouped, other._grouped
         return Answers(
             np.concatenate([self.truth, other.truth]), np.concatenate([self.ours, other.ours]), theirs,
             np.concatenate([self.comparable, other.comparable]),
+            np.concatenate([np.char.add("1:", mine), np.char.add("2:", others)]), np.concatenate([once, others_once]),
         )  # fmt: skip
 
     @property
@@ -60,16 +85,24 @@ class Answers:
         return self.ours if self.among is None else self.among
 
 
-def paired(truth: Strings, *, champion: Strings, challenger: Strings, on: str) -> Comparison:
-    """Two columns of answers against the truth; n 0 leaves the whole interval open."""
+def paired(
+    truth: Strings, *, champion: Strings, challenger: Strings, on: str, clusters: Clusters | None = None
+) -> Comparison:
+    """Two columns of answers against the truth; n 0 leaves the whole interval open. ``clusters``: None: all apart."""
     n = len(truth)
     if n == 0:
         return Comparison(on, 0, 0.0, 0.0, 0.0, -1.0, 1.0, 0)
     before, after = champion == truth, challenger == truth
-    gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
-    low, high = paired_interval(gained, lost, n)
     changed = int((champion != challenger).sum())
-    return Comparison(on, n, float(before.mean()), float(after.mean()), (gained - lost) / n, low, high, changed)
+    if clusters is None or clusters.is_plain:
+        gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
+        low, high = paired_interval(gained, lost, n)
+        return Comparison(on, n, float(before.mean()), float(after.mean()), (gained - lost) / n, low, high, changed)
+    difference = after.astype(np.float64) - before
+    low, high = difference_interval(difference, clusters)
+    return Comparison(
+        on, clusters.units, clusters.mean(before), clusters.mean(after), clusters.mean(difference), low, high, changed
+    )
 
 
 def recalls(answers: Answers) -> tuple[ClassRecall, ...]:
@@ -81,16 +114,19 @@ def recalls(answers: Answers) -> tuple[ClassRecall, ...]:
 
 def _recall(name: str, answers: Answers, z: float) -> ClassRecall:
     rows = answers.truth == name
-    n, ours = int(rows.sum()), answers.ours[rows] == name
-    _, high = wilson(int(ours.sum()), n)
+    ours, clusters = answers.ours[rows] == name, answers.clusters(rows)
+    n, (_, high) = clusters.units, share_interval(ours, clusters)
     if answers.theirs is None:
-        return ClassRecall(name, n, float(ours.mean()), high)
+        return ClassRecall(name, n, clusters.mean(ours), high)
     theirs, among = answers.theirs[rows] == name, answers.comparable[rows] == name
-    _, drop_high = paired_interval(int((among & ~theirs).sum()), int((theirs & ~among).sum()), n, z)
-    return ClassRecall(name, n, float(ours.mean()), high, float(theirs.mean()), drop_high, float(among.mean()))
+    if clusters.is_plain:
+        _, drop_high = paired_interval(int((among & ~theirs).sum()), int((theirs & ~among).sum()), n, z)
+    else:
+        _, drop_high = difference_interval(among.astype(np.float64) - theirs, clusters, z)
+    return ClassRecall(name, n, clusters.mean(ours), high, clusters.mean(theirs), drop_high, clusters.mean(among))
 
 
-def pre_labels(probabilities: Floats, unseen: Floats | None, given: Ints) -> PreLabels:
+def pre_labels(probabilities: Floats, unseen: Floats | None, given: Ints, groups: Strings | None = None) -> PreLabels:
     """What people would have been shown, of answers out of fold (n, classes); ``given`` (n,) class numbers.
 
     The only label of its class is as good as an image of a class without one. Where the head that serves knows of no
@@ -101,9 +137,12 @@ def pre_labels(probabilities: Floats, unseen: Floats | None, given: Ints) -> Pre
     correct = shown & (probabilities.argmax(axis=1) == given)
     of_each = np.bincount(given[shown], minlength=1)
     only = int((~learned & ~shown).sum())
+    alike = np.arange(len(given)).astype(np.str_) if groups is None else groups
+    clusters = clusters_of(alike[shown])
+    worth = None if clusters.is_plain else min(independent(correct[shown], clusters), float(shown.sum()))
     return PreLabels(
         right=int(correct.sum()), wrong=int((shown & ~correct).sum()), hidden=int((~shown).sum()) - only, only=only,
-        majority=float(of_each.max() / max(1, shown.sum())),
+        majority=float(of_each.max() / max(1, shown.sum())), independent=worth,
     )  # fmt: skip
 
 
@@ -120,7 +159,9 @@ def best_renaming(given: Ints, answers: Ints, classes: Sequence[str]) -> Renamin
     return Renaming(float(confusion[rows, columns].sum() / max(len(given), 1)), moved)
 
 
-def surprise(truth: Ints, *, champion: Floats, challenger: Floats, on: str) -> LossComparison | None:
+def surprise(
+    truth: Ints, *, champion: Floats, challenger: Floats, on: str, clusters: Clusters | None = None
+) -> LossComparison | None:
     """Log losses of two arms' probabilities (n, classes) on class numbers (n,); None without any.
 
     Each is calibrated on these images first: hard new labels make a head less sure of easy earlier ones, and no worse.
@@ -133,6 +174,8 @@ def surprise(truth: Ints, *, champion: Floats, challenger: Floats, on: str) -> L
     )
     differences = (after - before).astype(np.float64)
     mean, half = float(differences.mean()), Z95 * float(differences.std()) / float(np.sqrt(n))
+    if clusters is not None and not clusters.is_plain:
+        half = mean_half(differences, clusters)
     return LossComparison(on, n, float(before.mean()), float(after.mean()), mean, mean - half, mean + half)
 
 

@@ -21,11 +21,11 @@ from labelloop.records.images import Bucket, Example
 from labelloop.rules.schema import AS_GIVEN, LabelRules
 from labelloop.rules.trigger import labels_each
 from retrain_worker.evidence.answers import Answers, best_renaming, pre_labels, recalls, surprise
+from retrain_worker.evidence.clusters import clusters_of, share_interval
 from retrain_worker.evidence.contradiction import contradiction
 from retrain_worker.heads.calibration import Sureness, calibration, expected_calibration_error
 from retrain_worker.heads.logistic import Bools, codes, log_loss
 from retrain_worker.heads.recipe import FittedHead, HeadRecipe, Lesson, fit
-from retrain_worker.intervals import wilson
 
 Rows = Callable[[Sequence[str]], Floats]  # uris -> (n, features)
 Strings = NDArray[np.str_]
@@ -178,7 +178,7 @@ def _later(table: _Table, fitted: FittedHead, learned: Sequence[Example] | None,
     said = fitted.oof[rows]
     return Answers(
         truth, _named(said, table.classes), champion.answers([table.uris[i] for i in rows]),
-        _named(said, table.classes, champion.labels),
+        _named(said, table.classes, champion.labels), np.array([table.groups[i] for i in rows], dtype=np.str_),
     )  # fmt: skip
 
 
@@ -187,17 +187,26 @@ def one_per_unit(examples: Sequence[Example]) -> tuple[dict[str, Example], tuple
 
     A unit is a picture where it trains; where it judges, a group of related pictures speaks once.
     """
+    kept, conflicts = one_per_picture(examples)
+    agreed: dict[str, Example] = {}
+    for example in kept:
+        agreed.setdefault(example.unit, example)
+    return agreed, conflicts
+
+
+def one_per_picture(examples: Sequence[Example]) -> tuple[list[Example], tuple[str, ...]]:
+    """The same, but every picture of a group that judges: for figures that know its group."""
     pictures: dict[tuple[str, str], list[Example]] = {}
     for example in sorted(examples, key=lambda e: (e.uri, e.task_id)):
         pictures.setdefault((example.unit, example.twins), []).append(example)
-    agreed: dict[str, Example] = {}
+    kept: list[Example] = []
     conflicts: list[str] = []
-    for (unit, _), same in pictures.items():
+    for same in pictures.values():
         if len({e.label for e in same}) > 1:
             conflicts += [e.uri for e in same]
         else:
-            agreed.setdefault(unit, same[0])
-    return agreed, tuple(conflicts)
+            kept.append(same[0])
+    return kept, tuple(conflicts)
 
 
 def entering(labels: Collection[str], class_min: int) -> tuple[tuple[str, ...], dict[str, int]]:
@@ -244,10 +253,11 @@ class _Table:
         truth = np.array([label or "" for label in self.labels], dtype=np.str_)
         seen = self.judged
         ours = _named(challenger[seen], self.classes)
+        groups = np.array(self.groups, dtype=np.str_)[seen]
         if arm is None:
-            return Answers(truth[seen], ours, None)
+            return Answers(truth[seen], ours, None, groups=groups)
         common = _named(challenger[seen], self.classes, self.champion_classes)
-        return Answers(truth[seen], ours, _named(arm[seen], self.arm_classes), common)
+        return Answers(truth[seen], ours, _named(arm[seen], self.arm_classes), common, groups)
 
     def surprised(self, challenger: Floats, champion: Floats | None) -> LossComparison | None:
         """Both out of fold on the judged rows whose label the champion has learned, too, among the classes of both.
@@ -261,7 +271,8 @@ class _Table:
         columns = [self.classes.index(name) for name in classes]  # the same in both: an arm's begin with the head's
         truth = codes([label for label, judged in zip(self.labels, both, strict=True) if judged], classes)
         ours, before = (p[both][:, columns] for p in (challenger, champion))
-        return surprise(truth, champion=before, challenger=ours, on="labels that both have learned")
+        clusters = clusters_of(np.array(self.groups, dtype=np.str_)[both])
+        return surprise(truth, champion=before, challenger=ours, on="labels that both have learned", clusters=clusters)
 
 
 def _table(sets: LabelSets, recipe: Recipe) -> _Table:
@@ -332,14 +343,17 @@ def _common(kind: str, table: _Table, fitted: FittedHead, rows: Rows) -> Evaluat
     probabilities = fitted.oof[table.judged]
     correct = probabilities.argmax(axis=1) == given
     right = int(correct.sum())
-    low, high = wilson(right, len(given))
+    groups = np.array(table.groups, dtype=np.str_)[table.judged]
+    low, high = share_interval(correct, clusters_of(groups))
     counts = [np.bincount(part, minlength=len(table.classes)).tolist() for part in (given, given[correct])]
     return replace(
         evaluation, accuracy=right / len(given), accuracy_low=low, accuracy_high=high,
         majority=float(np.bincount(given).max() / len(given)), judged_on=len(given),
         ece=expected_calibration_error(probabilities, given), log_loss=log_loss(probabilities, given),
         recognised=tuple(Recognised(*row) for row in zip(table.classes, *counts, strict=True)),
-        shown=pre_labels(probabilities, None if fitted.unseen is None else fitted.unseen[table.judged], given),
+        shown=pre_labels(
+            probabilities, None if fitted.unseen is None else fitted.unseen[table.judged], given, groups
+        ),
     )  # fmt: skip
 
 
@@ -359,20 +373,26 @@ def with_test_bucket(
     """Add what the heads that serve say of the test bucket; a class that a head lacks counts as wrong.
 
     ``unseen``: answers on train labels that judge, too; with the test bucket they give the recalls.
+    A group speaks once, with the mean of its pictures: groups were drawn into the bucket, not pictures.
     """
-    kept, _ = one_per_unit([e for e in examples if e.bucket is Bucket.TEST])
-    uris = [e.uri for e in kept.values()]
-    truth = np.array([e.label for e in kept.values()], dtype=np.str_)
+    kept, _ = one_per_picture([e for e in examples if e.bucket is Bucket.TEST])
+    uris, groups = [e.uri for e in kept], np.array([e.group for e in kept], dtype=np.str_)
+    truth = np.array([e.label for e in kept], dtype=np.str_)
+    first = np.sort(np.unique(groups, return_index=True)[1])  # one picture of each group, where no formula knows groups
     ours, theirs = challenger.probabilities(uris), champion.probabilities(uris) if champion else None
-    found, before = Answers(truth, _named(ours, challenger.labels), None), None
-    sureness = _sureness(ours, challenger.labels, truth)
+    once = np.ones(len(truth), dtype=np.bool_)
+    found, before = Answers(truth, _named(ours, challenger.labels), None, None, groups, once), None
+    sureness = _sureness(ours[first], challenger.labels, truth[first])
     if champion and theirs is not None:
         common = _named(ours, challenger.labels, champion.labels)
         found = replace(found, theirs=_named(theirs, champion.labels), among=common)
-        before = _sureness(theirs, champion.labels, truth)
+        before = _sureness(theirs[first], champion.labels, truth[first])
     evaluation = replace(
         evaluation, test_comparison=found.compared("labels of the random test bucket"),
         recalls=recalls(unseen.and_of(found)), calibration=calibration(sureness, before),
     )  # fmt: skip
-    right, n = int((found.ours == truth).sum()), len(truth)
-    return replace(evaluation, test_n=n, test_accuracy=right / n, test_high=wilson(right, n)[1]) if n else evaluation
+    if not len(truth):
+        return evaluation
+    right, clusters = found.ours == truth, found.clusters()
+    high = share_interval(right, clusters)[1]
+    return replace(evaluation, test_n=clusters.units, test_accuracy=clusters.mean(right), test_high=high)

@@ -16,6 +16,7 @@ from labelloop.records.tasks import Annotation, Seen, Task
 from labelloop.studio.client import TaskFeed
 from labelloop.studio.rows import NOBODY, TaskStub
 from sync.answers.sweep import EPOCH, Sweep, earlier, find_missing
+from sync.answers.task_groups import TaskGroupKeeper
 from sync.answers.task_index import Board
 
 log = structlog.get_logger()
@@ -52,6 +53,7 @@ class Feed:
         self._studio, self._project, self._schema, self._shown = studio, project, schema, shown
         self._outdated = outdated
         self._clock = clock
+        self.task_groups: TaskGroupKeeper | None = None  # told what tasks say of their images' groups
         self.tasks: dict[int, Task] = {}
         self.board = Board()
         self.cursor = EPOCH
@@ -158,6 +160,8 @@ class Feed:
         for task in missing:
             known = self.tasks.get(task)
             self.unreadable.pop(task, None)
+            if self.task_groups is not None:
+                self.task_groups.remove(task)
             uri = self.board.remove(task) or (known.uri if known else "")
             if uri and uri not in self.board.tasks_of:
                 self.deleted.add(uri)
@@ -196,6 +200,8 @@ class Feed:
         if left:  # its task was changed, or deleted and its id used again
             self.deleted.add(left)
         self.deleted.discard(stub.uri)  # somebody brought it back
+        if self.task_groups is not None and stub.problem is None:
+            self.task_groups.put(stub.id, stub.uri, stub.said)
 
     def _is_stale(self, stub: TaskStub) -> bool:
         known = self.tasks.get(stub.id)

@@ -51,8 +51,9 @@ class Pool:
 
     def __init__(
         self, key: str, listing: Listing, import_new: Import, queue: JobQueue,
-        mirroring: Mirroring | None = None,
+        mirroring: Mirroring | None = None, *, by_task: bool = False,
     ) -> None:  # fmt: skip
+        """``by_task``: a field of its task says where an image stands, so that one without a task waits."""
         self._key, self._queue, self._mirroring = key, queue, mirroring
         self._lister, self._importing = Lister(listing), Imports(import_new)
         self._read_at = float("-inf")
@@ -65,6 +66,8 @@ class Pool:
         self.overwritten: set[str] = set()  # files in which other bytes were found, not looked at yet
         self._both = 0  # images that are in both
         self._undecided: set[str] = set()  # images without a bucket, which nobody is shown yet
+        self._by_task = by_task
+        self._taskless: set[str] = set()  # those of them that wait for a task
         self._held = Standing()  # since when nothing but a decision is missing
         self._unimported: set[str] = set()  # in the bucket, without a task, and nobody removed it
         self.state = PoolState()
@@ -89,8 +92,9 @@ class Pool:
             self._judge(self._stale.pop(), board, catalogue, deleted)
         lacking = len(self._waiting) + len(self._uncopied) + len(self._unreadable) - self._both
         refused = self._importing.refused(self._unimported)
+        waits = len(self._undecided) - len(self._taskless)
         self.state = PoolState(
-            len(self._etags), len(self._etags) - lacking - len(self._undecided), len(self._unreadable), len(refused),
+            len(self._etags), len(self._etags) - lacking - waits, len(self._unreadable), len(refused),
             min(refused, default=""), len(self._undecided),
         )  # fmt: skip
         if listed:
@@ -160,7 +164,9 @@ class Pool:
         _put(self._unimported, uri, listed and not shown and uri not in deleted)
         waits = there and self._lacks(uri, facts)
         decides = facts is not None and facts.sha256 and not facts.group and not facts.problem
-        _put(self._undecided, uri, bool(there and decides and not waits))
+        undecided = bool(there and decides and not waits)
+        _put(self._undecided, uri, undecided)
+        _put(self._taskless, uri, undecided and self._by_task and not shown)
         ready = not waits or self._is_ready(uri)
         _put(self._uncopied, uri, not ready)
         self._waiting.put(uri, waits=waits and ready)
@@ -193,11 +199,13 @@ class Pool:
 
     def _decide(self, active: set[str]) -> None:
         """Have the buckets decided by what is known, where the rest does not come: unread images must not stop all."""
-        held = self._held.ages_s({self._key} if self._undecided and not self._waiting and not active else ())
+        ready = self._undecided - self._taskless
+        held = self._held.ages_s({self._key} if ready and not self._waiting and not active else ())
         if any(age > DECIDE_AFTER_S for age in held.values()):
-            chunk = sorted(self._undecided)[:CHUNK]
+            chunk = sorted(ready)[:CHUNK]
             name = job_id(FEATURISE, self._key, "decide", digest(canonical(chunk))[:12])
-            self._queue.enqueue(FEATURISE, name, {"project": self._key, "uris": []})
+            one = chunk[:1]  # no image at all would ask for damaged weights, and for no decision
+            self._queue.enqueue(FEATURISE, name, {"project": self._key, "uris": one})
 
 
 def _put(where: set[str], uri: str, present: bool) -> None:

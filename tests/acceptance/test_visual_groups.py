@@ -9,7 +9,9 @@ from pathlib import Path, PurePosixPath
 import pytest
 import yaml
 
+from labelloop.config.key_groups import name_of
 from labelloop.records.images import Bucket, ImageFacts
+from labelloop.records.json import digest
 from labelloop.store.catalogue import Catalogue
 from labelloop.store.projects import ProjectRecord
 from tests.acceptance.conftest import Loop, labelloop, until
@@ -78,3 +80,42 @@ def test_patients_stand_together_and_an_own_test_set_is_the_test_bucket(loop: Lo
     assert {key for key, one in placed.items() if one.bucket is Bucket.TEST} == {
         k for k in images if k.startswith("test/")
     }
+
+
+@pytest.mark.long(seconds=60)
+def test_fields_of_tasks_name_groups_and_a_project_that_exists_is_grouped_again(loop: Loop) -> None:
+    """24 images of six patients, grouped by what they show; then people say what they know of them."""
+    images = {f"{i:02d}.png": png(scene(1000 + i)) for i in range(24)}
+    said: dict[str, dict[str, object]] = {
+        name: {"patient": 7.0 if i < 4 else str(i // 4), "split": "test" if i < 8 else ["no", "name"]}
+        for i, name in enumerate(images)
+    }
+    del said["23.png"]["patient"]
+    said["22.png"]["patient"] = {"any": "JSON"}
+    spec = {"backbone": {"name": "pixels"}, "buckets": {"test": 0.0, "audit": 0.0}}
+    with project(loop, "fields", images, "ill,well", **spec) as record:
+        until(lambda: len(facts(loop, record)) == len(images), 120, "a bucket for every image")
+        before = facts(loop, record)
+        for stubs in loop.studio.all_tasks(record.id, record.schema):
+            for stub in stubs:
+                data = {"image": stub.uri, **said[PurePosixPath(stub.uri).name]}
+                loop.studio.http.call("PATCH", f"api/tasks/{stub.id}/", json={"data": data})
+        path = Path(loop.home) / "fields.yaml"
+        path.write_text(yaml.safe_dump({
+            "name": "fields", **spec,
+            "buckets": {"test": 0.1, "audit": 0.0, "group_by": "field:patient", "test_set": "field:split=test"},
+        }))  # fmt: skip
+        labelloop("init", "--project", record.id, "--config", path, "--image-uri", record.image_uri,
+                  "--state-dir", loop.home)  # fmt: skip
+        labelloop("sync", "--drain", "--project", record.key, "--state-dir", loop.home)
+        assert facts(loop, record) == before  # what is decided stays
+        regrouped = labelloop("duplicates", "--regroup", "--project", record.key, "--state-dir", loop.home)
+        assert "24 images of 24 groups are decided again" in regrouped
+        until(lambda: facts(loop, record).keys() == images.keys(), 60, "a new decision on every image")
+        after = facts(loop, record)
+    names = {name: name_of("7" if i < 4 else str(i // 4)) for i, name in enumerate(list(images)[:22])}
+    assert {name: after[name].group for name in names} == {
+        name: digest(f"test set:{group}".encode()) if name < "08.png" else group for name, group in names.items()
+    }
+    assert [after[name].group for name in ("22.png", "23.png")] == [before[n].group for n in ("22.png", "23.png")]
+    assert {name for name, one in after.items() if one.bucket is Bucket.TEST} == {n for n in images if n < "08.png"}

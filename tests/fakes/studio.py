@@ -31,13 +31,14 @@ class FakeStudio:
         self._clock = datetime(2026, 1, 1, tzinfo=UTC)
         self._ids = 0
         self.model_version: str | None = None
+        self._data: dict[int, object] = {}  # of tasks, beside their image
         self._spoiled: set[int] = set()  # tasks whose data cannot be given out
         self.fetched: list[int] = []  # tasks that were asked for in full
         self.pushed: list[tuple[str, int]] = []  # (version, number) of each push
 
     # --- what the watcher calls
 
-    def changes(self, _project: int, _schema: LabelSchema, since: str) -> Iterator[list[TaskStub]]:
+    def changes(self, _project: int, schema: LabelSchema, since: str) -> Iterator[list[TaskStub]]:
         place = bisect_right(self._moves, since, key=lambda move: move[0])
         while place < len(self._moves):
             page: list[TaskStub] = []
@@ -45,7 +46,8 @@ class FakeStudio:
                 moment, number = self._moves[place]
                 task = self._tasks.get(number)
                 if task and task.updated_at == moment:  # else it has moved on, or is deleted
-                    page.append(_stub(task, spoiled=number in self._spoiled))
+                    stub = _stub(task, spoiled=number in self._spoiled)
+                    page.append(replace(stub, said=schema.said(self._data.get(number))))
                 place += 1
             if page:
                 yield page
@@ -108,8 +110,9 @@ class FakeStudio:
 
     # --- what people do
 
-    def add_task(self, uri: str) -> int:
+    def add_task(self, uri: str, data: object = None) -> int:
         number = self._next_id()
+        self._data[number] = data
         self._keep(Task(number, uri, self._now()))
         return number
 
@@ -142,6 +145,10 @@ class FakeStudio:
         row = {"id": self._next_id(), "created_at": moment, "updated_at": moment, "result": result}
         unsent = {} if storable(json.dumps(result, ensure_ascii=False)) else {UNREADABLE: NO_ANSWER}
         self._put(task, annotation_of({**row, **unsent}, self._schema))
+
+    def change_data(self, task: int, data: object) -> None:
+        self._data[task] = data
+        self.touch(task)
 
     def spoil(self, task: int) -> None:
         """Put a half of a character into a task's data."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from scipy.stats import binom
+from scipy.special import betainc
 
 from labelloop.config.project import Gate
 from labelloop.records.evidence import (
@@ -59,12 +59,13 @@ def _judge_first(evaluation: Evaluation) -> Verdict:
 def _judge_few(evaluation: Evaluation, found: PreLabels) -> Verdict:
     """Few labels: the pre-labels out of fold must be right more often than wrong, and than the largest class.
 
-    By an exact test (mid-p, one side). Only where a class has two labels can any be right; what the head does not name
+    By an exact test (mid-p, one side), in which images of one group count as many as they are worth (Rao and Scott
+    1992). Only where a class has two labels can any be right; what the head does not name
     out of fold, people would not have been shown. And it must know half of the classes that people can choose.
     """
     told = (
         f"few labels: {found.right} pre-labels right out of fold, {found.wrong} wrong, {found.hidden} not shown; "
-        f"{_labels_alone(found.only)}",
+        f"{_labels_alone(found.only)}{_worth(found)}",
         coverage(evaluation),
     )
     if len(evaluation.classes) < COVERED * (len(evaluation.classes) + len(evaluation.missing)):
@@ -74,10 +75,25 @@ def _judge_few(evaluation: Evaluation, found: PreLabels) -> Verdict:
     return _hold("first model: not yet shown that pre-labels are right more often than wrong", *told)
 
 
+def _worth(found: PreLabels) -> str:
+    """Where groups make labels say less than as many images would that are not related."""
+    n = found.right + found.wrong
+    if found.independent is None or found.independent > n - 0.5:
+        return ""
+    return f"; related images: the {n} shown say as much as {found.independent:.0f} that are not"
+
+
 def few_level(found: PreLabels) -> float:
     """How likely as many right pre-labels are by chance: of as many wrong ones, or of naming the largest class."""
-    n, chance = found.right + found.wrong, max(0.5, found.majority)
-    return float(binom.sf(found.right, n, chance) + binom.pmf(found.right, n, chance) / 2)
+    shown, chance = found.right + found.wrong, max(0.5, found.majority)
+    n = shown if found.independent is None else found.independent
+    right = n * found.right / max(shown, 1)
+    return (_at_least(right + 1, n, chance) + _at_least(right, n, chance)) / 2
+
+
+def _at_least(right: float, n: float, chance: float) -> float:
+    """Of the binomial distribution, as the incomplete beta function has it for numbers that are not whole, too."""
+    return 1.0 if right <= 0 else 0.0 if right >= n + 1 else float(betainc(right, n - right + 1, chance))
 
 
 def coverage(evaluation: Evaluation) -> str:

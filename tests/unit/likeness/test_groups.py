@@ -124,7 +124,7 @@ def test_contradictions_are_questions_and_labels_beside_others_are_counted() -> 
         uri: ImageFacts(uri, "e", f"sha-{uri}", group, bucket, twin=twin)
         for uri, group, bucket, twin in (
             ("a", "g", Bucket.TRAIN, "t"), ("b", "g", Bucket.TRAIN, "t"), ("c", "g", Bucket.TRAIN, "u"),
-            ("d", "h", Bucket.TEST, "v"), ("e", "h", Bucket.TEST, "w"), ("f", "q", Bucket.QUARANTINE, "q"),
+            ("d", "h", Bucket.AUDIT, "v"), ("e", "h", Bucket.AUDIT, "w"), ("f", "q", Bucket.QUARANTINE, "q"),
         )
     }  # fmt: skip
     given = [task(i, uri, label) for i, (uri, label) in enumerate(zip("abcdef", "xyyxyx", strict=True), 1)]
@@ -133,7 +133,7 @@ def test_contradictions_are_questions_and_labels_beside_others_are_counted() -> 
     assert "which one is right" in first.why
     counts = aside(given, images, set(images))
     assert [n for why, n in counts.items() if "two classes" in why] == [2]
-    assert [n for why, n in counts.items() if "judges in their place" in why] == [1]
+    assert [n for why, n in counts.items() if "reports in their place" in why] == [1]
     assert [n for why, n in counts.items() if "two buckets" in why] == [1]
 
 

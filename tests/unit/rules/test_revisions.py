@@ -9,7 +9,7 @@ from labelloop.records.images import Bucket, ImageFacts
 from labelloop.records.snapshots import Snapshot
 from labelloop.records.tasks import Annotation, Task
 from labelloop.rules.revisions import Use, revisions, tally
-from retrain_worker.evidence.collect import entering, one_per_unit
+from retrain_worker.evidence.collect import entering, one_per_picture, one_per_unit
 from retrain_worker.evidence.examples import examples_of
 
 
@@ -55,10 +55,12 @@ def test_of_images_that_show_the_same_one_trains_and_contradictions_none() -> No
     assert uses([task(1, "cat", uri="c"), task(2, "dog", uri="d")], images) == [Use.CONFLICT, Use.CONFLICT]
 
 
-def test_of_a_group_that_judges_one_picture_speaks_and_different_labels_are_no_contradiction() -> None:
-    images = [ImageFacts(u, "e", "", "patient", Bucket.TEST, twin=u) for u in ("a", "b", "c")]
+def test_of_an_audit_group_one_picture_speaks_and_different_labels_are_no_contradiction() -> None:
+    images = [ImageFacts(u, "e", "", "patient", Bucket.AUDIT, twin=u) for u in ("a", "b", "c")]
     given = [task(1, "cat", uri="a"), task(2, "dog", uri="b"), task(3, "cat", uri="c")]
-    assert uses(given, images) == [Use.TEST, Use.RELATED, Use.RELATED]
+    assert uses(given, images) == [Use.AUDIT, Use.RELATED, Use.RELATED]
+    test = [ImageFacts(u, "e", "", "patient", Bucket.TEST, twin=u) for u in ("a", "b", "c")]
+    assert uses(given, test) == [Use.TEST] * 3  # together once: see `retrain_worker.evidence.clusters`
     train = [ImageFacts(u, "e", "", "patient", Bucket.TRAIN, twin=u) for u in ("a", "b", "c")]
     assert uses(given, train) == [Use.TRAINED] * 3
 
@@ -92,8 +94,9 @@ def test_what_trained_is_what_the_fit_learned_from() -> None:
     assert {r.uri for r in found if r.use is Use.CONFLICT} & train == set(conflicts)
     for use, bucket in ((Use.TEST, Bucket.TEST), (Use.AUDIT, Bucket.AUDIT)):
         given = examples_of(snapshot, FakeCatalogue(images), featurised)  # type: ignore[arg-type]
-        judging, _ = one_per_unit([e for e in given if e.bucket is bucket])
-        assert {r.task for r in found if r.use is use} == {e.task_id for e in judging.values()}
+        judging = [e for e in given if e.bucket is bucket]
+        kept = one_per_picture(judging)[0] if use is Use.TEST else one_per_unit(judging)[0].values()
+        assert {r.task for r in found if r.use is use} == {e.task_id for e in kept}
     counted = {t.id: t.counted for t in tasks}
     for r in found:
         if r.use is Use.TRAINED:

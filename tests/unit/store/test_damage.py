@@ -32,13 +32,13 @@ KINDS = (
     "copy of backbones/backbone.json", "copy of catalogue", "copy of record.json", "curve.json", "deleted.json",
     "deployments", "features/index", "features/rows", "gc.json", "lr_curves", "mirror/index", "models/heads",
     "models/versions", "reports/*.html", "reports/*.json", "runs", "scores", "set-up.json", "snapshots/latest.json",
-    "snapshots/manifests", "snapshots/shards", "study", "trial", "requests", "paused.json",
+    "snapshots/manifests", "snapshots/shards", "study", "task-groups", "trial", "requests", "paused.json",
 )  # fmt: skip
 HEALED = {
     "project record", "backbones/initial.json", "backbones/backbone.json", "catalogue", "copy of catalogue",
     "copy of backbones/backbone.json", "copy of record.json", "configs", "snapshots/latest.json", "snapshots/manifests",
     "snapshots/shards", "curve.json", "deleted.json", "backbones/weights.safetensors",
-    "features/rows",
+    "features/rows", "task-groups",
 }  # fmt: skip
 
 

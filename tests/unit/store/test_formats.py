@@ -17,11 +17,14 @@ from typing import Any
 import pytest
 
 import labelloop.records.tasks
+from labelloop.config.key_groups import name_of
+from labelloop.config.task_fields import named_fields
 from labelloop.errors import FormatError
 from labelloop.images.mirror import Mirror
 from labelloop.objects import formats
 from labelloop.objects.formats import CURRENT, FIELD, MIGRATIONS, Kind, load, read, write
 from labelloop.objects.storage import MemoryStore
+from labelloop.records.given import NOTHING_SAID, Said
 from labelloop.records.images import Bucket
 from labelloop.records.json import canonical, digest, fields_of
 from labelloop.records.tasks import Annotation, Seen, Task, task_from, task_line
@@ -38,6 +41,7 @@ from labelloop.store.runs import RunStore
 from labelloop.store.scores import ScoreStore
 from labelloop.store.snapshots import SnapshotStore
 from labelloop.store.studies import StudyStore
+from labelloop.store.task_groups import TaskGroups
 from labelloop.studio.archive import task_of
 from labelloop.upkeep.tidying import last_tidied
 from operations.upkeep.archive import ArchiveReader, ArchiveWriter
@@ -207,10 +211,19 @@ def auto_labels(store: MemoryStore) -> None:
     assert [one.uri for one in AutoLabelStore(store).labels(found)] == ["s3://images/p/1.png", "s3://images/p/2.png"]
 
 
+def task_groups(store: MemoryStore) -> None:
+    found = TaskGroups(store)
+    found.update()
+    fields = named_fields("field:patient", "field:split=test")
+    assert found.of("s3://images/p/1.png", fields) == Said(name_of("07"), test=True)
+    assert found.of("s3://images/p/2.png", fields) == NOTHING_SAID
+    assert found.of("s3://images/p/3.png", fields) is None
+
+
 READERS: dict[str, Callable[[MemoryStore], None]] = {
     f.__name__: f
     for f in (version, deployment, backbone, run, snapshot, latest, catalogue, features, scores, request, pause,
-              project, tidy, mirror, backup, study, trial, lr_curve, curve, auto_labels)
+              project, tidy, mirror, backup, study, trial, lr_curve, curve, auto_labels, task_groups)
 }  # fmt: skip
 HASHED = {"snapshot"}  # named by its bytes: nobody adds to one
 

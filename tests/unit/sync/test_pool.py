@@ -415,9 +415,30 @@ def test_images_without_a_bucket_wait_and_are_decided_where_the_rest_does_not_co
     assert world.queue.jobs == {}
     monkeypatch.setattr("sync.images.pool.DECIDE_AFTER_S", -1.0)
     world.turn(listed=False)
-    assert list(world.queue.jobs.values()) == [[]]  # nothing to read: only a decision is missing
+    assert list(world.queue.jobs.values()) == [[uris(3)[0]]]  # nothing to read: only a decision is missing
     world.queue.jobs.clear()
     world.catalogue.add([ImageFacts(u, "e", u, u) for u in uris(3)], world.name())
     world.turn(listed=False)
     assert (world.pool.state.undecided, world.pool.settled) == (0, True)
     assert world.queue.jobs == {}
+
+
+def test_an_image_whose_task_says_where_it_stands_waits_for_the_task(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It keeps neither the order of the others nor a worker busy."""
+    monkeypatch.setattr("sync.images.pool.DECIDE_AFTER_S", -1.0)
+    world.pool._by_task = True
+    world.bucket = dict.fromkeys(uris(3), "e")
+    world.refused = {uris(3)[2]}
+    world.turn()
+    world.queue.jobs.clear()
+    world.record(uris(3))
+    world.catalogue.add([ImageFacts(u, "e", u, u if u in uris(2) else "") for u in uris(3)], world.name())
+    world.turn(listed=False)
+    assert world.queue.jobs == {}
+    assert (world.pool.state.undecided, world.pool.state.featurised, world.pool.settled) == (1, 3, True)
+    world.board.put(7, uris(3)[2], answered=False)
+    world.turn(listed=False)
+    assert list(world.queue.jobs.values()) == [[uris(3)[2]]]
+    assert (world.pool.state.undecided, world.pool.state.featurised, world.pool.settled) == (1, 2, False)

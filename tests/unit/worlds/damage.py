@@ -49,7 +49,7 @@ from tests.unit.worlds.backend import World
 from tests.unit.worlds.learning import Images, digits, no_redis
 
 HERE = Path(__file__).parents[1] / "formats"
-EXOTIC = ("study", "trial", "lr_curve", "auto_labels", "mirror")  # as a release of the past has written them
+EXOTIC = ("study", "trial", "lr_curve", "auto_labels", "mirror", "task_groups")  # as a past release has written them
 CLASSES = ("0", "1")
 CONFIG = {
     "backbone": {"name": "pixels", "options": {"projection": 8}}, "buckets": {"test": 0.3, "audit": 0.05},
