@@ -185,13 +185,13 @@ def sweep(mark: str, service: str | None = None) -> int:
 
     The guards leave nothing behind; this is for the case that a guard was killed together with its supervisor.
     """
-    wanted = {f"{STACK_MARK}={mark}".encode()}
+    marks = {f"{STACK_MARK}={mark}".encode()}
     if service is not None:
-        wanted.add(f"{SERVICE_MARK}={service}".encode())
+        marks.add(f"{SERVICE_MARK}={service}".encode())
     killed = 0
     for environ in Path("/proc").glob("[0-9]*/environ"):
         try:
-            if wanted <= set(environ.read_bytes().split(b"\0")):
+            if marks <= set(environ.read_bytes().split(b"\0")):
                 os.kill(int(environ.parent.name), signal.SIGKILL)
                 killed += 1
         except OSError:

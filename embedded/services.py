@@ -98,8 +98,8 @@ def valkey_program(base_env: Mapping[str, str]) -> Path:
         for program in Path(folder).glob("_binaries/*/valkey-server"):
             return program
     for name in ("valkey-server", "redis-server"):
-        if found := shutil.which(name, path=base_env.get("PATH", "")):
-            return Path(found)
+        if path := shutil.which(name, path=base_env.get("PATH", "")):
+            return Path(path)
     raise StackError("no Valkey server for this platform: install valkey-server or redis-server, then try again")
 
 

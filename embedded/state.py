@@ -140,22 +140,22 @@ def open_state(state_dir: Path, report: Callable[[str], None]) -> StackState:
     return state
 
 
-def _private(known: Secrets, report: Callable[[str], None]) -> Secrets:
-    if known.s3_secret_key != KNOWN_TO_ALL:
-        return known
+def _private(before: Secrets, report: Callable[[str], None]) -> Secrets:
+    if before.s3_secret_key != KNOWN_TO_ALL:
+        return before
     report("the S3 server has a key of its own from now on; Label Studio gets it, too")
     fresh = Secrets()
-    return replace(known, s3_access_key=fresh.s3_access_key, s3_secret_key=fresh.s3_secret_key)
+    return replace(before, s3_access_key=fresh.s3_access_key, s3_secret_key=fresh.s3_secret_key)
 
 
-def _complete_ports(known: Mapping[str, int], report: Callable[[str], None]) -> dict[str, int]:
+def _complete_ports(before: Mapping[str, int], report: Callable[[str], None]) -> dict[str, int]:
     ports: dict[str, int] = {}
     for name in (item.name for item in fields(Ports)):
-        port = known.get(name, 0)
+        port = before.get(name, 0)
         if not port or not is_free(port):
-            port = pick_port({*known.values(), *ports.values()})
-            if name in known:
-                report(f"port {known[name]} of {name} is taken by another program; it now uses {port}")
+            port = pick_port({*before.values(), *ports.values()})
+            if name in before:
+                report(f"port {before[name]} of {name} is taken by another program; it now uses {port}")
         ports[name] = port
     return ports
 

@@ -81,10 +81,10 @@ def damaged_artefacts(deployment: Deployment, record: ProjectRecord) -> tuple[li
     return [DamagedObject(prefix + key, why, remedy_of(key)) for key, why in faults.items()], read, len(left)
 
 
-def set_aside(deployment: Deployment, record: ProjectRecord, found: Sequence[DamagedObject]) -> list[str]:
+def set_aside(deployment: Deployment, record: ProjectRecord, damaged: Sequence[DamagedObject]) -> list[str]:
     """Move what nothing needs under `damaged/`, from where it can be had; returns where to."""
     store, prefix, moved = deployment.within(record), prefix_of(record.key), []
-    for item in found:
+    for item in damaged:
         key = item.key.removeprefix(prefix)
         if item.spare:
             store.put(ASIDE + key, _bytes(store, key))

@@ -50,12 +50,12 @@ class Deployment:
     def project(self, name: str | None) -> ProjectRecord:
         """The project called ``name`` (key, title or id); the only one where no name is given."""
         records = self.projects.all()
-        found = [r for r in records if name is None or name in {r.key, r.title, str(r.id)}]
-        if name and not found:
-            found = self._renamed(records, name)
-        if len(found) == 1:
-            return found[0]
-        raise NotFoundError(_not_one(name, records, len(found), self.projects.unread()))
+        matches = [r for r in records if name is None or name in {r.key, r.title, str(r.id)}]
+        if name and not matches:
+            matches = self._renamed(records, name)
+        if len(matches) == 1:
+            return matches[0]
+        raise NotFoundError(_not_one(name, records, len(matches), self.projects.unread()))
 
     def _renamed(self, records: Sequence[ProjectRecord], name: str) -> list[ProjectRecord]:
         """Projects that are called so in Label Studio by now; the watcher writes that down within seconds."""
@@ -71,16 +71,16 @@ class Deployment:
         """The version of that name, or the live one; NotFoundError where there is none."""
         registry = self.registry(record)
         live = registry.live()
-        wanted = name or (live.version if live else None)
-        if wanted is None:
+        chosen = name or (live.version if live else None)
+        if chosen is None:
             raise NotFoundError("no version is live yet; `labelloop models` lists what there is")
         try:
-            return registry.version(wanted)
+            return registry.version(chosen)
         except NotFoundError as error:
             newest = max(registry.versions(), key=lambda v: v.number, default=None)
             hint = f"the newest is {newest.name}" if newest else "there is none yet"
             raise NotFoundError(
-                f"{record.title} has no version {wanted}; `labelloop models` lists them ({hint})"
+                f"{record.title} has no version {chosen}; `labelloop models` lists them ({hint})"
             ) from error
 
     def close(self) -> None:
@@ -95,13 +95,13 @@ class Deployment:
         return project_store(self.store, record.key)
 
 
-def _not_one(name: str | None, records: Sequence[ProjectRecord], found: int, unread: Sequence[DamagedRecord]) -> str:
-    known = ", ".join(f"{r.title} ({r.key})" for r in records) or "none; `labelloop init` adds one"
-    known += "".join(f"; {d.project} cannot be read: {d.reason}" for d in unread)
+def _not_one(name: str | None, records: Sequence[ProjectRecord], matches: int, unread: Sequence[DamagedRecord]) -> str:
+    projects = ", ".join(f"{r.title} ({r.key})" for r in records) or "none; `labelloop init` adds one"
+    projects += "".join(f"; {d.project} cannot be read: {d.reason}" for d in unread)
     if name is None:
-        return f"say which project with --project; projects: {known}" if records else f"projects: {known}"
-    if found:
-        return f"{found} projects are called {name!r}: give the key; projects: {known}"
+        return f"say which project with --project; projects: {projects}" if records else f"projects: {projects}"
+    if matches:
+        return f"{matches} projects are called {name!r}: give the key; projects: {projects}"
     near = difflib.get_close_matches(name, [part for r in records for part in (r.title, r.key)], 1)
     hint = f" (do you mean {near[0]!r}?)" if near else ""
-    return f"no project is called {name!r}{hint}; projects: {known}"
+    return f"no project is called {name!r}{hint}; projects: {projects}"

@@ -182,9 +182,9 @@ class StatusReader:
         stores.record = record  # its config may have been changed
         base = ProjectStatus(record.key, record.title, f"{self._deployment.settings.studio_link}/projects/{record.id}")
         try:
-            found = stores.read(base, _sync_facts(record.key, living), _backends(record.key, living),
-                                _lost_rows(record.key, living))  # fmt: skip
-            return replace(found, problem=found.problem or _without_features(record, found.pool, failed))
+            project = stores.read(base, _sync_facts(record.key, living), _backends(record.key, living),
+                                  _lost_rows(record.key, living))  # fmt: skip
+            return replace(project, problem=project.problem or _without_features(record, project.pool, failed))
         except LabelloopError as error:
             return ProjectStatus(base.key, base.title, base.url, problem=str(error))
 
@@ -262,10 +262,10 @@ class _Stores:
     def _damaged(self, *processes: Mapping[str, Any]) -> tuple[Unread, ...]:
         """What we met ourselves and what the running processes did; those that were mended since are left out."""
         prefix = prefix_of(self.record.key)
-        found = {d.key: d.reason for d in self.damage.all()}
+        reasons = {d.key: d.reason for d in self.damage.all()}
         for facts in processes:
-            found = dict(facts.get("damaged") or ()) | found
-        return tuple(Unread(prefix + key, reason, remedy_of(key)) for key, reason in sorted(found.items()))
+            reasons = dict(facts.get("damaged") or ()) | reasons
+        return tuple(Unread(prefix + key, reason, remedy_of(key)) for key, reason in sorted(reasons.items()))
 
     def _forecast(self) -> Outlook | None:
         """From the points that a worker has kept; worked out once for each of them."""
@@ -283,27 +283,27 @@ class _Stores:
             self._outlook = (kept, config, outlook_of(kept, config))
         return self._outlook[2]
 
-    def _anchored(self, found: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    def _anchored(self, warnings: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
         """Names are asked for once, and only where there is somebody to name."""
-        if found and not self._names:
+        if warnings and not self._names:
             self._names = people(self._deployment)
-        return tuple(headline(warning, who(warning.who, self._names)) for warning in map(unread_from, found))
+        return tuple(headline(warning, who(warning.who, self._names)) for warning in map(unread_from, warnings))
 
     def _waiting(self, live: Deployment | None) -> list[Version]:
-        found = waiting(
+        versions = waiting(
             self.registry.versions(), live=live.version if live else None, rejected=self.registry.rejected()
         )
-        return [v for v in found if v.verdict.awaits or v.kind == RETRAIN.name]
+        return [v for v in versions if v.verdict.awaits or v.kind == RETRAIN.name]
 
     def _other_backbone(self) -> str | None:
         """A config that names another network than the one whose features are kept."""
         try:
-            initial, wanted = self.registry.initial_backbone(), self.record.config.backbone.name
+            initial, configured = self.registry.initial_backbone(), self.record.config.backbone.name
         except UNREADABLE:
             return None
-        if initial is None or initial.name == wanted:
+        if initial is None or initial.name == configured:
             return None
-        return f"the config names the backbone {wanted}, but the project keeps {initial.name}, its first one"
+        return f"the config names the backbone {configured}, but the project keeps {initial.name}, its first one"
 
     def _version(self, name: str) -> Version | None:
         try:
@@ -314,10 +314,10 @@ class _Stores:
 
 def unreadable_of(facts: Mapping[str, Any], link: Callable[[int], str]) -> tuple[Uncounted, ...]:
     """Tasks that the watcher cannot read, by reason."""
-    found: dict[str, list[int]] = {}
+    by_reason: dict[str, list[int]] = {}
     for number, why in facts.get("unreadable") or ():
-        found.setdefault(str(why), []).append(int(number))
-    return grouped(found, link)
+        by_reason.setdefault(str(why), []).append(int(number))
+    return grouped(by_reason, link)
 
 
 def _network(record: ProjectRecord) -> str:
@@ -350,9 +350,9 @@ def acceptance(tasks: Mapping[int, Task]) -> tuple[Acceptance, Acceptance]:
     chosen: list[bool] = []
     answers = [a for t in tasks.values() for a in t.annotations if a.label is not None and not a.seed]
     for answer in sorted(answers, key=lambda a: a.created_at):
-        seen = answer.seen
-        if seen and seen.label is not None and not seen.chosen:  # blind, and among the hardest: see `labelloop value`
-            (random if seen.blind else chosen).append(seen.label == answer.label)
+        prediction = answer.seen
+        if prediction and prediction.label is not None and not prediction.chosen:  # chosen and blind: `labelloop value`
+            (random if prediction.blind else chosen).append(prediction.label == answer.label)
     return _counted(random), _counted(chosen)
 
 
@@ -361,18 +361,18 @@ def _since(tasks: Mapping[int, Task], day: str) -> int:
     return sum(a.created_at >= day and not a.seed for t in tasks.values() for a in t.annotations)
 
 
-def _counted(found: list[bool]) -> Acceptance:
-    last = found[-ROLLING:]
+def _counted(hits: list[bool]) -> Acceptance:
+    last = hits[-ROLLING:]
     return Acceptance(sum(last), len(last))
 
 
 def _processes(living: Mapping[str, Mapping[str, Any]]) -> list[Service]:
-    found = [Service(name, True, _note(facts)) for name, facts in living.items()]
+    services = [Service(name, True, _note(facts)) for name, facts in living.items()]
     for kind, what in (("sync:", "labels are not picked up"), ("worker:", "nothing is trained"),
                        ("backend:", "nothing is pre-labelled")):  # fmt: skip
         if not any(name.startswith(kind) for name in living):
-            found.append(Service(kind.rstrip(":"), False, f"none is running: {what}"))
-    return found
+            services.append(Service(kind.rstrip(":"), False, f"none is running: {what}"))
+    return services
 
 
 def _note(facts: Mapping[str, Any]) -> str:
@@ -401,7 +401,7 @@ def _backends(key: str, living: Mapping[str, Mapping[str, Any]]) -> dict[str, Ma
 def _lost_rows(key: str, living: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Rows of features that workers could not read, and that are not computed again yet."""
     workers = [facts.get("damaged") or {} for name, facts in living.items() if name.startswith("worker:")]
-    return {"damaged": [row for found in workers for row in found.get(key, ())]}
+    return {"damaged": [row for damaged in workers for row in damaged.get(key, ())]}
 
 
 def _try(services: list[Service], name: str, read: Any) -> Any:

@@ -48,20 +48,20 @@ def replay(  # noqa: PLR0913 -- a command's options are its interface
     from retrain_worker.replay.rounds import RANDOM, Plan
     from retrain_worker.replay.rounds import replay as run
 
-    wanted = (*STRATEGIES, "auto") if strategies == "all" else names(strategies)
-    for name in wanted:
+    chosen = (*STRATEGIES, "auto") if strategies == "all" else names(strategies)
+    for name in chosen:
         if name != "auto":
             strategy(name)
     with reporting(err) as report:
         history = _history(images, test, config, keep, project, state_dir, report)
-        choosers = {name: by_policy(name) for name in dict.fromkeys((RANDOM, *wanted))}
-        found = run(history, choosers, Plan(seeds, labels, with_pool=not plain_head), report)
+        choosers = {name: by_policy(name) for name in dict.fromkeys((RANDOM, *chosen))}
+        replayed = run(history, choosers, Plan(seeds, labels, with_pool=not plain_head), report)
     if plot:
-        plot_replay(found, plot)
+        plot_replay(replayed, plot)
     if as_json:
-        show_json(to_json(found))
+        show_json(to_json(replayed))
         return
-    out.print(replay_view(found))
+    out.print(replay_view(replayed))
 
 
 def _history(  # noqa: PLR0913 -- the options that say what is replayed

@@ -79,8 +79,8 @@ def export(  # noqa: PLR0913 -- a command's options are its interface
     record = deployment.project(project)
     if drain:
         run_drain(deployment, record)
-    wanted = Wanted(Bucket(bucket.value) if bucket else None, with_skipped)
-    data = collect(deployment, record, wanted, at=at)
+    selection = Wanted(Bucket(bucket.value) if bucket else None, with_skipped)
+    data = collect(deployment, record, selection, at=at)
     if form is Form.FOLDERS:
         reader = ImageReader(deployment.s3, deployment.settings.image_buckets) if copy else None
         with reporting(err) as report:
@@ -150,28 +150,28 @@ def auto_label(  # noqa: PLR0913 -- a command's options are its interface
         return
     if push:
         check_room(deployment, record)  # before anybody waits
-    asked = Asked(Promise(precision, confidence, per_class), version, me())
+    request = Asked(Promise(precision, confidence, per_class), version, me())
     with reporting(err) as report:
-        found = propose(deployment, record, asked, report)
+        proposal = propose(deployment, record, request, report)
         if not dry_run:
-            keep(deployment, record, found)
-        if to and found.labels:
-            write_out(found, to)
-        pushed = run_push(deployment, record, found, report) if push and found.labels else None
+            keep(deployment, record, proposal)
+        if to and proposal.labels:
+            write_out(proposal, to)
+        pushed = run_push(deployment, record, proposal, report) if push and proposal.labels else None
     if as_json:
-        show_json(found.manifest.to_json() | {"pushed": asdict(pushed) if pushed else None})
+        show_json(proposal.manifest.to_json() | {"pushed": asdict(pushed) if pushed else None})
     else:
-        out.print(auto_label_view(found), highlight=False)
-        _tell_written(found, to, pushed, dry_run=dry_run)
-    if not found.labels:
+        out.print(auto_label_view(proposal), highlight=False)
+        _tell_written(proposal, to, pushed, dry_run=dry_run)
+    if not proposal.labels:
         raise typer.Exit(1)
 
 
-def _tell_written(found: AutoLabelled, to: Path | None, pushed: Pushed | None, *, dry_run: bool) -> None:
-    made = found.manifest
-    if dry_run or not found.labels:
+def _tell_written(proposal: AutoLabelled, to: Path | None, pushed: Pushed | None, *, dry_run: bool) -> None:
+    manifest = proposal.manifest
+    if dry_run or not proposal.labels:
         return
-    out.print(f"auto-labels/{made.version}/{made.id}.jsonl: {made.lines} lines", highlight=False)
+    out.print(f"auto-labels/{manifest.version}/{manifest.id}.jsonl: {manifest.lines} lines", highlight=False)
     if to:
         out.print(f"{to}: same labels", highlight=False)
     if pushed:
@@ -182,12 +182,12 @@ def _tell_written(found: AutoLabelled, to: Path | None, pushed: Pushed | None, *
 def _withdraw(deployment: Deployment, record: ProjectRecord, *, as_json: bool) -> None:
     from operations.data.auto_label_push import withdraw
 
-    gone = withdraw(deployment, record)
+    deleted = withdraw(deployment, record)
     if as_json:
-        show_json(gone)
+        show_json(deleted)
         return
-    told = ", ".join(f"{count} predictions of {version}" for version, count in gone.items())
-    out.print(f"deleted from Label Studio: {told or 'nothing to delete'}", highlight=False)
+    predictions = ", ".join(f"{count} predictions of {version}" for version, count in deleted.items())
+    out.print(f"deleted from Label Studio: {predictions or 'nothing to delete'}", highlight=False)
 
 
 @command

@@ -29,12 +29,12 @@ def doctor(project: ProjectName = None, state_dir: StateDir = DEFAULT_STATE, as_
     from operations.doctor.diagnosis import is_well
 
     with err.status("looking", spinner="dots") as status:
-        found = _found(state_dir, project, lambda done, of: status.update(f"checked {done} of {of}"))
+        findings = _found(state_dir, project, lambda done, of: status.update(f"checked {done} of {of}"))
     if as_json:
-        show_json([f.to_json() for f in found])
+        show_json([f.to_json() for f in findings])
     else:
-        _print(found)
-    if not is_well(found):
+        _print(findings)
+    if not is_well(findings):
         raise typer.Exit(1)
 
 
@@ -70,14 +70,14 @@ def _found(state_dir: Path, project: str | None, progress: Progress) -> list[Fou
     return diagnose(deployment, project, progress)
 
 
-def _print(found: Sequence[Found]) -> None:
+def _print(findings: Sequence[Found]) -> None:
     area = ""
-    for item in found:
+    for item in findings:
         if item.area != area:
             area = item.area
             out.print(f"\n{area}", style="bold", highlight=False)
         _print_one(item.finding)
-    count = Counter(str(item.finding.level) for item in found)
+    count = Counter(str(item.finding.level) for item in findings)
     out.print(f"\n{count['ok']} fine, {count['warn']} to check, {count['wrong']} wrong", highlight=False)
 
 

@@ -28,16 +28,16 @@ def pause(
 
     deployment = open_deployment(state_dir)
     record = deployment.project(project)
-    found = run_pause(deployment, record, by=me(), why=why)
+    paused = run_pause(deployment, record, by=me(), why=why)
     if as_json:
-        show_json(asdict(found))
+        show_json(asdict(paused))
         return
-    was = "was already" if found.already else "is now"
-    out.print(f"learning of {record.title} {was} {found.pause.told}", highlight=False)
-    if found.already and why:
+    was = "was already" if paused.already else "is now"
+    out.print(f"learning of {record.title} {was} {paused.pause.told}", highlight=False)
+    if paused.already and why:
         out.print("the reason is unchanged; to change it, run `labelloop resume` first", highlight=False)
-    out.print(f"{found.live or 'the cold-start order'} keeps serving; `labelloop resume` ends the pause")
-    if not found.settled:
+    out.print(f"{paused.live or 'the cold-start order'} keeps serving; `labelloop resume` ends the pause")
+    if not paused.settled:
         out.print("a deploy may have been running: check `labelloop status`", style="yellow")
 
 
@@ -49,13 +49,13 @@ def resume(project: ProjectName = None, as_json: AsJson = False, state_dir: Stat
 
     deployment = open_deployment(state_dir)
     record = deployment.project(project)
-    found = run_resume(deployment, record)
+    resumed = run_resume(deployment, record)
     if as_json:
-        show_json(asdict(found))
+        show_json(asdict(resumed))
         return
-    told = f"learns again (it was {found.was.told})" if found.was else "was not paused"
-    out.print(f"{record.title} {told}", highlight=False)
-    for version in found.left:
+    outcome = f"learns again (it was {resumed.was.told})" if resumed.was else "was not paused"
+    out.print(f"{record.title} {outcome}", highlight=False)
+    for version in resumed.left:
         out.print(
             f"{version} was retrained and passed the gate during the pause: `labelloop promote {version}` makes it live"
         )

@@ -56,11 +56,11 @@ def models(
         return
     table = Table("version", "kind", "labels", "out of fold", "test", "backbone", "verdict", "state", "made", box=None)
     for version in versions:
-        found = version.evaluation
+        evaluation = version.evaluation
         mark = " ● live" if live and live.version == version.name else ""
-        test = f"{found.test_accuracy:.3f} of {found.test_n}" if found.test_accuracy is not None else ""
-        accuracy = f"{found.accuracy:.3f}" if found.accuracy is not None else ""
-        table.add_row(version.name + mark, version.kind, str(found.labels), accuracy, test, version.backbone,
+        test = f"{evaluation.test_accuracy:.3f} of {evaluation.test_n}" if evaluation.test_accuracy is not None else ""
+        accuracy = f"{evaluation.accuracy:.3f}" if evaluation.accuracy is not None else ""
+        table.add_row(version.name + mark, version.kind, str(evaluation.labels), accuracy, test, version.backbone,
                       version.verdict.outcome.value, state(version, live=name, rejected=rejected, waits=waits),
                       version.created_at[:16])  # fmt: skip
     out.print(table if versions else "no version yet")
@@ -119,15 +119,15 @@ def report(
     from operations.models.report import evaluation_report
 
     deployment = open_deployment(state_dir)
-    found = evaluation_report(deployment, deployment.project(project), version, _report_here, anew=anew)
+    page = evaluation_report(deployment, deployment.project(project), version, _report_here, anew=anew)
     if as_json:
-        show_json(found.json)
+        show_json(page.json)
         return
-    path = to or Path(f"report-{found.json['challenger']['name']}.html")
-    path.write_text(found.html, encoding="utf-8")
-    for note in found.json["notes"]:
+    path = to or Path(f"report-{page.json['challenger']['name']}.html")
+    path.write_text(page.html, encoding="utf-8")
+    for note in page.json["notes"]:
         out.print(f"  {note}", highlight=False)
-    out.print(f"{path}: {found.json['test']['judged']} test labels, {found.json['verdict']['outcome']}")
+    out.print(f"{path}: {page.json['test']['judged']} test labels, {page.json['verdict']['outcome']}")
 
 
 @command
@@ -146,22 +146,22 @@ def verify(
     from cli.here.versions import verified
 
     deployment = open_deployment(state_dir)
-    found = verified(deployment, deployment.project(project), version)
+    verification = verified(deployment, deployment.project(project), version)
     if as_json:
-        show_json({**asdict(found), "holds": found.holds})
+        show_json({**asdict(verification), "holds": verification.holds})
     else:
-        _figures(found)
-    if not found.holds:
+        _figures(verification)
+    if not verification.holds:
         raise typer.Exit(1)
 
 
-def _figures(found: Verified) -> None:
-    table = Table(found.version, "recorded", "computed again", "", box=None)
-    for figure in found.figures:
-        said = "differs" if figure.differs else "only reported" if figure.recorded is None else "as recorded"
-        table.add_row(figure.name, _figure(figure.recorded), _figure(figure.found), said)
+def _figures(verification: Verified) -> None:
+    table = Table(verification.version, "recorded", "computed again", "", box=None)
+    for figure in verification.figures:
+        verdict = "differs" if figure.differs else "only reported" if figure.recorded is None else "as recorded"
+        table.add_row(figure.name, _figure(figure.recorded), _figure(figure.found), verdict)
     out.print(table)
-    for note in found.notes:
+    for note in verification.notes:
         out.print(f"  {note}", highlight=False)
 
 

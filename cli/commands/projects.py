@@ -63,9 +63,9 @@ def init(  # noqa: PLR0913 -- a command's options are its interface
             record, findings = set_up(deployment, source, report)
     else:
         uri = _allowed(image_uri, deployment.settings.image_buckets)
-        known = adopt if adopt is not None else known_project(deployment, uri)
+        adopted = adopt if adopt is not None else known_project(deployment, uri)
         chosen = load_config(config) if config else ProjectConfig()
-        wish = Wish(chosen, uri, names(classes), known, lambda: choose_network(deployment, uri))
+        wish = Wish(chosen, uri, names(classes), adopted, lambda: choose_network(deployment, uri))
         check_wish(wish, deployment.settings)
         ensure_bucket(deployment.s3, deployment.settings.state_bucket)
         record, findings = wire(deployment.studio, deployment.projects, deployment.settings, wish)

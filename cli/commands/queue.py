@@ -79,11 +79,11 @@ def retry(
     from cli.views.jobs import retried_view
     from operations.history.jobs import retry as run_retry
 
-    found = run_retry(*_open(state_dir, project), jobs or [], everything=everything, by=me())
+    retried = run_retry(*_open(state_dir, project), jobs or [], everything=everything, by=me())
     if as_json:
-        show_json(asdict(found))
+        show_json(asdict(retried))
         return
-    out.print(retried_view(found))
+    out.print(retried_view(retried))
 
 
 def discard(
@@ -96,11 +96,11 @@ def discard(
     """Forget failed jobs. Their run records stay; what is still wanted is derived again all the same."""
     from operations.history.jobs import discard as run_discard
 
-    gone = run_discard(*_open(state_dir, project), jobs or [], everything=everything)
+    discarded = run_discard(*_open(state_dir, project), jobs or [], everything=everything)
     if as_json:
-        show_json({"discarded": gone})
+        show_json({"discarded": discarded})
         return
-    for name in gone:
+    for name in discarded:
         out.print(f"discarded: {name}", highlight=False)
 
 

@@ -51,11 +51,11 @@ def runs(
     from operations.history.runs import list_runs
 
     deployment = open_deployment(state_dir)
-    found = list_runs(deployment, deployment.project(project), kind=kind, outcome=outcome, limit=limit)
+    rows = list_runs(deployment, deployment.project(project), kind=kind, outcome=outcome, limit=limit)
     if as_json:
-        show_json([asdict(row) for row in found])
+        show_json([asdict(row) for row in rows])
         return
-    out.print(runs_table(found))
+    out.print(runs_table(rows))
 
 
 def show(

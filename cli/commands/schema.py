@@ -58,15 +58,15 @@ def schema(  # noqa: PLR0913 -- a command's options are its interface
 
 
 def _pairs(words: Sequence[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
+    pairs: dict[str, str] = {}
     for word in words:
         old, equals, new = word.partition("=")
         if not (old and equals and new):
             raise SettingsError(f"--map wants OLD=NEW, not {word!r}")
-        if old in found:
+        if old in pairs:
             raise SettingsError(f"{old!r} is mapped twice")
-        found[old] = new
-    return found
+        pairs[old] = new
+    return pairs
 
 
 def _show(view: SchemaView, *, as_json: bool) -> None:
@@ -104,8 +104,8 @@ def _show_effect(effect: Effect, *, as_json: bool) -> None:
     for name in sorted({*effect.before, *effect.after}):
         before, after = effect.before.get(name, {}), effect.after.get(name, {})
         cells = [(before.get(b, 0), after.get(b, 0)) for b in BUCKETS]
-        told = [Text.assemble(f"{old} → ", (str(new), "bold")) if old != new else str(old or "") for old, new in cells]
-        table.add_row(name, *told)
+        texts = [Text.assemble(f"{old} → ", (str(new), "bold")) if old != new else str(old or "") for old, new in cells]
+        table.add_row(name, *texts)
     out.print(table)
     if effect.undecided:
         left = ", ".join(f"{name} ({n})" for name, n in effect.undecided.items())

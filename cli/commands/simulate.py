@@ -102,9 +102,9 @@ def _deployment_for(state_dir: Path | None) -> Iterator[tuple[Deployment, Path]]
     from cli.up import is_running, make_stack
     from embedded.progress import live_progress
 
-    wanted = state_dir or DEFAULT_STATE
-    if is_running(wanted):
-        yield open_deployment(wanted), wanted
+    directory = state_dir or DEFAULT_STATE
+    if is_running(directory):
+        yield open_deployment(directory), directory
         return
     with tempfile.TemporaryDirectory(prefix="labelloop-") as folder:
         home = state_dir or Path(folder)

@@ -69,11 +69,11 @@ def diff(
     from operations.people import people
 
     deployment = open_deployment(state_dir)
-    found = between(deployment, deployment.project(project), before, after)
+    comparison = between(deployment, deployment.project(project), before, after)
     if as_json:
-        show_json({**asdict(found), "counts": found.diff.counts})
+        show_json({**asdict(comparison), "counts": comparison.diff.counts})
         return
-    out.print(diff_view(found, people(deployment), limit=limit))
+    out.print(diff_view(comparison, people(deployment), limit=limit))
 
 
 listed = command(list_them, to=snapshots, name="list")

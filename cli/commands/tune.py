@@ -46,8 +46,8 @@ def run(
     out.print(f"study {study.name} started: {study.rules.count} trials; progress: `labelloop tune show`")
     if wait:
         with goes_on(f"study {study.name} is queued and", _ends(study.name, record.key)):
-            found = _followed(deployment, record, study)
-        out.print(study_view(found))
+            results = _followed(deployment, record, study)
+        out.print(study_view(results))
         out.print("`labelloop tune apply` applies the best settings to the project")
 
 
@@ -65,15 +65,15 @@ def show(
     from operations.models.tune import find
 
     deployment = open_deployment(state_dir)
-    found = find(deployment, deployment.project(project), study)
+    results = find(deployment, deployment.project(project), study)
     if plot:
         from cli.views.tune_plot import plot_study
 
-        plot_study(found, plot)
+        plot_study(results, plot)
     if as_json:
-        show_json({"study": asdict(found.study), "trials": [asdict(t) for t in found.trials]})
+        show_json({"study": asdict(results.study), "trials": [asdict(t) for t in results.trials]})
         return
-    out.print(study_view(found, every=every))
+    out.print(study_view(results, every=every))
 
 
 def listed(project: ProjectName = None, state_dir: StateDir = DEFAULT_STATE) -> None:
@@ -86,11 +86,11 @@ def listed(project: ProjectName = None, state_dir: StateDir = DEFAULT_STATE) -> 
     record = deployment.project(project)
     names = StudyStore(deployment.within(record)).names()
     for name in names:
-        found = find(deployment, record, name)
-        of, best = found.study.rules.count, found.best
-        told = f"best {best.accuracy:.4f} (trial {best.number})" if best else "no complete trial"
-        state = "cancelled" if found.study.cancelled else f"{of - found.left} of {of} ended"
-        out.print(f"{name}  {state}  {told}  by {found.study.by}", highlight=False)
+        results = find(deployment, record, name)
+        of, best = results.study.rules.count, results.best
+        leader = f"best {best.accuracy:.4f} (trial {best.number})" if best else "no complete trial"
+        state = "cancelled" if results.study.cancelled else f"{of - results.left} of {of} ended"
+        out.print(f"{name}  {state}  {leader}  by {results.study.by}", highlight=False)
     if not names:
         out.print("no search yet: start one with `labelloop tune run configs/tune/kidu.yaml`")
 
@@ -163,12 +163,12 @@ def compare(
     if not wait:
         return
     with goes_on(f"study {study.name} is queued and", _ends(study.name, record.key)):
-        found = _followed(deployment, record, study)
-    out.print(study_view(found))
+        results = _followed(deployment, record, study)
+    out.print(study_view(results))
     if plot:
         from cli.views.tune_plot import plot_study
 
-        plot_study(found, plot)
+        plot_study(results, plot)
 
 
 @command

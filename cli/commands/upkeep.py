@@ -49,17 +49,17 @@ def gc(
     if damaged:
         _set_aside(deployment, records, dry_run=dry_run, as_json=as_json)
         return
-    found, failed = [], []
+    tidied, failed = [], []
     with reporting(err) as report:
         for record in records:
             try:
-                found.append(tidy(deployment, record, report, dry_run=dry_run))
+                tidied.append(tidy(deployment, record, report, dry_run=dry_run))
             except LabelloopError as error:  # the others can be tidied all the same
                 failed.append(f"{record.title}: {error}")
     if as_json:
-        show_json([asdict(one) for one in found])
+        show_json([asdict(one) for one in tidied])
     else:
-        for one in found:
+        for one in tidied:
             _show(one, dry_run=dry_run, keep=keep)
     if failed:
         raise LabelloopError("\n".join(failed))
@@ -72,18 +72,18 @@ def _set_aside(
 
     rows = []
     for record in records:
-        found = damaged_objects(deployment, record)
-        moved = [] if dry_run else set_aside(deployment, record, found)
-        rows += [{**asdict(item), "moved": item.spare and not dry_run} for item in found]
+        unreadable = damaged_objects(deployment, record)
+        moved = [] if dry_run else set_aside(deployment, record, unreadable)
+        rows += [{**asdict(item), "moved": item.spare and not dry_run} for item in unreadable]
         if not as_json:
-            _show_damaged(record.title, found, moved)
+            _show_damaged(record.title, unreadable, moved)
     if as_json:
         show_json(rows)
 
 
-def _show_damaged(title: str, found: Sequence[DamagedObject], moved: Sequence[str]) -> None:
-    out.print(f"{title}: {len(found)} unreadable objects, {len(moved)} moved to damaged/", highlight=False)
-    for item in found:
+def _show_damaged(title: str, unreadable: Sequence[DamagedObject], moved: Sequence[str]) -> None:
+    out.print(f"{title}: {len(unreadable)} unreadable objects, {len(moved)} moved to damaged/", highlight=False)
+    for item in unreadable:
         kept = "" if item.spare else " (stays)"
         out.print(f"  {item.key}{kept}: {item.reason}; {item.remedy}", highlight=False, markup=False, soft_wrap=True)
 
@@ -170,15 +170,15 @@ def _show_restore(done: Restored) -> None:
         out.print(f"  {line}", highlight=False)
 
 
-def _show(found: Tidying, *, dry_run: bool, keep: bool) -> None:
-    last = f"last cleanup {found.before[:16].replace('T', ' ')} UTC" if found.before else "never cleaned up before"
-    out.print(Text.assemble((found.project, "bold"), f" ({found.key}), {last}"))
-    if found.removed:
-        out.print(_table("to delete" if dry_run else "deleted", found.removed))
+def _show(tidied: Tidying, *, dry_run: bool, keep: bool) -> None:
+    last = f"last cleanup {tidied.before[:16].replace('T', ' ')} UTC" if tidied.before else "never cleaned up before"
+    out.print(Text.assemble((tidied.project, "bold"), f" ({tidied.key}), {last}"))
+    if tidied.removed:
+        out.print(_table("to delete" if dry_run else "deleted", tidied.removed))
     else:
         out.print("nothing to delete")
     if keep:
-        out.print(_table("stays", found.kept))
+        out.print(_table("stays", tidied.kept))
 
 
 def _table(title: str, heaps: Sequence[Heap]) -> Table:

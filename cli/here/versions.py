@@ -23,8 +23,8 @@ def verified(deployment: Deployment, record: ProjectRecord, name: str | None) ->
 def report_here(deployment: Deployment, record: ProjectRecord, version: Version) -> Kept:
     """The evaluation report of a version, made from its features."""
     context = _context(deployment)
-    made = report_of_version(context, context.project(record.key), version)
-    return Kept(made.json, made.html)
+    report = report_of_version(context, context.project(record.key), version)
+    return Kept(report.json, report.html)
 
 
 def curve_here(deployment: Deployment, record: ProjectRecord) -> KeptCurve | None:

@@ -76,9 +76,9 @@ INTERRUPTED = 130  # what a shell expects after Ctrl-C
 
 def group(name: str, what: str) -> typer.Typer:
     """A command with commands of its own, e.g. `labelloop run show`."""
-    made = typer.Typer(help=what, no_args_is_help=True, pretty_exceptions_enable=False)
-    app.add_typer(made, name=name, rich_help_panel=_theme_of(name))
-    return made
+    commands = typer.Typer(help=what, no_args_is_help=True, pretty_exceptions_enable=False)
+    app.add_typer(commands, name=name, rich_help_panel=_theme_of(name))
+    return commands
 
 
 def _theme_of(verb: str) -> str:

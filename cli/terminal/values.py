@@ -48,8 +48,8 @@ def version(text: str) -> str:
     """v7, V7 or 7: the name of a version."""
     if not text.strip():  # an empty variable of a script
         raise typer.BadParameter("name a version, e.g. v7; `labelloop models` lists them")
-    found = re.fullmatch(r"\s*[vV]?0*([0-9]{1,9})\s*", text)
-    return f"v{int(found.group(1))}" if found else text.strip()
+    match = re.fullmatch(r"\s*[vV]?0*([0-9]{1,9})\s*", text)
+    return f"v{int(match.group(1))}" if match else text.strip()
 
 
 ProjectId = Annotated[

@@ -16,26 +16,28 @@ from operations.history.snapshots import SHORT
 LOOKS = 2  # from this look on it is said that each look costs
 
 
-def auto_label_view(found: AutoLabelled) -> RenderableType:
+def auto_label_view(proposal: AutoLabelled) -> RenderableType:
     """Promise, bound and coverage; classes; sureness; what stays for people."""
-    made = found.manifest
-    title = Text.assemble(("auto-label ", "dim"), (made.version, "bold"), f" on snapshot {made.snapshot[:SHORT]}")
+    manifest = proposal.manifest
+    title = Text.assemble(
+        ("auto-label ", "dim"), (manifest.version, "bold"), f" on snapshot {manifest.snapshot[:SHORT]}"
+    )
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
-    for name, value in _facts(made):
+    for name, value in _facts(manifest):
         grid.add_row(name, value)
-    parts: list[RenderableType] = [title, grid, Text(), _rows("the model says", found.by_class, "at or above it")]
-    parts += [Text(), _rows("sureness", found.by_sureness, "audit"), Text()]
-    return Group(*parts, *(Text(line) for line in notes(found)))
+    parts: list[RenderableType] = [title, grid, Text(), _rows("the model says", proposal.by_class, "at or above it")]
+    parts += [Text(), _rows("sureness", proposal.by_sureness, "audit"), Text()]
+    return Group(*parts, *(Text(line) for line in notes(proposal)))
 
 
-def notes(found: AutoLabelled) -> Iterator[str]:
+def notes(proposal: AutoLabelled) -> Iterator[str]:
     """What the figures do not say by themselves."""
-    made, ground = found.manifest, found.ground
-    if found.unread:
-        yield found.unread
-    if left := made.images - made.labelled:
+    manifest, ground = proposal.manifest, proposal.ground
+    if proposal.unread:
+        yield proposal.unread
+    if left := manifest.images - manifest.labelled:
         yield f"{left} images stay for people, hardest first"
     if ground.later:
         yield (
@@ -44,26 +46,26 @@ def notes(found: AutoLabelled) -> Iterator[str]:
         )
     if ground.seen:
         yield f"{ground.seen} audit labels do not count: their pre-label was visible"
-    if found.refused:
-        more = max((part.further or 0 for part in made.parts), default=0)
+    if proposal.refused:
+        more = max((part.further or 0 for part in manifest.parts), default=0)
         few = ", too few: new images bring more (`buckets.audit`)" if more > ground.open_audit else ""
         yield f"{ground.open_audit} audit images have no answer yet{few}"
-    if made.look >= LOOKS:
-        yield f"look {made.look} at this project's audit labels: asked until it says yes, a promise is worth less"
+    if manifest.look >= LOOKS:
+        yield f"look {manifest.look} at this project's audit labels: asked until it says yes, a promise is worth less"
 
 
-def _facts(made: Manifest) -> Iterator[tuple[str, RenderableType]]:
-    promised = f"{percent(made.precision)} of the labels or more are right, judged by people's labels"
-    yield "promised", Text(f"{promised}; at a confidence of {percent(made.confidence)}")
-    coverage = f"{made.coverage:.1%}, {made.labelled} of {made.images} images that nobody has labelled"
-    yield "coverage", Text(coverage if made.labelled else "none", style="bold green" if made.labelled else "bold red")
-    for part in made.parts:
-        yield _name(part, made), Text(part.why, style="yellow") if part.why else Text(_part(part))
-    yield "audit", Text(f"{made.audit} labels, drawn at random from {made.drawn_from} images")
+def _facts(manifest: Manifest) -> Iterator[tuple[str, RenderableType]]:
+    promised = f"{percent(manifest.precision)} of the labels or more are right, judged by people's labels"
+    yield "promised", Text(f"{promised}; at a confidence of {percent(manifest.confidence)}")
+    coverage = f"{manifest.coverage:.1%}, {manifest.labelled} of {manifest.images} images that nobody has labelled"
+    yield "coverage", Text(coverage, style="bold green") if manifest.labelled else Text("none", style="bold red")
+    for part in manifest.parts:
+        yield _name(part, manifest), Text(part.why, style="yellow") if part.why else Text(_part(part))
+    yield "audit", Text(f"{manifest.audit} labels, drawn at random from {manifest.drawn_from} images")
 
 
-def _name(part: KeptPart, made: Manifest) -> str:
-    if len(made.parts) == 1:
+def _name(part: KeptPart, manifest: Manifest) -> str:
+    if len(manifest.parts) == 1:
         return "refused" if part.why else "evidence"
     return part.classes[0] if len(part.classes) == 1 else "other classes"
 

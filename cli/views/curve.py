@@ -23,13 +23,13 @@ LEGEND = "● version  ○ other backbone or head  · curve  ░ 80 % sure  ─ 
 
 def curve_view(page: CurvePage) -> RenderableType:
     """Picture, points, forecast, advice."""
-    found, kept = page.outlook, page.kept
-    parts: list[RenderableType] = [Text(f"{page.title}: {found.told}", style="bold")]
+    outlook, kept = page.outlook, page.kept
+    parts: list[RenderableType] = [Text(f"{page.title}: {outlook.told}", style="bold")]
     if kept.images:
-        parts += [Text(), *picture(kept.points, kept.current, found.curve, found.target), Text(), _points(page)]
-    if found.ahead:
-        parts += [Text(), _ahead(found.ahead)]
-    parts += [Text(), *_advice(found.advice), Text(), Text(_small_print(page), style="dim")]
+        parts += [Text(), *picture(kept.points, kept.current, outlook.curve, outlook.target), Text(), _points(page)]
+    if outlook.ahead:
+        parts += [Text(), _ahead(outlook.ahead)]
+    parts += [Text(), *_advice(outlook.advice), Text(), Text(_small_print(page), style="dim")]
     return Group(*parts)
 
 
@@ -48,10 +48,10 @@ def _points(page: CurvePage) -> Table:
 
 def _ahead(forecasts: Sequence[Forecast]) -> Table:
     table = Table("more labels", "right", "80 %", "95 %", "gain in points", "80 %", box=None)
-    for found in forecasts:
-        what, gain = found.accuracy, found.gain
+    for forecast in forecasts:
+        what, gain = forecast.accuracy, forecast.gain
         table.add_row(
-            f"+{found.more}", f"{what.middle:.3f}", f"{what.low:.3f} to {what.high:.3f}",
+            f"+{forecast.more}", f"{what.middle:.3f}", f"{what.low:.3f} to {what.high:.3f}",
             f"{what.lowest:.3f} to {what.highest:.3f}", f"{100 * gain.middle:+.1f}",
             f"{100 * gain.low:+.1f} to {100 * gain.high:+.1f}",
         )  # fmt: skip
@@ -138,5 +138,5 @@ def _band(curve: Curve) -> list[tuple[float, float, float, float]]:
     """(train labels, low, middle, high) of the curve from now until it has doubled."""
     until = curve.now / curve.share
     more = np.linspace(0, until, WIDTH // 2 + 1)
-    found = curve.track(more.tolist())
-    return [(curve.now + m * curve.share, f.low, f.middle, f.high) for m, f in zip(more, found, strict=True)]
+    points = curve.track(more.tolist())
+    return [(curve.now + m * curve.share, f.low, f.middle, f.high) for m, f in zip(more, points, strict=True)]

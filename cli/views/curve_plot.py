@@ -46,8 +46,8 @@ def plot_learning_curve(page: CurvePage, path: Path) -> None:
 def _band(axes: Axes, curve: Curve) -> None:
     """From now until the labels have doubled."""
     more = np.linspace(0, curve.now / curve.share, 60)
-    found, labels = curve.track(more.tolist()), curve.now + more * curve.share
-    axes.plot(labels, [f.middle for f in found], color=ACCENT, label="the curve continues")
+    points, labels = curve.track(more.tolist()), curve.now + more * curve.share
+    axes.plot(labels, [f.middle for f in points], color=ACCENT, label="the curve continues")
     for low, high, what, alpha in (("low", "high", "80 %", 0.3), ("lowest", "highest", "95 %", 0.15)):
-        axes.fill_between(labels, [getattr(f, low) for f in found], [getattr(f, high) for f in found], color=ACCENT,
+        axes.fill_between(labels, [getattr(f, low) for f in points], [getattr(f, high) for f in points], color=ACCENT,
                           alpha=alpha, linewidth=0, label=what)  # fmt: skip

@@ -22,7 +22,7 @@ WORDS = {"started": "running", "queued": "waiting", "failed": "failed"}
 
 def queue_view(page: QueuePage) -> RenderableType:
     """Everything, running first."""
-    parts: list[RenderableType] = [Text(f"{title}: learning is {told}", style="bold yellow") for title, told in
+    parts: list[RenderableType] = [Text(f"{title}: learning is {pause}", style="bold yellow") for title, pause in
                                    page.paused.items()]  # fmt: skip
     parts.append(_depths(page))
     if page.jobs:
@@ -49,26 +49,26 @@ def failed_view(
     return Group(*parts[:-1])
 
 
-def retried_view(found: Retried) -> RenderableType:
+def retried_view(retried: Retried) -> RenderableType:
     """What will happen now."""
-    lines = [f"queued again: {name}" for name in found.requeued]
-    lines += [f"out of the queue: {name}" for name in found.derived]
-    lines += [f"earlier failures no longer count: {what}" for what in found.lifted]
-    lines += [f"already queued again by the watcher: {name}" for name in found.gone]
+    lines = [f"queued again: {name}" for name in retried.requeued]
+    lines += [f"out of the queue: {name}" for name in retried.derived]
+    lines += [f"earlier failures no longer count: {what}" for what in retried.lifted]
+    lines += [f"already queued again by the watcher: {name}" for name in retried.gone]
     parts: list[RenderableType] = [Text(line) for line in lines]
-    if found.lifted and found.watched:
+    if retried.lifted and retried.watched:
         parts.append(Text("the watcher now queues what is still needed; see `labelloop queue`", style="cyan"))
-    if not found.watched:
+    if not retried.watched:
         parts.append(Text("no watcher runs: start sync, or nothing will be queued", style="bold red"))
     return Group(*parts)
 
 
 def _depths(page: QueuePage) -> RenderableType:
-    told = []
+    depths = []
     for name, n in page.waiting.items():
         workers = page.workers.get(name, 0)
-        told.append(f"{name} {n}" + ("" if workers else " (no worker)"))
-    return Text.assemble(("waiting  ", "bold"), "   ".join(told))
+        depths.append(f"{name} {n}" + ("" if workers else " (no worker)"))
+    return Text.assemble(("waiting  ", "bold"), "   ".join(depths))
 
 
 def _jobs(page: QueuePage) -> Table:

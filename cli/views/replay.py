@@ -22,49 +22,49 @@ TICKS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.
 MARKS = (10, 20, 50, 100, 200, 500, 1000, 2000)
 
 
-def replay_view(found: Replayed) -> Group:
+def replay_view(replayed: Replayed) -> Group:
     """The strategies, the best area first."""
     table = Table(box=None, header_style="bold")
     for head in ("strategy", "labels", "times fewer", "area", "points over random", "worst checkpoint"):
         table.add_column(head, justify="left" if head == "strategy" else "right")
-    means = found.means()
+    means = replayed.means()
     marks = [m for m in MARKS if m <= means[RANDOM].labels[-1]]
     for mark in marks:
         table.add_column(f"at {mark}", justify="right")
-    for saving in found.savings():
+    for saving in replayed.savings():
         curve = means[saving.strategy]
         at = [f"{np.interp(m, curve.labels, curve.accuracy):.3f}" for m in marks]
         table.add_row(saving.strategy, *_told(saving), *at)
-    final, seeds = means[RANDOM], len(found.curves[RANDOM])
+    final, seeds = means[RANDOM], len(replayed.curves[RANDOM])
     return Group(
-        f"{found.history}: {found.classes} classes, {seeds} seeds; random order ends at {final.accuracy[-1]:.3f} with "
-        f"{final.labels[-1]} labels",
+        f"{replayed.history}: {replayed.classes} classes, {seeds} seeds; random order ends at {final.accuracy[-1]:.3f} "
+        f"with {final.labels[-1]} labels",
         table,
         "labels: to reach where random order ends; times fewer: labels that random order needs for it, for the "
         "same accuracy (95 % over seeds)",
     )
 
 
-def as_json(found: Replayed) -> dict[str, Any]:
+def as_json(replayed: Replayed) -> dict[str, Any]:
     """Curves and savings."""
-    savings = [asdict(s) for s in found.savings()]
+    savings = [asdict(s) for s in replayed.savings()]
     for saving in savings:
         saving["labels"] = saving["labels"] if math.isfinite(saving["labels"]) else None
-    curves = {name: [asdict(c) for c in curves] for name, curves in found.curves.items()}
-    return {"history": found.history, "classes": found.classes, "savings": savings, "curves": curves}
+    curves = {name: [asdict(c) for c in curves] for name, curves in replayed.curves.items()}
+    return {"history": replayed.history, "classes": replayed.classes, "savings": savings, "curves": curves}
 
 
-def plot_replay(found: Replayed, path: Path) -> None:
+def plot_replay(replayed: Replayed, path: Path) -> None:
     """Mean accuracy by labels, with the standard error over seeds, the best area first; PNG or SVG by the file's name.
 
     Both axes are drawn out where much happens: few labels, and accuracies near 1.
     """
     figure = Figure(figsize=(9, 6), layout="constrained")
     axes = figure.subplots()
-    means, order = found.means(), [saving.strategy for saving in found.savings()]
+    means, order = replayed.means(), [saving.strategy for saving in replayed.savings()]
     for place, name in enumerate(order):
         counts = np.array(means[name].labels)
-        rows = np.clip([c.accuracy[: len(counts)] for c in found.curves[name]], *SHOWN)
+        rows = np.clip([c.accuracy[: len(counts)] for c in replayed.curves[name]], *SHOWN)
         error = rows.std(axis=0, ddof=1) / np.sqrt(len(rows)) if len(rows) > 1 else np.zeros(len(counts))
         middle = rows.mean(axis=0)
         style = (
@@ -75,7 +75,8 @@ def plot_replay(found: Replayed, path: Path) -> None:
         axes.plot(counts, middle, color=style[0], linestyle=style[1], linewidth=style[2], label=name)
         low, high = np.clip([middle - error, middle + error], *SHOWN)
         axes.fill_between(counts, low, high, color=style[0], alpha=0.1, linewidth=0)
-    axes.set(xscale="log", yscale="logit", xlabel="labels", ylabel="accuracy on images held out", title=found.history)
+    axes.set(xscale="log", yscale="logit", xlabel="labels", ylabel="accuracy on images held out")
+    axes.set_title(replayed.history)
     axes.set_xticks([m for m in MARKS if m <= means[RANDOM].labels[-1]])
     axes.set_yticks([t for t in TICKS if axes.get_ylim()[0] <= t <= axes.get_ylim()[1]])
     for axis in (axes.xaxis, axes.yaxis):
@@ -94,5 +95,5 @@ def _told(saving: Saving) -> tuple[str, ...]:
     return labels, _interval(saving.times_fewer, 1), f"{saving.area:.4f}", _interval(saving.gain, 100), worst
 
 
-def _interval(found: Interval, times: float) -> str:
-    return f"{times * found.value:.1f} ({times * found.low:.1f} to {times * found.high:.1f})"
+def _interval(interval: Interval, times: float) -> str:
+    return f"{times * interval.value:.1f} ({times * interval.low:.1f} to {times * interval.high:.1f})"

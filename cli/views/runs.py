@@ -107,35 +107,37 @@ def _rows(page: RunPage) -> Iterable[tuple[str, RenderableType]]:
         yield ("next" if i == 0 else ""), Text(hint, style="cyan")
 
 
-def _evidence(found: Evaluation) -> Iterable[tuple[str, RenderableType]]:
-    new = f", {found.new_labels} of them new or changed since the champion" if found.new_labels else ""
-    yield "learned", Text(f"{found.labels} train labels of {len(found.classes)} classes{new}")
-    if found.accuracy is not None:
-        bounds = f" ({found.accuracy_low:.3f} to {found.accuracy_high:.3f})" if found.accuracy_low is not None else ""
-        yield "accuracy", Text(f"{found.accuracy:.3f}{bounds} out of fold on {found.judged_on} labels; largest "
-                               f"class alone {found.majority:.3f}")  # fmt: skip
-    if found.ece is not None:
-        loss = f", log loss {found.log_loss:.3f}" if found.log_loss is not None else ""
-        yield "sureness", Text(f"off by {100 * found.ece:.1f} points on average (ECE){loss}")
-    if found.test_accuracy is not None:
-        yield "test", Text(f"{found.test_accuracy:.3f} right on {found.test_n} labels of the test split")
-    for name, compared in (("", found.test_comparison), ("champion", found.comparison), ("reference", found.reference)):
+def _evidence(evaluation: Evaluation) -> Iterable[tuple[str, RenderableType]]:
+    new = f", {evaluation.new_labels} of them new or changed since the champion" if evaluation.new_labels else ""
+    yield "learned", Text(f"{evaluation.labels} train labels of {len(evaluation.classes)} classes{new}")
+    if evaluation.accuracy is not None:
+        low, high = evaluation.accuracy_low, evaluation.accuracy_high
+        bounds = f" ({low:.3f} to {high:.3f})" if low is not None else ""
+        yield "accuracy", Text(f"{evaluation.accuracy:.3f}{bounds} out of fold on {evaluation.judged_on} labels; "
+                               f"largest class alone {evaluation.majority:.3f}")  # fmt: skip
+    if evaluation.ece is not None:
+        loss = f", log loss {evaluation.log_loss:.3f}" if evaluation.log_loss is not None else ""
+        yield "sureness", Text(f"off by {100 * evaluation.ece:.1f} points on average (ECE){loss}")
+    if evaluation.test_accuracy is not None:
+        yield "test", Text(f"{evaluation.test_accuracy:.3f} right on {evaluation.test_n} labels of the test split")
+    for name, compared in (("", evaluation.test_comparison), ("champion", evaluation.comparison),
+                           ("reference", evaluation.reference)):  # fmt: skip
         if compared and compared.n:
             yield name, Text(_compared(compared))
-    if found.waiting:
-        few = ", ".join(f"{name} {n}" for name, n in sorted(found.waiting.items()))
+    if evaluation.waiting:
+        few = ", ".join(f"{name} {n}" for name, n in sorted(evaluation.waiting.items()))
         yield "waiting", Text(f"classes with too few labels: {few}", style="yellow")
-    if found.conflicts:
-        shown = ", ".join(uri.rsplit("/", 1)[-1] for uri in found.conflicts[:CONFLICTS_SHOWN])
-        more = f" and {len(found.conflicts) - CONFLICTS_SHOWN} more" if len(found.conflicts) > CONFLICTS_SHOWN else ""
+    if conflicts := evaluation.conflicts:
+        shown = ", ".join(uri.rsplit("/", 1)[-1] for uri in conflicts[:CONFLICTS_SHOWN])
+        more = f" and {len(conflicts) - CONFLICTS_SHOWN} more" if len(conflicts) > CONFLICTS_SHOWN else ""
         yield "conflicts", Text(f"left out, the same image with several labels: {shown}{more}", style="yellow")
 
 
-def _compared(found: Comparison) -> str:
+def _compared(comparison: Comparison) -> str:
     return (
-        f"{found.challenger:.3f} against {found.champion:.3f} ({found.on}, {found.n}): "
-        f"{100 * found.difference:+.1f} points, 95 % interval {100 * found.low:+.1f} to {100 * found.high:+.1f}, "
-        f"{found.changed} predictions differ"
+        f"{comparison.challenger:.3f} against {comparison.champion:.3f} ({comparison.on}, {comparison.n}): "
+        f"{100 * comparison.difference:+.1f} points, 95 % interval {100 * comparison.low:+.1f} to "
+        f"{100 * comparison.high:+.1f}, {comparison.changed} predictions differ"
     )
 
 
@@ -160,20 +162,20 @@ def _span(span: Span) -> str:
     return f"{_day(span.since)} {until}, {made_live(span.action, span.by, span.why)}"
 
 
-def _trained(found: Trained, names: Mapping[int, str]) -> RenderableType:
+def _trained(trained: Trained, names: Mapping[int, str]) -> RenderableType:
     """The revisions that trained, after a line that tells what became of the others."""
-    uses = ", ".join(f"{n} {use}" for use, n in found.uses.items())
+    uses = ", ".join(f"{n} {use}" for use, n in trained.uses.items())
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for name in ("task", "annotation"):
         table.add_column(name, justify="right")
     for name in ("updated", "label", "who"):
         table.add_column(name)
-    for r in found.revisions:
+    for r in trained.revisions:
         if r.use == "trained":
             table.add_row(str(r.task), str(r.annotation), _moment(r.updated_at), Text(r.label or ""),
                           Text(who(r.by, names)))  # fmt: skip
-    head: list[RenderableType] = [Text.assemble(("annotations  ", "bold"), f"{uses} (snapshot {found.snapshot[:12]})")]
-    head += [Text(found.note, style="yellow")] if found.note else []
+    head: list[Text] = [Text.assemble(("annotations  ", "bold"), f"{uses} (snapshot {trained.snapshot[:12]})")]
+    head += [Text(trained.note, style="yellow")] if trained.note else []
     return Group(*head, table)
 
 

@@ -38,18 +38,18 @@ def snapshots_table(rows: Sequence[SnapshotRow]) -> RenderableType:
     return table
 
 
-def diff_view(found: Between, names: Mapping[int, str], *, limit: int = CHANGES_SHOWN) -> RenderableType:
+def diff_view(comparison: Between, names: Mapping[int, str], *, limit: int = CHANGES_SHOWN) -> RenderableType:
     """What happened, newest first; people by the ``names`` of their accounts."""
-    diff = found.diff
+    diff = comparison.diff
     parts: list[RenderableType] = [
-        Text.assemble(("from ", "dim"), found.before[:SHORT], (" to ", "dim"), (found.after[:SHORT], "bold"))
+        Text.assemble(("from ", "dim"), comparison.before[:SHORT], (" to ", "dim"), (comparison.after[:SHORT], "bold"))
     ]
     if not diff.changes:
         return Group(*parts, Text("nothing differs: the two hold the same answers"))
     counts = ", ".join(f"{n} {what}" for what, n in diff.counts.items() if n)
     answers = diff.annotations
-    told = f"{answers.added} added, {answers.changed} changed, {answers.removed} removed"
-    parts += [Text(f"tasks    {counts}"), Text(f"answers  {told}"), Text(), _classes(diff.classes)]
+    summary = f"{answers.added} added, {answers.changed} changed, {answers.removed} removed"
+    parts += [Text(f"tasks    {counts}"), Text(f"answers  {summary}"), Text(), _classes(diff.classes)]
     if diff.people:
         parts += [Text(), _people(diff.people, names)]
     parts += [Text(), _changes(diff.changes[:limit], names)]

@@ -101,8 +101,8 @@ def _model_rows(project: ProjectStatus) -> Iterator[tuple[str, RenderableType]]:
 def _people_rows(project: ProjectStatus) -> Iterator[tuple[str, RenderableType]]:
     """What waits for a person, or should make one look."""
     for name, kind, reasons in project.approvals:
-        asked = f"{kind} {name}: `labelloop promote {name}` or `reject {name}`"
-        yield "your decision", Text(asked, style="bold yellow")
+        decision = f"{kind} {name}: `labelloop promote {name}` or `reject {name}`"
+        yield "your decision", Text(decision, style="bold yellow")
         for reason in reasons[:2]:
             yield "", Text(reason, style="dim")
     yield from _uncounted("not counted", f"{project.unread} answers: {REMEDY}", project.uncounted)
@@ -117,16 +117,16 @@ def _people_rows(project: ProjectStatus) -> Iterator[tuple[str, RenderableType]]
             yield "", Text(f"{count}: {why}", style="dim")
     if project.conflicts:
         names = ", ".join(uri.rsplit("/", 1)[-1] for uri in project.conflicts[:4])
-        told = f"{len(project.conflicts)} duplicates with contradicting labels: {names}"
-        yield "left out", Text(told, style="yellow")
+        duplicates = f"{len(project.conflicts)} duplicates with contradicting labels: {names}"
+        yield "left out", Text(duplicates, style="yellow")
     for text in project.anchored:
         yield "unread?", Text(f"{text}: see `labelloop value`", style="yellow")
 
 
-def _uncounted(name: str, told: str, rows: Sequence[Uncounted]) -> Iterator[tuple[str, RenderableType]]:
+def _uncounted(name: str, summary: str, rows: Sequence[Uncounted]) -> Iterator[tuple[str, RenderableType]]:
     """What was left out, and why."""
     if rows:
-        yield name, Text(told, style="yellow")
+        yield name, Text(summary, style="yellow")
     for row in rows[:REASONS]:
         yield "", Text(row.told, style="dim")
     if len(rows) > REASONS:
@@ -184,8 +184,8 @@ def _images(project: ProjectStatus) -> RenderableType:
 
 def _left_out(pool: Mapping[str, Any]) -> Iterator[str]:
     """Objects of the bucket that are no tasks."""
-    for why, found in (pool.get("left_out") or {}).items():
-        yield f"{found['count']} left out: {why}, e.g. {shown(found['example'])}"
+    for why, group in (pool.get("left_out") or {}).items():
+        yield f"{group['count']} left out: {why}, e.g. {shown(group['example'])}"
     if pool.get("refused"):
         one = shown(pool["refused_one"])
         yield f"{pool['refused']} not imported by Label Studio's storage, e.g. {one}: see its prefix and filter there"

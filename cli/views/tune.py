@@ -14,14 +14,17 @@ from operations.models.tune import Found, told_params
 SHOWN = 30
 
 
-def study_view(found: Found, *, every: bool = False) -> RenderableType:
+def study_view(results: Found, *, every: bool = False) -> RenderableType:
     """Best first; trials that run or failed below."""
-    rules, study = found.study.rules, found.study
+    rules, study = results.study.rules, results.study
     title = (
-        f"study {study.name}: {rules.sampler}, pruning {rules.pruner}, {rules.count - found.left} of {rules.count} "
+        f"study {study.name}: {rules.sampler}, pruning {rules.pruner}, {rules.count - results.left} of {rules.count} "
         f"trials ended; judged on the validation part of snapshot {study.snapshot[:12]}"
     )
-    parts: list[RenderableType] = [Text(title, style="bold"), _table(_ranked(found.trials, every=every), found.best)]
+    parts: list[RenderableType] = [
+        Text(title, style="bold"),
+        _table(_ranked(results.trials, every=every), results.best),
+    ]
     if study.cancelled:
         parts.append(Text("cancelled: no further trial begins", style="yellow"))
     return Group(*parts)

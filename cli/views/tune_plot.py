@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 INK, ACCENT, FAINT = "#1f2937", "#2563eb", "#9ca3af"
 
 
-def plot_study(found: Found, path: Path) -> None:
+def plot_study(results: Found, path: Path) -> None:
     """Accuracy against latency, the best marked; and for a search the best so far by trial."""
     figure = Figure(figsize=(12, 5), layout="constrained")
     left, right = figure.subplots(1, 2)
-    _against_latency(left, found)
-    _by_trial(right, found)
+    _against_latency(left, results)
+    _by_trial(right, results)
     figure.savefig(path, dpi=150)
 
 
-def _against_latency(axes: Axes, found: Found) -> None:
-    for trial in found.trials:
+def _against_latency(axes: Axes, results: Found) -> None:
+    for trial in results.trials:
         if trial.accuracy is None or "ms" not in trial.figures:
             continue
-        is_best = bool(found.best and found.best.number == trial.number)
+        is_best = bool(results.best and results.best.number == trial.number)
         size = 20 + 6 * trial.figures["bytes"] / 1e6
         axes.scatter(trial.figures["ms"], trial.accuracy, s=size, color=ACCENT if is_best else FAINT, alpha=0.8)
         axes.annotate(_name(trial.params), (trial.figures["ms"], trial.accuracy), xytext=(6, 6),
@@ -40,12 +40,12 @@ def _against_latency(axes: Axes, found: Found) -> None:
 
 
 def _name(params: object) -> str:
-    told = told_params(params)  # type: ignore[arg-type]
-    return told if len(told) <= 40 else told[:37] + "…"
+    text = told_params(params)  # type: ignore[arg-type]
+    return text if len(text) <= 40 else text[:37] + "…"
 
 
-def _by_trial(axes: Axes, found: Found) -> None:
-    done = [t for t in found.trials if t.accuracy is not None]
+def _by_trial(axes: Axes, results: Found) -> None:
+    done = [t for t in results.trials if t.accuracy is not None]
     for state, color in (("complete", ACCENT), ("pruned", FAINT)):
         some = [t for t in done if t.state == state]
         axes.scatter([t.number for t in some], [t.accuracy or 0.0 for t in some], color=color, label=state, s=24)

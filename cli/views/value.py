@@ -43,13 +43,13 @@ def _figures(page: Page) -> Table:
 
 
 def _rows(page: Page) -> Iterator[tuple[str, RenderableType]]:
-    found = page.value
-    yield "answers", Text(_answers(page.answers, found.looks))
-    yield "time", _times(found.times)
-    yield "saved", _saved(found.times)
-    yield "seeing it", _anchoring(found.anchoring, page.blind)
-    yield "model", _model(found.drawn)
-    yield "people right", _checked(found.checked)
+    value = page.value
+    yield "answers", Text(_answers(page.answers, value.looks))
+    yield "time", _times(value.times)
+    yield "saved", _saved(value.times)
+    yield "seeing it", _anchoring(value.anchoring, page.blind)
+    yield "model", _model(value.drawn)
+    yield "people right", _checked(value.checked)
 
 
 def _answers(answers: int, with_prediction: int) -> str:
@@ -71,13 +71,13 @@ def _saved(times: Times) -> Text:
     return Text(f"{_interval(times.saved, '{:.0f}')} minutes up to now, over {times.people} people{rest}")
 
 
-def _anchoring(found: Anchoring, blind: float) -> Text:
-    if found.effect is None:
+def _anchoring(anchoring: Anchoring, blind: float) -> Text:
+    if anchoring.effect is None:
         why = "queue.blind is 0" if not blind else f"{blind:.0%} of the chosen images are shown without a pre-label"
         return Text(f"{NOT_ENOUGH}: {why}", style="dim")
-    points = Interval(*(100 * x for x in (found.effect.value, found.effect.low, found.effect.high)))
+    points = Interval(*(100 * x for x in (anchoring.effect.value, anchoring.effect.low, anchoring.effect.high)))
     return Text.assemble(
-        f"people agree with the model on {_share(found.shown)} with a pre-label, on {_share(found.hidden)} "
+        f"people agree with the model on {_share(anchoring.shown)} with a pre-label, on {_share(anchoring.hidden)} "
         f"without: ", (f"{_interval(points, '{:+.0f}')} points", "bold"),
     )  # fmt: skip
 
@@ -88,13 +88,13 @@ def _model(drawn: Rate) -> Text:
     return Text(f"right on {_share(drawn)} of the images drawn at random, as people say who did not see its answer")
 
 
-def _checked(found: Checked) -> Text:
-    corrected = found.corrected_shown.hits + found.corrected_blind.hits
-    if not (found.shown.of or found.blind.of or corrected):
+def _checked(checked: Checked) -> Text:
+    corrected = checked.corrected_shown.hits + checked.corrected_blind.hits
+    if not (checked.shown.of or checked.blind.of or corrected):
         return Text("not known: no ground truth, second answer or correction by somebody else", style="dim")
     return Text(
-        f"where a second person answered: {_share(found.shown)} with a pre-label, {_share(found.blind)} without; "
-        f"corrected since: {_share(found.corrected_shown)} and {_share(found.corrected_blind)}"
+        f"where a second person answered: {_share(checked.shown)} with a pre-label, {_share(checked.blind)} without; "
+        f"corrected since: {_share(checked.corrected_shown)} and {_share(checked.corrected_blind)}"
     )
 
 
@@ -111,11 +111,11 @@ def _people(page: Page) -> Table:
 
 
 def _note(person: Person) -> Text:
-    found = person.evidence
-    if found.named:
+    evidence = person.evidence
+    if evidence.named:
         return Text("see above", style="yellow")
-    if found.noticed:
-        return Text(f"warned after {found.noticed} answers, fine since", style="dim")
+    if evidence.noticed:
+        return Text(f"warned after {evidence.noticed} answers, fine since", style="dim")
     return Text()
 
 
@@ -140,8 +140,8 @@ def _share(rate: Rate) -> str:
     return f"{rate.share:.0%} ({rate.hits} of {rate.of}; {100 * rate.low:.0f}–{100 * rate.high:.0f})"
 
 
-def _interval(found: Interval, form: str) -> str:
-    value, low, high = (form.format(x) for x in (found.value, found.low, found.high))
+def _interval(interval: Interval, form: str) -> str:
+    value, low, high = (form.format(x) for x in (interval.value, interval.low, interval.high))
     return f"{value} ({low} to {high})"
 
 

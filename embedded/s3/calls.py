@@ -89,10 +89,10 @@ def _place(path: str) -> tuple[str, str]:
     return bucket, key
 
 
-def _headers(given: Mapping[str, str]) -> dict[str, str]:
+def _headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Those that S3 acts on. One that is not served is refused, or it would promise what nobody keeps."""
-    kept = {name: value for name, value in given.items() if name in HEADERS or name.startswith(FAMILIES)}
-    strange = [n for n in given if n.startswith("x-amz-") and n not in kept and n not in OF_THE_SIGNATURE]
+    kept = {name: value for name, value in headers.items() if name in HEADERS or name.startswith(FAMILIES)}
+    strange = [n for n in headers if n.startswith("x-amz-") and n not in kept and n not in OF_THE_SIGNATURE]
     if strange:
         raise Refused(501, "NotImplemented", f"not served here: {strange[0]}")
     if "aws-chunked" in kept.get("content-encoding", "").lower():

@@ -55,8 +55,8 @@ def verified(request: Request, key: Key, now: float) -> str:
     scope = _scope(claim, key)
     _check_time(claim, now)
     _check_signed(request, claim)
-    wanted = _signature(request, claim, scope, key)
-    if not hmac.compare_digest(wanted, claim.signature):
+    expected = _signature(request, claim, scope, key)
+    if not hmac.compare_digest(expected, claim.signature):
         raise Refused(403, "SignatureDoesNotMatch", "the signature is not that of this request with the stack's key")
     return claim.payload
 
@@ -89,24 +89,24 @@ def _from_header(request: Request, header: str) -> Claim:
 
 
 def _from_query(request: Request) -> Claim:
-    given = request.query
-    expires = given.get("X-Amz-Expires", "")
-    if given.keys() & IN_QUERY != IN_QUERY or given["X-Amz-Algorithm"] != ALGORITHM or not re.fullmatch(
+    query = request.query
+    expires = query.get("X-Amz-Expires", "")
+    if query.keys() & IN_QUERY != IN_QUERY or query["X-Amz-Algorithm"] != ALGORITHM or not re.fullmatch(
         r"[0-9]{1,6}", expires
     ):  # fmt: skip
         raise Refused(403, "AccessDenied", "the address is not presigned with Signature version 4")
     payload = _payload(request.headers.get("x-amz-content-sha256", UNSIGNED))
-    signed = tuple(given["X-Amz-SignedHeaders"].split(";"))
-    return Claim(given["X-Amz-Credential"], signed, given["X-Amz-Signature"], given["X-Amz-Date"], payload,
+    signed = tuple(query["X-Amz-SignedHeaders"].split(";"))
+    return Claim(query["X-Amz-Credential"], signed, query["X-Amz-Signature"], query["X-Amz-Date"], payload,
                  int(expires))  # fmt: skip
 
 
-def _payload(given: str) -> str:
-    if given != UNSIGNED and not HASH.fullmatch(given):
-        if given.startswith("STREAMING-"):
+def _payload(value: str) -> str:
+    if value != UNSIGNED and not HASH.fullmatch(value):
+        if value.startswith("STREAMING-"):
             raise Refused(501, "NotImplemented", "bodies that are signed in pieces are not taken: sign them whole")
         raise Refused(400, "InvalidRequest", "x-amz-content-sha256 is missing or no hash")
-    return given
+    return value
 
 
 def _scope(claim: Claim, key: Key) -> tuple[str, str]:

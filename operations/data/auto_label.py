@@ -74,9 +74,9 @@ class AutoLabelled:
         return tuple(part.why for part in self.manifest.parts if part.why)
 
 
-def propose(deployment: Deployment, record: ProjectRecord, asked: Asked, report: Report) -> AutoLabelled:
+def propose(deployment: Deployment, record: ProjectRecord, request: Asked, report: Report) -> AutoLabelled:
     """Decide by the audit labels of the newest snapshot; writes nothing."""
-    version = deployment.version(record, asked.version)
+    version = deployment.version(record, request.version)
     model = _Model.of(deployment, record, version)
     snapshot = _snapshot(deployment, record)
     store = deployment.within(record)
@@ -85,33 +85,35 @@ def propose(deployment: Deployment, record: ProjectRecord, asked: Asked, report:
     pool = model.answers(ground.rest, lambda done, of: report("what the model says", done, of))
     sample = model.answers(ground.sample, lambda done, of: report("of the audit images", done, of))
     names = np.array(model.names.labels, dtype=np.str_)
-    said = names[sample.classes]
-    wrong = np.array([g.label != label for g, label in zip(ground.sample, said, strict=True)], dtype=np.bool_)
-    found = _Found(Audit(sample, wrong, ground.images), pool, model.names.labels)
-    decision = decide(found.audit, pool, asked.promise)
-    labels = _labels(ground, found, decision, NAME + version.name)
+    predicted = names[sample.classes]
+    wrong = np.array([g.label != label for g, label in zip(ground.sample, predicted, strict=True)], dtype=np.bool_)
+    predictions = _Found(Audit(sample, wrong, ground.images), pool, model.names.labels)
+    decision = decide(predictions.audit, pool, request.promise)
+    labels = _labels(ground, predictions, decision, NAME + version.name)
     look = 1 + AutoLabelStore(store).looks()
     manifest = Manifest(
-        id=stamp(), version=version.name, snapshot=snapshot.id, made_at=now(), by=asked.by, code=code_version(),
-        precision=asked.promise.precision, confidence=asked.promise.confidence, per_class=asked.promise.per_class,
+        id=stamp(), version=version.name, snapshot=snapshot.id, made_at=now(), by=request.by, code=code_version(),
+        precision=request.promise.precision, confidence=request.promise.confidence, per_class=request.promise.per_class,
         look=look, images=len(ground.rest), labelled=decision.labelled, audit=len(ground.sample),
-        drawn_from=ground.images, parts=tuple(_kept_parts(decision, found.names)),
+        drawn_from=ground.images, parts=tuple(_kept_parts(decision, predictions.names)),
         classes=dict(sorted(Counter(label.label for label in labels).items())), lines=len(labels),
         sha256=digest(lines_of(labels)),
     )  # fmt: skip
-    return AutoLabelled(manifest, ground, found.by_class(decision), found.by_sureness(decision), labels, unread)
+    return AutoLabelled(
+        manifest, ground, predictions.by_class(decision), predictions.by_sureness(decision), labels, unread
+    )
 
 
-def keep(deployment: Deployment, record: ProjectRecord, found: AutoLabelled) -> None:
+def keep(deployment: Deployment, record: ProjectRecord, proposal: AutoLabelled) -> None:
     """In the project's store."""
-    AutoLabelStore(deployment.within(record)).add(found.manifest, lines_of(found.labels))
+    AutoLabelStore(deployment.within(record)).add(proposal.manifest, lines_of(proposal.labels))
 
 
-def write_out(found: AutoLabelled, path: Path) -> Path:
+def write_out(proposal: AutoLabelled, path: Path) -> Path:
     """The same lines as a file, and the manifest beside it; returns the manifest's path."""
     about = target_of(path, "labels.jsonl").with_suffix(".manifest.json")
-    replace_file(about, lambda stream: json.dump(found.manifest.to_json(), stream, ensure_ascii=False, indent=1))
-    replace_file(path, lambda stream: stream.write(lines_of(found.labels).decode()))
+    replace_file(about, lambda stream: json.dump(proposal.manifest.to_json(), stream, ensure_ascii=False, indent=1))
+    replace_file(path, lambda stream: stream.write(lines_of(proposal.labels).decode()))
     return about
 
 
@@ -211,10 +213,13 @@ def _deleted(store: ObjectStore) -> tuple[set[str], str]:
         return set(), f"images of removed tasks may be among them: {error}"
 
 
-def _labels(ground: Ground, found: _Found, decision: Decision, source: str) -> tuple[AutoLabel, ...]:
+def _labels(ground: Ground, predictions: _Found, decision: Decision, source: str) -> tuple[AutoLabel, ...]:
     """A line for each image, copies too."""
-    chosen = np.flatnonzero(decision.accepts(found.pool))
-    pairs = ((ground.rest[i], found.names[found.pool.classes[i]], float(found.pool.sureness[i])) for i in chosen)
+    chosen = np.flatnonzero(decision.accepts(predictions.pool))
+    pairs = (
+        (ground.rest[i], predictions.names[predictions.pool.classes[i]], float(predictions.pool.sureness[i]))
+        for i in chosen
+    )
     return tuple(
         AutoLabel(uri, label, round(sure, 6), group.bucket.value, group.id, source)
         for group, label, sure in pairs

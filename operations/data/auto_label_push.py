@@ -33,16 +33,16 @@ class Pushed:
     left_out: int  # labels of images that are shown blind, or whose tasks were answered or removed meanwhile
 
 
-def push(deployment: Deployment, record: ProjectRecord, found: AutoLabelled, report: Report) -> Pushed:
+def push(deployment: Deployment, record: ProjectRecord, proposal: AutoLabelled, report: Report) -> Pushed:
     """Into tasks that nobody has answered, but for blind ones; ConflictError where older auto-labels are there."""
     check_room(deployment, record)
-    version, labels = found.manifest.source, [one for one in found.labels if not _is_blind(one, record)]
+    version, labels = proposal.manifest.source, [one for one in proposal.labels if not _is_blind(one, record)]
     places = list(_places(labels, _open_tasks(deployment, record, report)))
     for start in range(0, len(places), BATCH):
         deployment.studio.push(record.id, record.schema, version, places[start : start + BATCH])
         report("push", min(start + BATCH, len(places)), len(places))
     covered = {choice.uri for _, choice in places}
-    return Pushed(version, len(places), len({one.uri for one in found.labels} - covered))
+    return Pushed(version, len(places), len({one.uri for one in proposal.labels} - covered))
 
 
 def check_room(deployment: Deployment, record: ProjectRecord) -> None:
@@ -76,15 +76,15 @@ def _is_blind(one: AutoLabel, record: ProjectRecord) -> bool:
 
 def _open_tasks(deployment: Deployment, record: ProjectRecord, report: Report) -> dict[str, list[int]]:
     """Uri -> tasks that nobody has answered."""
-    found: dict[str, list[int]] = {}
-    count, seen = deployment.studio.task_count(record.id), 0
+    tasks: dict[str, list[int]] = {}
+    count, listed = deployment.studio.task_count(record.id), 0
     for page in deployment.studio.all_tasks(record.id, record.schema):
         for stub in page:
             if not stub.annotations and not stub.cancelled:
-                found.setdefault(stub.uri, []).append(stub.id)
-        seen += len(page)
-        report("find the tasks", min(seen, count), count)
-    return found
+                tasks.setdefault(stub.uri, []).append(stub.id)
+        listed += len(page)
+        report("find the tasks", min(listed, count), count)
+    return tasks
 
 
 def _places(labels: Sequence[AutoLabel], tasks: dict[str, list[int]]) -> Iterator[tuple[int, Choice]]:

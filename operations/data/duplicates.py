@@ -72,12 +72,12 @@ def duplicates(deployment: Deployment, record: ProjectRecord) -> list[Group]:
 def groups_of(images: Iterable[ImageFacts], tasks: Iterable[Task]) -> list[Group]:
     """Groups of several images and images in quarantine; those that need a person first."""
     labelled = {task.uri: task for task in tasks}
-    found: dict[tuple[str, str], list[Member]] = defaultdict(list)
+    by_group: dict[tuple[str, str], list[Member]] = defaultdict(list)
     for facts in sorted((f for f in images if f.group), key=lambda f: f.uri):
         task = labelled.get(facts.uri)
         member = Member(facts.uri, task.id if task else None, task.label if task else None,
                         facts.sha256 == facts.group, facts.twins)  # fmt: skip
-        found[facts.group, facts.bucket.value].append(member)
-    groups = [Group(group, bucket, tuple(members)) for (group, bucket), members in found.items()]
+        by_group[facts.group, facts.bucket.value].append(member)
+    groups = [Group(group, bucket, tuple(members)) for (group, bucket), members in by_group.items()]
     shown = [g for g in groups if len(g.members) > 1 or g.bucket == Bucket.QUARANTINE.value]
     return sorted(shown, key=lambda g: (not g.contradicts, g.bucket != Bucket.QUARANTINE.value, g.members[0].uri))

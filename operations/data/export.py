@@ -50,7 +50,7 @@ class Exported:
     problems: dict[str, str] | None = None  # uri -> why the image is not there
 
 
-def collect(deployment: Deployment, record: ProjectRecord, wanted: Wanted, *, at: str | None) -> DataSet:
+def collect(deployment: Deployment, record: ProjectRecord, selection: Wanted, *, at: str | None) -> DataSet:
     """Read a snapshot (`latest`, a version's, or by id) with what is known of its images."""
     store = deployment.within(record)
     name = resolve(deployment, record, at or LATEST)
@@ -60,10 +60,10 @@ def collect(deployment: Deployment, record: ProjectRecord, wanted: Wanted, *, at
     rules = LabelRules.of(record.config)
     names = file_names(store)
     rows = select(
-        snapshot.tasks.values(), catalogue.images, wanted, counting=rules.task,
+        snapshot.tasks.values(), catalogue.images, selection, counting=rules.task,
         file_of=lambda uri: file_of(uri, record.image_uri, names),
     )  # fmt: skip
-    return DataSet(rows, record.schema.classes, _info(deployment, record, wanted, snapshot=name, at=at))
+    return DataSet(rows, record.schema.classes, _info(deployment, record, selection, snapshot=name, at=at))
 
 
 def write_csv(data: DataSet, path: Path) -> Exported:
@@ -110,12 +110,12 @@ def replace_file(path: Path, write: Callable[[TextIO], object]) -> None:
 
 
 def _info(
-    deployment: Deployment, record: ProjectRecord, wanted: Wanted, *, snapshot: str, at: str | None
+    deployment: Deployment, record: ProjectRecord, selection: Wanted, *, snapshot: str, at: str | None
 ) -> dict[str, Any]:
     live = deployment.registry(record).live() if at in {None, LATEST} else None
     named = at if at and at.startswith("v") else None
     return {
         "project": record.title, "key": record.key, "snapshot": snapshot,
         "version": named or (live.version if live else None), "config": record.config.hash, "labelloop": __version__,
-        "exported_at": now(), "filter": {k: v for k, v in asdict(wanted).items() if v},
+        "exported_at": now(), "filter": {k: v for k, v in asdict(selection).items() if v},
     }  # fmt: skip

@@ -40,14 +40,14 @@ def write_folders(data: DataSet, root: Path, reader: Reader | None, report: Repo
     """
     where = places(data.rows)
     content = manifest(data.rows, where, data.classes, data.info)
-    known = _open(root)
+    before = _open(root)
     names = {p.file_name for p in where.values()}
     try:
-        _write(root / UNFINISHED, {"files": sorted(known | names)})
+        _write(root / UNFINISHED, {"files": sorted(before | names)})
         (root / MANIFEST).unlink(missing_ok=True)
-        found = list(_copied(root, list(where.values()), reader, report)) if reader else []
-        problems = {c.place.file_name: c.problem for c in found if c.problem}
-        removed = sum(_remove(root, name) for name in known - (names - problems.keys()))
+        copies = list(_copied(root, list(where.values()), reader, report)) if reader else []
+        problems = {c.place.file_name: c.problem for c in copies if c.problem}
+        removed = sum(_remove(root, name) for name in before - (names - problems.keys()))
         _write(root / MANIFEST, content | {"images": [_marked(i, problems) for i in content["images"]]})
         (root / UNFINISHED).unlink()
     except OSError as error:
@@ -55,9 +55,9 @@ def write_folders(data: DataSet, root: Path, reader: Reader | None, report: Repo
             f"cannot write {error.filename or root}: {error.strerror}; the same command resumes"
         ) from error
     return replace(
-        exported(data, root, "folders"), copied=sum(c.fetched for c in found), removed=removed,
-        kept=sum(not c.fetched and not c.problem for c in found),
-        problems={c.place.uri: c.problem for c in found if c.problem},
+        exported(data, root, "folders"), copied=sum(c.fetched for c in copies), removed=removed,
+        kept=sum(not c.fetched and not c.problem for c in copies),
+        problems={c.place.uri: c.problem for c in copies if c.problem},
     )  # fmt: skip
 
 
@@ -101,12 +101,12 @@ def _files(content: Mapping[str, Any]) -> list[str]:
     return [str(image["file_name"]) for image in content["images"]]
 
 
-def _copied(root: Path, wanted: Collection[Place], reader: Reader, report: Report) -> Iterator[Copied]:
+def _copied(root: Path, targets: Collection[Place], reader: Reader, report: Report) -> Iterator[Copied]:
     """Every image, by a few threads; the first trouble that is not one image's ends it, and what is done stays."""
     pool = ThreadPoolExecutor(READERS)
     try:
-        for done, copied in enumerate(pool.map(partial(_copy, root, reader), wanted), 1):
-            report("copy images", done, len(wanted))
+        for done, copied in enumerate(pool.map(partial(_copy, root, reader), targets), 1):
+            report("copy images", done, len(targets))
             yield copied
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

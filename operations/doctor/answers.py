@@ -57,21 +57,21 @@ def empty_answers(project: StudioProject) -> Finding:
                 )  # fmt: skip
 
 
-def answers(found: Sequence[Uncounted]) -> Finding:
+def answers(entries: Sequence[Uncounted]) -> Finding:
     """Those that do not count hold up nobody, but somebody gave them for nothing."""
-    if not found:
+    if not entries:
         return fine("answers", "every one counts")
-    more = f"; and {len(found) - NAMED} more reasons" if len(found) > NAMED else ""
-    told = "; ".join(row.told for row in found[:NAMED])
-    return warn("answers", f"{sum(row.count for row in found)} do not count. {told}{more}", REMEDY)
+    more = f"; and {len(entries) - NAMED} more reasons" if len(entries) > NAMED else ""
+    reasons = "; ".join(row.told for row in entries[:NAMED])
+    return warn("answers", f"{sum(row.count for row in entries)} do not count. {reasons}{more}", REMEDY)
 
 
-def tasks(found: Sequence[Uncounted]) -> Finding:
+def tasks(entries: Sequence[Uncounted]) -> Finding:
     """Those that Label Studio cannot give out."""
-    if not found:
+    if not entries:
         return fine("tasks", "every one can be read")
-    told = "; ".join(row.told for row in found[:NAMED])
-    return warn("tasks", f"{sum(row.count for row in found)} are left out. {told}", "delete them in Label Studio; "
+    reasons = "; ".join(row.told for row in entries[:NAMED])
+    return warn("tasks", f"{sum(row.count for row in entries)} are left out. {reasons}", "delete them in Label Studio; "
                 "where they are needed, import them again")  # fmt: skip
 
 

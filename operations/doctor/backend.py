@@ -48,10 +48,10 @@ def checks(scene: Scene) -> list[Check]:
 def of_project(scene: Scene, record: ProjectRecord) -> list[Check]:
     """How it serves one project."""
     area = area_of(record)
-    asked = (studio.REACHED, studio.TOKEN)
+    needs = (studio.REACHED, studio.TOKEN)
     return [
         Check(area, "set-up", lambda: setup(_setup(scene, record)), (REACHED,)),
-        Check(area, "ML backend in Label Studio", lambda: connected(scene, record), asked),
+        Check(area, "ML backend in Label Studio", lambda: connected(scene, record), needs),
         Check(area, "images in the backend", lambda: images(_probe(scene, record)), (REACHED, storage.REACHED)),
     ]
 
@@ -94,21 +94,21 @@ def setup(answer: Answer) -> Finding:
 
 def connected(scene: Scene, record: ProjectRecord) -> Finding:
     """Asked a second way only where Label Studio says that it cannot reach it."""
-    found = scene.backends(record)
+    backends = scene.backends(record)
     url = scene.settings.backend_url
-    ours = [backend for backend in found if backend.url == url]
+    ours = [backend for backend in backends if backend.url == url]
     blocked = bool(ours and not ours[0].connected and scene.wiring.blocks(record.id, url))
-    return as_connected(found, url, blocked=blocked)
+    return as_connected(backends, url, blocked=blocked)
 
 
-def as_connected(found: Sequence[ConnectedBackend], url: str, *, blocked: bool) -> Finding:
+def as_connected(backends: Sequence[ConnectedBackend], url: str, *, blocked: bool) -> Finding:
     """One backend, ours, that Label Studio reaches and that accepts its password."""
     what = "ML backend in Label Studio"
-    ours = [backend for backend in found if backend.url == url]
+    ours = [backend for backend in backends if backend.url == url]
     if not ours:
-        others = ", ".join(backend.url for backend in found)
-        told = f"{others} instead of {url}" if others else f"none; {url} should be"
-        return wrong(what, f"connected: {told}", f"{INIT}, or correct LABELLOOP_BACKEND_URL")
+        others = ", ".join(backend.url for backend in backends)
+        urls = f"{others} instead of {url}" if others else f"none; {url} should be"
+        return wrong(what, f"connected: {urls}", f"{INIT}, or correct LABELLOOP_BACKEND_URL")
     state = ours[0]
     if blocked:
         return wrong(what, f"Label Studio refuses {url} as a private address", storage.OPEN_SUBNETS)
@@ -118,8 +118,8 @@ def as_connected(found: Sequence[ConnectedBackend], url: str, *, blocked: bool) 
     if not state.connected:
         return wrong(what, f"Label Studio cannot use {url}: {state.error or 'no answer within a second'}",
                      "see that Label Studio's machine reaches that address")  # fmt: skip
-    if len(found) > 1:
-        more = ", ".join(backend.url for backend in found if backend is not state)
+    if len(backends) > 1:
+        more = ", ".join(backend.url for backend in backends if backend is not state)
         return warn(what, f"besides ours {more}: Label Studio asks each", "disconnect it under Settings > Model")
     return fine(what, f"connected: {url}")
 
@@ -141,10 +141,10 @@ def images(answer: Answer | None) -> Finding:
 
 def _best(scene: Scene, method: str, path: str, body: Any = None) -> Answer:
     """The quickest of a few, unless the first fails."""
-    found = [_ask(scene, method, path, body)]
-    while found[0].status == 200 and len(found) < TRIES and found[-1].seconds > HEALTH_S / 4:
-        found.append(_ask(scene, method, path, body))
-    return min(found, key=lambda answer: answer.seconds)
+    replies = [_ask(scene, method, path, body)]
+    while replies[0].status == 200 and len(replies) < TRIES and replies[-1].seconds > HEALTH_S / 4:
+        replies.append(_ask(scene, method, path, body))
+    return min(replies, key=lambda answer: answer.seconds)
 
 
 def _setup(scene: Scene, record: ProjectRecord) -> Answer:

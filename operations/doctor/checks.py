@@ -49,8 +49,8 @@ class _Running:
 
     def _run(self) -> None:
         try:
-            found = self.check.look()
-            self.found = (found,) if isinstance(found, Finding) else tuple(found)
+            result = self.check.look()
+            self.found = (result,) if isinstance(result, Finding) else tuple(result)
         except LabelloopError as error:
             self.found = (wrong(self.check.what, str(error), "fix what the message names, then check again"),)
         except Exception as error:  # a check's edge: one surprise must not hide the others
@@ -63,20 +63,20 @@ class _Running:
 def look_at(checks: Sequence[Check], progress: Progress = lambda _done, _of: None) -> Mapping[Check, Sequence[Finding]]:
     """Every check's findings, in the order given."""
     running = [_Running(check).start() for check in checks]
-    found: dict[Check, Sequence[Finding]] = {}
+    findings: dict[Check, Sequence[Finding]] = {}
     for done, item in enumerate(running):
         progress(done, len(running))
-        found[item.check] = item.result()
+        findings[item.check] = item.result()
     progress(len(running), len(running))
-    return found
+    return findings
 
 
 def runnable(checks: Iterable[Check], failed: Iterable[str]) -> tuple[list[Check], list[Finding]]:
     """(what can be looked at, a line about what cannot because something it needs has failed)."""
     broken = set(failed)
-    wanted = list(checks)
-    kept = [check for check in wanted if not broken.intersection(check.needs)]
-    left_out = [check for check in wanted if broken.intersection(check.needs)]
+    candidates = list(checks)
+    kept = [check for check in candidates if not broken.intersection(check.needs)]
+    left_out = [check for check in candidates if broken.intersection(check.needs)]
     if not left_out:
         return kept, []
     names = ", ".join(sorted(broken & {need for check in left_out for need in check.needs}))

@@ -23,12 +23,12 @@ SET_IT = "let both machines take the time from a time server (NTP)"
 
 def checks(scene: Scene) -> list[Check]:
     """Ours against each server's."""
-    asked: Mapping[str, tuple[Callable[[Scene], float | None], str]] = {
+    clocks: Mapping[str, tuple[Callable[[Scene], float | None], str]] = {
         "Label Studio": (_studio, studio.REACHED), "S3": (_s3, storage.REACHED), "Redis": (_redis, queue.REACHED),
     }  # fmt: skip
     return [
         Check(AREA, f"clock of {name}", partial(_compared, name, read, scene), (need,))
-        for name, (read, need) in asked.items()
+        for name, (read, need) in clocks.items()
     ]
 
 
@@ -37,11 +37,11 @@ def offset(name: str, seconds: float | None) -> Finding:
     what = f"clock of {name}"
     if seconds is None:
         return fine(what, "not known")
-    told = f"{abs(seconds):.0f} s {'ahead of' if seconds > 0 else 'behind'} ours"
+    difference = f"{abs(seconds):.0f} s {'ahead of' if seconds > 0 else 'behind'} ours"
     if abs(seconds) > WRONG_S:
-        return wrong(what, told, SET_IT)
+        return wrong(what, difference, SET_IT)
     if abs(seconds) > WARN_S:
-        return warn(what, told, SET_IT)
+        return warn(what, difference, SET_IT)
     return fine(what, "agrees with ours")
 
 

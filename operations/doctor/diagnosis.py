@@ -59,21 +59,21 @@ def diagnose(
     scene = Scene(deployment)
     try:
         first = look_at([check for checks in FIRST for check in checks(scene)], progress)
-        found = _under(first)
+        rows = _under(first)
         failed = [check.what for check, findings in first.items() if not all(f.ok for f in findings)]
         records = [] if storage.REACHED in failed else _records(scene, name)
-        wanted = [check for checks in THEN for check in checks(scene)]
-        wanted += [check for record in records for checks in PROJECT for check in checks(scene, record)]
-        kept, left_out = runnable(wanted, failed)
-        found += _under(look_at(kept, progress))
+        further = [check for checks in THEN for check in checks(scene)]
+        further += [check for record in records for checks in PROJECT for check in checks(scene, record)]
+        kept, left_out = runnable(further, failed)
+        rows += _under(look_at(kept, progress))
     finally:
         scene.close()
-    return [*_together(found), *[Found("left out", finding) for finding in left_out]]
+    return [*_together(rows), *[Found("left out", finding) for finding in left_out]]
 
 
-def is_well(found: Sequence[Found]) -> bool:
+def is_well(findings: Sequence[Found]) -> bool:
     """True where nothing is wrong; warnings do not count."""
-    return all(f.finding.level is not Level.WRONG for f in found)
+    return all(f.finding.level is not Level.WRONG for f in findings)
 
 
 def _records(scene: Scene, name: str | None) -> list[ProjectRecord]:
@@ -84,7 +84,7 @@ def _under(looked: Mapping[Check, Sequence[Finding]]) -> list[Found]:
     return [Found(check.area, finding) for check, findings in looked.items() for finding in findings]
 
 
-def _together(found: Sequence[Found]) -> list[Found]:
+def _together(findings: Sequence[Found]) -> list[Found]:
     """Each area's findings side by side, areas in the order of their first one."""
-    areas = list(dict.fromkeys(f.area for f in found))
-    return sorted(found, key=lambda f: areas.index(f.area))
+    areas = list(dict.fromkeys(f.area for f in findings))
+    return sorted(findings, key=lambda f: areas.index(f.area))

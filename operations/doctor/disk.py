@@ -16,10 +16,10 @@ WARN_B, WRONG_B = 5_000_000_000, 500_000_000
 def checks(scene: Scene) -> list[Check]:
     """The cache, and the embedded stack's data where it is one."""
     cache = scene.settings.cache_dir
-    found = [Check(AREA, "cache", lambda: look("cache", cache))]
+    disks = [Check(AREA, "cache", lambda: look("cache", cache))]
     if stack := scene.deployment.stack:
-        found.append(Check(AREA, "state", lambda: look("state", stack.directory)))
-    return found
+        disks.append(Check(AREA, "state", lambda: look("state", stack.directory)))
+    return disks
 
 
 def look(what: str, folder: Path) -> Finding:
@@ -30,9 +30,9 @@ def look(what: str, folder: Path) -> Finding:
 
 def room(what: str, folder: Path, free: int) -> Finding:
     """``free`` in bytes."""
-    told = f"{free / 1e9:.1f} GB free at {folder}"
+    space = f"{free / 1e9:.1f} GB free at {folder}"
     if free < WRONG_B:
-        return wrong(what, told, "make room: writes are about to fail")
+        return wrong(what, space, "make room: writes are about to fail")
     if free < WARN_B:
-        return warn(what, told, "make room, or move it: LABELLOOP_CACHE_DIR, --state-dir")
-    return fine(what, told)
+        return warn(what, space, "make room, or move it: LABELLOOP_CACHE_DIR, --state-dir")
+    return fine(what, space)

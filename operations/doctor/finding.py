@@ -34,16 +34,16 @@ class Finding:
         return f"{self.found}: {self.remedy}" if self.remedy else self.found
 
 
-def fine(what: str, found: str) -> Finding:
+def fine(what: str, text: str) -> Finding:
     """As it should be."""
-    return Finding(what, Level.OK, found)
+    return Finding(what, Level.OK, text)
 
 
-def warn(what: str, found: str, remedy: str) -> Finding:
+def warn(what: str, text: str, remedy: str) -> Finding:
     """It works, but not as well as it could, or not for long."""
-    return Finding(what, Level.WARN, found, remedy)
+    return Finding(what, Level.WARN, text, remedy)
 
 
-def wrong(what: str, found: str, remedy: str) -> Finding:
+def wrong(what: str, text: str, remedy: str) -> Finding:
     """The loop does not do what it should."""
-    return Finding(what, Level.WRONG, found, remedy)
+    return Finding(what, Level.WRONG, text, remedy)

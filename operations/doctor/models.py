@@ -57,8 +57,8 @@ def checks(scene: Scene) -> list[Check]:
 def records(scene: Scene) -> list[Finding]:
     """Every record."""
     scene.records()
-    found = damaged_records(scene.deployment)
-    return _told("project records", found, "all can be read", wrong)
+    damaged = damaged_records(scene.deployment)
+    return _told("project records", damaged, "all can be read", wrong)
 
 
 def objects(scene: Scene, record: ProjectRecord) -> list[Finding]:
@@ -68,18 +68,18 @@ def objects(scene: Scene, record: ProjectRecord) -> list[Finding]:
 
 def artefacts(scene: Scene, record: ProjectRecord) -> list[Finding]:
     """What records name by its hash: weights, rows of features."""
-    found, size, left = damaged_artefacts(scene.deployment, record)
+    damaged, size, left = damaged_artefacts(scene.deployment, record)
     rest = f"; {left} older shards of features were not read" if left else ""
-    return _told("features intact", found, f"{size / 1e6:.0f} MB of weights and features are as recorded{rest}", warn)
+    return _told("features intact", damaged, f"{size / 1e6:.0f} MB of weights and features are as recorded{rest}", warn)
 
 
 def _told(
-    what: str, found: Sequence[DamagedObject], well: str, level: Callable[[str, str, str], Finding]
+    what: str, damaged: Sequence[DamagedObject], well: str, level: Callable[[str, str, str], Finding]
 ) -> list[Finding]:  # fmt: skip
-    if not found:
+    if not damaged:
         return [fine(what, well)]
-    named = [level(what, f"{item.key}: {item.reason}", item.remedy) for item in found[:NAMED]]
-    more = len(found) - NAMED
+    named = [level(what, f"{item.key}: {item.reason}", item.remedy) for item in damaged[:NAMED]]
+    more = len(damaged) - NAMED
     rest = [level(what, f"{more} more", "`labelloop gc --damaged --dry-run` lists them")] if more > 0 else []
     return named + rest
 
@@ -136,18 +136,18 @@ def network(record: ProjectRecord, sides: Sequence[int]) -> Finding:
     )  # fmt: skip
 
 
-def runs(found: Sequence[Run], snapshot: str, wishes: Sequence[Request] = ()) -> Finding:
+def runs(recent: Sequence[Run], snapshot: str, wishes: Sequence[Request] = ()) -> Finding:
     """``found``: newest first, of the config that counts. Three failed_tries on the same labels, and nothing is tried.
 
     ``wishes``: what people ask for; after one for another try earlier failures do not count.
     """
     for kind in ("refresh", "retrain"):
-        failed = failed_tries(found, kind, snapshot, retries=retries(wishes, kind))
+        failed = failed_tries(recent, kind, snapshot, retries=retries(wishes, kind))
         if len(failed) >= ATTEMPTS:
             why = failed[-1].reasons[0] if failed[-1].reasons else "no reason recorded"
             return wrong("runs", f"{kind} failed {len(failed)} times and is on hold: "
                                  f"{why}", f"fix the reason, then `labelloop queue retry {kind}`")  # fmt: skip
-    last = next((run for run in found if run.outcome != "running"), None)
+    last = next((run for run in recent if run.outcome != "running"), None)
     if last and last.outcome == "failed":
         return warn("runs", f"the last {last.kind} failed: "
                             f"{last.reasons[0] if last.reasons else '?'}", "it is retried by itself; check the "
@@ -179,8 +179,8 @@ def _features(scene: Scene, record: ProjectRecord) -> Finding:
         return features(before, before, jobs)
     time.sleep(AGAIN_S)
     later = {n: f for n, f in alive(scene.deployment.queue.redis).items() if n.startswith("sync:")}
-    told = [facts["projects"][record.key] for facts in later.values() if record.key in (facts.get("projects") or {})]
-    return features(before, _pool(told[0]) if told else before, [])
+    reports = [facts["projects"][record.key] for facts in later.values() if record.key in (facts.get("projects") or {})]
+    return features(before, _pool(reports[0]) if reports else before, [])
 
 
 def _pool(facts: Mapping[str, Any]) -> Mapping[str, Any]:

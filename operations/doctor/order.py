@@ -32,28 +32,28 @@ class Answer:
 def answers(scene: Scene, record: ProjectRecord) -> list[Answer]:
     """The last answers, by version, oldest first."""
     snapshot = scene.snapshot(record)
-    seen = [(a, t.uri) for t in snapshot.tasks.values() for a in t.annotations if _counts(a)] if snapshot else []
+    pairs = [(a, t.uri) for t in snapshot.tasks.values() for a in t.annotations if _counts(a)] if snapshot else []
     by_version: dict[str, list[tuple[Annotation, str]]] = {}
-    for annotation, uri in sorted(seen, key=lambda pair: pair[0].created_at):
+    for annotation, uri in sorted(pairs, key=lambda pair: pair[0].created_at):
         if annotation.seen:
             by_version.setdefault(annotation.seen.version, []).append((annotation, uri))
     store = ScoreStore(scene.deployment.within(record))
-    found: list[Answer] = []
+    placed: list[Answer] = []
     for version in list(by_version)[-VERSIONS:]:
         scores = store.newest(version)
-        found += _placed(scores, [uri for _, uri in by_version[version]]) if scores else []
-    return found[-LAST:]
+        placed += _placed(scores, [uri for _, uri in by_version[version]]) if scores else []
+    return placed[-LAST:]
 
 
-def followed(found: Sequence[Answer]) -> Finding:
+def followed(placed: Sequence[Answer]) -> Finding:
     """In order, the n-th answer under a version comes from about its n-th place."""
     what = "order followed"
-    if len(found) < ENOUGH:
-        return fine(what, f"too few answers to tell ({len(found)} of {ENOUGH})")
-    astray = sum(a.place > 2 * a.turn + SLACK for a in found)
-    if astray <= len(found) / 2:
-        return fine(what, f"{len(found) - astray} of the last {len(found)} answers came in the model's order")
-    return warn(what, f"{astray} of the last {len(found)} answers did not come in the model's order", "let people "
+    if len(placed) < ENOUGH:
+        return fine(what, f"too few answers to tell ({len(placed)} of {ENOUGH})")
+    astray = sum(a.place > 2 * a.turn + SLACK for a in placed)
+    if astray <= len(placed) / 2:
+        return fine(what, f"{len(placed) - astray} of the last {len(placed)} answers came in the model's order")
+    return warn(what, f"{astray} of the last {len(placed)} answers did not come in the model's order", "let people "
                 "press 'Label All Tasks' instead of opening tasks in the Data Manager; if they do, the project has two "
                 "members or more in Label Studio's database (projects_projectmember): remove those rows")  # fmt: skip
 

@@ -62,12 +62,12 @@ def watcher(living: Living) -> Finding:
 
 def whose(living: Living, settings: Settings) -> Finding:
     """Two deployments on one Redis share one lease: the second never leads."""
-    found = {(str(f["server"]), str(f.get("studio"))) for n, f in living.items()
-             if n.startswith("sync:") and "server" in f}  # fmt: skip
+    owners = {(str(f["server"]), str(f.get("studio"))) for n, f in living.items()
+              if n.startswith("sync:") and "server" in f}  # fmt: skip
     ours = (settings.studio_server, settings.studio_url)
-    if found <= {ours}:
+    if owners <= {ours}:
         return fine("whose watcher", f"of Label Studio {settings.studio_server!r}")
-    names = ", ".join(f"{server!r} at {url}" for server, url in sorted(found))
+    names = ", ".join(f"{server!r} at {url}" for server, url in sorted(owners))
     return wrong("whose watcher", f"watchers belong to {names}; we are {ours[0]!r} at {ours[1]}", "give every "
                  "deployment a Redis database of its own (the /0 in LABELLOOP_REDIS_URL), or correct "
                  "LABELLOOP_STUDIO_URL and LABELLOOP_STUDIO_SERVER")  # fmt: skip
@@ -76,9 +76,9 @@ def whose(living: Living, settings: Settings) -> Finding:
 def worker(living: Living, name: str) -> Finding:
     """Whoever takes this queue's jobs."""
     what = f"worker for {name}"
-    found = [n for n, facts in living.items() if n.startswith("worker:") and name in facts.get("queues", ())]
-    if found:
-        return fine(what, f"{len(found)} running")
+    workers = [n for n, facts in living.items() if n.startswith("worker:") and name in facts.get("queues", ())]
+    if workers:
+        return fine(what, f"{len(workers)} running")
     return wrong(what, "none is running", f"start one: python -m retrain_worker {name}")
 
 
@@ -92,13 +92,13 @@ def backend(living: Living) -> Finding:
 
 def code(living: Living) -> Finding:
     """Two builds side by side work by chance."""
-    found = Counter(str(facts.get("code", "unknown")) for facts in living.values())
-    if set(found) <= {code_version()}:
+    builds = Counter(str(facts.get("code", "unknown")) for facts in living.values())
+    if set(builds) <= {code_version()}:
         return fine("code", code_version())
-    if len(found) == 1:
-        return warn("code", f"the services run {next(iter(found))}, this command {code_version()}", "use the command "
+    if len(builds) == 1:
+        return warn("code", f"the services run {next(iter(builds))}, this command {code_version()}", "use the command "
                     "of the services' release, or restart them")  # fmt: skip
-    named = "; ".join(f"{version}: {', '.join(_with(living, version))}" for version in sorted(found))
+    named = "; ".join(f"{version}: {', '.join(_with(living, version))}" for version in sorted(builds))
     return warn("code", f"processes run different code: {named}", "restart the old ones")
 
 
@@ -125,20 +125,20 @@ def watched(facts: Mapping[str, Any]) -> Finding:
 def serving(living: Living, key: str, live: str | None) -> Finding:
     """Every backend process answers with the live version."""
     what = "version that serves"
-    found = {name: facts["projects"][key] for name, facts in living.items()
-             if name.startswith("backend:") and key in (facts.get("projects") or {})}  # fmt: skip
-    refused = {f"{r['version']}: {r['reason']}" for facts in found.values() for r in facts.get("refused", ())}
-    behind = {name: facts.get("version") for name, facts in found.items() if facts.get("version") != live}
+    backends = {name: facts["projects"][key] for name, facts in living.items()
+                if name.startswith("backend:") and key in (facts.get("projects") or {})}  # fmt: skip
+    refused = {f"{r['version']}: {r['reason']}" for facts in backends.values() for r in facts.get("refused", ())}
+    behind = {name: facts.get("version") for name, facts in backends.items() if facts.get("version") != live}
     if behind and live and not any(behind.values()) and not refused:
         return warn(what, f"{', '.join(behind)} is still loading {live}", "wait a moment; the first load takes longest")
     if behind and live:
-        told = ", ".join(f"{name} serves {version or 'nothing'}" for name, version in behind.items())
+        serves = ", ".join(f"{name} serves {version or 'nothing'}" for name, version in behind.items())
         why = f" (refused: {'; '.join(sorted(refused))})" if refused else ""
-        return wrong(what, f"{told}; live is {live}{why}", "a backend follows within seconds; if it stays so, look at "
-                     "its log, or go back with `labelloop rollback`")  # fmt: skip
-    if not found:
+        return wrong(what, f"{serves}; live is {live}{why}", "a backend follows within seconds; if it stays so, look "
+                     "at its log, or go back with `labelloop rollback`")  # fmt: skip
+    if not backends:
         return fine(what, "no backend has loaded the project yet: its first request does")
-    return fine(what, f"{live or 'no model yet'}, in {len(found)} process{'es' if len(found) > 1 else ''}")
+    return fine(what, f"{live or 'no model yet'}, in {len(backends)} process{'es' if len(backends) > 1 else ''}")
 
 
 def _worker(scene: Scene, name: str) -> Finding:

@@ -132,12 +132,12 @@ def overlap(project: StudioProject) -> Finding:
                 "`answers.resolve` of the config says; tasks begun come first, in random order")  # fmt: skip
 
 
-def webhooks(found: Sequence[Webhook], backend_url: str) -> Finding:
+def webhooks(hooks: Sequence[Webhook], backend_url: str) -> Finding:
     """Each is called inside the person's submit, one after the other, up to a second long."""
-    wanted = f"{backend_url}/webhook"
-    active = [hook for hook in found if hook.active]
-    ours = [hook for hook in active if hook.url == wanted]
-    others = [hook.url for hook in active if hook.url != wanted]
+    url = f"{backend_url}/webhook"
+    active = [hook for hook in hooks if hook.active]
+    ours = [hook for hook in active if hook.url == url]
+    others = [hook.url for hook in active if hook.url != url]
     if len(ours) > 1:
         return wrong("webhooks", f"{len(ours)} of ours: every submit waits for each", "delete all but one under "
                      "Settings > Webhooks")  # fmt: skip
@@ -145,13 +145,13 @@ def webhooks(found: Sequence[Webhook], backend_url: str) -> Finding:
         return warn("webhooks", f"besides ours {', '.join(others)}: every submit waits for each, up to a second",
                     "remove unneeded ones (Settings > Webhooks)")  # fmt: skip
     if not ours:
-        idle = "ours is not active" if any(hook.url == wanted for hook in found) else f"none to {wanted}"
+        idle = "ours is not active" if any(hook.url == url for hook in hooks) else f"none to {url}"
         return warn("webhooks", f"{idle}: labels are found by polling, a second or two later", "add or activate it "
                     "under Settings > Webhooks, for all events")  # fmt: skip
     if not (ours[0].payload and ours[0].all_events):
         return warn("webhooks", "ours gets no payload, or not every event: labels are found by polling",
                     "let it send the payload for all events")  # fmt: skip
-    return fine("webhooks", f"one, to {wanted}")
+    return fine("webhooks", f"one, to {url}")
 
 
 def bucket(record: ProjectRecord, allowed: Sequence[str]) -> Finding:

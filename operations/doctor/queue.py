@@ -84,11 +84,11 @@ def waiting(jobs: Sequence[JobState]) -> Finding:
 
 def failed(jobs: Sequence[JobState]) -> Finding:
     """What nobody derives again stays undone."""
-    found = [job for job in jobs if job.status == "failed"]
-    if not found:
+    failures = [job for job in jobs if job.status == "failed"]
+    if not failures:
         return fine("failed jobs", "none in the last hour")
-    return warn("failed jobs", f"{len(found)} in the last hour, e.g. {found[0].id}: {found[0].error}", "see `labelloop "
-                "queue failed` for the reasons, and `labelloop queue retry` to try again")  # fmt: skip
+    return warn("failed jobs", f"{len(failures)} in the last hour, e.g. {failures[0].id}: {failures[0].error}", "see "
+                "`labelloop queue failed` for the reasons, and `labelloop queue retry` to try again")  # fmt: skip
 
 
 def _limit(job: JobState) -> float:

@@ -64,8 +64,8 @@ class Scene:
         value, failure = self._known[name]
         if failure is not None:
             raise failure
-        found: T = value
-        return found
+        result: T = value
+        return result
 
     # --- what everybody asks
 
@@ -143,5 +143,5 @@ class Scene:
 
 def _last(store: RunStore) -> list[Run]:
     """A hundred refreshes may come between two tries of a retrain."""
-    found = [run for kind in RECORDED for run in islice(store.newest(kind), LAST_RUNS)]
-    return sorted(found, key=lambda run: run.id, reverse=True)
+    runs = [run for kind in RECORDED for run in islice(store.newest(kind), LAST_RUNS)]
+    return sorted(runs, key=lambda run: run.id, reverse=True)

@@ -21,13 +21,13 @@ def checks(scene: Scene) -> list[Check]:
     """All of this area; they ask no server."""
     settings = scene.settings
     stack, ours = scene.deployment.stack, our_variables()
-    given = {} if stack else ours  # the embedded stack sets its own
+    variables = {} if stack else ours  # the embedded stack sets its own
     own = [Check(AREA, "the stack's own", lambda: overruled(ours, loop_environment(stack)))] if stack else []
     return [
         *own,
-        Check(AREA, "variables", lambda: names(given)),
-        Check(AREA, "values and files", lambda: doubles(given)),
-        Check(AREA, "log form", lambda: log_form(given)),
+        Check(AREA, "variables", lambda: names(variables)),
+        Check(AREA, "values and files", lambda: doubles(variables)),
+        Check(AREA, "log form", lambda: log_form(variables)),
         Check(AREA, "backend password", lambda: backend_password(settings)),
         Check(AREA, "Redis password", lambda: redis_password(settings)),
         Check(AREA, "buckets", lambda: buckets(settings)),
@@ -37,26 +37,26 @@ def checks(scene: Scene) -> list[Check]:
 
 def unreadable(error: SettingsError) -> list[Finding]:
     """Settings that cannot be used at all, with what may be the reason."""
-    given = our_variables()
-    near = [finding for finding in (names(given), doubles(given)) if finding.level is not Level.OK]
+    variables = our_variables()
+    near = [finding for finding in (names(variables), doubles(variables)) if finding.level is not Level.OK]
     return [wrong("settings", str(error), "docs/configuration.md explains every variable"), *near]
 
 
-def names(given: Mapping[str, str]) -> Finding:
+def names(variables: Mapping[str, str]) -> Finding:
     """A misspelt variable is silently another one's default."""
     known = known_variables()
-    strange = sorted(name for name in given if name not in known)
+    strange = sorted(name for name in variables if name not in known)
     if not strange:
-        return fine("variables", f"{len(given)} set, all known" if given else "set by the embedded stack")
+        return fine("variables", f"{len(variables)} set, all known" if variables else "set by the embedded stack")
     near = [difflib.get_close_matches(name, known, 1) for name in strange]
-    told = [f"{name} (did you mean {n[0]}?)" if n else name for name, n in zip(strange, near, strict=True)]
-    return warn("variables", f"not known: {', '.join(told)}", "correct or remove it; docs/configuration.md lists all")
+    hints = [f"{name} (did you mean {n[0]}?)" if n else name for name, n in zip(strange, near, strict=True)]
+    return warn("variables", f"not known: {', '.join(hints)}", "correct or remove it; docs/configuration.md lists all")
 
 
-def overruled(given: Mapping[str, str], stacks: Mapping[str, str]) -> Finding:
+def overruled(variables: Mapping[str, str], stacks: Mapping[str, str]) -> Finding:
     """What is set here for another deployment does not count for the stack; said before somebody wonders."""
     what = "the stack's own"
-    others = {name.removesuffix("_FILE") for name, value in given.items() if stacks.get(name) != value}
+    others = {name.removesuffix("_FILE") for name, value in variables.items() if stacks.get(name) != value}
     names = sorted(others & stacks.keys())
     if names:
         return wrong(what, f"{', '.join(names)} is set in this shell, but not to the value of the stack, which takes "
@@ -64,18 +64,18 @@ def overruled(given: Mapping[str, str], stacks: Mapping[str, str]) -> Finding:
     return fine(what, "nothing in this shell contradicts it")
 
 
-def doubles(given: Mapping[str, str]) -> Finding:
+def doubles(variables: Mapping[str, str]) -> Finding:
     """A value and a file: the file counts, which may surprise."""
-    both = sorted(name for name in given if f"{name}_FILE" in given)
+    both = sorted(name for name in variables if f"{name}_FILE" in variables)
     if both:
         return warn("values and files", f"{', '.join(both)} is set as a value and as a file; the file counts",
                     "keep one of the two")  # fmt: skip
     return fine("values and files", "no variable is set twice")
 
 
-def log_form(given: Mapping[str, str]) -> Finding:
+def log_form(variables: Mapping[str, str]) -> Finding:
     """Anything but json is text."""
-    value = given.get("LABELLOOP_LOG", LOG_FORMS[0])
+    value = variables.get("LABELLOOP_LOG", LOG_FORMS[0])
     if value in LOG_FORMS:
         return fine("log form", value)
     return warn("log form", f"LABELLOOP_LOG is {value!r}, taken as text", f"set it to {' or '.join(LOG_FORMS)}")

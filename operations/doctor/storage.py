@@ -79,10 +79,10 @@ def probe(store: ObjectStore) -> Finding:
         store.put(key, data)
         same = store.get(key) == data
         store.delete(key)
-        gone = not store.exists(key)
+        deleted = not store.exists(key)
     except StorageError as error:
         return wrong(what, str(error), "let the S3 user list, get, put and delete in the state bucket")
-    if same and gone:
+    if same and deleted:
         return fine(what, "all three work")
     return wrong(what, "what was written is not what is read" if not same else "a deleted object is still there",
                  "use an S3 server that is consistent after a write")  # fmt: skip
@@ -120,15 +120,15 @@ def readable(scene: Scene, name: str) -> Finding:
         return wrong(what, f"cannot be listed: {error}", "see that the S3 server answers")
 
 
-def source(found: SourceStorage | None, record: ProjectRecord) -> Finding:
+def source(storage: SourceStorage | None, record: ProjectRecord) -> Finding:
     """Where new images become tasks."""
     what = "S3 source"
-    if found is None:
+    if storage is None:
         return wrong(what, f"no source storage for {record.image_uri}", INIT)
-    if found.status == "failed":
-        return wrong(what, f"its last sync failed: {found.trouble}", "look at 'S3 from Label Studio' here and at the "
+    if storage.status == "failed":
+        return wrong(what, f"its last sync failed: {storage.trouble}", "look at 'S3 from Label Studio' here and at the "
                      "storage under Settings > Cloud Storage")  # fmt: skip
-    return fine(what, f"{record.image_uri}, {found.status}")
+    return fine(what, f"{record.image_uri}, {storage.status}")
 
 
 def from_studio(scene: Scene, record: ProjectRecord) -> Finding:
@@ -148,16 +148,16 @@ def tried(trouble: str, endpoint: str) -> Finding:
                  "work from Label Studio's machine, and that the bucket and the prefix hold images")  # fmt: skip
 
 
-def in_browser(found: SourceStorage | None) -> Finding:
+def in_browser(storage: SourceStorage | None) -> Finding:
     """Streamed through Label Studio, or fetched from S3 by the person's browser itself."""
     what = "images in the browser"
-    if found is None or not found.presigned:
+    if storage is None or not storage.presigned:
         return fine(what, "streamed through Label Studio")
-    host = urlsplit(found.endpoint or "").hostname or ""
+    host = urlsplit(storage.endpoint or "").hostname or ""
     if host and (host in LOOPBACK or "." not in host):
-        return warn(what, f"the browser is sent to {found.endpoint}, which only this machine or its containers know",
+        return warn(what, f"the browser is sent to {storage.endpoint}, which only this machine or its containers know",
                     "turn 'Use pre-signed URLs' off for the storage under Settings > Cloud Storage")  # fmt: skip
-    return fine(what, f"fetched from {found.endpoint or 'AWS'} by pre-signed address")
+    return fine(what, f"fetched from {storage.endpoint or 'AWS'} by pre-signed address")
 
 
 def through_studio(scene: Scene, record: ProjectRecord) -> Finding:

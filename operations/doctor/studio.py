@@ -75,8 +75,8 @@ def _imports_quickly(scene: Scene) -> bool | None:
     return scene.wiring.imports_quickly(records[0].id) if records else None
 
 
-def _way_out(said: str, kind: str) -> str:
-    if "legacy tokens" in said:
+def _way_out(reason: str, kind: str) -> str:
+    if "legacy tokens" in reason:
         return (
             "allow legacy tokens under Organization > Access Token Settings, or create a personal access token under "
             "Account & Settings and put it into LABELLOOP_STUDIO_TOKEN (or its file: then no restart is needed)"

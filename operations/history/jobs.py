@@ -92,14 +92,14 @@ def holds(deployment: Deployment, record: ProjectRecord) -> list[Hold]:
 
 def held(record: ProjectRecord, runs: Sequence[Run], snapshot: str, wishes: Sequence[Request]) -> list[Hold]:
     """The same, from runs and open wishes. Pure; the rule is the planner's."""
-    found = []
+    on_hold = []
     for kind in RECORDED:
         failed = failed_tries(runs, kind, snapshot, retries=retries(wishes, kind))
         if len(failed) >= ATTEMPTS:
             last = failed[-1]
             reason = last.reasons[0] if last.reasons else ""
-            found.append(Hold(record.key, record.title, kind, len(failed), last.short, reason))
-    return found
+            on_hold.append(Hold(record.key, record.title, kind, len(failed), last.short, reason))
+    return on_hold
 
 
 def retry(
@@ -145,14 +145,14 @@ def cancel(deployment: Deployment, records: Sequence[ProjectRecord], names: Sequ
     chosen: list[str] = []
     withdrawn: list[str] = []
     for name in names:
-        found = [i for i in live if name == i] or [i for i in live if name and name in i]
-        if not found and name == RETRAIN.name and (wishes := _withdrawn(deployment, records)):
+        matches = [i for i in live if name == i] or [i for i in live if name and name in i]
+        if not matches and name == RETRAIN.name and (wishes := _withdrawn(deployment, records)):
             withdrawn += wishes
             continue
-        if len(found) != 1:
-            near = ", ".join((found or live)[:4]) or "none"
+        if len(matches) != 1:
+            near = ", ".join((matches or live)[:4]) or "none"
             raise LabelloopError(f"{name!r} is not one job that runs or waits; there are: {near}")
-        chosen += found
+        chosen += matches
     for job in chosen:
         deployment.queue.cancel(job, by=by)
     return chosen + withdrawn
@@ -160,14 +160,14 @@ def cancel(deployment: Deployment, records: Sequence[ProjectRecord], names: Sequ
 
 def _withdrawn(deployment: Deployment, records: Sequence[ProjectRecord]) -> list[str]:
     """Strike off what people have asked for and nobody has queued yet."""
-    gone = []
+    withdrawn = []
     for record in records:
         requests = RequestStore(deployment.within(record))
         for request in requests.open():
             if request.what == RETRAIN.name:
                 requests.done(request)
-                gone.append(f"the retrain that {request.by} asked for")
-    return gone
+                withdrawn.append(f"the retrain that {request.by} asked for")
+    return withdrawn
 
 
 def end_jobs(deployment: Deployment, record: ProjectRecord, *, by: str) -> int:
@@ -192,13 +192,13 @@ def _chosen(jobs: Sequence[FailedJob], names: Sequence[str], kinds: set[str]) ->
 def _lift(
     deployment: Deployment, records: Sequence[ProjectRecord], lift: set[tuple[str, str]], *, by: str
 ) -> tuple[str, ...]:
-    told = []
+    lifted = []
     for record in records:
         for kind in RECORDED:
             if (record.key, kind) in lift:
                 RequestStore(deployment.within(record)).add(RETRY, by=by, about=kind)
-                told.append(f"{kind} of {record.title}")
-    return tuple(told)
+                lifted.append(f"{kind} of {record.title}")
+    return tuple(lifted)
 
 
 def _nothing(names: Sequence[str], jobs: Sequence[FailedJob]) -> str:

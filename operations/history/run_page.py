@@ -97,33 +97,33 @@ def spans(version: str, deployments: Sequence[Deployment]) -> tuple[Span, ...]:
     )
 
 
-def trained(snapshot: str, found: tuple[Revision, ...], recorded: int | None) -> Trained:
+def trained(snapshot: str, rows: tuple[Revision, ...], recorded: int | None) -> Trained:
     """The list, and whether it is as long as the run's own count."""
-    uses = tally(found)
+    uses = tally(rows)
     now = uses.get("trained", 0)
     note = ""
     if recorded is not None and recorded != now:
         note = f"the run counted {recorded} labels, today's view of images and classes gives {now}: one has changed"
-    return Trained(snapshot, uses, found, note)
+    return Trained(snapshot, uses, rows, note)
 
 
 def hints(run: Run, live: bool, project: Project) -> tuple[str, ...]:
     """What a person may do with it."""
-    found: list[str] = []
+    texts: list[str] = []
     if run.outcome == "running":
-        found.append("progress: `labelloop queue`")
+        texts.append("progress: `labelloop queue`")
     if run.outcome == "failed":
-        found.append(f"fix the cause, then `labelloop queue retry {run.kind}`; stack trace: `labelloop queue failed`")
+        texts.append(f"fix the cause, then `labelloop queue retry {run.kind}`; stack trace: `labelloop queue failed`")
     if run.detail.get(AGAIN):
-        found.append("stopped by a pause: its labels are learned after `labelloop resume`")
-    found += _deploying(run, live, project)
+        texts.append("stopped by a pause: its labels are learned after `labelloop resume`")
+    texts += _deploying(run, live, project)
     if run.outcome in {"hold", "reject"} and not run.version:
-        found.append("nothing to do: the next run uses these labels again")
+        texts.append("nothing to do: the next run uses these labels again")
     if run.done:
-        found.append(
+        texts.append(
             f"its labels: `labelloop export --format csv --out labels.csv --at {run.version or run.snapshot[:12]}`"
         )
-    return tuple(found)
+    return tuple(texts)
 
 
 def _deploying(run: Run, live: bool, project: Project) -> list[str]:

@@ -42,8 +42,8 @@ def short_id(run: Run, twice: Collection[str] = ()) -> str:
 
 def evaluation_of(run: Run) -> Evaluation | None:
     """What the gate looked at, where the run came so far."""
-    found = run.detail.get("evaluation")
-    return evaluation_from(found) if found else None
+    recorded = run.detail.get("evaluation")
+    return evaluation_from(recorded) if recorded else None
 
 
 def seconds(begin: str | None, end: str | None) -> float | None:
@@ -51,23 +51,23 @@ def seconds(begin: str | None, end: str | None) -> float | None:
     return (parse(end) - parse(begin)).total_seconds() if begin and end else None
 
 
-def evidence(found: Evaluation) -> str:
+def evidence(evaluation: Evaluation) -> str:
     """Accuracy, and in points how it compares with the champion: a retrain is judged on test labels."""
-    retrain = found.kind == RETRAIN
-    accuracy = found.test_accuracy if retrain else found.accuracy
-    compared = found.test_comparison if retrain else found.comparison
+    retrain = evaluation.kind == RETRAIN
+    accuracy = evaluation.test_accuracy if retrain else evaluation.accuracy
+    compared = evaluation.test_comparison if retrain else evaluation.comparison
     if accuracy is None:
         return ""
-    told = f"{'test ' if retrain else ''}{accuracy:.3f}"
-    return f"{told} {100 * compared.difference:+.1f}" if compared and compared.n else told
+    text = f"{'test ' if retrain else ''}{accuracy:.3f}"
+    return f"{text} {100 * compared.difference:+.1f}" if compared and compared.n else text
 
 
 def _row(run: Run, live: str | None, twice: Collection[str]) -> RunRow:
-    found = evaluation_of(run)
+    evaluation = evaluation_of(run)
     return RunRow(
         id=run.id, short=short_id(run, twice), kind=run.kind, outcome=run.outcome, version=run.version,
-        live=run.version is not None and run.version == live, labels=found.labels if found else None,
-        new_labels=found.new_labels if found else None, evidence=evidence(found) if found else "",
+        live=run.version is not None and run.version == live, labels=evaluation.labels if evaluation else None,
+        new_labels=evaluation.new_labels if evaluation else None, evidence=evidence(evaluation) if evaluation else "",
         duration_s=seconds(run.started_at, run.ended_at), started_at=run.started_at,
         reason=run.reasons[0] if run.reasons else "",
     )  # fmt: skip

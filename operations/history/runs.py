@@ -52,8 +52,8 @@ def show_run(deployment: Deployment, record: ProjectRecord, run: Run, *, annotat
     registry = deployment.registry(record)
     version = _version(registry, run.version)
     project = Project(record.title, registry.deployments(), registry.rollback_target())
-    found = _trained(deployment, record, run, version) if annotations else None
-    return run_page(run, version, project, found, _uncounted(deployment, record, run.snapshot))
+    learned = _trained(deployment, record, run, version) if annotations else None
+    return run_page(run, version, project, learned, _uncounted(deployment, record, run.snapshot))
 
 
 def _uncounted(deployment: Deployment, record: ProjectRecord, snapshot: str) -> tuple[Uncounted, ...]:
@@ -92,8 +92,8 @@ def _trained(deployment: Deployment, record: ProjectRecord, run: Run, version: V
     snapshot = load_counting(deployment, record, version.snapshot if version else run.snapshot)
     rules = LabelRules.of(record.config)
     classes = {rules.resolve(c) for c in (version.labels if version else evaluation.classes)} - {None}
-    found = revisions(snapshot.tasks.values(), catalogue.images, index.places.keys(), classes)
-    return trained(snapshot.id, found, evaluation.labels)
+    used = revisions(snapshot.tasks.values(), catalogue.images, index.places.keys(), classes)
+    return trained(snapshot.id, used, evaluation.labels)
 
 
 def _backbone_of(registry: Registry, run: Run) -> str | None:

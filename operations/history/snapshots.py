@@ -65,8 +65,8 @@ def list_snapshots(
             for i in store.list(MANIFESTS)}  # fmt: skip
     latest = snapshots.latest()
     runs = list(islice(RunStore(store).newest(), LOOKED_BACK))
-    found = snapshot_rows(kept, latest.snapshot if latest else None, deployment.registry(record).versions(), runs)
-    shown = [r for r in found if not used or r.versions or r.runs][:limit]
+    rows = snapshot_rows(kept, latest.snapshot if latest else None, deployment.registry(record).versions(), runs)
+    shown = [r for r in rows if not used or r.versions or r.runs][:limit]
     return _counted(snapshots, shown) if count else shown
 
 
@@ -75,14 +75,14 @@ def snapshot_rows(
 ) -> list[SnapshotRow]:
     """Every snapshot that is kept (id -> when it was frozen) or only named, newest first. Pure."""
     named = dict.fromkeys([*kept, *(v.snapshot for v in versions), *(r.snapshot for r in runs)])
-    found = [
+    rows = [
         SnapshotRow(
             name, kept.get(name), name == latest, tuple(v.name for v in versions if v.snapshot == name),
             tuple(f"{r.kind} {r.outcome}" for r in reversed(runs) if r.snapshot == name),
         )
         for name in named
     ]  # fmt: skip
-    return sorted(found, key=lambda r: (r.at or "", r.latest), reverse=True)
+    return sorted(rows, key=lambda r: (r.at or "", r.latest), reverse=True)
 
 
 def between(deployment: Deployment, record: ProjectRecord, before: str, after: str) -> Between:
@@ -113,23 +113,23 @@ def version_named(deployment: Deployment, record: ProjectRecord, name: str) -> V
 
 def as_version(deployment: Deployment, record: ProjectRecord, name: str) -> str | None:
     """The version that ``name`` means, as `v7`, or as `7` where there is one; None where it means something else."""
-    found = re.fullmatch(r"([vV]?)0*([0-9]{1,9})", name.strip())
-    if found is None:
+    match = re.fullmatch(r"([vV]?)0*([0-9]{1,9})", name.strip())
+    if match is None:
         return None
-    version = f"v{int(found.group(2))}"
-    if found.group(1):
+    version = f"v{int(match.group(2))}"
+    if match.group(1):
         return version
     return version if version in {v.name for v in deployment.registry(record).versions()} else None
 
 
 def one_of(name: str, ids: Iterable[str]) -> str:
     """The one id that begins with ``name``; NotFoundError says what else there is."""
-    found = sorted(i for i in ids if name and i.startswith(name))
-    if len(found) == 1:
-        return found[0]
-    if not found:
+    matches = sorted(i for i in ids if name and i.startswith(name))
+    if len(matches) == 1:
+        return matches[0]
+    if not matches:
         raise NotFoundError(f"no snapshot is called {name!r}; `labelloop snapshots` lists them")
-    raise NotFoundError(f"{len(found)} snapshots begin with {name!r}, e.g. {', '.join(i[:20] for i in found[:3])}")
+    raise NotFoundError(f"{len(matches)} snapshots begin with {name!r}, e.g. {', '.join(i[:20] for i in matches[:3])}")
 
 
 def load(store: SnapshotStore, name: str) -> Snapshot:
@@ -159,13 +159,13 @@ def counts_of(snapshot: Snapshot) -> Counts:
 
 def _counted(snapshots: SnapshotStore, shown: Sequence[SnapshotRow]) -> list[SnapshotRow]:
     """Oldest first: the store keeps the shards that two neighbours share."""
-    found: list[SnapshotRow] = []
+    rows: list[SnapshotRow] = []
     before: Counts | None = None
     for row in reversed(shown):
         counts = None
         if row.at is not None:
             counts = counts_of(load(snapshots, row.id))
         more = counts.labelled - before.labelled if counts and before else None
-        found.append(replace(row, counts=counts, more=more))
+        rows.append(replace(row, counts=counts, more=more))
         before = counts or before
-    return found[::-1]
+    return rows[::-1]

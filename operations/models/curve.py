@@ -27,15 +27,15 @@ class CurvePage:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values: points, forecasts, advice; without the draws."""
-        found = self.outlook
+        forecast = self.outlook
         return {
             "at": self.kept.at, "live": self.kept.live, "snapshot": self.kept.snapshot,
             "random_labels": {"test": self.kept.test, "audit": self.kept.audit},
             "points": [asdict(p) | {"accuracy": p.accuracy, "judged": p.judged} for p in self.kept.points],
             "waiting": dict(self.kept.waiting), "images_left": self.kept.left,
-            "now": asdict(found.now) if found.now else None, "ahead": [asdict(f) for f in found.ahead],
-            "target": found.target, "labels_to_target": asdict(found.reach) if found.reach else None,
-            "told": found.told, "advice": asdict(found.advice),
+            "now": asdict(forecast.now) if forecast.now else None, "ahead": [asdict(f) for f in forecast.ahead],
+            "target": forecast.target, "labels_to_target": asdict(forecast.reach) if forecast.reach else None,
+            "told": forecast.told, "advice": asdict(forecast.advice),
         }  # fmt: skip
 
 

@@ -39,11 +39,11 @@ def pause(deployment: Deployment, record: ProjectRecord, *, by: str, why: str) -
     """Freeze learning; when this returns, nothing goes live any more unless a person says so."""
     store = PauseStore(deployment.within(record))
     before = store.current()
-    found = store.pause(by=by, why=why)
+    paused = store.pause(by=by, why=why)
     settled = _let_deploys_end(deployment, record)
     publish(deployment.queue.redis, NUDGE_CHANNEL, {"action": "pause", "project": record.key})
     live = deployment.registry(record).live()
-    return Paused(found, before is not None, settled, live.version if live else None)
+    return Paused(paused, before is not None, settled, live.version if live else None)
 
 
 def resume(deployment: Deployment, record: ProjectRecord) -> Resumed:
@@ -58,8 +58,8 @@ def resume(deployment: Deployment, record: ProjectRecord) -> Resumed:
 
 def reminder(deployment: Deployment, record: ProjectRecord) -> str | None:
     """For whoever deploys by hand meanwhile; None where learning goes on."""
-    found = PauseStore(deployment.within(record)).current()
-    return f"learning is {found.told}; `labelloop resume` ends it" if found else None
+    paused = PauseStore(deployment.within(record)).current()
+    return f"learning is {paused.told}; `labelloop resume` ends it" if paused else None
 
 
 def left_over(versions: Sequence[Version], deployments: Sequence[Deployed], since: str) -> tuple[str, ...]:

@@ -33,12 +33,12 @@ def wait_for(deployment: Deployment, record: ProjectRecord, job: str, report: Re
             return kept(store, name)
         except NotFoundError:
             pass
-        found = next((j for j in deployment.queue.jobs() if j.id == job), None)
-        missing = 0 if found else missing + 1
-        if found and found.status == "failed":
-            reason = found.error.strip().splitlines() or ["it gave no reason"]
+        state = next((j for j in deployment.queue.jobs() if j.id == job), None)
+        missing = 0 if state else missing + 1
+        if state and state.status == "failed":
+            reason = state.error.strip().splitlines() or ["it gave no reason"]
             raise LabelloopError(f"the range test failed: {reason[-1]}")
-        if found:
-            report(found.stage or "wait for a worker of the queue tune", found.step, found.steps or 1)
+        if state:
+            report(state.stage or "wait for a worker of the queue tune", state.step, state.steps or 1)
         time.sleep(LOOK_S)
     raise LabelloopError("the queue has lost the range test: was Redis emptied? Run it again")

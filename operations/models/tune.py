@@ -70,8 +70,8 @@ def find(deployment: Deployment, record: ProjectRecord, name: str | None) -> Fou
     studies = StudyStore(deployment.within(record))
     names = [n for n in studies.names() if name is None or n.startswith(name)]
     if not names or (name is not None and len(names) > 1):
-        known = ", ".join(studies.names()) or "none; `labelloop tune run FILE` begins one"
-        raise NotFoundError(f"no one study is called {name or 'anything'}; studies: {known}")
+        listed = ", ".join(studies.names()) or "none; `labelloop tune run FILE` begins one"
+        raise NotFoundError(f"no one study is called {name or 'anything'}; studies: {listed}")
     return Found(studies.get(names[-1]), studies.trials(names[-1]))
 
 
@@ -79,20 +79,20 @@ def follow(
     deployment: Deployment, record: ProjectRecord, study: Study, report: Report, say: Callable[[str], None]
 ) -> Found:
     """Report progress until every trial has ended. ``say``: a new best one."""
-    told: int | None = None
+    announced: int | None = None
     while True:
-        found = find(deployment, record, study.name)
-        of = found.study.rules.count
-        leader = found.best
-        report("trials", of - found.left, of)
+        results = find(deployment, record, study.name)
+        of = results.study.rules.count
+        leader = results.best
+        report("trials", of - results.left, of)
         for job in deployment.queue.jobs():
             if job.kind == TRIAL.name and job.project == record.key and job.status == "started":
                 report(f"{job.stage or 'starting'} ({job.worker or 'worker'})", job.step, job.steps or 1)
-        if leader and leader.number != told:
-            told = leader.number
+        if leader and leader.number != announced:
+            announced = leader.number
             say(f"best so far: trial {leader.number}, {leader.accuracy:.4f}  {told_params(leader.params)}")
-        if not found.left:
-            return found
+        if not results.left:
+            return results
         _require_workers(deployment)
         time.sleep(LOOK_S)
 
@@ -103,16 +103,16 @@ def _require_workers(deployment: Deployment) -> None:
         raise LabelloopError("no watcher is running, no trial will be queued: start sync (`python -m sync`)")
 
 
-def apply(deployment: Deployment, record: ProjectRecord, found: Found, number: int | None) -> Mapping[str, Any]:
+def apply(deployment: Deployment, record: ProjectRecord, results: Found, number: int | None) -> Mapping[str, Any]:
     """Make one trial's settings (the best one's) the project's; what has changed, by dotted name.
 
     What the search did not set stays as it is by now: a study may be weeks old.
     """
-    trial = found.best if number is None else next((t for t in found.trials if t.number == number), None)
+    trial = results.best if number is None else next((t for t in results.trials if t.number == number), None)
     if trial is None:
-        raise NotFoundError(f"study {found.study.name} has no such complete trial; `labelloop tune show` lists them")
+        raise NotFoundError(f"study {results.study.name} has no such complete trial; `labelloop tune show` lists them")
     newest = deployment.projects.get(record.key)
-    kept = found.study.over(newest.config, trial.params)
+    kept = results.study.over(newest.config, trial.params)
     deployment.projects.put(replace(newest, config=kept))
     publish(deployment.queue.redis, NUDGE_CHANNEL, {"action": "config", "project": record.key})
     return differences(newest.config.model_dump(mode="json"), kept.model_dump(mode="json"))
@@ -120,14 +120,14 @@ def apply(deployment: Deployment, record: ProjectRecord, found: Found, number: i
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Dotted name -> new value."""
-    found: dict[str, Any] = {}
+    changes: dict[str, Any] = {}
     for name, value in after.items():
         old = before.get(name)
         if isinstance(value, Mapping) and isinstance(old, Mapping):
-            found |= differences(old, value, f"{prefix}{name}.")
+            changes |= differences(old, value, f"{prefix}{name}.")
         elif value != old:
-            found[f"{prefix}{name}"] = value
-    return found
+            changes[f"{prefix}{name}"] = value
+    return changes
 
 
 def as_yaml(changes: Mapping[str, Any]) -> str:

@@ -40,8 +40,8 @@ class Page:
         value = self.value.to_json()
         for row in (*value["people"], *value["warnings"]):
             row["name"] = self.names[row["who"]]
-        for row, said in zip(value["warnings"], self.warnings, strict=True):
-            row |= {"headline": said.headline, "reasons": said.reasons, "advice": said.advice}
+        for row, warning in zip(value["warnings"], self.warnings, strict=True):
+            row |= {"headline": warning.headline, "reasons": warning.reasons, "advice": warning.advice}
         head = {"project": self.title, "snapshot": self.snapshot, "answers": self.answers, "blind": self.blind}
         return head | value
 
@@ -51,10 +51,10 @@ def value(deployment: Deployment, record: ProjectRecord) -> Page:
     snapshots = SnapshotStore(deployment.within(record))
     latest = snapshots.latest()
     tasks = snapshots.load(latest.snapshot).tasks.values() if latest else ()
-    found = value_of(looks_of(tasks, LabelRules.of(record.config)))
-    known = people(deployment) if found.people else {}
-    names = {person.who: who(person.who, known) for person in found.people}
-    warnings = tuple(Warned(headline(w, names[w.who]), tuple(reasons(w)), advice(w)) for w in found.warnings)
+    figures = value_of(looks_of(tasks, LabelRules.of(record.config)))
+    accounts = people(deployment) if figures.people else {}
+    names = {person.who: who(person.who, accounts) for person in figures.people}
+    warnings = tuple(Warned(headline(w, names[w.who]), tuple(reasons(w)), advice(w)) for w in figures.warnings)
     answers = sum(a.label is not None and not a.seed for t in tasks for a in t.annotations)
-    return Page(record.title, latest.snapshot if latest else None, record.config.queue.blind, answers, found, names,
+    return Page(record.title, latest.snapshot if latest else None, record.config.queue.blind, answers, figures, names,
                 warnings)  # fmt: skip

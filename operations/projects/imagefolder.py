@@ -49,8 +49,8 @@ def scan(folder: Path, prefix: str, labels: Path | None = None, classes: Collect
         names = "".join(f"; {n.count} left out: {why}" for why, n in others.items())
         raise SettingsError(f"{folder} holds no images ({', '.join(sorted(SUFFIXES))}){names}")
     if labels or (folder / LABELS).is_file():
-        given = read_labels(labels or folder / LABELS, folder)
-        return _keyed([(path, given.get(path)) for path in paths], folder, prefix)
+        by_path = read_labels(labels or folder / LABELS, folder)
+        return _keyed([(path, by_path.get(path)) for path in paths], folder, prefix)
     nested = {path: path.relative_to(folder).parts[0] for path in paths if path.parent != folder}
     of = set(nested.values())
     if len(of) > 1 and (not classes or not of.isdisjoint(classes)):
@@ -77,8 +77,8 @@ def _image_files(folder: Path) -> tuple[list[Path], dict[str, LeftOut]]:
         if why is None:
             images.append(path)
         elif not path.name.startswith(".") and str(name) != LABELS:
-            known = others.get(why, LeftOut(0, str(name)))
-            others[why] = LeftOut(known.count + 1, known.example)
+            before = others.get(why, LeftOut(0, str(name)))
+            others[why] = LeftOut(before.count + 1, before.example)
     return images, others
 
 
@@ -105,20 +105,19 @@ def read_labels(table: Path, folder: Path) -> dict[Path, str]:
             names = {name.strip().lower(): name for name in rows.fieldnames or () if name}
             if not {"file", "label"} <= names.keys():
                 raise SettingsError(f"{table} must begin with the line `file,label`; it begins with {rows.fieldnames}")
-            found: dict[Path, tuple[str, int]] = {}
+            labels: dict[Path, tuple[str, int]] = {}
             for row in rows:
                 label = (row[names["label"]] or "").strip()
                 if label:
-                    _take(
-                        found, _path(row[names["file"]], folder, f"{table}, line {rows.line_num}"), label, rows.line_num
-                    )
+                    path = _path(row[names["file"]], folder, f"{table}, line {rows.line_num}")
+                    _take(labels, path, label, rows.line_num)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise SettingsError(f"cannot read the labels {table}: {error}; it must be a CSV file in UTF-8") from error
-    return {path: label for path, (label, _) in found.items()}
+    return {path: label for path, (label, _) in labels.items()}
 
 
-def _take(found: dict[Path, tuple[str, int]], path: Path, label: str, line: int) -> None:
-    before = found.setdefault(path, (label, line))
+def _take(labels: dict[Path, tuple[str, int]], path: Path, label: str, line: int) -> None:
+    before = labels.setdefault(path, (label, line))
     if before[0] != label:
         raise SettingsError(
             f"line {line} says that {path.name} is {label!r}, line {before[1]} that it is {before[0]!r}: keep one"
@@ -211,9 +210,9 @@ def pick_seeds(files: Sequence[LabelledFile], count: int, shares: BucketShares) 
     while len(picked) < count:
         before = len(picked)
         for queue in queues.values():
-            found = next(queue, None)
-            if found and len(picked) < count:
-                picked.append(found)
+            image = next(queue, None)
+            if image and len(picked) < count:
+                picked.append(image)
         if len(picked) == before:
             break
     return picked

@@ -99,25 +99,25 @@ class SchemaReader:
     def view(self) -> SchemaView:
         """The classes as they are."""
         rules = LabelRules.of(self._record.config)
-        given = self._counts(self._tasks)
+        counts = self._counts(self._tasks)
         head = self._version.labels if self._version else ()
-        names = dict.fromkeys([*self._classes, *sorted(given), *head, *rules.label_map])
+        names = dict.fromkeys([*self._classes, *sorted(counts), *head, *rules.label_map])
         waiting = self._undecided(rules)
         return SchemaView(
             self._record.key, self._version.name if self._version else None,
             tuple(
-                ClassRow(n, n in self._classes, given.get(n, {}), n in head, rules.resolve(n),
+                ClassRow(n, n in self._classes, counts.get(n, {}), n in head, rules.resolve(n),
                          tuple(o for o in rules.label_map if rules.resolve(o) == n))
                 for n in names
             ),
-            waiting, propose(waiting, self._classes, [*given, *head]), rules.label_map,
+            waiting, propose(waiting, self._classes, [*counts, *head]), rules.label_map,
         )  # fmt: skip
 
     def effect(self, wishes: Wishes) -> Effect:
         """What would count afterwards; SettingsError where a wish cannot be."""
         old = LabelRules.of(self._record.config)
-        given = self._counts(self._tasks)
-        label_map = decide(old.label_map, wishes, given=given, classes=self._classes)
+        counts = self._counts(self._tasks)
+        label_map = decide(old.label_map, wishes, given=counts, classes=self._classes)
         new = replace(old, label_map=label_map)
         before, after = (self._counts(rules.task(t) for t in self._tasks) for rules in (old, new))
         return Effect(label_map, before, after, self._undecided(new))
@@ -127,12 +127,12 @@ class SchemaReader:
         return undecided(labels.values(), self._classes)
 
     def _counts(self, tasks: Iterable[Task]) -> dict[str, dict[str, int]]:
-        found: dict[str, Counter[str]] = {}
+        by_class: dict[str, Counter[str]] = {}
         for task in tasks:
             if task.label is not None:
                 facts = self._catalogue.images.get(task.uri)
-                found.setdefault(task.label, Counter())[facts.bucket.value if facts else NOWHERE] += 1
-        return {name: dict(counts) for name, counts in found.items()}
+                by_class.setdefault(task.label, Counter())[facts.bucket.value if facts else NOWHERE] += 1
+        return {name: dict(counts) for name, counts in by_class.items()}
 
 
 def write(deployment: Deployment, record: ProjectRecord, label_map: Mapping[str, str | None]) -> ProjectRecord:

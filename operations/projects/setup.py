@@ -81,11 +81,11 @@ def open_source(
 ) -> Source:  # fmt: skip
     """The given folder of images, or the digits. Without a config the folder gives the name."""
     folder = images.expanduser() if images else write_digits(state_dir / "digits")  # ~ is no shell's within make
-    found = load_config(config) if config else _default_config(images)
-    prefix = f"{found.name}/"
+    loaded = load_config(config) if config else _default_config(images)
+    prefix = f"{loaded.name}/"
     default = DIGITS_SEEDS if images is None else 0
     source = Source(
-        found, scan(folder, prefix, labels, found.labels or classes), prefix, default if seeds is None else seeds,
+        loaded, scan(folder, prefix, labels, loaded.labels or classes), prefix, default if seeds is None else seeds,
         tuple(classes), demo=images is None, left_out=left_out(folder),
     )  # fmt: skip
     _check_classes(source, folder)
@@ -219,14 +219,14 @@ def known_project(deployment: Deployment, image_uri: str) -> int | None:
     return None
 
 
-def _wait_imported(deployment: Deployment, record: ProjectRecord, wanted: int, report: Report) -> None:
+def _wait_imported(deployment: Deployment, record: ProjectRecord, total: int, report: Report) -> None:
     """`sync` turns the objects into tasks; here we only watch, so that no two imports run at once."""
     studio, began = deployment.studio, time.monotonic()
-    while (count := studio.task_count(record.id)) < wanted:
-        report("sync images into Label Studio", count, wanted)
+    while (count := studio.task_count(record.id)) < total:
+        report("sync images into Label Studio", count, total)
         if time.monotonic() - began > IMPORT_TIMEOUT_S:
             raise LabelloopError(
-                f"Label Studio has {count} of {wanted} images after {IMPORT_TIMEOUT_S / 60:.0f} minutes: look at "
+                f"Label Studio has {count} of {total} images after {IMPORT_TIMEOUT_S / 60:.0f} minutes: look at "
                 "logs/sync.log and logs/label_studio.log in the state directory"
             )
         time.sleep(0.5)

@@ -48,12 +48,12 @@ def wire(studio: Studio, projects: ProjectStore, settings: Settings, wish: Wish)
         settings.studio_server, project.id, project.created, project.title, wish.config, project.label_config,
         wish.image_uri, made=wish.adopt is None,
     )  # fmt: skip
-    known = projects.find(record.reference)
-    if known:  # the same ids, so that the watcher does not take it for a new project
-        config = _with_decisions(wish.config, known.config)
-        record = replace(record, storage_id=known.storage_id, backend_id=known.backend_id, config=config,
-                         made=known.made, by_bytes=known.by_bytes)  # fmt: skip
-    record = with_network(record, known, wish)
+    before = projects.find(record.reference)
+    if before:  # the same ids, so that the watcher does not take it for a new project
+        config = _with_decisions(wish.config, before.config)
+        record = replace(record, storage_id=before.storage_id, backend_id=before.backend_id, config=config,
+                         made=before.made, by_bytes=before.by_bytes)  # fmt: skip
+    record = with_network(record, before, wish)
     findings.append(network_finding(record))
     projects.put(record)  # the backend must know the project before Label Studio asks it about it
     source, pattern = _storage(studio, settings, record)
@@ -66,19 +66,19 @@ def wire(studio: Studio, projects: ProjectStore, settings: Settings, wish: Wish)
     return record, [*findings, finding, *check(studio, settings, record)]
 
 
-def with_network(record: ProjectRecord, known: ProjectRecord | None, wish: Wish) -> ProjectRecord:
+def with_network(record: ProjectRecord, before: ProjectRecord | None, wish: Wish) -> ProjectRecord:
     """`backbone.name: auto` is decided once, when the project is made; afterwards the project keeps its network."""
-    asked = record.config.backbone
+    backbone = record.config.backbone
     if wish.choose is None:
-        return replace(record, network=known.network if known else "")
-    if asked.name != AUTO:
-        reason = known.network if known and known.config.backbone == asked else ""
+        return replace(record, network=before.network if before else "")
+    if backbone.name != AUTO:
+        reason = before.network if before and before.config.backbone == backbone else ""
         return replace(record, network=reason or BY_CONFIG)
-    if known and known.config.backbone.name != AUTO:
-        kept = record.config.model_copy(update={"backbone": known.config.backbone})
-        return replace(record, config=kept, network=known.network or "the project's first network")
+    if before and before.config.backbone.name != AUTO:
+        kept = record.config.model_copy(update={"backbone": before.config.backbone})
+        return replace(record, config=kept, network=before.network or "the project's first network")
     choice = wish.choose()
-    chosen = record.config.model_copy(update={"backbone": asked.model_copy(update={"name": choice.name})})
+    chosen = record.config.model_copy(update={"backbone": backbone.model_copy(update={"name": choice.name})})
     return replace(record, config=chosen, network=choice.reason)
 
 
@@ -91,9 +91,9 @@ def network_finding(record: ProjectRecord) -> Finding:
     return fine("network", what)
 
 
-def _with_decisions(wished: ProjectConfig, known: ProjectConfig) -> ProjectConfig:
+def _with_decisions(wished: ProjectConfig, before: ProjectConfig) -> ProjectConfig:
     """What people decided with `labelloop schema` stays, unless the YAML says otherwise of that class."""
-    label_map = {**known.label_map, **wished.label_map}
+    label_map = {**before.label_map, **wished.label_map}
     return parse_config({**wished.model_dump(mode="json"), "label_map": label_map}, f"the config of {wished.name}")
 
 
@@ -140,9 +140,9 @@ def _project(studio: Studio, wish: Wish) -> StudioProject:
     classes = _classes(wish)
     label_config = make_label_config(classes)
     parse_label_config(label_config)  # before anything is made: a class may have a name that cannot be served
-    made = studio.create_project(wish.config.name, label_config, instruction(classes))
+    project = studio.create_project(wish.config.name, label_config, instruction(classes))
     StudioWiring(studio.http).submit_with_enter()
-    return made
+    return project
 
 
 def _adopted(studio: Studio, number: int) -> StudioProject:
@@ -172,9 +172,9 @@ def _classes(wish: Wish) -> tuple[str, ...]:
 def _storage(studio: Studio, settings: Settings, record: ProjectRecord) -> tuple[int, str]:
     """The storage's id, and which keys it takes."""
     fields = storage_fields(settings, record)
-    for known in StudioWiring(studio.http).storages(record.id):
-        if (known.bucket, known.prefix) == (fields["bucket"], fields["prefix"]):
-            return known.id, known.pattern
+    for source in StudioWiring(studio.http).storages(record.id):
+        if (source.bucket, source.prefix) == (fields["bucket"], fields["prefix"]):
+            return source.id, source.pattern
     try:
         return int(studio.add_storage(record.id, **fields)["id"]), IMAGE_PATTERN
     except StudioError as error:
@@ -183,14 +183,14 @@ def _storage(studio: Studio, settings: Settings, record: ProjectRecord) -> tuple
 
 def _backend(studio: Studio, settings: Settings, record: ProjectRecord) -> tuple[int | None, Finding]:
     url = settings.backend_url
-    for known in StudioWiring(studio.http).backends(record.id):
-        if known.url == url:
-            return known.id, fine("ML backend", f"connected: {url}")
+    for backend in StudioWiring(studio.http).backends(record.id):
+        if backend.url == url:
+            return backend.id, fine("ML backend", f"connected: {url}")
     try:
-        made = studio.add_backend(
+        added = studio.add_backend(
             record.id, url, title=rules.TITLE, user=settings.backend_user, password=settings.backend_password or ""
         )
-        return int(made["id"]), fine("ML backend", f"connected: {url}")
+        return int(added["id"]), fine("ML backend", f"connected: {url}")
     except StudioError as error:
         return None, _blocked(error, "the ML backend")
 

@@ -45,14 +45,14 @@ def accuracy_per_version(
     registry = deployment.registry(record)
     names = dict.fromkeys(d.version for d in registry.deployments())
     versions = [registry.version(name) for name in names]
-    found: dict[str, float] = {}
+    accuracies: dict[str, float] = {}
     for backbone in dict.fromkeys(v.backbone for v in versions):
         features = _features(registry, registry.backbone(backbone), test, report)
         for version in versions:
             if version.backbone == backbone:
                 head = registry.head(version)
-                found[version.name] = _accuracy(head, features, test, LabelRules.of(record.config))
-    return {name: found[name] for name in names}
+                accuracies[version.name] = _accuracy(head, features, test, LabelRules.of(record.config))
+    return {name: accuracies[name] for name in names}
 
 
 def _predict(client: httpx.Client, record: ProjectRecord, uris: Sequence[str]) -> list[str | None]:

@@ -149,9 +149,9 @@ def _label(deployment: Deployment, record: ProjectRecord, crew: Crew, labels: in
     """Submit; after each complete batch give the loop the seconds that a person would take."""
     runs = RunStore(deployment.within(record))
     since, patience = 0, RUN_APPEARS_S
-    known = len(_refreshes(runs))
-    while (given := len(crew.given)) < labels:
-        submitted = crew.step(labels - given)
+    before = len(_refreshes(runs))
+    while (done := len(crew.given)) < labels:
+        submitted = crew.step(labels - done)
         report("label", len(crew.given), labels)
         if not submitted:
             if crew.is_done:
@@ -160,21 +160,21 @@ def _label(deployment: Deployment, record: ProjectRecord, crew: Crew, labels: in
         since += len(submitted)
         if since < record.config.refresh.after:
             continue
-        if _await_run(runs, known, patience):
+        if _await_run(runs, before, patience):
             _await_published(deployment, record)
-            known, since, patience = len(_refreshes(runs)), 0, RUN_APPEARS_S
+            before, since, patience = len(_refreshes(runs)), 0, RUN_APPEARS_S
         else:  # it waits for more labels of some class: go on, and look again after each
             patience = 0.3
 
 
-def _await_run(runs: RunStore, known: int, patience_s: float) -> bool:
+def _await_run(runs: RunStore, before: int, patience_s: float) -> bool:
     """True once a further refresh has ended; False where none appears."""
     began = time.monotonic()
     while time.monotonic() - began < RUN_ENDS_S:
-        found = _refreshes(runs)
-        if len(found) > known and found[-1].outcome != "running":
+        refreshes = _refreshes(runs)
+        if len(refreshes) > before and refreshes[-1].outcome != "running":
             return True
-        if len(found) == known and time.monotonic() - began > patience_s:
+        if len(refreshes) == before and time.monotonic() - began > patience_s:
             return False
         time.sleep(LOOK_S)
     return False
@@ -206,13 +206,13 @@ def _refreshes(runs: RunStore) -> list[Run]:
 
 
 def _loop_figures(
-    deployment: Deployment, record: ProjectRecord, given: Sequence[Submitted], live_at: dict[str, str]
+    deployment: Deployment, record: ProjectRecord, submitted: Sequence[Submitted], live_at: dict[str, str]
 ) -> dict[str, Any]:
     store = deployment.within(record)
     runs = [r for r in _refreshes(RunStore(store)) if r.queued_at]
     queued, live = [], []
     for run in runs:
-        before = [s.at for s in given if run.queued_at and s.at <= run.queued_at]
+        before = [s.at for s in submitted if run.queued_at and s.at <= run.queued_at]
         if not before:
             continue  # of the seeds
         queued.append(_seconds(max(before), run.queued_at or ""))
@@ -224,7 +224,7 @@ def _loop_figures(
     return {
         "versions": len({d.version for d in deployment.registry(record).deployments()}),
         "runs": {o: sum(r.outcome == o for r in runs) for o in sorted({r.outcome for r in runs})},
-        "accepted_per_50": _accepted(given),
+        "accepted_per_50": _accepted(submitted),
         "accepted_random_quota": _round(random.share),
         "random_quota_labels": random.of,
         "submit_to_queued_p95_s": _quantile(queued, 95),
@@ -233,9 +233,9 @@ def _loop_figures(
     }
 
 
-def labels_by_version(given: Sequence[Submitted], live_at: Mapping[str, str]) -> dict[str, int]:
+def labels_by_version(submitted: Sequence[Submitted], live_at: Mapping[str, str]) -> dict[str, int]:
     """Version -> labels that had been given when it began to answer."""
-    return {version: sum(s.at <= at for s in given) for version, at in live_at.items()}
+    return {version: sum(s.at <= at for s in submitted) for version, at in live_at.items()}
 
 
 def labels_to(accuracy: Mapping[str, float], labels: Mapping[str, int], target: float) -> int | None:
@@ -244,11 +244,11 @@ def labels_to(accuracy: Mapping[str, float], labels: Mapping[str, int], target: 
     return min(enough, default=None)
 
 
-def _accepted(given: Sequence[Submitted]) -> list[float | None]:
+def _accepted(submitted: Sequence[Submitted]) -> list[float | None]:
     """Per 50 labels: the share of shown pre-labels that were right. Low is no bad sign: the hardest come first."""
     shares = []
-    for start in range(0, len(given), 50):
-        shown = [s for s in given[start : start + 50] if s.seen and s.seen.label is not None]
+    for start in range(0, len(submitted), 50):
+        shown = [s for s in submitted[start : start + 50] if s.seen and s.seen.label is not None]
         right = sum(s.seen is not None and s.seen.label == s.label for s in shown)
         shares.append(_round(right / len(shown)) if shown else None)
     return shares

@@ -152,36 +152,36 @@ class ArchiveReader:
             raise self._damaged(f"it is no tar file, or is cut off ({error})") from error
 
     def _checked(self, tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-        seen: set[str] = set()
+        names: set[str] = set()
         for info in tar:
             plain = info.type in {tarfile.REGTYPE, tarfile.AREGTYPE} and not info.issparse()
             if not plain or not is_safe(info.name):
                 raise self._damaged(f"{info.name[:200]!r} is no plain object of a backup")
-            if not 0 <= info.size <= LARGEST or info.name in seen or len(seen) >= MOST:
+            if not 0 <= info.size <= LARGEST or info.name in names or len(names) >= MOST:
                 raise self._damaged(f"{info.name[:200]!r} is too large, or there twice")
-            seen.add(info.name)
+            names.add(info.name)
             yield info
 
     def _manifest(self) -> dict[str, Any]:
         if MANIFEST not in self._members or self._members[MANIFEST].size > LARGEST_MANIFEST:
             raise self._damaged("it has no manifest: it is cut off, or was not made by `labelloop backup`")
         try:
-            found = read(Kind.BACKUP, self._read(MANIFEST))
+            manifest = read(Kind.BACKUP, self._read(MANIFEST))
         except (ValueError, TypeError, RecursionError) as error:
             raise self._damaged(f"its manifest cannot be read ({error})") from error
-        objects, count = found.get("objects"), found.get("tasks", 0)
+        objects, count = manifest.get("objects"), manifest.get("tasks", 0)
         if isinstance(objects, list) and all(map(_is_row, objects)) and isinstance(count, int):
-            return found
+            return manifest
         raise self._damaged("its manifest does not list objects as a backup does")
 
     def _read(self, name: str) -> bytes:
         return b"".join(self._parts(name))
 
     def _hash(self, name: str) -> str:
-        found = hashlib.sha256()
+        sha256 = hashlib.sha256()
         for part in self._parts(name):
-            found.update(part)
-        return found.hexdigest()
+            sha256.update(part)
+        return sha256.hexdigest()
 
     def _parts(self, name: str) -> Iterator[bytes]:
         info = self._members[name]

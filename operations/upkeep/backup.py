@@ -69,19 +69,19 @@ class BackedUp:
     damaged: list[str] = field(default_factory=list)  # what could not be taken along, and why
 
 
-def backup(deployment: Deployment, record: ProjectRecord, path: Path, wanted: Wanted, report: Report) -> BackedUp:
+def backup(deployment: Deployment, record: ProjectRecord, path: Path, parts: Wanted, report: Report) -> BackedUp:
     """Write the file; it is whole, or not there."""
     done = BackedUp(str(path), record.title, _live(deployment, record))
     with ArchiveWriter(path) as archive:
         at, job = now(), _Job(deployment, record, archive, done, report)
         archive.add(PROJECT, dump_record(record))
-        _Copier(job).run(wanted)
+        _Copier(job).run(parts)
         uris = _studio(job)
-        if wanted.images:
+        if parts.images:
             _images(job, uris)
         archive.finish({
             "at": at, "code": code_version(), "project": record.key, "title": record.title, "live": done.live,
-            "wanted": asdict(wanted), "tasks": done.tasks, "annotations": done.annotations, "damaged": done.damaged,
+            "wanted": asdict(parts), "tasks": done.tasks, "annotations": done.annotations, "damaged": done.damaged,
         })  # fmt: skip
     done.bytes = path.stat().st_size
     return done
@@ -127,21 +127,21 @@ class _Copier:
         self._seen: set[str] = set()
         self._latest = b"{}"
 
-    def run(self, wanted: Wanted) -> None:
+    def run(self, parts: Wanted) -> None:
         """References first, then all that they reach: that is never replaced, so it is still what they meant."""
         self._copy([h for h in self._listed() if h.info.key.startswith(MOVING)], "back up the log")
         for _ in range(ROUNDS):
             kept = self._kept()
-            found = [h for h in self._listed() if kept is None or h.info.key in kept]
-            if not wanted.features:
-                found = [h for h in found if h.what not in {What.INDEX, What.ROWS}]
-            if not self._copy(found, "back up models and features"):
+            objects = [h for h in self._listed() if kept is None or h.info.key in kept]
+            if not parts.features:
+                objects = [h for h in objects if h.what not in {What.INDEX, What.ROWS}]
+            if not self._copy(objects, "back up models and features"):
                 return
         raise LabelloopError("too much changed during the backup: run it again at a quieter time")
 
     def _listed(self) -> list[Held]:
-        found = classify(self._store.list(""))
-        return [h for h in found if h.info.key not in self._seen and not h.info.key.startswith(LEFT_OUT)]
+        objects = classify(self._store.list(""))
+        return [h for h in objects if h.info.key not in self._seen and not h.info.key.startswith(LEFT_OUT)]
 
     def _kept(self) -> set[str] | None:
         """What something needs; None, which means all, where a damaged record leaves that open."""
@@ -159,11 +159,11 @@ class _Copier:
             return {manifest, *(f"snapshots/shards/{shard}.jsonl.gz" for shard in shards)}
         return set()
 
-    def _copy(self, found: Sequence[Held], step: str) -> bool:
+    def _copy(self, objects: Sequence[Held], step: str) -> bool:
         """True where something vanished that may live on in another object."""
         order, copied, vanished = list(What), 0, False
         with ThreadPoolExecutor(READERS) as pool:
-            for batch in batches(sorted(found, key=lambda h: order.index(h.what))):
+            for batch in batches(sorted(objects, key=lambda h: order.index(h.what))):
                 for held, data in zip(batch, pool.map(self._get, batch), strict=True):
                     self._seen.add(held.info.key)
                     if data is None:
@@ -171,7 +171,7 @@ class _Copier:
                     else:
                         self._keep(held, data)
                 copied += len(batch)
-                self._job.report(step, copied, len(found))
+                self._job.report(step, copied, len(objects))
         return vanished
 
     def _get(self, held: Held) -> bytes | None:
@@ -196,11 +196,11 @@ class _Copier:
         self._job.done.objects += 1
 
 
-def batches(found: Iterable[Held]) -> Iterator[list[Held]]:
+def batches(objects: Iterable[Held]) -> Iterator[list[Held]]:
     """A few at a time: no more than may lie in memory together."""
     batch: list[Held] = []
     size = 0
-    for held in found:
+    for held in objects:
         if batch and (len(batch) == BATCH or size + held.info.size > BATCH_BYTES):
             yield batch
             batch, size = [], 0
@@ -234,7 +234,7 @@ def _images(job: _Job, uris: Iterable[str]) -> None:
     """Of the tasks, and those that the model knows of removed tasks."""
     catalogue = Catalogue(job.deployment.within(job.record))
     catalogue.update()
-    wanted = [uri for uri in dict.fromkeys([*uris, *catalogue.images]) if uri.startswith("s3://")]  # others: mirror/
+    images = [uri for uri in dict.fromkeys([*uris, *catalogue.images]) if uri.startswith("s3://")]  # others: mirror/
     reader = ImageReader(job.deployment.s3, job.deployment.settings.image_buckets)
 
     def get(uri: str) -> bytes | str:
@@ -244,12 +244,12 @@ def _images(job: _Job, uris: Iterable[str]) -> None:
             return str(error)
 
     with ThreadPoolExecutor(READERS) as pool:
-        for start in range(0, len(wanted), READERS):
-            part = wanted[start : start + READERS]
+        for start in range(0, len(images), READERS):
+            part = images[start : start + READERS]
             for uri, data in zip(part, pool.map(get, part), strict=True):
                 if isinstance(data, str):
                     job.done.damaged.append(data)
                 elif is_safe(image_name(uri)):
                     job.archive.add(image_name(uri), data)
                     job.done.images += 1
-            job.report("back up images", start + len(part), len(wanted))
+            job.report("back up images", start + len(part), len(images))

@@ -50,11 +50,11 @@ def tidy(deployment: Deployment, record: ProjectRecord, report: Report, *, dry_r
 
 def heaps(items: Iterable[Item]) -> tuple[Heap, ...]:
     """Items by kind and reason, in the order of the kinds, the largest first within each."""
-    found: defaultdict[tuple[What, str], list[int]] = defaultdict(list)
+    by_reason: defaultdict[tuple[What, str], list[int]] = defaultdict(list)
     for item in items:
-        found[item.what, item.why].append(item.size)
+        by_reason[item.what, item.why].append(item.size)
     order = list(What)
-    ranked = sorted(found.items(), key=lambda pair: (order.index(pair[0][0]), -sum(pair[1]), pair[0][1]))
+    ranked = sorted(by_reason.items(), key=lambda pair: (order.index(pair[0][0]), -sum(pair[1]), pair[0][1]))
     return tuple(Heap(what.value, len(sizes), sum(sizes), why) for (what, why), sizes in ranked)
 
 

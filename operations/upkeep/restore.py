@@ -37,7 +37,7 @@ def _restored(
     lost = not is_there(deployment, record)
     if title is None and not lost:
         return put_back(deployment, archive, record, force=force, report=report)
-    made = make_anew(deployment, archive, record, title or record.title, report)
+    restored = make_anew(deployment, archive, record, title or record.title, report)
     if lost:  # nobody can look after it any more; its objects stay
         deployment.projects.remove(record.key)
-    return made
+    return restored

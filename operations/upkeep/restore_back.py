@@ -62,18 +62,18 @@ def put_back(
     store, objects = deployment.within(record), held_in(archive)
     done = Restored(record.title, record.key, anew=False)
     fates = _fates(store, archive, objects, report)
-    clashing = [held.info.key for held, found in fates if found is Fate.CONFLICT]
+    clashing = [held.info.key for held, decided in fates if decided is Fate.CONFLICT]
     if clashing and not force:
         raise ConflictError(
             f"{record.title} has diverged from the backup: {len(clashing)} objects, e.g. {clashing[0]}, were "
             f"created since under the same number. --force overwrites them; --title restores as a new project"
         )
-    wanted = [held for held, found in fates if found in {Fate.PUT, Fate.CONFLICT}]
-    for i, held in enumerate(wanted, 1):
+    puts = [held for held, decided in fates if decided in {Fate.PUT, Fate.CONFLICT}]
+    for i, held in enumerate(puts, 1):
         store.put(held.info.key, archive.get(STATE + held.info.key))
-        report("put back", i, len(wanted))
-    done.put, done.intact = len(wanted), sum(found is Fate.INTACT for _, found in fates)
-    done.newer = sum(found is Fate.NEWER for _, found in fates)
+        report("put back", i, len(puts))
+    done.put, done.intact = len(puts), sum(decided is Fate.INTACT for _, decided in fates)
+    done.newer = sum(decided is Fate.NEWER for _, decided in fates)
     if not _is_wired(deployment, record):
         deployment.projects.put(record)
     _make_live(deployment, record, archive, done, clashed=bool(clashing))
@@ -85,12 +85,12 @@ def _make_live(
 ) -> None:  # fmt: skip
     """After a clash the backup's live version is promoted; else the newest log entry says what is live."""
     registry = deployment.registry(record)
-    live, wanted = registry.live(), archive.facts.get("live")
+    live, target = registry.live(), archive.facts.get("live")
     if clashed:
         done.notes.append(REPLACED)
-        if wanted and live and live.version != wanted:
+        if target and live and live.version != target:
             why = f"restored from the backup of {archive.facts.get('at')}"
-            live = registry.deploy(wanted, expected=live.version, action="promote", by=me(), why=why)
+            live = registry.deploy(target, expected=live.version, action="promote", by=me(), why=why)
     done.live = live.version if live else None
     publish(deployment.queue.redis, DEPLOY_CHANNEL, record.key)
 
@@ -99,14 +99,14 @@ def _fates(
     store: ObjectStore, archive: ArchiveReader, objects: Sequence[Held], report: Report
 ) -> list[tuple[Held, Fate]]:
     """Reads everything that is there: damage shows in the bytes alone."""
-    found: list[tuple[Held, Fate]] = []
+    fates: list[tuple[Held, Fate]] = []
     with ThreadPoolExecutor(READERS) as pool:
         for batch in batches(objects):
             ours = pool.map(lambda held: _get(store, held.info.key), batch)
-            found += [(held, fate(held, data, archive.get(STATE + held.info.key)))
+            fates += [(held, fate(held, data, archive.get(STATE + held.info.key)))
                       for held, data in zip(batch, ours, strict=True)]  # fmt: skip
-            report("compare with object storage", len(found), len(objects))
-    return found
+            report("compare with object storage", len(fates), len(objects))
+    return fates
 
 
 def _is_wired(deployment: Deployment, record: ProjectRecord) -> bool:
@@ -129,10 +129,10 @@ def _get(store: ObjectStore, key: str) -> bytes | None:
 def _is_damaged(key: str, data: bytes) -> bool:
     """False where it may be a record of another history: whoever wants that replaced says --force."""
     try:
-        found = json.loads(data)
+        content = json.loads(data)
     except (ValueError, RecursionError):
         return True
-    if isinstance(found, dict) and found:
+    if isinstance(content, dict) and content:
         return False
     return fault_of(key, data) is not None
 

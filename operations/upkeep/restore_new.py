@@ -62,12 +62,12 @@ def make_anew(
     images = _images(deployment, archive, report)
     label_config = archive.get(LABEL_CONFIG).decode()
     parse_label_config(label_config)
-    made = StudioArchive(deployment.studio).create(title, label_config, json.loads(archive.get(SETTINGS)))
+    project = StudioArchive(deployment.studio).create(title, label_config, json.loads(archive.get(SETTINGS)))
     record = ProjectRecord(  # under the same config, the runs that came along still count
         deployment.settings.studio_server,
-        made.id,
-        made.created,
-        made.title,
+        project.id,
+        project.created,
+        project.title,
         old.config,
         label_config,
         old.image_uri,
@@ -86,7 +86,7 @@ def make_anew(
 
 
 def _check(deployment: Deployment, old: ProjectRecord, title: str) -> None:
-    taken = {known.title for known in deployment.projects.all() if known.key != old.key or is_there(deployment, old)}
+    taken = {other.title for other in deployment.projects.all() if other.key != old.key or is_there(deployment, old)}
     if title in taken:
         raise SettingsError(f"a project is called {title!r} already: choose another name with --title")
     bucket = old.image_uri.removeprefix("s3://").partition("/")[0]
@@ -100,12 +100,12 @@ def _check(deployment: Deployment, old: ProjectRecord, title: str) -> None:
 def _images(deployment: Deployment, archive: ArchiveReader, report: Report) -> int:
     """Put back the images that the backup holds and their bucket lacks."""
     names, put = archive.names("images/"), 0
-    known: set[str] = set()
+    buckets: set[str] = set()
     for done, name in enumerate(names, 1):
         bucket, key = allowed(image_uri(name), deployment.settings.image_buckets)
-        if bucket not in known:
+        if bucket not in buckets:
             ensure_bucket(deployment.s3, bucket)
-            known.add(bucket)
+            buckets.add(bucket)
         store = S3Store(deployment.s3, bucket)
         if not store.exists(key):
             store.put(key, archive.get(name))
@@ -201,19 +201,19 @@ def _remove_deleted(job: _Job, there: dict[str, set[int]]) -> None:
     except CorruptObjectError as error:
         job.done.notes.append(f"tasks that people had removed are there again: {error.reason}")
         return
-    gone = [number for uri in sorted(deleted) for number in there.get(uri, ())]
-    for done, number in enumerate(gone, 1):
+    tasks = [number for uri in sorted(deleted) for number in there.get(uri, ())]
+    for done, number in enumerate(tasks, 1):
         job.deployment.studio.delete_task(number)
-        job.report("remove deleted tasks again", done, len(gone))
+        job.report("remove deleted tasks again", done, len(tasks))
 
 
 def _compare(job: _Job) -> None:
-    found = {stub.id: len(stub.annotations) for page in job.deployment.studio.all_tasks(job.record.id, job.schema)
-             for stub in page}  # fmt: skip
-    wanted = int(job.archive.facts.get("annotations", 0))
-    if sum(found.values()) != wanted:
+    counts = {stub.id: len(stub.annotations) for page in job.deployment.studio.all_tasks(job.record.id, job.schema)
+              for stub in page}  # fmt: skip
+    expected = int(job.archive.facts.get("annotations", 0))
+    if sum(counts.values()) != expected:
         raise LabelloopError(
-            f"Label Studio holds {sum(found.values())} answers of {wanted} after the restore: the new project "
+            f"Label Studio holds {sum(counts.values())} answers of {expected} after the restore: the new project "
             f"was removed again. Retry, and check Label Studio's log"
         )
 

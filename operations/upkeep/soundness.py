@@ -36,10 +36,10 @@ class Inspector:
 
     def _of_record(self, kind: Kind, held: Held, data: bytes) -> str | None:
         try:
-            found = read(kind, data)
+            content = read(kind, data)
             if held.what in _SEALS:
                 sealed, name = _SEALS[held.what]
-                self._seals[sealed, held.names] = str(found[name])
+                self._seals[sealed, held.names] = str(content[name])
         except (ValueError, KeyError) as error:
             return f"it cannot be read ({type(error).__name__}: {error})"
         return CHANGED if held.what is What.SNAPSHOT and digest(data)[:32] != held.name else None
