@@ -23,7 +23,7 @@ import numpy as np
 from bench.tools.load import Call, clients
 from embedded.environments import DATABASE, DEFAULT_ROOT, Environments
 from embedded.ports import LOOPBACK, pick_port
-from embedded.services import Place, s3_service, valkey_service
+from embedded.services import ServicePlace, s3_service, valkey_service
 from embedded.supervisor import Supervisor
 from labelloop.records.versions import Version
 from tests.integration.conftest import S3_KEY
@@ -107,7 +107,8 @@ def stores(folder: Path) -> Iterator[tuple[str, str]]:
     programs = Environments(root / "label-studio" / "bin", root / "s3" / "bin", root / "label-studio" / DATABASE)
     ports = [pick_port(), pick_port()]
     places = [
-        Place(folder / n, p, folder / f"{n}.log", os.environ) for n, p in zip(("s3", "valkey"), ports, strict=True)
+        ServicePlace(folder / n, p, folder / f"{n}.log", os.environ)
+        for n, p in zip(("s3", "valkey"), ports, strict=True)
     ]
     for place in places:
         place.directory.mkdir(parents=True)

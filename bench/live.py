@@ -24,7 +24,7 @@ from cli.up import make_stack
 from labelloop.records.json import digest
 from operations.deployment import Deployment
 from operations.projects.imagefolder import LabelledFile
-from operations.projects.setup import Source
+from operations.projects.setup import ImageSource
 from operations.simulation.oracle import Rates
 from operations.simulation.simulate import Job, prepare, simulate
 
@@ -38,7 +38,7 @@ def some(files: Sequence[LabelledFile], each: int | None, seed: int) -> list[Lab
     return [file for same in found.values() for file in same[:each]]
 
 
-def ordered(source: Source, policy: str) -> Source:
+def ordered(source: ImageSource, policy: str) -> ImageSource:
     """The same project, its images asked for in this order."""
     queue = source.config.queue.model_copy(update={"policy": policy})
     return replace(source, config=source.config.model_copy(update={"queue": queue}))

@@ -21,7 +21,7 @@ from bench.tools.offline import OfflineProject, folders, without_shared
 from cli.views.tune import study_view
 from labelloop.config.project import ProjectConfig
 from labelloop.store.studies import Search, StudyStore, best, missing, parse_search
-from operations.models.tune import Found
+from operations.models.tune import StudyResults
 from operations.projects.imagefolder import LabelledFile
 from retrain_worker.tuning.trial import run_trial
 
@@ -44,7 +44,7 @@ def searched(config: ProjectConfig, search: Search, files: list[LabelledFile], c
         trials = studies.trials(study.name)
         winner = best(trials)
         assert winner is not None, "every trial failed"
-        console.print(study_view(Found(study, trials), every=True))
+        console.print(study_view(StudyResults(study, trials), every=True))
         print(f"{len(trials)} trials in {time.monotonic() - began:.0f} s; best: {dict(winner.params)}")
         return study.config_with(winner.params)
 

@@ -24,7 +24,7 @@ from labelloop.store.projects import ProjectRecord
 from operations.deployment import Deployment
 from operations.doctor.finding import Finding
 from operations.projects.rotate import hand_over_stack_key
-from operations.projects.setup import ALWAYS_SHOWN, Source, notes_on, open_source, set_up, wait_ready
+from operations.projects.setup import ALWAYS_SHOWN, ImageSource, notes_on, open_source, set_up, wait_ready
 from operations.reporting import Report
 
 
@@ -39,7 +39,7 @@ class UpOptions:
     labels: Path | None = None
     classes: tuple[str, ...] = ()
 
-    def source(self) -> Source:
+    def source(self) -> ImageSource:
         """The images; SettingsError."""
         return open_source(
             self.state_dir, self.images, self.config, self.seeds, labels=self.labels, classes=self.classes
@@ -69,7 +69,7 @@ def up(options: UpOptions, console: Console) -> None:
         deployment = deployment_of(state)
         refused = hand_over_stack_key(deployment)
         with reporting(console) as here:
-            report = _also_told(here, stack)
+            report = _also_announced(here, stack)
             record, findings = set_up(deployment, source, report)
             wait_ready(deployment, record, report)
         took_s = time.monotonic() - began
@@ -92,14 +92,14 @@ def up_detached(options: UpOptions, argv: Sequence[str], console: Console) -> No
         )
 
 
-def _also_told(report: Report, stack: Stack) -> Report:
+def _also_announced(report: Report, stack: Stack) -> Report:
     """Also to the command that has sent us into the background, every second."""
     spoken = Spoken(every_s=1)
 
     def both(what: str, done: int, of: int) -> None:
         report(what, done, of)
         if text := spoken(what, done, of):
-            stack.tell(text)
+            stack.announce(text)
 
     return both
 
@@ -123,7 +123,7 @@ def _welcome(
         console.print(text, soft_wrap=True, highlight=False)
 
 
-def _about(source: Source, record: ProjectRecord) -> list[Text]:
+def _about(source: ImageSource, record: ProjectRecord) -> list[Text]:
     classes = record.schema.classes
     return [line("Images", f"{len(source.files)}, {len(classes)} classes: {shortened(classes)}")]
 

@@ -155,7 +155,7 @@ class Builder:
         self.tell(place.name, READY)
 
     def install(self, place: Path, lock: Path) -> None:
-        """A virtual environment at `place` with exactly the packages of `lock`; StackError tells what uv said."""
+        """A virtual environment at `place` with exactly the packages of `lock`; StackError repeats what uv said."""
         self.tell(place.name, f"fetching and installing {_packages(lock)} packages")
         run([self.uv, "venv", "--quiet", "--clear", "--no-project", "--python", sys.executable, str(place)])
         install = [self.uv, "pip", "sync", "--quiet", "--compile-bytecode", "--require-hashes"]

@@ -81,7 +81,7 @@ def _beating(state: StackState, name: str, module: tuple[str, ...], env: Mapping
         argv=(sys.executable, "-m", *module),
         env=env,
         prepare=heartbeat.forget_earlier,
-        ready=heartbeat.seen,
+        ready=heartbeat.has_come,
         ready_timeout_s=120.0,
         log=logs / f"{name}.log",
         stop_grace_s=WORKER_GRACE_S,
@@ -103,7 +103,7 @@ class ExpectedHeartbeat:
         with suppress(QueueError), connect(self._redis_url, timeout_s=TIMEOUT_S) as redis:
             self._earlier = frozenset(alive(redis))
 
-    def seen(self) -> bool:
+    def has_come(self) -> bool:
         """Asks once; raises QueueError if Redis does not answer."""
         with connect(self._redis_url, timeout_s=TIMEOUT_S) as redis:
             return any(self.matches(name, facts) for name, facts in alive(redis).items())

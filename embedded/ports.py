@@ -1,4 +1,4 @@
-"""Free TCP ports on the loopback address, for services that are told their port beforehand."""
+"""Free TCP ports on the loopback address, for services that get their port beforehand."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class ServiceSpec:
     awaited: bool = True  # False: a person can begin to work while it is still starting
 
 
-class State(StrEnum):
+class ServiceState(StrEnum):
     """Where a service is in its life."""
 
     WAITING = "waiting"
@@ -64,7 +64,7 @@ class ServiceStatus:
     """What a person sees of a service; `since` is the epoch second of the last change of state."""
 
     name: str
-    state: State = State.WAITING
+    state: ServiceState = ServiceState.WAITING
     pid: int | None = None
     restarts: int = 0
     since: float = 0.0

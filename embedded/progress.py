@@ -15,17 +15,17 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from embedded.process import ServiceStatus, State
+from embedded.process import ServiceState, ServiceStatus
 from embedded.state import write_private
 
 SERVICES_FILE = "services.json"
 COLOURS = {
-    State.WAITING: "dim",
-    State.STARTING: "yellow",
-    State.READY: "green",
-    State.RESTARTING: "magenta",
-    State.FAILED: "red",
-    State.STOPPED: "dim",
+    ServiceState.WAITING: "dim",
+    ServiceState.STARTING: "yellow",
+    ServiceState.READY: "green",
+    ServiceState.RESTARTING: "magenta",
+    ServiceState.FAILED: "red",
+    ServiceState.STOPPED: "dim",
 }
 
 SILENCE_S = 10.0  # after which a line says what is waited for
@@ -44,7 +44,7 @@ def unseen(statuses: Sequence[ServiceStatus], step: str = "") -> None:
 
 
 @dataclass(frozen=True)
-class Progress:
+class StackProgress:
     """The services of a stack, and whether its command has finished setting it up."""
 
     ready: bool
@@ -52,19 +52,19 @@ class Progress:
     step: str = ""  # what is done now, with all services ready
 
 
-def write_progress(state_dir: Path, progress: Progress) -> None:
+def write_progress(state_dir: Path, progress: StackProgress) -> None:
     """Replaces services.json in one step."""
     services = [asdict(status) for status in progress.services]
     raw = {"ready": progress.ready, "services": services, "step": progress.step}
     write_private(state_dir / SERVICES_FILE, json.dumps(raw, indent=2) + "\n")
 
 
-def read_progress(state_dir: Path) -> Progress | None:
+def read_progress(state_dir: Path) -> StackProgress | None:
     """What the stack wrote last; None if there is nothing, or nothing that can be read."""
     try:
         raw = json.loads((state_dir / SERVICES_FILE).read_bytes())
-        services = [ServiceStatus(**{**item, "state": State(item["state"])}) for item in raw["services"]]
-        return Progress(bool(raw["ready"]), tuple(services), str(raw.get("step", "")))
+        services = [ServiceStatus(**{**item, "state": ServiceState(item["state"])}) for item in raw["services"]]
+        return StackProgress(bool(raw["ready"]), tuple(services), str(raw.get("step", "")))
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
@@ -98,7 +98,7 @@ def status_table(statuses: Sequence[ServiceStatus], *, began: float, step: str =
 
 
 def _ready(statuses: Sequence[ServiceStatus]) -> str:
-    return f"{sum(s.state is State.READY for s in statuses)} of {len(statuses)} services ready"
+    return f"{sum(s.state is ServiceState.READY for s in statuses)} of {len(statuses)} services ready"
 
 
 class _Lines:
@@ -106,12 +106,12 @@ class _Lines:
 
     def __init__(self, console: Console, began: float) -> None:
         self._console, self._began = console, began
-        self._seen: dict[str, State] = {}
+        self._seen: dict[str, ServiceState] = {}
         self._step, self._at = "", began
 
     def __call__(self, statuses: Sequence[ServiceStatus], step: str = "") -> None:
         for status in statuses:
-            if self._seen.get(status.name) is not status.state and status.state is not State.WAITING:
+            if self._seen.get(status.name) is not status.state and status.state is not ServiceState.WAITING:
                 self._say(f"{status.name:<13} {status.state}" + (f" ({status.detail})" if status.detail else ""))
             self._seen[status.name] = status.state
         quiet = time.time() - self._at > SILENCE_S
@@ -119,7 +119,7 @@ class _Lines:
             self._step = step
             self._say(step)
         elif quiet and not step:
-            away = ", ".join(s.name for s in statuses if s.state is not State.READY)
+            away = ", ".join(s.name for s in statuses if s.state is not ServiceState.READY)
             self._say(f"{_ready(statuses)} ({USUAL})" + (f"; still starting: {away}" if away else ""))
 
     def _say(self, text: str) -> None:

@@ -29,7 +29,7 @@ STUDIO_SITE = Path(__file__).parent / "studio_site"  # what Label Studio imports
 
 
 @dataclass(frozen=True)
-class Place:
+class ServicePlace:
     """Where a service keeps its data, listens and logs."""
 
     directory: Path
@@ -46,8 +46,8 @@ class Place:
 def base_services(state: StackState, environments: Environments, base_env: Mapping[str, str]) -> list[ServiceSpec]:
     """The three foreign servers; Label Studio first, for it takes longest."""
 
-    def place(name: str, port: int) -> Place:
-        return Place(state.directory / name, port, state.logs / f"{name}.log", base_env)
+    def place(name: str, port: int) -> ServicePlace:
+        return ServicePlace(state.directory / name, port, state.logs / f"{name}.log", base_env)
 
     ports = state.ports
     return [
@@ -57,7 +57,7 @@ def base_services(state: StackState, environments: Environments, base_env: Mappi
     ]
 
 
-def valkey_service(place: Place, password: str) -> ServiceSpec:
+def valkey_service(place: ServicePlace, password: str) -> ServiceSpec:
     """A Redis-protocol server that keeps an append-only file; the password goes by a private config file."""
     config = place.directory / "valkey.conf"
 
@@ -75,7 +75,7 @@ def valkey_service(place: Place, password: str) -> ServiceSpec:
     )
 
 
-def valkey_config(place: Place, password: str) -> str:
+def valkey_config(place: ServicePlace, password: str) -> str:
     """The text of valkey.conf."""
     lines = {
         "bind": LOOPBACK,
@@ -103,7 +103,7 @@ def valkey_program(base_env: Mapping[str, str]) -> Path:
     raise StackError("no Valkey server for this platform: install valkey-server or redis-server, then try again")
 
 
-def s3_service(place: Place, key: S3Key, environments: Environments) -> ServiceSpec:
+def s3_service(place: ServicePlace, key: S3Key, environments: Environments) -> ServiceSpec:
     """S3 alone, for who signs with this key, kept on disk (`embedded.s3`)."""
     settings = {
         "PYTHONPATH": str(CODE),
@@ -134,7 +134,7 @@ def s3_storage(directory: Path) -> dict[str, str]:
     }
 
 
-def label_studio_service(place: Place, secrets: Secrets, environments: Environments) -> ServiceSpec:
+def label_studio_service(place: ServicePlace, secrets: Secrets, environments: Environments) -> ServiceSpec:
     """Label Studio on SQLite with one owner, whose legacy token we know."""
     port = str(place.port)
     return ServiceSpec(

@@ -14,7 +14,7 @@ from typing import Self
 
 from embedded.environments import DEFAULT_ROOT, Report, ensure_environments
 from embedded.process import ServiceSpec, ServiceStatus
-from embedded.progress import Progress, Show, unseen, write_progress
+from embedded.progress import Show, StackProgress, unseen, write_progress
 from embedded.services import base_services
 from embedded.state import RunningProcess, StackState, locked, open_state, save_state, start_time
 from embedded.supervisor import Supervisor
@@ -84,13 +84,13 @@ class Stack:
         """What each service does now."""
         return self._running().statuses()
 
-    def tell(self, step: str) -> None:
+    def announce(self, step: str) -> None:
         """Let waiting processes know what is done now, in words."""
         self._step = step
         self._write(self.statuses())
 
     def run_forever(self) -> None:
-        """Tells waiting processes that all is set up, then stays until SIGINT, SIGTERM or SIGHUP, and stops."""
+        """Announces to waiting processes that all is set up, then stays until SIGINT, SIGTERM or SIGHUP, and stops."""
         try:
             # within the try: who reads that all is ready may stop us before the write has returned
             self._announced_ready = True
@@ -118,7 +118,7 @@ class Stack:
 
     def _write(self, statuses: Sequence[ServiceStatus]) -> None:
         with self._write_lock:  # the supervisor's thread and ours
-            write_progress(self._directory, Progress(self._announced_ready, tuple(statuses), self._step))
+            write_progress(self._directory, StackProgress(self._announced_ready, tuple(statuses), self._step))
 
 
 def this_process() -> RunningProcess:

@@ -124,7 +124,7 @@ def start_time(pid: int) -> int | None:
 def open_state(state_dir: Path, report: Callable[[str], None]) -> StackState:
     """The state of the stack that is about to start; the caller holds the lock.
 
-    Made at the first start. Later a port that somebody else has taken is picked anew, and `report` hears of it.
+    Made at the first start. Later a free port replaces one that another program has taken, and `report` hears of it.
     """
     stored = load_state(state_dir)
     if stored is None:
@@ -169,7 +169,7 @@ def load_state(state_dir: Path) -> StackState | None:
         return StackState(
             directory=state_dir,
             ports=Ports(**_complete_ports_offline(raw["ports"])),
-            secrets=Secrets(**_known(Secrets, raw["secrets"])),
+            secrets=Secrets(**_readable(Secrets, raw["secrets"])),
             supervisor=None if supervisor is None else RunningProcess(**supervisor),
         )
     except FileNotFoundError:
@@ -192,7 +192,7 @@ def _complete_ports_offline(raw: Mapping[str, Any]) -> dict[str, int]:
     return ports
 
 
-def _known(kind: type[Secrets], raw: Mapping[str, Any]) -> dict[str, str]:
+def _readable(kind: type[Secrets], raw: Mapping[str, Any]) -> dict[str, str]:
     return {item.name: str(raw[item.name]) for item in fields(kind) if item.name in raw}
 
 

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 
-from embedded.process import Child, GiveUp, ServiceSpec, ServiceStatus, State, after_exit, last_lines, sweep
+from embedded.process import Child, GiveUp, ServiceSpec, ServiceState, ServiceStatus, after_exit, last_lines, sweep
 from labelloop.errors import StackError
 
 TICK_S = 0.05
@@ -45,7 +45,7 @@ class Supervisor:
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
 
     def start(self) -> None:
-        """Returns at once; `statuses` and `wait_ready` tell how it goes."""
+        """Returns at once; `statuses` and `wait_ready` show how it goes."""
         sweep(self._mark)
         self._thread.start()
 
@@ -58,9 +58,11 @@ class Supervisor:
         while True:
             statuses = self.statuses()
             show(statuses)
-            if failed := [status for status in statuses if status.state is State.FAILED]:
+            if failed := [status for status in statuses if status.state is ServiceState.FAILED]:
                 raise StackError(self._explain(failed[0]))
-            if all(status.state is State.READY for status in statuses if self._services[status.name].spec.awaited):
+            if all(
+                status.state is ServiceState.READY for status in statuses if self._services[status.name].spec.awaited
+            ):
                 return
             if self._stopping.wait(TICK_S):
                 raise StackError("the stack was stopped while it was starting")
@@ -131,11 +133,13 @@ class _Service:
     def tick(self, dependencies_met: bool, probes: ThreadPoolExecutor) -> None:
         """One step; never blocks longer than a fork."""
         state, now = self.status.state, time.monotonic()
-        if (state is State.WAITING and dependencies_met) or (state is State.RESTARTING and now >= self._restart_at):
+        if (state is ServiceState.WAITING and dependencies_met) or (
+            state is ServiceState.RESTARTING and now >= self._restart_at
+        ):
             self._start()
         elif self._child is not None and (code := self._child.exit_code) is not None:
             self._after_exit(f"it ended with code {code}")
-        elif state is State.STARTING and self._child is not None:
+        elif state is ServiceState.STARTING and self._child is not None:
             self._look_whether_ready(self._child, now, probes)
 
     def _start(self) -> None:
@@ -147,7 +151,7 @@ class _Service:
         except (OSError, StackError) as error:
             self._after_exit(str(error))
         else:
-            self._become(State.STARTING, pid=self._child.pid)
+            self._become(ServiceState.STARTING, pid=self._child.pid)
 
     def _look_whether_ready(self, child: Child, now: float, probes: ThreadPoolExecutor) -> None:
         age = now - child.started
@@ -156,7 +160,7 @@ class _Service:
             self._probe, self._probe_again = None, now + PROBE_EVERY_S
             if said_yes:
                 self.was_ready, self._ready_at = True, now
-                self._become(State.READY, pid=child.pid)
+                self._become(ServiceState.READY, pid=child.pid)
                 return
         if age > self.spec.ready_timeout_s:
             child.kill()
@@ -167,14 +171,14 @@ class _Service:
 
     def _after_exit(self, reason: str, *, final: bool = False) -> None:
         self._child = None
-        stable = self.status.state is State.READY and time.monotonic() - self._ready_at > STABLE_S
+        stable = self.status.state is ServiceState.READY and time.monotonic() - self._ready_at > STABLE_S
         self._failures = 1 if stable else self._failures + 1
         decision = after_exit(failures=self._failures, was_ready=self.was_ready, reason=reason)
         if isinstance(decision, GiveUp) or (final and not self.was_ready):
-            self._become(State.FAILED, detail=reason if final else getattr(decision, "reason", reason))
+            self._become(ServiceState.FAILED, detail=reason if final else getattr(decision, "reason", reason))
             return
         self._restart_at = time.monotonic() + decision.delay_s
-        self._become(State.RESTARTING, restarts=self.status.restarts + 1, detail=reason)
+        self._become(ServiceState.RESTARTING, restarts=self.status.restarts + 1, detail=reason)
 
     def ask_to_stop(self) -> None:
         if self._child is not None:
@@ -184,10 +188,12 @@ class _Service:
         if self._child is not None:
             self._child.wait_stopped()
             self._child = None
-        if self.status.state is not State.FAILED:
-            self._become(State.STOPPED)
+        if self.status.state is not ServiceState.FAILED:
+            self._become(ServiceState.STOPPED)
 
-    def _become(self, state: State, *, pid: int | None = None, restarts: int | None = None, detail: str = "") -> None:
+    def _become(
+        self, state: ServiceState, *, pid: int | None = None, restarts: int | None = None, detail: str = ""
+    ) -> None:
         self.status = replace(
             self.status,
             state=state,

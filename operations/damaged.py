@@ -54,7 +54,7 @@ def damaged_objects(deployment: Deployment, record: ProjectRecord) -> list[Damag
 def damaged_artefacts(deployment: Deployment, record: ProjectRecord) -> tuple[list[DamagedObject], int, int]:
     """Weights and rows of features of the live network by their recorded hashes; bytes that were read, shards left out.
 
-    Rows, the newest first, as far as `ROWS_BYTES` go: those of a large pool are read by whoever needs them.
+    Rows, the newest first, as far as `ROWS_BYTES` go: those of a large pool are read when they are needed.
     """
     store, prefix = deployment.within(record), prefix_of(record.key)
     registry = deployment.registry(record)

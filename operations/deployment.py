@@ -68,12 +68,12 @@ class Deployment:
         return Registry(self.within(record), RedisLease(self.queue.redis, record.key))
 
     def version(self, record: ProjectRecord, name: str | None) -> Version:
-        """The version of that name, or the live one; NotFoundError where there is none."""
+        """The version of that name, or the champion; NotFoundError where there is none."""
         registry = self.registry(record)
         live = registry.live()
         chosen = name or (live.version if live else None)
         if chosen is None:
-            raise NotFoundError("no version is live yet; `labelloop models` lists what there is")
+            raise NotFoundError("there is no champion yet; `labelloop models` lists what there is")
         try:
             return registry.version(chosen)
         except NotFoundError as error:
@@ -84,7 +84,7 @@ class Deployment:
             ) from error
 
     def close(self) -> None:
-        """Give all connections back; for whoever goes on after the command, like a test."""
+        """Give all connections back; for a caller that goes on after the command, like a test."""
         if "studio" in vars(self):
             self.studio.close()
         self.s3.close()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from operations.deployment import Deployment
 
 SAMPLE = 24  # images
-HEAD = 65536  # bytes in which nearly every format tells its size
+HEAD = 65536  # bytes in which nearly every format gives its size
 
 
 def choose_network(deployment: Deployment, image_uri: str) -> Choice:
@@ -34,7 +34,7 @@ def choose_network(deployment: Deployment, image_uri: str) -> Choice:
 
 
 def _has_gpu(deployment: Deployment) -> bool:
-    """Whether a worker that lives tells of one."""
+    """Whether a running worker reports one."""
     try:
         return any(facts.get("gpus") for facts in alive(deployment.queue.redis).values())
     except QueueError:
@@ -54,4 +54,4 @@ def _sides(deployment: Deployment, image_uri: str) -> Iterator[int]:
             with answer["Body"] as body:
                 yield max(sides_of(body.read(HEAD)))
         except (ClientError, BotoCoreError, OSError, ImageUnreadableError):
-            continue  # no image, or one that tells its size further behind
+            continue  # no image, or one that gives its size further behind

@@ -1,4 +1,4 @@
-"""How an operation tells how far it has got."""
+"""How an operation reports its progress."""
 
 from __future__ import annotations
 

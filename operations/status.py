@@ -42,7 +42,7 @@ from operations.words import made_live
 
 LAST_RUNS = 6
 NO_WATCHER = "no watcher checks this project: is sync running?"
-ROLLING = 100  # labels over which acceptance is told
+ROLLING = 100  # labels over which acceptance is counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Acceptance:
 
 
 @dataclass(frozen=True, slots=True)
-class Unread:
+class UnreadableObject:
     """One object of the state bucket that cannot be read, and what to do about it."""
 
     key: str
@@ -102,7 +102,7 @@ class ProjectStatus:
     order: str | None = None  # what comes first in the queue, and why
     annotations: int = 0
     today: int = 0  # annotations since midnight, UTC
-    labels: Mapping[str, int] = field(default_factory=dict)  # train bucket
+    labels: Mapping[str, int] = field(default_factory=dict)  # train split
     until_refresh: int | None = None
     until_retrain: int | None = None
     waiting: str | None = None
@@ -122,7 +122,7 @@ class ProjectStatus:
     advice: str | None = None  # stop | go on | cannot tell ...
     advice_why: tuple[str, ...] = ()  # ... and why
     anchored: tuple[str, ...] = ()  # who may accept pre-labels unread, with the figures
-    damaged: tuple[Unread, ...] = ()  # objects that cannot be read
+    damaged: tuple[UnreadableObject, ...] = ()  # objects that cannot be read
     without: tuple[str, ...] = ()  # labelled images of which nothing is learned yet, and why
     without_count: int = 0
 
@@ -137,7 +137,7 @@ class Status:
     queue: Mapping[str, int]
     jobs: tuple[JobState, ...]
     dashboard: str | None
-    damaged: tuple[Unread, ...] = ()  # records of projects
+    damaged: tuple[UnreadableObject, ...] = ()  # records of projects
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types, with the shares worked out."""
@@ -168,7 +168,7 @@ class StatusReader:
         services += _processes(living)
         failed = _try(services, "", lambda: FailedJobs(self._deployment.queue).all()) or []
         projects = tuple(self._project(r, living, failed) for r in records)
-        unread = tuple(Unread(d.key, d.reason, d.remedy) for d in self._deployment.projects.damaged())
+        unread = tuple(UnreadableObject(d.key, d.reason, d.remedy) for d in self._deployment.projects.damaged())
         dashboard = self._deployment.settings.dashboard_url
         return Status(now(), tuple(services), projects, queue, tuple(jobs), dashboard, unread)
 
@@ -259,13 +259,13 @@ class _Stores:
             return None, {}
         return latest, LabelRules.of(self.record.config).read(snapshot).tasks if snapshot else {}
 
-    def _damaged(self, *processes: Mapping[str, Any]) -> tuple[Unread, ...]:
-        """What we met ourselves and what the running processes did; those that were mended since are left out."""
+    def _damaged(self, *processes: Mapping[str, Any]) -> tuple[UnreadableObject, ...]:
+        """What we met ourselves and what the running processes did; those repaired since are left out."""
         prefix = prefix_of(self.record.key)
         reasons = {d.key: d.reason for d in self.damage.all()}
         for facts in processes:
             reasons = dict(facts.get("damaged") or ()) | reasons
-        return tuple(Unread(prefix + key, reason, remedy_of(key)) for key, reason in sorted(reasons.items()))
+        return tuple(UnreadableObject(prefix + key, reason, remedy_of(key)) for key, reason in sorted(reasons.items()))
 
     def _forecast(self) -> Outlook | None:
         """From the points that a worker has kept; worked out once for each of them."""

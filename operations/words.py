@@ -20,7 +20,7 @@ def span(seconds: float) -> str:
 
 
 def made_live(action: str, by: str, why: str) -> str:
-    """Who made a version live; the gate's own reasons stand elsewhere, as evidence."""
+    """Who made a version live; the gate's own reasons are shown elsewhere, as evidence."""
     if action == "deploy":
         return f"promoted automatically after {by}"
     done = {"promote": "promoted", "rollback": "rolled back"}.get(action, action)

@@ -33,7 +33,7 @@ class Form(StrEnum):
     FOLDERS = "folders"
 
 
-class Bucket(StrEnum):
+class SplitName(StrEnum):
     """What an image's label is used for."""
 
     TRAIN = "train"
@@ -48,7 +48,7 @@ def export(  # noqa: PLR0913 -- a command's options are its interface
     path: Annotated[Path, typer.Option("--out", help="The file, or the folder for folders. Replaced atomically.")],
     at: Annotated[str | None, typer.Option(help="A version (v17: its training labels), or the start of a "
                                            "snapshot id. Default: the latest.")] = None,
-    bucket: Annotated[Bucket | None, typer.Option(help="Only images of this split.")] = None,
+    bucket: Annotated[SplitName | None, typer.Option(help="Only images of this split.")] = None,
     with_skipped: Annotated[bool, typer.Option("--with-skipped", help="Include tasks without a class.")] = False,
     copy: Annotated[bool, typer.Option("--copy", help="With folders: also copy the images. Resumes where it stopped.")
                     ] = False,
@@ -90,12 +90,12 @@ def export(  # noqa: PLR0913 -- a command's options are its interface
     if as_json:
         show_json(asdict(done))
     else:
-        _tell(done)
+        _print_export(done)
     if done.problems:
         raise typer.Exit(1)
 
 
-def _tell(done: Exported) -> None:
+def _print_export(done: Exported) -> None:
     out.print(f"{done.path}: {done.labelled} labelled tasks of snapshot {done.snapshot[:12]}", highlight=False)
     if done.tasks != done.labelled:
         out.print(f"and {done.tasks - done.labelled} without a class")
@@ -137,7 +137,7 @@ def auto_label(  # noqa: PLR0913 -- a command's options are its interface
     from cli.terminal.reporting import reporting
     from cli.views.auto_label import auto_label_view
     from labelloop.rules.auto_label.rule import Promise
-    from operations.data.auto_label import Asked, keep, propose, write_out
+    from operations.data.auto_label import AutoLabelRequest, keep, propose, write_out
     from operations.data.auto_label_push import check_room
     from operations.data.auto_label_push import push as run_push
 
@@ -150,7 +150,7 @@ def auto_label(  # noqa: PLR0913 -- a command's options are its interface
         return
     if push:
         check_room(deployment, record)  # before anybody waits
-    request = Asked(Promise(precision, confidence, per_class), version, me())
+    request = AutoLabelRequest(Promise(precision, confidence, per_class), version, me())
     with reporting(err) as report:
         proposal = propose(deployment, record, request, report)
         if not dry_run:
@@ -162,12 +162,12 @@ def auto_label(  # noqa: PLR0913 -- a command's options are its interface
         show_json(proposal.manifest.to_json() | {"pushed": asdict(pushed) if pushed else None})
     else:
         out.print(auto_label_view(proposal), highlight=False)
-        _tell_written(proposal, to, pushed, dry_run=dry_run)
+        _print_written(proposal, to, pushed, dry_run=dry_run)
     if not proposal.labels:
         raise typer.Exit(1)
 
 
-def _tell_written(proposal: AutoLabelled, to: Path | None, pushed: Pushed | None, *, dry_run: bool) -> None:
+def _print_written(proposal: AutoLabelled, to: Path | None, pushed: Pushed | None, *, dry_run: bool) -> None:
     manifest = proposal.manifest
     if dry_run or not proposal.labels:
         return
@@ -193,7 +193,7 @@ def _withdraw(deployment: Deployment, record: ProjectRecord, *, as_json: bool) -
 @command
 def duplicates(
     limit: Annotated[int, typer.Option(min=1, max=MOST, help="Groups to show, at most.")] = 30,
-    regroup: Annotated[bool, typer.Option("--regroup", help="Decide groups and buckets again, of all images whose "
+    regroup: Annotated[bool, typer.Option("--regroup", help="Decide groups and splits again, of all images whose "
                                           "labels have judged no model.")] = False,
     project: ProjectName = None,
     as_json: AsJson = False,
@@ -201,7 +201,7 @@ def duplicates(
 ) -> None:  # fmt: skip
     """List related images with their labels: contradictions first, then images in quarantine.
 
-    Related images stand in one bucket. Those proven to be one picture count once. A picture with two classes is a
+    Related images are in one split. Those proven to be one picture count once. A picture with two classes is a
     question: which one is right?
     """
     from rich.table import Table
@@ -217,7 +217,7 @@ def duplicates(
     if as_json:
         show_json([asdict(g) | {"contradicts": g.contradicts, "why": g.why} for g in groups])
         return
-    table = Table("bucket", "task", "class", "image", "what becomes of it", box=None)
+    table = Table("split", "task", "class", "image", "what becomes of it", box=None)
     for group in groups[:limit]:
         for i, member in enumerate(group.members):
             table.add_row(

@@ -13,8 +13,8 @@ from cli.terminal.app import DEFAULT_STATE, AsJson, ProjectName, StateDir, comma
 from cli.terminal.screen import show_json
 
 if TYPE_CHECKING:
-    from operations.doctor.checks import Progress
-    from operations.doctor.diagnosis import Found
+    from operations.doctor.checks import OnProgress
+    from operations.doctor.diagnosis import AreaFinding
     from operations.doctor.finding import Finding
 
 COLOURS = {"ok": "green", "warn": "yellow", "wrong": "red"}
@@ -29,7 +29,7 @@ def doctor(project: ProjectName = None, state_dir: StateDir = DEFAULT_STATE, as_
     from operations.doctor.diagnosis import is_well
 
     with err.status("looking", spinner="dots") as status:
-        findings = _found(state_dir, project, lambda done, of: status.update(f"checked {done} of {of}"))
+        findings = _findings(state_dir, project, lambda done, of: status.update(f"checked {done} of {of}"))
     if as_json:
         show_json([f.to_json() for f in findings])
     else:
@@ -56,21 +56,21 @@ def rotate(project: ProjectName = None, state_dir: StateDir = DEFAULT_STATE) -> 
         raise typer.Exit(1)
 
 
-def _found(state_dir: Path, project: str | None, progress: Progress) -> list[Found]:
+def _findings(state_dir: Path, project: str | None, progress: OnProgress) -> list[AreaFinding]:
     """Settings that cannot even be read are a finding, too."""
     from cli.connect import open_deployment
     from labelloop.errors import SettingsError
-    from operations.doctor.diagnosis import Found, diagnose
+    from operations.doctor.diagnosis import AreaFinding, diagnose
     from operations.doctor.settings import AREA, unreadable
 
     try:
         deployment = open_deployment(state_dir)
     except SettingsError as error:
-        return [Found(AREA, finding) for finding in unreadable(error)]
+        return [AreaFinding(AREA, finding) for finding in unreadable(error)]
     return diagnose(deployment, project, progress)
 
 
-def _print(findings: Sequence[Found]) -> None:
+def _print(findings: Sequence[AreaFinding]) -> None:
     area = ""
     for item in findings:
         if item.area != area:

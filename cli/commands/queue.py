@@ -54,7 +54,7 @@ def failed(
     as_json: AsJson = False,
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
-    """Tell of each failed job the error, why, and what to do. The queue keeps them for an hour, `runs` for good."""
+    """Show each failed job's error, its cause, and what to do. The queue keeps them for an hour, `runs` for good."""
     from cli.views.jobs import failed_view
     from operations.history.jobs import failed_jobs, holds
 
@@ -75,7 +75,7 @@ def retry(
     as_json: AsJson = False,
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
-    """Try failed jobs again, once the cause is mended; lifts the hold of runs that failed too often."""
+    """Try failed jobs again, once the cause is fixed; lifts the hold of runs that failed too often."""
     from cli.views.jobs import retried_view
     from operations.history.jobs import retry as run_retry
 

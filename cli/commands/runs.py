@@ -15,14 +15,14 @@ from cli.terminal.values import Limit
 run = group("run", "One run of the project: `labelloop run show ID`.")
 
 
-class Kind(StrEnum):
+class RunKind(StrEnum):
     """Kinds of runs."""
 
     REFRESH = "refresh"
     RETRAIN = "retrain"
 
 
-class Ended(StrEnum):
+class RunOutcome(StrEnum):
     """How a run ends."""
 
     RUNNING = "running"
@@ -34,8 +34,8 @@ class Ended(StrEnum):
 
 @command
 def runs(
-    kind: Annotated[Kind | None, typer.Option(help="Only runs of this kind.")] = None,
-    outcome: Annotated[Ended | None, typer.Option(help="Only runs with this outcome.")] = None,
+    kind: Annotated[RunKind | None, typer.Option(help="Only runs of this kind.")] = None,
+    outcome: Annotated[RunOutcome | None, typer.Option(help="Only runs with this outcome.")] = None,
     limit: Limit = 20,
     project: ProjectName = None,
     as_json: AsJson = False,

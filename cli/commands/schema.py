@@ -70,14 +70,14 @@ def _pairs(words: Sequence[str]) -> dict[str, str]:
 
 
 def _show(view: SchemaView, *, as_json: bool) -> None:
-    from operations.projects.schema import BUCKETS
+    from operations.projects.schema import SPLITS
 
     if as_json:
         show_json(view.to_json())
         return
-    table = Table("class", "offered", *BUCKETS, f"head {view.version or ''}".strip(), "", box=None)
+    table = Table("class", "offered", *SPLITS, f"head {view.version or ''}".strip(), "", box=None)
     for row in view.rows:
-        counts = [str(row.labels.get(b, "")) for b in BUCKETS]
+        counts = [str(row.labels.get(b, "")) for b in SPLITS]
         state = Text(row.state, style="yellow" if row.name in view.undecided else "")
         table.add_row(row.name, "yes" if row.offered else "no", *counts, "knows" if row.in_head else "", state)
     out.print(table)
@@ -95,15 +95,15 @@ def _show(view: SchemaView, *, as_json: bool) -> None:
 def _show_effect(effect: Effect, *, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from operations.projects.schema import BUCKETS
+    from operations.projects.schema import SPLITS
 
     if as_json:
         show_json(asdict(effect))
         return
-    table = Table("class", *BUCKETS, box=None)
+    table = Table("class", *SPLITS, box=None)
     for name in sorted({*effect.before, *effect.after}):
         before, after = effect.before.get(name, {}), effect.after.get(name, {})
-        cells = [(before.get(b, 0), after.get(b, 0)) for b in BUCKETS]
+        cells = [(before.get(b, 0), after.get(b, 0)) for b in SPLITS]
         texts = [Text.assemble(f"{old} → ", (str(new), "bold")) if old != new else str(old or "") for old, new in cells]
         table.add_row(name, *texts)
     out.print(table)

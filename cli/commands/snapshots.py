@@ -62,7 +62,7 @@ def diff(
     as_json: AsJson = False,
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:  # fmt: skip
-    """Tell what people did between two snapshots: added, relabelled, removed, skipped, by class and by person."""
+    """Show what people did between two snapshots: added, relabelled, removed, skipped, by class and by person."""
     from cli.connect import open_deployment
     from cli.views.snapshots import diff_view
     from operations.history.snapshots import between

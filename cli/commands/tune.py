@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from labelloop.store.projects import ProjectRecord
     from labelloop.store.studies import Study
     from operations.deployment import Deployment
-    from operations.models.tune import Found
+    from operations.models.tune import StudyResults
 
 tune = group("tune", "Search for better settings with Optuna. Trials run on any number of workers.")
 
@@ -203,7 +203,7 @@ def lr_find(
                   f"{curve.optimiser}, batches of {curve.batch_size}, {len(curve.rates)} steps)")  # fmt: skip
 
 
-def _followed(deployment: Deployment, record: ProjectRecord, study: Study) -> Found:
+def _followed(deployment: Deployment, record: ProjectRecord, study: Study) -> StudyResults:
     from cli.terminal.reporting import reporting
     from operations.models.tune import follow
 

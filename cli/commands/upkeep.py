@@ -106,12 +106,12 @@ def backup(
     """
     from cli.connect import open_deployment
     from cli.terminal.reporting import reporting
-    from operations.upkeep.backup import Wanted
+    from operations.upkeep.backup import BackupParts
     from operations.upkeep.backup import backup as run_backup
 
     deployment = open_deployment(state_dir)
     with reporting(err) as report:
-        done = run_backup(deployment, deployment.project(project), path, Wanted(features, images), report)
+        done = run_backup(deployment, deployment.project(project), path, BackupParts(features, images), report)
     if as_json:
         show_json(asdict(done))
     else:
@@ -149,11 +149,11 @@ def restore(
 
 
 def _show_backup(done: BackedUp) -> None:
-    from operations.upkeep.gc import told_size
+    from operations.upkeep.gc import size_text
 
     images = f", {done.images} images" if done.images else ""
     out.print(
-        f"{done.project} is in {done.path} ({told_size(done.bytes)}): {done.objects} objects, "
+        f"{done.project} is in {done.path} ({size_text(done.bytes)}): {done.objects} objects, "
         f"{done.tasks} tasks with {done.annotations} answers{images}; live: {done.live or 'nothing'}", highlight=False,
     )  # fmt: skip
     for line in done.damaged:
@@ -182,12 +182,12 @@ def _show(tidied: Tidying, *, dry_run: bool, keep: bool) -> None:
 
 
 def _table(title: str, heaps: Sequence[Heap]) -> Table:
-    from operations.upkeep.gc import told_size
+    from operations.upkeep.gc import size_text
 
     table = Table(title, "objects", "size", "why", box=None, header_style="dim", padding=(0, 2, 0, 0))
     table.columns[1].justify = table.columns[2].justify = "right"
     for heap in heaps:
-        table.add_row(heap.what, str(heap.count), told_size(heap.bytes), heap.why)
-    total = sum(h.count for h in heaps), told_size(sum(h.bytes for h in heaps))
+        table.add_row(heap.what, str(heap.count), size_text(heap.bytes), heap.why)
+    total = sum(h.count for h in heaps), size_text(sum(h.bytes for h in heaps))
     table.add_row(Text("together", style="bold"), str(total[0]), total[1], "")
     return table

@@ -15,7 +15,7 @@ from retrain_worker.verify import Verified, verify
 
 
 def verified(deployment: Deployment, record: ProjectRecord, name: str | None) -> Verified:
-    """The figures of a version, computed again, beside those recorded; of the live one where ``name`` is None."""
+    """The figures of a version, computed again, beside those recorded; of the champion where ``name`` is None."""
     context = _context(deployment)
     return verify(context, context.project(record.key), deployment.version(record, name))
 

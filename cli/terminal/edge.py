@@ -1,4 +1,4 @@
-"""An exception in, what a person is told out: the last place before somebody would see a stack."""
+"""An exception in, a sentence for a person out: the last place before somebody would see a stack."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def in_words(error: Exception) -> str | None:  # noqa: PLR0911
         case TyperException() | Exit() | Abort() | BrokenPipeError():
             return None
         case LabelloopError() | UnicodeEncodeError():
-            return _said(error)
+            return _sentence(error)
         case ModuleNotFoundError() if missing := missing_extra(error):
             return str(missing)
         case OSError() if error.errno is not None:
@@ -47,7 +47,7 @@ def in_words(error: Exception) -> str | None:  # noqa: PLR0911
     return f"this should not have happened: {type(error).__name__}: {error}. {_kept(error)}"
 
 
-def _said(error: LabelloopError | UnicodeEncodeError) -> str:
+def _sentence(error: LabelloopError | UnicodeEncodeError) -> str:
     """Bytes that are no UTF-8 come from the shell, or from the name of a file."""
     if isinstance(error, LabelloopError):
         return str(error)
@@ -62,7 +62,7 @@ def refused(error: OSError) -> str:
 
 
 def _kept(error: Exception) -> str:
-    """The stack goes into a file, for whoever looks after the program."""
+    """The stack goes into a file, for those who maintain the program."""
     stack = Mask()("".join(traceback.format_exception(error)))
     try:
         with tempfile.NamedTemporaryFile(

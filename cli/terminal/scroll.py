@@ -22,7 +22,7 @@ PAGES = {b"\x1b[5~": -1, b"\x1b[6~": 1, b" ": 1}
 ENDS = {b"q", b"Q"}
 
 
-class Window:
+class ScrollWindow:
     """As many lines of the page as the terminal has, from ``top`` on."""
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class Window:
 
 def watch(console: Console, draw: Callable[[], RenderableType]) -> None:
     """Until q or Ctrl-C."""
-    window = Window()
+    window = ScrollWindow()
     with (
         Live(window, console=console, auto_refresh=False, screen=True, vertical_overflow="crop") as live,
         _keys() as key,

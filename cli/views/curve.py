@@ -72,7 +72,7 @@ def _small_print(page: CurvePage) -> str:
     return (
         f"As of {kept.at[:16]}, {kept.live} live. Every version is tested on the same {kept.test} labels of the "
         f"test split and {kept.audit} of the audit split: drawn at random, given blind, never trained on. Retrains are "
-        "chosen by the test bucket, which flatters them a little. Labels to come include the random quota."
+        "chosen by the test split, which flatters them a little. Labels to come include the random quota."
     )
 
 

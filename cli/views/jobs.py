@@ -98,9 +98,9 @@ def _progress(job: JobState) -> tuple[RenderableType, ...]:
 def _hold(hold: Hold) -> RenderableType:
     title = f"{hold.kind} of {hold.title} is on hold: it failed {hold.failed} times"
     others = "another config or code" if hold.kind == "retrain" else "new labels"
-    mend = f"fix the cause, then `labelloop queue retry {hold.kind}`; {others} also lift the hold"
+    remedy = f"fix the cause, then `labelloop queue retry {hold.kind}`; {others} also lift the hold"
     return Group(
-        Text(title, style="bold red"), _named(("why", f"{hold.reason} (run {hold.run})", ""), ("do", mend, "cyan"))
+        Text(title, style="bold red"), _named(("why", f"{hold.reason} (run {hold.run})", ""), ("do", remedy, "cyan"))
     )  # fmt: skip
 
 

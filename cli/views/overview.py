@@ -106,7 +106,7 @@ def _model(project: ProjectStatus) -> Text:
 
 
 def _accuracy(project: ProjectStatus) -> Text:
-    """On labels drawn at random: those of the test split for the live version, else what people saw of late."""
+    """On labels drawn at random: the champion's on the test split, else what people saw lately."""
     if project.test_accuracy is not None and project.test_n >= FEW:
         return _share(round(project.test_accuracy * project.test_n), project.test_n)
     quota = project.random_quota

@@ -34,7 +34,7 @@ def replay_view(replayed: Replayed) -> Group:
     for saving in replayed.savings():
         curve = means[saving.strategy]
         at = [f"{np.interp(m, curve.labels, curve.accuracy):.3f}" for m in marks]
-        table.add_row(saving.strategy, *_told(saving), *at)
+        table.add_row(saving.strategy, *_cells(saving), *at)
     final, seeds = means[RANDOM], len(replayed.curves[RANDOM])
     return Group(
         f"{replayed.history}: {replayed.classes} classes, {seeds} seeds; random order ends at {final.accuracy[-1]:.3f} "
@@ -87,7 +87,7 @@ def plot_replay(replayed: Replayed, path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def _told(saving: Saving) -> tuple[str, ...]:
+def _cells(saving: Saving) -> tuple[str, ...]:
     labels = f"{saving.labels:.0f}" if math.isfinite(saving.labels) else "never"
     if saving.strategy == RANDOM:
         return labels, "1", f"{saving.area:.4f}", "", ""

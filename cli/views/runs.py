@@ -10,7 +10,7 @@ from rich.text import Text
 
 from cli.views.colours import COLOURS
 from labelloop.records.evidence import Comparison, Evaluation
-from operations.history.run_page import RunPage, Span, Trained
+from operations.history.run_page import RunPage, Span, TrainedRevisions
 from operations.history.run_rows import RunRow
 from operations.people import who
 from operations.words import ago, made_live
@@ -162,8 +162,8 @@ def _span(span: Span) -> str:
     return f"{_day(span.since)} {until}, {made_live(span.action, span.by, span.why)}"
 
 
-def _trained(trained: Trained, names: Mapping[int, str]) -> RenderableType:
-    """The revisions that trained, after a line that tells what became of the others."""
+def _trained(trained: TrainedRevisions, names: Mapping[int, str]) -> RenderableType:
+    """The revisions that trained, after a line that says what became of the others."""
     uses = ", ".join(f"{n} {use}" for use, n in trained.uses.items())
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for name in ("task", "annotation"):

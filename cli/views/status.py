@@ -16,7 +16,7 @@ from labelloop.names import shown
 from labelloop.queue.jobs import JobState
 from labelloop.records.runs import Run
 from labelloop.rules.uncounted import REMEDY, Uncounted
-from operations.status import Acceptance, ProjectStatus, Status, Unread
+from operations.status import Acceptance, ProjectStatus, Status, UnreadableObject
 from operations.words import ago, span
 
 REASONS = 4  # that are shown
@@ -32,7 +32,7 @@ def render(status: Status) -> RenderableType:
     return Group(*parts, _queue(status), _services(status))
 
 
-def _unread_record(unread: Unread) -> Panel:
+def _unread_record(unread: UnreadableObject) -> Panel:
     text = Text(f"{unread.key} cannot be read: {unread.reason}; {unread.remedy}", style="bold red")
     return Panel(text, title="damaged", title_align="left")
 
@@ -89,7 +89,7 @@ def _without(project: ProjectStatus) -> Text:
 
 
 def _model_rows(project: ProjectStatus) -> Iterator[tuple[str, RenderableType]]:
-    """The live version and its evidence."""
+    """The champion and its evidence."""
     yield "model", _model(project)
     for reason in project.evidence:
         yield "", Text(reason, style="dim")
@@ -183,7 +183,7 @@ def _images(project: ProjectStatus) -> RenderableType:
 
 
 def _left_out(pool: Mapping[str, Any]) -> Iterator[str]:
-    """Objects of the bucket that are no tasks."""
+    """Objects of the image bucket that are no tasks."""
     for why, group in (pool.get("left_out") or {}).items():
         yield f"{group['count']} left out: {why}, e.g. {shown(group['example'])}"
     if pool.get("refused"):

@@ -9,12 +9,12 @@ from rich.table import Table
 from rich.text import Text
 
 from labelloop.store.studies import Trial
-from operations.models.tune import Found, told_params
+from operations.models.tune import StudyResults, params_text
 
 SHOWN = 30
 
 
-def study_view(results: Found, *, every: bool = False) -> RenderableType:
+def study_view(results: StudyResults, *, every: bool = False) -> RenderableType:
     """Best first; trials that run or failed below."""
     rules, study = results.study.rules, results.study
     title = (
@@ -53,7 +53,7 @@ def _table(trials: Sequence[Trial], best: Trial | None) -> Table:
 
 def _settings(trial: Trial) -> str:
     state = "" if trial.state == "complete" else f"[{trial.state}] "
-    return f"{state}{told_params(trial.params)}{': ' + trial.why if trial.why else ''}".replace("[", "\\[")
+    return f"{state}{params_text(trial.params)}{': ' + trial.why if trial.why else ''}".replace("[", "\\[")
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure
 
 from labelloop.store.lr_curves import LrCurve
-from operations.models.tune import Found, told_params
+from operations.models.tune import StudyResults, params_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 INK, ACCENT, FAINT = "#1f2937", "#2563eb", "#9ca3af"
 
 
-def plot_study(results: Found, path: Path) -> None:
+def plot_study(results: StudyResults, path: Path) -> None:
     """Accuracy against latency, the best marked; and for a search the best so far by trial."""
     figure = Figure(figsize=(12, 5), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -25,7 +25,7 @@ def plot_study(results: Found, path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def _against_latency(axes: Axes, results: Found) -> None:
+def _against_latency(axes: Axes, results: StudyResults) -> None:
     for trial in results.trials:
         if trial.accuracy is None or "ms" not in trial.figures:
             continue
@@ -40,11 +40,11 @@ def _against_latency(axes: Axes, results: Found) -> None:
 
 
 def _name(params: object) -> str:
-    text = told_params(params)  # type: ignore[arg-type]
+    text = params_text(params)  # type: ignore[arg-type]
     return text if len(text) <= 40 else text[:37] + "…"
 
 
-def _by_trial(axes: Axes, results: Found) -> None:
+def _by_trial(axes: Axes, results: StudyResults) -> None:
     done = [t for t in results.trials if t.accuracy is not None]
     for state, color in (("complete", ACCENT), ("pruned", FAINT)):
         some = [t for t in done if t.state == state]

@@ -14,7 +14,7 @@ import resource
 
 import uvicorn
 
-from embedded.s3.app import Guard
+from embedded.s3.app import S3Guard
 from embedded.s3.calls import Call
 from embedded.s3.emulator import open_emulator
 from embedded.s3.signature import Key
@@ -32,7 +32,7 @@ def main() -> None:
     if bucket := env.get("S3_BUCKET"):
         perform(Call("PUT", bucket, "", {}, {}), b"")
     _open_many_files()
-    _serve(Guard(key, _hosts(env.get("S3_HOSTS", "")), perform), env["S3_BIND"])
+    _serve(S3Guard(key, _hosts(env.get("S3_HOSTS", "")), perform), env["S3_BIND"])
 
 
 def _hosts(names: str) -> list[str]:
@@ -46,7 +46,7 @@ def _open_many_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def _serve(guard: Guard, bind: str) -> None:
+def _serve(guard: S3Guard, bind: str) -> None:
     """HTTP/1.1 alone, read by h11, which takes nothing that could be read in two ways."""
     host, _, port = bind.rpartition(":")
     uvicorn.run(

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from embedded.s3.request import Refused, Request, text
+from embedded.s3.request import S3Refused, S3Request, text
 from embedded.s3.signature import IN_QUERY
 
 BUCKET = re.compile(r"(?!.*(?:\.\.|-s3alias$|--ol-s3$))[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
@@ -63,29 +63,29 @@ class Call:
         return bool(self.bucket) and not self.key and self.method in {"PUT", "DELETE"}
 
 
-def call_of(request: Request) -> Call:
-    """The operation that a request asks for; Refused where it is not served."""
+def call_of(request: S3Request) -> Call:
+    """The operation that a request asks for; S3Refused where it is not served."""
     bucket, key = _place(request.path)
     of = "object" if key else "bucket" if bucket else "server"
     query = {n: v for n, v in request.query.items() if n not in IN_QUERY and n not in SAY_NOTHING}
     words = SERVED.get((request.method, of))
     if words is None:
-        raise Refused(405, "MethodNotAllowed", f"{request.method} means nothing for a {of}")
+        raise S3Refused(405, "MethodNotAllowed", f"{request.method} means nothing for a {of}")
     if strange := sorted(query.keys() - words):
-        raise Refused(501, "NotImplemented", f"not served here: ?{strange[0]}")
+        raise S3Refused(501, "NotImplemented", f"not served here: ?{strange[0]}")
     if request.method == "POST" and not query:
-        raise Refused(405, "MethodNotAllowed", "forms are not taken")
+        raise S3Refused(405, "MethodNotAllowed", "forms are not taken")
     if any(CONTROL.search(query[name]) for name in query.keys() & _SHOWN_AS):
-        raise Refused(400, "InvalidArgument", "a header of an answer is one line")
+        raise S3Refused(400, "InvalidArgument", "a header of an answer is one line")
     return Call(request.method, bucket, key, query, _headers(request.headers))
 
 
 def _place(path: str) -> tuple[str, str]:
     bucket, _, key = text(path)[1:].partition("/")
     if (bucket or key) and not BUCKET.fullmatch(bucket):
-        raise Refused(400, "InvalidBucketName", "the bucket's name is none")
+        raise S3Refused(400, "InvalidBucketName", "the bucket's name is none")
     if len(key.encode()) > LONGEST_KEY:
-        raise Refused(400, "KeyTooLongError", f"a key has at most {LONGEST_KEY} bytes")
+        raise S3Refused(400, "KeyTooLongError", f"a key has at most {LONGEST_KEY} bytes")
     return bucket, key
 
 
@@ -94,7 +94,7 @@ def _headers(headers: Mapping[str, str]) -> dict[str, str]:
     kept = {name: value for name, value in headers.items() if name in HEADERS or name.startswith(FAMILIES)}
     strange = [n for n in headers if n.startswith("x-amz-") and n not in kept and n not in OF_THE_SIGNATURE]
     if strange:
-        raise Refused(501, "NotImplemented", f"not served here: {strange[0]}")
+        raise S3Refused(501, "NotImplemented", f"not served here: {strange[0]}")
     if "aws-chunked" in kept.get("content-encoding", "").lower():
-        raise Refused(501, "NotImplemented", "bodies in pieces are not taken")
+        raise S3Refused(501, "NotImplemented", "bodies in pieces are not taken")
     return kept

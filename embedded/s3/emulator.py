@@ -14,7 +14,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-from embedded.s3.app import Answer
+from embedded.s3.app import S3Response
 from embedded.s3.calls import Call
 
 S3 = "ministack.services.s3"
@@ -35,20 +35,20 @@ class NothingElse:
         return None
 
 
-def open_emulator() -> Callable[[Call, bytes], Answer]:
+def open_emulator() -> Callable[[Call, bytes], S3Response]:
     """Loads what is stored (the settings are in the environment); a function that performs one call."""
     emulator = _load()
     persistence = importlib.import_module("ministack.core.persistence")
     emulator.load_persisted_state(_kept(persistence.load_state("s3")))
 
-    def perform(call: Call, body: bytes) -> Answer:
+    def perform(call: Call, body: bytes) -> S3Response:
         query = {name: [value] for name, value in call.query.items()}
         status, headers, data = emulator._dispatch(
             call.method, call.bucket, call.key, {**call.headers, **VERIFIED}, body, query
         )
         if call.changes_buckets:  # at once: a kill must not forget them
             persistence.save_state("s3", _kept(emulator.get_state()))
-        return Answer(int(status), {str(n): str(v) for n, v in headers.items()}, _bytes(data))
+        return S3Response(int(status), {str(n): str(v) for n, v in headers.items()}, _bytes(data))
 
     return perform
 

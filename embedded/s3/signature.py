@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from urllib.parse import quote
 
-from embedded.s3.request import Refused, Request
+from embedded.s3.request import S3Refused, S3Request
 
 ALGORITHM = "AWS4-HMAC-SHA256"
 UNSIGNED = "UNSIGNED-PAYLOAD"
@@ -20,7 +20,7 @@ LONGEST_S = 7 * 24 * 3600  # the life of a presigned address
 AUTHORIZATION = re.compile(
     rf"{ALGORITHM} Credential=([^\s,]+), *SignedHeaders=([a-z0-9;-]+), *Signature=([0-9a-f]{{64}})"
 )
-MOMENT = re.compile(r"[0-9]{8}T[0-9]{6}Z")
+DATE = re.compile(r"[0-9]{8}T[0-9]{6}Z")
 HASH = re.compile(r"[0-9a-f]{64}")
 IN_QUERY = frozenset(f"X-Amz-{part}" for part in ("Algorithm", "Credential", "Date", "Expires", "SignedHeaders",
                                                   "Signature"))  # fmt: skip
@@ -35,19 +35,19 @@ class Key:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class SignatureClaim:
     """What a request says of its own signature; `expires_s` where it is presigned."""
 
     credential: str
     signed: tuple[str, ...]
     signature: str
-    moment: str
+    date: str
     payload: str
     expires_s: int | None = None
 
 
-def verified(request: Request, key: Key, now: float) -> str:
-    """The hash that the body must have (or UNSIGNED); Refused where anything is not as the key's owner signed it.
+def verified(request: S3Request, key: Key, now: float) -> str:
+    """The hash that the body must have (or UNSIGNED); S3Refused where anything is not as the key's owner signed it.
 
     `now`: seconds since the epoch.
     """
@@ -57,17 +57,17 @@ def verified(request: Request, key: Key, now: float) -> str:
     _check_signed(request, claim)
     expected = _signature(request, claim, scope, key)
     if not hmac.compare_digest(expected, claim.signature):
-        raise Refused(403, "SignatureDoesNotMatch", "the signature is not that of this request with the stack's key")
+        raise S3Refused(403, "SignatureDoesNotMatch", "the signature is not that of this request with the stack's key")
     return claim.payload
 
 
 def check_body(body: bytes, payload: str) -> None:
-    """Refused where the body is not the one that was signed."""
+    """S3Refused where the body is not the one that was signed."""
     if payload != UNSIGNED and not hmac.compare_digest(hashlib.sha256(body).hexdigest(), payload):
-        raise Refused(400, "XAmzContentSHA256Mismatch", "the body is not the one that was signed")
+        raise S3Refused(400, "XAmzContentSHA256Mismatch", "the body is not the one that was signed")
 
 
-def _claim(request: Request) -> Claim:
+def _claim(request: S3Request) -> SignatureClaim:
     in_query = [name for name in request.query if name in IN_QUERY]
     header = request.headers.get("authorization")
     if header is not None and not in_query:
@@ -75,76 +75,76 @@ def _claim(request: Request) -> Claim:
     if in_query and header is None:
         return _from_query(request)
     if header is not None:
-        raise Refused(400, "InvalidArgument", "sign in the header or in the address, not in both")
-    raise Refused(403, "AccessDenied", "requests are signed with the stack's key (Signature version 4)")
+        raise S3Refused(400, "InvalidArgument", "sign in the header or in the address, not in both")
+    raise S3Refused(403, "AccessDenied", "requests are signed with the stack's key (Signature version 4)")
 
 
-def _from_header(request: Request, header: str) -> Claim:
+def _from_header(request: S3Request, header: str) -> SignatureClaim:
     parts = AUTHORIZATION.fullmatch(header)
     if parts is None:
-        raise Refused(403, "AccessDenied", "only Signature version 4 counts here")
+        raise S3Refused(403, "AccessDenied", "only Signature version 4 counts here")
     payload = request.headers.get("x-amz-content-sha256", "")
-    return Claim(parts[1], tuple(parts[2].split(";")), parts[3], request.headers.get("x-amz-date", ""),
-                 _payload(payload))  # fmt: skip
+    return SignatureClaim(parts[1], tuple(parts[2].split(";")), parts[3], request.headers.get("x-amz-date", ""),
+                          _payload(payload))  # fmt: skip
 
 
-def _from_query(request: Request) -> Claim:
+def _from_query(request: S3Request) -> SignatureClaim:
     query = request.query
     expires = query.get("X-Amz-Expires", "")
     if query.keys() & IN_QUERY != IN_QUERY or query["X-Amz-Algorithm"] != ALGORITHM or not re.fullmatch(
         r"[0-9]{1,6}", expires
     ):  # fmt: skip
-        raise Refused(403, "AccessDenied", "the address is not presigned with Signature version 4")
+        raise S3Refused(403, "AccessDenied", "the address is not presigned with Signature version 4")
     payload = _payload(request.headers.get("x-amz-content-sha256", UNSIGNED))
     signed = tuple(query["X-Amz-SignedHeaders"].split(";"))
-    return Claim(query["X-Amz-Credential"], signed, query["X-Amz-Signature"], query["X-Amz-Date"], payload,
-                 int(expires))  # fmt: skip
+    return SignatureClaim(query["X-Amz-Credential"], signed, query["X-Amz-Signature"], query["X-Amz-Date"], payload,
+                          int(expires))  # fmt: skip
 
 
 def _payload(value: str) -> str:
     if value != UNSIGNED and not HASH.fullmatch(value):
         if value.startswith("STREAMING-"):
-            raise Refused(501, "NotImplemented", "bodies that are signed in pieces are not taken: sign them whole")
-        raise Refused(400, "InvalidRequest", "x-amz-content-sha256 is missing or no hash")
+            raise S3Refused(501, "NotImplemented", "bodies that are signed in pieces are not taken: sign them whole")
+        raise S3Refused(400, "InvalidRequest", "x-amz-content-sha256 is missing or no hash")
     return value
 
 
-def _scope(claim: Claim, key: Key) -> tuple[str, str]:
+def _scope(claim: SignatureClaim, key: Key) -> tuple[str, str]:
     """(day, region) that the signature is bound to."""
     parts = claim.credential.split("/")
     if len(parts) != 5 or parts[3:] != ["s3", "aws4_request"] or not re.fullmatch(r"[a-z0-9-]{1,40}", parts[2]):
-        raise Refused(403, "AccessDenied", "the signature is for another service")
+        raise S3Refused(403, "AccessDenied", "the signature is for another service")
     if not hmac.compare_digest(parts[0], key.name):
-        raise Refused(403, "InvalidAccessKeyId", "the key is not that of this stack")
-    if not MOMENT.fullmatch(claim.moment) or parts[1] != claim.moment[:8]:
-        raise Refused(403, "AccessDenied", "the date is missing, or not that of the signature")
+        raise S3Refused(403, "InvalidAccessKeyId", "the key is not that of this stack")
+    if not DATE.fullmatch(claim.date) or parts[1] != claim.date[:8]:
+        raise S3Refused(403, "AccessDenied", "the date is missing, or not that of the signature")
     return parts[1], parts[2]
 
 
-def _check_time(claim: Claim, now: float) -> None:
+def _check_time(claim: SignatureClaim, now: float) -> None:
     try:
-        signed_at = datetime.strptime(claim.moment, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
+        signed_at = datetime.strptime(claim.date, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
     except ValueError as error:
-        raise Refused(403, "AccessDenied", "the date is none") from error
+        raise S3Refused(403, "AccessDenied", "the date is none") from error
     age = now - signed_at
     if age < -SKEW_S or (claim.expires_s is None and age > SKEW_S):
-        raise Refused(403, "RequestTimeTooSkewed", "the clocks of client and server differ by more than 15 minutes")
+        raise S3Refused(403, "RequestTimeTooSkewed", "the clocks of client and server differ by more than 15 minutes")
     if claim.expires_s is not None and not age <= claim.expires_s <= LONGEST_S:
-        raise Refused(403, "AccessDenied", "the presigned address has expired, or would live longer than a week")
+        raise S3Refused(403, "AccessDenied", "the presigned address has expired, or would live longer than a week")
 
 
-def _check_signed(request: Request, claim: Claim) -> None:
+def _check_signed(request: S3Request, claim: SignatureClaim) -> None:
     """Nothing that S3 acts on may be added to a signed request."""
     if "host" not in claim.signed or list(claim.signed) != sorted(set(claim.signed)):
-        raise Refused(403, "AccessDenied", "the list of signed headers is not in order")
+        raise S3Refused(403, "AccessDenied", "the list of signed headers is not in order")
     if missing := [name for name in claim.signed if name not in request.headers]:
-        raise Refused(403, "AccessDenied", f"a signed header is missing: {missing[0]}")
+        raise S3Refused(403, "AccessDenied", f"a signed header is missing: {missing[0]}")
     added = [name for name in request.headers if name.startswith("x-amz-") and name not in claim.signed]
     if added:
-        raise Refused(403, "AccessDenied", f"a header was not signed: {added[0]}")
+        raise S3Refused(403, "AccessDenied", f"a header was not signed: {added[0]}")
 
 
-def _signature(request: Request, claim: Claim, scope: tuple[str, str], key: Key) -> str:
+def _signature(request: S3Request, claim: SignatureClaim, scope: tuple[str, str], key: Key) -> str:
     canonical = "\n".join([
         request.method,
         request.path,
@@ -156,7 +156,7 @@ def _signature(request: Request, claim: Claim, scope: tuple[str, str], key: Key)
     ])  # fmt: skip
     digest = hashlib.sha256(canonical.encode()).hexdigest()
     bound = f"{scope[0]}/{scope[1]}/s3/aws4_request"
-    to_sign = "\n".join([ALGORITHM, claim.moment, bound, digest])
+    to_sign = "\n".join([ALGORITHM, claim.date, bound, digest])
     return hmac.new(_signing_key(key, *scope), to_sign.encode(), hashlib.sha256).hexdigest()
 
 

@@ -38,11 +38,11 @@ BINS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.99)  # lower edges, of sureness
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class AutoLabelRequest:
     """What a person wants."""
 
     promise: Promise
-    version: str | None  # None: the live one
+    version: str | None  # None: the champion
     by: str
 
 
@@ -74,7 +74,7 @@ class AutoLabelled:
         return tuple(part.why for part in self.manifest.parts if part.why)
 
 
-def propose(deployment: Deployment, record: ProjectRecord, request: Asked, report: Report) -> AutoLabelled:
+def propose(deployment: Deployment, record: ProjectRecord, request: AutoLabelRequest, report: Report) -> AutoLabelled:
     """Decide by the audit labels of the newest snapshot; writes nothing."""
     version = deployment.version(record, request.version)
     model = _Model.of(deployment, record, version)
@@ -87,7 +87,7 @@ def propose(deployment: Deployment, record: ProjectRecord, request: Asked, repor
     names = np.array(model.names.labels, dtype=np.str_)
     predicted = names[sample.classes]
     wrong = np.array([g.label != label for g, label in zip(ground.sample, predicted, strict=True)], dtype=np.bool_)
-    predictions = _Found(Audit(sample, wrong, ground.images), pool, model.names.labels)
+    predictions = _Predictions(Audit(sample, wrong, ground.images), pool, model.names.labels)
     decision = decide(predictions.audit, pool, request.promise)
     labels = _labels(ground, predictions, decision, NAME + version.name)
     look = 1 + AutoLabelStore(store).looks()
@@ -156,7 +156,7 @@ class _Model:
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _Predictions:
     audit: Audit
     pool: Answers
     names: tuple[str, ...]
@@ -206,14 +206,14 @@ def _ground(
 
 
 def _deleted(store: ObjectStore) -> tuple[set[str], str]:
-    """Images whose tasks people removed; and what to say where nobody can tell which these are."""
+    """Images whose tasks people removed; and what to say where these are not known."""
     try:
         return read_deleted(store, Damage()), ""
     except CorruptObjectError as error:
         return set(), f"images of removed tasks may be among them: {error}"
 
 
-def _labels(ground: Ground, predictions: _Found, decision: Decision, source: str) -> tuple[AutoLabel, ...]:
+def _labels(ground: Ground, predictions: _Predictions, decision: Decision, source: str) -> tuple[AutoLabel, ...]:
     """A line for each image, copies too."""
     chosen = np.flatnonzero(decision.accepts(predictions.pool))
     pairs = (

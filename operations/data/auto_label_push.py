@@ -1,8 +1,8 @@
 """Auto-labels in, predictions of a version of their own in Label Studio out; and back.
 
-People's queue goes by the predictions of the project's model version, which stays the live one: it is not touched, and
-nobody sees these while labelling. Images that are shown blind are left out: whoever opened one elsewhere would see what
-the model says.
+People's queue goes by the predictions of the project's model version, which stays the champion: it is not touched, and
+nobody sees these while labelling. Images that are shown blind are left out: a person who opened one elsewhere would
+see what the model says.
 """
 
 from __future__ import annotations

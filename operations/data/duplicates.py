@@ -16,7 +16,7 @@ from operations.deployment import Deployment
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class DuplicateImage:
     """One image of a group."""
 
     uri: str
@@ -27,12 +27,12 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """Related images. They stand in one bucket; those of one picture count once."""
+class DuplicateGroup:
+    """Related images. They are in one split; those of one picture count once."""
 
     group: str
     bucket: str
-    members: tuple[Member, ...]
+    members: tuple[DuplicateImage, ...]
 
     @property
     def contradicts(self) -> bool:
@@ -40,9 +40,9 @@ class Group:
         return bool(self.questions)
 
     @property
-    def questions(self) -> tuple[tuple[Member, ...], ...]:
+    def questions(self) -> tuple[tuple[DuplicateImage, ...], ...]:
         """Images of one picture with different classes, for a person to say which one is right."""
-        pictures: dict[str, list[Member]] = defaultdict(list)
+        pictures: dict[str, list[DuplicateImage]] = defaultdict(list)
         for member in self.members:
             if member.label:
                 pictures[member.twin].append(member)
@@ -52,14 +52,14 @@ class Group:
     def why(self) -> str:
         """What it means for the loop."""
         if self.bucket == Bucket.QUARANTINE.value:
-            return "the same picture stands in two buckets: neither trains nor judges"
+            return "the same picture is in two splits: neither trains nor judges"
         if self.contradicts:
             return "one picture, two classes: which one is right? Until then not learned"
         pictures = len({m.twin for m in self.members})
-        return "counts once" if pictures == 1 else f"{pictures} related pictures, in one bucket"
+        return "counts once" if pictures == 1 else f"{pictures} related pictures, in one split"
 
 
-def duplicates(deployment: Deployment, record: ProjectRecord) -> list[Group]:
+def duplicates(deployment: Deployment, record: ProjectRecord) -> list[DuplicateGroup]:
     """Of a project, by its newest snapshot."""
     store = deployment.within(record)
     catalogue, snapshots = Catalogue(store), SnapshotStore(store)
@@ -69,15 +69,15 @@ def duplicates(deployment: Deployment, record: ProjectRecord) -> list[Group]:
     return groups_of(catalogue.images.values(), tasks)
 
 
-def groups_of(images: Iterable[ImageFacts], tasks: Iterable[Task]) -> list[Group]:
+def groups_of(images: Iterable[ImageFacts], tasks: Iterable[Task]) -> list[DuplicateGroup]:
     """Groups of several images and images in quarantine; those that need a person first."""
     labelled = {task.uri: task for task in tasks}
-    by_group: dict[tuple[str, str], list[Member]] = defaultdict(list)
+    by_group: dict[tuple[str, str], list[DuplicateImage]] = defaultdict(list)
     for facts in sorted((f for f in images if f.group), key=lambda f: f.uri):
         task = labelled.get(facts.uri)
-        member = Member(facts.uri, task.id if task else None, task.label if task else None,
-                        facts.sha256 == facts.group, facts.twins)  # fmt: skip
+        member = DuplicateImage(facts.uri, task.id if task else None, task.label if task else None,
+                                facts.sha256 == facts.group, facts.twins)  # fmt: skip
         by_group[facts.group, facts.bucket.value].append(member)
-    groups = [Group(group, bucket, tuple(members)) for (group, bucket), members in by_group.items()]
+    groups = [DuplicateGroup(group, split, tuple(members)) for (group, split), members in by_group.items()]
     shown = [g for g in groups if len(g.members) > 1 or g.bucket == Bucket.QUARANTINE.value]
     return sorted(shown, key=lambda g: (not g.contradicts, g.bucket != Bucket.QUARANTINE.value, g.members[0].uri))

@@ -25,7 +25,7 @@ class Regrouped:
 
 
 def regroup(deployment: Deployment, record: ProjectRecord) -> Regrouped:
-    """Take back bucket and group of all images whose labels have judged no model."""
+    """Reset split and group of all images whose labels have judged no model."""
     store = deployment.within(record)
     catalogue = Catalogue(store)
     catalogue.update()

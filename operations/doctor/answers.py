@@ -13,7 +13,7 @@ from labelloop.rules.uncounted import REMEDY, Uncounted, uncounted
 from labelloop.store.projects import ProjectRecord
 from labelloop.studio.client import StudioProject, task_link
 from operations.doctor import storage, studio
-from operations.doctor.checks import Check
+from operations.doctor.checks import DoctorCheck
 from operations.doctor.finding import Finding, fine, warn, wrong
 from operations.doctor.project import area_of
 from operations.doctor.scene import Scene
@@ -22,14 +22,16 @@ from operations.status import unreadable_of
 NAMED = 3  # reasons
 
 
-def of_project(scene: Scene, record: ProjectRecord) -> list[Check]:
+def of_project(scene: Scene, record: ProjectRecord) -> list[DoctorCheck]:
     """All of one project's."""
     area = area_of(record)
     return [
-        Check(area, "label config", lambda: label_config(scene.project(record)), (studio.REACHED, studio.TOKEN)),
-        Check(area, "empty answers", lambda: empty_answers(scene.project(record)), (studio.REACHED, studio.TOKEN)),
-        Check(area, "answers", lambda: _answers(scene, record), (storage.REACHED,)),
-        Check(area, "tasks", lambda: _tasks(scene, record)),
+        DoctorCheck(area, "label config", lambda: label_config(scene.project(record)), (studio.REACHED, studio.TOKEN)),
+        DoctorCheck(
+            area, "empty answers", lambda: empty_answers(scene.project(record)), (studio.REACHED, studio.TOKEN)
+        ),
+        DoctorCheck(area, "answers", lambda: _answers(scene, record), (storage.REACHED,)),
+        DoctorCheck(area, "tasks", lambda: _tasks(scene, record)),
     ]
 
 

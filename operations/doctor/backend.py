@@ -13,7 +13,7 @@ from labelloop.records.images import Bucket
 from labelloop.store.projects import ProjectRecord
 from labelloop.studio.wiring import ConnectedBackend
 from operations.doctor import storage, studio
-from operations.doctor.checks import FIRST_S, Check
+from operations.doctor.checks import FIRST_S, DoctorCheck
 from operations.doctor.finding import Finding, fine, warn, wrong
 from operations.doctor.project import INIT, area_of
 from operations.doctor.scene import Scene
@@ -26,7 +26,7 @@ PROBED = 3  # images
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class TimedReply:
     """What came back, and how fast."""
 
     status: int  # 0: nothing
@@ -34,29 +34,29 @@ class Answer:
     text: str
 
 
-def first(scene: Scene) -> list[Check]:
+def first(scene: Scene) -> list[DoctorCheck]:
     """Alone, before the others load the machine: it is timed."""
     url = scene.settings.backend_url
-    return [Check(AREA, REACHED, lambda: health(_best(scene, "GET", "/health"), url), limit_s=FIRST_S)]
+    return [DoctorCheck(AREA, REACHED, lambda: health(_best(scene, "GET", "/health"), url), limit_s=FIRST_S)]
 
 
-def checks(scene: Scene) -> list[Check]:
+def checks(scene: Scene) -> list[DoctorCheck]:
     """What does not hang on a project."""
-    return [Check(AREA, "password", lambda: password(_ask(scene, "GET", "/versions")), (REACHED,))]
+    return [DoctorCheck(AREA, "password", lambda: password(_ask(scene, "GET", "/versions")), (REACHED,))]
 
 
-def of_project(scene: Scene, record: ProjectRecord) -> list[Check]:
+def of_project(scene: Scene, record: ProjectRecord) -> list[DoctorCheck]:
     """How it serves one project."""
     area = area_of(record)
     needs = (studio.REACHED, studio.TOKEN)
     return [
-        Check(area, "set-up", lambda: setup(_setup(scene, record)), (REACHED,)),
-        Check(area, "ML backend in Label Studio", lambda: connected(scene, record), needs),
-        Check(area, "images in the backend", lambda: images(_probe(scene, record)), (REACHED, storage.REACHED)),
+        DoctorCheck(area, "set-up", lambda: setup(_setup(scene, record)), (REACHED,)),
+        DoctorCheck(area, "ML backend in Label Studio", lambda: connected(scene, record), needs),
+        DoctorCheck(area, "images in the backend", lambda: images(_probe(scene, record)), (REACHED, storage.REACHED)),
     ]
 
 
-def health(answer: Answer, url: str) -> Finding:
+def health(answer: TimedReply, url: str) -> Finding:
     """Label Studio asks before everything else, and does not wait."""
     if not answer.status:
         return wrong(REACHED, f"{url} cannot be reached: {answer.text}", "see that the backend runs, and "
@@ -70,7 +70,7 @@ def health(answer: Answer, url: str) -> Finding:
     return fine(REACHED, f"{url} answers in {answer.seconds * 1000:.0f} ms")
 
 
-def password(answer: Answer) -> Finding:
+def password(answer: TimedReply) -> Finding:
     """Ours; Label Studio's is tried by Label Studio."""
     what = "password"
     if answer.status == 401:
@@ -81,7 +81,7 @@ def password(answer: Answer) -> Finding:
     return warn(what, f"/versions answers {answer.status} {answer.text[:200]}", "look at the backend's log")
 
 
-def setup(answer: Answer) -> Finding:
+def setup(answer: TimedReply) -> Finding:
     """Label Studio asks this before each prediction, with the project and its label config."""
     what = "set-up"
     if answer.status != 200:
@@ -93,7 +93,7 @@ def setup(answer: Answer) -> Finding:
 
 
 def connected(scene: Scene, record: ProjectRecord) -> Finding:
-    """Asked a second way only where Label Studio says that it cannot reach it."""
+    """Checked a second way only where Label Studio says that it cannot reach it."""
     backends = scene.backends(record)
     url = scene.settings.backend_url
     ours = [backend for backend in backends if backend.url == url]
@@ -124,7 +124,7 @@ def as_connected(backends: Sequence[ConnectedBackend], url: str, *, blocked: boo
     return fine(what, f"connected: {url}")
 
 
-def images(answer: Answer | None) -> Finding:
+def images(answer: TimedReply | None) -> Finding:
     """The backend reads images itself, from S3."""
     what = "images in the backend"
     if answer is None:
@@ -139,7 +139,7 @@ def images(answer: Answer | None) -> Finding:
     return wrong(what, f"/predict answers {answer.status}: {answer.text[:200]}", "look at the backend's log")
 
 
-def _best(scene: Scene, method: str, path: str, body: Any = None) -> Answer:
+def _best(scene: Scene, method: str, path: str, body: Any = None) -> TimedReply:
     """The quickest of a few, unless the first fails."""
     replies = [_ask(scene, method, path, body)]
     while replies[0].status == 200 and len(replies) < TRIES and replies[-1].seconds > HEALTH_S / 4:
@@ -147,13 +147,13 @@ def _best(scene: Scene, method: str, path: str, body: Any = None) -> Answer:
     return min(replies, key=lambda answer: answer.seconds)
 
 
-def _setup(scene: Scene, record: ProjectRecord) -> Answer:
+def _setup(scene: Scene, record: ProjectRecord) -> TimedReply:
     body = {"project": record.reference, "schema": record.label_config, "hostname": "", "access_token": "",
             "extra_params": None}  # fmt: skip
     return _best(scene, "POST", "/setup", body)
 
 
-def _probe(scene: Scene, record: ProjectRecord) -> Answer | None:
+def _probe(scene: Scene, record: ProjectRecord) -> TimedReply | None:
     """A few images that the model may answer: those of test and audit are never shown to it here."""
     facts = scene.catalogue(record).images.values()
     uris = [f.uri for f in facts if f.bucket is Bucket.TRAIN and not f.problem][:PROBED]
@@ -165,18 +165,18 @@ def _probe(scene: Scene, record: ProjectRecord) -> Answer | None:
                                             "label_config": record.label_config})  # fmt: skip
 
 
-def _ask(scene: Scene, method: str, path: str, body: Any = None) -> Answer:
+def _ask(scene: Scene, method: str, path: str, body: Any = None) -> TimedReply:
     settings = scene.settings
     auth = (settings.backend_user, settings.backend_password or "")
     began = time.perf_counter()
     try:
         answer = scene.http.request(method, f"{settings.backend_url}{path}", json=body, auth=auth)
     except httpx.HTTPError as error:
-        return Answer(0, time.perf_counter() - began, f"{type(error).__name__} {error}")
-    return Answer(answer.status_code, time.perf_counter() - began, _said(answer))
+        return TimedReply(0, time.perf_counter() - began, f"{type(error).__name__} {error}")
+    return TimedReply(answer.status_code, time.perf_counter() - began, _error_text(answer))
 
 
-def _said(answer: httpx.Response) -> str:
+def _error_text(answer: httpx.Response) -> str:
     try:
         body = answer.json()
     except ValueError:

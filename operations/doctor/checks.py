@@ -12,12 +12,12 @@ from operations.doctor.finding import Finding, warn, wrong
 
 LIMIT_S = 20.0
 FIRST_S = 10.0  # of what everything else needs
-Progress = Callable[[int, int], None]  # (done, of)
+OnProgress = Callable[[int, int], None]  # (done, of)
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
-    """One thing to look at. ``needs``: names of first checks without whose success it can tell nothing."""
+class DoctorCheck:
+    """One thing to look at. ``needs``: names of first checks without whose success it shows nothing."""
 
     area: str
     what: str
@@ -28,10 +28,10 @@ class Check:
 
 @dataclass
 class _Running:
-    check: Check
+    check: DoctorCheck
     began: float = field(default_factory=time.monotonic)
     done: threading.Event = field(default_factory=threading.Event)
-    found: tuple[Finding, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
     def start(self) -> _Running:
         # a daemon: what hangs is left behind, and ends with the command
@@ -45,25 +45,27 @@ class _Running:
             return (wrong(self.check.what, f"no answer within "
                                            f"{self.check.limit_s:.0f} s", "check its address and the "
                                                "firewall"),)  # fmt: skip
-        return self.found
+        return self.findings
 
     def _run(self) -> None:
         try:
             result = self.check.look()
-            self.found = (result,) if isinstance(result, Finding) else tuple(result)
+            self.findings = (result,) if isinstance(result, Finding) else tuple(result)
         except LabelloopError as error:
-            self.found = (wrong(self.check.what, str(error), "fix what the message names, then check again"),)
+            self.findings = (wrong(self.check.what, str(error), "fix what the message names, then check again"),)
         except Exception as error:  # a check's edge: one surprise must not hide the others
-            self.found = (wrong(self.check.what, f"cannot be checked: {type(error).__name__}: {error}",
-                                "the check itself is broken: please report it"),)  # fmt: skip
+            self.findings = (wrong(self.check.what, f"cannot be checked: {type(error).__name__}: {error}",
+                                   "the check itself is broken: please report it"),)  # fmt: skip
         finally:
             self.done.set()
 
 
-def look_at(checks: Sequence[Check], progress: Progress = lambda _done, _of: None) -> Mapping[Check, Sequence[Finding]]:
+def look_at(
+    checks: Sequence[DoctorCheck], progress: OnProgress = lambda _done, _of: None
+) -> Mapping[DoctorCheck, Sequence[Finding]]:
     """Every check's findings, in the order given."""
     running = [_Running(check).start() for check in checks]
-    findings: dict[Check, Sequence[Finding]] = {}
+    findings: dict[DoctorCheck, Sequence[Finding]] = {}
     for done, item in enumerate(running):
         progress(done, len(running))
         findings[item.check] = item.result()
@@ -71,7 +73,7 @@ def look_at(checks: Sequence[Check], progress: Progress = lambda _done, _of: Non
     return findings
 
 
-def runnable(checks: Iterable[Check], failed: Iterable[str]) -> tuple[list[Check], list[Finding]]:
+def runnable(checks: Iterable[DoctorCheck], failed: Iterable[str]) -> tuple[list[DoctorCheck], list[Finding]]:
     """(what can be looked at, a line about what cannot because something it needs has failed)."""
     broken = set(failed)
     candidates = list(checks)

@@ -12,7 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from redis.exceptions import RedisError
 
 from operations.doctor import queue, storage, studio
-from operations.doctor.checks import Check
+from operations.doctor.checks import DoctorCheck
 from operations.doctor.finding import Finding, fine, warn, wrong
 from operations.doctor.scene import Scene
 
@@ -21,13 +21,13 @@ WARN_S, WRONG_S = 5.0, 60.0
 SET_IT = "let both machines take the time from a time server (NTP)"
 
 
-def checks(scene: Scene) -> list[Check]:
+def checks(scene: Scene) -> list[DoctorCheck]:
     """Ours against each server's."""
     clocks: Mapping[str, tuple[Callable[[Scene], float | None], str]] = {
         "Label Studio": (_studio, studio.REACHED), "S3": (_s3, storage.REACHED), "Redis": (_redis, queue.REACHED),
     }  # fmt: skip
     return [
-        Check(AREA, f"clock of {name}", partial(_compared, name, read, scene), (need,))
+        DoctorCheck(AREA, f"clock of {name}", partial(_compared, name, read, scene), (need,))
         for name, (read, need) in clocks.items()
     ]
 

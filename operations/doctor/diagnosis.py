@@ -20,7 +20,7 @@ from operations.doctor import (
     storage,
     studio,
 )
-from operations.doctor.checks import Check, Progress, look_at, runnable
+from operations.doctor.checks import DoctorCheck, OnProgress, look_at, runnable
 from operations.doctor.finding import Finding, Level
 from operations.doctor.scene import Scene
 
@@ -40,7 +40,7 @@ PROJECT = (
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class AreaFinding:
     """A finding under its heading."""
 
     area: str
@@ -53,8 +53,8 @@ class Found:
 
 
 def diagnose(
-    deployment: Deployment, name: str | None = None, progress: Progress = lambda _done, _of: None
-) -> list[Found]:
+    deployment: Deployment, name: str | None = None, progress: OnProgress = lambda _done, _of: None
+) -> list[AreaFinding]:
     """Look at everything, or for projects at one alone; LabelloopError where there is no project of that name."""
     scene = Scene(deployment)
     try:
@@ -68,10 +68,10 @@ def diagnose(
         rows += _under(look_at(kept, progress))
     finally:
         scene.close()
-    return [*_together(rows), *[Found("left out", finding) for finding in left_out]]
+    return [*_together(rows), *[AreaFinding("left out", finding) for finding in left_out]]
 
 
-def is_well(findings: Sequence[Found]) -> bool:
+def is_well(findings: Sequence[AreaFinding]) -> bool:
     """True where nothing is wrong; warnings do not count."""
     return all(f.finding.level is not Level.WRONG for f in findings)
 
@@ -80,11 +80,11 @@ def _records(scene: Scene, name: str | None) -> list[ProjectRecord]:
     return [scene.deployment.project(name)] if name else scene.records()
 
 
-def _under(looked: Mapping[Check, Sequence[Finding]]) -> list[Found]:
-    return [Found(check.area, finding) for check, findings in looked.items() for finding in findings]
+def _under(looked: Mapping[DoctorCheck, Sequence[Finding]]) -> list[AreaFinding]:
+    return [AreaFinding(check.area, finding) for check, findings in looked.items() for finding in findings]
 
 
-def _together(findings: Sequence[Found]) -> list[Found]:
+def _together(findings: Sequence[AreaFinding]) -> list[AreaFinding]:
     """Each area's findings side by side, areas in the order of their first one."""
     areas = list(dict.fromkeys(f.area for f in findings))
     return sorted(findings, key=lambda f: areas.index(f.area))

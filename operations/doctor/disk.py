@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from operations.doctor.checks import Check
+from operations.doctor.checks import DoctorCheck
 from operations.doctor.finding import Finding, fine, warn, wrong
 from operations.doctor.scene import Scene
 
@@ -13,12 +13,12 @@ AREA = "disk"
 WARN_B, WRONG_B = 5_000_000_000, 500_000_000
 
 
-def checks(scene: Scene) -> list[Check]:
+def checks(scene: Scene) -> list[DoctorCheck]:
     """The cache, and the embedded stack's data where it is one."""
     cache = scene.settings.cache_dir
-    disks = [Check(AREA, "cache", lambda: look("cache", cache))]
+    disks = [DoctorCheck(AREA, "cache", lambda: look("cache", cache))]
     if stack := scene.deployment.stack:
-        disks.append(Check(AREA, "state", lambda: look("state", stack.directory)))
+        disks.append(DoctorCheck(AREA, "state", lambda: look("state", stack.directory)))
     return disks
 
 

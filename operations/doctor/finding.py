@@ -25,7 +25,7 @@ class Finding:
 
     @property
     def ok(self) -> bool:
-        """False where something must be mended."""
+        """False where something must be fixed."""
         return self.level is not Level.WRONG
 
     @property

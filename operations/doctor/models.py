@@ -22,7 +22,7 @@ from labelloop.store.registry import Registry
 from labelloop.store.requests import Request, RequestStore, retries
 from operations.damaged import DamagedObject, damaged_artefacts, damaged_objects, damaged_records
 from operations.doctor import queue, storage
-from operations.doctor.checks import Check
+from operations.doctor.checks import DoctorCheck
 from operations.doctor.finding import Finding, fine, warn, wrong
 from operations.doctor.project import area_of
 from operations.doctor.scene import Scene
@@ -34,46 +34,48 @@ WEIGHTS_S = 120.0  # a large backbone is read whole
 AGAIN_S = 3.0  # between two looks at the pool
 
 
-def of_project(scene: Scene, record: ProjectRecord) -> list[Check]:
+def of_project(scene: Scene, record: ProjectRecord) -> list[DoctorCheck]:
     """All of one project's."""
     area, needs = area_of(record), (storage.REACHED,)
     registry = scene.registry(record)
     return [
-        Check(area, "champion", lambda: champion(registry), needs),
-        Check(area, "backbone", lambda: backbone(registry), needs, limit_s=WEIGHTS_S),
-        Check(area, "network", lambda: network(record, sides(scene.deployment, record.image_uri)), needs),
-        Check(area, "runs", lambda: _runs(scene, record), needs),
-        Check(area, "features", lambda: _features(scene, record), (*needs, queue.REACHED)),
-        Check(area, "kept objects", lambda: objects(scene, record), needs, limit_s=OBJECTS_S),
-        Check(area, "features intact", lambda: artefacts(scene, record), needs, limit_s=WEIGHTS_S),
+        DoctorCheck(area, "champion", lambda: champion(registry), needs),
+        DoctorCheck(area, "backbone", lambda: backbone(registry), needs, limit_s=WEIGHTS_S),
+        DoctorCheck(area, "network", lambda: network(record, sides(scene.deployment, record.image_uri)), needs),
+        DoctorCheck(area, "runs", lambda: _runs(scene, record), needs),
+        DoctorCheck(area, "features", lambda: _features(scene, record), (*needs, queue.REACHED)),
+        DoctorCheck(area, "kept objects", lambda: objects(scene, record), needs, limit_s=OBJECTS_S),
+        DoctorCheck(area, "features intact", lambda: artefacts(scene, record), needs, limit_s=WEIGHTS_S),
     ]
 
 
-def checks(scene: Scene) -> list[Check]:
+def checks(scene: Scene) -> list[DoctorCheck]:
     """Of all projects: one whose record cannot be read has no checks of its own."""
-    return [Check(storage.AREA, "project records", lambda: records(scene), (storage.REACHED,))]
+    return [DoctorCheck(storage.AREA, "project records", lambda: records(scene), (storage.REACHED,))]
 
 
 def records(scene: Scene) -> list[Finding]:
     """Every record."""
     scene.records()
     damaged = damaged_records(scene.deployment)
-    return _told("project records", damaged, "all can be read", wrong)
+    return _damage("project records", damaged, "all can be read", wrong)
 
 
 def objects(scene: Scene, record: ProjectRecord) -> list[Finding]:
     """Every record of one project, read as the services read it."""
-    return _told("kept objects", damaged_objects(scene.deployment, record), "all can be read", warn)
+    return _damage("kept objects", damaged_objects(scene.deployment, record), "all can be read", warn)
 
 
 def artefacts(scene: Scene, record: ProjectRecord) -> list[Finding]:
     """What records name by its hash: weights, rows of features."""
     damaged, size, left = damaged_artefacts(scene.deployment, record)
     rest = f"; {left} older shards of features were not read" if left else ""
-    return _told("features intact", damaged, f"{size / 1e6:.0f} MB of weights and features are as recorded{rest}", warn)
+    return _damage(
+        "features intact", damaged, f"{size / 1e6:.0f} MB of weights and features are as recorded{rest}", warn
+    )
 
 
-def _told(
+def _damage(
     what: str, damaged: Sequence[DamagedObject], well: str, level: Callable[[str, str, str], Finding]
 ) -> list[Finding]:  # fmt: skip
     if not damaged:
@@ -156,7 +158,7 @@ def runs(recent: Sequence[Run], snapshot: str, wishes: Sequence[Request] = ()) -
 
 
 def features(first: Mapping[str, Any], second: Mapping[str, Any], jobs: Sequence[JobState]) -> Finding:
-    """The pool at two moments. An image without features is neither ordered nor learned from."""
+    """The pool, read twice. An image without features is neither ordered nor learned from."""
     missing = _missing(second)
     images, unreadable = int(second.get("images", 0)), int(second.get("unreadable", 0))
     if missing <= 0:

@@ -12,7 +12,7 @@ from labelloop.config.settings import Settings
 from labelloop.queue.jobs import KINDS
 from labelloop.store.projects import INDEX, ProjectRecord
 from operations.doctor import queue, storage
-from operations.doctor.checks import Check
+from operations.doctor.checks import DoctorCheck
 from operations.doctor.finding import Finding, fine, warn, wrong
 from operations.doctor.project import area_of
 from operations.doctor.scene import Scene
@@ -21,26 +21,28 @@ AREA = "processes"
 Living = Mapping[str, Mapping[str, Any]]
 
 
-def checks(scene: Scene) -> list[Check]:
+def checks(scene: Scene) -> list[DoctorCheck]:
     """All that are in Redis."""
     needs = (queue.REACHED,)
     names = dict.fromkeys(kind.queue for kind in KINDS.values())
     return [
-        Check(AREA, "watcher", lambda: watcher(scene.alive()), needs),
-        Check(AREA, "whose watcher", lambda: whose(scene.alive(), scene.settings), needs),
-        *[Check(AREA, f"worker for {name}", partial(_worker, scene, name), needs) for name in names],
-        Check(AREA, "backend process", lambda: backend(scene.alive()), needs),
-        Check(AREA, "code", lambda: code(scene.alive()), needs),
-        Check(AREA, "other Label Studios", lambda: servers(_indexed(scene), scene.settings), (storage.REACHED,)),
+        DoctorCheck(AREA, "watcher", lambda: watcher(scene.alive()), needs),
+        DoctorCheck(AREA, "whose watcher", lambda: whose(scene.alive(), scene.settings), needs),
+        *[DoctorCheck(AREA, f"worker for {name}", partial(_worker, scene, name), needs) for name in names],
+        DoctorCheck(AREA, "backend process", lambda: backend(scene.alive()), needs),
+        DoctorCheck(AREA, "code", lambda: code(scene.alive()), needs),
+        DoctorCheck(AREA, "other Label Studios", lambda: servers(_indexed(scene), scene.settings), (storage.REACHED,)),
     ]
 
 
-def of_project(scene: Scene, record: ProjectRecord) -> list[Check]:
+def of_project(scene: Scene, record: ProjectRecord) -> list[DoctorCheck]:
     """Who looks after one project."""
     area, needs = area_of(record), (queue.REACHED, storage.REACHED)
     return [
-        Check(area, "watched", lambda: watched(scene.watched(record)), needs),
-        Check(area, "version that serves", lambda: serving(scene.alive(), record.key, _live(scene, record)), needs),
+        DoctorCheck(area, "watched", lambda: watched(scene.watched(record)), needs),
+        DoctorCheck(
+            area, "version that serves", lambda: serving(scene.alive(), record.key, _live(scene, record)), needs
+        ),
     ]
 
 
@@ -74,7 +76,7 @@ def whose(living: Living, settings: Settings) -> Finding:
 
 
 def worker(living: Living, name: str) -> Finding:
-    """Whoever takes this queue's jobs."""
+    """The workers that take this queue's jobs."""
     what = f"worker for {name}"
     workers = [n for n, facts in living.items() if n.startswith("worker:") and name in facts.get("queues", ())]
     if workers:
@@ -123,7 +125,7 @@ def watched(facts: Mapping[str, Any]) -> Finding:
 
 
 def serving(living: Living, key: str, live: str | None) -> Finding:
-    """Every backend process answers with the live version."""
+    """Every backend process serves the champion."""
     what = "version that serves"
     backends = {name: facts["projects"][key] for name, facts in living.items()
                 if name.startswith("backend:") and key in (facts.get("projects") or {})}  # fmt: skip
@@ -134,8 +136,8 @@ def serving(living: Living, key: str, live: str | None) -> Finding:
     if behind and live:
         serves = ", ".join(f"{name} serves {version or 'nothing'}" for name, version in behind.items())
         why = f" (refused: {'; '.join(sorted(refused))})" if refused else ""
-        return wrong(what, f"{serves}; live is {live}{why}", "a backend follows within seconds; if it stays so, look "
-                     "at its log, or go back with `labelloop rollback`")  # fmt: skip
+        return wrong(what, f"{serves}; champion is {live}{why}", "a backend follows within seconds; if it stays so, "
+                     "look at its log, or go back with `labelloop rollback`")  # fmt: skip
     if not backends:
         return fine(what, "no backend has loaded the project yet: its first request does")
     return fine(what, f"{live or 'no model yet'}, in {len(backends)} process{'es' if len(backends) > 1 else ''}")

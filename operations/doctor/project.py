@@ -11,7 +11,7 @@ from labelloop.store.projects import ProjectRecord
 from labelloop.studio.client import StudioProject
 from labelloop.studio.wiring import ConnectedBackend, Webhook
 from operations.doctor import order, studio
-from operations.doctor.checks import Check
+from operations.doctor.checks import DoctorCheck
 from operations.doctor.finding import Finding, fine, warn, wrong
 from operations.doctor.scene import Scene
 
@@ -21,24 +21,24 @@ SETTLE_S = 4.0  # a deploy reaches Label Studio a moment after the log
 INIT = "run `labelloop init` for the project again"
 
 
-def checks(scene: Scene, record: ProjectRecord) -> list[Check]:
+def checks(scene: Scene, record: ProjectRecord) -> list[DoctorCheck]:
     """All of one project's."""
     area, needs = area_of(record), (studio.REACHED, studio.TOKEN)
 
-    def of(what: str, judge: Callable[[StudioProject], Finding]) -> Check:
-        return Check(area, what, lambda: judge(scene.project(record)), needs)
+    def of(what: str, judge: Callable[[StudioProject], Finding]) -> DoctorCheck:
+        return DoctorCheck(area, what, lambda: judge(scene.project(record)), needs)
 
     return [
-        Check(area, "project", lambda: exists(scene, record), needs),
-        Check(area, "model version", lambda: version_shown(scene, record), needs),
+        DoctorCheck(area, "project", lambda: exists(scene, record), needs),
+        DoctorCheck(area, "model version", lambda: version_shown(scene, record), needs),
         of("queue order", sampling),
         of("training inside submit", trains),
         of("predictions on opening", predicts),
         of("pre-labels", shows),
         of("overlap", overlap),
-        Check(area, "order followed", lambda: order.followed(order.answers(scene, record)), needs),
-        Check(area, "webhooks", lambda: webhooks(scene.webhooks(record), scene.settings.backend_url), needs),
-        Check(area, "image bucket", lambda: bucket(record, scene.settings.image_buckets)),
+        DoctorCheck(area, "order followed", lambda: order.followed(order.answers(scene, record)), needs),
+        DoctorCheck(area, "webhooks", lambda: webhooks(scene.webhooks(record), scene.settings.backend_url), needs),
+        DoctorCheck(area, "image bucket", lambda: bucket(record, scene.settings.image_buckets)),
     ]
 
 
@@ -82,11 +82,11 @@ def version_fits(shown: str | None, live: str, backends: Sequence[ConnectedBacke
     if shown == live:
         return fine(what, f"{shown}, as in the registry")
     if not shown:
-        return wrong(what, f"none is set, so tasks come in random order; live is {live}", remedy)
+        return wrong(what, f"none is set, so tasks come in random order; champion is {live}", remedy)
     if shown in {b.title for b in backends}:
         return wrong(what, f"is the backend's title {shown!r}, which no prediction has: tasks come in random order; "
-                     f"live is {live}", remedy)  # fmt: skip
-    return wrong(what, f"Label Studio goes by {shown}, live is {live}", remedy)
+                     f"champion is {live}", remedy)  # fmt: skip
+    return wrong(what, f"Label Studio goes by {shown}, champion is {live}", remedy)
 
 
 def sampling(project: StudioProject) -> Finding:
@@ -124,7 +124,7 @@ def shows(project: StudioProject) -> Finding:
 
 
 def overlap(project: StudioProject) -> Finding:
-    """Allowed; whoever sees it should know what becomes of it."""
+    """Allowed; a person who sees it should know what becomes of it."""
     n = project.maximum_annotations
     if n == 1:
         return fine("overlap", "one annotation per task")

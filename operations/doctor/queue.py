@@ -10,7 +10,7 @@ from redis.exceptions import AuthenticationError, RedisError
 from labelloop.clock import age_s
 from labelloop.errors import QueueError
 from labelloop.queue.jobs import FEATURISE, KINDS, JobState
-from operations.doctor.checks import FIRST_S, Check
+from operations.doctor.checks import FIRST_S, DoctorCheck
 from operations.doctor.finding import Finding, fine, warn, wrong
 from operations.doctor.scene import Scene
 
@@ -21,18 +21,18 @@ OLDEST_FEATURES_S = 3600.0  # a large pool takes its time
 LOWEST = (6, 2)  # what RQ needs
 
 
-def first(scene: Scene) -> list[Check]:
+def first(scene: Scene) -> list[DoctorCheck]:
     """What all that goes through the queue needs."""
-    return [Check(AREA, REACHED, lambda: reached(scene), limit_s=FIRST_S)]
+    return [DoctorCheck(AREA, REACHED, lambda: reached(scene), limit_s=FIRST_S)]
 
 
-def checks(scene: Scene) -> list[Check]:
+def checks(scene: Scene) -> list[DoctorCheck]:
     """How it is set up, and what waits."""
     return [
-        Check(AREA, "eviction", lambda: eviction(_info(scene)), (REACHED,)),
-        Check(AREA, "append-only file", lambda: append_only(_info(scene)), (REACHED,)),
-        Check(AREA, "waiting jobs", lambda: waiting(scene.jobs()), (REACHED,)),
-        Check(AREA, "failed jobs", lambda: failed(scene.jobs()), (REACHED,)),
+        DoctorCheck(AREA, "eviction", lambda: eviction(_info(scene)), (REACHED,)),
+        DoctorCheck(AREA, "append-only file", lambda: append_only(_info(scene)), (REACHED,)),
+        DoctorCheck(AREA, "waiting jobs", lambda: waiting(scene.jobs()), (REACHED,)),
+        DoctorCheck(AREA, "failed jobs", lambda: failed(scene.jobs()), (REACHED,)),
     ]
 
 

@@ -1,4 +1,4 @@
-"""What the checks look at: a deployment's servers, with short time-outs; everything is asked once, whoever needs it."""
+"""What the checks look at: a deployment's servers, with short time-outs; everything is asked once for all checks."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Scene:
             if name not in self._known:
                 try:
                     self._known[name] = (read(), None)
-                except Exception as error:  # remembered for whoever asks next, and raised below
+                except Exception as error:  # remembered for the next check, and raised below
                     self._known[name] = (None, error)
         value, failure = self._known[name]
         if failure is not None:

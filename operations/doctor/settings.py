@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from embedded.loop import loop_environment
 from labelloop.config.settings import LOG_FORMS, Settings, known_variables, our_variables
 from labelloop.errors import SettingsError
-from operations.doctor.checks import Check
+from operations.doctor.checks import DoctorCheck
 from operations.doctor.finding import Finding, Level, fine, warn, wrong
 from operations.doctor.scene import Scene
 
@@ -17,21 +17,21 @@ AREA = "settings"
 LOOPBACK = {"127.0.0.1", "localhost", "::1", "0.0.0.0"}  # noqa: S104 - a name to look for, not to listen on
 
 
-def checks(scene: Scene) -> list[Check]:
+def checks(scene: Scene) -> list[DoctorCheck]:
     """All of this area; they ask no server."""
     settings = scene.settings
     stack, ours = scene.deployment.stack, our_variables()
     variables = {} if stack else ours  # the embedded stack sets its own
-    own = [Check(AREA, "the stack's own", lambda: overruled(ours, loop_environment(stack)))] if stack else []
+    own = [DoctorCheck(AREA, "the stack's own", lambda: overruled(ours, loop_environment(stack)))] if stack else []
     return [
         *own,
-        Check(AREA, "variables", lambda: names(variables)),
-        Check(AREA, "values and files", lambda: doubles(variables)),
-        Check(AREA, "log form", lambda: log_form(variables)),
-        Check(AREA, "backend password", lambda: backend_password(settings)),
-        Check(AREA, "Redis password", lambda: redis_password(settings)),
-        Check(AREA, "buckets", lambda: buckets(settings)),
-        Check(AREA, "addresses", lambda: addresses(settings)),
+        DoctorCheck(AREA, "variables", lambda: names(variables)),
+        DoctorCheck(AREA, "values and files", lambda: doubles(variables)),
+        DoctorCheck(AREA, "log form", lambda: log_form(variables)),
+        DoctorCheck(AREA, "backend password", lambda: backend_password(settings)),
+        DoctorCheck(AREA, "Redis password", lambda: redis_password(settings)),
+        DoctorCheck(AREA, "buckets", lambda: buckets(settings)),
+        DoctorCheck(AREA, "addresses", lambda: addresses(settings)),
     ]
 
 
@@ -94,7 +94,7 @@ def backend_password(settings: Settings) -> Finding:
 
 
 def redis_password(settings: Settings) -> Finding:
-    """Whoever reaches the queue can make workers do things."""
+    """Anyone who reaches the queue can make workers do things."""
     parts = urlsplit(settings.redis_url)
     if parts.password or parts.hostname in LOOPBACK:
         return fine("Redis password", "set" if parts.password else "none, on the loopback address")

@@ -13,7 +13,7 @@ from labelloop.objects.storage import ObjectStore
 from labelloop.store.projects import ProjectRecord
 from labelloop.studio.wiring import BLOCKED, SourceStorage
 from operations.doctor import studio
-from operations.doctor.checks import FIRST_S, Check
+from operations.doctor.checks import FIRST_S, DoctorCheck
 from operations.doctor.finding import Finding, fine, warn, wrong
 from operations.doctor.project import INIT, area_of
 from operations.doctor.scene import Scene
@@ -28,28 +28,31 @@ OPEN_SUBNETS = (
 )
 
 
-def first(scene: Scene) -> list[Check]:
+def first(scene: Scene) -> list[DoctorCheck]:
     """What all projects need."""
-    return [Check(AREA, REACHED, lambda: reached(scene), limit_s=FIRST_S)]
+    return [DoctorCheck(AREA, REACHED, lambda: reached(scene), limit_s=FIRST_S)]
 
 
-def checks(scene: Scene) -> list[Check]:
+def checks(scene: Scene) -> list[DoctorCheck]:
     """What the deployment's buckets can do."""
     return [
-        Check(AREA, "write, read, delete", lambda: probe(scene.deployment.store), (REACHED,)),
-        Check(AREA, "conditional write", lambda: conditional(scene.deployment.store), (REACHED,)),
-        *[Check(AREA, f"bucket {b}", partial(readable, scene, b), (REACHED,)) for b in scene.settings.image_buckets],
+        DoctorCheck(AREA, "write, read, delete", lambda: probe(scene.deployment.store), (REACHED,)),
+        DoctorCheck(AREA, "conditional write", lambda: conditional(scene.deployment.store), (REACHED,)),
+        *[
+            DoctorCheck(AREA, f"bucket {b}", partial(readable, scene, b), (REACHED,))
+            for b in scene.settings.image_buckets
+        ],
     ]
 
 
-def of_project(scene: Scene, record: ProjectRecord) -> list[Check]:
+def of_project(scene: Scene, record: ProjectRecord) -> list[DoctorCheck]:
     """From Label Studio and from the browser."""
     area, needs = area_of(record), (REACHED, studio.REACHED, studio.TOKEN)
     return [
-        Check(area, "S3 source", lambda: source(_ours(scene, record), record), needs),
-        Check(area, "S3 from Label Studio", lambda: from_studio(scene, record), needs),
-        Check(area, "images in the browser", lambda: in_browser(_ours(scene, record)), needs),
-        Check(area, "an image through Label Studio", lambda: through_studio(scene, record), needs),
+        DoctorCheck(area, "S3 source", lambda: source(_ours(scene, record), record), needs),
+        DoctorCheck(area, "S3 from Label Studio", lambda: from_studio(scene, record), needs),
+        DoctorCheck(area, "images in the browser", lambda: in_browser(_ours(scene, record)), needs),
+        DoctorCheck(area, "an image through Label Studio", lambda: through_studio(scene, record), needs),
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from labelloop.errors import StudioError
 from labelloop.studio.wiring import QUICK_IMPORT
-from operations.doctor.checks import FIRST_S, Check
+from operations.doctor.checks import FIRST_S, DoctorCheck
 from operations.doctor.finding import Finding, fine, warn, wrong
 from operations.doctor.scene import Scene
 
@@ -13,18 +13,18 @@ REACHED, TOKEN = "Label Studio", "the token"
 TRIED = "1.23"
 
 
-def first(scene: Scene) -> list[Check]:
+def first(scene: Scene) -> list[DoctorCheck]:
     """What everything else here needs."""
     return [
-        Check(AREA, REACHED, lambda: reached(scene), limit_s=FIRST_S),
-        Check(AREA, TOKEN, lambda: token(scene), limit_s=FIRST_S),
+        DoctorCheck(AREA, REACHED, lambda: reached(scene), limit_s=FIRST_S),
+        DoctorCheck(AREA, TOKEN, lambda: token(scene), limit_s=FIRST_S),
     ]
 
 
-def checks(scene: Scene) -> list[Check]:
+def checks(scene: Scene) -> list[DoctorCheck]:
     """The others."""
     needs = (REACHED, TOKEN, "the state bucket")  # which names the project to try with
-    return [Check(AREA, "quick import", lambda: import_speed(_imports_quickly(scene)), needs)]
+    return [DoctorCheck(AREA, "quick import", lambda: import_speed(_imports_quickly(scene)), needs)]
 
 
 def reached(scene: Scene) -> Finding:

@@ -26,7 +26,7 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
+class TrainedRevisions:
     """Which annotation revisions a fit learned from."""
 
     snapshot: str
@@ -58,7 +58,7 @@ class RunPage:
     live: bool
     spans: tuple[Span, ...]
     hints: tuple[str, ...]
-    trained: Trained | None = None
+    trained: TrainedRevisions | None = None
     uncounted: tuple[Uncounted, ...] = ()  # answers of its snapshot that do not count
 
     def to_json(self) -> dict[str, Any]:
@@ -73,7 +73,7 @@ class RunPage:
 
 
 def run_page(
-    run: Run, version: Version | None, project: Project, trained: Trained | None = None,
+    run: Run, version: Version | None, project: Project, trained: TrainedRevisions | None = None,
     uncounted: tuple[Uncounted, ...] = (),
 ) -> RunPage:  # fmt: skip
     """Put together what is known."""
@@ -97,14 +97,14 @@ def spans(version: str, deployments: Sequence[Deployment]) -> tuple[Span, ...]:
     )
 
 
-def trained(snapshot: str, rows: tuple[Revision, ...], recorded: int | None) -> Trained:
+def trained(snapshot: str, rows: tuple[Revision, ...], recorded: int | None) -> TrainedRevisions:
     """The list, and whether it is as long as the run's own count."""
     uses = tally(rows)
     now = uses.get("trained", 0)
     note = ""
     if recorded is not None and recorded != now:
         note = f"the run counted {recorded} labels, today's view of images and classes gives {now}: one has changed"
-    return Trained(snapshot, uses, rows, note)
+    return TrainedRevisions(snapshot, uses, rows, note)
 
 
 def hints(run: Run, live: bool, project: Project) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from labelloop.store.registry import Registry
 from labelloop.store.runs import RunStore
 from labelloop.studio.client import task_link
 from operations.deployment import Deployment
-from operations.history.run_page import Project, RunPage, Trained, run_page, trained
+from operations.history.run_page import Project, RunPage, TrainedRevisions, run_page, trained
 from operations.history.run_rows import RunRow, evaluation_of, rows
 from operations.history.snapshots import as_version, load_counting, version_named
 
@@ -79,7 +79,9 @@ def _version(registry: Registry, name: str | None) -> Version | None:
         return None
 
 
-def _trained(deployment: Deployment, record: ProjectRecord, run: Run, version: Version | None) -> Trained | None:
+def _trained(
+    deployment: Deployment, record: ProjectRecord, run: Run, version: Version | None
+) -> TrainedRevisions | None:
     """None where the run came to no fit."""
     evaluation = version.evaluation if version else evaluation_of(run)
     if evaluation is None:

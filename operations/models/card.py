@@ -1,4 +1,4 @@
-"""Gather what a model card tells of."""
+"""Gather what a model card contains."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from operations.deployment import Deployment
 
 
 def model_card(deployment: Deployment, record: ProjectRecord, name: str | None) -> str:
-    """Of one version, or of the live one; NotFoundError where there is none."""
+    """Of one version, or of the champion; NotFoundError where there is none."""
     store, registry = deployment.within(record), deployment.registry(record)
     version, catalogue = deployment.version(record, name), Catalogue(store)
     catalogue.update()

@@ -57,7 +57,7 @@ def resume(deployment: Deployment, record: ProjectRecord) -> Resumed:
 
 
 def reminder(deployment: Deployment, record: ProjectRecord) -> str | None:
-    """For whoever deploys by hand meanwhile; None where learning goes on."""
+    """A hint for those who deploy by hand meanwhile; None where learning goes on."""
     paused = PauseStore(deployment.within(record)).current()
     return f"learning is {paused.told}; `labelloop resume` ends it" if paused else None
 
@@ -73,7 +73,7 @@ def left_over(versions: Sequence[Version], deployments: Sequence[Deployed], sinc
 
 
 def _let_deploys_end(deployment: Deployment, record: ProjectRecord) -> bool:
-    """A deploy checks the pause under this lease: whoever gets it afterwards knows that none is half-way."""
+    """A deploy checks the pause under this lease: after taking it, none is half-way."""
     try:
         with RedisLease(deployment.queue.redis, record.key)("deploy"):
             return True

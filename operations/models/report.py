@@ -15,7 +15,7 @@ Make = Callable[[Deployment, ProjectRecord, Version], Kept]
 def evaluation_report(
     deployment: Deployment, record: ProjectRecord, name: str | None, make: Make, *, anew: bool
 ) -> Kept:
-    """Of one version, or of the live one; NotFoundError where there is none. ``make``: where none is kept."""
+    """Of one version, or of the champion; NotFoundError where there is none. ``make``: where none is kept."""
     version = deployment.version(record, name)
     kept = None if anew else kept_report(deployment.within(record), version.name)
     return kept or make(deployment, record, version)

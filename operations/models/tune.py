@@ -25,7 +25,7 @@ LOOK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class StudyResults:
     """A search and what is known of its trials."""
 
     study: Study
@@ -65,19 +65,19 @@ def begin(deployment: Deployment, record: ProjectRecord, search: Search, *, by: 
     return study
 
 
-def find(deployment: Deployment, record: ProjectRecord, name: str | None) -> Found:
+def find(deployment: Deployment, record: ProjectRecord, name: str | None) -> StudyResults:
     """The study whose name begins so; the newest where none is named. NotFoundError says which there are."""
     studies = StudyStore(deployment.within(record))
     names = [n for n in studies.names() if name is None or n.startswith(name)]
     if not names or (name is not None and len(names) > 1):
         listed = ", ".join(studies.names()) or "none; `labelloop tune run FILE` begins one"
         raise NotFoundError(f"no one study is called {name or 'anything'}; studies: {listed}")
-    return Found(studies.get(names[-1]), studies.trials(names[-1]))
+    return StudyResults(studies.get(names[-1]), studies.trials(names[-1]))
 
 
 def follow(
     deployment: Deployment, record: ProjectRecord, study: Study, report: Report, say: Callable[[str], None]
-) -> Found:
+) -> StudyResults:
     """Report progress until every trial has ended. ``say``: a new best one."""
     announced: int | None = None
     while True:
@@ -90,7 +90,7 @@ def follow(
                 report(f"{job.stage or 'starting'} ({job.worker or 'worker'})", job.step, job.steps or 1)
         if leader and leader.number != announced:
             announced = leader.number
-            say(f"best so far: trial {leader.number}, {leader.accuracy:.4f}  {told_params(leader.params)}")
+            say(f"best so far: trial {leader.number}, {leader.accuracy:.4f}  {params_text(leader.params)}")
         if not results.left:
             return results
         _require_workers(deployment)
@@ -103,7 +103,9 @@ def _require_workers(deployment: Deployment) -> None:
         raise LabelloopError("no watcher is running, no trial will be queued: start sync (`python -m sync`)")
 
 
-def apply(deployment: Deployment, record: ProjectRecord, results: Found, number: int | None) -> Mapping[str, Any]:
+def apply(
+    deployment: Deployment, record: ProjectRecord, results: StudyResults, number: int | None
+) -> Mapping[str, Any]:
     """Make one trial's settings (the best one's) the project's; what has changed, by dotted name.
 
     What the search did not set stays as it is by now: a study may be weeks old.
@@ -144,8 +146,8 @@ def _nested(into: dict[str, Any], path: Sequence[str], value: Any) -> dict[str, 
     return {**into, path[0]: _nested(into.get(path[0], {}), path[1:], value)}
 
 
-def told_params(params: Mapping[str, Any]) -> str:
-    """In one line, names cut to what tells them apart."""
+def params_text(params: Mapping[str, Any]) -> str:
+    """In one line, names cut to what distinguishes them."""
     return ", ".join(f"{name.split('.', 1)[1]} {_short(value)}" for name, value in params.items())
 
 

@@ -1,6 +1,6 @@
 """A folder of images in, with class folders or a list of labels or neither; images under their names in S3 out.
 
-A name that tells the class is hidden: people label what they see. What the files are called is kept for exports.
+A name that shows the class is hidden: people label what they see. What the files are called is kept for exports.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class LabelledFile:
 
     path: Path
     label: str | None
-    key: str  # object name: tells nothing of the class
+    key: str  # object name: says nothing of the class
     name: str = ""  # relative to the folder, with /
 
 
@@ -166,7 +166,7 @@ def _keys(name: str, prefix: str) -> tuple[str, str]:
 
 
 def names_apart(files: Iterable[LabelledFile], prefix: str) -> dict[str, str]:
-    """Key -> name of the file, where the key does not tell it."""
+    """Key -> name of the file, where the key does not show it."""
     return {f.key: f.name for f in files if f.name and f.key != prefix + f.name}
 
 
@@ -202,7 +202,7 @@ def upload(store: ObjectStore, files: Sequence[LabelledFile], prefix: str, repor
 
 
 def pick_seeds(files: Sequence[LabelledFile], count: int, shares: BucketShares) -> list[LabelledFile]:
-    """``count`` images of the train bucket, the classes in turn; the same ones every time."""
+    """``count`` images of the train split, the classes in turn; the same ones every time."""
     queues: Mapping[str, Iterator[LabelledFile]] = {
         label: _train_files([f for f in files if f.label == label], shares) for label in classes_of(files)
     }

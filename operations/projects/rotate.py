@@ -31,7 +31,7 @@ def hand_over_stack_key(deployment: Deployment) -> list[Finding]:
     fields = {**key_fields(settings), "s3_endpoint": settings.s3_endpoint}
     with suppress(NotFoundError):  # a first start: there is no bucket yet
         sources = [record.storage_id for record in deployment.projects.all() if record.storage_id is not None]
-        return [finding for source in sources if not (finding := _given(wiring, source, fields)).ok]
+        return [finding for source in sources if not (finding := _replaced(wiring, source, fields)).ok]
     return []
 
 
@@ -40,10 +40,10 @@ def _storage_keys(wiring: StudioWiring, deployment: Deployment, record: ProjectR
         return wrong(KEYS, "the project has no S3 source", "run `labelloop init` for it")
     if not deployment.settings.s3_access_key:
         return fine(KEYS, "none are kept: Label Studio finds its own")
-    return _given(wiring, record.storage_id, key_fields(deployment.settings))
+    return _replaced(wiring, record.storage_id, key_fields(deployment.settings))
 
 
-def _given(wiring: StudioWiring, storage: int, fields: Mapping[str, Any]) -> Finding:
+def _replaced(wiring: StudioWiring, storage: int, fields: Mapping[str, Any]) -> Finding:
     try:
         wiring.replace_storage_keys(storage, fields)
     except StudioError as error:

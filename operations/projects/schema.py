@@ -1,4 +1,4 @@
-"""A project's classes in Label Studio, in labels and in the live head in; what to decide, and the decision, out."""
+"""A project's classes in Label Studio, in labels and in the champion in; what to decide, and the decision, out."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from labelloop.store.projects import ProjectRecord
 from labelloop.store.snapshots import SnapshotStore
 from operations.deployment import Deployment
 
-NOWHERE = "unknown"  # bucket of an image that has not been read yet
-BUCKETS = (*(b.value for b in Bucket), NOWHERE)
-Counts = Mapping[str, Mapping[str, int]]  # class -> bucket -> labels
+NOWHERE = "unknown"  # split of an image that has not been read yet
+SPLITS = (*(b.value for b in Bucket), NOWHERE)
+Counts = Mapping[str, Mapping[str, int]]  # class -> split -> labels
 
 
 @dataclass(frozen=True, slots=True)
-class ClassRow:
-    """One class that people can give, have given, or that the live head knows."""
+class SchemaRow:
+    """One class that people can give, have given, or that the champion's head knows."""
 
     name: str
     offered: bool  # by the label config of Label Studio now
-    labels: Mapping[str, int]  # bucket -> labels given under this name
+    labels: Mapping[str, int]  # split -> labels given under this name
     in_head: bool
     counts_as: str | None  # None: dropped
     with_: tuple[str, ...] = ()  # others that count as it
@@ -55,7 +55,7 @@ class SchemaView:
 
     project: str
     version: str | None
-    rows: tuple[ClassRow, ...]
+    rows: tuple[SchemaRow, ...]
     undecided: Mapping[str, int]  # class -> labels
     proposals: tuple[Proposal, ...]
     label_map: Mapping[str, str | None]
@@ -106,8 +106,8 @@ class SchemaReader:
         return SchemaView(
             self._record.key, self._version.name if self._version else None,
             tuple(
-                ClassRow(n, n in self._classes, counts.get(n, {}), n in head, rules.resolve(n),
-                         tuple(o for o in rules.label_map if rules.resolve(o) == n))
+                SchemaRow(n, n in self._classes, counts.get(n, {}), n in head, rules.resolve(n),
+                          tuple(o for o in rules.label_map if rules.resolve(o) == n))
                 for n in names
             ),
             waiting, propose(waiting, self._classes, [*counts, *head]), rules.label_map,
@@ -138,7 +138,7 @@ class SchemaReader:
 def write(deployment: Deployment, record: ProjectRecord, label_map: Mapping[str, str | None]) -> ProjectRecord:
     """Keep a decision with the project's config, and wake the watcher; learning goes on from there.
 
-    What the live version suggests is taken back first: the watcher pushes it anew, under the names of now.
+    The champion's predictions are deleted first: the watcher pushes them again, under the present names.
     """
     live = deployment.registry(record).live()
     if live:

@@ -52,7 +52,7 @@ ALWAYS_SHOWN = (LEFT_OUT, NAMES, CLASSES) = (
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ImageSource:
     """The images of a demo, and the config they are used with."""
 
     config: ProjectConfig
@@ -65,7 +65,7 @@ class Source:
 
     @property
     def by_folder(self) -> bool:
-        """Whether the classes are the names of folders: of days or cameras perhaps, which nobody meant."""
+        """Whether the classes are the names of folders: of days or cameras perhaps, and no classes."""
         untold = not (self.config.labels or self.named or self.demo)
         return untold and any(f.label and f.label == f.name.partition("/")[0] for f in self.files)
 
@@ -78,13 +78,13 @@ class Source:
 def open_source(
     state_dir: Path, images: Path | None, config: Path | None, seeds: int | None,
     *, labels: Path | None = None, classes: Sequence[str] = (),
-) -> Source:  # fmt: skip
+) -> ImageSource:  # fmt: skip
     """The given folder of images, or the digits. Without a config the folder gives the name."""
     folder = images.expanduser() if images else write_digits(state_dir / "digits")  # ~ is no shell's within make
     loaded = load_config(config) if config else _default_config(images)
     prefix = f"{loaded.name}/"
     default = DIGITS_SEEDS if images is None else 0
-    source = Source(
+    source = ImageSource(
         loaded, scan(folder, prefix, labels, loaded.labels or classes), prefix, default if seeds is None else seeds,
         tuple(classes), demo=images is None, left_out=left_out(folder),
     )  # fmt: skip
@@ -92,7 +92,7 @@ def open_source(
     return source
 
 
-def _check_classes(source: Source, folder: Path) -> None:
+def _check_classes(source: ImageSource, folder: Path) -> None:
     """SettingsError where people could not choose what is right, or not choose at all."""
     check_title(source.config.name)
     check_classes(source.classes)
@@ -100,7 +100,7 @@ def _check_classes(source: Source, folder: Path) -> None:
         raise SettingsError("the classes are given twice: keep `labels:` of the config, or --classes")
     if len(source.classes) < 2:
         raise SettingsError(
-            f"{folder} tells {len(source.classes)} classes, and two are needed: name them (--classes cat,dog, or "
+            f"{folder} gives {len(source.classes)} classes, and two are needed: name them (--classes cat,dog, or "
             f"`labels:` in the config), or give the labels (class folders, or a {LABELS} with the line file,label)"
         )
     unknown = [f for f in source.files if f.label is not None and f.label not in source.classes]
@@ -119,7 +119,7 @@ def _default_config(images: Path | None) -> ProjectConfig:
     return ProjectConfig(name=encodable(Path(os.path.realpath(images)).name)[: TITLE[1]])
 
 
-def set_up(deployment: Deployment, source: Source, report: Report) -> tuple[ProjectRecord, list[Finding]]:
+def set_up(deployment: Deployment, source: ImageSource, report: Report) -> tuple[ProjectRecord, list[Finding]]:
     """Upload, wire, wait until Label Studio has every image as a task, reveal the seeds. Safe to repeat."""
     bucket = deployment.settings.image_buckets[0]
     uri = f"s3://{bucket}/{source.prefix}"
@@ -148,7 +148,7 @@ def set_up(deployment: Deployment, source: Source, report: Report) -> tuple[Proj
     return record, [*findings, *notes_on(source, record)]
 
 
-def notes_on(source: Source, record: ProjectRecord) -> list[Finding]:
+def notes_on(source: ImageSource, record: ProjectRecord) -> list[Finding]:
     """What of the folder is not in the project, not under its own name, or has other classes than were named now."""
     findings = []
     if source.named and set(source.named) != set(record.schema.classes):
@@ -189,7 +189,7 @@ def _featurised(reader: StatusReader, record: ProjectRecord) -> tuple[int, int]:
     return 0, 0
 
 
-def reveal(deployment: Deployment, record: ProjectRecord, source: Source, report: Report) -> int:
+def reveal(deployment: Deployment, record: ProjectRecord, source: ImageSource, report: Report) -> int:
     """Submit the true class of a few train images, marked as seeds; those already answered are left alone."""
     seeds = pick_seeds(source.files, source.seeds, source.config.buckets.shares()) if source.seeds else []
     if not seeds:

@@ -98,7 +98,7 @@ def _with_decisions(wished: ProjectConfig, before: ProjectConfig) -> ProjectConf
 
 
 def check(studio: Studio, settings: Settings, record: ProjectRecord) -> list[Finding]:
-    """Look at what is wired, as Label Studio tells it; `labelloop doctor` looks at more."""
+    """Look at what is wired, as Label Studio reports it; `labelloop doctor` looks at more."""
     project, wiring = studio.project(record.id), StudioWiring(studio.http)
     source = next((s for s in wiring.storages(record.id) if s.id == record.storage_id), None)
     looks = (rules.sampling, rules.trains, rules.predicts, rules.shows, rules.overlap)

@@ -16,14 +16,14 @@ from operations.simulation.oracle import Oracle, Submitted
 
 @dataclass(frozen=True)
 class Crew:
-    """Its members ask for their next tasks in the same moment."""
+    """Its members ask for their next tasks at the same time."""
 
     members: Sequence[Oracle]
 
     @property
-    def given(self) -> list[Submitted]:
-        """Labels that stand, in the order in which they were sent."""
-        return sorted((s for m in self.members for s in m.given), key=lambda s: s.at)
+    def submitted(self) -> list[Submitted]:
+        """Labels without those deleted again, in the order in which they were sent."""
+        return sorted((s for m in self.members for s in m.submitted), key=lambda s: s.at)
 
     def step(self, most: int) -> list[Submitted]:
         """One answer each, of ``most`` members; fewer where tasks were skipped or none is left."""
@@ -44,7 +44,7 @@ class Crew:
     @property
     def twice(self) -> int:
         """Tasks that more than one of them has answered."""
-        return sum(n > 1 for n in Counter(s.task for s in self.given).values())
+        return sum(n > 1 for n in Counter(s.task for s in self.submitted).values())
 
 
 def recruit(deployment: Deployment, people: int) -> list[Studio]:

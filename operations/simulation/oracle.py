@@ -35,7 +35,7 @@ class Submitted:
 
 @dataclass
 class Oracle:
-    """Answers `next` until told to stop. Deterministic for a seed and an order of tasks."""
+    """Answers `next` until it is stopped. Deterministic for a seed and an order of tasks."""
 
     studio: Studio
     project: int
@@ -43,7 +43,7 @@ class Oracle:
     truth: Mapping[str, str]  # uri -> class
     rates: Rates
     seed: int = 0
-    given: list[Submitted] = field(default_factory=list)  # labels that stand
+    submitted: list[Submitted] = field(default_factory=list)  # without those deleted again
     _wrong: list[Submitted] = field(default_factory=list)
     _truths: dict[int, str] = field(default_factory=dict)
 
@@ -89,7 +89,7 @@ class Oracle:
             task.id, self.schema.result(label), lead_time_s=self._lead_time(), prediction=task.prediction_id
         )
         submitted = Submitted(at, task.id, annotation, label, task.seen)
-        self.given.append(submitted)
+        self.submitted.append(submitted)
         if wrong:
             self._wrong.append(submitted)
         return submitted
@@ -98,11 +98,11 @@ class Oracle:
         if len(self._wrong) > 1:
             wrong = self._wrong.pop(0)
             self.studio.change_annotation(wrong.annotation, self.schema.result(self.truth_of(wrong)))
-        if self.given and self._random.random() < self.rates.delete:
-            taken_back = self.given.pop(self._random.randrange(len(self.given)))
+        if self.submitted and self._random.random() < self.rates.delete:
+            taken_back = self.submitted.pop(self._random.randrange(len(self.submitted)))
             self._wrong = [w for w in self._wrong if w.annotation != taken_back.annotation]
             self.studio.delete_annotation(taken_back.annotation)
 
     def _lead_time(self) -> float:
-        """As the page counts it: from it, the watcher tells which version was in front of the annotator."""
+        """As the page counts it: from it, the watcher knows which version was in front of the annotator."""
         return round(time.monotonic() - self._opened, 3)

@@ -25,7 +25,7 @@ from operations.deployment import Deployment
 from operations.projects.checked import TITLE
 from operations.projects.drain import drain
 from operations.projects.imagefolder import LabelledFile, require_labels, scan, upload
-from operations.projects.setup import Source, open_source, set_up, wait_ready
+from operations.projects.setup import ImageSource, open_source, set_up, wait_ready
 from operations.reporting import Report
 from operations.simulation.crew import Crew, recruit
 from operations.simulation.judge import accuracy_per_version, accuracy_through_predict
@@ -84,7 +84,7 @@ class LiveObserver:
 
 
 def simulate(
-    deployment: Deployment, source: Source, test: Sequence[LabelledFile], job: Job, report: Report
+    deployment: Deployment, source: ImageSource, test: Sequence[LabelledFile], job: Job, report: Report
 ) -> dict[str, Any]:
     """Label ``job.labels`` images, drain, measure. Returns the JSON object that the command prints last."""
     record, _ = set_up(deployment, source, report)
@@ -102,12 +102,12 @@ def simulate(
     snapshot, _ = drain(deployment, record)
     upload(S3Store(deployment.s3, bucket), test, f"{source.prefix.rstrip('/')}-test/", lambda _: None)
     figures = {
-        "labels": len(crew.given), "people": job.people, "labelled_twice": crew.twice,
-        **_loop_figures(deployment, record, crew.given, observer.live_at),
+        "labels": len(crew.submitted), "people": job.people, "labelled_twice": crew.twice,
+        **_loop_figures(deployment, record, crew.submitted, observer.live_at),
         **_test_figures(deployment, record, test, report),
         **_exactness(deployment, record, snapshot),
     }  # fmt: skip
-    by_version = labels_by_version(crew.given, observer.live_at)
+    by_version = labels_by_version(crew.submitted, observer.live_at)
     figures["labels_by_version"] = by_version
     if job.target is not None:
         figures["labels_to_target"] = labels_to(figures["test_accuracy_per_version"], by_version, job.target)
@@ -119,7 +119,7 @@ def simulate(
 def prepare(  # noqa: PLR0913 -- what a run is made of
     home: Path, *, images: Path | None, test: Path | None, config: Path | None, reveal: int | None, seed: int,
     truth: Path | None = None,
-) -> tuple[Source, list[LabelledFile]]:  # fmt: skip
+) -> tuple[ImageSource, list[LabelledFile]]:  # fmt: skip
     """A project of its own for this run, and the images it is judged on. Every image needs its class."""
     source = open_source(home, images, config, reveal, labels=truth)
     require_labels(source.files, "simulate")
@@ -135,7 +135,7 @@ def prepare(  # noqa: PLR0913 -- what a run is made of
     return source, held_out
 
 
-def hold_out(source: Source, seed: int) -> tuple[Source, list[LabelledFile]]:
+def hold_out(source: ImageSource, seed: int) -> tuple[ImageSource, list[LabelledFile]]:
     """A fifth of the images, by hash, as a test set of their own; never part of the project."""
     parts = round(1 / HOLDOUT)
     test = [f for f in source.files if fold_of(f"{seed}:{f.key}", parts) == 0]
@@ -150,9 +150,9 @@ def _label(deployment: Deployment, record: ProjectRecord, crew: Crew, labels: in
     runs = RunStore(deployment.within(record))
     since, patience = 0, RUN_APPEARS_S
     before = len(_refreshes(runs))
-    while (done := len(crew.given)) < labels:
+    while (done := len(crew.submitted)) < labels:
         submitted = crew.step(labels - done)
-        report("label", len(crew.given), labels)
+        report("label", len(crew.submitted), labels)
         if not submitted:
             if crew.is_done:
                 return

@@ -41,13 +41,13 @@ BATCH_BYTES = 64_000_000  # read ahead at most
 ROUNDS = 3  # features are gathered into larger files now and then: what went meanwhile is looked for again
 PROJECT, STATE, TASKS = "project.json", "state/", "studio/tasks/"
 SETTINGS, LABEL_CONFIG = "studio/settings.json", "studio/label_config.xml"
-LEFT_OUT = ("requests/", DONE, ASIDE, copy_key(COPY))  # of the moment alone, set aside, or beside in the archive
+LEFT_OUT = ("requests/", DONE, ASIDE, copy_key(COPY))  # of use only now, set aside, or beside in the archive
 MOVING = (LOG, LATEST)  # what names the rest; all else that names something is never replaced
 SOLID = {What.HEAD, What.SHARD, What.WEIGHTS}  # never gathered into anything else
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class BackupParts:
     """What goes in beside the rest."""
 
     features: bool = True  # they can be computed again
@@ -69,11 +69,11 @@ class BackedUp:
     damaged: list[str] = field(default_factory=list)  # what could not be taken along, and why
 
 
-def backup(deployment: Deployment, record: ProjectRecord, path: Path, parts: Wanted, report: Report) -> BackedUp:
+def backup(deployment: Deployment, record: ProjectRecord, path: Path, parts: BackupParts, report: Report) -> BackedUp:
     """Write the file; it is whole, or not there."""
     done = BackedUp(str(path), record.title, _live(deployment, record))
     with ArchiveWriter(path) as archive:
-        at, job = now(), _Job(deployment, record, archive, done, report)
+        at, job = now(), _BackupJob(deployment, record, archive, done, report)
         archive.add(PROJECT, dump_record(record))
         _Copier(job).run(parts)
         uris = _studio(job)
@@ -105,7 +105,7 @@ def image_uri(name: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
+class _BackupJob:
     deployment: Deployment
     record: ProjectRecord
     archive: ArchiveWriter
@@ -119,7 +119,7 @@ class _Job:
 class _Copier:
     """Copies what a project's references reach, each object once."""
 
-    def __init__(self, job: _Job) -> None:
+    def __init__(self, job: _BackupJob) -> None:
         self._job, self._store = job, job.deployment.within(job.record)
         registry = job.deployment.registry(job.record)
         self._tidier = Tidier(self._store, registry, RunStore(self._store), job.record.config.retention)
@@ -127,7 +127,7 @@ class _Copier:
         self._seen: set[str] = set()
         self._latest = b"{}"
 
-    def run(self, parts: Wanted) -> None:
+    def run(self, parts: BackupParts) -> None:
         """References first, then all that they reach: that is never replaced, so it is still what they meant."""
         self._copy([h for h in self._listed() if h.info.key.startswith(MOVING)], "back up the log")
         for _ in range(ROUNDS):
@@ -177,7 +177,7 @@ class _Copier:
     def _get(self, held: Held) -> bytes | None:
         try:
             return self._store.get(held.info.key)
-        except CorruptObjectError:  # too large to be read: its lack shows, and is told
+        except CorruptObjectError:  # too large to be read: its lack shows, and is reported
             return b""
         except NotFoundError:
             if held.what in SOLID:
@@ -213,7 +213,7 @@ def batches(objects: Iterable[Held]) -> Iterator[list[Held]]:
 # --- what lies in Label Studio, and the images
 
 
-def _studio(job: _Job) -> list[str]:
+def _studio(job: _BackupJob) -> list[str]:
     """Settings, tasks, answers; returns the images' addresses."""
     studio, done = StudioArchive(job.deployment.studio), job.done
     job.archive.add(SETTINGS, canonical(studio.settings(job.record.id)))
@@ -230,7 +230,7 @@ def _studio(job: _Job) -> list[str]:
     return [uri for uri in uris if uri]
 
 
-def _images(job: _Job, uris: Iterable[str]) -> None:
+def _images(job: _BackupJob, uris: Iterable[str]) -> None:
     """Of the tasks, and those that the model knows of removed tasks."""
     catalogue = Catalogue(job.deployment.within(job.record))
     catalogue.update()

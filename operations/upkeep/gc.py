@@ -58,7 +58,7 @@ def heaps(items: Iterable[Item]) -> tuple[Heap, ...]:
     return tuple(Heap(what.value, len(sizes), sum(sizes), why) for (what, why), sizes in ranked)
 
 
-def told_size(size: float) -> str:
+def size_text(size: float) -> str:
     """A number of bytes for people."""
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:

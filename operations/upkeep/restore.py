@@ -1,4 +1,4 @@
-"""A backup in, the project as it was out: put back into the very one, or made anew."""
+"""A backup in, the project as it was out: restored in place, or as a new project."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from operations.deployment import Deployment
 from operations.reporting import Report
 from operations.upkeep.archive import ArchiveReader
 from operations.upkeep.backup import PROJECT
-from operations.upkeep.restore_back import put_back
-from operations.upkeep.restore_new import make_anew
+from operations.upkeep.restore_back import restore_in_place
+from operations.upkeep.restore_new import restore_as_new
 from operations.upkeep.restored import Restored, is_there
 
 
@@ -36,8 +36,8 @@ def _restored(
     record = load_record(archive.get(PROJECT), None, "the project in the backup")
     lost = not is_there(deployment, record)
     if title is None and not lost:
-        return put_back(deployment, archive, record, force=force, report=report)
-    restored = make_anew(deployment, archive, record, title or record.title, report)
+        return restore_in_place(deployment, archive, record, force=force, report=report)
+    restored = restore_as_new(deployment, archive, record, title or record.title, report)
     if lost:  # nobody can look after it any more; its objects stay
         deployment.projects.remove(record.key)
     return restored

@@ -1,4 +1,4 @@
-"""A backup in, the very project it was made of whole again: what is missing or damaged is put back."""
+"""A backup in, its own project whole again: missing and damaged objects are restored."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Fate(StrEnum):
     INTACT = "intact"
     NEWER = "newer"  # what is there now came later, or may have changed since
     CONFLICT = "conflict"  # another history: numbers were given twice
-    OMIT = "omit"  # of the moment of the backup alone
+    OMIT = "omit"  # of use only while the backup ran
 
 
 def fate(held: Held, ours: bytes | None, kept: bytes) -> Fate:
@@ -55,7 +55,7 @@ def fate(held: Held, ours: bytes | None, kept: bytes) -> Fate:
     return Fate.PUT if older else Fate.NEWER
 
 
-def put_back(
+def restore_in_place(
     deployment: Deployment, archive: ArchiveReader, record: ProjectRecord, *, force: bool, report: Report
 ) -> Restored:  # fmt: skip
     """Missing and damaged objects; ConflictError where versions or log went another way since, and not ``force``."""
@@ -71,7 +71,7 @@ def put_back(
     puts = [held for held, decided in fates if decided in {Fate.PUT, Fate.CONFLICT}]
     for i, held in enumerate(puts, 1):
         store.put(held.info.key, archive.get(STATE + held.info.key))
-        report("put back", i, len(puts))
+        report("restore objects", i, len(puts))
     done.put, done.intact = len(puts), sum(decided is Fate.INTACT for _, decided in fates)
     done.newer = sum(decided is Fate.NEWER for _, decided in fates)
     if not _is_wired(deployment, record):
@@ -83,7 +83,7 @@ def put_back(
 def _make_live(
     deployment: Deployment, record: ProjectRecord, archive: ArchiveReader, done: Restored, *, clashed: bool
 ) -> None:  # fmt: skip
-    """After a clash the backup's live version is promoted; else the newest log entry says what is live."""
+    """After a clash the backup's champion is promoted; else the newest log entry names the champion."""
     registry = deployment.registry(record)
     live, target = registry.live(), archive.facts.get("live")
     if clashed:
@@ -127,7 +127,7 @@ def _get(store: ObjectStore, key: str) -> bytes | None:
 
 
 def _is_damaged(key: str, data: bytes) -> bool:
-    """False where it may be a record of another history: whoever wants that replaced says --force."""
+    """False where it may be a record of another history: to replace that, a person says --force."""
     try:
         content = json.loads(data)
     except (ValueError, RecursionError):

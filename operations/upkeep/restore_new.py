@@ -33,7 +33,7 @@ SHOWN = "the new project does not know which pre-label was shown with an old ans
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
+class _RestoreJob:
     deployment: Deployment
     archive: ArchiveReader
     record: ProjectRecord  # of the new project
@@ -54,10 +54,10 @@ class _Job:
             yield [task_of(json.loads(line)) for line in self.archive.get(name).splitlines() if line]
 
 
-def make_anew(
+def restore_as_new(
     deployment: Deployment, archive: ArchiveReader, old: ProjectRecord, title: str, report: Report
 ) -> Restored:  # fmt: skip
-    """Whole, or not at all: what was begun is taken away where it cannot be ended."""
+    """Whole, or not at all: an unfinished project is deleted again."""
     _check(deployment, old, title)
     images = _images(deployment, archive, report)
     label_config = archive.get(LABEL_CONFIG).decode()
@@ -74,7 +74,7 @@ def make_anew(
         made=old.made,
         network=old.network,
     )
-    job = _Job(deployment, archive, record, Restored(title, record.key, anew=True, images=images), report)
+    job = _RestoreJob(deployment, archive, record, Restored(title, record.key, anew=True, images=images), report)
     try:
         _objects(job)
         _tasks(job)
@@ -98,7 +98,7 @@ def _check(deployment: Deployment, old: ProjectRecord, title: str) -> None:
 
 
 def _images(deployment: Deployment, archive: ArchiveReader, report: Report) -> int:
-    """Put back the images that the backup holds and their bucket lacks."""
+    """Upload the images that the backup holds and their bucket lacks."""
     names, put = archive.names("images/"), 0
     buckets: set[str] = set()
     for done, name in enumerate(names, 1):
@@ -114,8 +114,8 @@ def _images(deployment: Deployment, archive: ArchiveReader, report: Report) -> i
     return put
 
 
-def _objects(job: _Job) -> None:
-    """All but the snapshot that is the newest: it is made anew of what the new project's tasks say."""
+def _objects(job: _RestoreJob) -> None:
+    """All but the snapshot that is the newest: it is recomputed from the new project's tasks."""
     left_out = (*LEFT_OUT, LATEST)
     store = job.deployment.within(job.record)
     objects = [held for held in held_in(job.archive) if not held.info.key.startswith(left_out)]
@@ -130,17 +130,17 @@ def _objects(job: _Job) -> None:
     job.done.live = live.version if live else None
 
 
-def _tasks(job: _Job) -> None:
+def _tasks(job: _RestoreJob) -> None:
     """Label Studio makes the tasks of the bucket itself: only then it does not make them again at the next sync."""
     studio, project = job.deployment.studio, job.record.id
     fields = storage_fields(job.deployment.settings, job.record)
     storage = int(studio.add_storage(project, **fields)["id"])
     total = int(job.archive.facts.get("tasks", 0))
 
-    def tell() -> None:
+    def report() -> None:
         job.report("import the images into Label Studio", min(studio.task_count(project), total), total)
 
-    _while(lambda: studio.sync_storage(storage), tell)
+    _while(lambda: studio.sync_storage(storage), report)
     there: dict[str, set[int]] = {}
     for page in studio.all_tasks(project, job.schema):
         for stub in page:
@@ -150,17 +150,17 @@ def _tasks(job: _Job) -> None:
     _compare(job)
 
 
-def _while(work: Callable[[], object], tell: Callable[[], None]) -> None:
+def _while(work: Callable[[], object], report: Callable[[], None]) -> None:
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(work)
         while not running.done():
             with suppress(LabelloopError):  # a courtesy
-                tell()
+                report()
             time.sleep(1)
         running.result()
 
 
-def _answers(job: _Job, there: dict[str, set[int]]) -> None:
+def _answers(job: _RestoreJob, there: dict[str, set[int]]) -> None:
     """Give the tasks their answers; those whose image is elsewhere are imported with theirs. ``there`` is used up."""
     studio, missing = job.studio, list[KeptTask]()
     total = int(job.archive.facts.get("annotations", 0))
@@ -192,7 +192,7 @@ def _answer(studio: StudioArchive, pair: tuple[int, KeptTask], schema: LabelSche
     return pair[1]
 
 
-def _remove_deleted(job: _Job, there: dict[str, set[int]]) -> None:
+def _remove_deleted(job: _RestoreJob, there: dict[str, set[int]]) -> None:
     """Images whose tasks people had removed."""
     if STATE + DELETED not in job.archive.names(STATE):
         return
@@ -207,7 +207,7 @@ def _remove_deleted(job: _Job, there: dict[str, set[int]]) -> None:
         job.report("remove deleted tasks again", done, len(tasks))
 
 
-def _compare(job: _Job) -> None:
+def _compare(job: _RestoreJob) -> None:
     counts = {stub.id: len(stub.annotations) for page in job.deployment.studio.all_tasks(job.record.id, job.schema)
               for stub in page}  # fmt: skip
     expected = int(job.archive.facts.get("annotations", 0))
@@ -218,7 +218,7 @@ def _compare(job: _Job) -> None:
         )
 
 
-def _note(job: _Job) -> None:
+def _note(job: _RestoreJob) -> None:
     if not job.done.annotations:
         return
     strangers = sorted(set(_authors(job.tasks())) - set(job.deployment.studio.people().values()))
@@ -234,7 +234,7 @@ def _authors(pages: Iterable[list[KeptTask]]) -> Iterator[str]:
     return (a.by for page in pages for task in page for a in task.annotations if a.by)
 
 
-def _wire(job: _Job) -> None:
+def _wire(job: _RestoreJob) -> None:
     """From here on the watcher looks after it."""
     wish = Wish(job.record.config, job.record.image_uri, adopt=job.record.id)
     record, findings = wire(job.deployment.studio, job.deployment.projects, job.deployment.settings, wish)
@@ -242,7 +242,7 @@ def _wire(job: _Job) -> None:
     job.done.notes += [f"{f.what}: {f.note}" for f in findings if not f.ok]
 
 
-def _undo(job: _Job) -> None:
+def _undo(job: _RestoreJob) -> None:
     store = job.deployment.within(job.record)
     with suppress(LabelloopError):
         job.deployment.projects.remove(job.record.key)

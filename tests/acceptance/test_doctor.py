@@ -15,20 +15,20 @@ import pytest
 
 from labelloop.queue.heartbeat import alive
 from labelloop.studio.client import Studio
-from operations.doctor.diagnosis import Found, diagnose
+from operations.doctor.diagnosis import AreaFinding, diagnose
 from operations.doctor.finding import Level
 from tests.acceptance.conftest import LABELLOOP, Loop, labelloop
 
 SAMPLING = "Uncertainty sampling"
 
 
-def troubles(loop: Loop) -> list[Found]:
+def troubles(loop: Loop) -> list[AreaFinding]:
     """What is not as it should be. This machine's disk, and code edited since the stack began, are not its fault."""
     found = [f for f in diagnose(loop.deployment) if f.finding.level is not Level.OK]
     return [f for f in found if f.area != "disk" and f.finding.what != "code"]
 
 
-def what(found: list[Found], level: Level = Level.WRONG) -> set[str]:
+def what(found: list[AreaFinding], level: Level = Level.WRONG) -> set[str]:
     return {f.finding.what for f in found if f.finding.level is level}
 
 

@@ -34,7 +34,7 @@ from operations.models.retrain import ask
 from operations.models.tune import begin, parse_search
 from operations.projects.digits import write_digits
 from operations.projects.imagefolder import scan
-from operations.projects.setup import Source, set_up, wait_ready
+from operations.projects.setup import ImageSource, set_up, wait_ready
 from tests.faults.annotator import Annotator
 from tests.faults.invariants import answered_twice
 from tests.faults.world import World, running_world
@@ -189,7 +189,7 @@ def _site(world: World, seed: int) -> Site:
         name=name, backbone=BackboneSpec(name=PIXELS), seed=seed, refresh=Refresh(after=BATCH), queue=Queue(window=100),
         retrain=Retrain(epochs=1, backbone_rate=1.0, automatic=False, validation=0.2),
     )  # fmt: skip
-    record, _ = set_up(world.direct, Source(config, files[:IMAGES], f"{name}/", 0), lambda *_: None)
+    record, _ = set_up(world.direct, ImageSource(config, files[:IMAGES], f"{name}/", 0), lambda *_: None)
     wait_ready(world.direct, record, lambda *_: None)
     bucket = world.direct.settings.image_buckets[0]
     annotator = Annotator(world, record, {f"s3://{bucket}/{f.key}": f.label for f in files[:IMAGES]}, [], seed)

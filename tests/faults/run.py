@@ -23,7 +23,7 @@ from labelloop.store.projects import ProjectRecord
 from operations.projects.digits import write_digits
 from operations.projects.drain import drain
 from operations.projects.imagefolder import scan
-from operations.projects.setup import Source, set_up, wait_ready
+from operations.projects.setup import ImageSource, set_up, wait_ready
 from tests.faults.annotator import Annotator
 from tests.faults.invariants import Judge, fingerprint
 from tests.faults.schedule import Fault, Schedule, make_schedule
@@ -90,7 +90,7 @@ def _project(world: World, schedule: Schedule) -> tuple[ProjectRecord, Annotator
         name=name, backbone=BackboneSpec(name=PIXELS), seed=schedule.seed, refresh=Refresh(after=10),
         queue=Queue(window=100), retrain=Retrain(epochs=1, backbone_rate=1.0, automatic=False),
     )  # fmt: skip
-    source = Source(config, files[:IMAGES], f"{name}/", 0)
+    source = ImageSource(config, files[:IMAGES], f"{name}/", 0)
     record, _ = set_up(world.proxied, source, lambda *_: None)
     wait_ready(world.direct, record, lambda *_: None)
     bucket = world.direct.settings.image_buckets[0]

@@ -15,7 +15,7 @@ from cli.connect import deployment_of
 from embedded.guard import descendants
 from embedded.loop import loop_services
 from embedded.ports import pick_port
-from embedded.process import ServiceSpec, State
+from embedded.process import ServiceSpec, ServiceState
 from embedded.stack import Stack
 from embedded.state import StackState
 from labelloop.config.settings import child_environment
@@ -41,11 +41,11 @@ class World:
     def pid(self, service: str) -> int | None:
         """The service's own process; None while it is down."""
         status = next(s for s in self.stack.statuses() if s.name == service)
-        return status.pid if status.state in {State.STARTING, State.READY} else None
+        return status.pid if status.state in {ServiceState.STARTING, ServiceState.READY} else None
 
     def ready(self) -> bool:
         """Every service runs and has said so."""
-        return all(s.state is State.READY for s in self.stack.statuses())
+        return all(s.state is ServiceState.READY for s in self.stack.statuses())
 
     def processes(self) -> int:
         """How many processes live below this one."""

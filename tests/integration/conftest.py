@@ -13,7 +13,7 @@ from embedded.environments import DATABASE, DEFAULT_ROOT, Environments
 from embedded.ports import LOOPBACK, pick_port
 from embedded.process import ServiceSpec
 from embedded.s3.signature import Key
-from embedded.services import Place, s3_service, valkey_service
+from embedded.services import ServicePlace, s3_service, valkey_service
 from embedded.supervisor import Supervisor
 
 VALKEY_PASSWORD = "of-the-tests"
@@ -42,8 +42,8 @@ def _environments() -> Environments:
     return PROGRAMS
 
 
-def _run(build: Callable[[Place], ServiceSpec], directory: Path) -> Iterator[int]:
-    place = Place(directory, pick_port(), directory / "service.log", dict(os.environ))
+def _run(build: Callable[[ServicePlace], ServiceSpec], directory: Path) -> Iterator[int]:
+    place = ServicePlace(directory, pick_port(), directory / "service.log", dict(os.environ))
     supervisor = Supervisor([build(place)], mark=str(directory))
     supervisor.start()
     try:

@@ -18,7 +18,7 @@ from pathlib import Path
 from embedded.environments import DATABASE, DEFAULT_ROOT, Environments
 from embedded.ports import LOOPBACK, pick_port
 from embedded.process import ServiceSpec
-from embedded.services import Place, s3_service, valkey_service
+from embedded.services import ServicePlace, s3_service, valkey_service
 from tests.integration.conftest import S3_KEY
 
 VALKEY_PASSWORD = "of-the-tests"
@@ -44,7 +44,7 @@ def stores(folder: Path) -> Iterator[tuple[tuple[str, subprocess.Popen[bytes]], 
     """(endpoint, process) of an S3 server and (URL, process) of a Valkey server, both of one's own."""
     root = DEFAULT_ROOT
     programs = Environments(root / "label-studio" / "bin", root / "s3" / "bin", root / "label-studio" / DATABASE)
-    places = {n: Place(folder / n, pick_port(), folder / f"{n}.log", dict(os.environ)) for n in ("s3", "valkey")}
+    places = {n: ServicePlace(folder / n, pick_port(), folder / f"{n}.log", dict(os.environ)) for n in ("s3", "valkey")}
     for place in places.values():
         place.directory.mkdir(parents=True)
     s3, redis = s3_service(places["s3"], S3_KEY, programs), valkey_service(places["valkey"], VALKEY_PASSWORD)

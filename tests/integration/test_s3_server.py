@@ -26,7 +26,7 @@ from botocore.exceptions import ClientError
 from embedded.environments import DEFAULT_ROOT
 from embedded.ports import LOOPBACK, is_free, pick_port
 from embedded.s3.signature import Key
-from embedded.services import CODE, Place, s3_service, s3_storage
+from embedded.services import CODE, ServicePlace, s3_service, s3_storage
 from embedded.supervisor import Supervisor
 from labelloop.config.settings import load_settings
 from labelloop.objects.s3_client import s3_client
@@ -270,7 +270,7 @@ def test_keys_of_every_form_are_kept(s3: S3Client, bucket: str, key: str) -> Non
 @contextmanager
 def running(directory: Path, key: Key = S3_KEY) -> Iterator[tuple[str, Supervisor]]:
     """A server of one's own on this directory: (endpoint, its supervisor)."""
-    place = Place(directory, pick_port(), directory.parent / "s3.log", dict(os.environ))
+    place = ServicePlace(directory, pick_port(), directory.parent / "s3.log", dict(os.environ))
     supervisor = Supervisor([s3_service(place, key, PROGRAMS)], mark=str(directory))
     supervisor.start()
     try:

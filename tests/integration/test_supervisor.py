@@ -272,10 +272,10 @@ def test_a_worker_is_ready_at_its_own_heartbeat_and_not_at_an_earlier_one(valkey
         beats.append(Heartbeat(connection, "worker:other", {"queues": ["train"]}))
         beats[-1].start()
         assert eventually(lambda: list(connection.scan_iter("*:alive:worker:other")))
-        assert not expected.seen()
+        assert not expected.has_come()
         beats.append(Heartbeat(connection, "worker:new", {"queues": ["features"]}))
         beats[-1].start()
-        assert eventually(expected.seen)
+        assert eventually(expected.has_come)
         for beat in beats:
             beat.stop()
 

@@ -29,7 +29,7 @@ from labelloop.store.runs import RunStore
 from labelloop.store.snapshots import SnapshotStore
 from labelloop.upkeep.tidying import Tidier, last_tidied
 from operations.deployment import Deployment
-from operations.upkeep.backup import BackedUp, Wanted, backup
+from operations.upkeep.backup import BackedUp, BackupParts, backup
 from operations.upkeep.gc import tidy
 from operations.upkeep.restore import restore
 from operations.upkeep.restored import Restored
@@ -39,7 +39,7 @@ from tests.unit.upkeep.test_tidying import check_whole
 from tests.unit.worlds.tidy import World, project
 
 URIS = [f"s3://images/{i}.png" for i in range(1, 8)]
-ALL = Wanted()
+ALL = BackupParts()
 SECRET = "a-secret-that-nobody-may-see"
 
 
@@ -57,7 +57,7 @@ class Scene:
     world: World
     folder: Path
 
-    def backup(self, wanted: Wanted = ALL, report: Callable[[str, int, int], None] = silent) -> BackedUp:
+    def backup(self, wanted: BackupParts = ALL, report: Callable[[str, int, int], None] = silent) -> BackedUp:
         return backup(self.deployment, self.record, self.folder / "b.tar", wanted, report)
 
     def restore(self, *, title: str | None = None, force: bool = False) -> Restored:
@@ -265,7 +265,7 @@ def test_what_is_damaged_is_left_out_and_said(scene: Scene) -> None:
 
 
 def test_without_features_they_are_computed_again(scene: Scene) -> None:
-    done = scene.backup(Wanted(features=False))
+    done = scene.backup(BackupParts(features=False))
     beside = ("features/", copy_key(COPY))  # the project's record stands beside in the archive
     assert done.objects == len([k for k in scene.objects() if not k.startswith(beside)])
 
@@ -275,7 +275,7 @@ def test_images_come_along_where_that_is_wanted(scene: Scene) -> None:
     scene.deployment.s3.create_bucket(Bucket="images")
     for uri in URIS[:5]:
         images.put(uri.removeprefix("s3://images/"), uri.encode())
-    done = scene.backup(Wanted(images=True))
+    done = scene.backup(BackupParts(images=True))
     assert done.images == 5
     assert len(done.damaged) == 2  # one that is gone, one in a bucket that is not allowed
     images.delete("1.png")

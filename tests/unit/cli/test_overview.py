@@ -9,12 +9,12 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from cli.terminal.scroll import Window
+from cli.terminal.scroll import ScrollWindow
 from cli.views.overview import overview
 from labelloop.clock import now
 from labelloop.queue.jobs import JobState
 from labelloop.rules.uncounted import Uncounted
-from operations.status import Acceptance, ProjectStatus, Service, Status, Unread
+from operations.status import Acceptance, ProjectStatus, Service, Status, UnreadableObject
 
 GOOD = ProjectStatus(
     "main-1-5", "digits", "http://127.0.0.1:8080/projects/1", version="v7", deployed_at=now(), test_accuracy=0.9,
@@ -22,7 +22,8 @@ GOOD = ProjectStatus(
 )  # fmt: skip
 BAD = replace(
     GOOD, title="スキャン " * 30, refused=("v8: the head's hash is wrong " * 9,), problem="no watcher " * 40,
-    approvals=(("v9", "retrain", ("reason",)),), damaged=(Unread("projects/x/versions/v1.json", "no JSON", "gc"),),
+    approvals=(("v9", "retrain", ("reason",)),),
+    damaged=(UnreadableObject("projects/x/versions/v1.json", "no JSON", "gc"),),
     unread=3, uncounted=(Uncounted("two classes", 3, ()),), advice="stop", paused=None,
 )  # fmt: skip
 SERVICES = (
@@ -79,13 +80,13 @@ def test_few_random_labels_give_no_accuracy() -> None:
     assert "80% on 10 random labels" in "\n".join(lines(overview(status(quota))))
 
 
-def window_of(count: int, height: int) -> tuple[Window, Console]:
-    window = Window()
+def window_of(count: int, height: int) -> tuple[ScrollWindow, Console]:
+    window = ScrollWindow()
     window.page = Text("\n".join(f"row {n}" for n in range(count)))
     return window, Console(file=io.StringIO(), width=80, height=height, force_terminal=False)
 
 
-def seen(window: Window, console: Console) -> list[str]:
+def seen(window: ScrollWindow, console: Console) -> list[str]:
     with console.capture() as captured:
         console.print(window, height=console.height)
     return captured.get().rstrip("\n").split("\n")

@@ -15,7 +15,7 @@ from cli.terminal.reporting import Spoken, reporting
 from cli.views.next_steps import UNKNOWN, next_steps
 from embedded import environments, progress
 from embedded.environments import ensure_environments
-from embedded.process import ServiceStatus, State
+from embedded.process import ServiceState, ServiceStatus
 from embedded.progress import live_progress
 from labelloop.errors import StudioError
 from tests.unit.worlds.operations import OpsWorld
@@ -55,7 +55,10 @@ def test_lines_go_where_there_is_no_terminal() -> None:
 def test_services_that_start_slowly_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     out, now = io.StringIO(), [1000.0]
     monkeypatch.setattr(progress, "time", SimpleNamespace(time=lambda: now[0]))
-    services = [ServiceStatus("s3", State.READY, 1, 0, 0.0, ""), ServiceStatus("studio", State.STARTING, 1, 0, 0.0, "")]
+    services = [
+        ServiceStatus("s3", ServiceState.READY, 1, 0, 0.0, ""),
+        ServiceStatus("studio", ServiceState.STARTING, 1, 0, 0.0, ""),
+    ]
     with live_progress(Console(file=out, force_terminal=False, width=200)) as show:
         for _ in range(25):
             show(services)
@@ -138,7 +141,7 @@ def test_the_end_says_where_to_go_what_to_press_and_what_happens() -> None:
 
 def test_a_terminal_shows_how_many_are_ready_and_what_is_done_in_whole_lines() -> None:
     out = io.StringIO()
-    services = [ServiceStatus("s3", State.READY, 1, 0, 0.0, "")]
+    services = [ServiceStatus("s3", ServiceState.READY, 1, 0, 0.0, "")]
     with live_progress(Console(file=out, force_terminal=True, width=60)) as show:
         show(services, "sync images into Label Studio: 120/1797, 9 s")
     assert "1 of 1 services ready, 0 s (usually 20 to 60 s)" in out.getvalue()

@@ -15,7 +15,7 @@ from botocore.auth import HmacV1Auth, S3SigV4Auth, S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from embedded.s3.app import MAX_BODY, Answer, Guard
+from embedded.s3.app import MAX_BODY, S3Guard, S3Response
 from embedded.s3.calls import SERVED, Call
 from embedded.s3.signature import SKEW_S, Key
 
@@ -53,17 +53,17 @@ class Server:
     later_s: float = 0
     through: list[tuple[Call, bytes]] = field(default_factory=list)
 
-    def perform(self, call: Call, body: bytes) -> Answer:
+    def perform(self, call: Call, body: bytes) -> S3Response:
         self.through.append((call, body))
-        return Answer(200, {"ETag": '"e"', "Access-Control-Allow-Origin": "*"}, b"done")
+        return S3Response(200, {"ETag": '"e"', "Access-Control-Allow-Origin": "*"}, b"done")
 
-    def ask(self, sent: Sent) -> Answer:
+    def ask(self, sent: Sent) -> S3Response:
         """The guard's answer as ASGI has it."""
-        guard = Guard(KEY, HOSTS, self.perform, lambda: time.time() + self.later_s)
+        guard = S3Guard(KEY, HOSTS, self.perform, lambda: time.time() + self.later_s)
         return asyncio.run(_asked(guard, sent))
 
 
-async def _asked(guard: Guard, sent: Sent) -> Answer:
+async def _asked(guard: S3Guard, sent: Sent) -> S3Response:
     path, _, query = sent.target.partition("?")
     scope = {
         "type": "http", "http_version": sent.version, "method": sent.method, "raw_path": path.encode("latin-1"),
@@ -81,7 +81,7 @@ async def _asked(guard: Guard, sent: Sent) -> Answer:
 
     await guard(scope, receive, send)
     headers = {n.decode(): v.decode() for n, v in told[0]["headers"]}
-    return Answer(told[0]["status"], headers, told[1]["body"])
+    return S3Response(told[0]["status"], headers, told[1]["body"])
 
 
 def signed(

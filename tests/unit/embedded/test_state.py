@@ -15,9 +15,9 @@ import pytest
 
 from embedded.loop import loop_environment, loop_services
 from embedded.ports import LOOPBACK
-from embedded.process import ServiceStatus, State
-from embedded.progress import Progress, read_progress, write_progress
-from embedded.services import Place, copy_database, valkey_config
+from embedded.process import ServiceState, ServiceStatus
+from embedded.progress import StackProgress, read_progress, write_progress
+from embedded.services import ServicePlace, copy_database, valkey_config
 from embedded.state import (
     RunningProcess,
     Secrets,
@@ -147,7 +147,7 @@ def test_only_a_living_supervisor_is_running(tmp_path: Path) -> None:
 
 def test_progress_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert read_progress(tmp_path) is None
-    progress = Progress(True, (ServiceStatus("s3", State.RESTARTING, None, 2, time.time(), "code 1"),))
+    progress = StackProgress(True, (ServiceStatus("s3", ServiceState.RESTARTING, None, 2, time.time(), "code 1"),))
     write_progress(tmp_path, progress)
     assert read_progress(tmp_path) == progress
 
@@ -171,12 +171,12 @@ def test_the_environment_overrides_the_commands_own_and_bypasses_proxies(tmp_pat
 
 
 def test_foreign_servers_get_nothing_that_could_configure_them(tmp_path: Path) -> None:
-    place = Place(tmp_path, 1, tmp_path / "log", {"PATH": "/bin", "DJANGO_DB": "default", "AWS_PROFILE": "mine"})
+    place = ServicePlace(tmp_path, 1, tmp_path / "log", {"PATH": "/bin", "DJANGO_DB": "default", "AWS_PROFILE": "mine"})
     assert place.env({"A": "b"}).keys() == {"PATH", "PYTHONUNBUFFERED", "PYTHONWARNINGS", "A"}
 
 
 def test_valkey_listens_on_loopback_alone_and_keeps_its_data(tmp_path: Path) -> None:
-    lines = valkey_config(Place(tmp_path, 123, tmp_path / "log", {}), "hush").splitlines()
+    lines = valkey_config(ServicePlace(tmp_path, 123, tmp_path / "log", {}), "hush").splitlines()
     assert {"bind 127.0.0.1", "port 123", "requirepass hush", "appendonly yes"} <= set(lines)
 
 

@@ -17,7 +17,7 @@ import cli.connect
 import operations.data.auto_label
 import operations.data.auto_label_push
 import sync.predictions.retired
-from cli.terminal.app import app
+from cli.main import app
 from cli.views.auto_label import auto_label_view, notes
 from labelloop.clock import stamp
 from labelloop.config.project import parse_config
@@ -36,7 +36,7 @@ from labelloop.store.deleted import keep_deleted
 from labelloop.store.features import FeatureStore
 from labelloop.store.registry import Draft
 from labelloop.store.scores import ScoreStore
-from operations.data.auto_label import Asked, AutoLabelled, keep, propose, write_out
+from operations.data.auto_label import AutoLabelled, AutoLabelRequest, keep, propose, write_out
 from operations.data.auto_label_push import push, withdraw
 from sync.predictions.publish import Publisher
 from tests.fakes.studio import FakeStudio
@@ -107,7 +107,7 @@ class World(OpsWorld):
         self.freeze()
 
     def propose(self, version: str | None = None, **promise: Any) -> AutoLabelled:
-        return propose(self.deployment, self.record, Asked(Promise(**promise), version, "anna"), quiet)
+        return propose(self.deployment, self.record, AutoLabelRequest(Promise(**promise), version, "anna"), quiet)
 
 
 @pytest.fixture

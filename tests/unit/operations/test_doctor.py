@@ -38,7 +38,7 @@ from operations.doctor import (
     storage,
     studio,
 )
-from operations.doctor.checks import Check, look_at, runnable
+from operations.doctor.checks import DoctorCheck, look_at, runnable
 from operations.doctor.finding import Finding, Level, fine, warn, wrong
 from tests.unit.worlds.backend import World
 
@@ -83,8 +83,8 @@ def test_one_that_hangs_and_one_that_breaks_hold_up_nobody() -> None:
         raise StorageError("s3 is away")
 
     checks = [
-        Check("a", "hangs", hang, limit_s=0.2), Check("a", "breaks", breaks), Check("a", "refuses", refuses),
-        Check("a", "well", lambda: [fine("x", "1"), fine("y", "2")]),
+        DoctorCheck("a", "hangs", hang, limit_s=0.2), DoctorCheck("a", "breaks", breaks),
+        DoctorCheck("a", "refuses", refuses), DoctorCheck("a", "well", lambda: [fine("x", "1"), fine("y", "2")]),
     ]  # fmt: skip
     told: list[tuple[int, int]] = []
     began = time.monotonic()
@@ -100,8 +100,8 @@ def test_one_that_hangs_and_one_that_breaks_hold_up_nobody() -> None:
 
 
 def test_what_needs_a_server_that_is_away_is_left_out_and_said_so() -> None:
-    def check(name: str, *needs: str) -> Check:
-        return Check("a", name, lambda: fine(name, ""), needs)
+    def check(name: str, *needs: str) -> DoctorCheck:
+        return DoctorCheck("a", name, lambda: fine(name, ""), needs)
 
     kept, said = runnable([check("free"), check("one", "Redis"), check("two", "Redis", "S3")], ["Redis"])
     assert [c.what for c in kept] == ["free"]
@@ -178,7 +178,7 @@ def test_half_a_key_pair_is_refused_and_a_misspelt_half_named(monkeypatch: pytes
         (studio.import_speed(False), Level.WARN, "fflag_fix_back_4620"),
         (studio.import_speed(None), Level.OK, "not known"),
         (project.version_fits("v3", "v3", [BACKEND]), Level.OK, "v3"),
-        (project.version_fits("v2", "v3", [BACKEND]), Level.WRONG, "goes by v2, live is v3"),
+        (project.version_fits("v2", "v3", [BACKEND]), Level.WRONG, "goes by v2, champion is v3"),
         (project.version_fits(None, "v3", [BACKEND]), Level.WRONG, "random"),
         (project.version_fits("labelloop", "v3", [BACKEND]), Level.WRONG, "title"),
         (project.sampling(STUDIO), Level.OK, "lowest"),
@@ -214,8 +214,8 @@ def test_label_studio(finding: Finding, level: Level, word: str) -> None:
 
 
 def test_an_order_that_nobody_follows_is_seen_by_what_was_answered() -> None:
-    inside = [order.Answer(i % 10, i % 10) for i in range(30)]
-    random = [order.Answer(i % 10, 40 + i) for i in range(30)]
+    inside = [order.PlacedAnswer(i % 10, i % 10) for i in range(30)]
+    random = [order.PlacedAnswer(i % 10, 40 + i) for i in range(30)]
     expect(order.followed(inside), Level.OK, "30 of the last 30")
     expect(order.followed(random), Level.WARN, "projects_projectmember")
     expect(order.followed(random[:5]), Level.OK, "too few")
@@ -271,16 +271,16 @@ def test_the_state_bucket_is_probed_and_left_as_it_was() -> None:
         (queue.waiting([job("queued", "2020-01-01T00:00:00.000000Z")]), Level.WRONG, "retrain_worker refresh"),
         (queue.failed([job("failed", now())]), Level.WARN, "1 in the last hour"),
         (queue.failed([]), Level.OK, "none"),
-        (backend.health(backend.Answer(200, 0.01, ""), URL), Level.OK, "10 ms"),
-        (backend.health(backend.Answer(200, 1.4, ""), URL), Level.WRONG, "1.4 s"),
-        (backend.health(backend.Answer(0, 0.1, "refused"), URL), Level.WRONG, "refused"),
-        (backend.health(backend.Answer(404, 0.1, ""), URL), Level.WRONG, "404"),
-        (backend.password(backend.Answer(401, 0.1, "")), Level.WRONG, "labelloop rotate"),
-        (backend.password(backend.Answer(200, 0.1, "")), Level.OK, "accepted"),
-        (backend.password(backend.Answer(500, 0.1, "boom")), Level.WARN, "boom"),
-        (backend.setup(backend.Answer(200, 4.0, "")), Level.WRONG, "4.0 s"),
-        (backend.setup(backend.Answer(404, 0.1, "unknown project")), Level.WRONG, "unknown project"),
-        (backend.setup(backend.Answer(200, 0.1, "")), Level.OK, "100 ms"),
+        (backend.health(backend.TimedReply(200, 0.01, ""), URL), Level.OK, "10 ms"),
+        (backend.health(backend.TimedReply(200, 1.4, ""), URL), Level.WRONG, "1.4 s"),
+        (backend.health(backend.TimedReply(0, 0.1, "refused"), URL), Level.WRONG, "refused"),
+        (backend.health(backend.TimedReply(404, 0.1, ""), URL), Level.WRONG, "404"),
+        (backend.password(backend.TimedReply(401, 0.1, "")), Level.WRONG, "labelloop rotate"),
+        (backend.password(backend.TimedReply(200, 0.1, "")), Level.OK, "accepted"),
+        (backend.password(backend.TimedReply(500, 0.1, "boom")), Level.WARN, "boom"),
+        (backend.setup(backend.TimedReply(200, 4.0, "")), Level.WRONG, "4.0 s"),
+        (backend.setup(backend.TimedReply(404, 0.1, "unknown project")), Level.WRONG, "unknown project"),
+        (backend.setup(backend.TimedReply(200, 0.1, "")), Level.OK, "100 ms"),
         (backend.as_connected([BACKEND], URL, blocked=False), Level.OK, URL),
         (backend.as_connected([], URL, blocked=False), Level.WRONG, "none"),
         (backend.as_connected([replace(BACKEND, url="http://x")], URL, blocked=False), Level.WRONG, "http://x instead"),
@@ -291,9 +291,9 @@ def test_the_state_bucket_is_probed_and_left_as_it_was() -> None:
         (backend.as_connected([BACKEND, replace(BACKEND, id=2, url="http://x")], URL, blocked=False), Level.WARN,
          "http://x"),
         (backend.images(None), Level.OK, "no task"),
-        (backend.images(backend.Answer(200, 0.1, "")), Level.OK, "100 ms"),
-        (backend.images(backend.Answer(503, 0.1, "storage")), Level.WRONG, "S3"),
-        (backend.images(backend.Answer(503, 0.1, "the model is still being loaded")), Level.WARN, "wait"),
+        (backend.images(backend.TimedReply(200, 0.1, "")), Level.OK, "100 ms"),
+        (backend.images(backend.TimedReply(503, 0.1, "storage")), Level.WRONG, "S3"),
+        (backend.images(backend.TimedReply(503, 0.1, "the model is still being loaded")), Level.WARN, "wait"),
     ],
 )  # fmt: skip
 def test_servers(finding: Finding, level: Level, word: str) -> None:
@@ -339,7 +339,7 @@ HOME = load_settings({})
         (lambda: processes.watched({"problem": "S3 is away"}), Level.WRONG, "S3 is away"),
         (lambda: processes.watched({"plan": {"waiting": "needs labels"}}), Level.OK, "needs labels"),
         (lambda: processes.serving(living(), RECORD.key, "v3"), Level.OK, "v3, in 1 process"),
-        (lambda: processes.serving(living(), RECORD.key, "v4"), Level.WRONG, "serves v3; live is v4"),
+        (lambda: processes.serving(living(), RECORD.key, "v4"), Level.WRONG, "serves v3; champion is v4"),
         (lambda: processes.serving({}, RECORD.key, "v4"), Level.OK, "first request"),
         (lambda: processes.serving({"backend:a": {"projects": {RECORD.key: {"version": None}}}}, RECORD.key, "v4"),
          Level.WARN, "still loading"),

@@ -127,7 +127,7 @@ def test_classes_come_from_the_options_the_config_or_the_labels(folder: Path, tm
 
 
 def test_classes_that_do_not_fit_are_refused(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"tells 0 classes.*--classes cat,dog"):
+    with pytest.raises(SettingsError, match=r"gives 0 classes.*--classes cat,dog"):
         open_source(tmp_path, folder, None, None)
     with pytest.raises(SettingsError, match=r"no labels to reveal 4 of.*--seed"):
         open_source(tmp_path, folder, None, 4, classes=("cat", "dog"))

@@ -13,7 +13,7 @@ from labelloop.objects.storage import ObjectInfo
 from labelloop.records.json import canonical, digest
 from labelloop.upkeep.holdings import Held, What, classify
 from labelloop.upkeep.retention import Item
-from operations.upkeep.gc import heaps, told_size
+from operations.upkeep.gc import heaps, size_text
 from operations.upkeep.restore_back import Fate, fate
 from operations.upkeep.restored import ORDER
 from operations.upkeep.soundness import Inspector
@@ -112,4 +112,4 @@ def test_heaps_are_counted_by_kind_and_reason() -> None:
     [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (123_456, "123 kB"), (5.2e9, "5.2 GB"), (2e12, "2.0 TB")],
 )  # fmt: skip
 def test_sizes_for_people(size: float, told: str) -> None:
-    assert told_size(size) == told
+    assert size_text(size) == told

@@ -16,7 +16,7 @@ import operations.upkeep.gc
 import operations.upkeep.restore
 from cli.main import app
 from labelloop.errors import FormatError
-from operations.upkeep.backup import BackedUp, Wanted
+from operations.upkeep.backup import BackedUp, BackupParts
 from operations.upkeep.gc import Heap, Tidying
 from operations.upkeep.restored import Restored
 
@@ -66,9 +66,9 @@ def test_one_project_that_cannot_be_tidied_does_not_hold_up_the_others(monkeypat
 
 def test_a_backup_that_lacks_something_ends_with_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     damaged: list[str] = []
-    asked: list[Wanted] = []
+    asked: list[BackupParts] = []
 
-    def fake(_deployment: Any, record: Any, path: Path, wanted: Wanted, _report: Any) -> BackedUp:
+    def fake(_deployment: Any, record: Any, path: Path, wanted: BackupParts, _report: Any) -> BackedUp:
         asked.append(wanted)
         return BackedUp(str(path), record.title, "v3", 5_000, 4, 3, 2, damaged=damaged)
 
@@ -79,7 +79,7 @@ def test_a_backup_that_lacks_something_ends_with_one(monkeypatch: pytest.MonkeyP
     code, said = run(*words, "--without-features", "--with-images")
     assert code == 1
     assert "left out: models/heads/x" in said
-    assert asked == [Wanted(features=True, images=False), Wanted(features=False, images=True)]
+    assert asked == [BackupParts(features=True, images=False), BackupParts(features=False, images=True)]
 
 
 @pytest.mark.parametrize(("anew", "says"), [(True, "3 tasks with 2 answers"), (False, "4 objects replaced")])

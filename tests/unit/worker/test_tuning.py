@@ -26,7 +26,7 @@ from labelloop.store.studies import (
     missing,
     parse_search,
 )
-from operations.models.tune import Found, apply, as_yaml, differences
+from operations.models.tune import StudyResults, apply, as_yaml, differences
 from retrain_worker.training.fit import Run
 from retrain_worker.tuning import trial as module
 from retrain_worker.tuning.lr_finder import HIGH, LOW, find
@@ -343,7 +343,7 @@ def test_a_winner_takes_back_nothing_that_was_set_since_the_search_began() -> No
     since = {"name": "pets", "retrain": {"cron": "0 3 * * *", "mix": 0.2, "augment": "light"}, "seed": 7}
     ops.deployment.projects.put(replace(ops.record, config=parse_config(since, "test")))
     won = Trial(0, {"retrain.learning_rate": 0.02}, "complete", accuracy=0.9)
-    changed = apply(ops.deployment, ops.record, Found(study, [won]), None)
+    changed = apply(ops.deployment, ops.record, StudyResults(study, [won]), None)
     assert changed == {"retrain.epochs": 9, "retrain.learning_rate": 0.02}
     kept = ops.deployment.projects.get(ops.record.key).config
     retrain = {**since["retrain"], "epochs": 9, "learning_rate": 0.02}  # type: ignore[dict-item]
