@@ -142,9 +142,9 @@ def test_a_recorded_run_is_left_to_the_watcher_and_its_hold_is_lifted(
     hold(world)
     fail(world, "one")
     assert [h.failed for h in holds(world.deployment, RECORD)] == [3]
-    found = retry(world.deployment, [RECORD], ["refresh"], everything=False, by="anna")
-    assert found.derived == (job_id(REFRESH, RECORD.key, "one"),)
-    assert (found.requeued, found.lifted, found.watched) == ((), ("refresh of pets",), False)
+    retried = retry(world.deployment, [RECORD], ["refresh"], everything=False, by="anna")
+    assert retried.derived == (job_id(REFRESH, RECORD.key, "one"),)
+    assert (retried.requeued, retried.lifted, retried.watched) == ((), ("refresh of pets",), False)
     assert [(w.what, w.about, w.by) for w in RequestStore(world.store).open()] == [("retry", "refresh", "anna")]
     assert holds(world.deployment, RECORD) == []
     page = read_queue(world.deployment, [RECORD])
@@ -156,8 +156,8 @@ def test_a_hold_is_lifted_also_where_the_queue_has_forgotten_its_jobs(world: Wor
     hold(world)
     heart = Heartbeat(world.queue.redis, "sync:test")
     heart.say()
-    found = retry(world.deployment, [RECORD], [], everything=True, by="anna")
-    assert (found.lifted, found.watched) == (("refresh of pets",), True)
+    retried = retry(world.deployment, [RECORD], [], everything=True, by="anna")
+    assert (retried.lifted, retried.watched) == (("refresh of pets",), True)
     with pytest.raises(LabelloopError, match="nothing has failed"):
         retry(world.deployment, [RECORD], [], everything=True, by="anna")
 
@@ -170,8 +170,8 @@ def test_an_unrecorded_job_is_queued_again_under_its_id(
     monkeypatch.setattr("labelloop.queue.failed.RECORDED", ())  # the worker of the test knows this one function only
     worker.terminate()
     worker.wait(10)
-    found = retry(world.deployment, [RECORD], ["other"], everything=False, by="anna")
-    assert found.requeued == (name,)
+    retried = retry(world.deployment, [RECORD], ["other"], everything=False, by="anna")
+    assert retried.requeued == (name,)
     assert failed_jobs(world.deployment, [RECORD]) == []
     assert [(j.id, j.status) for j in world.queue.jobs()] == [(name, "queued")]
     assert world.queue.jobs()[0].queued_at is not None

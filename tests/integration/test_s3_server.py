@@ -47,9 +47,9 @@ def client(endpoint: str, key: Key = S3_KEY, **config: Any) -> S3Client:
 
 @pytest.fixture
 def s3(s3_endpoint: str) -> Iterator[S3Client]:
-    made = client(s3_endpoint)
-    yield made
-    made.close()
+    s3_client = client(s3_endpoint)
+    yield s3_client
+    s3_client.close()
 
 
 @pytest.fixture
@@ -108,8 +108,8 @@ def everything(s3: S3Client, bucket: str) -> list[Callable[[], object]]:
 def test_a_presigned_address_works_until_it_expires(s3_endpoint: str, s3: S3Client, bucket: str) -> None:
     s3.put_object(Bucket=bucket, Key="a b/ü+(1).png", Body=b"image")
     ours = s3_client(load_settings({"LABELLOOP_S3_ENDPOINT": s3_endpoint, **KEYS}))
-    wanted = {"Bucket": bucket, "Key": "a b/ü+(1).png", "ResponseContentType": "image/png"}
-    url = ours.generate_presigned_url("get_object", Params=wanted, ExpiresIn=2)
+    parameters = {"Bucket": bucket, "Key": "a b/ü+(1).png", "ResponseContentType": "image/png"}
+    url = ours.generate_presigned_url("get_object", Params=parameters, ExpiresIn=2)
     answer = httpx.get(url)
     assert (answer.status_code, answer.content, answer.headers["content-type"]) == (200, b"image", "image/png")
     assert httpx.get(url.replace(bucket, f"{bucket}x")).status_code == 403
@@ -257,8 +257,8 @@ def test_parts_ranges_copies_and_versions(s3: S3Client, bucket: str) -> None:
 
 @pytest.mark.parametrize("key", ["x", "x/y", "x/y/z", "a" * 300, "a//b", "/a", "a/", "../a", "ü +%&?=#'\"()*", "a\nb"])
 def test_keys_of_every_form_are_kept(s3: S3Client, bucket: str, key: str) -> None:
-    for known in ("x", key):
-        s3.put_object(Bucket=bucket, Key=known, Body=known.encode())
+    for stored in ("x", key):
+        s3.put_object(Bucket=bucket, Key=stored, Body=stored.encode())
     assert s3.get_object(Bucket=bucket, Key=key)["Body"].read() == key.encode()
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, PaginationConfig={"PageSize": 1})
     assert {item["Key"] for page in pages for item in page["Contents"]} == {"x", key}
@@ -295,7 +295,7 @@ def test_a_kill_forgets_nothing_and_nobody_else_may_look(tmp_path: Path) -> None
         while not restarted(supervisor, pid):
             assert time.monotonic() < end
             time.sleep(0.1)
-        assert [found["Name"] for found in s3.list_buckets()["Buckets"]] == ["empty", "kept"]
+        assert [row["Name"] for row in s3.list_buckets()["Buckets"]] == ["empty", "kept"]
         assert s3.get_bucket_versioning(Bucket="kept")["Status"] == "Enabled"
         answer = s3.get_object(Bucket="kept", Key="a/b")
         assert (answer["Body"].read(), answer["Metadata"]) == (b"1", {"a": "b"})
@@ -349,8 +349,8 @@ def test_what_an_earlier_release_has_kept_is_there_under_the_new_key_and_nothing
         assert status_of(partial(stranger.get_object, Bucket="labelloop", Key="projects/0")) == 403
         after.put_object(Bucket="labelloop", Key="projects/3", Body=b"3")
         after.create_bucket(Bucket="images")
-        for made in (after, stranger):
-            made.close()
+        for connection in (after, stranger):
+            connection.close()
     kept = json.loads((tmp_path / "s3" / "state" / "s3.json").read_text())["payload"]
     assert set(kept) == {"buckets_meta", "bucket_versioning"}
 

@@ -112,11 +112,11 @@ class World:
 
 @pytest.fixture
 def world(s3_endpoint: str, valkey_url: str, tmp_path: Path) -> Iterator[World]:
-    made = World(s3_endpoint, valkey_url, tmp_path / "cache")
-    judged = made.learn()
+    loop = World(s3_endpoint, valkey_url, tmp_path / "cache")
+    judged = loop.learn()
     assert judged.version == "v1"
-    yield made
-    made.redis.close()
+    yield loop
+    loop.redis.close()
 
 
 def test_a_removed_class_holds_learning_until_it_is_decided(world: World) -> None:

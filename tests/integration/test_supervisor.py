@@ -75,14 +75,14 @@ def eventually(question: Callable[[], bool], timeout_s: float = 10.0) -> bool:
 
 def marked(folder: Path) -> list[int]:
     """Living processes of this stack, found by their environment as a last witness."""
-    wanted, found = f"{STACK_MARK}={folder}".encode(), []
+    mark, pids = f"{STACK_MARK}={folder}".encode(), []
     for environ in Path("/proc").glob("[0-9]*/environ"):
         try:
-            if wanted in environ.read_bytes().split(b"\0"):
-                found.append(int(environ.parent.name))
+            if mark in environ.read_bytes().split(b"\0"):
+                pids.append(int(environ.parent.name))
         except OSError:
             continue
-    return found
+    return pids
 
 
 def progress(folder: Path) -> dict[str, object]:

@@ -57,8 +57,8 @@ class Scene:
     world: World
     folder: Path
 
-    def backup(self, wanted: BackupParts = ALL, report: Callable[[str, int, int], None] = silent) -> BackedUp:
-        return backup(self.deployment, self.record, self.folder / "b.tar", wanted, report)
+    def backup(self, parts: BackupParts = ALL, report: Callable[[str, int, int], None] = silent) -> BackedUp:
+        return backup(self.deployment, self.record, self.folder / "b.tar", parts, report)
 
     def restore(self, *, title: str | None = None, force: bool = False) -> Restored:
         return restore(self.deployment, self.folder / "b.tar", title=title, force=force, report=silent)
@@ -90,18 +90,18 @@ def scene(s3_endpoint: str, valkey_url: str, tmp_path: Path) -> Scene:
 
 def wired(deployment: Deployment, api: StudioApi) -> ProjectRecord:
     """Seven images, six tasks (one was deleted), answers of every sort."""
-    made = deployment.studio.create_project("pets", make_label_config(["cat", "dog"]))
+    project = deployment.studio.create_project("pets", make_label_config(["cat", "dog"]))
     config = parse_config({"name": "pets", "retention": {"versions": 1, "days": 1, "log_days": 1}}, "the test")
-    record = ProjectRecord("main", made.id, made.created, "pets", config, made.label_config, "s3://images/")
+    record = ProjectRecord("main", project.id, project.created, "pets", config, project.label_config, "s3://images/")
     deployment.projects.put(record)
-    tasks = [api.task(made.id, {"image": uri}) for uri in URIS[:6]]
+    tasks = [api.task(project.id, {"image": uri}) for uri in URIS[:6]]
     cat, dog = record.schema.result("cat"), record.schema.result("dog")
     api.annotate(tasks[0], result=cat, lead_time=1.5, completed_by=2)
     api.annotate(tasks[0], result=dog, lead_time=2.5)
     api.annotate(tasks[1], result=[], was_cancelled=True, lead_time=0.5)
     api.annotate(tasks[2], result=cat, ground_truth=True)
     api.rows[tasks[3]]["data"]["note"] = "blurred"
-    api.task(made.id, {"image": "s3://elsewhere/1.png"}, {"from": "hand"})
+    api.task(project.id, {"image": "s3://elsewhere/1.png"}, {"from": "hand"})
     deployment.within(record).put("deleted.json", json.dumps([URIS[6]]).encode())
     deployment.within(record).put("paused.json", b'{"by":"anna","at":"2030-01-01T00:00:00.000000Z"}')
     return record
@@ -115,9 +115,9 @@ def test_tidying_leaves_a_project_that_works(scene: Scene) -> None:
     store = scene.deployment.within(scene.record)
     registry = scene.deployment.registry(scene.record)
     tidier = Tidier(store, registry, RunStore(store), scene.record.config.retention, now=lambda: later)
-    told = tidier.decide().remove
-    gone = tidier.tidy()
-    assert {item.key for item in gone} == {item.key for item in told}
+    planned = tidier.decide().remove
+    removed = tidier.tidy()
+    assert {item.key for item in removed} == {item.key for item in planned}
     assert [v.name for v in registry.versions()] == ["v3", "v4"]
     check_whole(store, scene.folder)
     assert last_tidied(store)
@@ -125,9 +125,9 @@ def test_tidying_leaves_a_project_that_works(scene: Scene) -> None:
 
 def test_gc_removes_nothing_young_and_a_dry_run_nothing_at_all(scene: Scene) -> None:
     before = scene.objects()
-    found = tidy(scene.deployment, scene.record, silent, dry_run=True)
-    assert found.removed == ()
-    assert sum(heap.count for heap in found.kept) == len(before)
+    tidied = tidy(scene.deployment, scene.record, silent, dry_run=True)
+    assert tidied.removed == ()
+    assert sum(heap.count for heap in tidied.kept) == len(before)
     assert scene.objects() == before
     tidy(scene.deployment, scene.record, silent, dry_run=False)
     assert scene.objects().keys() - before.keys() == {"gc.json"}
@@ -373,18 +373,18 @@ def test_a_new_project_goes_on_where_the_old_one_was(scene: Scene) -> None:
     scene.backup()
     done = scene.restore(title="pets again")
     assert (done.anew, done.tasks, done.annotations, done.live) == (True, 7, 4, "v4")
-    made = scene.deployment.projects.get(done.key)
-    assert made.id != scene.record.id
-    assert made.title == "pets again"
-    assert made.config == scene.record.config
-    assert (made.storage_id, made.backend_id) != (None, None)
-    assert answers(scene.api, made.id) == answers(scene.api, scene.record.id)  # the deleted one is deleted again
-    by_uri = {row["data"]["image"]: row for row in scene.api.of_project(made.id)}
+    record = scene.deployment.projects.get(done.key)
+    assert record.id != scene.record.id
+    assert record.title == "pets again"
+    assert record.config == scene.record.config
+    assert (record.storage_id, record.backend_id) != (None, None)
+    assert answers(scene.api, record.id) == answers(scene.api, scene.record.id)  # the deleted one is deleted again
+    by_uri = {row["data"]["image"]: row for row in scene.api.of_project(record.id)}
     assert by_uri[URIS[3]]["data"]["note"] == "blurred"
     assert by_uri["s3://elsewhere/1.png"]["meta"] == {"from": "hand"}
-    store = scene.deployment.within(made)
+    store = scene.deployment.within(record)
     assert SnapshotStore(store).latest() is None  # begun afresh, of what the new tasks say
-    registry = scene.deployment.registry(made)
+    registry = scene.deployment.registry(record)
     registry.head(registry.version("v4"))
     assert [d.version for d in registry.deployments()] == ["v1", "v2", "v3", "v4"]
 
@@ -393,14 +393,14 @@ def test_what_label_studio_cannot_be_told_is_kept_beside(scene: Scene) -> None:
     scene.backup()
     scene.api.users = {1: "owner@example.com"}  # anna has left
     done = scene.restore(title="again")
-    made = scene.deployment.projects.get(done.key)
-    first, second = next(r for r in scene.api.of_project(made.id) if r["data"]["image"] == URIS[0])["annotations"]
+    record = scene.deployment.projects.get(done.key)
+    first, second = next(r for r in scene.api.of_project(record.id) if r["data"]["image"] == URIS[0])["annotations"]
     old = next(r for r in scene.api.of_project(scene.record.id) if r["data"]["image"] == URIS[0])["annotations"]
     assert first["completed_by"] == 1
     kept = {"by": "anna@example.com", "created_at": old[0]["created_at"], "updated_at": old[0]["updated_at"]}
     assert first["result"][0]["meta"]["restored"] == kept
     assert second["result"][0]["meta"]["restored"]["by"] == "owner@example.com"
-    skipped = next(r for r in scene.api.of_project(made.id) if r["data"]["image"] == URIS[1])
+    skipped = next(r for r in scene.api.of_project(record.id) if r["data"]["image"] == URIS[1])
     assert skipped["meta"]["restored"][0]["by"] == "owner@example.com"
     assert any("anna@example.com" in note for note in done.notes)
 

@@ -43,37 +43,37 @@ def read(images: Path, keep: Path, test: Path | None = None) -> History:
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Features that tell only the first byte sums apart, and how often how many were computed."""
-    asked: list[int] = []
+    calls: list[int] = []
 
     def cheap(files: Sequence[LabelledFile], *_: object) -> tuple[Floats, list[str]]:
-        asked.append(len(files))
+        calls.append(len(files))
         data = [f.path.read_bytes() for f in files]
         return np.array([[len(d), sum(d)] for d in data], dtype=np.float32), [str(sum(d)) for d in data]
 
     monkeypatch.setattr(replay_data, "_computed", cheap)
-    return asked
+    return calls
 
 
 def test_class_folders_become_features_classes_and_groups(tmp_path: Path) -> None:
     pictures = digits()[:12]
-    found = read(folder(tmp_path / "few", [*pictures, pictures[0]]), tmp_path / "kept")
-    assert found.name == "few"
-    assert found.classes == tuple(sorted({label for _, label in pictures}))
-    assert found.images.features.shape[0] == len(found.images.labels) == len(found.images.groups) == 13
-    assert len(set(found.images.groups)) <= 12  # the same bytes are one group
-    named = sorted(found.classes[k] for k in found.images.labels)
+    history = read(folder(tmp_path / "few", [*pictures, pictures[0]]), tmp_path / "kept")
+    assert history.name == "few"
+    assert history.classes == tuple(sorted({label for _, label in pictures}))
+    assert history.images.features.shape[0] == len(history.images.labels) == len(history.images.groups) == 13
+    assert len(set(history.images.groups)) <= 12  # the same bytes are one group
+    named = sorted(history.classes[k] for k in history.images.labels)
     assert named == sorted([*(label for _, label in pictures), pictures[0][1]])
-    assert found.held_out is None
+    assert history.held_out is None
 
 
 def test_what_a_test_image_shows_is_not_learned_from(tmp_path: Path, counted: list[int]) -> None:
     pictures = digits()[:30]
     train, test = folder(tmp_path / "train", pictures[:20]), folder(tmp_path / "test", pictures[15:])
-    found = read(train, tmp_path / "kept", test)
-    assert found.held_out is not None
-    assert len(found.held_out.labels) == 15
-    assert len(found.images.labels) == 15
-    assert not set(found.images.groups) & set(found.held_out.groups)
+    history = read(train, tmp_path / "kept", test)
+    assert history.held_out is not None
+    assert len(history.held_out.labels) == 15
+    assert len(history.images.labels) == 15
+    assert not set(history.images.groups) & set(history.held_out.groups)
     assert counted == [35]
 
 
@@ -130,12 +130,12 @@ def test_a_projects_own_labels_are_judged_on_its_random_ones(tmp_path: Path) -> 
     train, random = world.uris(Bucket.TRAIN)[:50], world.uris(*JUDGING)
     assert len(random) >= 40
     world.label([*train, *random])
-    found = of_project(world, tmp_path / "cache")
-    assert found.held_out is not None
-    assert (len(found.images.labels), len(found.held_out.labels)) == (50, len(random))
+    history = of_project(world, tmp_path / "cache")
+    assert history.held_out is not None
+    assert (len(history.images.labels), len(history.held_out.labels)) == (50, len(random))
     images = world.project.catalogue.images
-    assert set(found.images.groups) == {images[u].group for u in train}
-    assert sorted(found.classes[k] for k in found.images.labels) == sorted(world.truth[u] for u in train)
+    assert set(history.images.groups) == {images[u].group for u in train}
+    assert sorted(history.classes[k] for k in history.images.labels) == sorted(world.truth[u] for u in train)
 
 
 @pytest.mark.parametrize("random", [10, 40])
@@ -147,7 +147,7 @@ def test_what_is_in_quarantine_is_neither_learned_from_nor_judged_on(tmp_path: P
     world.project.catalogue.add(apart, stamp())
     world.project.catalogue.update()
     world.label([*train, *judging])
-    found = of_project(world, tmp_path / "cache")
-    assert (found.held_out is None) is (random < 40)
-    assert len(found.images.labels) == 45 + (random if random < 40 else 0)
-    assert not set(found.images.groups) & {facts.group for facts in apart}
+    history = of_project(world, tmp_path / "cache")
+    assert (history.held_out is None) is (random < 40)
+    assert len(history.images.labels) == 45 + (random if random < 40 else 0)
+    assert not set(history.images.groups) & {facts.group for facts in apart}

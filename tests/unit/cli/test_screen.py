@@ -18,9 +18,9 @@ def test_a_live_page_takes_what_is_printed_meanwhile(capsys: pytest.CaptureFixtu
         print("printed meanwhile")
         live.update(Text("next [red]page[/]\x1b[2J"), refresh=True)
         assert screen.file is not sys.stdout
-    told = capsys.readouterr().out
-    assert "printed meanwhile" in told
-    assert "next [red]page[/]�[2J" in told
+    printed = capsys.readouterr().out
+    assert "printed meanwhile" in printed
+    assert "next [red]page[/]�[2J" in printed
 
 
 def test_json_is_valid_whatever_the_terminal_can_write(capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,8 +39,8 @@ class Sent:
         return replace(self, headers=tuple((n, v) for n, v in self.headers if n.lower() not in names))
 
     def with_header(self, name: str, value: str) -> Sent:
-        gone = self.without(name.lower())
-        return replace(gone, headers=(*gone.headers, (name, value)))
+        bare = self.without(name.lower())
+        return replace(bare, headers=(*bare.headers, (name, value)))
 
     def value(self, name: str) -> str:
         return next(v for n, v in self.headers if n.lower() == name)
@@ -70,18 +70,18 @@ async def _asked(guard: S3Guard, sent: Sent) -> S3Response:
         "query_string": query.encode("latin-1"),
         "headers": [(n.lower().encode("latin-1"), v.encode("latin-1")) for n, v in sent.headers],
     }  # fmt: skip
-    told: list[dict[str, Any]] = []
+    sent_back: list[dict[str, Any]] = []
     messages = [{"type": "http.request", "body": sent.body, "more_body": False}]
 
     async def receive() -> dict[str, Any]:
         return messages.pop() if messages else {"type": "http.disconnect"}
 
     async def send(message: Any) -> None:
-        told.append(message)
+        sent_back.append(message)
 
     await guard(scope, receive, send)
-    headers = {n.decode(): v.decode() for n, v in told[0]["headers"]}
-    return S3Response(told[0]["status"], headers, told[1]["body"])
+    headers = {n.decode(): v.decode() for n, v in sent_back[0]["headers"]}
+    return S3Response(sent_back[0]["status"], headers, sent_back[1]["body"])
 
 
 def signed(
@@ -198,10 +198,10 @@ def test_a_header_that_would_promise_something_is_refused_not_dropped(name: str)
 
 def test_conditions_ranges_and_metadata_come_through() -> None:
     server = Server()
-    given = {"If-None-Match": "*", "If-Match": '"e"', "Range": "bytes=0-3", "x-amz-meta-a": "b", "Content-Type": "x/y",
-             "x-amz-copy-source": "images/b", "x-amz-checksum-crc32": "AAAAAA=="}  # fmt: skip
-    server.ask(signed("PUT", headers=given))
-    assert dict(server.through[0][0].headers) == {name.lower(): value for name, value in given.items()}
+    headers = {"If-None-Match": "*", "If-Match": '"e"', "Range": "bytes=0-3", "x-amz-meta-a": "b",
+               "Content-Type": "x/y", "x-amz-copy-source": "images/b", "x-amz-checksum-crc32": "AAAAAA=="}  # fmt: skip
+    server.ask(signed("PUT", headers=headers))
+    assert dict(server.through[0][0].headers) == {name.lower(): value for name, value in headers.items()}
 
 
 @pytest.mark.parametrize("change", [

@@ -74,13 +74,13 @@ def test_no_secret_is_seen_when_the_state_is_printed(tmp_path: Path) -> None:
 
 
 def test_a_port_taken_by_somebody_else_is_picked_anew_and_said(tmp_path: Path) -> None:
-    before, said = a_state(tmp_path), []
+    before, messages = a_state(tmp_path), []
     with socket.create_server((LOOPBACK, before.ports.valkey)):
-        after = open_state(tmp_path, said.append)
+        after = open_state(tmp_path, messages.append)
     assert after.ports == replace(before.ports, valkey=after.ports.valkey)
     assert after.ports.valkey != before.ports.valkey
-    assert len(said) == 1
-    assert "valkey" in said[0]
+    assert len(messages) == 1
+    assert "valkey" in messages[0]
 
 
 def test_a_service_added_by_a_later_version_gets_a_port(tmp_path: Path) -> None:
@@ -101,16 +101,16 @@ def test_every_stack_has_an_s3_key_of_its_own() -> None:
 
 
 def test_a_stack_of_an_earlier_release_gets_a_key_of_its_own_once_and_keeps_the_rest(tmp_path: Path) -> None:
-    before, said = a_state(tmp_path), list[str]()
+    before, messages = a_state(tmp_path), list[str]()
     raw = json.loads((tmp_path / "stack.json").read_text())
     raw["secrets"] |= {"s3_access_key": "test", "s3_secret_key": "test"}
     (tmp_path / "stack.json").write_text(json.dumps(raw))
     assert load_state(tmp_path) != before, "while it runs, the former key is the right one"
-    after = open_state(tmp_path, said.append)
+    after = open_state(tmp_path, messages.append)
     assert after.secrets.s3_secret_key not in {"test", before.secrets.s3_secret_key}
     former = {"s3_access_key": before.secrets.s3_access_key, "s3_secret_key": before.secrets.s3_secret_key}
     assert replace(after.secrets, **former) == before.secrets
-    assert len(said) == 1
+    assert len(messages) == 1
     assert a_state(tmp_path) == after
 
 

@@ -75,10 +75,10 @@ class World(OpsWorld):
         logits = draw.uniform(0, 4, 1000)
         rows = np.zeros((1000, 2), dtype=np.float32)
         for i, bucket in enumerate(b for b, n in SHARES.items() for _ in range(n)):
-            uri, said = f"{PREFIX}{i:04d}.png", int(draw.integers(2))
-            rows[i, said] = logits[i]
+            uri, code = f"{PREFIX}{i:04d}.png", int(draw.integers(2))
+            rows[i, code] = logits[i]
             right = logits[i] > 1 or draw.random() < 0.6
-            self.truth[uri], self.buckets[uri] = CLASSES[said if right else 1 - said], bucket
+            self.truth[uri], self.buckets[uri] = CLASSES[code if right else 1 - code], bucket
         self.uris = list(self.truth)
         Catalogue(self.store).add([ImageFacts(u, "e", u, self.group(u), b) for u, b in self.buckets.items()], stamp())
         FeatureStore(self.store, "b", tmp / "other").add(stamp(), self.uris, ["e"] * 1000, rows)
@@ -101,9 +101,9 @@ class World(OpsWorld):
         """People answer, rightly but for ``wrong``; a new snapshot."""
         for uri in uris:
             number = self.numbers[uri]
-            given = Annotation(number, DAY.format(1), DAY.format(1), wrong.get(uri, self.truth[uri]))
-            self.tasks[number] = Task(number, uri, DAY.format(1), (given,))
-            self.fake.annotate(number, given.label)
+            annotation = Annotation(number, DAY.format(1), DAY.format(1), wrong.get(uri, self.truth[uri]))
+            self.tasks[number] = Task(number, uri, DAY.format(1), (annotation,))
+            self.fake.annotate(number, annotation.label)
         self.freeze()
 
     def propose(self, version: str | None = None, **promise: Any) -> AutoLabelled:
@@ -119,34 +119,36 @@ def world(tmp_path: Path) -> World:
 
 
 def test_the_sure_ones_get_labels_and_the_others_stay_for_people(world: World) -> None:
-    found = world.propose()
-    made = found.manifest
-    assert (made.audit, made.images, made.drawn_from, made.version) == (150, 800, 1000, "v1")
-    assert 0.5 < made.coverage < 0.9
-    wrong = sum(world.truth[one.uri] != one.label for one in found.labels)
-    assert wrong <= 0.05 * made.labelled
-    assert made.lines == made.labelled == len(found.labels) == sum(made.classes.values())
-    (part,) = made.parts
-    assert min(one.probability for one in found.labels) == pytest.approx(part.threshold, abs=1e-5)
+    proposal = world.propose()
+    manifest = proposal.manifest
+    assert (manifest.audit, manifest.images, manifest.drawn_from, manifest.version) == (150, 800, 1000, "v1")
+    assert 0.5 < manifest.coverage < 0.9
+    wrong = sum(world.truth[one.uri] != one.label for one in proposal.labels)
+    assert wrong <= 0.05 * manifest.labelled
+    assert manifest.lines == manifest.labelled == len(proposal.labels) == sum(manifest.classes.values())
+    (part,) = manifest.parts
+    assert min(one.probability for one in proposal.labels) == pytest.approx(part.threshold, abs=1e-5)
     assert part.bound is not None
     assert part.bound >= 0.95
-    assert not {one.uri for one in found.labels} & {t.uri for t in world.tasks.values()}
-    assert {one.source for one in found.labels} == {"auto-v1"}
+    assert not {one.uri for one in proposal.labels} & {t.uri for t in world.tasks.values()}
+    assert {one.source for one in proposal.labels} == {"auto-v1"}
     assert (
-        sum(row.labelled for row in found.by_class) == sum(row.labelled for row in found.by_sureness) == made.labelled
+        sum(row.labelled for row in proposal.by_class)
+        == sum(row.labelled for row in proposal.by_sureness)
+        == manifest.labelled
     )
-    assert sum(row.audit for row in found.by_sureness) == 150
+    assert sum(row.audit for row in proposal.by_sureness) == 150
 
 
 def test_thin_evidence_is_refused_in_words(world: World, tmp_path: Path) -> None:
-    found = world.propose(precision=0.99)
-    assert found.labels == ()
-    assert "needs 299 without an error" in found.refused[0]
-    told = list(notes(found))
-    assert told[0] == "800 images stay for people, hardest first"
-    assert "50 audit images have no answer yet" in told[1]
+    proposal = world.propose(precision=0.99)
+    assert proposal.labels == ()
+    assert "needs 299 without an error" in proposal.refused[0]
+    lines = list(notes(proposal))
+    assert lines[0] == "800 images stay for people, hardest first"
+    assert "50 audit images have no answer yet" in lines[1]
     console = Console(record=True, width=200)
-    console.print(auto_label_view(found))
+    console.print(auto_label_view(proposal))
     assert "refused" in console.export_text()
     fresh = World(tmp_path / "fresh")
     with pytest.raises(NotFoundError, match="nothing is labelled yet"):
@@ -157,25 +159,25 @@ def test_thin_evidence_is_refused_in_words(world: World, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("junk", [b"{}", b"[1]", b"\xff", b"[" * 100_000])
 def test_damaged_notes_of_removed_tasks_are_read_from_their_copy_else_told(world: World, junk: bytes) -> None:
-    gone = world.propose().labels[0].uri
-    keep_deleted(world.store, [gone])
+    uri = world.propose().labels[0].uri
+    keep_deleted(world.store, [uri])
     world.store.put("deleted.json", junk)
-    found = world.propose()
-    assert gone not in {one.uri for one in found.labels}
-    assert found.unread == ""
+    proposal = world.propose()
+    assert uri not in {one.uri for one in proposal.labels}
+    assert proposal.unread == ""
     world.store.put("copies/deleted.json.gz", junk)
-    found = world.propose()
-    assert gone in {one.uri for one in found.labels}
-    assert next(notes(found)).startswith("images of removed tasks may be among them: deleted.json cannot be read")
+    proposal = world.propose()
+    assert uri in {one.uri for one in proposal.labels}
+    assert next(notes(proposal)).startswith("images of removed tasks may be among them: deleted.json cannot be read")
 
 
 def test_what_is_kept_is_read_back_and_is_no_annotation(world: World) -> None:
     before = world.snapshots.latest()
-    found = world.propose()
-    keep(world.deployment, world.record, found)
+    proposal = world.propose()
+    keep(world.deployment, world.record, proposal)
     store = AutoLabelStore(world.store)
-    assert store.all() == [found.manifest]
-    assert tuple(store.labels(found.manifest)) == found.labels
+    assert store.all() == [proposal.manifest]
+    assert tuple(store.labels(proposal.manifest)) == proposal.labels
     assert world.snapshots.latest() == before
     keep(world.deployment, world.record, world.propose(precision=0.999))
     assert [(m.look, m.labelled > 0) for m in store.all()] == [(1, True), (2, False)]
@@ -183,19 +185,19 @@ def test_what_is_kept_is_read_back_and_is_no_annotation(world: World) -> None:
 
 
 def test_labels_that_were_changed_later_are_not_believed(world: World) -> None:
-    found = world.propose()
-    keep(world.deployment, world.record, found)
-    key = f"auto-labels/v1/{found.manifest.id}.jsonl"
+    proposal = world.propose()
+    keep(world.deployment, world.record, proposal)
+    key = f"auto-labels/v1/{proposal.manifest.id}.jsonl"
     world.store.put(key, world.store.get(key).replace(b'"cat"', b'"dog"'))
     with pytest.raises(CorruptArtefactError, match="changed after"):
-        list(AutoLabelStore(world.store).labels(found.manifest))
+        list(AutoLabelStore(world.store).labels(proposal.manifest))
 
 
 def test_the_file_holds_a_line_per_image_and_its_manifest_beside_it(world: World, tmp_path: Path) -> None:
-    found = world.propose()
-    about = write_out(found, tmp_path / "labels.jsonl")
+    proposal = world.propose()
+    about = write_out(proposal, tmp_path / "labels.jsonl")
     lines = [json.loads(line) for line in (tmp_path / "labels.jsonl").read_text().splitlines()]
-    assert [line["uri"] for line in lines] == [one.uri for one in found.labels]
+    assert [line["uri"] for line in lines] == [one.uri for one in proposal.labels]
     assert {"label", "probability", "bucket", "source"} <= set(lines[0])
     assert about == tmp_path / "labels.manifest.json"
     assert json.loads(about.read_text())["precision"] == 0.95
@@ -203,22 +205,22 @@ def test_the_file_holds_a_line_per_image_and_its_manifest_beside_it(world: World
 
 def test_it_reads_features_in_chunks(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = world.propose().labels
-    asked: list[int] = []
+    sizes: list[int] = []
     rows = FeatureStore.rows
 
     def counted(store: FeatureStore, uris: list[str]) -> Any:
-        asked.append(len(uris))
+        sizes.append(len(uris))
         return rows(store, uris)
 
     monkeypatch.setattr(operations.data.auto_label, "CHUNK", 64)
     monkeypatch.setattr(FeatureStore, "rows", counted)
     assert world.propose().labels == whole
-    assert max(asked) == 64
+    assert max(sizes) == 64
 
 
 def test_copies_of_an_image_get_its_label_and_removed_tasks_none(world: World) -> None:
-    found = world.propose()
-    first, second = found.labels[0].uri, found.labels[1].uri
+    proposal = world.propose()
+    first, second = proposal.labels[0].uri, proposal.labels[1].uri
     copy = PREFIX + "copy.png"
     Catalogue(world.store).add([ImageFacts(copy, "e", "x", world.group(first), world.buckets[first])], stamp())
     FeatureStore(world.store, "b", Path("unused")).add(stamp(), [copy], ["e"], np.zeros((1, 2), dtype=np.float32))
@@ -236,9 +238,9 @@ def test_classes_are_called_as_they_are_now(tmp_path: Path) -> None:
     with pytest.raises(LabelloopError, match=r"no longer in the label config \(hound\).*labelloop schema"):
         world.propose()
     world.record = replace(world.record, label_config=make_label_config(["cat", "hound"]))
-    found = world.propose()
-    assert set(found.manifest.classes) == {"cat", "hound"}
-    assert found.manifest.coverage > 0.5
+    proposal = world.propose()
+    assert set(proposal.manifest.classes) == {"cat", "hound"}
+    assert proposal.manifest.coverage > 0.5
 
 
 def test_a_class_that_counts_no_more_makes_the_answer_wrong(tmp_path: Path) -> None:
@@ -246,9 +248,9 @@ def test_a_class_that_counts_no_more_makes_the_answer_wrong(tmp_path: Path) -> N
     world = World(tmp_path)
     world.label(*world.drawn()[:150])
     world.record = replace(world.record, config=parse_config({"label_map": {"dog": None}}, "test"))
-    found = world.propose()
-    assert found.labels == ()
-    assert found.manifest.audit == 150
+    proposal = world.propose()
+    assert proposal.labels == ()
+    assert proposal.manifest.audit == 150
 
 
 # --- Label Studio
@@ -261,13 +263,13 @@ def test_predictions_lie_beside_the_queue(world: World) -> None:
         1, world.record.schema, "v1", [(world.numbers[u], Choice(u, 0.5, "cat", 0.5, False, "")) for u in train]
     )
     studio.update_project(1, model_version="v1")
-    found = world.propose()
-    done = push(world.deployment, world.record, found, quiet)
+    proposal = world.propose()
+    done = push(world.deployment, world.record, proposal, quiet)
     hidden = world.record.config.queue.blind
-    pushable = [one for one in found.labels if one.bucket == "train" and not shown_blind(one.group, hidden)]
-    assert 0 < len(pushable) < sum(one.bucket == "train" for one in found.labels)
+    pushable = [one for one in proposal.labels if one.bucket == "train" and not shown_blind(one.group, hidden)]
+    assert 0 < len(pushable) < sum(one.bucket == "train" for one in proposal.labels)
     assert (done.version, done.predictions) == ("auto-v1", len(pushable))
-    assert done.left_out == len(found.labels) - len(pushable)
+    assert done.left_out == len(proposal.labels) - len(pushable)
     assert studio.model_version == "v1"
     assert studio.prediction_counts(1) == {"v1": 10, "auto-v1": len(pushable)}
     held = {t: c for t, ps in studio._predictions.items() for v, c in ps if v == "auto-v1"}
@@ -278,30 +280,30 @@ def test_predictions_lie_beside_the_queue(world: World) -> None:
 
 
 def test_tasks_that_were_answered_meanwhile_get_none(world: World) -> None:
-    found = world.propose()
-    pushed = (one.uri for one in found.labels if one.bucket == "train" and not shown_blind(one.group, 0.05))
+    proposal = world.propose()
+    pushed = (one.uri for one in proposal.labels if one.bucket == "train" and not shown_blind(one.group, 0.05))
     taken = next(pushed)
     world.fake.annotate(world.numbers[taken], None, skip=True)
-    push(world.deployment, world.record, found, quiet)
+    push(world.deployment, world.record, proposal, quiet)
     assert not any(v == "auto-v1" for v, _ in world.fake._predictions.get(world.numbers[taken], ()))
 
 
 def test_they_come_in_batches_with_progress(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(operations.data.auto_label_push, "BATCH", 100)
-    told: list[tuple[str, int, int]] = []
-    done = push(world.deployment, world.record, world.propose(), lambda *line: told.append(line))
+    reports: list[tuple[str, int, int]] = []
+    done = push(world.deployment, world.record, world.propose(), lambda *line: reports.append(line))
     assert [n for v, n in world.fake.pushed if v == "auto-v1"][:-1] == [100] * (done.predictions // 100)
-    assert told[-1] == ("push", done.predictions, done.predictions)
+    assert reports[-1] == ("push", done.predictions, done.predictions)
 
 
 def test_a_second_push_waits_until_the_first_was_taken_back(world: World) -> None:
-    found = world.propose()
-    done = push(world.deployment, world.record, found, quiet)
+    proposal = world.propose()
+    done = push(world.deployment, world.record, proposal, quiet)
     with pytest.raises(ConflictError, match=r"predictions of auto-v1: delete them first.*--withdraw"):
-        push(world.deployment, world.record, found, quiet)
+        push(world.deployment, world.record, proposal, quiet)
     assert withdraw(world.deployment, world.record) == {"auto-v1": done.predictions}
     assert withdraw(world.deployment, world.record) == {}
-    assert push(world.deployment, world.record, found, quiet) == done
+    assert push(world.deployment, world.record, proposal, quiet) == done
 
 
 def test_the_watcher_neither_counts_nor_retires_them(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

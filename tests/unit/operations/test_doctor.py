@@ -86,27 +86,27 @@ def test_one_that_hangs_and_one_that_breaks_hold_up_nobody() -> None:
         DoctorCheck("a", "hangs", hang, limit_s=0.2), DoctorCheck("a", "breaks", breaks),
         DoctorCheck("a", "refuses", refuses), DoctorCheck("a", "well", lambda: [fine("x", "1"), fine("y", "2")]),
     ]  # fmt: skip
-    told: list[tuple[int, int]] = []
+    steps: list[tuple[int, int]] = []
     began = time.monotonic()
-    found = look_at(checks, lambda done, of: told.append((done, of)))
+    findings = look_at(checks, lambda done, of: steps.append((done, of)))
     gate.set()
     assert time.monotonic() - began < 5
-    hung, broken, refused = (found[c][0] for c in checks[:3])
+    hung, broken, refused = (findings[c][0] for c in checks[:3])
     expect(hung, Level.WRONG, "no answer within")
     expect(broken, Level.WRONG, "ZeroDivisionError")
     expect(refused, Level.WRONG, "s3 is away")
-    assert [f.what for f in found[checks[3]]] == ["x", "y"]
-    assert told[-1] == (4, 4)
+    assert [f.what for f in findings[checks[3]]] == ["x", "y"]
+    assert steps[-1] == (4, 4)
 
 
 def test_what_needs_a_server_that_is_away_is_left_out_and_said_so() -> None:
     def check(name: str, *needs: str) -> DoctorCheck:
         return DoctorCheck("a", name, lambda: fine(name, ""), needs)
 
-    kept, said = runnable([check("free"), check("one", "Redis"), check("two", "Redis", "S3")], ["Redis"])
+    kept, findings = runnable([check("free"), check("one", "Redis"), check("two", "Redis", "S3")], ["Redis"])
     assert [c.what for c in kept] == ["free"]
-    expect(said[0], Level.WARN, "2 checks", "Redis")
-    assert "S3" not in said[0].found
+    expect(findings[0], Level.WARN, "2 checks", "Redis")
+    assert "S3" not in findings[0].found
     assert runnable([check("one", "Redis")], [])[1] == []
 
 
@@ -305,12 +305,12 @@ def test_servers(finding: Finding, level: Level, word: str) -> None:
 
 def living(**changes: Any) -> dict[str, dict[str, Any]]:
     code = {"code": code_version()}
-    found: dict[str, dict[str, Any]] = {
+    beats: dict[str, dict[str, Any]] = {
         "sync:a:1": {"leads": True, "server": "main", "studio": "http://127.0.0.1:8080", **code},
         "worker:a-2": {"queues": ["refresh", "score"], **code},
         "backend:a:3": {"projects": {RECORD.key: {"version": "v3"}}, **code},
     }
-    return {**found, **{name.replace("__", ":"): facts for name, facts in changes.items()}}
+    return {**beats, **{name.replace("__", ":"): facts for name, facts in changes.items()}}
 
 
 HOME = load_settings({})

@@ -23,12 +23,12 @@ from tests.unit.worlds.backend import picture
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Flat: six images."""
-    made = tmp_path / "photos"
-    made.mkdir()
+    root = tmp_path / "photos"
+    root.mkdir()
     for i in range(6):
-        (made / f"{i}.png").write_bytes(picture(i))
-    (made / "notes.txt").write_text("no image")
-    return made
+        (root / f"{i}.png").write_bytes(picture(i))
+    (root / "notes.txt").write_text("no image")
+    return root
 
 
 def table(folder: Path, *lines: str, name: str = "labels.csv") -> Path:
@@ -36,8 +36,8 @@ def table(folder: Path, *lines: str, name: str = "labels.csv") -> Path:
     return folder / name
 
 
-def labels(folder: Path, given: Path | None = None) -> dict[str, str | None]:
-    return {str(f.path.relative_to(folder)): f.label for f in scan(folder, "p/", given)}
+def labels(folder: Path, csv_path: Path | None = None) -> dict[str, str | None]:
+    return {str(f.path.relative_to(folder)): f.label for f in scan(folder, "p/", csv_path)}
 
 
 def test_class_folders(tmp_path: Path) -> None:
@@ -49,10 +49,10 @@ def test_class_folders(tmp_path: Path) -> None:
 
 
 def test_a_flat_folder_has_no_labels(folder: Path) -> None:
-    found = scan(folder, "p/")
-    assert {f.label for f in found} == {None}
-    assert len({f.key for f in found}) == 6
-    assert [f.key for f in found] == [f"p/{f.path.name}" for f in found]
+    files = scan(folder, "p/")
+    assert {f.label for f in files} == {None}
+    assert len({f.key for f in files}) == 6
+    assert [f.key for f in files] == [f"p/{f.path.name}" for f in files]
 
 
 def test_a_list_of_labels_in_the_folder_or_beside_it(folder: Path, tmp_path: Path) -> None:
@@ -157,9 +157,9 @@ def test_who_knows_the_truth_needs_all_of_it(folder: Path, tmp_path: Path) -> No
         prepare(tmp_path, images=folder, test=None, config=None, reveal=None, seed=0)
     truth = table(tmp_path, "file,label", *(f"{i}.png,{'cat' if i % 2 else 'dog'}" for i in range(6)), name="truth.csv")
     source, held_out = prepare(tmp_path, images=folder, test=None, config=None, reveal=None, seed=0, truth=truth)
-    known = require_labels([*source.files, *held_out], "the test")
-    assert len(known) == 6
-    assert set(known.values()) == {"cat", "dog"}
+    complete = require_labels([*source.files, *held_out], "the test")
+    assert len(complete) == 6
+    assert set(complete.values()) == {"cat", "dog"}
     with pytest.raises(SettingsError):
         require_labels([replace(source.files[0], label=None)], "the test")
 

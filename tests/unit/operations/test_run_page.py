@@ -63,11 +63,11 @@ def world(tmp_path: Path) -> OpsWorld:
 
 
 def test_runs_come_newest_first_with_the_live_one_marked(world: OpsWorld) -> None:
-    found = list_runs(world.deployment, world.record, kind=None, outcome=None, limit=9)
-    assert [(r.outcome, r.version, r.live) for r in found] == [
+    rows = list_runs(world.deployment, world.record, kind=None, outcome=None, limit=9)
+    assert [(r.outcome, r.version, r.live) for r in rows] == [
         ("promote", "v2", True), ("hold", None, False), ("promote", "v1", False)
     ]  # fmt: skip
-    assert (found[0].labels, found[0].new_labels, found[0].evidence) == (5, 2, "0.850 +5.0")
+    assert (rows[0].labels, rows[0].new_labels, rows[0].evidence) == (5, 2, "0.850 +5.0")
     held = list_runs(world.deployment, world.record, kind="refresh", outcome="hold", limit=9)
     assert [r.outcome for r in held] == ["hold"]
     assert len(list_runs(world.deployment, world.record, kind=None, outcome=None, limit=1)) == 1
@@ -98,9 +98,9 @@ def test_a_run_tells_everything_and_what_to_do(world: OpsWorld) -> None:
     assert (page.live, page.trained) == (False, None)
     assert [(s.action, s.until is not None) for s in page.spans] == [("deploy", True)]
     text = shown(run_view(page, {}))
-    for said in ("first head", "0.850 (0.700 to 0.950)", "champion", "labelloop promote v1", page.run.snapshot,
-                 "config", "attempt 1", "worker", "parent", "none: the first", "strength 0.5"):  # fmt: skip
-        assert said in text
+    for words in ("first head", "0.850 (0.700 to 0.950)", "champion", "labelloop promote v1", page.run.snapshot,
+                  "config", "attempt 1", "worker", "parent", "none: the first", "strength 0.5"):  # fmt: skip
+        assert words in text
     live = show_run(world.deployment, world.record, find_run(world.deployment, world.record, "v2"))
     assert "labelloop rollback` goes back to v1" in shown(run_view(live, {}))
     assert json.loads(json.dumps(live.to_json()))["version"]["name"] == "v2"
@@ -155,24 +155,24 @@ def test_hints_for_every_ending(world: OpsWorld) -> None:
 
 def test_a_version_that_was_live_twice_has_two_spans(world: OpsWorld) -> None:
     world.deploy(world.registry.version("v1"), "rollback", "override rate")
-    found = spans("v1", world.registry.deployments())
-    assert [(s.action, s.until is None) for s in found] == [("deploy", False), ("rollback", True)]
-    assert found[1].why == "override rate"
+    periods = spans("v1", world.registry.deployments())
+    assert [(s.action, s.until is None) for s in periods] == [("deploy", False), ("rollback", True)]
+    assert periods[1].why == "override rate"
 
 
 def test_a_retrain_is_told_by_its_test_labels() -> None:
     compared = Comparison("labels of the random test bucket", 60, 0.9, 0.91, 0.01, -0.02, 0.04, 3)
-    found = replace(evaluation(), kind="retrain", test_accuracy=0.91, test_n=60, test_comparison=compared)
-    assert evidence(found) == "test 0.910 +1.0"
-    assert evidence(replace(found, test_accuracy=None)) == ""
+    judged = replace(evaluation(), kind="retrain", test_accuracy=0.91, test_n=60, test_comparison=compared)
+    assert evidence(judged) == "test 0.910 +1.0"
+    assert evidence(replace(judged, test_accuracy=None)) == ""
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"),
+    ("seconds", "text"),
     [(None, ""), (0.014, "0.01 s"), (9.99, "9.99 s"), (42, "42 s"), (600, "10 min"), (7500, "2 h 05")],
 )
-def test_lengths_of_time(seconds: float | None, told: str) -> None:
-    assert took(seconds) == told
+def test_lengths_of_time(seconds: float | None, text: str) -> None:
+    assert took(seconds) == text
 
 
 def test_snapshots_are_listed_with_who_used_them(world: OpsWorld) -> None:
@@ -198,12 +198,12 @@ def test_a_snapshot_that_is_gone_is_still_named(world: OpsWorld) -> None:
 
 
 def test_the_difference_between_two_versions(world: OpsWorld) -> None:
-    found = between(world.deployment, world.record, "v1", "latest")
-    assert found.diff.counts == {"added": 2, "relabelled": 1, "removed": 0, "skipped": 1, "revised": 0}
-    text = shown(diff_view(found, {8: "anna@example.com"}))
-    for said in ("2 added, 1 relabelled, 1 skipped", "dog → cat", "anna@example.com", "account 7"):
-        assert said in text
-    assert "and 3 more" in shown(diff_view(found, {}, limit=1))
+    comparison = between(world.deployment, world.record, "v1", "latest")
+    assert comparison.diff.counts == {"added": 2, "relabelled": 1, "removed": 0, "skipped": 1, "revised": 0}
+    text = shown(diff_view(comparison, {8: "anna@example.com"}))
+    for words in ("2 added, 1 relabelled, 1 skipped", "dog → cat", "anna@example.com", "account 7"):
+        assert words in text
+    assert "and 3 more" in shown(diff_view(comparison, {}, limit=1))
     assert "nothing differs" in shown(diff_view(between(world.deployment, world.record, "v2", "latest"), {}))
 
 
@@ -257,19 +257,19 @@ def test_failed_jobs_are_chosen_by_any_part_that_only_one_has() -> None:
 
 
 def failed_run(number: int, world: OpsWorld, **values: object) -> Run:
-    made = Run(f"2026-{number:06d}-refresh", "refresh", "s", world.record.config.hash, 1, "t", "w", outcome="failed",
-               reasons=("away",))  # fmt: skip
-    return replace(made, **values)  # type: ignore[arg-type]
+    run = Run(f"2026-{number:06d}-refresh", "refresh", "s", world.record.config.hash, 1, "t", "w", outcome="failed",
+              reasons=("away",))  # fmt: skip
+    return replace(run, **values)  # type: ignore[arg-type]
 
 
 def test_a_hold_is_seen_where_the_planner_sees_one(world: OpsWorld) -> None:
     runs = [failed_run(i, world) for i in (3, 2, 1)]
-    found = held(world.record, runs, "s", [])
-    assert [(h.kind, h.failed, h.run, h.reason) for h in found] == [("refresh", 3, "000003", "away")]
+    holds = held(world.record, runs, "s", [])
+    assert [(h.kind, h.failed, h.run, h.reason) for h in holds] == [("refresh", 3, "000003", "away")]
     assert held(world.record, runs[:2], "s", []) == held(world.record, runs, "other", []) == []
     transient = [replace(r, detail={"transient": True}) for r in runs]
     assert held(world.record, transient, "s", []) == []
-    assert "on hold: it failed 3 times" in shown(failed_view([], found, {}, whole=False))
+    assert "on hold: it failed 3 times" in shown(failed_view([], holds, {}, whole=False))
 
 
 def test_the_queue_fits_a_terminal(world: OpsWorld) -> None:
@@ -285,7 +285,7 @@ def test_the_queue_fits_a_terminal(world: OpsWorld) -> None:
     page = QueuePage(jobs, {"train": 0, "features": 1}, tuple(held(world.record, runs, "s", [])),
                      {"pets": "paused by anna since …"}, {"p": "pets " * 4}, {"train": 1})  # fmt: skip
     text = shown(queue_view(page))
-    for said in (
+    for words in (
         "25 %",
         "2 min",
         "features 1 (no worker)",
@@ -294,4 +294,4 @@ def test_the_queue_fits_a_terminal(world: OpsWorld) -> None:
         "on hold",
         "StorageError: away",
     ):
-        assert said in text
+        assert words in text

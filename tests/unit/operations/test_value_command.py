@@ -109,9 +109,9 @@ def test_renamed_classes_are_shown_as_they_count_now() -> None:
 def guard(monkeypatch: pytest.MonkeyPatch) -> Iterator[Guard]:
     clock = SimpleNamespace(now=100.0)
     monkeypatch.setattr(sync.guard, "time", SimpleNamespace(monotonic=lambda: clock.now))
-    made = Guard(LabelRules())
-    made.clock = clock  # type: ignore[attr-defined]
-    yield made
+    watching = Guard(LabelRules())
+    watching.clock = clock  # type: ignore[attr-defined]
+    yield watching
 
 
 def snapshot(name: str, unread: int) -> Snapshot:
@@ -131,17 +131,17 @@ def test_the_watcher_names_them_and_logs_it_once(guard: Any, capsys: pytest.Capt
 
 
 def test_it_looks_at_new_answers_alone_and_not_all_the_time(guard: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
-    monkeypatch.setattr(sync.guard, "warnings_of", lambda looks: asked.append(len(looks)) or ())
+    sizes: list[int] = []
+    monkeypatch.setattr(sync.guard, "warnings_of", lambda looks: sizes.append(len(looks)) or ())
     one, two = snapshot("a", 20), snapshot("b", 30)
-    for found in (one, one, two):
-        guard.turn(found)
-    assert asked == [20]
+    for tasks in (one, one, two):
+        guard.turn(tasks)
+    assert sizes == [20]
     guard.clock.now += 11
     guard.turn(two)
     guard.clock.now += 60
     guard.turn(two)
-    assert asked == [20, 30]
+    assert sizes == [20, 30]
 
 
 def test_tasks_that_have_not_moved_are_not_read_again(guard: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,13 +154,13 @@ def test_tasks_that_have_not_moved_are_not_read_again(guard: Any, monkeypatch: p
     monkeypatch.setattr(sync.guard, "looks_of", spy)
     first = snapshot("a", 100)
     guard.turn(first)
-    found = guard.warnings
+    warnings = guard.warnings
     guard.clock.now += 60
     guard.turn(Snapshot("b", {**first.tasks, 3: replace(first.tasks[3], uri="moved"), 900: first.tasks[9]}))
     assert (len(read), read[100:]) == (102, [3, 9])
     guard.clock.now += 60
     guard.turn(Snapshot("c", first.tasks))
-    assert guard.warnings == found
+    assert guard.warnings == warnings
 
 
 def test_facts_reach_status_and_prometheus(world: OpsWorld, guard: Any) -> None:
@@ -168,8 +168,8 @@ def test_facts_reach_status_and_prometheus(world: OpsWorld, guard: Any) -> None:
     facts = json.loads(json.dumps({"unread": guard.facts(), "problem": None}))
     base = ProjectStatus(world.record.key, "pets", "http://x")
     status = _Stores(world.deployment, world.record).read(base, facts, {})
-    (said,) = status.anchored
-    assert said.startswith("account 8 took")
+    (line,) = status.anchored
+    assert line.startswith("account 8 took")
     text = shown(render_status(Status("now", (), (status,), {}, (), None)))
     assert "unread?" in text
     assert "see `labelloop value`" in text

@@ -28,8 +28,8 @@ def deployment(monkeypatch: pytest.MonkeyPatch) -> None:
     def project(name: str | None) -> Any:
         return next(p for p in PROJECTS if name in {None, p.title})
 
-    found = SimpleNamespace(projects=SimpleNamespace(all=lambda: PROJECTS), project=project)
-    monkeypatch.setattr(cli.connect, "open_deployment", lambda _state_dir: found)
+    double = SimpleNamespace(projects=SimpleNamespace(all=lambda: PROJECTS), project=project)
+    monkeypatch.setattr(cli.connect, "open_deployment", lambda _state_dir: double)
 
 
 def run(*words: str) -> tuple[int, str]:
@@ -46,48 +46,48 @@ def tidy(_deployment: Any, record: Any, _report: Any, *, dry_run: bool) -> Tidyi
 
 def test_gc_tells_of_every_project(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(operations.upkeep.gc, "tidy", tidy)
-    code, said = run("gc", "--dry-run")
+    code, printed = run("gc", "--dry-run")
     assert code == 0
-    assert said.count("to delete") == 2
-    assert "4.1 MB" in said
-    assert "the newest" not in said
+    assert printed.count("to delete") == 2
+    assert "4.1 MB" in printed
+    assert "the newest" not in printed
     assert "the newest" in run("gc", "--dry-run", "--keep", "--project", "dogs")[1]
-    (found,) = json.loads(run("gc", "--dry-run", "--json", "--project", "dogs")[1])
-    assert found["removed"][0] == {"what": "head", "count": 2, "bytes": 4_096_000, "why": "no kept version names it"}
+    (row,) = json.loads(run("gc", "--dry-run", "--json", "--project", "dogs")[1])
+    assert row["removed"][0] == {"what": "head", "count": 2, "bytes": 4_096_000, "why": "no kept version names it"}
 
 
 def test_one_project_that_cannot_be_tidied_does_not_hold_up_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(operations.upkeep.gc, "tidy", tidy)
-    code, said = run("gc")
+    code, printed = run("gc")
     assert code == 1
-    assert "cats: made by a newer labelloop" in said
-    assert "dogs" in said
+    assert "cats: made by a newer labelloop" in printed
+    assert "dogs" in printed
 
 
 def test_a_backup_that_lacks_something_ends_with_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     damaged: list[str] = []
-    asked: list[BackupParts] = []
+    requests: list[BackupParts] = []
 
-    def fake(_deployment: Any, record: Any, path: Path, wanted: BackupParts, _report: Any) -> BackedUp:
-        asked.append(wanted)
+    def fake(_deployment: Any, record: Any, path: Path, parts: BackupParts, _report: Any) -> BackedUp:
+        requests.append(parts)
         return BackedUp(str(path), record.title, "v3", 5_000, 4, 3, 2, damaged=damaged)
 
     monkeypatch.setattr(operations.upkeep.backup, "backup", fake)
     words = ("backup", "--project", "cats", "--out", str(tmp_path / "b.tar"))
     assert run(*words)[0] == 0
     damaged.append("models/heads/x: it was changed")
-    code, said = run(*words, "--without-features", "--with-images")
+    code, printed = run(*words, "--without-features", "--with-images")
     assert code == 1
-    assert "left out: models/heads/x" in said
-    assert asked == [BackupParts(features=True, images=False), BackupParts(features=False, images=True)]
+    assert "left out: models/heads/x" in printed
+    assert requests == [BackupParts(features=True, images=False), BackupParts(features=False, images=True)]
 
 
 @pytest.mark.parametrize(("anew", "says"), [(True, "3 tasks with 2 answers"), (False, "4 objects replaced")])
 def test_a_restore_tells_what_it_did(monkeypatch: pytest.MonkeyPatch, anew: bool, says: str) -> None:
     done = Restored("cats", "main-9-1", anew, put=4, tasks=3, annotations=2, live="v3", notes=["dated anew"])
     monkeypatch.setattr(operations.upkeep.restore, "restore", lambda *_words, **_options: done)
-    code, said = run("restore", "b.tar")
+    code, printed = run("restore", "b.tar")
     assert code == 0
-    assert says in said.replace("\n", " ")
-    assert "live: v3" in said.replace("\n", " ")
-    assert "dated anew" in said
+    assert says in printed.replace("\n", " ")
+    assert "live: v3" in printed.replace("\n", " ")
+    assert "dated anew" in printed
