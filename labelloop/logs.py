@@ -38,7 +38,7 @@ def configure_logs(
     ``secrets``: values that no line may hold, wherever they come from.
     """
     shared = _shared(service, heard)
-    rendering = _rendering(json=json, mask=Mask(secrets))
+    rendering = _rendering(json=json, mask=SecretMask(secrets))
     structlog.configure(
         processors=[*shared, *rendering],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -65,7 +65,7 @@ def take_over(logger: logging.Logger, formatter: logging.Formatter | None = None
         logger.setLevel(level)
 
 
-class Mask:
+class SecretMask:
     """Blanks what is known to be a secret, or looks like one, in a finished line."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
@@ -111,7 +111,7 @@ def _shared(service: str, heard: Heard | None) -> list[structlog.typing.Processo
     return [structlog.contextvars.merge_contextvars, structlog.processors.add_log_level, stamp, name, hide_secrets]
 
 
-def _rendering(*, json: bool, mask: Mask) -> list[structlog.typing.Processor]:
+def _rendering(*, json: bool, mask: SecretMask) -> list[structlog.typing.Processor]:
     if json:
         lines: list[structlog.typing.Processor] = [
             structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str),

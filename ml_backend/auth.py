@@ -18,7 +18,7 @@ LOOK_EVERY_S = 5.0  # how soon a withdrawn password no longer counts
 LOOK_AGAIN_S = 1.0  # and a new one does; whoever guesses cannot make us read more often
 
 
-class Gate:
+class AccessGate:
     """Who may ask. The passwords of a file are those that it holds now: the current one, and former ones below it."""
 
     def __init__(self, settings: Settings) -> None:

@@ -21,7 +21,7 @@ from ml_backend.hints import Hints
 from ml_backend.live import LiveModels, LiveProject
 from ml_backend.metrics import Metrics
 from ml_backend.places import Places
-from ml_backend.predict import Asked, Predictor, Result
+from ml_backend.predict import PredictCall, Predictor, Result
 from ml_backend.projects import Directory
 
 SETUP_WAIT_S = 1.5  # Label Studio gives /setup three seconds
@@ -80,7 +80,7 @@ class Backend:
             record = self._project(reference)
             schema = _schema(record, label_config)
             live = self._loaded(record)
-            return self.predictor.predict(Asked(record, live, schema, live.model, gone), tasks)
+            return self.predictor.predict(PredictCall(record, live, schema, live.model, gone), tasks)
 
     def versions(self, reference: str) -> dict[str, Any]:
         """Names of the versions of one project, or of all that are loaded, and what is live."""

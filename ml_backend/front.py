@@ -94,7 +94,7 @@ class Arriving(HTTPRequestParser):  # type: ignore[misc]
             self._door.budgets[self.lane.name].give_back(held)
 
 
-class Answer(WSGITask):  # type: ignore[misc]
+class RequestTask(WSGITask):  # type: ignore[misc]
     """One request's way through the app."""
 
     def start(self) -> None:
@@ -106,7 +106,7 @@ class Answer(WSGITask):  # type: ignore[misc]
 class Caller(HTTPChannel):  # type: ignore[misc]
     """One connection. It waits for its client within limits, and never with a thread."""
 
-    task_class = Answer
+    task_class = RequestTask
     requests: list[Arriving]
     request: Arriving | None
     close_when_flushed: bool

@@ -46,7 +46,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class RefusedVersion:
     """A version that was not let live."""
 
     version: str
@@ -73,7 +73,7 @@ class LiveProject:
         self._registry = Registry(own, no_lease, damage)
         self._browsing = Registry(own, no_lease, damage)  # of its own: a load must not hold up /versions
         self._engines, self._metrics = engines, metrics
-        self._refused: dict[str, tuple[Refused, int, float]] = {}  # with deployment and time of the refusal
+        self._refused: dict[str, tuple[RefusedVersion, int, float]] = {}  # with deployment and time of the refusal
         self._settled = threading.Event()
         self._busy, self._browse = threading.Lock(), threading.Lock()
 
@@ -99,7 +99,7 @@ class LiveProject:
         end_turn()
         return self._settled.wait(timeout_s)
 
-    def refused(self) -> list[Refused]:
+    def refused(self) -> list[RefusedVersion]:
         """What is not let live at present, and why."""
         return [entry[0] for entry in list(self._refused.values())]
 
@@ -180,7 +180,7 @@ class LiveProject:
             self.damage.mended(key)
 
     def _refuse(self, entry: Deployment, reason: str) -> None:
-        self._refused[entry.version] = (Refused(entry.version, reason, now()), entry.number, time.monotonic())
+        self._refused[entry.version] = (RefusedVersion(entry.version, reason, now()), entry.number, time.monotonic())
         self._metrics.refused.labels(self.key).inc()
         serving = self.model.name if self.model else None
         log.warning(

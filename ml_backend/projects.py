@@ -28,13 +28,13 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _CachedRecord:
     record: ProjectRecord
     at: float
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _Lookup:
     found: Future[ProjectRecord | None]
     since: float
 
@@ -44,8 +44,8 @@ class Directory:
 
     def __init__(self, store: ProjectStore) -> None:
         self._store = store
-        self._known: dict[str, _Known] = {}
-        self._asked: dict[str, _Asked] = {}
+        self._known: dict[str, _CachedRecord] = {}
+        self._asked: dict[str, _Lookup] = {}
         self._lock = threading.Lock()
         self._again = ThreadPoolExecutor(KNOWN_LOOKUPS, thread_name_prefix="lookup")
         self._first = ThreadPoolExecutor(UNKNOWN_LOOKUPS, thread_name_prefix="first-lookup")
@@ -74,7 +74,7 @@ class Directory:
         """Every project; StorageError."""
         return self._store.all()
 
-    def _ask(self, reference: str, known: bool) -> _Asked:
+    def _ask(self, reference: str, known: bool) -> _Lookup:
         """The lookup that is under way, or a new one. Those who ask for what nobody knows take no known one's turn."""
         with self._lock:
             asked = self._asked.get(reference)
@@ -83,10 +83,10 @@ class Directory:
                 if not known and len(self._asked) >= MAX_LOOKUPS:
                     raise StorageError("too many projects are being looked up")
                 found = pool.submit(self._look_up, reference)
-                self._asked[reference] = asked = _Asked(found, time.monotonic())
+                self._asked[reference] = asked = _Lookup(found, time.monotonic())
         return asked
 
-    def _answer(self, asked: _Asked) -> ProjectRecord | None:
+    def _answer(self, asked: _Lookup) -> ProjectRecord | None:
         end_turn()
         try:
             return asked.found.result(max(0.0, asked.since + LOOKUP_S - time.monotonic()))
@@ -99,7 +99,7 @@ class Directory:
             if record is None:
                 self._known.pop(reference, None)  # anybody can ask for anything: only what exists is kept
             else:
-                self._known[reference] = _Known(record, time.monotonic())
+                self._known[reference] = _CachedRecord(record, time.monotonic())
             return record
         finally:
             with self._lock:

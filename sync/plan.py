@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from labelloop.clock import Standing, age_s, parse
+from labelloop.clock import LocalAges, age_s, parse
 from labelloop.code import training_code
 from labelloop.errors import NotFoundError, SupersededError
 from labelloop.objects.damage import UNREADABLE
@@ -78,7 +78,7 @@ class Planner:
         self._snapshots, self._registry = snapshots, registry
         self._rules = LabelRules.of(project.config)
         self._newest: Snapshot | None = None
-        self._orphans = Standing()
+        self._orphans = LocalAges()
         self._tried: dict[str, float] = {}  # kind -> when it was queued last, by our own clock
         self._labels: dict[str, dict[str, str]] = {}  # snapshot -> its labels; the few that comparisons need
 

@@ -27,7 +27,7 @@ COEFFICIENTS = 64
 
 
 @dataclass(slots=True)
-class Found:
+class Markers:
     """What the markers have said so far."""
 
     kind: int = 0
@@ -62,8 +62,8 @@ def size(head: bytes) -> tuple[int, int]:
     return found.size
 
 
-def _walk(data: bytes) -> Found:
-    found, at, junk = Found(), 2, 0
+def _walk(data: bytes) -> Markers:
+    found, at, junk = Markers(), 2, 0
     for _ in range(MAX_SEGMENTS):
         mark = MARKER.search(data, at)
         if mark is None:
@@ -80,7 +80,7 @@ def _walk(data: bytes) -> Found:
     raise ImageUnreadableError(f"the JPEG has more than {MAX_SEGMENTS:,} segments: save it again")
 
 
-def _segment(data: bytes, at: int, kind: int, found: Found) -> int:
+def _segment(data: bytes, at: int, kind: int, found: Markers) -> int:
     """Take in what one says; its length. IndexError where it is cut off before the first scan."""
     if at + 2 > len(data):
         return 0
@@ -99,7 +99,7 @@ def _segment(data: bytes, at: int, kind: int, found: Found) -> int:
     return int(max(length, 2))
 
 
-def _scan(body: bytes, found: Found) -> None:
+def _scan(body: bytes, found: Markers) -> None:
     found.scans += 1
     count = body[0] if body else 0
     if len(body) < 2 * count + 4:
@@ -110,7 +110,7 @@ def _scan(body: bytes, found: Found) -> None:
         found.final |= {(i, k) for i in ids for k in range(first, min(last, COEFFICIENTS - 1) + 1)}
 
 
-def _require_sane(found: Found) -> None:
+def _require_sane(found: Markers) -> None:
     pixels = found.size[0] * found.size[1]
     if pixels > MAX_PIXELS:
         raise ImageUnreadableError(
@@ -126,13 +126,13 @@ def _require_sane(found: Found) -> None:
         raise ImageUnreadableError("the JPEG declares a sampling that does not exist: it is damaged")
 
 
-def _require_all_scans(found: Found) -> None:
+def _require_all_scans(found: Markers) -> None:
     """Without its end mark a file may also lack whole scans, which nothing else would show."""
     if not found.ended and len(found.final) < COEFFICIENTS * len(found.components):
         raise ImageUnreadableError("the JPEG is cut off: scans are missing. Copy the file again")
 
 
-def _buffered(found: Found) -> int:
+def _buffered(found: Markers) -> int:
     """Bytes for all coefficients, which several scans need: whatever the size that is asked for."""
     if found.scans == 1 and found.kind not in PROGRESSIVE:
         return 0

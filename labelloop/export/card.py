@@ -18,7 +18,7 @@ FEW = 20  # test labels of a class, below which its recall is little more than a
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class CardFacts:
     """Everything a card tells of."""
 
     title: str
@@ -30,7 +30,7 @@ class Origin:
     decisions: Sequence[Deployment]  # those about this version
 
 
-def card(origin: Origin) -> str:
+def card(origin: CardFacts) -> str:
     """The page."""
     version = origin.version
     parts = [
@@ -46,7 +46,7 @@ def card(origin: Origin) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _summary(origin: Origin) -> str:
+def _summary(origin: CardFacts) -> str:
     version = origin.version
     return (
         f"A classifier of images into {len(version.labels)} classes ({', '.join(version.labels)}), made by a "
@@ -55,7 +55,7 @@ def _summary(origin: Origin) -> str:
     )
 
 
-def _data(origin: Origin) -> str:
+def _data(origin: CardFacts) -> str:
     counts = {bucket: _labels(origin, bucket) for bucket in Bucket}
     people = {a.completed_by for t in origin.tasks for a in t.annotations if a.completed_by is not None}
     skipped = sum(t.skipped for t in origin.tasks)
@@ -68,12 +68,12 @@ def _data(origin: Origin) -> str:
     )
 
 
-def _labels(origin: Origin, bucket: Bucket) -> Counter[str]:
+def _labels(origin: CardFacts, bucket: Bucket) -> Counter[str]:
     found = ((t.label, origin.images.get(t.uri)) for t in origin.tasks)
     return Counter(label for label, facts in found if label and facts and facts.bucket is bucket)
 
 
-def _training(origin: Origin) -> str:
+def _training(origin: CardFacts) -> str:
     version, backbone = origin.version, origin.backbone
     shape = backbone.preprocessing
     rows = [
@@ -114,7 +114,7 @@ def _interval(found: Evaluation) -> str:
     return f"{found.accuracy:.3f} (95 %: {found.accuracy_low:.3f} to {found.accuracy_high:.3f})"
 
 
-def _verdict(origin: Origin) -> str:
+def _verdict(origin: CardFacts) -> str:
     verdict = origin.version.verdict
     lines = [f"**{verdict.outcome.value}**", "", *(f"- {reason}" for reason in verdict.reasons)]
     checks = [
@@ -144,7 +144,7 @@ def _smallest(n: int) -> str:
     return f"{196 * (0.09 / n) ** 0.5:.1f}" if n else "100"
 
 
-def _config(origin: Origin) -> str:
+def _config(origin: CardFacts) -> str:
     if origin.config is None:
         return f"`{origin.version.config}` (its text was not kept)."
     text = yaml.safe_dump(dict(origin.config), sort_keys=False).strip()

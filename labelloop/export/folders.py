@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-from labelloop.export.labels import Labelled
+from labelloop.export.labels import ExportRow
 from labelloop.records.json import digest
 
 UNLABELLED = "_skipped"  # folder of images without a class
@@ -18,7 +18,7 @@ DEVICES = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ExportedImage:
     """Where one image goes."""
 
     uri: str
@@ -44,16 +44,16 @@ def unique_names(wanted: Mapping[str, str]) -> dict[str, str]:
     return _named(wanted, lambda _clashing, _exact: True, 32)  # somebody named a file like a hash of ours
 
 
-def places(rows: Sequence[Labelled]) -> dict[tuple[str, str | None], Place]:
+def places(rows: Sequence[ExportRow]) -> dict[tuple[str, str | None], ExportedImage]:
     """(uri, label) -> where the image goes. One image with two labels goes to both folders."""
     folders = folder_names([row.label for row in rows])
-    found: dict[tuple[str, str | None], Place] = {}
+    found: dict[tuple[str, str | None], ExportedImage] = {}
     for label, folder in folders.items():
         images = {row.task.uri: row for row in rows if row.label == label}
         names = unique_names({uri: uri.rsplit("/", 1)[-1] for uri in sorted(images)})
         for uri, name in names.items():
             facts = images[uri].facts
-            found[uri, label] = Place(uri, f"{folder}/{name}", facts.sha256 if facts else "")
+            found[uri, label] = ExportedImage(uri, f"{folder}/{name}", facts.sha256 if facts else "")
     return found
 
 
@@ -66,7 +66,7 @@ def folder_names(labels: Sequence[str | None]) -> dict[str | None, str]:
 
 
 def manifest(
-    rows: Sequence[Labelled], where: Mapping[tuple[str, str | None], Place], classes: Sequence[str],
+    rows: Sequence[ExportRow], where: Mapping[tuple[str, str | None], ExportedImage], classes: Sequence[str],
     info: Mapping[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
     """COCO's form as far as it goes for whole images: one category per class, one annotation per labelled task."""
@@ -88,7 +88,7 @@ def manifest(
     }
 
 
-def _image(number: int, place: Place, row: Labelled) -> dict[str, Any]:
+def _image(number: int, place: ExportedImage, row: ExportRow) -> dict[str, Any]:
     facts = row.facts
     return {
         "id": number, "file_name": place.file_name, "uri": place.uri, "bucket": row.bucket or None,
@@ -97,7 +97,7 @@ def _image(number: int, place: Place, row: Labelled) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _annotation(number: int, image: int, category: int, row: Labelled) -> dict[str, Any]:
+def _annotation(number: int, image: int, category: int, row: ExportRow) -> dict[str, Any]:
     answer = row.counted
     assert answer is not None  # whatever has a class has an answer that gives it
     return {

@@ -20,7 +20,7 @@ QUOTE = "'"
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
+class ExportRow:
     """One task as it is exported."""
 
     task: Task  # as people gave it
@@ -36,7 +36,7 @@ class Labelled:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ExportFilter:
     """Which tasks."""
 
     bucket: Bucket | None = None
@@ -44,9 +44,9 @@ class Wanted:
 
 
 def select(
-    tasks: Iterable[Task], images: Mapping[str, ImageFacts], wanted: Wanted, *, counting: Callable[[Task], Task],
+    tasks: Iterable[Task], images: Mapping[str, ImageFacts], wanted: ExportFilter, *, counting: Callable[[Task], Task],
     file_of: Callable[[str], str] = lambda uri: uri,
-) -> list[Labelled]:  # fmt: skip
+) -> list[ExportRow]:  # fmt: skip
     """The tasks that are wanted, by id. ``counting`` gives a task with classes as they count."""
     found = [
         replace(_labelled(task, counting(task), images.get(task.uri)), file=file_of(task.uri))
@@ -60,7 +60,7 @@ def select(
     ]
 
 
-def csv_row(row: Labelled) -> list[str]:
+def csv_row(row: ExportRow) -> list[str]:
     """The cells of one row, in the order of `COLUMNS`, safe to open in a spreadsheet."""
     values = _values(row)
     return [_cell(values[name]) for name in COLUMNS]
@@ -75,7 +75,7 @@ def safe_cell(text: str) -> str:
     return QUOTE + text if risky else text
 
 
-def to_json(row: Labelled) -> dict[str, Any]:
+def to_json(row: ExportRow) -> dict[str, Any]:
     """One task with all its answers."""
     return {
         "task": row.task.id, "uri": row.task.uri, "file": row.file, "label": row.label, "bucket": row.bucket or None,
@@ -90,17 +90,17 @@ def _image(facts: ImageFacts | None) -> dict[str, Any] | None:
     return {"etag": facts.etag, "sha256": facts.sha256, "group": facts.group, "problem": facts.problem}
 
 
-def _labelled(task: Task, counting: Task, facts: ImageFacts | None) -> Labelled:
+def _labelled(task: Task, counting: Task, facts: ImageFacts | None) -> ExportRow:
     counted = counting.counted
     given = next((a for a in task.annotations if counted and _same(a, counted)), None)
-    return Labelled(task, counting.label, given, facts)
+    return ExportRow(task, counting.label, given, facts)
 
 
 def _same(one: Annotation, other: Annotation) -> bool:
     return (one.id, one.created_at) == (other.id, other.created_at)
 
 
-def _values(row: Labelled) -> dict[str, Any]:
+def _values(row: ExportRow) -> dict[str, Any]:
     answer = row.counted or _last(row.task)
     seen = answer.seen if answer else None
     problem = (answer.problem if answer else None) or (row.facts.problem if row.facts else None)

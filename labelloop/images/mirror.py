@@ -28,7 +28,7 @@ _STUDIO = re.compile(
 )
 
 
-class Source(StrEnum):
+class CopySource(StrEnum):
     """Who has an image that is not in S3."""
 
     STUDIO = "studio"  # Label Studio: an upload, or a storage that it resolves
@@ -39,11 +39,11 @@ class NotCopiedError(ImageUnreadableError):
     """The watcher has not copied this image yet."""
 
 
-def source_of(uri: str) -> Source | None:
+def source_of(uri: str) -> CopySource | None:
     """Where a copy must come from; None where none is made: S3 is read directly, anything else is refused."""
     if uri.lower().startswith(("http://", "https://")):
-        return Source.WEB
-    return Source.STUDIO if _STUDIO.fullmatch(uri) and _stays(uri.partition("?")[0]) else None
+        return CopySource.WEB
+    return CopySource.STUDIO if _STUDIO.fullmatch(uri) and _stays(uri.partition("?")[0]) else None
 
 
 def _stays(path: str) -> bool:
@@ -54,7 +54,7 @@ def _stays(path: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Copy:
+class MirroredImage:
     """One image as it was fetched, or why it could not be."""
 
     uri: str
@@ -75,14 +75,14 @@ class Mirror:
         self._shards = Shards(store, INDEX, self.damage)
         self._lock = threading.Lock()
         self._looked = float("-inf")
-        self.copies: dict[str, Copy] = {}  # by uri
+        self.copies: dict[str, MirroredImage] = {}  # by uri
 
     def update(self) -> None:
         """Read the lists that were added since the last call."""
         with self._lock:
             self._update()
 
-    def find(self, uri: str) -> Copy | None:
+    def find(self, uri: str) -> MirroredImage | None:
         """What is known of an image; where that is nothing good, the lists are looked at again (not too often)."""
         found = self.copies.get(uri)
         if found is not None and not found.problem:
@@ -107,14 +107,14 @@ class Mirror:
             raise ImageUnreadableError(f"the copy of {short(uri)} was changed after it was made")
         return data, found.sha256
 
-    def keep(self, uri: str, data: bytes, *, etag: str | None = None, modified: str | None = None) -> Copy:
+    def keep(self, uri: str, data: bytes, *, etag: str | None = None, modified: str | None = None) -> MirroredImage:
         """Store the bytes, under their hash: what is there already is not written again. `record` makes it count."""
         name = digest(data)
         if not self._store.exists(f"{PREFIX}{name}"):
             self._store.put(f"{PREFIX}{name}", data)
-        return Copy(uri, now(), name, len(data), etag, modified)
+        return MirroredImage(uri, now(), name, len(data), etag, modified)
 
-    def record(self, copies: Iterable[Copy]) -> None:
+    def record(self, copies: Iterable[MirroredImage]) -> None:
         """Add to the lists."""
         lines = list(copies)
         self._store.put(f"{INDEX}{stamp()}.jsonl", b"\n".join(canonical(to_dict(c)) for c in lines))
@@ -134,10 +134,10 @@ class Mirror:
         self._looked = time.monotonic()
 
 
-def copies_from(data: bytes, key: str) -> list[Copy]:
+def copies_from(data: bytes, key: str) -> list[MirroredImage]:
     """Whole or not at all; CorruptObjectError, FormatError."""
     with reading(key):
-        lines = [typed(Copy, upgrade(Kind.MIRROR, as_object(json.loads(line)))) for line in data.splitlines()]
+        lines = [typed(MirroredImage, upgrade(Kind.MIRROR, as_object(json.loads(line)))) for line in data.splitlines()]
         if not lines:
             raise ValueError("it is empty")
         return lines

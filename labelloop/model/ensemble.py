@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from labelloop.errors import CorruptArtefactError
-from labelloop.model.onnx_member import Run, open_member
+from labelloop.model.onnx_member import MemberRun, open_member
 from labelloop.records.arrays import Floats
 from labelloop.records.json import canonical, digest
 
@@ -36,7 +36,7 @@ class Member:
 
     name: str
     model: bytes = field(repr=False)  # ONNX
-    run: Run = field(repr=False, compare=False)
+    run: MemberRun = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

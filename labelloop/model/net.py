@@ -28,7 +28,7 @@ from labelloop.model.cnn import SMALL_CNN, SmallCnn
 from labelloop.model.neck import Necked, split
 from labelloop.model.packaged import read_packaged
 from labelloop.model.pixels import PixelNet
-from labelloop.model.weights import Weights, find_weights, source_of
+from labelloop.model.weights import WeightsSource, find_weights, source_of
 from labelloop.records.json import canonical, digest
 from labelloop.records.versions import BackboneRecord
 
@@ -120,7 +120,7 @@ def check(spec: BackboneSpec, weights_dirs: Sequence[Path], *, offline: bool = F
     if spec.pretrained not in {"auto", False, "false"}:
         find_weights(spec.name, spec.pretrained, weights_dirs, offline=offline)
     with torch.device("meta"):
-        _network(spec.name, _options(spec), Weights(None, False, "a random start"))
+        _network(spec.name, _options(spec), WeightsSource(None, False, "a random start"))
 
 
 def load(record: BackboneRecord, weights: bytes, *, device: str = "cpu") -> Backbone:
@@ -206,7 +206,7 @@ def _empty(record: BackboneRecord) -> nn.Module:
     if record.name in OWN:
         return _own(record.name, int(record.preprocessing["size"]), record.options)
     _require_known(record.name)
-    return _network(record.name, record.options, Weights(None, False, ""))
+    return _network(record.name, record.options, WeightsSource(None, False, ""))
 
 
 def _build_own(spec: BackboneSpec, device: str) -> Backbone:
@@ -237,7 +237,7 @@ def _asked(spec: BackboneSpec) -> dict[str, Any]:
     return {**steps, **(UNIT if spec.scale == "unit" else {})}
 
 
-def _network(name: str, options: Mapping[str, Any], weights: Weights) -> nn.Module:
+def _network(name: str, options: Mapping[str, Any], weights: WeightsSource) -> nn.Module:
     """A timm network that returns pooled features."""
     overlay = {"pretrained_cfg_overlay": {"file": str(weights.file)}} if weights.file else {}
     import timm

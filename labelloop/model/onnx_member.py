@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
-Run = Callable[[Floats], Floats]  # (n, dimension) to (n, classes), rows sum to 1
+MemberRun = Callable[[Floats], Floats]  # (n, dimension) to (n, classes), rows sum to 1
 Proto: TypeAlias = "onnx.ModelProto"
 
 TREES = "TreeEnsembleRegressor"
@@ -40,7 +40,7 @@ NODES = ("treeids", "nodeids", "featureids", "values", "modes", "truenodeids", "
 TARGETS = ("treeids", "nodeids", "ids", "weights")
 
 
-def open_member(data: bytes, *, dimension: int, classes: int, threads: int = 1) -> Run:
+def open_member(data: bytes, *, dimension: int, classes: int, threads: int = 1) -> MemberRun:
     """A member that is safe to run and gives probabilities; CorruptArtefactError otherwise."""
     run = start(_looked_over(data, dimension, classes), threads)
     try:
@@ -52,7 +52,7 @@ def open_member(data: bytes, *, dimension: int, classes: int, threads: int = 1) 
     return run
 
 
-def start(data: bytes, threads: int = 1) -> Run:
+def start(data: bytes, threads: int = 1) -> MemberRun:
     """Run ONNX bytes that are our own. One thread: no pool that a fork would lose, and sums in one order.
 
     Calls from several threads are safe and run beside each other.

@@ -20,7 +20,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Copy:
+class CachedFolder:
     """One project's local features under one backbone, or its images after one preprocessing."""
 
     path: Path
@@ -56,13 +56,13 @@ def mark_used(path: Path) -> None:
         os.utime(path)
 
 
-def copies(root: Path) -> list[Copy]:
+def copies(root: Path) -> list[CachedFolder]:
     """Everything in the cache."""
     paths = sorted(path for kind in (FEATURES, PIXELS) for path in root.glob(f"*/{kind}/*"))
     return [found for path in paths if (found := _look(path))]
 
 
-def surplus(found: Iterable[Copy], limit: int) -> list[Copy]:
+def surplus(found: Iterable[CachedFolder], limit: int) -> list[CachedFolder]:
     """What has to go for the rest to have at most ``limit`` bytes: the longest unused first, never the last used."""
     newest_first = sorted(found, key=lambda c: c.used_at, reverse=True)
     total, gone = 0, []
@@ -74,12 +74,12 @@ def surplus(found: Iterable[Copy], limit: int) -> list[Copy]:
     return gone
 
 
-def bound(root: Path, limit: int) -> list[Copy]:
+def bound(root: Path, limit: int) -> list[CachedFolder]:
     """Remove the surplus. Whoever reads a copy at this moment goes on, or fetches it anew."""
     return _remove(surplus(copies(root), limit), "the cache is full")
 
 
-def clear(root: Path, project: str, kept: Mapping[str, Collection[str]]) -> list[Copy]:
+def clear(root: Path, project: str, kept: Mapping[str, Collection[str]]) -> list[CachedFolder]:
     """Remove a project's features of what is gone. ``kept``: backbone -> shards; returns whole backbones that went."""
     found = [c for c in copies(root) if c.project == project and c.kind == FEATURES]
     for copy in found:
@@ -95,16 +95,16 @@ def _clear_files(path: Path, shards: Collection[str]) -> None:
                 file.unlink()
 
 
-def _look(path: Path) -> Copy | None:
+def _look(path: Path) -> CachedFolder | None:
     try:
         with os.scandir(path) as entries:
             size = sum(entry.stat().st_size for entry in entries)
-        return Copy(path, size, path.stat().st_mtime)
+        return CachedFolder(path, size, path.stat().st_mtime)
     except OSError:  # another process removes it, too, or it is no folder
         return None
 
 
-def _remove(gone: Sequence[Copy], why: str) -> list[Copy]:
+def _remove(gone: Sequence[CachedFolder], why: str) -> list[CachedFolder]:
     for copy in gone:
         shutil.rmtree(copy.path, ignore_errors=True)
         log.info("removed local copies", action="cache", project=copy.project, kind=copy.kind, name=copy.name,

@@ -16,7 +16,7 @@ from rq.job import Job, JobStatus
 from rq.registry import FailedJobRegistry, StartedJobRegistry
 from rq.serializers import JSONSerializer
 
-from labelloop.clock import Standing, now
+from labelloop.clock import LocalAges, now
 from labelloop.errors import QueueError
 from labelloop.queue.channels import translated
 from labelloop.queue.heartbeat import ALIVE, alive
@@ -71,7 +71,7 @@ class JobQueue:
 
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
-        self._silent = Standing()
+        self._silent = LocalAges()
 
     def enqueue(self, kind: JobKind, job_id: str, payload: Mapping[str, Any], *, front: bool = False) -> bool:
         """Queue one job; False where a job of that id waits or runs already, or has failed a moment ago."""

@@ -19,7 +19,7 @@ TELL_EVERY_S = 0.5  # progress within a stage
 WANTED_EVERY_S = 5.0  # long work asks whether it was given up meanwhile
 
 
-class Progress:
+class JobProgress:
     """Stage, step and time left, written into the running job's meta; silent without one.
 
     A report raises CancelledError where a person has cancelled the job, and what ``wanted`` raises where the run was
@@ -32,9 +32,9 @@ class Progress:
         self._stage, self._begun, self._first = "", datetime.now(UTC), 0
 
     @staticmethod
-    def of_job(*, wanted: Callable[[], None] | None = None) -> Progress:
+    def of_job(*, wanted: Callable[[], None] | None = None) -> JobProgress:
         """Of the job that this process runs now."""
-        return Progress(get_current_job(), wanted=wanted)
+        return JobProgress(get_current_job(), wanted=wanted)
 
     def report(self, stage: str, step: int = 0, steps: int = 0) -> None:
         """Tell where the job is; time left is extrapolated within the stage."""

@@ -102,7 +102,7 @@ class Catalogue:
         self._newest = max(self._newest, key)
         return touched
 
-    def _read(self, key: str, raw: bytes | None = None) -> _Shard:
+    def _read(self, key: str, raw: bytes | None = None) -> _CatalogueShard:
         """Whole or not at all, by its copy where it is damaged."""
         return get_twice(self._store, key, lambda data: shard_from(data, key), self.damage, raw=raw)
 
@@ -125,12 +125,12 @@ class Catalogue:
 
 
 @dataclass(frozen=True, slots=True)
-class _Shard:
+class _CatalogueShard:
     facts: list[ImageFacts]
     replaces: Replaced | None
 
 
-def shard_from(data: bytes, key: str) -> _Shard:
+def shard_from(data: bytes, key: str) -> _CatalogueShard:
     """CorruptObjectError, FormatError."""
     with reading(key):
         lines = [as_object(json.loads(line)) for line in data.splitlines() if line]
@@ -140,7 +140,7 @@ def shard_from(data: bytes, key: str) -> _Shard:
             parse(replaces.made_at)
         if not lines:
             raise ValueError("it is empty")
-        return _Shard([_facts(upgrade(Kind.CATALOGUE, line)) for line in lines], replaces)
+        return _CatalogueShard([_facts(upgrade(Kind.CATALOGUE, line)) for line in lines], replaces)
 
 
 def _fits(raw: bytes, key: str) -> bool:

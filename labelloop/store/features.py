@@ -33,7 +33,7 @@ Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RowPlace:
     """Where an image's row is."""
 
     shard: str
@@ -50,7 +50,7 @@ class FeatureIndex:
         self.prefix = f"features/{backbone}/"
         self._shards = Shards(store, f"{self.prefix}index/", self.damage)
         self._sums: dict[str, str] = {}  # shard -> sha256 of its rows
-        self.places: dict[str, Place] = {}  # by uri; the newest shard wins
+        self.places: dict[str, RowPlace] = {}  # by uri; the newest shard wins
         self._ordered: list[str] = []
         self._arrived: list[str] = []  # not in `_ordered` yet
         self.sizes: dict[str, int] = {}  # shard -> rows
@@ -118,7 +118,7 @@ class FeatureIndex:
             if known is None:
                 self._arrived.append(uri)
             if known is None or known.shard < shard:
-                self.places[uri] = Place(shard, row, etag)
+                self.places[uri] = RowPlace(shard, row, etag)
                 touched.add(uri)
         self._sums[shard], self.sizes[shard] = str(data["sha256"]), len(data["uris"])
         if data.get("replaces"):

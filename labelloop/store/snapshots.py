@@ -23,7 +23,7 @@ CHANGED = "it was changed after it was written"
 
 
 @dataclass(slots=True)
-class _Shard:
+class _FrozenShard:
     """One shard as it was frozen last."""
 
     lines: dict[int, bytes]  # task id -> its canonical form
@@ -36,7 +36,7 @@ class SnapshotStore:
     def __init__(self, store: ObjectStore, damage: Damage | None = None) -> None:
         self._store = store
         self.damage = damage or Damage()
-        self._frozen: dict[int, _Shard] = {}  # shard number -> its newest content
+        self._frozen: dict[int, _FrozenShard] = {}  # shard number -> its newest content
         self._newest: Snapshot | None = None
         self._shards: dict[int, tuple[str, tuple[Task, ...]]] = {}  # of each shard what was loaded last
         self._damaged: set[str] = set()  # keys whose bytes are not what they should be: written again when they can be
@@ -165,7 +165,7 @@ class SnapshotStore:
         name = digest(text)[:32]
         if before is None or before.name != name or self._damaged:
             self._put(_shard_key(name), lambda: gzip.compress(text, LEVEL, mtime=0))
-        self._frozen[index] = _Shard(lines, name)
+        self._frozen[index] = _FrozenShard(lines, name)
 
     def _put(self, key: str, data: bytes | Callable[[], bytes]) -> None:
         """Write where nothing is, or something that was damaged."""

@@ -26,11 +26,11 @@ TUNABLE = ("backbone.", "retrain.")
 Path = tuple[str, ...]
 
 
-class _Frozen(BaseModel):
+class _FrozenModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Range(_Frozen):
+class Range(_FrozenModel):
     """Values that one setting may take: a list, or an interval of integers or of real numbers."""
 
     choice: tuple[Any, ...] = ()
@@ -50,7 +50,7 @@ class Range(_Frozen):
         return self
 
 
-class Search(_Frozen):
+class Search(_FrozenModel):
     """What `labelloop tune` does: a YAML file of configs/tune."""
 
     sampler: Literal["tpe", "random", "grid"] = "tpe"

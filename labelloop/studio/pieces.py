@@ -32,7 +32,7 @@ Read = Callable[[Sequence[int]], list[Any]]
 log = structlog.get_logger()
 
 
-class Http(Protocol):
+class PiecesHttp(Protocol):
     """`StudioHttp`, or a fake."""
 
     def call(self, method: str, path: str, *, params: Mapping[str, Any] | None = None) -> Any:
@@ -45,7 +45,7 @@ class Http(Protocol):
 class Pieces:
     """Reads rows whole where it can. Every method may raise StudioError."""
 
-    def __init__(self, http: Http) -> None:
+    def __init__(self, http: PiecesHttp) -> None:
         self._http = http
 
     def page(self, params: Mapping[str, Any]) -> list[Any]:

@@ -17,7 +17,7 @@ _NOISE = frozenset({"id", "version", "exc_info", "status_code", "display_context
 _PROJECT = re.compile(r"api/projects/(\d+)(?:/|$)")
 
 
-class Answer(dict[str, Any]):
+class StudioObject(dict[str, Any]):
     """A JSON object of Label Studio; StudioError where it lacks what every Label Studio tells."""
 
     def __missing__(self, name: str) -> Any:
@@ -36,7 +36,7 @@ def json_of(answer: httpx.Response, path: str) -> Any:
         ) from error
     if b"\\ud" in answer.content.lower():
         data = _encodable(data)
-    return Answer(data) if isinstance(data, dict) else data
+    return StudioObject(data) if isinstance(data, dict) else data
 
 
 def refusal(answer: httpx.Response, method: str, path: str, params: Mapping[str, Any]) -> StudioError:

@@ -14,7 +14,7 @@ from labelloop.clock import parse
 from labelloop.config.project import Retention
 from labelloop.records.runs import Run
 from labelloop.records.versions import COLD_START, Deployment, Version, way_back
-from labelloop.upkeep.holdings import Held, What
+from labelloop.upkeep.object_kinds import ObjectKind, StoredObject
 
 EVERY = timedelta(days=1)  # how often a project is tidied
 GENERATIONS = 2  # backbones whose features are kept: the live one's and the one before
@@ -37,7 +37,7 @@ class References:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class Retained:
     """What stays, by name, and why."""
 
     versions: Reasons
@@ -62,12 +62,12 @@ class Item:
 
     key: str
     size: int
-    what: What
+    what: ObjectKind
     why: str
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class SweepPlan:
     """Every object of the project, once."""
 
     keep: tuple[Item, ...]
@@ -83,25 +83,32 @@ def is_due(last: str | None, created: int, now: datetime) -> bool:
 
 
 def mark(
-    refs: References, objects: Sequence[Held], policy: Retention, now: datetime, *, settled: Collection[What] = ()
-) -> Kept:
+    refs: References,
+    objects: Sequence[StoredObject],
+    policy: Retention,
+    now: datetime,
+    *,
+    settled: Collection[ObjectKind] = (),
+) -> Retained:
     """What must stay: the newest, the live and the young, and what they name.
 
     ``settled``: kinds of which all that are still there stay: it was decided before what goes.
     """
     young = _names(held for held in objects if held.is_young(now))
     there = _names(held for held in objects if held.what in settled)
-    versions = dict.fromkeys(there[What.VERSION], STILL) | kept_versions(refs, young[What.VERSION], policy, now)
-    fresh = dict.fromkeys([*young[What.BACKBONE], *young[What.WEIGHTS]], NEW)  # a retrain works with them
-    backbones = dict.fromkeys(there[What.BACKBONE], STILL) | fresh | _backbones(refs, versions)
-    snapshots = dict.fromkeys(there[What.SNAPSHOT], STILL) | dict.fromkeys(young[What.SNAPSHOT], NEW)
+    versions = dict.fromkeys(there[ObjectKind.VERSION], STILL) | kept_versions(
+        refs, young[ObjectKind.VERSION], policy, now
+    )
+    fresh = dict.fromkeys([*young[ObjectKind.BACKBONE], *young[ObjectKind.WEIGHTS]], NEW)  # a retrain works with them
+    backbones = dict.fromkeys(there[ObjectKind.BACKBONE], STILL) | fresh | _backbones(refs, versions)
+    snapshots = dict.fromkeys(there[ObjectKind.SNAPSHOT], STILL) | dict.fromkeys(young[ObjectKind.SNAPSHOT], NEW)
     snapshots |= _snapshots(refs, versions, backbones, policy, now)
-    features = dict.fromkeys(there[What.INDEX], STILL) | fresh | _features(refs)
-    return Kept(versions, backbones, features, snapshots, _runs(refs.runs, versions, policy, now))
+    features = dict.fromkeys(there[ObjectKind.INDEX], STILL) | fresh | _features(refs)
+    return Retained(versions, backbones, features, snapshots, _runs(refs.runs, versions, policy, now))
 
 
-def _names(objects: Iterable[Held]) -> Mapping[What, Collection[str]]:
-    found: dict[What, set[str]] = {what: set() for what in What}
+def _names(objects: Iterable[StoredObject]) -> Mapping[ObjectKind, Collection[str]]:
+    found: dict[ObjectKind, set[str]] = {what: set() for what in ObjectKind}
     for held in objects:
         if held.names:
             found[held.what].add(held.name)
@@ -208,21 +215,21 @@ def _last_judged(runs: Sequence[Run]) -> list[Run]:
 # --- sweep
 
 _GONE = {
-    What.VERSION: "neither among the newest nor live for a long time",
-    What.RUN: "ended long ago",
-    What.SNAPSHOT: "neither a kept version nor a recent run names it",
-    What.BACKBONE: "no kept version needs it",
-    What.WEIGHTS: "no kept version needs them",
-    What.HEAD: "no kept version names it",
-    What.SHARD: "no kept snapshot names it",
-    What.REPORT: "its version is not kept",
-    What.CHECKPOINT: "of a run that has not continued for a day",
+    ObjectKind.VERSION: "neither among the newest nor live for a long time",
+    ObjectKind.RUN: "ended long ago",
+    ObjectKind.SNAPSHOT: "neither a kept version nor a recent run names it",
+    ObjectKind.BACKBONE: "no kept version needs it",
+    ObjectKind.WEIGHTS: "no kept version needs them",
+    ObjectKind.HEAD: "no kept version names it",
+    ObjectKind.SHARD: "no kept snapshot names it",
+    ObjectKind.REPORT: "its version is not kept",
+    ObjectKind.CHECKPOINT: "of a run that has not continued for a day",
 }
 
 
-def sweep(objects: Sequence[Held], kept: Kept, contents: Contents, now: datetime) -> Decision:
+def sweep(objects: Sequence[StoredObject], kept: Retained, contents: Contents, now: datetime) -> SweepPlan:
     """Keep or remove, each object."""
-    view = _View(kept, contents, _newest_orders(objects), {o.names for o in objects if o.what is What.INDEX})
+    view = _View(kept, contents, _newest_orders(objects), {o.names for o in objects if o.what is ObjectKind.INDEX})
     keep: list[Item] = []
     remove: list[Item] = []
     for held in objects:
@@ -230,31 +237,35 @@ def sweep(objects: Sequence[Held], kept: Kept, contents: Contents, now: datetime
         young = held.is_young(now)
         item = Item(held.info.key, held.info.size, held.what, NEW if young and not reached else why)
         (keep if reached or young else remove).append(item)
-    return Decision(tuple(keep), tuple(remove))
+    return SweepPlan(tuple(keep), tuple(remove))
 
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    kept: Kept
+    kept: Retained
     contents: Contents
     orders: Mapping[str, str]  # version -> its newest order
     indexed: Collection[tuple[str, ...]]  # (backbone, shard) of every feature index
 
-    def judge(self, held: Held) -> tuple[bool, str]:
+    def judge(self, held: StoredObject) -> tuple[bool, str]:
         """(whether it is reached, why or why not)."""
-        if held.what is What.CHECKPOINT:  # written anew after every epoch: one in use is young
+        if held.what is ObjectKind.CHECKPOINT:  # written anew after every epoch: one in use is young
             return False, _GONE[held.what]
-        if held.what is What.SCORES:
+        if held.what is ObjectKind.SCORES:
             return self._order(*held.names)
-        if held.what in {What.INDEX, What.ROWS}:
+        if held.what in {ObjectKind.INDEX, ObjectKind.ROWS}:
             return self._features(held)
-        if held.what in {What.HEAD, What.SHARD}:
+        if held.what in {ObjectKind.HEAD, ObjectKind.SHARD}:
             reached = held.info.key in self.contents.heads or held.name in self.contents.shards
             return reached, "named" if reached else _GONE[held.what]
         reasons = {
-            What.VERSION: self.kept.versions, What.RUN: self.kept.runs, What.SNAPSHOT: self.kept.snapshots,
-            What.BACKBONE: self.kept.backbones, What.WEIGHTS: self.kept.backbones, What.REPORT: self.kept.versions,
-        }.get(held.what)  # fmt: skip
+            ObjectKind.VERSION: self.kept.versions,
+            ObjectKind.REPORT: self.kept.versions,
+            ObjectKind.RUN: self.kept.runs,
+            ObjectKind.SNAPSHOT: self.kept.snapshots,
+            ObjectKind.BACKBONE: self.kept.backbones,
+            ObjectKind.WEIGHTS: self.kept.backbones,
+        }.get(held.what)
         if reasons is None:
             return True, "never removed"
         return held.name in reasons, reasons.get(held.name, _GONE[held.what])
@@ -265,21 +276,21 @@ class _View:
         newest = self.orders[version] == order
         return newest, "the newest of its version" if newest else "its version has a newer one"
 
-    def _features(self, held: Held) -> tuple[bool, str]:
+    def _features(self, held: StoredObject) -> tuple[bool, str]:
         backbone, shard = held.names
         if backbone not in self.kept.features:
             return False, "of an older backbone; recomputed when needed"
-        if held.what is What.ROWS and held.names not in self.indexed:
+        if held.what is ObjectKind.ROWS and held.names not in self.indexed:
             return False, "half-written: nothing names them"
         if shard not in self.contents.rows.get(backbone, ()):
             return False, "each row was replaced by a newer one"
         return True, self.kept.features[backbone]
 
 
-def _newest_orders(objects: Iterable[Held]) -> dict[str, str]:
+def _newest_orders(objects: Iterable[StoredObject]) -> dict[str, str]:
     found: dict[str, str] = {}
     for held in objects:
-        if held.what is What.SCORES:
+        if held.what is ObjectKind.SCORES:
             version, order = held.names
             found[version] = max(order, found.get(version, ""))
     return found

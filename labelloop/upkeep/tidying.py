@@ -24,8 +24,8 @@ from labelloop.store.registry import Registry
 from labelloop.store.runs import RunStore
 from labelloop.store.snapshots import SnapshotStore
 from labelloop.store.studies import StudyStore, missing
-from labelloop.upkeep.holdings import PHASES, YOUNG, Held, What, classify
-from labelloop.upkeep.retention import Contents, Decision, Item, Kept, References, kept_versions, mark, sweep
+from labelloop.upkeep.object_kinds import PHASES, YOUNG, ObjectKind, StoredObject, classify
+from labelloop.upkeep.retention import Contents, Item, References, Retained, SweepPlan, kept_versions, mark, sweep
 
 DONE = "gc.json"  # when the project was tidied last, and what went
 READERS = 16
@@ -54,7 +54,7 @@ class Tidier:
         self._shards: dict[str, frozenset[str] | None] = {}  # snapshot -> its shards; None: nobody can tell
         self._rows: dict[str, frozenset[str]] = {}  # backbone -> shards with a row that counts
 
-    def decide(self) -> Decision:
+    def decide(self) -> SweepPlan:
         """What would stay and what would go now; removes nothing."""
         refs, objects = self._read()
         return self._decide(refs, objects, ())
@@ -77,7 +77,7 @@ class Tidier:
 
     # --- reading
 
-    def _read(self) -> tuple[References, list[Held]]:
+    def _read(self) -> tuple[References, list[StoredObject]]:
         """References before the listing: whatever they name is in it, or is gone already."""
         damage = Damage()
         try:
@@ -93,14 +93,14 @@ class Tidier:
             )
         return found
 
-    def _read_all(self, damage: Damage) -> tuple[References, list[Held]]:
+    def _read_all(self, damage: Damage) -> tuple[References, list[StoredObject]]:
         """Read afresh: what a process had read before it was damaged is not taken for what is there."""
         latest = SnapshotStore(self._store).latest()
         registry, runs = self._registry.again(damage), RunStore(self._store, damage).all()
         deployments, versions = registry.deployments(), registry.versions()
         initial = registry.initial_backbone()
         objects = classify(self._store.list(""))
-        names = [held.name for held in objects if held.what is What.BACKBONE]
+        names = [held.name for held in objects if held.what is ObjectKind.BACKBONE]
         backbones = {name: registry.backbone(name).snapshot for name in names}
         newer = [d for d in damage.all() if d.newer]
         if newer:
@@ -114,14 +114,14 @@ class Tidier:
         studies = StudyStore(self._store, damage)
         return [s.snapshot for s in studies.all() if missing(s, studies.trials(s.name))]
 
-    def _decide(self, refs: References, objects: Sequence[Held], settled: Collection[What]) -> Decision:
+    def _decide(self, refs: References, objects: Sequence[StoredObject], settled: Collection[ObjectKind]) -> SweepPlan:
         now = self._now()
         kept = mark(refs, objects, self._policy, now, settled=settled)
         heads = {v.head_key for v in refs.versions if v.name in kept.versions}
-        rows = _indexed(objects) if What.INDEX in settled else {b: self._used(b) for b in kept.features}
+        rows = _indexed(objects) if ObjectKind.INDEX in settled else {b: self._used(b) for b in kept.features}
         return sweep(objects, kept, Contents(heads, self._kept_shards(kept, objects), rows), now)
 
-    def _kept_shards(self, kept: Kept, objects: Sequence[Held]) -> set[str]:
+    def _kept_shards(self, kept: Retained, objects: Sequence[StoredObject]) -> set[str]:
         """Of all snapshots that stay; every one there is where a manifest cannot tell."""
         unread = [name for name in kept.snapshots if name not in self._shards]
         with ThreadPoolExecutor(READERS) as pool:
@@ -130,7 +130,7 @@ class Tidier:
         for name in kept.snapshots:
             shards = self._shards[name]
             if shards is None:
-                return {held.name for held in objects if held.what is What.SHARD}
+                return {held.name for held in objects if held.what is ObjectKind.SHARD}
             found |= shards
         return found
 
@@ -154,11 +154,11 @@ class Tidier:
 
     # --- removing
 
-    def _forget_versions(self, refs: References, objects: Sequence[Held]) -> list[Item]:
+    def _forget_versions(self, refs: References, objects: Sequence[StoredObject]) -> list[Item]:
         """Under the deploy lease: a version that is promoted at this moment stays, or cannot be promoted."""
-        decided = {item.key: item for item in self._decide(refs, objects, ()).remove if item.what is What.VERSION}
+        decided = {item.key: item for item in self._decide(refs, objects, ()).remove if item.what is ObjectKind.VERSION}
         items = {held.name: decided[held.info.key] for held in objects if held.info.key in decided}
-        young = [held.name for held in objects if held.what is What.VERSION and held.is_young(self._now())]
+        young = [held.name for held in objects if held.what is ObjectKind.VERSION and held.is_young(self._now())]
         names, gone = list(items), list[str]()
         for start in range(0, len(names), BATCH):
             batch = names[start : start + BATCH]
@@ -176,10 +176,10 @@ class Tidier:
                 report("remove", done, len(items))
 
 
-def _indexed(objects: Sequence[Held]) -> dict[str, set[str]]:
+def _indexed(objects: Sequence[StoredObject]) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for held in objects:
-        if held.what is What.INDEX:
+        if held.what is ObjectKind.INDEX:
             backbone, shard = held.names
             found.setdefault(backbone, set()).add(shard)
     return found

@@ -21,7 +21,7 @@ from bench.faults.hostile import task as hostile_task
 from labelloop.clock import stamp
 from labelloop.config.project import parse_config
 from labelloop.config.settings import load_settings
-from labelloop.images.mirror import Copy, Mirror
+from labelloop.images.mirror import Mirror, MirroredImage
 from labelloop.labels.results import make_label_config
 from labelloop.records.images import Bucket, ImageFacts
 from labelloop.records.json import digest
@@ -30,7 +30,7 @@ from labelloop.store.catalogue import Catalogue
 from ml_backend import large as large_module
 from ml_backend import projects as projects_module
 from ml_backend.app import MAX_HINT, make_app
-from ml_backend.auth import Gate
+from ml_backend.auth import AccessGate
 from ml_backend.backend import Backend
 from ml_backend.places import PLACES
 from tests.hostile.worst import saved
@@ -52,7 +52,7 @@ class Stage:
     def __init__(self) -> None:
         self.world, self.reader = World(), FakeReader()
         self.backend: Backend = make_backend(self.world, self.reader)
-        self.app: Flask = make_app(self.backend, Gate(SETTINGS))
+        self.app: Flask = make_app(self.backend, AccessGate(SETTINGS))
         self.client: FlaskClient = self.app.test_client()
 
     def images(self, *seeds: int, prefix: str = PREFIX) -> list[dict[str, Any]]:
@@ -470,7 +470,7 @@ def test_a_webhook_only_nudges(body: dict[str, Any], expected: tuple[Any, str]) 
     world, hints = World(), FakeHints()
     made = make_backend(world, FakeReader())
     backend = Backend(made.directory, made.live, made.predictor, made.metrics, hints)  # type: ignore[arg-type]
-    answer = make_app(backend, Gate(SETTINGS)).test_client().post("/webhook", json=body)
+    answer = make_app(backend, AccessGate(SETTINGS)).test_client().post("/webhook", json=body)
     assert answer.status_code == 202
     assert hints.sent == [expected]
     backend.stop()
@@ -534,7 +534,7 @@ def test_an_upload_that_will_be_blind_is_blind_before_anybody_knows(live: Stage)
 
 def test_an_upload_that_cannot_be_had_harms_nobody_else(live: Stage) -> None:
     mirror = Mirror(live.world.own)
-    mirror.record([Copy("/data/upload/1/a.png", "2026-01-01", problem="Label Studio answers 404")])
+    mirror.record([MirroredImage("/data/upload/1/a.png", "2026-01-01", problem="Label Studio answers 404")])
     results = live.predict([*live.images(TRAIN[0]), {"id": 1, "data": {"image": "/data/upload/1/a.png"}}])
     assert [bool(r["result"]) for r in results] == [True, False]
 

@@ -8,11 +8,11 @@ import json
 import pytest
 
 from labelloop.config.settings import load_settings
-from ml_backend.auth import Gate
-from ml_backend.door import HINTS, LANE_OF, MAX_BODY, PREDICTS, VIEWS, Budget, Door, lane_of, too_large
+from ml_backend.auth import AccessGate
+from ml_backend.door import HINTS, LANE_OF, MAX_BODY, PREDICTS, VIEWS, BodyBudget, Door, lane_of, too_large
 
 GOOD = {"AUTHORIZATION": "Basic " + base64.b64encode(b"labelloop:letmein").decode()}
-DOOR = Door(Gate(load_settings({"LABELLOOP_BACKEND_PASSWORD": "letmein"})))
+DOOR = Door(AccessGate(load_settings({"LABELLOOP_BACKEND_PASSWORD": "letmein"})))
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_what_is_not_there_is_answered_where_nothing_can_hang() -> None:
 
 
 def test_a_budget_is_one_for_all() -> None:
-    budget = Budget(10)
+    budget = BodyBudget(10)
     assert budget.take(6)
     assert not budget.take(5)
     assert budget.take(4)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from labelloop.errors import NotFoundError, SettingsError
-from labelloop.export.labels import Labelled, Wanted, csv_row, safe_cell
+from labelloop.export.labels import ExportFilter, ExportRow, csv_row, safe_cell
 from labelloop.records.images import Bucket
 from labelloop.records.tasks import Task
 from operations.data.export import collect, replace_file, write_csv, write_json
@@ -35,7 +35,7 @@ def world(tmp_path: Path) -> OpsWorld:
 
 
 def rows(world: OpsWorld, path: Path, **wanted: Any) -> list[dict[str, str]]:
-    write_csv(collect(world.deployment, world.record, Wanted(**wanted), at=None), path)
+    write_csv(collect(world.deployment, world.record, ExportFilter(**wanted), at=None), path)
     return list(csv.DictReader(io.StringIO(path.read_text())))
 
 
@@ -67,15 +67,15 @@ def test_older_snapshots_by_version_and_by_id(world: OpsWorld, tmp_path: Path) -
     world.answer(6, "6.png", "cat")
     world.freeze()
     for name in ("v1", before.id, before.id[:8]):
-        data = collect(world.deployment, world.record, Wanted(), at=name)
+        data = collect(world.deployment, world.record, ExportFilter(), at=name)
         assert [r.task.id for r in data.rows] == [1, 3, 4, 5]
         assert data.info["snapshot"] == before.id
         assert data.info["version"] == ("v1" if name == "v1" else None)
-    assert len(collect(world.deployment, world.record, Wanted(), at=None).rows) == 5
+    assert len(collect(world.deployment, world.record, ExportFilter(), at=None).rows) == 5
     with pytest.raises(NotFoundError, match="has no version v9; `labelloop models`"):
-        collect(world.deployment, world.record, Wanted(), at="v9")
+        collect(world.deployment, world.record, ExportFilter(), at="v9")
     with pytest.raises(NotFoundError, match="no snapshot is called 'zz'"):
-        collect(world.deployment, world.record, Wanted(), at="zz")
+        collect(world.deployment, world.record, ExportFilter(), at="zz")
 
 
 def test_a_class_counts_as_the_project_says_and_what_was_given_stays(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_class_counts_as_the_project_says_and_what_was_given_stays(tmp_path: P
 
 
 def test_json_holds_every_answer_as_it_was_given(world: OpsWorld, tmp_path: Path) -> None:
-    data = collect(world.deployment, world.record, Wanted(with_skipped=True), at=None)
+    data = collect(world.deployment, world.record, ExportFilter(with_skipped=True), at=None)
     done = write_json(data, tmp_path / "x.json")
     content = json.loads((tmp_path / "x.json").read_text())
     assert (done.tasks, done.labelled) == (5, 4)
@@ -117,7 +117,7 @@ def test_a_harmless_text_stays(text: str) -> None:
 def test_quotes_commas_and_new_lines_in_a_class_read_back() -> None:
     label = 'a,"b"\nc'
     line = io.StringIO()
-    csv.writer(line).writerow(csv_row(Labelled(Task(1, "u", "t"), label, None, None)))
+    csv.writer(line).writerow(csv_row(ExportRow(Task(1, "u", "t"), label, None, None)))
     assert label in next(csv.reader(io.StringIO(line.getvalue())))
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from labelloop.errors import ImageUnreadableError, SettingsError, StorageError
 from labelloop.export.folders import LONGEST, folder_names, safe_name, unique_names
-from labelloop.export.labels import Wanted
+from labelloop.export.labels import ExportFilter
 from operations.data.export import Exported, collect
 from operations.data.export_folders import MANIFEST, UNFINISHED, inside, write_folders
 from tests.unit.worlds.operations import PREFIX, OpsWorld, image_bytes
@@ -87,7 +87,7 @@ def world(tmp_path: Path) -> OpsWorld:
 def export(
     world: OpsWorld, root: Path, reader: FakeReader | None, *, with_skipped: bool = False
 ) -> tuple[Exported, dict[str, Any]]:
-    data = collect(world.deployment, world.record, Wanted(with_skipped=with_skipped), at=None)
+    data = collect(world.deployment, world.record, ExportFilter(with_skipped=with_skipped), at=None)
     done = write_folders(data, root, reader, lambda *_: None)
     return done, json.loads((root / MANIFEST).read_text())
 

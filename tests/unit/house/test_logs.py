@@ -14,7 +14,7 @@ import pytest
 import structlog
 
 from labelloop.config.settings import load_settings
-from labelloop.logs import HIDDEN, LIBRARY, UNNAMED, Mask, configure_logs
+from labelloop.logs import HIDDEN, LIBRARY, UNNAMED, SecretMask, configure_logs
 from ml_backend.serve import Lines
 
 ROOT = Path(__file__).parents[3]
@@ -123,7 +123,7 @@ def test_no_planted_secret_is_ever_rendered(as_json: bool, capsys: pytest.Captur
 
 
 def test_what_is_no_secret_stays_readable() -> None:
-    mask = Mask(["a-long-secret"])
+    mask = SecretMask(["a-long-secret"])
     for text in (
         "labelloop: wrong or missing basic auth user and password",
         "LABELLOOP_BACKEND_PASSWORD is not set: everybody may ask",

@@ -13,7 +13,7 @@ import pytest
 
 from labelloop.config.shares import BucketShares
 from labelloop.errors import CorruptObjectError
-from labelloop.export.labels import Wanted
+from labelloop.export.labels import ExportFilter
 from labelloop.images.file_names import NAMES, file_names, keep_names
 from labelloop.labels.label_config import make_label_config
 from labelloop.names import LONGEST, carried, unfit
@@ -121,7 +121,7 @@ def test_every_export_names_the_file(tmp_path: Path) -> None:
     world.answer(2, "sub/2.png", "dog")
     world.freeze()
     keep_names(world.deployment.within(world.record), {PREFIX + "1.png": "cat/=one.png"})
-    data = collect(world.deployment, world.record, Wanted(), at=None)
+    data = collect(world.deployment, world.record, ExportFilter(), at=None)
     write_csv(data, tmp_path / "x.csv")
     write_json(data, tmp_path / "x.json")
     rows = list(csv.DictReader(io.StringIO((tmp_path / "x.csv").read_text())))

@@ -11,7 +11,7 @@ import pytest
 
 from labelloop.config.settings import load_settings
 from labelloop.errors import SettingsError
-from labelloop.objects.cache import Copy, bound, clear, copies, folder, mark_used, surplus
+from labelloop.objects.cache import CachedFolder, bound, clear, copies, folder, mark_used, surplus
 from labelloop.objects.storage import MemoryStore
 from labelloop.store.features import FeatureStore
 from retrain_worker.context import ProjectContext
@@ -29,13 +29,13 @@ def copy(root: Path, project: str, backbone: str, *, size: int, age_s: float = 0
 
 
 def test_the_longest_unused_goes_first_and_no_more_than_needed() -> None:
-    found = [Copy(Path(name), 10, used) for name, used in (("a", 1), ("b", 3), ("c", 2), ("d", 4))]
+    found = [CachedFolder(Path(name), 10, used) for name, used in (("a", 1), ("b", 3), ("c", 2), ("d", 4))]
     assert [c.path.name for c in surplus(found, 25)] == ["c", "a"]
     assert surplus(found, 40) == []
 
 
 def test_what_was_used_last_stays_even_if_it_alone_is_too_large() -> None:
-    found = [Copy(Path("large"), 100, 9), Copy(Path("small"), 1, 1)]
+    found = [CachedFolder(Path("large"), 100, 9), CachedFolder(Path("small"), 1, 1)]
     assert [c.path.name for c in surplus(found, 10)] == ["small"]
 
 

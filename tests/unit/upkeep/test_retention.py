@@ -14,8 +14,8 @@ from labelloop.objects.storage import ObjectInfo
 from labelloop.records.evidence import Evaluation, Outcome, Verdict
 from labelloop.records.runs import Run
 from labelloop.records.versions import Deployment, Version
-from labelloop.upkeep.holdings import Held, What, classify
-from labelloop.upkeep.retention import NEW, Contents, Kept, References, is_due, live_since, mark, sweep
+from labelloop.upkeep.object_kinds import ObjectKind, StoredObject, classify
+from labelloop.upkeep.retention import NEW, Contents, References, Retained, is_due, live_since, mark, sweep
 
 NOW = datetime(2030, 6, 1, tzinfo=UTC)
 POLICY = Retention(versions=2, days=30, log_days=365)
@@ -58,15 +58,15 @@ def refs(
     return References(versions, deployments, {b: f"tuned-{b}" for b in backbones}, initial, runs, "latest")
 
 
-def objects(*keys: str, days: float = 10) -> list[Held]:
+def objects(*keys: str, days: float = 10) -> list[StoredObject]:
     return classify(ObjectInfo(key, 7, "", NOW - timedelta(days=days)) for key in keys)
 
 
-def marked(found: References, held: Sequence[Held] = (), policy: Retention = POLICY) -> Kept:
+def marked(found: References, held: Sequence[StoredObject] = (), policy: Retention = POLICY) -> Retained:
     return mark(found, held, policy, NOW)
 
 
-def removed(held: Sequence[Held], kept: Kept, contents: Contents | None = None) -> dict[str, str]:
+def removed(held: Sequence[StoredObject], kept: Retained, contents: Contents | None = None) -> dict[str, str]:
     decision = sweep(held, kept, contents or Contents((), (), {}), NOW)
     assert len(decision.keep) + len(decision.remove) == len(held)
     return {item.key: item.why for item in decision.remove}
@@ -242,7 +242,7 @@ def test_nothing_younger_than_a_day_goes() -> None:
 def test_orders_of_a_version_that_is_called_like_none_go() -> None:
     held = objects("scores/v77/1.json")
     assert removed(held, marked(refs([version(1)]))) == {"scores/v77/1.json": "its version is not kept"}
-    assert held[0].what is What.SCORES
+    assert held[0].what is ObjectKind.SCORES
 
 
 # --- when

@@ -17,7 +17,7 @@ from labelloop.store.registry import Registry
 from labelloop.store.runs import RunStore
 from labelloop.store.scores import ScoreStore
 from labelloop.store.snapshots import SnapshotStore
-from labelloop.upkeep.holdings import PHASES
+from labelloop.upkeep.object_kinds import PHASES
 from labelloop.upkeep.tidying import DONE, last_tidied
 from tests.unit.worlds.tidy import World, lease, project
 
