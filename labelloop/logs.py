@@ -55,11 +55,11 @@ def configure_logs(
 
 def take_over(logger: logging.Logger, formatter: logging.Formatter | None = None, level: int | None = None) -> None:
     """Let a library's logger write as we do, whatever it has set up; without a formatter as the root logger does."""
-    found = formatter or next((h.formatter for h in logging.getLogger().handlers if isinstance(h, _ToStderr)), None)
+    form = formatter or next((h.formatter for h in logging.getLogger().handlers if isinstance(h, _ToStderr)), None)
     for handler in [h for h in logger.handlers if isinstance(h, _ToStderr) or formatter is None]:
         logger.removeHandler(handler)
     handler = _ToStderr()
-    handler.setFormatter(found)
+    handler.setFormatter(form)
     logger.addHandler(handler)
     if level is not None:
         logger.setLevel(level)

@@ -70,8 +70,8 @@ def _add_contract(app: Flask, backend: Backend) -> None:
     def predict() -> Response:
         body = body_of(request)
         tasks = tasks_of(body)
-        gone = request.environ.get("waitress.client_disconnected", lambda: False)
-        results = backend.predict(text_of(body, "project"), text_of(body, "label_config"), tasks, gone)
+        is_abandoned = request.environ.get("waitress.client_disconnected", lambda: False)
+        results = backend.predict(text_of(body, "project"), text_of(body, "label_config"), tasks, is_abandoned)
         return jsonify({"results": results})
 
     @app.post("/webhook")
@@ -89,8 +89,8 @@ def _add_contract(app: Flask, backend: Backend) -> None:
 def _add_views(app: Flask, backend: Backend, gate: AccessGate) -> None:
     @app.get("/health")
     def health() -> Response:
-        known = gate.knows(request.authorization)
-        details = {"projects": backend.live.facts()} if known else {}
+        trusted = gate.knows(request.authorization)
+        details = {"projects": backend.live.facts()} if trusted else {}
         return jsonify({"status": "UP", "model_class": "labelloop", **details})
 
     @app.get("/ready")

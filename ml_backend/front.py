@@ -200,16 +200,16 @@ class Front(TcpWSGIServer):  # type: ignore[misc]
         """Take in many at once: whoever comes behind a flood must not wait for a turn of the loop for each."""
         for _ in range(ACCEPT_AT_ONCE):
             try:
-                found = self.accept()
+                accepted = self.accept()
             except OSError:
                 return
-            if found is None:
+            if accepted is None:
                 return
             if self.crowded and not self._make_room():
-                found[0].close()
+                accepted[0].close()
             else:
-                self.set_socket_options(found[0])
-                Caller(self, found[0], found[1], self.adj, map=self._map)
+                self.set_socket_options(accepted[0])
+                Caller(self, accepted[0], accepted[1], self.adj, map=self._map)
 
     def maintenance(self, now: float) -> None:
         """Nothing: it comes in the middle of a turn, when no socket may be closed but the one whose turn it is."""

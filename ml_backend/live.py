@@ -144,8 +144,8 @@ class LiveProject:
     def _try(self, entry: Deployment) -> bool:
         """Load and swap; False where the version is (still) refused. StorageError where storage is away."""
         name = entry.version
-        known = self._refused.get(name)
-        if known and known[1] == entry.number and time.monotonic() - known[2] < self._rest_s():
+        refusal = self._refused.get(name)
+        if refusal and refusal[1] == entry.number and time.monotonic() - refusal[2] < self._rest_s():
             return False
         try:
             self._swap(load_model(self._registry, self._engines, name, self.model))
@@ -177,7 +177,7 @@ class LiveProject:
     def _let_go(self) -> None:
         """Artefacts of versions that were live before: nobody reads them here again, and sees them healed."""
         for key in (*self.damage.keys("models/heads/"), *self.damage.keys("backbones/")):
-            self.damage.mended(key)
+            self.damage.resolved(key)
 
     def _refuse(self, entry: Deployment, reason: str) -> None:
         self._refused[entry.version] = (RefusedVersion(entry.version, reason, now()), entry.number, time.monotonic())
@@ -255,7 +255,7 @@ class LiveModels:
         )  # fmt: skip
         while len(self._live) > self._limit:
             key, _ = self._live.popitem(last=False)
-            self._metrics.gone(key)
+            self._metrics.forget(key)
             log.info("least recently used, unloaded", action="evict", project=key)
         return live
 

@@ -54,7 +54,7 @@ def retrain(context: Context, project: ProjectContext, snapshot_id: str, claim: 
 
     The version is registered whatever the verdict, so that a person can promote one that is held.
     """
-    progress = JobProgress.of_job(wanted=claim.check if claim else None)
+    progress = JobProgress.of_job(require_wanted=claim.check if claim else None)
     snapshot = project.snapshot(snapshot_id)
     followed = tracking(context.settings, _tracked(project, snapshot))
     trained = replace(_tuned(context, project, snapshot, progress, followed), claim=claim)

@@ -144,7 +144,7 @@ class Planner:
 
     def _enqueue(self, action: Action, this: Try, wishes: Sequence[Request]) -> None:
         key, snapshot, attempt = self._project.key, this.snapshot, this.attempt
-        if attempt > 1 and (wrong := self._snapshots.mend()):
+        if attempt > 1 and (wrong := self._snapshots.repair()):
             log.warning("snapshot was damaged, written again", action="mend", keys=wrong)
         name = job_id(KINDS[action.kind], key, snapshot[:12], self._project.config.hash, attempt)
         answers = [w.id for w in wishes if w.kind == action.kind]

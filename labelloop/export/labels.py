@@ -1,4 +1,4 @@
-"""Annotated tasks and what is known of their images in, the rows of a data set out. Pure."""
+"""Annotated tasks and the facts of their images in, the rows of a data set out. Pure."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ExportRow:
     file: str = ""  # as it was called where it was uploaded from; else the key below the project's prefix
 
     @property
-    def bucket(self) -> str:
+    def split(self) -> str:
         """Empty where it is not decided yet."""
         return self.facts.bucket.value if self.facts else ""
 
@@ -39,24 +39,24 @@ class ExportRow:
 class ExportFilter:
     """Which tasks."""
 
-    bucket: Bucket | None = None
+    split: Bucket | None = None
     with_skipped: bool = False  # also those without a class
 
 
 def select(
-    tasks: Iterable[Task], images: Mapping[str, ImageFacts], wanted: ExportFilter, *, counting: Callable[[Task], Task],
+    tasks: Iterable[Task], images: Mapping[str, ImageFacts], only: ExportFilter, *, counting: Callable[[Task], Task],
     file_of: Callable[[str], str] = lambda uri: uri,
 ) -> list[ExportRow]:  # fmt: skip
     """The tasks that are wanted, by id. ``counting`` gives a task with classes as they count."""
-    found = [
+    rows = [
         replace(_labelled(task, counting(task), images.get(task.uri)), file=file_of(task.uri))
         for task in sorted(tasks, key=lambda t: t.id)
     ]
     return [
         row
-        for row in found
-        if (row.label is not None or wanted.with_skipped)
-        and (wanted.bucket is None or (row.facts is not None and row.facts.bucket is wanted.bucket))
+        for row in rows
+        if (row.label is not None or only.with_skipped)
+        and (only.split is None or (row.facts is not None and row.facts.bucket is only.split))
     ]
 
 
@@ -78,7 +78,7 @@ def safe_cell(text: str) -> str:
 def to_json(row: ExportRow) -> dict[str, Any]:
     """One task with all its answers."""
     return {
-        "task": row.task.id, "uri": row.task.uri, "file": row.file, "label": row.label, "bucket": row.bucket or None,
+        "task": row.task.id, "uri": row.task.uri, "file": row.file, "label": row.label, "bucket": row.split or None,
         "counts": row.counted.id if row.counted else None, "skipped": row.task.skipped,
         "image": _image(row.facts), "annotations": [asdict(a) for a in row.task.annotations],
     }  # fmt: skip
@@ -92,8 +92,8 @@ def _image(facts: ImageFacts | None) -> dict[str, Any] | None:
 
 def _labelled(task: Task, counting: Task, facts: ImageFacts | None) -> ExportRow:
     counted = counting.counted
-    given = next((a for a in task.annotations if counted and _same(a, counted)), None)
-    return ExportRow(task, counting.label, given, facts)
+    answer = next((a for a in task.annotations if counted and _same(a, counted)), None)
+    return ExportRow(task, counting.label, answer, facts)
 
 
 def _same(one: Annotation, other: Annotation) -> bool:
@@ -102,16 +102,17 @@ def _same(one: Annotation, other: Annotation) -> bool:
 
 def _values(row: ExportRow) -> dict[str, Any]:
     answer = row.counted or _last(row.task)
-    seen = answer.seen if answer else None
+    prediction = answer.seen if answer else None
     problem = (answer.problem if answer else None) or (row.facts.problem if row.facts else None)
     return {
-        "uri": row.task.uri, "label": row.label, "bucket": row.bucket, "task_id": row.task.id,
+        "uri": row.task.uri, "label": row.label, "bucket": row.split, "task_id": row.task.id,
         "skipped": row.task.skipped, "answers": len(row.task.annotations), "problem": problem,
         "annotator": answer and answer.completed_by, "annotation_id": answer and answer.id,
         "created": answer and answer.created_at, "updated": answer and answer.updated_at,
         "lead_time_s": answer and answer.lead_time_s, "ground_truth": bool(answer and answer.ground_truth),
         "seed": bool(answer and answer.seed), "given_label": answer and answer.label,
-        "seen_version": seen and seen.version, "seen_label": seen and seen.label, "seen_blind": seen and seen.blind,
+        "seen_version": prediction and prediction.version, "seen_label": prediction and prediction.label,
+        "seen_blind": prediction and prediction.blind,
         "sha256": row.facts and row.facts.sha256, "etag": row.facts and row.facts.etag,
         "file": row.file,
     }  # fmt: skip

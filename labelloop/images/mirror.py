@@ -84,9 +84,9 @@ class Mirror:
 
     def find(self, uri: str) -> MirroredImage | None:
         """What is known of an image; where that is nothing good, the lists are looked at again (not too often)."""
-        found = self.copies.get(uri)
-        if found is not None and not found.problem:
-            return found
+        copy = self.copies.get(uri)
+        if copy is not None and not copy.problem:
+            return copy
         with self._lock:
             if time.monotonic() - self._looked >= self._every_s:
                 self._update()
@@ -94,18 +94,18 @@ class Mirror:
 
     def read(self, uri: str) -> tuple[bytes, str]:
         """(bytes, hash) of a copy; ImageUnreadableError where there is none, StorageError."""
-        found = self.find(uri)
-        if found is None:
+        copy = self.find(uri)
+        if copy is None:
             raise NotCopiedError(f"{short(uri)} is not copied to S3 yet: sync does that, within seconds")
-        if found.problem:
-            raise ImageUnreadableError(found.problem)
+        if copy.problem:
+            raise ImageUnreadableError(copy.problem)
         try:
-            data = self._store.get(f"{PREFIX}{found.sha256}")
+            data = self._store.get(f"{PREFIX}{copy.sha256}")
         except NotFoundError as error:
             raise ImageUnreadableError(f"the copy of {short(uri)} is gone from the state bucket") from error
-        if digest(data) != found.sha256:
+        if digest(data) != copy.sha256:
             raise ImageUnreadableError(f"the copy of {short(uri)} was changed after it was made")
-        return data, found.sha256
+        return data, copy.sha256
 
     def keep(self, uri: str, data: bytes, *, etag: str | None = None, modified: str | None = None) -> MirroredImage:
         """Store the bytes, under their hash: what is there already is not written again. `record` makes it count."""
@@ -128,8 +128,8 @@ class Mirror:
                 self._shards.refuse(key, error)
                 continue
             for copy in copies:
-                known = self.copies.get(copy.uri)
-                if known is None or known.at <= copy.at:
+                before = self.copies.get(copy.uri)
+                if before is None or before.at <= copy.at:
                     self.copies[copy.uri] = copy
         self._looked = time.monotonic()
 

@@ -131,8 +131,8 @@ class ImageListing:
     def _leave_out(self, key: str, why: str) -> None:
         if why not in self.left_out and len(self.left_out) >= REASONS:
             why = "other names"
-        known = self.left_out.get(why, LeftOut(0, key))
-        self.left_out[why] = LeftOut(known.count + 1, known.example)
+        entry = self.left_out.get(why, LeftOut(0, key))
+        self.left_out[why] = LeftOut(entry.count + 1, entry.example)
 
 
 def _asks_for_bytes(key: str, reasons: Mapping[str, str | None]) -> bool:

@@ -49,8 +49,8 @@ class Relatives:
     def __init__(self, index: WindowIndex, thumb: Thumb, earlier: NearIndex | None = None) -> None:
         """``earlier``: images of which older releases kept another hash."""
         self._index, self._thumb, self._earlier = index, thumb, NearIndex() if earlier is None else earlier
-        self._seen: dict[tuple[str, str], Kinship] = {}
-        self._found: dict[str, tuple[int, list[Hit]]] = {}  # hits, and among how many images
+        self._kinships: dict[tuple[str, str], Kinship] = {}
+        self._hits_by_uri: dict[str, tuple[int, list[Hit]]] = {}  # hits, and among how many images
 
     def of(self, uri: str, placed: Container[str], cap: int) -> list[Relative]:
         """Those among ``placed`` images, the nearest first; beyond ``cap`` that look alike only copies."""
@@ -65,32 +65,32 @@ class Relatives:
         for hit in _candidates(there):
             is_copy = not crowded or self._is_copy(thumb, hit, usual)
             if is_copy or len(there) < cap:
-                found = self.kinship(uri, hit)
-                if found in PROVEN or (hit.bits <= CLOSE and found is not Kinship.STRANGER):
-                    relatives.append(Relative(hit.uri, found, is_copy and found is Kinship.SAME))
+                kin = self.kinship(uri, hit)
+                if kin in PROVEN or (hit.bits <= CLOSE and kin is not Kinship.STRANGER):
+                    relatives.append(Relative(hit.uri, kin, is_copy and kin is Kinship.SAME))
         return relatives
 
     def _hits(self, uri: str, thumb: Pixels) -> list[Hit]:
         many = len(self._index) + len(self._earlier)
-        among, hits = self._found.get(uri, (-1, []))
+        among, hits = self._hits_by_uri.get(uri, (-1, []))
         if among != many:
             hits = [hit for hit in self._index.near(window_words(thumb)) if hit.uri != uri]
-            known = {uri, *(hit.uri for hit in hits)}
-            earlier = [Hit(other, 0, AS_IT_LIES) for other in self._earlier.near(hash_of(thumb)) if other not in known]
+            uris = {uri, *(hit.uri for hit in hits)}
+            earlier = [Hit(other, 0, AS_IT_LIES) for other in self._earlier.near(hash_of(thumb)) if other not in uris]
             hits = earlier + hits
-            self._found[uri] = many, hits
+            self._hits_by_uri[uri] = many, hits
         return hits
 
     def kinship(self, uri: str, hit: Hit) -> Kinship:
         """Of an image and one that looks like it."""
         pair = (uri, hit.uri)
-        if pair not in self._seen:
+        if pair not in self._kinships:
             one, other = self._thumb(uri), self._thumb(hit.uri)
             if one is None or other is None:
                 return Kinship.UNSURE
             starts = (hit.window.guess, IDENTITY)
-            self._seen[pair] = kinship(_float(one), _float(other), starts, mirror=hit.window.mirrored)
-        return self._seen[pair]
+            self._kinships[pair] = kinship(_float(one), _float(other), starts, mirror=hit.window.mirrored)
+        return self._kinships[pair]
 
     def is_same(self, uri: str, other: str) -> bool:
         """Whether two images are proven to be the same, with no guess of how they lie."""

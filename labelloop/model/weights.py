@@ -38,36 +38,36 @@ def find_weights(name: str, pretrained: str | bool, folders: Sequence[Path], *, 
 
 def source_of(name: str, folders: Sequence[Path], *, offline: bool) -> str | None:
     """Where weights of a network would come from, in words; None where there are none to be had."""
-    found, _ = _available(name, folders, offline=offline)
-    return found.provenance if found else None
+    weights, _ = _available(name, folders, offline=offline)
+    return weights.provenance if weights else None
 
 
 def _file(text: str, folders: Sequence[Path]) -> WeightsSource:
     """A path, or a file name in one of the weights folders."""
     places = [Path(text).expanduser(), *(folder / text for folder in folders)]
-    found = next((p for p in places if p.is_file()), None)
-    if found is None:
+    path = next((p for p in places if p.is_file()), None)
+    if path is None:
         where = ", ".join(str(f) for f in folders) or "no folder (LABELLOOP_WEIGHTS is empty)"
         raise SettingsError(f"backbone.pretrained names {text}, which is neither a file nor in {where}")
-    if found.suffix != ".safetensors":
-        raise SettingsError(f"{found.name} is no .safetensors file; other formats are pickles and are not loaded")
-    return WeightsSource(found, True, f"file {found.name}")
+    if path.suffix != ".safetensors":
+        raise SettingsError(f"{path.name} is no .safetensors file; other formats are pickles and are not loaded")
+    return WeightsSource(path, True, f"file {path.name}")
 
 
 def _demanded(name: str, folders: Sequence[Path], *, offline: bool) -> WeightsSource:
-    found, why = _available(name, folders, offline=offline)
-    if found is None:
+    weights, why = _available(name, folders, offline=offline)
+    if weights is None:
         raise SettingsError(
             f"backbone.pretrained is true, but there are no weights for {name}: {why}. Put a .safetensors file in a "
             "folder that LABELLOOP_WEIGHTS names and set backbone.pretrained to its name, or allow the download"
         )
-    return found
+    return weights
 
 
 def _automatic(name: str, folders: Sequence[Path], *, offline: bool) -> WeightsSource:
-    found, why = _available(name, folders, offline=offline)
-    if found is not None:
-        return found
+    weights, why = _available(name, folders, offline=offline)
+    if weights is not None:
+        return weights
     log.warning("no weights, random start", action="weights_fallback", backbone=name, why=why)
     return WeightsSource(None, False, f"random start, because no weights could be had: {why}")
 

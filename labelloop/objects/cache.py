@@ -59,19 +59,19 @@ def mark_used(path: Path) -> None:
 def copies(root: Path) -> list[CachedFolder]:
     """Everything in the cache."""
     paths = sorted(path for kind in (FEATURES, PIXELS) for path in root.glob(f"*/{kind}/*"))
-    return [found for path in paths if (found := _look(path))]
+    return [entry for path in paths if (entry := _look(path))]
 
 
-def surplus(found: Iterable[CachedFolder], limit: int) -> list[CachedFolder]:
+def surplus(folders: Iterable[CachedFolder], limit: int) -> list[CachedFolder]:
     """What has to go for the rest to have at most ``limit`` bytes: the longest unused first, never the last used."""
-    newest_first = sorted(found, key=lambda c: c.used_at, reverse=True)
-    total, gone = 0, []
+    newest_first = sorted(folders, key=lambda c: c.used_at, reverse=True)
+    total, excess = 0, []
     for i, copy in enumerate(newest_first):
         total += copy.size
         if i and total > limit:
-            gone.append(copy)
+            excess.append(copy)
             total -= copy.size
-    return gone
+    return excess
 
 
 def bound(root: Path, limit: int) -> list[CachedFolder]:
@@ -81,10 +81,10 @@ def bound(root: Path, limit: int) -> list[CachedFolder]:
 
 def clear(root: Path, project: str, kept: Mapping[str, Collection[str]]) -> list[CachedFolder]:
     """Remove a project's features of what is gone. ``kept``: backbone -> shards; returns whole backbones that went."""
-    found = [c for c in copies(root) if c.project == project and c.kind == FEATURES]
-    for copy in found:
+    folders = [c for c in copies(root) if c.project == project and c.kind == FEATURES]
+    for copy in folders:
         _clear_files(copy.path, kept.get(copy.name, ()))
-    return _remove([c for c in found if c.name not in kept], "their backbone is gone")
+    return _remove([c for c in folders if c.name not in kept], "their backbone is gone")
 
 
 def _clear_files(path: Path, shards: Collection[str]) -> None:
@@ -104,9 +104,9 @@ def _look(path: Path) -> CachedFolder | None:
         return None
 
 
-def _remove(gone: Sequence[CachedFolder], why: str) -> list[CachedFolder]:
-    for copy in gone:
+def _remove(folders: Sequence[CachedFolder], why: str) -> list[CachedFolder]:
+    for copy in folders:
         shutil.rmtree(copy.path, ignore_errors=True)
         log.info("removed local copies", action="cache", project=copy.project, kind=copy.kind, name=copy.name,
                  bytes=copy.size, why=why)  # fmt: skip
-    return list(gone)
+    return list(folders)

@@ -1,4 +1,4 @@
-"""What is known of every image: content hash, duplicate group, bucket. Append-only shards, newest entry wins."""
+"""What is known of every image: content hash, duplicate group, split. Append-only shards, newest entry wins."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Catalogue:
         self.sizes: dict[str, int] = {}  # shard -> images
         self.replaced: dict[str, Replaced] = {}  # large shard -> those that it was made of
         self.images: dict[str, ImageFacts] = {}  # by uri
-        self.buckets: dict[str, Bucket] = {}  # of each duplicate group, as decided at its first sight
+        self.splits: dict[str, Bucket] = {}  # of each duplicate group, as decided at its first sight
 
     def add(self, facts: Sequence[ImageFacts], shard: str) -> None:
         """Record images; ``shard`` is unique and sorts by time (see `labelloop.clock.stamp`)."""
@@ -69,7 +69,7 @@ class Catalogue:
         """Write damaged shards again from their copies; returns the keys."""
         healed = [key for key in self.damage.keys(PREFIX) if heal(self._store, key, lambda raw, k=key: _fits(raw, k))]  # type: ignore[misc]
         for key in healed:
-            self.damage.mended(key)
+            self.damage.resolved(key)
         return healed
 
     def update(self) -> None:
@@ -113,15 +113,15 @@ class Catalogue:
                 touched |= self._apply(self._read(key).facts)
         return touched
 
-    def _apply(self, found: Sequence[ImageFacts]) -> set[str]:
-        for facts in found:
+    def _apply(self, images: Sequence[ImageFacts]) -> set[str]:
+        for facts in images:
             before = self.images.get(facts.uri)
             if before and before.group and facts.undecided and not facts.earlier:
-                self.buckets.pop(before.group, None)  # taken back, to be decided again
+                self.splits.pop(before.group, None)  # taken back, to be decided again
             self.images[facts.uri] = facts
             if facts.group:
-                self.buckets.setdefault(facts.group, facts.bucket)
-        return {facts.uri for facts in found}
+                self.splits.setdefault(facts.group, facts.bucket)
+        return {facts.uri for facts in images}
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,10 +114,10 @@ class FeatureIndex:
     def _take(self, shard: str, data: Mapping[str, Any]) -> set[str]:
         touched = set()
         for row, (uri, etag) in enumerate(zip(data["uris"], data["etags"], strict=True)):
-            known = self.places.get(uri)
-            if known is None:
+            before = self.places.get(uri)
+            if before is None:
                 self._arrived.append(uri)
-            if known is None or known.shard < shard:
+            if before is None or before.shard < shard:
                 self.places[uri] = RowPlace(shard, row, etag)
                 touched.add(uri)
         self._sums[shard], self.sizes[shard] = str(data["sha256"]), len(data["uris"])
@@ -191,8 +191,8 @@ class FeatureStore:
 
     def merge(self, shards: Sequence[str]) -> str:
         """One large shard instead of these small ones, which stay until `drop`; its name."""
-        wanted = set(shards)
-        kept = sorted((p.shard, p.row, uri) for uri, p in self.index.places.items() if p.shard in wanted)
+        merging = set(shards)
+        kept = sorted((p.shard, p.row, uri) for uri, p in self.index.places.items() if p.shard in merging)
         uris = [uri for _, _, uri in kept]
         etags = [self.index.places[uri].etag for uri in uris]
         name = merged_name(list(shards), digest(canonical([list(shards), uris])))
@@ -212,12 +212,12 @@ class FeatureStore:
         """See the shards that were added since the last call; rows are fetched when they are asked for."""
         self.index.update()
         for key in [key for key, uris in self._lacking.items() if all(uri in self.index for uri in uris)]:
-            self.index.damage.mended(key)  # computed again: nobody reads it any more
+            self.index.damage.resolved(key)  # computed again: nobody reads it any more
             del self._lacking[key]
 
     def lost(self) -> list[Damaged]:
         """Shards of rows that could not be read, as long as an image of theirs has no others."""
-        return [found for found in self.index.damage.all() if found.key in self._lacking]
+        return [damaged for damaged in self.index.damage.all() if damaged.key in self._lacking]
 
     def __contains__(self, uri: object) -> bool:
         return uri in self.index
@@ -267,8 +267,8 @@ class FeatureStore:
             rows = self._map(shard)
             if out.shape[1] == 0:
                 out = np.empty((len(uris), rows.shape[1]), dtype=np.float32)
-            places, wanted = zip(*pairs, strict=True)
-            out[list(places)] = rows[list(wanted)]
+            places, row_numbers = zip(*pairs, strict=True)
+            out[list(places)] = rows[list(row_numbers)]
         return out
 
     def _fetch(self, shards: Iterable[str]) -> None:

@@ -95,7 +95,7 @@ class Registry:
         if digest(weights) != record.weights_sha256:
             raise CorruptArtefactError(f"these are not the weights of {record.id}")
         self._store.put(_weights_key(record.id), weights)
-        self.damage.mended(_weights_key(record.id))
+        self.damage.resolved(_weights_key(record.id))
 
     def initial_backbone(self) -> BackboneRecord | None:
         """The backbone the project began with, or None before the first image was seen."""
@@ -123,12 +123,12 @@ class Registry:
         except AlreadyExistsError:
             return self.initial_backbone() or record
 
-    def mend_initial(self) -> None:
+    def repair_initial(self) -> None:
         """Write it again, as it follows from the backbones that there are."""
         self._initial = self._read_initial()
         if self._initial and self.damage.keys(INITIAL):
             self._store.put(INITIAL, canonical({"id": self._initial}))
-            self.damage.mended(INITIAL)
+            self.damage.resolved(INITIAL)
 
     def current_backbone(self) -> BackboneRecord | None:
         """The live version's backbone, before the first version the initial one."""
@@ -151,8 +151,8 @@ class Registry:
 
     def versions(self) -> list[Version]:
         """All versions that are kept and can be read, oldest first."""
-        found = self.damage.intact(_numbered(self._store.list(VERSIONS)), self._version_if_kept, VERSIONS)
-        return sorted((v for v in found.values() if v), key=lambda v: v.number)
+        versions = self.damage.intact(_numbered(self._store.list(VERSIONS)), self._version_if_kept, VERSIONS)
+        return sorted((v for v in versions.values() if v), key=lambda v: v.number)
 
     def unread(self) -> list[str]:
         """Names of versions whose record is there and cannot be read; `versions` has looked for them."""
@@ -173,7 +173,7 @@ class Registry:
             try:
                 self._versions[name] = version_from(self._store.get(key), key)
             except NotFoundError as error:
-                raise _gone(name) from error
+                raise _no_version(name) from error
         return self._versions[name]
 
     def forget(self, choose: Callable[[Sequence[Deployment]], Sequence[str]]) -> list[str]:
@@ -185,7 +185,7 @@ class Registry:
             names = list(choose(self.deployments()))
             for name in names:
                 self._store.delete(_version_key(int(name[1:])))
-                self.damage.mended(_version_key(int(name[1:])))
+                self.damage.resolved(_version_key(int(name[1:])))
                 self._versions.pop(name, None)
         return names
 
@@ -201,20 +201,20 @@ class Registry:
 
     def rejected(self) -> dict[str, Deployment]:
         """Versions that people have refused and not promoted since, with who, when and why."""
-        found: dict[str, Deployment] = {}
+        rejected: dict[str, Deployment] = {}
         for entry in self.decisions():
             if entry.rejected:
-                found[entry.rejected] = entry
+                rejected[entry.rejected] = entry
             else:
-                found.pop(entry.version, None)
-        return found
+                rejected.pop(entry.version, None)
+        return rejected
 
     def decisions(self) -> list[Deployment]:
         """The whole log, oldest first; entries already read are not fetched again. What cannot be read is left out."""
-        known = [max(self._log, default=0), *(_number_in(key) - 1 for key in self.damage.keys(LOG))]
-        listed = _numbered(self._store.list(LOG, start_after=_deployment_key(min(known))))
-        found = self.damage.intact((i for i in listed if _number_in(i.key) not in self._log), self._entry, LOG)
-        self._log.update({entry.number: entry for entry in found.values()})
+        ends = [max(self._log, default=0), *(_number_in(key) - 1 for key in self.damage.keys(LOG))]
+        listed = _numbered(self._store.list(LOG, start_after=_deployment_key(min(ends))))
+        entries = self.damage.intact((i for i in listed if _number_in(i.key) not in self._log), self._entry, LOG)
+        self._log.update({entry.number: entry for entry in entries.values()})
         return [self._log[n] for n in sorted(self._log)]
 
     def _entry(self, key: str) -> Deployment:
@@ -249,7 +249,7 @@ class Registry:
         with self.lease("deploy") as fencing:
             log = self._log_with(expected, action)
             if not self._store.exists(_version_key(int(version[1:]))):
-                raise _gone(version)
+                raise _no_version(version)
             return self._append(log, Deployment(0, version, action, expected, by, why, now(), fencing))
 
     def deploy_new(self, draft: Draft, *, by: str, why: str, claim: Claim | None = None) -> Version:
@@ -345,11 +345,11 @@ class Registry:
             error = CorruptObjectError(key, CHANGED)
             self.damage.note(key, error)
             raise error
-        self.damage.mended(key)
+        self.damage.resolved(key)
         return data
 
 
-def _gone(name: str) -> NotFoundError:
+def _no_version(name: str) -> NotFoundError:
     return NotFoundError(f"there is no version {name}, or it is no longer kept; `labelloop models` lists them")
 
 
@@ -398,9 +398,9 @@ def backbone_from(raw: bytes, key: str) -> BackboneRecord:
 def initial_from(raw: bytes, key: str = "") -> str:
     """The id of the backbone that the project began with; CorruptObjectError."""
     with reading(key or INITIAL):
-        found = as_object(json.loads(raw))["id"]
-        _must(isinstance(found, str), "its id is no text")
-        return str(found)
+        name = as_object(json.loads(raw))["id"]
+        _must(isinstance(name, str), "its id is no text")
+        return str(name)
 
 
 def _numbered(infos: Iterable[ObjectInfo]) -> Iterator[ObjectInfo]:

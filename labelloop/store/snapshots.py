@@ -97,7 +97,7 @@ class SnapshotStore:
                 raise ValueError(CHANGED)
             return [(int(index), str(shard)) for index, shard in read(Kind.SNAPSHOT, raw, key)["shards"].items()]
 
-    def mend(self, keys: Collection[str] | None = None) -> list[str]:
+    def repair(self, keys: Collection[str] | None = None) -> list[str]:
         """Write again what cannot be read of the snapshot that was frozen last: its truth is here; returns the keys.
 
         ``keys``: only these are looked at.
@@ -127,14 +127,14 @@ class SnapshotStore:
     def latest(self) -> Latest | None:
         """The newest ref, or None before the first snapshot; CorruptObjectError."""
         try:
-            found = load(Kind.LATEST, self._store.get(LATEST), Latest, LATEST)
+            ref = load(Kind.LATEST, self._store.get(LATEST), Latest, LATEST)
         except NotFoundError:
             return None
         except UNREADABLE as error:
             self.damage.note(LATEST, error)
             raise
-        self.damage.mended(LATEST)
-        return found
+        self.damage.resolved(LATEST)
+        return ref
 
     def newest(self) -> Snapshot | None:
         """The newest one that can be read, for whoever only shows it; None where there is none."""
@@ -147,7 +147,7 @@ class SnapshotStore:
     def set_latest(self, ref: Latest) -> None:
         """Move the ref; only the watcher that holds the lease does this."""
         self._store.put(LATEST, write(Kind.LATEST, asdict(ref)))
-        self.damage.mended(LATEST)
+        self.damage.resolved(LATEST)
 
     def _freeze_shard(self, index: int, moved: Mapping[int, Task | None]) -> None:
         """Write one shard with these tasks changed, or taken out (None)."""
@@ -172,12 +172,12 @@ class SnapshotStore:
         if key in self._damaged or not self._store.exists(key):
             self._store.put(key, data() if callable(data) else data)
             self._damaged.discard(key)
-            self.damage.mended(key)
+            self.damage.resolved(key)
 
     def _read(self, index: int, name: str) -> tuple[Task, ...]:
-        known = self._shards.get(index)
-        if known and known[0] == name:
-            return known[1]
+        loaded = self._shards.get(index)
+        if loaded and loaded[0] == name:
+            return loaded[1]
         text = _inflate(self._store.get(_shard_key(name)), name)
         with reading(_shard_key(name)):
             tasks = tuple(task_from(json.loads(line)) for line in text.splitlines() if line)

@@ -14,7 +14,7 @@ from label_studio_sdk.core.api_error import ApiError
 from label_studio_sdk.core.client_wrapper import SyncClientWrapper
 
 from labelloop.errors import StudioError
-from labelloop.studio.words import json_of, refusal, said_in
+from labelloop.studio.words import json_of, message_in, refusal
 
 Reread = Callable[[], str]  # gives the token as it is now, after one was refused
 Heard = Callable[[str, float, int], None]  # (call with N for numbers, seconds, HTTP status or 0)
@@ -136,13 +136,13 @@ def _checked(answer: httpx.Response, request: Mapping[str, Any], path: str) -> h
     return answer
 
 
-def _refused(said: str) -> str:
-    if "legacy token authentication has been disabled" in said:
+def _refused(text: str) -> str:
+    if "legacy token authentication has been disabled" in text:
         return (
             "Label Studio does not accept legacy tokens: allow them under Organization > Access Token Settings, or put "
             "a personal access token into LABELLOOP_STUDIO_TOKEN"
         )
     return (
         "Label Studio does not accept the token: put a valid access token into LABELLOOP_STUDIO_TOKEN (Account & "
-        f"Settings > Personal Access Token). It said: {said_in(said)[:200]}"
+        f"Settings > Personal Access Token). It said: {message_in(text)[:200]}"
     )

@@ -48,25 +48,25 @@ def refusal(answer: httpx.Response, method: str, path: str, params: Mapping[str,
             f"`labelloop forget {project}` stops managing it",
             status=404,
         )
-    said = said_in(answer.text)
+    message = message_in(answer.text)
     return StudioError(
-        f"Label Studio answered {status} to {method} /{path}" + (f": {said}" if said else ""), status=status
+        f"Label Studio answered {status} to {method} /{path}" + (f": {message}" if message else ""), status=status
     )
 
 
-def said_in(text: str) -> str:
+def message_in(text: str) -> str:
     """The sentences of an error page, JSON or HTML, without what only programs read."""
     try:
-        said = "; ".join(dict.fromkeys(_sentences(json.loads(text))))
+        message = "; ".join(dict.fromkeys(_sentences(json.loads(text))))
     except (ValueError, RecursionError):
-        found = re.search(r"(?is)<title>(.*?)</title>", text)
-        said = found.group(1) if found else re.sub(r"(?s)<[^>]*>", " ", text)
-    return encodable(" ".join(said.split())[:LONGEST])
+        title = re.search(r"(?is)<title>(.*?)</title>", text)
+        message = title.group(1) if title else re.sub(r"(?s)<[^>]*>", " ", text)
+    return encodable(" ".join(message.split())[:LONGEST])
 
 
 def _project(path: str, params: Mapping[str, Any]) -> str:
-    found = _PROJECT.match(path)
-    return found.group(1) if found else str(params.get("project") or "")
+    match = _PROJECT.match(path)
+    return match.group(1) if match else str(params.get("project") or "")
 
 
 def _sentences(data: Any, name: str = "") -> Iterator[str]:

@@ -108,21 +108,21 @@ def mark(
 
 
 def _names(objects: Iterable[StoredObject]) -> Mapping[ObjectKind, Collection[str]]:
-    found: dict[ObjectKind, set[str]] = {what: set() for what in ObjectKind}
+    names: dict[ObjectKind, set[str]] = {what: set() for what in ObjectKind}
     for held in objects:
         if held.names:
-            found[held.what].add(held.name)
-    return found
+            names[held.what].add(held.name)
+    return names
 
 
 def kept_versions(refs: References, young: Iterable[str], policy: Retention, now: datetime) -> dict[str, str]:
     """Versions that stay. ``young``: those whose record is."""
-    known = {v.name: v for v in refs.versions}
-    found: dict[str, str] = {}
+    versions = {v.name: v for v in refs.versions}
+    reasons: dict[str, str] = {}
     for name, why in _wanted(refs, young, policy, now):
-        for one, reason in _with_references(name, why, known):
-            found.setdefault(one, reason)
-    return found
+        for one, reason in _with_references(name, why, versions):
+            reasons.setdefault(one, reason)
+    return reasons
 
 
 def _wanted(refs: References, young: Iterable[str], policy: Retention, now: datetime) -> Iterable[tuple[str, str]]:
@@ -140,13 +140,13 @@ def _wanted(refs: References, young: Iterable[str], policy: Retention, now: date
     yield from ((name, NEW) for name in young)
 
 
-def _with_references(name: str, why: str, known: Mapping[str, Version]) -> Iterable[tuple[str, str]]:
+def _with_references(name: str, why: str, versions: Mapping[str, Version]) -> Iterable[tuple[str, str]]:
     """A version and, since it may be live again, the one that its successors are judged against then."""
     seen: set[str] = set()
-    while name in known and name not in seen:
+    while name in versions and name not in seen:
         yield name, why
         seen.add(name)
-        why, name = f"the reference of {name}", known[name].reference or ""
+        why, name = f"the reference of {name}", versions[name].reference or ""
 
 
 def live_since(log: Sequence[Deployment], since: datetime) -> list[str]:
@@ -156,11 +156,11 @@ def live_since(log: Sequence[Deployment], since: datetime) -> list[str]:
 
 
 def _backbones(refs: References, versions: Reasons) -> dict[str, str]:
-    found = {refs.initial: "the project began with it: a retrain starts from it"} if refs.initial else {}
+    reasons = {refs.initial: "the project began with it: a retrain starts from it"} if refs.initial else {}
     for version in refs.versions:
         if version.name in versions:
-            found.setdefault(version.backbone, f"of {version.name}, which is kept")
-    return found
+            reasons.setdefault(version.backbone, f"of {version.name}, which is kept")
+    return reasons
 
 
 def _features(refs: References) -> dict[str, str]:
@@ -169,42 +169,42 @@ def _features(refs: References) -> dict[str, str]:
     served = list(dict.fromkeys(of[d.version] for d in reversed(refs.deployments) if d.version in of))
     if not served and refs.initial:
         served = [refs.initial]
-    found = dict.fromkeys(served[:GENERATIONS], f"one of the last {GENERATIONS} backbones that served")
+    reasons = dict.fromkeys(served[:GENERATIONS], f"one of the last {GENERATIONS} backbones that served")
     if refs.versions:
         newest = max(refs.versions, key=lambda v: v.number)
-        found.setdefault(newest.backbone, f"of {newest.name}, which may be promoted")
-    return found
+        reasons.setdefault(newest.backbone, f"of {newest.name}, which may be promoted")
+    return reasons
 
 
 def _snapshots(
     refs: References, versions: Reasons, backbones: Reasons, policy: Retention, now: datetime
 ) -> dict[str, str]:
-    found = {refs.latest: "the newest"} if refs.latest else {}
+    reasons = {refs.latest: "the newest"} if refs.latest else {}
     for version in refs.versions:
         if version.name in versions:
-            found.setdefault(version.snapshot, f"of {version.name}, which is kept")
+            reasons.setdefault(version.snapshot, f"of {version.name}, which is kept")
     for name, snapshot in refs.backbones.items():
         if name in backbones and snapshot:
-            found.setdefault(snapshot, f"backbone {name} was fine-tuned on it")
-    found |= dict.fromkeys(set(refs.searches) - found.keys(), "a search has trials left")
+            reasons.setdefault(snapshot, f"backbone {name} was fine-tuned on it")
+    reasons |= dict.fromkeys(set(refs.searches) - reasons.keys(), "a search has trials left")
     since = now - timedelta(days=policy.days)
     for run in refs.runs:
         if run.outcome == "running" or parse(run.started_at) >= since:
-            found.setdefault(run.snapshot, f"of a run of the last {policy.days} days")
+            reasons.setdefault(run.snapshot, f"of a run of the last {policy.days} days")
     for run in _last_judged(refs.runs):  # what has changed since is counted from here
-        found.setdefault(run.snapshot, f"of the last {run.kind} that was judged")
-    return found
+        reasons.setdefault(run.snapshot, f"of the last {run.kind} that was judged")
+    return reasons
 
 
 def _runs(runs: Sequence[Run], versions: Reasons, policy: Retention, now: datetime) -> dict[str, str]:
-    found = {run.id: f"the last {run.kind} that was judged" for run in _last_judged(runs)}
+    reasons = {run.id: f"the last {run.kind} that was judged" for run in _last_judged(runs)}
     since = now - timedelta(days=policy.log_days)
     for run in runs:
         if run.version in versions:
-            found.setdefault(run.id, f"it made {run.version}, which is kept")
+            reasons.setdefault(run.id, f"it made {run.version}, which is kept")
         if run.outcome == "running" or parse(run.started_at) >= since:
-            found.setdefault(run.id, f"of the last {policy.log_days} days")
-    return found
+            reasons.setdefault(run.id, f"of the last {policy.log_days} days")
+    return reasons
 
 
 def _last_judged(runs: Sequence[Run]) -> list[Run]:
@@ -288,9 +288,9 @@ class _View:
 
 
 def _newest_orders(objects: Iterable[StoredObject]) -> dict[str, str]:
-    found: dict[str, str] = {}
+    newest: dict[str, str] = {}
     for held in objects:
         if held.what is ObjectKind.SCORES:
             version, order = held.names
-            found[version] = max(order, found.get(version, ""))
-    return found
+            newest[version] = max(order, newest.get(version, ""))
+    return newest

@@ -65,15 +65,15 @@ class Tidier:
         Each phase is decided anew, by what is there then: what was named meanwhile stays.
         """
         refs, objects = self._read()
-        gone = self._forget_versions(refs, objects)
+        removed = self._forget_versions(refs, objects)
         for i, phase in enumerate(PHASES[1:], 1):
             refs, objects = self._read()
             decision = self._decide(refs, objects, [what for before in PHASES[:i] for what in before])
             items = [item for item in decision.remove if item.what in phase]
             self._delete(items, report)
-            gone += items
-        self._store.put(DONE, write(Kind.TIDY, {"at": moment(), "removed": counts(gone)}))
-        return tuple(gone)
+            removed += items
+        self._store.put(DONE, write(Kind.TIDY, {"at": moment(), "removed": counts(removed)}))
+        return tuple(removed)
 
     # --- reading
 
@@ -81,7 +81,7 @@ class Tidier:
         """References before the listing: whatever they name is in it, or is gone already."""
         damage = Damage()
         try:
-            found = self._read_all(damage)
+            contents = self._read_all(damage)
         except CorruptObjectError as error:
             damage.note(error.key, error)
         if damage.all():
@@ -91,7 +91,7 @@ class Tidier:
                 f"--damaged` sets "
                 "aside what cannot be brought back"
             )
-        return found
+        return contents
 
     def _read_all(self, damage: Damage) -> tuple[References, list[StoredObject]]:
         """Read afresh: what a process had read before it was damaged is not taken for what is there."""
@@ -126,13 +126,13 @@ class Tidier:
         unread = [name for name in kept.snapshots if name not in self._shards]
         with ThreadPoolExecutor(READERS) as pool:
             self._shards.update(zip(unread, pool.map(self._shards_of, unread), strict=True))
-        found: set[str] = set()
+        reached: set[str] = set()
         for name in kept.snapshots:
             shards = self._shards[name]
             if shards is None:
                 return {held.name for held in objects if held.what is ObjectKind.SHARD}
-            found |= shards
-        return found
+            reached |= shards
+        return reached
 
     def _shards_of(self, snapshot: str) -> frozenset[str] | None:
         try:
@@ -159,7 +159,7 @@ class Tidier:
         decided = {item.key: item for item in self._decide(refs, objects, ()).remove if item.what is ObjectKind.VERSION}
         items = {held.name: decided[held.info.key] for held in objects if held.info.key in decided}
         young = [held.name for held in objects if held.what is ObjectKind.VERSION and held.is_young(self._now())]
-        names, gone = list(items), list[str]()
+        names, forgotten = list(items), list[str]()
         for start in range(0, len(names), BATCH):
             batch = names[start : start + BATCH]
 
@@ -167,8 +167,8 @@ class Tidier:
                 newest = replace(refs, deployments=deployments)
                 return [n for n in batch if n not in kept_versions(newest, young, self._policy, self._now())]
 
-            gone += self._registry.forget(choose)
-        return [items[name] for name in gone]
+            forgotten += self._registry.forget(choose)
+        return [items[name] for name in forgotten]
 
     def _delete(self, items: Sequence[Item], report: Report) -> None:
         with ThreadPoolExecutor(READERS) as pool:
@@ -177,12 +177,12 @@ class Tidier:
 
 
 def _indexed(objects: Sequence[StoredObject]) -> dict[str, set[str]]:
-    found: dict[str, set[str]] = {}
+    shards: dict[str, set[str]] = {}
     for held in objects:
         if held.what is ObjectKind.INDEX:
             backbone, shard = held.names
-            found.setdefault(backbone, set()).add(shard)
-    return found
+            shards.setdefault(backbone, set()).add(shard)
+    return shards
 
 
 class _AsOf:
@@ -200,15 +200,15 @@ class _AsOf:
 def last_tidied(store: ObjectStore) -> Tidied | None:
     """When a project was tidied last, or None: never, or nobody can tell."""
     try:
-        found = load(Kind.TIDY, store.get(DONE), Tidied, DONE)
+        tidied = load(Kind.TIDY, store.get(DONE), Tidied, DONE)
         with reading(DONE):
-            parse(found.at)
+            parse(tidied.at)
     except (*UNREADABLE, NotFoundError):
         return None
-    return found
+    return tidied
 
 
 def counts(items: Sequence[Item]) -> dict[str, list[int]]:
     """What -> [objects, bytes], in the order in which they are removed."""
-    found = {what: [item.size for item in items if item.what is what] for phase in PHASES for what in phase}
-    return {what.value: [len(sizes), sum(sizes)] for what, sizes in found.items() if sizes}
+    by_kind = {what: [item.size for item in items if item.what is what] for phase in PHASES for what in phase}
+    return {what.value: [len(sizes), sum(sizes)] for what, sizes in by_kind.items() if sizes}

@@ -34,8 +34,8 @@ def world(tmp_path: Path) -> OpsWorld:
     return world
 
 
-def rows(world: OpsWorld, path: Path, **wanted: Any) -> list[dict[str, str]]:
-    write_csv(collect(world.deployment, world.record, ExportFilter(**wanted), at=None), path)
+def rows(world: OpsWorld, path: Path, **chosen: Any) -> list[dict[str, str]]:
+    write_csv(collect(world.deployment, world.record, ExportFilter(**chosen), at=None), path)
     return list(csv.DictReader(io.StringIO(path.read_text())))
 
 
@@ -55,7 +55,7 @@ def test_one_row_per_labelled_task_with_the_answer_that_counts(world: OpsWorld, 
 
 def test_buckets_and_skipped_ones_on_demand(world: OpsWorld, tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
-    assert [r["task_id"] for r in rows(world, path, bucket=Bucket.TEST)] == ["4"]
+    assert [r["task_id"] for r in rows(world, path, split=Bucket.TEST)] == ["4"]
     skipped = {r["task_id"]: r for r in rows(world, path, with_skipped=True)}
     assert list(skipped) == ["1", "2", "3", "4", "5"]
     assert (skipped["2"]["label"], skipped["2"]["skipped"], skipped["2"]["annotator"]) == ("", "true", "7")

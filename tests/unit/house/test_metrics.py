@@ -154,7 +154,7 @@ def test_a_backend_shows_one_version_per_project() -> None:
     metrics.live("p", "v1", "b")
     metrics.live("p", "v2", "b")
     assert b'version="v1"' not in metrics.text()
-    metrics.gone("p")
+    metrics.forget("p")
     assert b'version="v2"' not in metrics.text()
 
 

@@ -217,7 +217,7 @@ def test_the_watcher_asks_once_for_weights_that_can_be_built_again() -> None:
     queue: Any = Queue()
     damage = Registry(world.own, lease).damage
     weights = Weights(world.record.key, world.own, Registry(world.own, lease), queue)
-    inspection = Inspection(world.own, damage, {"backbones/": weights.mend}, weights)
+    inspection = Inspection(world.own, damage, {"backbones/": weights.repair}, weights)
     for _ in range(3):
         inspection.turn()
         assert damage.keys() == sorted([weights_of(world, "v1"), "backbones/tuned/weights.safetensors"])

@@ -78,7 +78,7 @@ def test_the_bucket_of_a_group_is_that_of_its_first_image() -> None:
     catalogue.add([ImageFacts("a", "e", "h", "h", Bucket.TRAIN)], "1")
     catalogue.add([ImageFacts("b", "e", "h", "h", Bucket.TEST)], "2")
     catalogue.update()
-    assert catalogue.buckets == {"h": Bucket.TRAIN}
+    assert catalogue.splits == {"h": Bucket.TRAIN}
 
 
 STAMP = "20260101T0000{:02d}000000-aaaaaa"

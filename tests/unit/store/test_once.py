@@ -320,6 +320,6 @@ def test_a_store_that_is_away_is_no_reason_to_stop_working(monkeypatch: pytest.M
         raise SupersededError("given up")
 
     monkeypatch.setattr(progress, "WANTED_EVERY_S", -1)
-    progress.JobProgress(wanted=away).report("fine-tune", 1, 9)
+    progress.JobProgress(require_wanted=away).report("fine-tune", 1, 9)
     with pytest.raises(SupersededError):
-        progress.JobProgress(wanted=given_up).report("fine-tune", 1, 9)
+        progress.JobProgress(require_wanted=given_up).report("fine-tune", 1, 9)
