@@ -15,7 +15,7 @@ from labelloop.web.browsers import is_foreign_name, is_loopback
 
 OPEN = frozenset({"health", "ready", "webhook"})  # endpoints; probes and Label Studio's own webhook send no credentials
 LOOK_EVERY_S = 5.0  # how soon a withdrawn password no longer counts
-LOOK_AGAIN_S = 1.0  # and a new one does; whoever guesses cannot make us read more often
+LOOK_AGAIN_S = 1.0  # and a new one does; guessing cannot make us read more often
 
 
 class AccessGate:

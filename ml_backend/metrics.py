@@ -39,7 +39,7 @@ class Metrics:
         self._shown: dict[str, tuple[str, str, str]] = {}
 
     def live(self, project: str, version: str, backbone: str) -> None:
-        """Show the live version of a project instead of the one before."""
+        """Show the version that a project serves now instead of the one before."""
         self.forget(project)
         self._shown[project] = (project, version, backbone)
         self._version.labels(project, version, backbone).set(1)

@@ -49,7 +49,7 @@ class PredictCall:
     live: LiveProject
     schema: LabelSchema
     model: LiveModel | None  # the snapshot: one response never mixes versions
-    is_abandoned: Callable[[], bool] = lambda: False  # whether nobody waits for the answer any more
+    is_abandoned: Callable[[], bool] = lambda: False  # True where nobody waits for the answer any more
 
     @property
     def version(self) -> str:
@@ -102,7 +102,7 @@ class Predictor:
                     waiting.pop(0)
             for futures in waiting:
                 yield _results(futures, end)
-        finally:  # whoever gives up leaves no work behind for the next one to wait for
+        finally:  # a call that gives up leaves no work behind for the next one to wait for
             for future in chain.from_iterable(waiting):
                 future.cancel()
 

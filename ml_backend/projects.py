@@ -142,6 +142,6 @@ class Blinds:
             self._updated = time.monotonic()
 
 
-def _is_blind(record: ProjectRecord, group: str, bucket: Bucket) -> bool:
+def _is_blind(record: ProjectRecord, group: str, split: Bucket) -> bool:
     """As the queue has it (`labelloop.rules.acquisition`): opening such an image must not un-blind it."""
-    return bucket in JUDGING or (bucket is Bucket.TRAIN and shown_blind(group, record.config.queue.blind))
+    return split in JUDGING or (split is Bucket.TRAIN and shown_blind(group, record.config.queue.blind))

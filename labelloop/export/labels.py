@@ -69,7 +69,7 @@ def csv_row(row: ExportRow) -> list[str]:
 def safe_cell(text: str) -> str:
     """A text that no spreadsheet takes for a formula: one ' in front where it might.
 
-    Whoever reads it back removes exactly one leading ': texts that begin with one of their own get another.
+    To read it back, remove exactly one leading ': texts that begin with one of their own get another.
     """
     risky = text.lstrip().startswith(FORMULA) or text.startswith((*CONTROL, QUOTE))
     return QUOTE + text if risky else text

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MAX_BYTES = 50_000_000
 ARRIVING = 60_000_000  # bytes of images that are being read at once: the largest, and small ones
 ARRIVING_S = 60.0
-REASONS = 8  # why objects are left out: so many are told apart
+REASONS = 8  # why objects are left out: so many are counted apart
 PART = 512  # objects that are judged together
 GONE = {"NoSuchKey", "404", "NotFound", "NoSuchBucket", "NoSuchVersion"}
 FORBIDDEN = {"AccessDenied", "403", "Forbidden"}

@@ -49,7 +49,7 @@ class _Groups:
         self.size[group] += 1
 
     def unite(self, group: str, other: str, *, proven: bool) -> str:
-        """The group of both; two that were decided stay two, and so do large ones of which nothing is proven."""
+        """The group of both; two that were decided stay two, and so do large ones without proof."""
         if group == other or (group in self.decided and other in self.decided):
             return group
         if not proven and self.size[group] + self.size[other] >= self.cap:

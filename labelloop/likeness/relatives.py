@@ -1,4 +1,4 @@
-"""An image in, its relatives among known ones out: candidates by hash, kinship by proof, copies told from frames."""
+"""An image in, its relatives among known ones out: candidates by hash, kinship by proof, copies apart from frames."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from labelloop.records.arrays import Floats
 CANDIDATES = 8  # that are looked at
 CLOSE = 40  # bits: what lies further apart is related only where that is proven ...
 FAR_CANDIDATES = 1  # ... and of that few are looked at
-NEIGHBOURS = 15  # of which the median is what a camera sees anyway
+NEIGHBOURS = 15  # their median is what a camera sees anyway
 FEWEST_NEIGHBOURS = 5
 COPY = 0.3  # correlation of what two pictures have beyond their neighbours; frames of one camera have 0.1 to 0.2
 STILL = 1.0  # gray levels: less than this beyond the neighbours is nothing at all
@@ -47,7 +47,7 @@ class Relatives:
     """Looks at pairs, each once."""
 
     def __init__(self, index: WindowIndex, thumb: Thumb, earlier: NearIndex | None = None) -> None:
-        """``earlier``: images of which older releases kept another hash."""
+        """``earlier``: images that older releases kept with another hash."""
         self._index, self._thumb, self._earlier = index, thumb, NearIndex() if earlier is None else earlier
         self._kinships: dict[tuple[str, str], Kinship] = {}
         self._hits_by_uri: dict[str, tuple[int, list[Hit]]] = {}  # hits, and among how many images

@@ -125,7 +125,7 @@ class WindowIndex:
                     self._append(uri, np.frombuffer(bytes.fromhex(hash_), dtype=np.uint64))
 
     def near(self, words: Words) -> list[Hit]:
-        """Images of which a window is within `NEAR` bits, the nearest first. ``words``: of `window_words`."""
+        """Images with a window within `NEAR` bits, the nearest first. ``words``: of `window_words`."""
         many = len(self._uris)
         first, *others = (column[:many] for column in self._words)
         best: dict[str, tuple[int, int]] = {}

@@ -1,4 +1,4 @@
-"""Features in, the calibrated vote of several members out: the head for whoever can wait for a slower fit.
+"""Features in, the calibrated vote of several members out: the head for those who can wait for a slower fit.
 
 The file is safetensors: one block of ONNX bytes per member, and JSON that says which members vote and how. No pickle,
 no archive, no path: nothing in it can run code or read another file.

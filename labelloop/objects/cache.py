@@ -75,7 +75,7 @@ def surplus(folders: Iterable[CachedFolder], limit: int) -> list[CachedFolder]:
 
 
 def bound(root: Path, limit: int) -> list[CachedFolder]:
-    """Remove the surplus. Whoever reads a copy at this moment goes on, or fetches it anew."""
+    """Remove the surplus. A reader of a copy at this moment goes on, or fetches it again."""
     return _remove(surplus(copies(root), limit), "the cache is full")
 
 
@@ -88,7 +88,7 @@ def clear(root: Path, project: str, kept: Mapping[str, Collection[str]]) -> list
 
 
 def _clear_files(path: Path, shards: Collection[str]) -> None:
-    """Files of shards that are gone; not those that were fetched a moment ago, of which nobody could know yet."""
+    """Files of shards that are gone; not those that were fetched a moment ago: nobody could know of them yet."""
     for file in path.glob("*"):
         with suppress(OSError):
             if file.name.partition(".")[0] not in shards and time.time() - file.stat().st_mtime > FRESH_S:

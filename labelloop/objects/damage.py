@@ -1,4 +1,4 @@
-"""Objects that cannot be read: noted by whoever meets them, told once in the log and at any time to `status`, `doctor`.
+"""Objects that cannot be read: noted where they are met, logged once, shown at any time by `status` and `doctor`.
 
 What is damaged costs itself alone. `labelloop.remedies` says what is done without it.
 """
@@ -44,7 +44,7 @@ class Damage:
         self._damaged: dict[str, Damaged] = {}
 
     def note(self, key: str, error: Exception, etag: str = "") -> None:
-        """Remember it; told in the log the first time."""
+        """Remember it; logged the first time."""
         reason = error.reason if isinstance(error, CorruptObjectError) else str(error)
         if key not in self._damaged:
             log = structlog.get_logger()

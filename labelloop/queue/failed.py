@@ -18,7 +18,7 @@ from labelloop.clock import now
 from labelloop.errors import NotFoundError, QueueError
 from labelloop.queue.jobs import KINDS, REFRESH, RETRAIN, JobQueue
 
-OURS = "labelloop.errors."  # where our errors live says nothing to whoever reads them
+OURS = "labelloop.errors."  # where our errors live says nothing to a reader
 RECORDED = (REFRESH.name, RETRAIN.name)  # derived again by the watcher, under a new id
 REDIS_AWAY = "cannot read the failed jobs: {error}; is Redis up, and LABELLOOP_REDIS_URL right?"
 

@@ -62,7 +62,7 @@ class Catalogue:
 
     @property
     def lost(self) -> list[str]:
-        """Shards of which neither object nor copy can be read: what was decided of their images nobody knows."""
+        """Shards that can be read neither as object nor as copy: what was decided of their images is unknown."""
         return [key for key in self.damage.keys(PREFIX) if _name(key) not in self.sizes]
 
     def heal(self) -> list[str]:
@@ -78,7 +78,7 @@ class Catalogue:
             pass
 
     def updates(self) -> Iterator[set[str]]:
-        """The same; images whose facts were read, shard by shard: those are not told again after an error."""
+        """The same; images whose facts were read, shard by shard: those are not listed again after an error."""
         with self._lock:
             for key, data in self._shards.arrivals():
                 yield self._take(key, data)

@@ -64,7 +64,7 @@ class FeatureIndex:
             pass
 
     def updates(self) -> Iterator[set[str]]:
-        """The same; images whose place has changed, shard by shard: those are not told again after an error."""
+        """The same; images whose place has changed, shard by shard: those are not listed again after an error."""
         for key, data in self._shards.arrivals():
             try:
                 shard = index_from(data, key)
@@ -84,7 +84,7 @@ class FeatureIndex:
         return len(self.places)
 
     def ordered(self) -> list[str]:
-        """Every image, by name; sorted anew only as far as images have come, which is quick."""
+        """Every image, by name; sorted again only when images have come, which is quick."""
         if self._arrived:
             self._ordered += self._arrived
             self._ordered.sort()

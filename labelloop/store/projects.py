@@ -24,7 +24,7 @@ INDEX = "index/"  # beside the projects' own objects, so that finding all projec
 
 @dataclass(frozen=True, slots=True)
 class ProjectRecord:
-    """One wired project. A bare id is not enough: ids come back when a database is made anew."""
+    """One wired project. A bare id is not enough: ids come back when a database is created again."""
 
     server: str
     id: int
@@ -79,7 +79,7 @@ class ProjectStore:
         self._lock = threading.Lock()
         self._parsed: dict[str, tuple[bytes, ProjectRecord]] = {}
         self.damage = Damage()
-        self._lost: set[str] = set()  # projects of which not even the copy can be read
+        self._lost: set[str] = set()  # projects whose copy cannot be read either
 
     def put(self, record: ProjectRecord) -> None:
         """Add or replace. The copy first: where the record is, its copy is."""
@@ -168,7 +168,7 @@ class ProjectStore:
                 for d in self.damage.all()]  # fmt: skip
 
     def unread(self) -> list[DamagedRecord]:
-        """Those of them of which `all` knows nothing."""
+        """Those of them that `all` leaves out."""
         return [d for d in self.damaged() if d.project in self._lost]
 
     def remove(self, key: str) -> None:

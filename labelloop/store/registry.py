@@ -116,7 +116,7 @@ class Registry:
         return min(fresh, key=lambda r: (r.created_at, r.id)).id if fresh else None
 
     def set_initial_backbone(self, record: BackboneRecord) -> BackboneRecord:
-        """Decide it once; whoever comes second gets the first one's."""
+        """Decide it once; a second caller gets the first one's."""
         try:
             self._store.put(INITIAL, canonical({"id": record.id}), if_absent=True)
             return record
@@ -131,7 +131,7 @@ class Registry:
             self.damage.resolved(INITIAL)
 
     def current_backbone(self) -> BackboneRecord | None:
-        """The live version's backbone, before the first version the initial one."""
+        """The champion's backbone, before the first version the initial one."""
         live = self.live()
         return self.backbone(self.version(live.version).backbone) if live else self.initial_backbone()
 
@@ -179,7 +179,7 @@ class Registry:
     def forget(self, choose: Callable[[Sequence[Deployment]], Sequence[str]]) -> list[str]:
         """Remove the version records that ``choose`` names, by the log as it is under the deploy lease.
 
-        Whoever deploys one of them at the same time comes first, and then it is not chosen, or is refused.
+        A deploy of one of them at the same time comes first, and it is not chosen; or comes later, and is refused.
         """
         with self.lease("deploy"):
             names = list(choose(self.deployments()))
@@ -237,12 +237,12 @@ class Registry:
         except UNREADABLE as error:
             self.damage.note(key, error)
             return False
-        except NotFoundError:  # whoever asks for it is told
+        except NotFoundError:  # `version` raises it to those who ask
             return True
         return True
 
     def deploy(self, version: str, *, expected: str | None, action: str, by: str, why: str) -> Deployment:
-        """Compare-and-swap on the live version; ConflictError where it is no longer ``expected``.
+        """Compare-and-swap on the champion; ConflictError where it is no longer ``expected``.
 
         PausedError where learning is paused and the action is `deploy`, which no person has asked for.
         """
@@ -279,7 +279,7 @@ class Registry:
 
     def _log_with(self, expected: str | None, action: str) -> list[Deployment]:
         """The log in which ``expected`` is live, if learning goes on; call it under the lease."""
-        if action == "deploy":  # under the lease: whoever pauses and then takes it knows that none slips through
+        if action == "deploy":  # under the lease: once it is taken after a pause, none slips through
             self.pauses.check()
         log = self._whole_log()
         current = self._live_name()
@@ -292,7 +292,7 @@ class Registry:
         return live.version if live else None
 
     def _whole_log(self) -> list[Deployment]:
-        """For whoever adds to it; FormatError where a newer release has: it knows what is live, and we do not."""
+        """To be added to; FormatError where a newer release has: it knows what is live, and we do not."""
         log = self.decisions()
         last = log[-1].number if log else 0
         for key in self.damage.keys(LOG):
@@ -311,7 +311,7 @@ class Registry:
         return entry
 
     def rollback_target(self) -> str | None:
-        """The version that was live before the live one, skipping versions that were rolled back.
+        """The version that was live before the champion, skipping versions that were rolled back.
 
         Only its record is read; `labelloop.upkeep.rollback` looks at the artefacts, too.
         """
@@ -339,7 +339,7 @@ class Registry:
             return self._store.get(key) == data
 
     def _verified(self, key: str, sha256: str) -> bytes:
-        """Noted where it is damaged: whoever meets it first says so for all; and where it was brought back."""
+        """Noted where it is damaged, and where it was brought back."""
         data = self._store.get(key)
         if digest(data) != sha256:
             error = CorruptObjectError(key, CHANGED)

@@ -137,7 +137,7 @@ class SnapshotStore:
         return ref
 
     def newest(self) -> Snapshot | None:
-        """The newest one that can be read, for whoever only shows it; None where there is none."""
+        """The newest one that can be read, to be shown; None where there is none."""
         try:
             latest = self.latest()
             return self.load(latest.snapshot) if latest else None

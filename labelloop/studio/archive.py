@@ -24,7 +24,7 @@ SETTINGS = (  # what people set in a project, besides title and label config
     "show_annotation_history", "color", "maximum_annotations", "skip_queue", "show_collab_predictions",
     "reveal_preannotations_interactively", "evaluate_predictions_automatically",
 )  # fmt: skip
-RESTORED = "restored"  # in the meta of a result or task: what Label Studio cannot be told about an annotation
+RESTORED = "restored"  # in the meta of a result or task: what Label Studio does not take of an annotation
 REMOVE_TRIES = 5
 REMOVE_PAUSE_S = 1.0
 PREDICTION = ("model_version", "result", "score")  # what is kept of the one that was shown
@@ -109,7 +109,7 @@ class StudioArchive:
         })  # fmt: skip
 
     def _whole(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, Mapping[str, Any]]]:
-        """Tasks that can be kept, with their numbers; the others are told of."""
+        """Tasks that can be kept, with their numbers; the others are noted in `damaged`."""
         for row in rows:
             if isinstance(row.get("data"), Mapping):
                 yield number_of(row) or 0, row
@@ -198,7 +198,7 @@ class StudioArchive:
             raise StudioError(f"Label Studio took {taken} of {len(rows)} tasks")
 
     def _body(self, kept: KeptAnnotation) -> dict[str, Any]:
-        """What Label Studio can be told; the rest stands in the result's meta."""
+        """What Label Studio takes; the rest stands in the result's meta."""
         ids = {email: number for number, email in self._emails().items()}
         body: dict[str, Any] = {
             "result": [_noted(item, kept) for item in kept.result if _is_taken(item)], "was_cancelled": kept.cancelled,

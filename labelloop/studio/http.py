@@ -66,7 +66,7 @@ class StudioHttp:
         self, method: str, path: str, *, params: Mapping[str, Any] | None = None, json: Any = None,
         timeout_s: float | None = None,
     ) -> httpx.Response:  # fmt: skip
-        """An answer below 400. A refused token is read anew, and where it was replaced the request is repeated."""
+        """An answer below 400. A refused token is read again, and where it was replaced the request is repeated."""
         options: dict[str, Any] = {"max_retries": 2 if method == "GET" else 0}  # a repeated POST could count twice
         if timeout_s:
             options["timeout"] = timeout_s

@@ -18,7 +18,7 @@ _PROJECT = re.compile(r"api/projects/(\d+)(?:/|$)")
 
 
 class StudioObject(dict[str, Any]):
-    """A JSON object of Label Studio; StudioError where it lacks what every Label Studio tells."""
+    """A JSON object of Label Studio; StudioError where it lacks what every Label Studio sends."""
 
     def __missing__(self, name: str) -> Any:
         raise StudioError(f"the answer lacks {name!r}: is LABELLOOP_STUDIO_URL the address of Label Studio?")

@@ -54,7 +54,7 @@ def fault_of(key: str, raw: bytes) -> str | None:
 
 
 def is_known(key: str) -> bool:
-    """Whether `fault_of` can tell anything; others need not be fetched."""
+    """Whether `fault_of` can judge it; others need not be fetched."""
     return key.startswith(COPIES) or any(pattern.fullmatch(key) for pattern, _ in _READERS)
 
 

@@ -17,7 +17,7 @@ from labelloop.records.versions import COLD_START, Deployment, Version, way_back
 from labelloop.upkeep.object_kinds import ObjectKind, StoredObject
 
 EVERY = timedelta(days=1)  # how often a project is tidied
-GENERATIONS = 2  # backbones whose features are kept: the live one's and the one before
+GENERATIONS = 2  # backbones whose features are kept: the champion's and the one before
 NEW = "younger than a day"
 STILL = "still there"
 Reasons = Mapping[str, str]  # name of what stays -> why
@@ -92,7 +92,7 @@ def mark(
 ) -> Retained:
     """What must stay: the newest, the live and the young, and what they name.
 
-    ``settled``: kinds of which all that are still there stay: it was decided before what goes.
+    ``settled``: kinds whose remaining objects all stay: what goes was decided before.
     """
     young = _names(held for held in objects if held.is_young(now))
     there = _names(held for held in objects if held.what in settled)
@@ -249,7 +249,7 @@ class _View:
 
     def judge(self, held: StoredObject) -> tuple[bool, str]:
         """(whether it is reached, why or why not)."""
-        if held.what is ObjectKind.CHECKPOINT:  # written anew after every epoch: one in use is young
+        if held.what is ObjectKind.CHECKPOINT:  # written again after every epoch: one in use is young
             return False, _GONE[held.what]
         if held.what is ObjectKind.SCORES:
             return self._order(*held.names)

@@ -51,7 +51,7 @@ class Tidier:
         *, now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:  # fmt: skip
         self._store, self._registry, self._runs, self._policy, self._now = store, registry, runs, policy, now
-        self._shards: dict[str, frozenset[str] | None] = {}  # snapshot -> its shards; None: nobody can tell
+        self._shards: dict[str, frozenset[str] | None] = {}  # snapshot -> its shards; None: unknown
         self._rows: dict[str, frozenset[str]] = {}  # backbone -> shards with a row that counts
 
     def decide(self) -> SweepPlan:
@@ -62,7 +62,7 @@ class Tidier:
     def tidy(self, report: Report = lambda _what, _done, _of: None) -> tuple[Item, ...]:
         """Remove what nothing needs; returns what went.
 
-        Each phase is decided anew, by what is there then: what was named meanwhile stays.
+        Each phase is decided by what is there then: what was named meanwhile stays.
         """
         refs, objects = self._read()
         removed = self._forget_versions(refs, objects)
@@ -122,7 +122,7 @@ class Tidier:
         return sweep(objects, kept, Contents(heads, self._kept_shards(kept, objects), rows), now)
 
     def _kept_shards(self, kept: Retained, objects: Sequence[StoredObject]) -> set[str]:
-        """Of all snapshots that stay; every one there is where a manifest cannot tell."""
+        """Of all snapshots that stay; every one there is where a manifest is damaged."""
         unread = [name for name in kept.snapshots if name not in self._shards]
         with ThreadPoolExecutor(READERS) as pool:
             self._shards.update(zip(unread, pool.map(self._shards_of, unread), strict=True))
@@ -145,7 +145,7 @@ class Tidier:
         return None
 
     def _used(self, backbone: str) -> frozenset[str]:
-        """Shards that counted a day ago: whoever reads one that was replaced since is not surprised."""
+        """Shards that counted a day ago: a reader of one that was replaced since still finds it."""
         if backbone not in self._rows:
             index = FeatureIndex(_AsOf(self._store, self._now() - YOUNG), backbone)
             index.update()
@@ -198,7 +198,7 @@ class _AsOf:
 
 
 def last_tidied(store: ObjectStore) -> Tidied | None:
-    """When a project was tidied last, or None: never, or nobody can tell."""
+    """When a project was tidied last, or None: never, or unknown."""
     try:
         tidied = load(Kind.TIDY, store.get(DONE), Tidied, DONE)
         with reading(DONE):

@@ -40,7 +40,7 @@ log = structlog.get_logger()
 
 
 def create_app(settings: Settings | None = None) -> Flask:
-    """The app; SettingsError without a password: the queue names files and tells what failed, and why."""
+    """The app; SettingsError without a password: the queue names files and shows what failed, and why."""
     settings = settings or load_settings()
     if not settings.dashboard_password:
         raise SettingsError("LABELLOOP_DASHBOARD_PASSWORD is not set: the dashboard shows nothing without one")
