@@ -15,7 +15,7 @@ SECRET = ("password", "secret", "token", "authorization", "access_key", "redis_u
 HIDDEN = "[hidden]"
 LIBRARY = "library"  # the action of lines that are not ours; `logger` says whose they are
 UNNAMED = "unnamed"
-Heard = Callable[[Mapping[str, Any]], None]  # every line on its way out, before it is rendered
+OnEvent = Callable[[Mapping[str, Any]], None]  # every line on its way out, before it is rendered
 
 _QUOTE = r"\\?[\"']?"
 PATTERNS = (  # what looks like a secret in any text: the first group stays
@@ -31,13 +31,14 @@ _PATTERNS = tuple(re.compile(pattern) for pattern in PATTERNS)
 
 
 def configure_logs(
-    *, json: bool, service: str = "", secrets: Iterable[str] = (), level: int = logging.INFO, heard: Heard | None = None
-) -> None:
+    *, json: bool, service: str = "", secrets: Iterable[str] = (), level: int = logging.INFO,
+    on_event: OnEvent | None = None,
+) -> None:  # fmt: skip
     """Set the process's log form: JSON for machines, aligned text for a terminal. Called once per process.
 
     ``secrets``: values that no line may hold, wherever they come from.
     """
-    shared = _shared(service, heard)
+    shared = _shared(service, on_event)
     rendering = _rendering(json=json, mask=SecretMask(secrets))
     structlog.configure(
         processors=[*shared, *rendering],
@@ -96,15 +97,15 @@ def _clean(value: Any) -> Any:
     return tuple(_clean(item) for item in value) if type(value) is tuple else value  # an error's stack is one
 
 
-def _shared(service: str, heard: Heard | None) -> list[structlog.typing.Processor]:
+def _shared(service: str, on_event: OnEvent | None) -> list[structlog.typing.Processor]:
     """What every line goes through, ours and the libraries'."""
 
     def name(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         event.setdefault("action", UNNAMED)
         if service:
             event["service"] = service
-        if heard:
-            heard(event)
+        if on_event:
+            on_event(event)
         return event
 
     stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)

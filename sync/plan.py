@@ -204,7 +204,7 @@ class Planner:
             upgraded=bool(last and last.training and last.training != training_code()),
             cron_due=times.due,
             cron_next=times.next,
-            paused=f"learning is {pause.told}" if pause else None,
+            paused=f"learning is {pause.in_words}" if pause else None,
             undecided=told(undecided(labels.values(), self._project.schema.classes)),
         )
 

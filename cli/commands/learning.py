@@ -33,7 +33,7 @@ def pause(
         show_json(asdict(found))
         return
     was = "was already" if found.already else "is now"
-    out.print(f"learning of {record.title} {was} {found.pause.told}", highlight=False)
+    out.print(f"learning of {record.title} {was} {found.pause.in_words}", highlight=False)
     if found.already and why:
         out.print("the reason is unchanged; to change it, run `labelloop resume` first", highlight=False)
     out.print(f"{found.live or 'the cold-start order'} keeps serving; `labelloop resume` ends the pause")
@@ -53,7 +53,7 @@ def resume(project: ProjectName = None, as_json: AsJson = False, state_dir: Stat
     if as_json:
         show_json(asdict(found))
         return
-    told = f"learns again (it was {found.was.told})" if found.was else "was not paused"
+    told = f"learns again (it was {found.was.in_words})" if found.was else "was not paused"
     out.print(f"{record.title} {told}", highlight=False)
     for version in found.left:
         out.print(

@@ -22,7 +22,7 @@ class Pause:
     why: str = ""
 
     @property
-    def told(self) -> str:
+    def in_words(self) -> str:
         """In words, e.g. `paused by anna since 2026-03-01 02:14 UTC: labels under review`."""
         since = f" since {self.at[:16].replace('T', ' ')} UTC" if self.at else ""
         return f"paused by {self.by}{since}" + (f": {self.why}" if self.why else "")
@@ -62,4 +62,4 @@ class PauseStore:
     def check(self) -> None:
         """PausedError where learning is paused."""
         if pause := self.current():
-            raise PausedError(f"learning is {pause.told}; `labelloop resume` ends it")
+            raise PausedError(f"learning is {pause.in_words}; `labelloop resume` ends it")

@@ -15,7 +15,7 @@ from labelloop.errors import StudioError
 from labelloop.labels.results import LabelSchema, kind
 from labelloop.records.tasks import Annotation, Choice, Seen, Task
 from labelloop.studio.empties import delete_empty
-from labelloop.studio.http import Heard, Reread, StudioHttp
+from labelloop.studio.http import OnCall, Reread, StudioHttp
 from labelloop.studio.pieces import Pieces, rows_of
 from labelloop.studio.rows import NEVER, NOBODY, TaskStub, moment, newest_of, number_of, raw_uri, seen_of, text, whole
 from labelloop.studio.rows import annotation_of as _annotation  # noqa: F401  # the name it has had here
@@ -53,7 +53,7 @@ class NextTask:
     id: int
     uri: str
     prediction_id: int | None
-    seen: Seen | None
+    prediction: Seen | None
 
 
 class TaskFeed(Protocol):
@@ -79,10 +79,11 @@ class Studio:
     """A Label Studio server under one account. Every method may raise StudioError."""
 
     def __init__(
-        self, url: str, token: str, *, timeout_s: float = 60, reread: Reread | None = None, heard: Heard | None = None
-    ) -> None:
-        """See `StudioHttp` for ``reread`` and ``heard``."""
-        self.http = StudioHttp(url, token, timeout_s=timeout_s, reread=reread, heard=heard)
+        self, url: str, token: str, *, timeout_s: float = 60, reread: Reread | None = None,
+        on_call: OnCall | None = None,
+    ) -> None:  # fmt: skip
+        """See `StudioHttp` for ``reread`` and ``on_call``."""
+        self.http = StudioHttp(url, token, timeout_s=timeout_s, reread=reread, on_call=on_call)
         self.url = self.http.url
         self._call = self.http.call
 

@@ -17,7 +17,7 @@ from labelloop.errors import StudioError
 from labelloop.studio.words import json_of, message_in, refusal
 
 Reread = Callable[[], str]  # gives the token as it is now, after one was refused
-Heard = Callable[[str, float, int], None]  # (call with N for numbers, seconds, HTTP status or 0)
+OnCall = Callable[[str, float, int], None]  # (call with N for numbers, seconds, HTTP status or 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +33,12 @@ class StudioHttp:
     """One server under one account. Every method may raise StudioError. Safe to share between threads."""
 
     def __init__(
-        self, url: str, token: str, *, timeout_s: float = 60, reread: Reread | None = None, heard: Heard | None = None
-    ) -> None:
+        self, url: str, token: str, *, timeout_s: float = 60, reread: Reread | None = None,
+        on_call: OnCall | None = None,
+    ) -> None:  # fmt: skip
         self.url = url.rstrip("/")
         self._client = httpx.Client(timeout=timeout_s)
-        self._timeout_s, self._reread, self._heard = timeout_s, reread, heard
+        self._timeout_s, self._reread, self._on_call = timeout_s, reread, on_call
         self._token = token
         self._wrapper: SyncClientWrapper | None = None
 
@@ -105,8 +106,8 @@ class StudioHttp:
                 "LABELLOOP_STUDIO_URL right?"
             ) from error
         finally:
-            if self._heard:
-                self._heard(f"{request['method']} {re.sub('[0-9]+', 'N', path)}", time.perf_counter() - began, status)
+            if self._on_call:
+                self._on_call(f"{request['method']} {re.sub('[0-9]+', 'N', path)}", time.perf_counter() - began, status)
 
     def _transport(self) -> Any:
         """The SDK's, which renews access tokens by itself; its whole client takes two seconds to import."""

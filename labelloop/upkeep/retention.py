@@ -119,13 +119,15 @@ def kept_versions(refs: References, young: Iterable[str], policy: Retention, now
     """Versions that stay. ``young``: those whose record is."""
     versions = {v.name: v for v in refs.versions}
     reasons: dict[str, str] = {}
-    for name, why in _wanted(refs, young, policy, now):
+    for name, why in _reasons_to_keep(refs, young, policy, now):
         for one, reason in _with_references(name, why, versions):
             reasons.setdefault(one, reason)
     return reasons
 
 
-def _wanted(refs: References, young: Iterable[str], policy: Retention, now: datetime) -> Iterable[tuple[str, str]]:
+def _reasons_to_keep(
+    refs: References, young: Iterable[str], policy: Retention, now: datetime
+) -> Iterable[tuple[str, str]]:
     back = way_back(refs.deployments)
     yield from ((name, "live") for name in back[-1:])
     yield from ((name, "a rollback goes back to it") for name in back[-2:-1])
@@ -214,7 +216,7 @@ def _last_judged(runs: Sequence[Run]) -> list[Run]:
 
 # --- sweep
 
-_GONE = {
+_WHY_REMOVED = {
     ObjectKind.VERSION: "neither among the newest nor live for a long time",
     ObjectKind.RUN: "ended long ago",
     ObjectKind.SNAPSHOT: "neither a kept version nor a recent run names it",
@@ -250,14 +252,14 @@ class _View:
     def judge(self, held: StoredObject) -> tuple[bool, str]:
         """(whether it is reached, why or why not)."""
         if held.what is ObjectKind.CHECKPOINT:  # written again after every epoch: one in use is young
-            return False, _GONE[held.what]
+            return False, _WHY_REMOVED[held.what]
         if held.what is ObjectKind.SCORES:
             return self._order(*held.names)
         if held.what in {ObjectKind.INDEX, ObjectKind.ROWS}:
             return self._features(held)
         if held.what in {ObjectKind.HEAD, ObjectKind.SHARD}:
             reached = held.info.key in self.contents.heads or held.name in self.contents.shards
-            return reached, "named" if reached else _GONE[held.what]
+            return reached, "named" if reached else _WHY_REMOVED[held.what]
         reasons = {
             ObjectKind.VERSION: self.kept.versions,
             ObjectKind.REPORT: self.kept.versions,
@@ -268,7 +270,7 @@ class _View:
         }.get(held.what)
         if reasons is None:
             return True, "never removed"
-        return held.name in reasons, reasons.get(held.name, _GONE[held.what])
+        return held.name in reasons, reasons.get(held.name, _WHY_REMOVED[held.what])
 
     def _order(self, version: str, order: str) -> tuple[bool, str]:
         if version != COLD_START and version not in self.kept.versions:

@@ -59,7 +59,7 @@ def resume(deployment: Deployment, record: ProjectRecord) -> Resumed:
 def reminder(deployment: Deployment, record: ProjectRecord) -> str | None:
     """For whoever deploys by hand meanwhile; None where learning goes on."""
     found = PauseStore(deployment.within(record)).current()
-    return f"learning is {found.told}; `labelloop resume` ends it" if found else None
+    return f"learning is {found.in_words}; `labelloop resume` ends it" if found else None
 
 
 def left_over(versions: Sequence[Version], deployments: Sequence[Deployed], since: str) -> tuple[str, ...]:

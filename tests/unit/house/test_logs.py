@@ -137,7 +137,7 @@ def test_what_is_no_secret_stays_readable() -> None:
 
 def test_whoever_counts_lines_hears_each(capsys: pytest.CaptureFixture[str]) -> None:
     heard: list[tuple[Any, Any]] = []
-    configure_logs(json=True, heard=lambda event: heard.append((event["action"], event["level"])))
+    configure_logs(json=True, on_event=lambda event: heard.append((event["action"], event["level"])))
     structlog.get_logger().error("x", action="turn")
     logging.getLogger("rq.worker").warning("y")
     assert heard == [("turn", "error"), (LIBRARY, "warning")]

@@ -17,7 +17,7 @@ def test_a_pause_holds_until_it_is_ended_and_says_who_since_when_and_why() -> No
     PauseStore(store).check()
     made = PauseStore(store).pause(by="anna", why="labels under review")
     assert PauseStore(store).current() == made
-    assert made.told == f"paused by anna since {made.at[:16].replace('T', ' ')} UTC: labels under review"
+    assert made.in_words == f"paused by anna since {made.at[:16].replace('T', ' ')} UTC: labels under review"
     with pytest.raises(PausedError, match=r"paused by anna .* labels under review; `labelloop resume`"):
         PauseStore(store).check()
     PauseStore(store).resume()
