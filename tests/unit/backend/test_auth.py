@@ -18,9 +18,9 @@ def given(password: str, user: str = "labelloop") -> Authorization:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    found = tmp_path / "password"
-    found.write_text("one\n")
-    return found
+    path = tmp_path / "password"
+    path.write_text("one\n")
+    return path
 
 
 def gate_of(file: Path) -> AccessGate:

@@ -31,8 +31,8 @@ def test_a_stranger_goes_no_further(path: str, header: str) -> None:
 @pytest.mark.parametrize("path", ["/predict", "/", "/nothing", "/health", "/webhook"])
 @pytest.mark.parametrize("mark", [{"ORIGIN": "http://elsewhere"}, {"ORIGIN": "null"}, {"SEC_FETCH_SITE": "cross-site"}])
 def test_a_web_page_is_refused_before_its_browser_would_ask_for_a_password(path: str, mark: dict[str, str]) -> None:
-    for known in ({}, GOOD):
-        why = DOOR.refusal(path, {**known, **mark}, 0)
+    for credentials in ({}, GOOD):
+        why = DOOR.refusal(path, {**credentials, **mark}, 0)
         assert why is not None
         status, headers, _ = why.to_response()
         assert status.startswith("403 ")

@@ -60,9 +60,9 @@ class Reading(FakeReader):
 
 @pytest.fixture
 def store() -> Iterator[Hanging]:
-    made = Hanging()
-    yield made
-    made.let_go()
+    hanging = Hanging()
+    yield hanging
+    hanging.let_go()
 
 
 @contextmanager
@@ -159,8 +159,8 @@ def test_an_unknown_project_is_told_to_come_back_and_takes_no_known_ones_turn(st
     store.hangs = "-99"
     with ThreadPoolExecutor(40) as pool:
         begun = time.monotonic()
-        asked: list[Future[object]] = [pool.submit(directory.find, f"99{n}.1") for n in range(UNKNOWN_LOOKUPS * 4)]
-        assert all(isinstance(a.exception(5), StorageError) for a in asked)
+        lookups: list[Future[object]] = [pool.submit(directory.find, f"99{n}.1") for n in range(UNKNOWN_LOOKUPS * 4)]
+        assert all(isinstance(a.exception(5), StorageError) for a in lookups)
         assert time.monotonic() - begun < LOOKUP_S + 2 * QUICK_S
         time.sleep(KEEP_S)
         assert directory.find(world.record.reference) == world.record

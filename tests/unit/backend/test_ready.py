@@ -44,9 +44,9 @@ def store() -> Moody:
 def backend(store: Moody) -> Iterator[Backend]:
     world = World(store)
     world.deploy(world.add(world.backbone(), answer=1))
-    made = make_backend(world, FakeReader())
-    yield made
-    made.stop()
+    started = make_backend(world, FakeReader())
+    yield started
+    started.stop()
 
 
 def status(backend: Backend) -> int:

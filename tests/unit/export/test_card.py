@@ -31,8 +31,8 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> VersionOrigin:
 
 
 def test_it_tells_what_a_lead_asks(origin: VersionOrigin) -> None:
-    text, found = card(origin), origin.version.evaluation
-    assert f"{found.test_accuracy:.3f}" in text
+    text, evaluation = card(origin), origin.version.evaluation
+    assert f"{evaluation.test_accuracy:.3f}" in text
     assert origin.version.snapshot in text
     assert origin.backbone.provenance in text
     assert "**promote**" in text

@@ -40,17 +40,17 @@ def rows(world: OpsWorld, path: Path, **chosen: Any) -> list[dict[str, str]]:
 
 
 def test_one_row_per_labelled_task_with_the_answer_that_counts(world: OpsWorld, tmp_path: Path) -> None:
-    found = rows(world, tmp_path / "x.csv")
-    assert [(r["task_id"], r["label"], r["bucket"]) for r in found] == [
+    lines = rows(world, tmp_path / "x.csv")
+    assert [(r["task_id"], r["label"], r["bucket"]) for r in lines] == [
         ("1", "dog", "train"), ("3", "'=cmd|' /C calc'!A0", "train"), ("4", "cat", "test"), ("5", "owl", "")
     ]  # fmt: skip
-    first = found[0]
+    first = lines[0]
     assert first["uri"] == PREFIX + "1.png"
     assert (first["annotator"], first["annotation_id"], first["ground_truth"], first["answers"]) == (
         "8", "101", "true", "2"
     )  # fmt: skip
     assert (first["seen_label"], first["lead_time_s"]) == ("", "")  # of the answer that counts, not of the older one
-    assert found[2]["seed"] == "true"
+    assert lines[2]["seed"] == "true"
 
 
 def test_buckets_and_skipped_ones_on_demand(world: OpsWorld, tmp_path: Path) -> None:
@@ -83,8 +83,8 @@ def test_a_class_counts_as_the_project_says_and_what_was_given_stays(tmp_path: P
     world.answer(1, "1.png", "owl")
     world.answer(2, "2.png", "dog")
     world.freeze()
-    found = rows(world, tmp_path / "x.csv")
-    assert [(r["label"], r["given_label"]) for r in found] == [("cat", "owl")]
+    lines = rows(world, tmp_path / "x.csv")
+    assert [(r["label"], r["given_label"]) for r in lines] == [("cat", "owl")]
 
 
 def test_json_holds_every_answer_as_it_was_given(world: OpsWorld, tmp_path: Path) -> None:
@@ -97,8 +97,8 @@ def test_json_holds_every_answer_as_it_was_given(world: OpsWorld, tmp_path: Path
     tasks = {t["task"]: t for t in content["tasks"]}
     assert tasks[3]["label"] == "=cmd|' /C calc'!A0"  # nobody runs JSON
     assert [a["label"] for a in tasks[1]["annotations"]] == ["cat", "dog"]
-    seen = {"version": "v1", "label": "dog", "blind": False, "probability": None, "chosen": False}
-    assert tasks[1]["annotations"][0]["seen"] == seen
+    prediction = {"version": "v1", "label": "dog", "blind": False, "probability": None, "chosen": False}
+    assert tasks[1]["annotations"][0]["seen"] == prediction
     assert tasks[1]["counts"] == 101
     assert (tasks[2]["skipped"], tasks[5]["image"], tasks[5]["bucket"]) == (True, None, None)
 

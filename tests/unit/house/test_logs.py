@@ -63,12 +63,12 @@ def test_gunicorn_writes_as_we_do(capsys: pytest.CaptureFixture[str], monkeypatc
     from gunicorn.config import Config
 
     monkeypatch.setenv("LABELLOOP_BACKEND_PASSWORD", "hunter2hunter2")
-    made = Lines(Config())
-    made.info("Booting worker with pid: %s and hunter2hunter2", 7)
+    logger = Lines(Config())
+    logger.info("Booting worker with pid: %s and hunter2hunter2", 7)
     (line,) = lines(capsys)
     assert line["event"] == f"Booting worker with pid: 7 and {HIDDEN}"
     assert (line["logger"], line["service"]) == ("gunicorn.error", "backend")
-    made.error_log.handlers.clear()
+    logger.error_log.handlers.clear()
 
 
 PLANTED = {
@@ -160,11 +160,11 @@ def calls() -> Iterator[tuple[Path, ast.Call]]:
 
 
 def actions_of(path: Path, call: ast.Call) -> str:
-    found = [k.value for k in call.keywords if k.arg == "action"]
+    actions = [k.value for k in call.keywords if k.arg == "action"]
     where = f"{path.relative_to(ROOT)}:{call.lineno}"
-    assert len(found) == 1, f"{where} names no action"
-    assert isinstance(found[0], ast.Constant), f"{where}: an action is a fixed word"
-    return str(found[0].value)
+    assert len(actions) == 1, f"{where} names no action"
+    assert isinstance(actions[0], ast.Constant), f"{where}: an action is a fixed word"
+    return str(actions[0].value)
 
 
 def test_every_log_call_has_a_fixed_action_and_the_document_lists_it() -> None:

@@ -133,8 +133,8 @@ def test_a_job_of_a_forgotten_project_ends_quietly(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("levels", [400, 700, 900])
 def test_an_answer_that_is_nested_deeply_is_read_with_its_halves_of_characters(levels: int) -> None:
     content = b'{"\\udc00": ' + b"[" * levels + b'"\\ud800"' + b"]" * levels + b"}"
-    found = json_of(httpx.Response(200, content=content, request=httpx.Request("GET", "http://x/")), "api/x")
-    held = found["\ufffd"]
+    data = json_of(httpx.Response(200, content=content, request=httpx.Request("GET", "http://x/")), "api/x")
+    held = data["\ufffd"]
     for _ in range(levels):
         (held,) = held
     assert held == "\ufffd"

@@ -134,9 +134,9 @@ class World:
 
     def settle(self) -> set[str]:
         """Turn until no thread works; what became ready."""
-        found = self.mirroring.turn()
+        copied = self.mirroring.turn()
         until(lambda: self.mirroring._threads == 0)
-        return found | self.mirroring.turn()
+        return copied | self.mirroring.turn()
 
 
 class Away(MemoryStore):

@@ -26,9 +26,9 @@ class Server:
         class Handler(BaseHTTPRequestHandler):
             def answer(self) -> None:
                 self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                given = (self.headers.get("Authorization") or "").removeprefix("Token ")
-                server.asked.append((self.command, self.path, given))
-                right = given == server.token
+                token = (self.headers.get("Authorization") or "").removeprefix("Token ")
+                server.asked.append((self.command, self.path, token))
+                right = token == server.token
                 body = json.dumps({"done": True} if right else {"detail": server.detail}).encode()
                 self.send_response(200 if right else 401)
                 self.send_header("Content-Length", str(len(body)))

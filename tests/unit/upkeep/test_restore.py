@@ -23,8 +23,8 @@ HEAD = "models/heads/abc.safetensors"
 
 
 def held(key: str) -> StoredObject:
-    (found,) = classify([ObjectInfo(key, 1, "", datetime.now(UTC))])
-    return found
+    (stored,) = classify([ObjectInfo(key, 1, "", datetime.now(UTC))])
+    return stored
 
 
 def latest(sequence: int) -> bytes:
@@ -108,8 +108,8 @@ def test_heaps_are_counted_by_kind_and_reason() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "told"),
+    ("size", "text"),
     [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (123_456, "123 kB"), (5.2e9, "5.2 GB"), (2e12, "2.0 TB")],
 )  # fmt: skip
-def test_sizes_for_people(size: float, told: str) -> None:
-    assert told_size(size) == told
+def test_sizes_for_people(size: float, text: str) -> None:
+    assert told_size(size) == text

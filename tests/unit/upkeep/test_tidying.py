@@ -73,10 +73,10 @@ def test_what_nothing_needs_goes_and_the_rest_works(world: World, tmp_path: Path
 def test_a_dry_run_removes_nothing_and_tells_the_same(world: World) -> None:
     world.age(3)
     before = world.keys()
-    told = {item.key for item in world.tidier().decide().remove}
+    announced = {item.key for item in world.tidier().decide().remove}
     assert world.keys() == before
-    assert {item.key for item in world.tidier().tidy()} == told
-    assert before - world.keys() == told
+    assert {item.key for item in world.tidier().tidy()} == announced
+    assert before - world.keys() == announced
     assert world.tidier().decide().remove == ()
 
 
@@ -249,10 +249,10 @@ class Vanishing(MemoryStore):
     ghosts: Sequence[str] = ()
 
     def list(self, prefix: str, *, start_after: str = "") -> Any:
-        found = list(super().list(prefix, start_after=start_after))
+        listed = list(super().list(prefix, start_after=start_after))
         for key in self.ghosts:
             self._objects.pop(key, None)
-        return iter(found)
+        return iter(listed)
 
 
 def test_whoever_reads_while_things_vanish_goes_on(tmp_path: Path) -> None:

@@ -28,8 +28,8 @@ def deployment(monkeypatch: pytest.MonkeyPatch) -> None:
     def project(name: str | None) -> Any:
         return next(p for p in PROJECTS if name in {None, p.title})
 
-    found = SimpleNamespace(projects=SimpleNamespace(all=lambda: PROJECTS), project=project)
-    monkeypatch.setattr(cli.connect, "open_deployment", lambda _state_dir: found)
+    opened = SimpleNamespace(projects=SimpleNamespace(all=lambda: PROJECTS), project=project)
+    monkeypatch.setattr(cli.connect, "open_deployment", lambda _state_dir: opened)
 
 
 def run(*words: str) -> tuple[int, str]:
@@ -46,48 +46,48 @@ def tidy(_deployment: Any, record: Any, _report: Any, *, dry_run: bool) -> Tidyi
 
 def test_gc_tells_of_every_project(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(operations.upkeep.gc, "tidy", tidy)
-    code, said = run("gc", "--dry-run")
+    code, output = run("gc", "--dry-run")
     assert code == 0
-    assert said.count("to delete") == 2
-    assert "4.1 MB" in said
-    assert "the newest" not in said
+    assert output.count("to delete") == 2
+    assert "4.1 MB" in output
+    assert "the newest" not in output
     assert "the newest" in run("gc", "--dry-run", "--keep", "--project", "dogs")[1]
-    (found,) = json.loads(run("gc", "--dry-run", "--json", "--project", "dogs")[1])
-    assert found["removed"][0] == {"what": "head", "count": 2, "bytes": 4_096_000, "why": "no kept version names it"}
+    (page,) = json.loads(run("gc", "--dry-run", "--json", "--project", "dogs")[1])
+    assert page["removed"][0] == {"what": "head", "count": 2, "bytes": 4_096_000, "why": "no kept version names it"}
 
 
 def test_one_project_that_cannot_be_tidied_does_not_hold_up_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(operations.upkeep.gc, "tidy", tidy)
-    code, said = run("gc")
+    code, output = run("gc")
     assert code == 1
-    assert "cats: made by a newer labelloop" in said
-    assert "dogs" in said
+    assert "cats: made by a newer labelloop" in output
+    assert "dogs" in output
 
 
 def test_a_backup_that_lacks_something_ends_with_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     damaged: list[str] = []
-    asked: list[Wanted] = []
+    selections: list[Wanted] = []
 
-    def fake(_deployment: Any, record: Any, path: Path, wanted: Wanted, _report: Any) -> BackedUp:
-        asked.append(wanted)
+    def fake(_deployment: Any, record: Any, path: Path, selection: Wanted, _report: Any) -> BackedUp:
+        selections.append(selection)
         return BackedUp(str(path), record.title, "v3", 5_000, 4, 3, 2, damaged=damaged)
 
     monkeypatch.setattr(operations.upkeep.backup, "backup", fake)
     words = ("backup", "--project", "cats", "--out", str(tmp_path / "b.tar"))
     assert run(*words)[0] == 0
     damaged.append("models/heads/x: it was changed")
-    code, said = run(*words, "--without-features", "--with-images")
+    code, output = run(*words, "--without-features", "--with-images")
     assert code == 1
-    assert "left out: models/heads/x" in said
-    assert asked == [Wanted(features=True, images=False), Wanted(features=False, images=True)]
+    assert "left out: models/heads/x" in output
+    assert selections == [Wanted(features=True, images=False), Wanted(features=False, images=True)]
 
 
 @pytest.mark.parametrize(("anew", "says"), [(True, "3 tasks with 2 answers"), (False, "4 objects replaced")])
 def test_a_restore_tells_what_it_did(monkeypatch: pytest.MonkeyPatch, anew: bool, says: str) -> None:
     done = Restored("cats", "main-9-1", anew, put=4, tasks=3, annotations=2, live="v3", notes=["dated anew"])
     monkeypatch.setattr(operations.upkeep.restore, "restore", lambda *_words, **_options: done)
-    code, said = run("restore", "b.tar")
+    code, output = run("restore", "b.tar")
     assert code == 0
-    assert says in said.replace("\n", " ")
-    assert "live: v3" in said.replace("\n", " ")
-    assert "dated anew" in said
+    assert says in output.replace("\n", " ")
+    assert "live: v3" in output.replace("\n", " ")
+    assert "dated anew" in output
