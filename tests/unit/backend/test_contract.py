@@ -489,7 +489,7 @@ def decided(live: Stage, label_map: dict[str, str | None], *classes: str) -> lis
     """Answers after a decision, as Label Studio asks with its label config of now."""
     config = live.world.record.config.model_copy(update={"label_map": label_map})
     live.world.projects.put(replace(live.world.record, config=config))
-    live.backend.directory._known.clear()
+    live.backend.directory._records.clear()
     return live.predict(live.images(TRAIN[0]), make_label_config(classes))
 
 
