@@ -66,7 +66,7 @@ def label(
         studio.annotate(
             task.id, record.schema.result(truth[task.uri]), lead_time_s=rest_s, prediction=task.prediction_id
         )
-        version = task.seen.version if task.seen else None
+        version = task.prediction.version if task.prediction else None
         out.append(Served(got, person, task.id, task.uri, version, got - began, time.monotonic() - sent))
 
 

@@ -25,7 +25,7 @@ def age_s(text: str) -> float:
     return (datetime.now(UTC) - parse(text)).total_seconds()
 
 
-class Standing:
+class LocalAges:
     """How long things have been as they are, by this process's own clock: those of other machines may be off."""
 
     def __init__(self) -> None:

@@ -31,9 +31,9 @@ def training_code() -> str:
 
 def _hash(*patterns: str) -> str:
     root = Path(__file__).parent.parent
-    found = hashlib.sha256()
+    sources = hashlib.sha256()
     for pattern in patterns:
         for path in sorted(root.glob(pattern)):
-            found.update(str(path.relative_to(root)).encode())
-            found.update(path.read_bytes())
-    return found.hexdigest()[:8]
+            sources.update(str(path.relative_to(root)).encode())
+            sources.update(path.read_bytes())
+    return sources.hexdigest()[:8]

@@ -13,7 +13,7 @@ LabelloopError
 │   ├── CorruptObjectError   one object cannot be read: it names the key; others are not affected
 │   │   └── LostRowsError    rows of features: it names the images, whose features can be computed again
 ├── FormatError              kept data was written by a newer release than this one
-├── ConflictError            the live version changed between decision and deploy
+├── ConflictError            the champion changed between decision and deploy
 ├── PausedError              a person has paused learning: nothing goes live by itself
 ├── CancelledError           a person has cancelled the job: it ends without a verdict
 ├── SupersededError          a run was given up, or somebody else has answered its wish: it delivers nothing
@@ -94,7 +94,7 @@ class FormatError(LabelloopError):
 
 
 class ConflictError(LabelloopError):
-    """The live version changed between decision and deploy."""
+    """The champion changed between decision and deploy."""
 
 
 class PausedError(LabelloopError):

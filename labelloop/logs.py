@@ -15,7 +15,7 @@ SECRET = ("password", "secret", "token", "authorization", "access_key", "redis_u
 HIDDEN = "[hidden]"
 LIBRARY = "library"  # the action of lines that are not ours; `logger` says whose they are
 UNNAMED = "unnamed"
-Heard = Callable[[Mapping[str, Any]], None]  # every line on its way out, before it is rendered
+OnEvent = Callable[[Mapping[str, Any]], None]  # every line on its way out, before it is rendered
 
 _QUOTE = r"\\?[\"']?"
 PATTERNS = (  # what looks like a secret in any text: the first group stays
@@ -31,14 +31,15 @@ _PATTERNS = tuple(re.compile(pattern) for pattern in PATTERNS)
 
 
 def configure_logs(
-    *, json: bool, service: str = "", secrets: Iterable[str] = (), level: int = logging.INFO, heard: Heard | None = None
-) -> None:
+    *, json: bool, service: str = "", secrets: Iterable[str] = (), level: int = logging.INFO,
+    on_event: OnEvent | None = None,
+) -> None:  # fmt: skip
     """Set the process's log form: JSON for machines, aligned text for a terminal. Called once per process.
 
     ``secrets``: values that no line may hold, wherever they come from.
     """
-    shared = _shared(service, heard)
-    rendering = _rendering(json=json, mask=Mask(secrets))
+    shared = _shared(service, on_event)
+    rendering = _rendering(json=json, mask=SecretMask(secrets))
     structlog.configure(
         processors=[*shared, *rendering],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -55,17 +56,17 @@ def configure_logs(
 
 def take_over(logger: logging.Logger, formatter: logging.Formatter | None = None, level: int | None = None) -> None:
     """Let a library's logger write as we do, whatever it has set up; without a formatter as the root logger does."""
-    found = formatter or next((h.formatter for h in logging.getLogger().handlers if isinstance(h, _ToStderr)), None)
+    form = formatter or next((h.formatter for h in logging.getLogger().handlers if isinstance(h, _ToStderr)), None)
     for handler in [h for h in logger.handlers if isinstance(h, _ToStderr) or formatter is None]:
         logger.removeHandler(handler)
     handler = _ToStderr()
-    handler.setFormatter(found)
+    handler.setFormatter(form)
     logger.addHandler(handler)
     if level is not None:
         logger.setLevel(level)
 
 
-class Mask:
+class SecretMask:
     """Blanks what is known to be a secret, or looks like one, in a finished line."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
@@ -96,22 +97,22 @@ def _clean(value: Any) -> Any:
     return tuple(_clean(item) for item in value) if type(value) is tuple else value  # an error's stack is one
 
 
-def _shared(service: str, heard: Heard | None) -> list[structlog.typing.Processor]:
+def _shared(service: str, on_event: OnEvent | None) -> list[structlog.typing.Processor]:
     """What every line goes through, ours and the libraries'."""
 
     def name(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         event.setdefault("action", UNNAMED)
         if service:
             event["service"] = service
-        if heard:
-            heard(event)
+        if on_event:
+            on_event(event)
         return event
 
     stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
     return [structlog.contextvars.merge_contextvars, structlog.processors.add_log_level, stamp, name, hide_secrets]
 
 
-def _rendering(*, json: bool, mask: Mask) -> list[structlog.typing.Processor]:
+def _rendering(*, json: bool, mask: SecretMask) -> list[structlog.typing.Processor]:
     if json:
         lines: list[structlog.typing.Processor] = [
             structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str),

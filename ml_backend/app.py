@@ -22,7 +22,7 @@ from labelloop.errors import (
 )
 from labelloop.logs import configure_logs
 from labelloop.web.browsers import asked_by_page
-from ml_backend.auth import Gate
+from ml_backend.auth import AccessGate
 from ml_backend.backend import Backend, make_backend
 from ml_backend.contract import RequestError, action_of_event, body_of, problem, project_of_event, tasks_of, text_of
 from ml_backend.door import MAX_BODY, NO_PAGES, RETRY, Door
@@ -38,7 +38,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     """The app with everything it needs, its threads running. Called in the worker process, after the fork."""
     settings = settings or load_settings()
     configure_logs(json=settings.log_json, service="backend", secrets=settings.secrets)
-    gate = Gate(settings)
+    gate = AccessGate(settings)
     if gate.is_open:
         log.warning("LABELLOOP_BACKEND_PASSWORD is not set: everybody may get predictions", action="auth")
     backend = make_backend(settings)
@@ -47,7 +47,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     return make_app(backend, gate)
 
 
-def make_app(backend: Backend, gate: Gate) -> Flask:
+def make_app(backend: Backend, gate: AccessGate) -> Flask:
     """The handlers over a backend; starts nothing."""
     app = Flask("ml_backend")
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
@@ -70,8 +70,8 @@ def _add_contract(app: Flask, backend: Backend) -> None:
     def predict() -> Response:
         body = body_of(request)
         tasks = tasks_of(body)
-        gone = request.environ.get("waitress.client_disconnected", lambda: False)
-        results = backend.predict(text_of(body, "project"), text_of(body, "label_config"), tasks, gone)
+        is_abandoned = request.environ.get("waitress.client_disconnected", lambda: False)
+        results = backend.predict(text_of(body, "project"), text_of(body, "label_config"), tasks, is_abandoned)
         return jsonify({"results": results})
 
     @app.post("/webhook")
@@ -86,11 +86,11 @@ def _add_contract(app: Flask, backend: Backend) -> None:
         return jsonify(backend.versions(request.args.get("project", "")))
 
 
-def _add_views(app: Flask, backend: Backend, gate: Gate) -> None:
+def _add_views(app: Flask, backend: Backend, gate: AccessGate) -> None:
     @app.get("/health")
     def health() -> Response:
-        known = gate.knows(request.authorization)
-        details = {"projects": backend.live.facts()} if known else {}
+        trusted = gate.knows(request.authorization)
+        details = {"projects": backend.live.facts()} if trusted else {}
         return jsonify({"status": "UP", "model_class": "labelloop", **details})
 
     @app.get("/ready")
@@ -103,7 +103,7 @@ def _add_views(app: Flask, backend: Backend, gate: Gate) -> None:
         return Response(backend.metrics.text(), content_type=CONTENT_TYPE_LATEST)
 
 
-def _add_edges(app: Flask, backend: Backend, gate: Gate) -> None:
+def _add_edges(app: Flask, backend: Backend, gate: AccessGate) -> None:
     @app.before_request
     def before() -> Response | None:
         g.begun = time.perf_counter()

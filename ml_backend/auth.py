@@ -15,10 +15,10 @@ from labelloop.web.browsers import is_foreign_name, is_loopback
 
 OPEN = frozenset({"health", "ready", "webhook"})  # endpoints; probes and Label Studio's own webhook send no credentials
 LOOK_EVERY_S = 5.0  # how soon a withdrawn password no longer counts
-LOOK_AGAIN_S = 1.0  # and a new one does; whoever guesses cannot make us read more often
+LOOK_AGAIN_S = 1.0  # and a new one does; guessing cannot make us read more often
 
 
-class Gate:
+class AccessGate:
     """Who may ask. The passwords of a file are those that it holds now: the current one, and former ones below it."""
 
     def __init__(self, settings: Settings) -> None:
@@ -39,11 +39,12 @@ class Gate:
         """True where the request may go on: the endpoint is open, no password is set, or the credentials are right."""
         return request.endpoint in OPEN or self.knows(request.authorization)
 
-    def knows(self, given: Authorization | None) -> bool:
+    def knows(self, credentials: Authorization | None) -> bool:
         """True where no password is set, or user and password are right."""
-        return _right(given, self._now(LOOK_EVERY_S)) or (
-            given is not None and bool(self._settings.secret_files) and _right(given, self._now(LOOK_AGAIN_S))
-        )
+        if _right(credentials, self._now(LOOK_EVERY_S)):
+            return True
+        may_be_new = credentials is not None and bool(self._settings.secret_files)
+        return may_be_new and _right(credentials, self._now(LOOK_AGAIN_S))
 
     def _now(self, older_than_s: float) -> Settings:
         if time.monotonic() - self._looked_at > older_than_s and self._lock.acquire(blocking=False):
@@ -54,16 +55,16 @@ class Gate:
         return self._settings
 
 
-def _right(given: Authorization | None, settings: Settings) -> bool:
+def _right(credentials: Authorization | None, settings: Settings) -> bool:
     """Compare in constant time; both parts always, and every password, so that none can be guessed alone."""
     if not settings.backend_passwords:
         return True
-    if given is None or given.type != "basic":
+    if credentials is None or credentials.type != "basic":
         return False
-    right_user = _same(given.username, settings.backend_user)
-    right = [_same(given.password, password) for password in settings.backend_passwords]
+    right_user = _same(credentials.username, settings.backend_user)
+    right = [_same(credentials.password, password) for password in settings.backend_passwords]
     return right_user and any(right)
 
 
-def _same(given: str | None, wanted: str) -> bool:
-    return hmac.compare_digest((given or "").encode(), wanted.encode())
+def _same(sent: str | None, expected: str) -> bool:
+    return hmac.compare_digest((sent or "").encode(), expected.encode())

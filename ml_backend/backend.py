@@ -21,7 +21,7 @@ from ml_backend.hints import Hints
 from ml_backend.live import LiveModels, LiveProject
 from ml_backend.metrics import Metrics
 from ml_backend.places import Places
-from ml_backend.predict import Asked, Predictor, Result
+from ml_backend.predict import PredictCall, Predictor, Result
 from ml_backend.projects import Directory
 
 SETUP_WAIT_S = 1.5  # Label Studio gives /setup three seconds
@@ -73,14 +73,14 @@ class Backend:
 
     def predict(
         self, reference: str, label_config: str, tasks: Sequence[Mapping[str, Any]],
-        gone: Callable[[], bool] = lambda: False,
+        is_abandoned: Callable[[], bool] = lambda: False,
     ) -> list[Result]:  # fmt: skip
-        """One result per task, in order. ``gone``: whether nobody waits for them any more."""
+        """One result per task, in order. ``is_abandoned``: whether nobody waits for them any more."""
         with self.places.place(reference):  # before anything that could hang
             record = self._project(reference)
             schema = _schema(record, label_config)
             live = self._loaded(record)
-            return self.predictor.predict(Asked(record, live, schema, live.model, gone), tasks)
+            return self.predictor.predict(PredictCall(record, live, schema, live.model, is_abandoned), tasks)
 
     def versions(self, reference: str) -> dict[str, Any]:
         """Names of the versions of one project, or of all that are loaded, and what is live."""

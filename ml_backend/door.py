@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from werkzeug.datastructures import Authorization
 
 from labelloop.web.browsers import asked_by_page
-from ml_backend.auth import OPEN, Gate
+from ml_backend.auth import OPEN, AccessGate
 from ml_backend.contract import reason_phrase
 
 MIB = 1024 * 1024
@@ -66,7 +66,7 @@ NO_PAGES = "labelloop: Label Studio calls this backend, no web page does"
 PAGE = Refusal(403, NO_PAGES)
 
 
-class Budget:
+class BodyBudget:
     """Bytes of bodies that one lane holds at present."""
 
     def __init__(self, limit: int) -> None:
@@ -89,9 +89,9 @@ class Budget:
 class Door:
     """Looks at a request's head. ``count`` hears of every refusal: (path, status)."""
 
-    def __init__(self, gate: Gate, count: Callable[[str, int], None] = lambda *_: None) -> None:
+    def __init__(self, gate: AccessGate, count: Callable[[str, int], None] = lambda *_: None) -> None:
         self._gate, self.count = gate, count
-        self.budgets = {lane.name: Budget(lane.max_bodies) for lane in LANES}
+        self.budgets = {lane.name: BodyBudget(lane.max_bodies) for lane in LANES}
 
     def refusal(self, path: str, headers: Mapping[str, str], length: int) -> Refusal | None:
         """Why a request goes no further, or None; names of headers as waitress has them (``CONTENT_LENGTH``)."""

@@ -1,7 +1,7 @@
 """How gunicorn's process answers and ends (``--worker-class=ml_backend.drain.DrainingWorker``): not ready, then closed.
 
-Whoever hands us requests, a load balancer or Kubernetes, needs a moment to see that we are
-leaving. Requests that come in that moment are answered like any other; without it they would meet a closed port.
+What hands us requests, a load balancer or Kubernetes, needs a moment to see that we are leaving. Requests that come in
+that moment are answered like any other; without it they would meet a closed port.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class BufferingWorker(Worker):  # type: ignore[misc]
     linger_s = 0.0
 
     def run(self) -> None:
-        """Answer until told to stop, then finish."""
+        """Answer until stopped, then finish."""
         sys.setswitchinterval(TURNS_S)
         fronts = Fronts(self.wsgi, [s.sock for s in self.sockets], self.wsgi.extensions[DOOR], connections())
         try:
@@ -82,8 +82,8 @@ def announce(app: Any) -> bool:
 def connections() -> int:
     """How many this process can have open; as many files as the system lets it have."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = CONNECTIONS + SPARE_FILES
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    needed = CONNECTIONS + SPARE_FILES
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     return CONNECTIONS if soft == resource.RLIM_INFINITY else max(16, min(CONNECTIONS, soft - SPARE_FILES))

@@ -1,6 +1,6 @@
 """Waitress as the backend uses it: one loop reads whole requests and writes answers, threads only ever see the former.
 
-Whoever is slow, in sending or in reading, costs a socket and the bytes that are here already: never a thread.
+A slow client, in sending or in reading, costs a socket and the bytes that are here already: never a thread.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Arriving(HTTPRequestParser):  # type: ignore[misc]
             self._door.budgets[self.lane.name].give_back(held)
 
 
-class Answer(WSGITask):  # type: ignore[misc]
+class RequestTask(WSGITask):  # type: ignore[misc]
     """One request's way through the app."""
 
     def start(self) -> None:
@@ -106,7 +106,7 @@ class Answer(WSGITask):  # type: ignore[misc]
 class Caller(HTTPChannel):  # type: ignore[misc]
     """One connection. It waits for its client within limits, and never with a thread."""
 
-    task_class = Answer
+    task_class = RequestTask
     requests: list[Arriving]
     request: Arriving | None
     close_when_flushed: bool
@@ -197,25 +197,25 @@ class Front(TcpWSGIServer):  # type: ignore[misc]
         super().__init__(app, map, True, sock, dispatcher=lanes, adj=adj, sockinfo=info, bind_socket=False)
 
     def handle_accept(self) -> None:
-        """Take in many at once: whoever comes behind a flood must not wait for a turn of the loop for each."""
+        """Take in many at once: those behind a flood must not wait for a turn of the loop for each."""
         for _ in range(ACCEPT_AT_ONCE):
             try:
-                found = self.accept()
+                accepted = self.accept()
             except OSError:
                 return
-            if found is None:
+            if accepted is None:
                 return
             if self.crowded and not self._make_room():
-                found[0].close()
+                accepted[0].close()
             else:
-                self.set_socket_options(found[0])
-                Caller(self, found[0], found[1], self.adj, map=self._map)
+                self.set_socket_options(accepted[0])
+                Caller(self, accepted[0], accepted[1], self.adj, map=self._map)
 
     def maintenance(self, now: float) -> None:
         """Nothing: it comes in the middle of a turn, when no socket may be closed but the one whose turn it is."""
 
     def clear_out(self, *, all_overdue: bool) -> None:
-        """Between two turns: close whoever was marked, and now and then whoever is overdue."""
+        """Between two turns: close those that were marked, and now and then those that are overdue."""
         at = time.time()
         for caller in list(self.active_channels.values()):
             if not caller.requests and (caller.must_go or (all_overdue and caller.overdue(at))):
@@ -223,7 +223,7 @@ class Front(TcpWSGIServer):  # type: ignore[misc]
             caller.must_go = False
 
     def stop_accepting(self) -> None:
-        """Take in whoever is at the door, then close it; every answer from now on is its connection's last."""
+        """Take in those at the door, then close it; every answer from now on is its connection's last."""
         for _ in range(self.adj.backlog // ACCEPT_AT_ONCE):
             self.handle_accept()
         self.ending, self.accepting = True, False
@@ -240,7 +240,7 @@ class Front(TcpWSGIServer):  # type: ignore[misc]
         return any(c.requests or c.request or c.total_outbufs_len for c in list(self.active_channels.values()))
 
     def _make_room(self) -> bool:
-        """Mark whoever has waited longest, strangers first; False where all are being answered."""
+        """Mark the one that has waited longest, strangers first; False where all are being answered."""
         waiting = [c for c in self.active_channels.values() if not c.requests and not c.must_go]
         if waiting:
             min(waiting, key=lambda c: (c.is_known, c.since)).must_go = True

@@ -35,11 +35,11 @@ class Line(ThreadedTaskDispatcher):  # type: ignore[misc]
 
     def overdue(self) -> list[Any]:
         """Channels that have waited too long for a thread to be free; they wait no more."""
-        latest, found = time.monotonic() - PATIENCE_S, []
+        latest, expired = time.monotonic() - PATIENCE_S, []
         with self.lock:
             while self.active_count >= len(self.threads) and self.queue and self.queue[0].queued_at < latest:
-                found.append(self.queue.popleft())
-        return found
+                expired.append(self.queue.popleft())
+        return expired
 
 
 class Lanes:

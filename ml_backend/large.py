@@ -47,7 +47,7 @@ class LargeCall:
 
 
 class Large:
-    """Counts them for all calls of a process. Whoever is not admitted gets its small images answered all the same."""
+    """Counts them for all calls of a process. A call that is not admitted still gets its small images answered."""
 
     def __init__(self, images: int = IMAGES, calls: int = CALLS) -> None:
         self._images, self._calls = threading.Semaphore(images), threading.Semaphore(calls)

@@ -46,7 +46,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class RefusedVersion:
     """A version that was not let live."""
 
     version: str
@@ -73,7 +73,7 @@ class LiveProject:
         self._registry = Registry(own, no_lease, damage)
         self._browsing = Registry(own, no_lease, damage)  # of its own: a load must not hold up /versions
         self._engines, self._metrics = engines, metrics
-        self._refused: dict[str, tuple[Refused, int, float]] = {}  # with deployment and time of the refusal
+        self._refused: dict[str, tuple[RefusedVersion, int, float]] = {}  # with deployment and time of the refusal
         self._settled = threading.Event()
         self._busy, self._browse = threading.Lock(), threading.Lock()
 
@@ -99,7 +99,7 @@ class LiveProject:
         end_turn()
         return self._settled.wait(timeout_s)
 
-    def refused(self) -> list[Refused]:
+    def refused(self) -> list[RefusedVersion]:
         """What is not let live at present, and why."""
         return [entry[0] for entry in list(self._refused.values())]
 
@@ -144,8 +144,8 @@ class LiveProject:
     def _try(self, entry: Deployment) -> bool:
         """Load and swap; False where the version is (still) refused. StorageError where storage is away."""
         name = entry.version
-        known = self._refused.get(name)
-        if known and known[1] == entry.number and time.monotonic() - known[2] < self._rest_s():
+        refusal = self._refused.get(name)
+        if refusal and refusal[1] == entry.number and time.monotonic() - refusal[2] < self._rest_s():
             return False
         try:
             self._swap(load_model(self._registry, self._engines, name, self.model))
@@ -177,10 +177,10 @@ class LiveProject:
     def _let_go(self) -> None:
         """Artefacts of versions that were live before: nobody reads them here again, and sees them healed."""
         for key in (*self.damage.keys("models/heads/"), *self.damage.keys("backbones/")):
-            self.damage.mended(key)
+            self.damage.resolved(key)
 
     def _refuse(self, entry: Deployment, reason: str) -> None:
-        self._refused[entry.version] = (Refused(entry.version, reason, now()), entry.number, time.monotonic())
+        self._refused[entry.version] = (RefusedVersion(entry.version, reason, now()), entry.number, time.monotonic())
         self._metrics.refused.labels(self.key).inc()
         serving = self.model.name if self.model else None
         log.warning(
@@ -255,7 +255,7 @@ class LiveModels:
         )  # fmt: skip
         while len(self._live) > self._limit:
             key, _ = self._live.popitem(last=False)
-            self._metrics.gone(key)
+            self._metrics.forget(key)
             log.info("least recently used, unloaded", action="evict", project=key)
         return live
 

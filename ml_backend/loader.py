@@ -122,6 +122,6 @@ def _check_outputs(head: Classifier, version: Version) -> None:
     expected = np.asarray(version.check_probabilities, dtype=np.float32)
     if not len(features):
         raise CorruptArtefactError(f"{version.name} was stored without outputs to check it by")
-    found = head.probabilities(features)
-    if found.shape != expected.shape or not np.allclose(found, expected, rtol=0, atol=TOLERANCE):
+    outputs = head.probabilities(features)
+    if outputs.shape != expected.shape or not np.allclose(outputs, expected, rtol=0, atol=TOLERANCE):
         raise CorruptArtefactError(f"the head of {version.name} does not give the outputs that were stored with it")

@@ -39,12 +39,12 @@ class Metrics:
         self._shown: dict[str, tuple[str, str, str]] = {}
 
     def live(self, project: str, version: str, backbone: str) -> None:
-        """Show the live version of a project instead of the one before."""
-        self.gone(project)
+        """Show the version that a project serves now instead of the one before."""
+        self.forget(project)
         self._shown[project] = (project, version, backbone)
         self._version.labels(project, version, backbone).set(1)
 
-    def gone(self, project: str) -> None:
+    def forget(self, project: str) -> None:
         """The project is no longer loaded."""
         before = self._shown.pop(project, None)
         if before and self._shared:

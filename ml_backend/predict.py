@@ -42,14 +42,14 @@ Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PredictCall:
     """Everything that one request's images have in common."""
 
     record: ProjectRecord
     live: LiveProject
     schema: LabelSchema
     model: LiveModel | None  # the snapshot: one response never mixes versions
-    gone: Callable[[], bool] = lambda: False  # whether nobody waits for the answer any more
+    is_abandoned: Callable[[], bool] = lambda: False  # True where nobody waits for the answer any more
 
     @property
     def version(self) -> str:
@@ -57,7 +57,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
+class ReadImage:
     """One image after reading: pixels, or why there are none."""
 
     pixels: Pixels | None = None
@@ -72,66 +72,66 @@ class Predictor:
         self._reader, self._metrics = reader, metrics
         self._large = Large()
 
-    def predict(self, asked: Asked, tasks: Sequence[Mapping[str, Any]]) -> list[Result]:
+    def predict(self, call: PredictCall, tasks: Sequence[Mapping[str, Any]]) -> list[Result]:
         """One result per task, in order. StorageError where not one image could be had for storage's sake."""
-        if asked.model is None:
-            return [self._empty(asked, "cold-start") for _ in tasks]
-        names = LabelRules.of(asked.record.config).names(asked.model.head.labels)
+        if call.model is None:
+            return [self._empty(call, "cold-start") for _ in tasks]
+        names = LabelRules.of(call.record.config).names(call.model.head.labels)
         results: list[Result] = []
         with self._large.call() as large:
-            for chunk in self._chunks(asked, tasks):
+            for chunk in self._chunks(call, tasks):
                 if not results and all(item.why == "storage" for item in chunk):  # nor would the others be had
                     raise StorageError("object storage cannot be reached; ask again when it is back")
-                if asked.gone():
+                if call.is_abandoned():
                     raise RequestError("the caller has stopped waiting", 503)
-                looked = [self._slowly(asked, item.costly, large) if item.costly else item for item in chunk]
-                results += self._answer(asked, asked.model, looked, names)
+                images = [self._slowly(call, item.costly, large) if item.costly else item for item in chunk]
+                results += self._answer(call, call.model, images, names)
         return results
 
-    def _chunks(self, asked: Asked, tasks: Sequence[Mapping[str, Any]]) -> Iterator[list[Looked]]:
+    def _chunks(self, call: PredictCall, tasks: Sequence[Mapping[str, Any]]) -> Iterator[list[ReadImage]]:
         """Read ahead by one chunk, never more: a long request must not fill the memory."""
         end = time.monotonic() + ANSWER_S
-        waiting: list[list[Future[Looked]]] = []
+        waiting: list[list[Future[ReadImage]]] = []
         caller = object()
         try:
             for start in range(0, len(tasks), CHUNK):
                 part = tasks[start : start + CHUNK]
-                waiting.append([asked.live.readers.submit(caller, partial(self._look, asked, task)) for task in part])
+                waiting.append([call.live.readers.submit(caller, partial(self._look, call, task)) for task in part])
                 if len(waiting) > 1:
                     yield _results(waiting[0], end)
                     waiting.pop(0)
             for futures in waiting:
                 yield _results(futures, end)
-        finally:  # whoever gives up leaves no work behind for the next one to wait for
+        finally:  # a call that gives up leaves no work behind for the next one to wait for
             for future in chain.from_iterable(waiting):
                 future.cancel()
 
-    def _look(self, asked: Asked, task: Mapping[str, Any]) -> Looked:
-        uri = asked.schema.uri(task.get("data"))
+    def _look(self, call: PredictCall, task: Mapping[str, Any]) -> ReadImage:
+        uri = call.schema.uri(task.get("data"))
         if not uri:
-            return self._unreadable(_named(task), "missing", f"the task has no image under {asked.schema.data_key!r}")
+            return self._unreadable(_named(task), "missing", f"the task has no image under {call.schema.data_key!r}")
         if uri != encodable(uri):
             return self._unreadable(_named(task), "refused", f"{shown(uri)} is not UTF-8: give the image another name")
-        return self._guarded(_named(task), lambda: self._read(asked, uri))
+        return self._guarded(_named(task), lambda: self._read(call, uri))
 
-    def _slowly(self, asked: Asked, uri: str, large: LargeCall) -> Looked:
+    def _slowly(self, call: PredictCall, uri: str, large: LargeCall) -> ReadImage:
         """A large image, by its call's own thread: it waits for other large ones, and no small one waits for it.
 
         It is read again, for nobody could hold the bytes of all that wait.
         """
 
-        def work() -> Looked:
+        def work() -> ReadImage:
             with large.turn():
-                return self._decoded(asked, uri, self._bytes(asked, uri), until=large.until)
+                return self._decoded(call, uri, self._bytes(call, uri), until=large.until)
 
         return self._guarded(uri, work)
 
-    def _guarded(self, where: Any, work: Callable[[], Looked]) -> Looked:
+    def _guarded(self, where: Any, work: Callable[[], ReadImage]) -> ReadImage:
         """What is wrong with an image costs this image alone."""
         try:
             return work()
         except NotCopiedError:  # uploaded a moment ago: sync copies it, and then it is known
-            return Looked(why="uncopied")
+            return ReadImage(why="uncopied")
         except ImageUnreadableError as error:
             return self._unreadable(where, "refused", str(error))
         except DecodersBusyError as error:
@@ -139,67 +139,67 @@ class Predictor:
         except StorageError as error:
             return self._unreadable(where, "storage", str(error))
 
-    def _read(self, asked: Asked, uri: str) -> Looked:
-        blind = asked.live.blinds.recorded(asked.record, uri)
+    def _read(self, call: PredictCall, uri: str) -> ReadImage:
+        blind = call.live.blinds.recorded(call.record, uri)
         if blind:
-            return Looked(why="blind")
-        data = self._bytes(asked, uri)
-        if blind is None and asked.live.blinds.computed(asked.record, uri, data):
-            return Looked(why="blind")
-        return self._decoded(asked, uri, data)
+            return ReadImage(why="blind")
+        data = self._bytes(call, uri)
+        if blind is None and call.live.blinds.computed(call.record, uri, data):
+            return ReadImage(why="blind")
+        return self._decoded(call, uri, data)
 
-    def _bytes(self, asked: Asked, uri: str) -> bytes:
-        return MirroredReader(self._reader, asked.live.mirror).read(uri)[0]
+    def _bytes(self, call: PredictCall, uri: str) -> bytes:
+        return MirroredReader(self._reader, call.live.mirror).read(uri)[0]
 
-    def _decoded(self, asked: Asked, uri: str, data: bytes, *, until: float | None = None) -> Looked:
+    def _decoded(self, call: PredictCall, uri: str, data: bytes, *, until: float | None = None) -> ReadImage:
         """``until``: when a large image must be done; without it, it is put aside."""
-        assert asked.model is not None
-        engine = asked.model.engine
+        assert call.model is not None
+        engine = call.model.engine
         try:
             if until is None and engine.is_costly(data):
-                return Looked(costly=uri)
+                return ReadImage(costly=uri)
             wait_s = SMALL_S if until is None else max(until - time.monotonic(), 0)
-            return Looked(engine.decode(data, wait_s=wait_s))
+            return ReadImage(engine.decode(data, wait_s=wait_s))
         except ImageUnreadableError as error:
             return self._unreadable(uri, "undecodable", f"{uri}: {error}")
 
-    def _unreadable(self, where: Any, why: str, reason: str) -> Looked:
+    def _unreadable(self, where: Any, why: str, reason: str) -> ReadImage:
         self._metrics.unreadable.labels(why).inc()
         log.warning("image unreadable", action="predict", task=where, why=why, reason=reason)
-        return Looked(why=why)
+        return ReadImage(why=why)
 
-    def _answer(self, asked: Asked, model: LiveModel, looked: Sequence[Looked], names: Names) -> list[Result]:
-        pixels = [item.pixels for item in looked if item.pixels is not None]
-        if not any(label in asked.schema.classes for label in names.labels):  # it knows none of Label Studio's classes
-            return [self._empty(asked, item.why or "no-class") for item in looked]
+    def _answer(self, call: PredictCall, model: LiveModel, images: Sequence[ReadImage], names: Names) -> list[Result]:
+        pixels = [item.pixels for item in images if item.pixels is not None]
+        if not any(label in call.schema.classes for label in names.labels):  # it knows none of Label Studio's classes
+            return [self._empty(call, item.why or "no-class") for item in images]
         features = _features(model, pixels)
         rows = iter(zip(names.of(model.head.probabilities(features)), model.head.unseen(features), strict=True))
         return [
-            self._empty(asked, item.why) if item.pixels is None else self._sure(asked, *next(rows), names.labels)
-            for item in looked
+            self._empty(call, item.why) if item.pixels is None else self._sure(call, *next(rows), names.labels)
+            for item in images
         ]
 
-    def _sure(self, asked: Asked, row: Floats, unseen: Floats, labels: tuple[str, ...]) -> Result:
+    def _sure(self, call: PredictCall, row: Floats, unseen: Floats, labels: tuple[str, ...]) -> Result:
         """The likeliest class; nothing where Label Studio has lost that one: the second best would only mislead.
 
         Nor where the image is likelier of a class that nobody has labelled yet.
         """
         best = int(row.argmax())
-        if labels[best] not in asked.schema.classes:
-            return self._empty(asked, "no-class")
+        if labels[best] not in call.schema.classes:
+            return self._empty(call, "no-class")
         if not speaks(row.max(keepdims=True), unseen):
-            return self._empty(asked, "unseen-class")
+            return self._empty(call, "unseen-class")
         probability = min(max(float(row[best] * (1 - unseen)), 0.0), 1.0)
         self._metrics.images.labels("label").inc()
-        result = asked.schema.result(labels[best], probability)
-        return {"result": result, "score": probability, "model_version": asked.version}
+        result = call.schema.result(labels[best], probability)
+        return {"result": result, "score": probability, "model_version": call.version}
 
-    def _empty(self, asked: Asked, why: str) -> Result:
+    def _empty(self, call: PredictCall, why: str) -> Result:
         self._metrics.images.labels(why).inc()
-        return {"result": [], "score": LAST, "model_version": asked.version}
+        return {"result": [], "score": LAST, "model_version": call.version}
 
 
-def _results(futures: Sequence[Future[Looked]], end: float) -> list[Looked]:
+def _results(futures: Sequence[Future[ReadImage]], end: float) -> list[ReadImage]:
     """What was read; StorageError where it takes too long for anybody to be waiting still."""
     end_turn()
     try:

@@ -28,14 +28,14 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _CachedRecord:
     record: ProjectRecord
     at: float
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    found: Future[ProjectRecord | None]
+class _Lookup:
+    future: Future[ProjectRecord | None]
     since: float
 
 
@@ -44,8 +44,8 @@ class Directory:
 
     def __init__(self, store: ProjectStore) -> None:
         self._store = store
-        self._known: dict[str, _Known] = {}
-        self._asked: dict[str, _Asked] = {}
+        self._records: dict[str, _CachedRecord] = {}
+        self._lookups: dict[str, _Lookup] = {}
         self._lock = threading.Lock()
         self._again = ThreadPoolExecutor(KNOWN_LOOKUPS, thread_name_prefix="lookup")
         self._first = ThreadPoolExecutor(UNKNOWN_LOOKUPS, thread_name_prefix="first-lookup")
@@ -60,36 +60,36 @@ class Directory:
 
         Never waits for long: what was known a moment ago is answered where storage hangs.
         """
-        known = self._known.get(reference)
-        if known and time.monotonic() - known.at < KEEP_S:
-            return known.record
+        cached = self._records.get(reference)
+        if cached and time.monotonic() - cached.at < KEEP_S:
+            return cached.record
         try:
-            return self._answer(self._ask(reference, known is not None))
+            return self._answer(self._ask(reference, cached is not None))
         except (StorageError, *LEFT_OUT):  # away, or the record is damaged: see `ProjectStore.get`
-            if known:
-                return known.record
+            if cached:
+                return cached.record
             raise
 
     def all(self) -> list[ProjectRecord]:
         """Every project; StorageError."""
         return self._store.all()
 
-    def _ask(self, reference: str, known: bool) -> _Asked:
+    def _ask(self, reference: str, is_cached: bool) -> _Lookup:
         """The lookup that is under way, or a new one. Those who ask for what nobody knows take no known one's turn."""
         with self._lock:
-            asked = self._asked.get(reference)
-            if asked is None:
-                pool = self._again if known else self._first
-                if not known and len(self._asked) >= MAX_LOOKUPS:
+            lookup = self._lookups.get(reference)
+            if lookup is None:
+                pool = self._again if is_cached else self._first
+                if not is_cached and len(self._lookups) >= MAX_LOOKUPS:
                     raise StorageError("too many projects are being looked up")
-                found = pool.submit(self._look_up, reference)
-                self._asked[reference] = asked = _Asked(found, time.monotonic())
-        return asked
+                future = pool.submit(self._look_up, reference)
+                self._lookups[reference] = lookup = _Lookup(future, time.monotonic())
+        return lookup
 
-    def _answer(self, asked: _Asked) -> ProjectRecord | None:
+    def _answer(self, lookup: _Lookup) -> ProjectRecord | None:
         end_turn()
         try:
-            return asked.found.result(max(0.0, asked.since + LOOKUP_S - time.monotonic()))
+            return lookup.future.result(max(0.0, lookup.since + LOOKUP_S - time.monotonic()))
         except TimeoutError as error:
             raise StorageError(f"the project could not be looked up within {LOOKUP_S} s") from error
 
@@ -97,13 +97,13 @@ class Directory:
         try:
             record = self._store.find(reference)
             if record is None:
-                self._known.pop(reference, None)  # anybody can ask for anything: only what exists is kept
+                self._records.pop(reference, None)  # anybody can ask for anything: only what exists is kept
             else:
-                self._known[reference] = _Known(record, time.monotonic())
+                self._records[reference] = _CachedRecord(record, time.monotonic())
             return record
         finally:
             with self._lock:
-                self._asked.pop(reference, None)
+                self._lookups.pop(reference, None)
 
 
 class Blinds:
@@ -142,6 +142,6 @@ class Blinds:
             self._updated = time.monotonic()
 
 
-def _is_blind(record: ProjectRecord, group: str, bucket: Bucket) -> bool:
+def _is_blind(record: ProjectRecord, group: str, split: Bucket) -> bool:
     """As the queue has it (`labelloop.rules.acquisition`): opening such an image must not un-blind it."""
-    return bucket in JUDGING or (bucket is Bucket.TRAIN and shown_blind(group, record.config.queue.blind))
+    return split in JUDGING or (split is Bucket.TRAIN and shown_blind(group, record.config.queue.blind))

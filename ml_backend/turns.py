@@ -1,6 +1,6 @@
 """One thread computes at a time, so that the loop that reads requests need not wait long for the interpreter.
 
-A request has the turn from its beginning until it first waits for something: then whoever has waited longest goes on.
+A request has the turn from its beginning until it first waits for something: then the longest waiting one goes on.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 
 class Turnstile:
-    """A lock that is handed on in order: one of Python's goes to whoever lets go of it and comes back at once."""
+    """A lock that is handed on in order: one of Python's goes to the thread that released it and comes back."""
 
     def __init__(self) -> None:
         self._lock, self._taken = threading.Lock(), False

@@ -276,7 +276,7 @@ class _Stores:
         except UNREADABLE as error:
             self.damage.note(CURVE, error)
             return None
-        self.damage.mended(CURVE)
+        self.damage.resolved(CURVE)
         from operations.models.curve import outlook_of  # with SciPy, and there is no curve before the first model
 
         if self._outlook is None or self._outlook[:2] != (kept, config):

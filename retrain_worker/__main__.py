@@ -23,7 +23,7 @@ def main() -> None:
         raise SystemExit(f"unknown queue {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     settings = load_settings()
     metrics = WorkerMetrics()
-    configure_logs(json=settings.log_json, service="worker", secrets=settings.secrets, heard=metrics.heard)
+    configure_logs(json=settings.log_json, service="worker", secrets=settings.secrets, on_event=metrics.heard)
     expose(metrics.registry, settings)
     jobs.prepare(queues)
     try:

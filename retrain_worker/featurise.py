@@ -15,7 +15,7 @@ from labelloop.clock import now, stamp
 from labelloop.errors import CorruptArtefactError, ImageUnreadableError
 from labelloop.likeness.near import hash_of
 from labelloop.likeness.windows import middle_hash
-from labelloop.queue.progress import Progress
+from labelloop.queue.progress import JobProgress
 from labelloop.records.images import ImageFacts
 from labelloop.records.versions import BackboneRecord
 from labelloop.rules.split import group_of
@@ -53,7 +53,7 @@ def featurise(context: Context, project: ProjectContext, uris: Sequence[str], po
     record = project.registry.current_backbone() or first_backbone(context, project)
     backbone = context.backbone(project, record)
     project.catalogue.update()
-    used = featurise_under(context, project, backbone, _undecided(project, uris), Progress.of_job())
+    used = featurise_under(context, project, backbone, _undecided(project, uris), JobProgress.of_job())
     settle(project, pool)
     compact(project.catalogue, project.features(record.id))
     return used
@@ -88,7 +88,7 @@ def _undecided(project: ProjectContext, uris: Sequence[str]) -> list[str]:
 
 
 def featurise_under(
-    context: Context, project: ProjectContext, backbone: Backbone, uris: Sequence[str], progress: Progress
+    context: Context, project: ProjectContext, backbone: Backbone, uris: Sequence[str], progress: JobProgress
 ) -> int:
     """The same under a given backbone, in batches; one shard."""
     features = project.features(backbone.record.id)

@@ -15,7 +15,7 @@ from labelloop.errors import ConflictError, CorruptArtefactError, NotEnoughLabel
 from labelloop.model.classifier import Classifier, load_classifier
 from labelloop.objects.damage import UNREADABLE
 from labelloop.queue.channels import DEPLOY_CHANNEL, publish
-from labelloop.queue.progress import Progress
+from labelloop.queue.progress import JobProgress
 from labelloop.records.evidence import Artefact, Evaluation, Outcome, Verdict
 from labelloop.records.images import Example
 from labelloop.records.json import canonical
@@ -54,7 +54,7 @@ class Judged:
 
 def refresh(context: Context, project: ProjectContext, snapshot_id: str, claim: Claim | None = None) -> Judged:
     """Fit, judge, register, deploy. NotEnoughLabelsError where nothing can be fitted yet."""
-    progress = Progress.of_job()
+    progress = JobProgress.of_job()
     snapshot = project.snapshot(snapshot_id)
     for attempt in range(1, DEPLOY_TRIES + 1):
         progress.report("fit and judge the head", 0, 2)

@@ -19,7 +19,7 @@ from labelloop.records.images import Bucket, Example
 from labelloop.records.snapshots import Snapshot
 from labelloop.records.versions import Version
 from labelloop.rules.paired_intervals import mean_interval
-from labelloop.store.reports import Kept, keep_report, kept_report
+from labelloop.store.reports import KeptReport, keep_report, kept_report
 from retrain_worker.context import Context, ProjectContext
 from retrain_worker.evidence.artefact import Served
 from retrain_worker.evidence.collect import one_per_unit
@@ -193,5 +193,5 @@ def _kept(project: ProjectContext, version: Version, report: Report) -> Report:
     """Beside the version, but never in place of one that had seen pixels: of a retrain only its run looks at them."""
     before = kept_report(project.store, version.name)
     if before is None or report.json["challenger"]["robustness"] or not before.json["challenger"]["robustness"]:
-        keep_report(project.store, version.name, Kept(report.json, report.html))
+        keep_report(project.store, version.name, KeptReport(report.json, report.html))
     return report

@@ -16,7 +16,7 @@ from labelloop.model import net
 from labelloop.model.classifier import Classifier
 from labelloop.model.head import Head
 from labelloop.model.net import Backbone
-from labelloop.queue.progress import Progress
+from labelloop.queue.progress import JobProgress
 from labelloop.records.evidence import Outcome
 from labelloop.records.images import Bucket, Example
 from labelloop.records.snapshots import Snapshot
@@ -54,7 +54,7 @@ def retrain(context: Context, project: ProjectContext, snapshot_id: str, claim: 
 
     The version is registered whatever the verdict, so that a person can promote one that is held.
     """
-    progress = Progress.of_job(wanted=claim.check if claim else None)
+    progress = JobProgress.of_job(require_wanted=claim.check if claim else None)
     snapshot = project.snapshot(snapshot_id)
     followed = tracking(context.settings, _tracked(project, snapshot))
     trained = replace(_tuned(context, project, snapshot, progress, followed), claim=claim)
@@ -73,7 +73,7 @@ def retrain(context: Context, project: ProjectContext, snapshot_id: str, claim: 
 
 
 def _taken_in(
-    context: Context, project: ProjectContext, trained: Trained, progress: Progress
+    context: Context, project: ProjectContext, trained: Trained, progress: JobProgress
 ) -> tuple[Judged, Entered]:
     """Features of the pool, a head, a verdict and what follows from it.
 
@@ -106,7 +106,7 @@ def _entered(
     if draft.verdict.outcome is not Outcome.PROMOTE:
         version = project.registry.add(draft)
     else:
-        _featurise_pool(context, project, trained.backbone, Progress())  # images that came meanwhile
+        _featurise_pool(context, project, trained.backbone, JobProgress())  # images that came meanwhile
         try:
             version = deploy(context, project, draft, trained.claim)
         except PausedError as pause:  # hours of work: it counts as done, and whoever ends the pause hears of it
@@ -161,7 +161,7 @@ def _tracked(project: ProjectContext, snapshot: Snapshot) -> Origin:
 
 
 def _tuned(
-    context: Context, project: ProjectContext, snapshot: Snapshot, progress: Progress, followed: Tracking
+    context: Context, project: ProjectContext, snapshot: Snapshot, progress: JobProgress, followed: Tracking
 ) -> Trained:
     """A backbone fine-tuned on one snapshot: a function of (snapshot, config, code, seed)."""
     config = project.record.config
@@ -233,17 +233,17 @@ def _first_head(project: ProjectContext, initial: Backbone, examples: Sequence[E
     return fit_head(rotated, [e.label for e in known], [e.group for e in known], classes=parts.classes).head
 
 
-def _featurise_pool(context: Context, project: ProjectContext, backbone: Backbone, progress: Progress) -> None:
+def _featurise_pool(context: Context, project: ProjectContext, backbone: Backbone, progress: JobProgress) -> None:
     """Features of every usable image; shards that are there already (a killed run's) are not made again."""
     kept = project.features(_serving(project).id).index.places
     done = project.features(backbone.record.id).index.places
     missing = sorted(u for u in kept if u not in done or done[u].etag != kept[u].etag)
     for start in range(0, len(missing), SHARD):
         progress.report("features of the pool", start, len(missing))
-        featurise_under(context, project, backbone, missing[start : start + SHARD], Progress())
+        featurise_under(context, project, backbone, missing[start : start + SHARD], JobProgress())
 
 
-def _candidate(project: ProjectContext, trained: Trained, looks: Looks | None, progress: Progress) -> Candidate:
+def _candidate(project: ProjectContext, trained: Trained, looks: Looks | None, progress: JobProgress) -> Candidate:
     """Head on the newest snapshot, evidence against the champion of this moment. ``looks``: what was seen before."""
     record = trained.backbone.record
     newest = _newest(project) or trained.snapshot
@@ -289,7 +289,7 @@ class Bout:
         return looks is not None and looks.against == self.against
 
 
-def _look(project: ProjectContext, bout: Bout, progress: Progress) -> Looks:
+def _look(project: ProjectContext, bout: Bout, progress: JobProgress) -> Looks:
     """Both as they would serve, past bytes and test images: minutes."""
     ours, theirs = served(project, bout.record, bout.head), served_champion(project, bout.champion)
     tried = try_out(project, ours, theirs, to_try(project, bout.newest, bout.record.id))
@@ -297,7 +297,7 @@ def _look(project: ProjectContext, bout: Bout, progress: Progress) -> Looks:
     return Looks(ours, theirs, bout.against, tried, sight)
 
 
-def _look_again(project: ProjectContext, bout: Bout, before: Looks, progress: Progress) -> Looks:
+def _look_again(project: ProjectContext, bout: Bout, before: Looks, progress: JobProgress) -> Looks:
     """The same backbones under other heads: only images that were labelled since are read."""
     ours = served(project, bout.record, bout.head, before.ours.backbone)
     theirs = before.theirs and served_champion(project, bout.champion, before.theirs.backbone)

@@ -9,7 +9,7 @@ import numpy as np
 
 from labelloop.errors import ConflictError
 from labelloop.model.classifier import Classifier
-from labelloop.queue.progress import Progress
+from labelloop.queue.progress import JobProgress
 from labelloop.records.arrays import Floats
 from labelloop.records.images import ImageFacts
 from labelloop.records.tasks import Task
@@ -27,7 +27,7 @@ CHUNK = 8192  # rows per product
 
 def score(context: Context, project: ProjectContext, version: str) -> int:
     """Order what nobody has answered yet and keep the order; returns its length."""
-    progress = Progress.of_job()
+    progress = JobProgress.of_job()
     progress.report("order the queue")
     features, head = _model(project, version)
     project.catalogue.update()

@@ -109,7 +109,7 @@ def _place(project: ProjectContext, looks: Pictures) -> list[ImageFacts]:
         return config.given(facts.uri, folder, _said(project, facts.uri) or NOTHING_SAID)
 
     rules = Rules(config.shares(), crowd_cap(len(images)), given, bool(config.test_set))
-    return place(new, images.values(), looks, rules, project.catalogue.buckets) if new else []
+    return place(new, images.values(), looks, rules, project.catalogue.splits) if new else []
 
 
 def _part(project: ProjectContext, came: Sequence[ImageFacts], before: Container[str], looks: Pictures) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 import structlog
 
-from labelloop.queue.progress import Progress
-from labelloop.upkeep.holdings import What, classify
+from labelloop.queue.progress import JobProgress
+from labelloop.upkeep.object_kinds import ObjectKind, classify
 from labelloop.upkeep.tidying import Tidier, counts
 from retrain_worker.compact import compact_all
 from retrain_worker.context import ProjectContext
@@ -17,7 +17,7 @@ log = structlog.get_logger()
 
 def tidy(project: ProjectContext) -> dict[str, Any]:
     """Tidy one project; returns what went: what -> [objects, bytes]."""
-    progress = Progress.of_job()
+    progress = JobProgress.of_job()
     progress.report("find unused data")
     tidier = Tidier(project.store, project.registry, project.runs, project.record.config.retention)
     backbone = project.registry.current_backbone()
@@ -33,7 +33,7 @@ def _feature_shards(project: ProjectContext) -> dict[str, set[str]]:
     """Backbone -> shards, of all that there are now."""
     found: dict[str, set[str]] = {}
     for held in classify(project.store.list("features/")):
-        if held.what is What.INDEX:
+        if held.what is ObjectKind.INDEX:
             backbone, shard = held.names
             found.setdefault(backbone, set()).add(shard)
     return found

@@ -37,7 +37,7 @@ def build(settings: Settings, metrics: SyncMetrics) -> Watcher:
     store = S3Store(s3, settings.state_bucket)
     queue = JobQueue(redis_client(settings, timeout_s=10))
     studio = Studio(
-        settings.studio_url, settings.require_studio_token(), heard=asked_studio,
+        settings.studio_url, settings.require_studio_token(), on_call=asked_studio,
         reread=lambda: settings.reread().require_studio_token(),
     )  # fmt: skip
     deps = Deps(
@@ -58,7 +58,7 @@ def main() -> None:
     """Run until SIGTERM or SIGINT."""
     settings = load_settings()
     metrics = SyncMetrics()
-    configure_logs(json=settings.log_json, service="sync", secrets=settings.secrets, heard=metrics.heard)
+    configure_logs(json=settings.log_json, service="sync", secrets=settings.secrets, on_event=metrics.heard)
     watcher = build(settings, metrics)
     metrics.exposed = expose(metrics.registry, settings)
 

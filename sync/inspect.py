@@ -40,7 +40,7 @@ class Inspection:
         listed = list(islice(self._store.list("", start_after=self._after), AT_ONCE))
         self._after = listed[-1].key if len(listed) == AT_ONCE else ""
         for info in listed:
-            fresh = self._etags.get(info.key) != info.etag and not self._damage.known(info)
+            fresh = self._etags.get(info.key) != info.etag and not self._damage.is_noted(info)
             if fresh and (is_known(info.key) or is_weights(info)):
                 self._look(info)
         self._mend()
@@ -56,7 +56,7 @@ class Inspection:
             self._damage.note(info.key, CorruptObjectError(info.key, why), info.etag)
             self._etags.pop(info.key, None)
         else:
-            self._damage.mended(info.key)
+            self._damage.resolved(info.key)
             self._etags[info.key] = info.etag
 
     def _fault(self, info: ObjectInfo) -> str | None:
@@ -67,10 +67,10 @@ class Inspection:
     def _mend(self) -> None:
         for key in self._damage.keys(""):
             if not self._store.exists(key):
-                self._damage.mended(key)
+                self._damage.resolved(key)
             elif heal(self._store, key, lambda raw, k=key: fault_of(k, raw) is None):  # type: ignore[misc]
                 log.info("written again from its copy", action="heal", key=key)
-                self._damage.mended(key)
+                self._damage.resolved(key)
         for prefix, mend in self._menders.items():
             if self._damage.keys(prefix):
                 with suppress(LabelloopError):  # it stays damaged, and is told

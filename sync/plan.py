@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from labelloop.clock import Standing, age_s, parse
+from labelloop.clock import LocalAges, age_s, parse
 from labelloop.code import training_code
 from labelloop.errors import NotFoundError, SupersededError
 from labelloop.objects.damage import UNREADABLE
@@ -78,7 +78,7 @@ class Planner:
         self._snapshots, self._registry = snapshots, registry
         self._rules = LabelRules.of(project.config)
         self._newest: Snapshot | None = None
-        self._orphans = Standing()
+        self._orphans = LocalAges()
         self._tried: dict[str, float] = {}  # kind -> when it was queued last, by our own clock
         self._labels: dict[str, dict[str, str]] = {}  # snapshot -> its labels; the few that comparisons need
 
@@ -144,7 +144,7 @@ class Planner:
 
     def _enqueue(self, action: Action, this: Try, wishes: Sequence[Request]) -> None:
         key, snapshot, attempt = self._project.key, this.snapshot, this.attempt
-        if attempt > 1 and (wrong := self._snapshots.mend()):
+        if attempt > 1 and (wrong := self._snapshots.repair()):
             log.warning("snapshot was damaged, written again", action="mend", keys=wrong)
         name = job_id(KINDS[action.kind], key, snapshot[:12], self._project.config.hash, attempt)
         answers = [w.id for w in wishes if w.kind == action.kind]
@@ -204,7 +204,7 @@ class Planner:
             upgraded=bool(last and last.training and last.training != training_code()),
             cron_due=times.due,
             cron_next=times.next,
-            paused=f"learning is {pause.told}" if pause else None,
+            paused=f"learning is {pause.in_words}" if pause else None,
             undecided=told(undecided(labels.values(), self._project.schema.classes)),
         )
 

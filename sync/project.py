@@ -104,8 +104,8 @@ class ProjectWatch:
         self.upkeep = Upkeep(project, store, deps.queue)
         weights = Weights(project.key, store, self.registry, deps.queue)
         menders: dict[str, Mender] = {
-            INITIAL: lambda _: self.registry.mend_initial(), "snapshots/": self.snapshots.mend,
-            "backbones/": weights.mend, TASK_GROUPS: self.task_groups.mend,
+            INITIAL: lambda _: self.registry.repair_initial(), "snapshots/": self.snapshots.repair,
+            "backbones/": weights.repair, TASK_GROUPS: self.task_groups.mend,
         }  # fmt: skip
         self.inspection = Inspection(store, damage, menders, weights)
         self.guard = Guard(LabelRules.of(project.config))

@@ -41,7 +41,7 @@ class Weights:
             return None
         return CHANGED
 
-    def mend(self, keys: Sequence[str]) -> None:
+    def repair(self, keys: Sequence[str]) -> None:
         """A job without images: whatever it loads it builds again. Asked once; only where nothing was learned."""
         for key in keys:
             record = self._record(key) if key not in self._asked else None

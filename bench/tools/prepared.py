@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 from bench.tools.many_images import png
 from labelloop.errors import ImageUnreadableError
 from labelloop.objects.compaction import LARGE
-from labelloop.queue.progress import Progress
+from labelloop.queue.progress import JobProgress
 from labelloop.records.json import digest
 from labelloop.store.projects import ProjectRecord
 from operations.deployment import Deployment
@@ -45,5 +45,5 @@ def featurise(
     done = project.features(backbone.record.id).index.places
     missing = [uri for uri in numbers if uri not in done]
     for start in range(0, len(missing), LARGE):
-        featurise_under(context, project, backbone, missing[start : start + LARGE], Progress())
+        featurise_under(context, project, backbone, missing[start : start + LARGE], JobProgress())
         report(min(start + LARGE, len(missing)))

@@ -33,7 +33,7 @@ def pause(
         show_json(asdict(paused))
         return
     was = "was already" if paused.already else "is now"
-    out.print(f"learning of {record.title} {was} {paused.pause.told}", highlight=False)
+    out.print(f"learning of {record.title} {was} {paused.pause.in_words}", highlight=False)
     if paused.already and why:
         out.print("the reason is unchanged; to change it, run `labelloop resume` first", highlight=False)
     out.print(f"{paused.live or 'the cold-start order'} keeps serving; `labelloop resume` ends the pause")
@@ -53,7 +53,7 @@ def resume(project: ProjectName = None, as_json: AsJson = False, state_dir: Stat
     if as_json:
         show_json(asdict(resumed))
         return
-    outcome = f"learns again (it was {resumed.was.told})" if resumed.was else "was not paused"
+    outcome = f"learns again (it was {resumed.was.in_words})" if resumed.was else "was not paused"
     out.print(f"{record.title} {outcome}", highlight=False)
     for version in resumed.left:
         out.print(

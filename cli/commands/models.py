@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from labelloop.records.versions import Version as KeptVersion
     from labelloop.store.projects import ProjectRecord
     from labelloop.store.registry import Registry
-    from labelloop.store.reports import Kept
+    from labelloop.store.reports import KeptReport
     from operations.deployment import Deployment
     from retrain_worker.verify import Verified
 
@@ -245,7 +245,7 @@ def retrain(
             raise typer.Exit(1)
 
 
-def _report_here(deployment: Deployment, record: ProjectRecord, version: KeptVersion) -> Kept:
+def _report_here(deployment: Deployment, record: ProjectRecord, version: KeptVersion) -> KeptReport:
     """Imports torch, so only where no report is kept."""
     from cli.here.versions import report_here
 

@@ -6,7 +6,7 @@ from labelloop.images.reader import ImageReader
 from labelloop.records.curve import KeptCurve
 from labelloop.records.versions import Version
 from labelloop.store.projects import ProjectRecord
-from labelloop.store.reports import Kept
+from labelloop.store.reports import KeptReport
 from operations.deployment import Deployment
 from retrain_worker.context import Context
 from retrain_worker.evidence.curve import follow
@@ -20,11 +20,11 @@ def verified(deployment: Deployment, record: ProjectRecord, name: str | None) ->
     return verify(context, context.project(record.key), deployment.version(record, name))
 
 
-def report_here(deployment: Deployment, record: ProjectRecord, version: Version) -> Kept:
+def report_here(deployment: Deployment, record: ProjectRecord, version: Version) -> KeptReport:
     """The evaluation report of a version, made from its features."""
     context = _context(deployment)
     report = report_of_version(context, context.project(record.key), version)
-    return Kept(report.json, report.html)
+    return KeptReport(report.json, report.html)
 
 
 def curve_here(deployment: Deployment, record: ProjectRecord) -> KeptCurve | None:

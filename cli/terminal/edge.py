@@ -10,7 +10,7 @@ from typer.exceptions import Abort, Exit, TyperException
 
 from labelloop.errors import LabelloopError
 from labelloop.extras import missing_extra
-from labelloop.logs import Mask
+from labelloop.logs import SecretMask
 from labelloop.names import shown
 
 REMEDIES = {  # of what the system refuses
@@ -63,7 +63,7 @@ def refused(error: OSError) -> str:
 
 def _kept(error: Exception) -> str:
     """The stack goes into a file, for those who maintain the program."""
-    stack = Mask()("".join(traceback.format_exception(error)))
+    stack = SecretMask()("".join(traceback.format_exception(error)))
     try:
         with tempfile.NamedTemporaryFile(
             "w", prefix="labelloop-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"

@@ -122,7 +122,7 @@ def _share(right: int, n: int) -> Text:
 
 def _now(project: ProjectStatus, jobs: Sequence[JobState]) -> Text:
     if project.paused:
-        return Text(f"paused: {project.paused.told}; `labelloop resume` ends it", style="yellow")
+        return Text(f"paused: {project.paused.in_words}; `labelloop resume` ends it", style="yellow")
     running = [job for job in jobs if job.project == project.key and job.status == "started"]
     lacking = int(project.pool.get("images", 0)) - int(project.pool.get("featurised", 0))
     lacking -= int(project.pool.get("unreadable", 0))

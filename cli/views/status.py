@@ -51,7 +51,7 @@ def _project(project: ProjectStatus) -> Panel:
 
 def _rows(project: ProjectStatus) -> Iterator[tuple[str, RenderableType]]:
     if project.paused:
-        yield "learning", Text(f"{project.paused.told}; `labelloop resume` ends it", style="bold yellow")
+        yield "learning", Text(f"{project.paused.in_words}; `labelloop resume` ends it", style="bold yellow")
     yield from _model_rows(project)
     yield from _people_rows(project)
     yield "serving", _serving(project)

@@ -50,7 +50,7 @@ class Helpers:
             "square" if isinstance(shape, Square) else "whole": asdict(shape),
         }  # fmt: skip
         try:
-            helper, reply, pixels = _asked(helper, job, data)
+            helper, reply, pixels = _ask(helper, job, data)
         except BaseException:
             self._free.put(None)
             raise
@@ -66,10 +66,10 @@ class Helpers:
                 _end(helper)
 
 
-def _asked(helper: Helper | None, job: dict[str, Any], data: bytes) -> tuple[Helper, dict[str, Any], bytes]:
+def _ask(helper: Helper | None, job: dict[str, Any], data: bytes) -> tuple[Helper, dict[str, Any], bytes]:
     """The helper that answered, and its reply. One that had gone, or is killed from outside, is replaced once."""
-    for known in (helper, None):
-        helper = _living(known)
+    for at_hand in (helper, None):
+        helper = _living(at_hand)
         stopped = threading.Event()
         timer = threading.Timer(WALL_S, _stop, (helper, stopped))
         timer.start()
@@ -99,20 +99,20 @@ def _exchange(helper: Helper, job: dict[str, Any], data: bytes) -> tuple[dict[st
         if not header.endswith(b"\n"):
             return None
         reply: dict[str, Any] = json.loads(header)
-        wanted = int(np.prod(reply.get("shape", (0,))))
-        pixels = helper.stdout.read(wanted)
+        size = int(np.prod(reply.get("shape", (0,))))
+        pixels = helper.stdout.read(size)
     except (BrokenPipeError, ConnectionResetError):
         return None
-    return (reply, pixels) if len(pixels) == wanted else None
+    return (reply, pixels) if len(pixels) == size else None
 
 
-def _living(known: Helper | None) -> Helper:
+def _living(helper: Helper | None) -> Helper:
     """The same one, or a new one where it has gone meanwhile."""
-    if known is None:
+    if helper is None:
         return _started()
-    if known.poll() is None:
-        return known
-    _end(known)
+    if helper.poll() is None:
+        return helper
+    _end(helper)
     return _started()
 
 

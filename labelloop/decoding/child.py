@@ -52,7 +52,7 @@ def _shape(job: dict[str, Any]) -> Shape:
 
 
 def _limit(memory: int, cpu_s: float) -> None:
-    """Of this process from here on, each image anew: the kernel keeps them, whatever the decoder does."""
+    """Of this process from here on, set again for each image: the kernel keeps them, whatever the decoder does."""
     spent = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
     resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(spent + cpu_s), resource.RLIM_INFINITY))
     statm = Path("/proc/self/statm")

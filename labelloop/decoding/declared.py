@@ -33,14 +33,14 @@ class Declared:
     def pixels(self) -> int:
         return self.width * self.height
 
-    def needs(self, wanted: int) -> int:
-        """Bytes that decoding will hold where no side must be above ``wanted`` pixels."""
-        scale = self._scale(wanted) if self.reduces else 1
+    def needs(self, side: int) -> int:
+        """Bytes that decoding will hold where no side must be above ``side`` pixels."""
+        scale = self._scale(side) if self.reduces else 1
         return int(self.pixels / scale**2 * (self.held + RESIZING)) + self.always
 
-    def _scale(self, wanted: int) -> int:
+    def _scale(self, side: int) -> int:
         """As Pillow's `draft` chooses it."""
-        room = min(self.width, self.height) // max(wanted, 1)
+        room = min(self.width, self.height) // max(side, 1)
         return next((s for s in (8, 4, 2) if room >= s), 1)
 
 
@@ -60,8 +60,8 @@ def sides_of(head: bytes) -> tuple[int, int]:
     from labelloop.decoding import jpeg
 
     if not jpeg.MAGIC.match(head):
-        found = declared(head)
-        return found.width, found.height
+        image = declared(head)
+        return image.width, image.height
     with _whole_header(head):
         return jpeg.size(head)
 
@@ -79,7 +79,7 @@ def held(base: float, converted: float, *, may_turn: bool) -> float:
     return max(base * 2, base + converted) if may_turn else base + converted
 
 
-def _sized(found: Declared) -> Declared:
-    if found.width < 1 or found.height < 1:
-        raise ImageUnreadableError(f"the {found.format} declares {found.width}×{found.height} pixels: it is damaged")
-    return found
+def _sized(image: Declared) -> Declared:
+    if image.width < 1 or image.height < 1:
+        raise ImageUnreadableError(f"the {image.format} declares {image.width}×{image.height} pixels: it is damaged")
+    return image

@@ -69,16 +69,16 @@ class Square:
         )
 
     @property
-    def wanted(self) -> int:
+    def longest(self) -> int:
         """Pixels a side that are needed of the whole image."""
         return math.ceil(self.size / self.crop)
 
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """The whole image, no side above ``wanted`` pixels: for people."""
+    """The whole image, no side above ``longest`` pixels: for people."""
 
-    wanted: int
+    longest: int
     depth: str = BY_VALUES
 
 
@@ -110,21 +110,21 @@ def render(data: bytes, declared: Declared, shape: Shape) -> Pixels:
 
 
 def _render(data: bytes, declared: Declared, shape: Shape) -> Pixels:
-    image = _plain(_turned(_open(data, declared, shape.wanted)), shape.depth)
+    image = _plain(_turned(_open(data, declared, shape.longest)), shape.depth)
     if isinstance(shape, Square):
         image = _squared(image, shape)
     else:
-        image.thumbnail((shape.wanted, shape.wanted), Image.Resampling.BICUBIC)
+        image.thumbnail((shape.longest, shape.longest), Image.Resampling.BICUBIC)
     return np.asarray(image.convert("RGB"), dtype=np.uint8)
 
 
-def _open(data: bytes, declared: Declared, wanted: int) -> Image.Image:
+def _open(data: bytes, declared: Declared, side: int) -> Image.Image:
     image = Image.open(io.BytesIO(data), formats=(declared.format,))
     width, height = image.size
     if width * height > declared.pixels:
         raise ImageUnreadableError(f"the image has {width}×{height} pixels, but declares fewer: it is damaged")
     # JPEG can be decoded at 1/2, 1/4 or 1/8 of its size, many times faster, and still above what is needed
-    image.draft("RGB", (wanted, wanted))
+    image.draft("RGB", (side, side))
     image.load()
     return image
 

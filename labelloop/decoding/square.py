@@ -81,22 +81,22 @@ def is_costly(data: bytes, square: Square) -> bool:
 
 
 def _pixels(data: bytes, shape: Shape, wait_s: float) -> Pixels:
-    found, needs, apart = _weighed(data, shape)
+    image, needs, apart = _weighed(data, shape)
     with _process.budget.hold(needs, wait_s):
         if apart:
-            return _process.helpers.render(data, found, without_steps(shape), needs, wait_s)
-        return render(data, found, shape)
+            return _process.helpers.render(data, image, without_steps(shape), needs, wait_s)
+        return render(data, image, shape)
 
 
 def _weighed(data: bytes, shape: Shape) -> tuple[Declared, int, bool]:
     """What it declares, the bytes that it needs, and whether a helper is to decode it."""
     if not data:
         raise ImageUnreadableError("the image is empty (0 bytes)")
-    found = declared(data)
-    needs = found.needs(shape.wanted) + 2 * len(data)
+    image = declared(data)
+    needs = image.needs(shape.longest) + 2 * len(data)
     if needs > LARGE:
         raise ImageUnreadableError(
-            f"the {found.format} declares {found.width:,}×{found.height:,} pixels, for which decoding needs "
+            f"the {image.format} declares {image.width:,}×{image.height:,} pixels, for which decoding needs "
             f"{needs // 10**6:,} MB; the limit is {LARGE // 10**6} MB. Store a smaller copy, or a JPEG"
         )
-    return found, needs, found.apart or needs > SMALL
+    return image, needs, image.apart or needs > SMALL

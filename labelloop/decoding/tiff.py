@@ -19,7 +19,7 @@ STRIPS, TILES = 273, 324
 
 
 @dataclass(frozen=True, slots=True)
-class Tag:
+class TiffTag:
     """One entry: how many values, and the first of them."""
 
     count: int
@@ -28,7 +28,7 @@ class Tag:
 
 def read(data: bytes) -> Declared:
     """ImageUnreadableError where the directory is too long or names too many pieces."""
-    tags: dict[int, Tag] = {}
+    tags: dict[int, TiffTag] = {}
     for number, tag in _tags(data):
         tags.setdefault(number, tag)  # the first of two counts, as for Pillow
     width, height = _first(tags, WIDTH, 0), _first(tags, HEIGHT, 0)
@@ -41,17 +41,17 @@ def read(data: bytes) -> Declared:
     return Declared("TIFF", width, height, held=base + 4, always=piece, apart=True)
 
 
-def _piece(tags: dict[int, Tag], width: int, height: int) -> int:
+def _piece(tags: dict[int, TiffTag], width: int, height: int) -> int:
     """Pixels of the largest strip or tile."""
     tile = _first(tags, TILE_WIDTH, 0) * _first(tags, TILE_HEIGHT, 0)
     return max(tile, width * min(_first(tags, ROWS, height), height))
 
 
-def _first(tags: dict[int, Tag], number: int, otherwise: int) -> int:
+def _first(tags: dict[int, TiffTag], number: int, otherwise: int) -> int:
     return tags[number].first if number in tags else otherwise
 
 
-def _tags(data: bytes) -> Iterator[tuple[int, Tag]]:
+def _tags(data: bytes) -> Iterator[tuple[int, TiffTag]]:
     """Those that may say a size."""
     layout = Layout("<" if data[:2] == b"II" else ">", big=43 in data[2:4])
     at, count = layout.directory(data)
@@ -82,14 +82,14 @@ class Layout:
         count = self._number(data, at, "Q" if self.big else "H")
         return at + (8 if self.big else 2), count
 
-    def tag(self, data: bytes, at: int, form: str) -> Tag:
+    def tag(self, data: bytes, at: int, form: str) -> TiffTag:
         """From its count on."""
         count = self._number(data, at, self._offset)
         room = 8 if self.big else 4
         value = at + room
         if count * calcsize("=" + form) > room:
             value = self._number(data, value, self._offset)
-        return Tag(count, self._number(data, value, form) if count else 0)
+        return TiffTag(count, self._number(data, value, form) if count else 0)
 
     @property
     def _offset(self) -> str:

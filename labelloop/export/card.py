@@ -18,8 +18,8 @@ FEW = 20  # test labels of a class, below which its recall is little more than a
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
-    """Everything a card tells of."""
+class VersionOrigin:
+    """A version, what it came from, and what people decided about it."""
 
     title: str
     version: Version
@@ -30,7 +30,7 @@ class Origin:
     decisions: Sequence[Deployment]  # those about this version
 
 
-def card(origin: Origin) -> str:
+def card(origin: VersionOrigin) -> str:
     """The page."""
     version = origin.version
     parts = [
@@ -46,7 +46,7 @@ def card(origin: Origin) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _summary(origin: Origin) -> str:
+def _summary(origin: VersionOrigin) -> str:
     version = origin.version
     return (
         f"A classifier of images into {len(version.labels)} classes ({', '.join(version.labels)}), made by a "
@@ -55,25 +55,25 @@ def _summary(origin: Origin) -> str:
     )
 
 
-def _data(origin: Origin) -> str:
-    counts = {bucket: _labels(origin, bucket) for bucket in Bucket}
+def _data(origin: VersionOrigin) -> str:
+    counts = {split: _labels(origin, split) for split in Bucket}
     people = {a.completed_by for t in origin.tasks for a in t.annotations if a.completed_by is not None}
     skipped = sum(t.skipped for t in origin.tasks)
     names = sorted(set().union(*counts.values()))
-    rows = [[name, *(str(counts[b].get(name, 0)) for b in Bucket)] for name in names]
+    rows = [[name, *(str(counts[split].get(name, 0)) for split in Bucket)] for name in names]
     return (
         f"Snapshot `{origin.version.snapshot}`: {len(origin.tasks)} annotated images, {len(people)} annotators, "
         f"{skipped} skipped. Train labels fit the model, test and audit labels never do.\n\n"
-        + _table(["class", *(b.value for b in Bucket)], rows)
+        + _table(["class", *(split.value for split in Bucket)], rows)
     )
 
 
-def _labels(origin: Origin, bucket: Bucket) -> Counter[str]:
-    found = ((t.label, origin.images.get(t.uri)) for t in origin.tasks)
-    return Counter(label for label, facts in found if label and facts and facts.bucket is bucket)
+def _labels(origin: VersionOrigin, split: Bucket) -> Counter[str]:
+    pairs = ((t.label, origin.images.get(t.uri)) for t in origin.tasks)
+    return Counter(label for label, facts in pairs if label and facts and facts.bucket is split)
 
 
-def _training(origin: Origin) -> str:
+def _training(origin: VersionOrigin) -> str:
     version, backbone = origin.version, origin.backbone
     shape = backbone.preprocessing
     rows = [
@@ -93,28 +93,28 @@ def _steps(shape: Mapping[str, Any]) -> str:
     return ", ".join(str(step.get("do")) for step in shape["steps"])
 
 
-def _evaluation(found: Evaluation) -> str:
+def _evaluation(evaluation: Evaluation) -> str:
     rows = [
-        ["test split (random, never trained on)", _share(found.test_accuracy), str(found.test_n)],
-        ["train labels, out of fold", _interval(found), str(found.judged_on)],
-        ["largest class alone", _share(found.majority), str(found.judged_on)],
-        ["expected calibration error", _share(found.ece), str(found.judged_on)],
-        ["log loss", _share(found.log_loss), str(found.judged_on)],
+        ["test split (random, never trained on)", _share(evaluation.test_accuracy), str(evaluation.test_n)],
+        ["train labels, out of fold", _interval(evaluation), str(evaluation.judged_on)],
+        ["largest class alone", _share(evaluation.majority), str(evaluation.judged_on)],
+        ["expected calibration error", _share(evaluation.ece), str(evaluation.judged_on)],
+        ["log loss", _share(evaluation.log_loss), str(evaluation.judged_on)],
     ]
-    if found.artefact:
-        rows.append(["milliseconds per image", f"{found.artefact.ms:.1f}", str(found.artefact.images)])
-    recalls = [[r.name, _share(r.challenger), _share(r.champion), str(r.n)] for r in found.recalls]
+    if evaluation.artefact:
+        rows.append(["milliseconds per image", f"{evaluation.artefact.ms:.1f}", str(evaluation.artefact.images)])
+    recalls = [[r.name, _share(r.challenger), _share(r.champion), str(r.n)] for r in evaluation.recalls]
     classes = _table(["class", "recall", "version before", "labels"], recalls) if recalls else "No recalls were taken."
     return _table(["what", "figure", "labels"], rows) + "\n\n" + classes
 
 
-def _interval(found: Evaluation) -> str:
-    if found.accuracy is None or found.accuracy_low is None or found.accuracy_high is None:
+def _interval(evaluation: Evaluation) -> str:
+    if evaluation.accuracy is None or evaluation.accuracy_low is None or evaluation.accuracy_high is None:
         return "none: the backbone saw every label"
-    return f"{found.accuracy:.3f} (95 %: {found.accuracy_low:.3f} to {found.accuracy_high:.3f})"
+    return f"{evaluation.accuracy:.3f} (95 %: {evaluation.accuracy_low:.3f} to {evaluation.accuracy_high:.3f})"
 
 
-def _verdict(origin: Origin) -> str:
+def _verdict(origin: VersionOrigin) -> str:
     verdict = origin.version.verdict
     lines = [f"**{verdict.outcome.value}**", "", *(f"- {reason}" for reason in verdict.reasons)]
     checks = [
@@ -122,20 +122,22 @@ def _verdict(origin: Origin) -> str:
     ]
     if checks:
         lines += ["", _table(["rule", "says", "why"], checks)]
-    told = [[d.at[:19], d.action, d.by, d.why] for d in origin.decisions]
-    lines += ["", _table(["at", "decision", "by", "why"], told) if told else "It was never live."]
+    decisions = [[d.at[:19], d.action, d.by, d.why] for d in origin.decisions]
+    lines += ["", _table(["at", "decision", "by", "why"], decisions) if decisions else "It was never live."]
     return "\n".join(lines)
 
 
-def _limits(found: Evaluation) -> str:
-    few = [f"{r.name} ({r.n})" for r in found.recalls if r.n < FEW]
-    lines = [f"- {found.test_n} test labels: a difference below {_smallest(found.test_n)} points cannot be told."]
+def _limits(evaluation: Evaluation) -> str:
+    few = [f"{r.name} ({r.n})" for r in evaluation.recalls if r.n < FEW]
+    smallest = _smallest(evaluation.test_n)
+    lines = [f"- {evaluation.test_n} test labels: a difference below {smallest} points cannot be told."]
     if few:
         lines.append(f"- Classes with fewer than {FEW} labels that judge: {', '.join(few)}.")
-    if found.waiting:
-        lines.append(f"- Classes it does not know yet: {', '.join(f'{n} ({k})' for n, k in found.waiting.items())}.")
-    if found.conflicts:
-        lines.append(f"- {len(found.conflicts)} images were left out: duplicates with contradicting labels.")
+    if evaluation.waiting:
+        waiting = ", ".join(f"{name} ({count})" for name, count in evaluation.waiting.items())
+        lines.append(f"- Classes it does not know yet: {waiting}.")
+    if evaluation.conflicts:
+        lines.append(f"- {len(evaluation.conflicts)} images were left out: duplicates with contradicting labels.")
     return "\n".join(lines)
 
 
@@ -144,7 +146,7 @@ def _smallest(n: int) -> str:
     return f"{196 * (0.09 / n) ** 0.5:.1f}" if n else "100"
 
 
-def _config(origin: Origin) -> str:
+def _config(origin: VersionOrigin) -> str:
     if origin.config is None:
         return f"`{origin.version.config}` (its text was not kept)."
     text = yaml.safe_dump(dict(origin.config), sort_keys=False).strip()

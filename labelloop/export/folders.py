@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-from labelloop.export.labels import Labelled
+from labelloop.export.labels import ExportRow
 from labelloop.records.json import digest
 
 UNLABELLED = "_skipped"  # folder of images without a class
@@ -18,7 +18,7 @@ DEVICES = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ExportedImage:
     """Where one image goes."""
 
     uri: str
@@ -36,42 +36,42 @@ def safe_name(name: str) -> str:
     return text
 
 
-def unique_names(wanted: Mapping[str, str]) -> dict[str, str]:
+def unique_names(names: Mapping[str, str]) -> dict[str, str]:
     """Key -> safe name, no two the same on any system; those that clash get a part of their key's hash."""
-    named = _named(wanted, lambda clashing, exact: clashing and not exact, 8)
+    named = _named(names, lambda clashing, exact: clashing and not exact, 8)
     if _distinct(named):
         return named
-    return _named(wanted, lambda _clashing, _exact: True, 32)  # somebody named a file like a hash of ours
+    return _named(names, lambda _clashing, _exact: True, 32)  # somebody named a file like a hash of ours
 
 
-def places(rows: Sequence[Labelled]) -> dict[tuple[str, str | None], Place]:
+def places(rows: Sequence[ExportRow]) -> dict[tuple[str, str | None], ExportedImage]:
     """(uri, label) -> where the image goes. One image with two labels goes to both folders."""
     folders = folder_names([row.label for row in rows])
-    found: dict[tuple[str, str | None], Place] = {}
+    exported: dict[tuple[str, str | None], ExportedImage] = {}
     for label, folder in folders.items():
         images = {row.task.uri: row for row in rows if row.label == label}
         names = unique_names({uri: uri.rsplit("/", 1)[-1] for uri in sorted(images)})
         for uri, name in names.items():
             facts = images[uri].facts
-            found[uri, label] = Place(uri, f"{folder}/{name}", facts.sha256 if facts else "")
-    return found
+            exported[uri, label] = ExportedImage(uri, f"{folder}/{name}", facts.sha256 if facts else "")
+    return exported
 
 
 def folder_names(labels: Sequence[str | None]) -> dict[str | None, str]:
     """Class -> folder."""
     classes = sorted({label for label in labels if label is not None})
     named = unique_names({f"class {name}": name for name in classes} | {"none": UNLABELLED})
-    found: dict[str | None, str] = {name: named[f"class {name}"] for name in classes}
-    return found | ({None: named["none"]} if None in labels else {})
+    folders: dict[str | None, str] = {name: named[f"class {name}"] for name in classes}
+    return folders | ({None: named["none"]} if None in labels else {})
 
 
 def manifest(
-    rows: Sequence[Labelled], where: Mapping[tuple[str, str | None], Place], classes: Sequence[str],
+    rows: Sequence[ExportRow], where: Mapping[tuple[str, str | None], ExportedImage], classes: Sequence[str],
     info: Mapping[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
     """COCO's form as far as it goes for whole images: one category per class, one annotation per labelled task."""
-    given = [row.label for row in rows if row.label is not None]
-    order = list(dict.fromkeys([*classes, *sorted(given)]))
+    labels = [row.label for row in rows if row.label is not None]
+    order = list(dict.fromkeys([*classes, *sorted(labels)]))
     categories = {name: i for i, name in enumerate(order, 1)}
     images = {key: i for i, key in enumerate(where, 1)}
     facts = {(row.task.uri, row.label): row for row in rows}
@@ -88,16 +88,16 @@ def manifest(
     }
 
 
-def _image(number: int, place: Place, row: Labelled) -> dict[str, Any]:
+def _image(number: int, place: ExportedImage, row: ExportRow) -> dict[str, Any]:
     facts = row.facts
     return {
-        "id": number, "file_name": place.file_name, "uri": place.uri, "bucket": row.bucket or None,
+        "id": number, "file_name": place.file_name, "uri": place.uri, "bucket": row.split or None,
         "etag": facts.etag if facts else None, "sha256": place.sha256 or None,
         "file": row.file,
     }  # fmt: skip
 
 
-def _annotation(number: int, image: int, category: int, row: Labelled) -> dict[str, Any]:
+def _annotation(number: int, image: int, category: int, row: ExportRow) -> dict[str, Any]:
     answer = row.counted
     assert answer is not None  # whatever has a class has an answer that gives it
     return {
@@ -107,17 +107,17 @@ def _annotation(number: int, image: int, category: int, row: Labelled) -> dict[s
     }  # fmt: skip
 
 
-def _named(wanted: Mapping[str, str], marked: Callable[[bool, bool], bool], letters: int) -> dict[str, str]:
-    safe = {key: safe_name(name) for key, name in wanted.items()}
+def _named(names: Mapping[str, str], marked: Callable[[bool, bool], bool], letters: int) -> dict[str, str]:
+    safe = {key: safe_name(name) for key, name in names.items()}
     groups: dict[str, list[str]] = {}
     for key, name in safe.items():
         groups.setdefault(_folded(name), []).append(key)
-    found = {}
+    unique = {}
     for key, name in safe.items():
         same = groups[_folded(name)]
-        exact = name == wanted[key] and sum(safe[k] == wanted[k] for k in same) == 1
-        found[key] = _with_hash(name, key, letters) if marked(len(same) > 1, exact) else name
-    return found
+        exact = name == names[key] and sum(safe[k] == names[k] for k in same) == 1
+        unique[key] = _with_hash(name, key, letters) if marked(len(same) > 1, exact) else name
+    return unique
 
 
 def _cut(text: str) -> str:

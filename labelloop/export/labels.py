@@ -1,4 +1,4 @@
-"""Annotated tasks and what is known of their images in, the rows of a data set out. Pure."""
+"""Annotated tasks and the facts of their images in, the rows of a data set out. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ QUOTE = "'"
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
+class ExportRow:
     """One task as it is exported."""
 
     task: Task  # as people gave it
@@ -30,37 +30,37 @@ class Labelled:
     file: str = ""  # as it was called where it was uploaded from; else the key below the project's prefix
 
     @property
-    def bucket(self) -> str:
+    def split(self) -> str:
         """Empty where it is not decided yet."""
         return self.facts.bucket.value if self.facts else ""
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ExportFilter:
     """Which tasks."""
 
-    bucket: Bucket | None = None
+    split: Bucket | None = None
     with_skipped: bool = False  # also those without a class
 
 
 def select(
-    tasks: Iterable[Task], images: Mapping[str, ImageFacts], wanted: Wanted, *, counting: Callable[[Task], Task],
+    tasks: Iterable[Task], images: Mapping[str, ImageFacts], only: ExportFilter, *, counting: Callable[[Task], Task],
     file_of: Callable[[str], str] = lambda uri: uri,
-) -> list[Labelled]:  # fmt: skip
+) -> list[ExportRow]:  # fmt: skip
     """The tasks that are wanted, by id. ``counting`` gives a task with classes as they count."""
-    found = [
+    rows = [
         replace(_labelled(task, counting(task), images.get(task.uri)), file=file_of(task.uri))
         for task in sorted(tasks, key=lambda t: t.id)
     ]
     return [
         row
-        for row in found
-        if (row.label is not None or wanted.with_skipped)
-        and (wanted.bucket is None or (row.facts is not None and row.facts.bucket is wanted.bucket))
+        for row in rows
+        if (row.label is not None or only.with_skipped)
+        and (only.split is None or (row.facts is not None and row.facts.bucket is only.split))
     ]
 
 
-def csv_row(row: Labelled) -> list[str]:
+def csv_row(row: ExportRow) -> list[str]:
     """The cells of one row, in the order of `COLUMNS`, safe to open in a spreadsheet."""
     values = _values(row)
     return [_cell(values[name]) for name in COLUMNS]
@@ -69,16 +69,16 @@ def csv_row(row: Labelled) -> list[str]:
 def safe_cell(text: str) -> str:
     """A text that no spreadsheet takes for a formula: one ' in front where it might.
 
-    Whoever reads it back removes exactly one leading ': texts that begin with one of their own get another.
+    To read it back, remove exactly one leading ': texts that begin with one of their own get another.
     """
     risky = text.lstrip().startswith(FORMULA) or text.startswith((*CONTROL, QUOTE))
     return QUOTE + text if risky else text
 
 
-def to_json(row: Labelled) -> dict[str, Any]:
+def to_json(row: ExportRow) -> dict[str, Any]:
     """One task with all its answers."""
     return {
-        "task": row.task.id, "uri": row.task.uri, "file": row.file, "label": row.label, "bucket": row.bucket or None,
+        "task": row.task.id, "uri": row.task.uri, "file": row.file, "label": row.label, "bucket": row.split or None,
         "counts": row.counted.id if row.counted else None, "skipped": row.task.skipped,
         "image": _image(row.facts), "annotations": [asdict(a) for a in row.task.annotations],
     }  # fmt: skip
@@ -90,28 +90,29 @@ def _image(facts: ImageFacts | None) -> dict[str, Any] | None:
     return {"etag": facts.etag, "sha256": facts.sha256, "group": facts.group, "problem": facts.problem}
 
 
-def _labelled(task: Task, counting: Task, facts: ImageFacts | None) -> Labelled:
+def _labelled(task: Task, counting: Task, facts: ImageFacts | None) -> ExportRow:
     counted = counting.counted
-    given = next((a for a in task.annotations if counted and _same(a, counted)), None)
-    return Labelled(task, counting.label, given, facts)
+    answer = next((a for a in task.annotations if counted and _same(a, counted)), None)
+    return ExportRow(task, counting.label, answer, facts)
 
 
 def _same(one: Annotation, other: Annotation) -> bool:
     return (one.id, one.created_at) == (other.id, other.created_at)
 
 
-def _values(row: Labelled) -> dict[str, Any]:
+def _values(row: ExportRow) -> dict[str, Any]:
     answer = row.counted or _last(row.task)
-    seen = answer.seen if answer else None
+    prediction = answer.seen if answer else None
     problem = (answer.problem if answer else None) or (row.facts.problem if row.facts else None)
     return {
-        "uri": row.task.uri, "label": row.label, "bucket": row.bucket, "task_id": row.task.id,
+        "uri": row.task.uri, "label": row.label, "bucket": row.split, "task_id": row.task.id,
         "skipped": row.task.skipped, "answers": len(row.task.annotations), "problem": problem,
         "annotator": answer and answer.completed_by, "annotation_id": answer and answer.id,
         "created": answer and answer.created_at, "updated": answer and answer.updated_at,
         "lead_time_s": answer and answer.lead_time_s, "ground_truth": bool(answer and answer.ground_truth),
         "seed": bool(answer and answer.seed), "given_label": answer and answer.label,
-        "seen_version": seen and seen.version, "seen_label": seen and seen.label, "seen_blind": seen and seen.blind,
+        "seen_version": prediction and prediction.version, "seen_label": prediction and prediction.label,
+        "seen_blind": prediction and prediction.blind,
         "sha256": row.facts and row.facts.sha256, "etag": row.facts and row.facts.etag,
         "file": row.file,
     }  # fmt: skip

@@ -25,9 +25,9 @@ def file_names(store: ObjectStore, damage: Damage | None = None) -> dict[str, st
 
 def keep_names(store: ObjectStore, names: Mapping[str, str]) -> None:
     """Add to those that are known."""
-    known = file_names(store)
-    if names.items() - known.items():
-        put_twice(store, NAMES, canonical({**known, **names}))
+    kept = file_names(store)
+    if names.items() - kept.items():
+        put_twice(store, NAMES, canonical({**kept, **names}))
 
 
 def file_of(uri: str, image_uri: str, names: Mapping[str, str]) -> str:
@@ -38,7 +38,7 @@ def file_of(uri: str, image_uri: str, names: Mapping[str, str]) -> str:
 def names_from(raw: bytes) -> dict[str, str]:
     """CorruptObjectError where it is not what was written."""
     with reading(NAMES):
-        found = as_object(json.loads(raw))
-        if not all(isinstance(name, str) for name in found.values()):
+        names = as_object(json.loads(raw))
+        if not all(isinstance(name, str) for name in names.values()):
             raise ValueError("it must hold texts")
-        return found
+        return names

@@ -23,26 +23,26 @@ class FirstBytes:
 
     def __init__(self, client: S3Client, bucket: str) -> None:
         self._client, self._bucket = client, bucket
-        self._known: dict[str, tuple[str, str | None]] = {}  # key -> (ETag, why it is no image)
-        self._seen: dict[str, tuple[str, str | None]] = {}  # of the listing that is being read
+        self._judged: dict[str, tuple[str, str | None]] = {}  # key -> (ETag, why it is no image)
+        self._listed: dict[str, tuple[str, str | None]] = {}  # of the listing that is being read
 
     def judge(self, infos: Sequence[ObjectInfo]) -> Mapping[str, str | None]:
         """Key -> why it is no image, or None; StorageError where object storage is away."""
         reasons: dict[str, str | None] = {}
-        new = [info for info in infos if self._known.get(info.key, ("", None))[0] != info.etag]
+        new = [info for info in infos if self._judged.get(info.key, ("", None))[0] != info.etag]
         if new:
             with ThreadPoolExecutor(READERS) as pool:
                 reasons = dict(zip((i.key for i in new), pool.map(self._look, new), strict=True))
         for info in infos:
-            why = reasons[info.key] if info.key in reasons else self._known[info.key][1]
+            why = reasons[info.key] if info.key in reasons else self._judged[info.key][1]
             reasons[info.key] = why
             if why != UNREAD:  # that may change
-                self._seen[info.key] = (info.etag, why)
+                self._listed[info.key] = (info.etag, why)
         return reasons
 
     def end(self) -> None:
         """A listing was read to its end: objects that were not in it are forgotten."""
-        self._known, self._seen = self._seen, {}
+        self._judged, self._listed = self._listed, {}
 
     def _look(self, info: ObjectInfo) -> str | None:
         if info.size == 0:

@@ -28,7 +28,7 @@ _STUDIO = re.compile(
 )
 
 
-class Source(StrEnum):
+class CopySource(StrEnum):
     """Who has an image that is not in S3."""
 
     STUDIO = "studio"  # Label Studio: an upload, or a storage that it resolves
@@ -39,11 +39,11 @@ class NotCopiedError(ImageUnreadableError):
     """The watcher has not copied this image yet."""
 
 
-def source_of(uri: str) -> Source | None:
+def source_of(uri: str) -> CopySource | None:
     """Where a copy must come from; None where none is made: S3 is read directly, anything else is refused."""
     if uri.lower().startswith(("http://", "https://")):
-        return Source.WEB
-    return Source.STUDIO if _STUDIO.fullmatch(uri) and _stays(uri.partition("?")[0]) else None
+        return CopySource.WEB
+    return CopySource.STUDIO if _STUDIO.fullmatch(uri) and _stays(uri.partition("?")[0]) else None
 
 
 def _stays(path: str) -> bool:
@@ -54,7 +54,7 @@ def _stays(path: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Copy:
+class MirroredImage:
     """One image as it was fetched, or why it could not be."""
 
     uri: str
@@ -75,18 +75,18 @@ class Mirror:
         self._shards = Shards(store, INDEX, self.damage)
         self._lock = threading.Lock()
         self._looked = float("-inf")
-        self.copies: dict[str, Copy] = {}  # by uri
+        self.copies: dict[str, MirroredImage] = {}  # by uri
 
     def update(self) -> None:
         """Read the lists that were added since the last call."""
         with self._lock:
             self._update()
 
-    def find(self, uri: str) -> Copy | None:
+    def find(self, uri: str) -> MirroredImage | None:
         """What is known of an image; where that is nothing good, the lists are looked at again (not too often)."""
-        found = self.copies.get(uri)
-        if found is not None and not found.problem:
-            return found
+        copy = self.copies.get(uri)
+        if copy is not None and not copy.problem:
+            return copy
         with self._lock:
             if time.monotonic() - self._looked >= self._every_s:
                 self._update()
@@ -94,27 +94,27 @@ class Mirror:
 
     def read(self, uri: str) -> tuple[bytes, str]:
         """(bytes, hash) of a copy; ImageUnreadableError where there is none, StorageError."""
-        found = self.find(uri)
-        if found is None:
+        copy = self.find(uri)
+        if copy is None:
             raise NotCopiedError(f"{short(uri)} is not copied to S3 yet: sync does that, within seconds")
-        if found.problem:
-            raise ImageUnreadableError(found.problem)
+        if copy.problem:
+            raise ImageUnreadableError(copy.problem)
         try:
-            data = self._store.get(f"{PREFIX}{found.sha256}")
+            data = self._store.get(f"{PREFIX}{copy.sha256}")
         except NotFoundError as error:
             raise ImageUnreadableError(f"the copy of {short(uri)} is gone from the state bucket") from error
-        if digest(data) != found.sha256:
+        if digest(data) != copy.sha256:
             raise ImageUnreadableError(f"the copy of {short(uri)} was changed after it was made")
-        return data, found.sha256
+        return data, copy.sha256
 
-    def keep(self, uri: str, data: bytes, *, etag: str | None = None, modified: str | None = None) -> Copy:
+    def keep(self, uri: str, data: bytes, *, etag: str | None = None, modified: str | None = None) -> MirroredImage:
         """Store the bytes, under their hash: what is there already is not written again. `record` makes it count."""
         name = digest(data)
         if not self._store.exists(f"{PREFIX}{name}"):
             self._store.put(f"{PREFIX}{name}", data)
-        return Copy(uri, now(), name, len(data), etag, modified)
+        return MirroredImage(uri, now(), name, len(data), etag, modified)
 
-    def record(self, copies: Iterable[Copy]) -> None:
+    def record(self, copies: Iterable[MirroredImage]) -> None:
         """Add to the lists."""
         lines = list(copies)
         self._store.put(f"{INDEX}{stamp()}.jsonl", b"\n".join(canonical(to_dict(c)) for c in lines))
@@ -128,16 +128,16 @@ class Mirror:
                 self._shards.refuse(key, error)
                 continue
             for copy in copies:
-                known = self.copies.get(copy.uri)
-                if known is None or known.at <= copy.at:
+                before = self.copies.get(copy.uri)
+                if before is None or before.at <= copy.at:
                     self.copies[copy.uri] = copy
         self._looked = time.monotonic()
 
 
-def copies_from(data: bytes, key: str) -> list[Copy]:
+def copies_from(data: bytes, key: str) -> list[MirroredImage]:
     """Whole or not at all; CorruptObjectError, FormatError."""
     with reading(key):
-        lines = [typed(Copy, upgrade(Kind.MIRROR, as_object(json.loads(line)))) for line in data.splitlines()]
+        lines = [typed(MirroredImage, upgrade(Kind.MIRROR, as_object(json.loads(line)))) for line in data.splitlines()]
         if not lines:
             raise ValueError("it is empty")
         return lines

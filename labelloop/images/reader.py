@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MAX_BYTES = 50_000_000
 ARRIVING = 60_000_000  # bytes of images that are being read at once: the largest, and small ones
 ARRIVING_S = 60.0
-REASONS = 8  # why objects are left out: so many are told apart
+REASONS = 8  # why objects are left out: so many are counted apart
 PART = 512  # objects that are judged together
 GONE = {"NoSuchKey", "404", "NotFound", "NoSuchBucket", "NoSuchVersion"}
 FORBIDDEN = {"AccessDenied", "403", "Forbidden"}
@@ -131,8 +131,8 @@ class ImageListing:
     def _leave_out(self, key: str, why: str) -> None:
         if why not in self.left_out and len(self.left_out) >= REASONS:
             why = "other names"
-        known = self.left_out.get(why, LeftOut(0, key))
-        self.left_out[why] = LeftOut(known.count + 1, known.example)
+        entry = self.left_out.get(why, LeftOut(0, key))
+        self.left_out[why] = LeftOut(entry.count + 1, entry.example)
 
 
 def _asks_for_bytes(key: str, reasons: Mapping[str, str | None]) -> bool:

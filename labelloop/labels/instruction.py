@@ -1,4 +1,4 @@
-"""Classes in; what people are told when they begin to label, and the key that submits, out."""
+"""Classes in; what people read when they begin to label, and the key that submits, out."""
 
 from __future__ import annotations
 

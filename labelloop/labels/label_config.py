@@ -154,14 +154,14 @@ def _names(tag: Tag) -> list[str]:
 def _one_control(tags: Sequence[Tag]) -> Tag:
     images = {tag.get("name") for tag in tags if tag.kind == "image"}
     choices = [tag for tag in tags if tag.kind == "choices"]
-    found = [tag for tag in choices if images.intersection(_names(tag))]
-    if len(found) == 1:
-        return found[0]
-    lost = [tag for tag in choices if tag not in found]
-    why = f" {lost[0]} has toName={lost[0].get('toname')[:60]!r}, which is no <Image>." if lost and not found else ""
-    several = " Keep the one whose classes are to be learned." if found else ""
+    controls = [tag for tag in choices if images.intersection(_names(tag))]
+    if len(controls) == 1:
+        return controls[0]
+    lost = [tag for tag in choices if tag not in controls]
+    why = f" {lost[0]} has toName={lost[0].get('toname')[:60]!r}, which is no <Image>." if lost and not controls else ""
+    several = " Keep the one whose classes are to be learned." if controls else ""
     raise LabelConfigError(
-        f"the label config has {len(found)} <Choices> on an <Image>; labelloop serves exactly one.{why}{several} "
+        f"the label config has {len(controls)} <Choices> on an <Image>; labelloop serves exactly one.{why}{several} "
         f"Example: {EXAMPLE}"
     )
 
@@ -251,16 +251,16 @@ def _no_key(tag: Tag) -> str:
     value = tag.get("value").strip()
     if _KEY.fullmatch(value):
         return ""
-    wanted = 'value="$image", with the key under which each task has the whole address'
+    remedy = 'value="$image", with the key under which each task has the whole address'
     if not value:
-        return f"has no value: write {wanted}"
+        return f"has no value: write {remedy}"
     if _PATH.fullmatch(value):
         why = "is a path into the task data, and labelloop looks under one key of it"
     elif "$" in value:
         why = "is put together of several parts, or is no key of letters, digits and _"
     else:
         why = "shows the same image in every task"
-    return f'has value="{value[:60]}", which {why}: write {wanted}'
+    return f'has value="{value[:60]}", which {why}: write {remedy}'
 
 
 def _several(tag: Tag, tags: Sequence[Tag]) -> str:
@@ -287,14 +287,14 @@ def _classes(control: Tag, tags: Sequence[Tag]) -> tuple[str, ...]:
             f"the {control} control has {len(choices)} <Choice> tags; it needs two <Choice> tags or more, and at most "
             f"{MAX_CLASSES:,}"
         )
-    found = tuple(_class(control, choice) for choice in choices)
-    name, count = Counter(unicodedata.normalize("NFC", name.strip()) for name in found).most_common(1)[0]
+    names = tuple(_class(control, choice) for choice in choices)
+    name, count = Counter(unicodedata.normalize("NFC", name.strip()) for name in names).most_common(1)[0]
     if count > 1:
         raise LabelConfigError(
             f"{control} has {count} <Choice> tags that have the same value or alias, {name[:60]!r} (blanks around it "
             "do not count): give each class a name of its own"
         )
-    return found
+    return names
 
 
 def _class(control: Tag, choice: Tag) -> str:

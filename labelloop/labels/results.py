@@ -93,8 +93,8 @@ class LabelSchema:
 
 def parse_label_config(xml: str) -> LabelSchema:
     """The single-choice control on an image, found by its tags; LabelConfigError says what is wrong, and where."""
-    found: Control = parse_control(xml)
-    return LabelSchema(found.name, found.to_name, found.data_key, found.classes)
+    control: Control = parse_control(xml)
+    return LabelSchema(control.name, control.to_name, control.data_key, control.classes)
 
 
 def has_mark(result: object, mark: str) -> bool:

@@ -21,9 +21,9 @@ from labelloop.rules.split import bucket_of
 KNOWN_FIRST = 500  # images of a new project that are known before any of them is placed
 
 
-def can_place(known: int, pool: int | None) -> bool:
+def can_place(images: int, pool: int | None) -> bool:
     """Whether enough images are known to tell a camera from a copy. ``pool``: how many there are; None: these."""
-    return pool is None or known >= min(KNOWN_FIRST, pool)
+    return pool is None or images >= min(KNOWN_FIRST, pool)
 
 
 @dataclass(slots=True)
@@ -49,14 +49,14 @@ class _Groups:
         self.size[group] += 1
 
     def unite(self, group: str, other: str, *, proven: bool) -> str:
-        """The group of both; two that were decided stay two, and so do large ones of which nothing is proven."""
+        """The group of both; two that were decided stay two, and so do large ones without proof."""
         if group == other or (group in self.decided and other in self.decided):
             return group
         if not proven and self.size[group] + self.size[other] >= self.cap:
             return group
-        kept, gone = (other, group) if other in self.decided else (group, other)
-        self.into[gone] = kept
-        self.size[kept] += self.size.pop(gone, 0)
+        kept, merged = (other, group) if other in self.decided else (group, other)
+        self.into[merged] = kept
+        self.size[kept] += self.size.pop(merged, 0)
         return kept
 
 
@@ -66,7 +66,7 @@ class Rules:
 
     shares: BucketShares
     cap: int  # see `labelloop.likeness.relatives.crowd_cap`
-    given: Callable[[ImageFacts], Given] = lambda _facts: Given()
+    stated: Callable[[ImageFacts], Given] = lambda _facts: Given()
     own_test: bool = False  # people brought a test set of their own
 
 
@@ -82,17 +82,17 @@ class Pictures(Protocol):
 
 def place(
     new: Iterable[ImageFacts],
-    known: Iterable[ImageFacts],
+    placed: Iterable[ImageFacts],
     pictures: Pictures,
     rules: Rules,
-    buckets: Mapping[str, Bucket],
+    splits: Mapping[str, Bucket],
 ) -> list[ImageFacts]:
-    """The new images with group, bucket and twin. ``buckets``: of groups that were decided before."""
-    work = _Placing(pictures, rules, _Groups(dict(buckets), rules.cap))
-    for facts in known:
+    """The new images with group, split and twin. ``splits``: of groups that were decided before."""
+    work = _Placing(pictures, rules, _Groups(dict(splits), rules.cap))
+    for facts in placed:
         if facts.group:
-            work.know(facts)
-    ordered = sorted(new, key=lambda f: (rules.given(f).bucket is None, f.uri))  # an own test set comes first
+            work.add(facts)
+    ordered = sorted(new, key=lambda f: (rules.stated(f).bucket is None, f.uri))  # an own test set comes first
     return work.done([work.place(facts) for facts in ordered])
 
 
@@ -106,7 +106,7 @@ class _Placing:
     first: dict[str, str] = field(default_factory=dict)  # twin -> the image that speaks for it
     apart: set[str] = field(default_factory=set)  # images that are proven to stand on two sides
 
-    def know(self, facts: ImageFacts) -> None:
+    def add(self, facts: ImageFacts) -> None:
         """An image that is placed."""
         self.placed[facts.uri] = facts
         self.groups.put(facts.uri, facts.group)
@@ -115,33 +115,33 @@ class _Placing:
             self.first.setdefault(facts.twins, facts.uri)
 
     def place(self, facts: ImageFacts) -> ImageFacts:
-        """Group and twin; the bucket follows when all groups are known."""
-        given, copy = self.rules.given(facts), self.by_bytes.get(facts.sha256)
+        """Group and twin; the split follows when all groups are known."""
+        stated, copy = self.rules.stated(facts), self.by_bytes.get(facts.sha256)
         if copy is not None:
             related = [Relative(copy, Kinship.SAME, is_twin=True)]
         else:
             related = self.pictures.of(facts.uri, self.placed, self.rules.cap)
         twin = self._twin(facts, related)
-        group = given.group or self._group(facts, related, given)
+        group = stated.group or self._group(facts, related, stated)
         placed = replace(facts, group=group, twin=twin)
-        self.know(placed)
-        if given.bucket is not None:
-            self.groups.decided[group] = given.bucket
-        if given.group and self._elsewhere(group, related, given):
+        self.add(placed)
+        if stated.bucket is not None:
+            self.groups.decided[group] = stated.bucket
+        if stated.group and self._elsewhere(group, related, stated):
             self.apart.add(facts.uri)
         return placed
 
-    def done(self, came: list[ImageFacts]) -> list[ImageFacts]:
-        """With their groups as they are in the end, and buckets."""
-        return [self._in_bucket(facts, self.groups.of(facts.uri)) for facts in came]
+    def done(self, images: list[ImageFacts]) -> list[ImageFacts]:
+        """With their groups as they are in the end, and splits."""
+        return [self._in_split(facts, self.groups.of(facts.uri)) for facts in images]
 
-    def _in_bucket(self, facts: ImageFacts, group: str) -> ImageFacts:
+    def _in_split(self, facts: ImageFacts, group: str) -> ImageFacts:
         if facts.uri in self.apart:
             return replace(facts, group=group, bucket=Bucket.QUARANTINE)
-        bucket = self._bucket(group)
+        split = self._split(group)
         if facts.earlier:
-            bucket = stays(facts, joins=group in self.groups.decided, bucket=bucket)
-        return replace(facts, group=group, bucket=bucket)
+            split = stays(facts, joins=group in self.groups.decided, split=split)
+        return replace(facts, group=group, bucket=split)
 
     def _twin(self, facts: ImageFacts, related: Sequence[Relative]) -> str:
         """Of whom it is the twin: of every picture that counts as that one, the first must be proven the same."""
@@ -153,35 +153,35 @@ class _Placing:
                     return twin
         return facts.sha256
 
-    def _group(self, facts: ImageFacts, related: Sequence[Relative], given: Given) -> str:
+    def _group(self, facts: ImageFacts, related: Sequence[Relative], stated: Given) -> str:
         proven = list(dict.fromkeys(self.groups.of(r.uri) for r in related if r.kinship in PROVEN))
         near = list(dict.fromkeys(self.groups.of(r.uri) for r in related if r.kinship not in PROVEN))
-        sides = {self.groups.decided.get(g) for g in proven} | {given.bucket}
+        sides = {self.groups.decided.get(g) for g in proven} | {stated.bucket}
         if len(sides - {None}) > 1:
             self.apart.add(facts.uri)
             return facts.sha256
-        ours = proven + [g for g in near if g not in proven and self._may_join(g, given)]
+        ours = proven + [g for g in near if g not in proven and self._may_join(g, stated)]
         group = next((g for g in ours if g in self.groups.decided), next(iter(ours), facts.sha256))
         for other in ours:
             group = self.groups.unite(group, other, proven=other in proven)
         return group
 
-    def _may_join(self, group: str, given: Given) -> bool:
+    def _may_join(self, group: str, stated: Given) -> bool:
         """Whether it joins for a likeness that is no proof: never into or out of people's own test set."""
         theirs = self.rules.own_test and self.groups.decided.get(group) is Bucket.TEST
-        return given.bucket is None and not theirs and self.groups.size[group] < self.groups.cap
+        return stated.bucket is None and not theirs and self.groups.size[group] < self.groups.cap
 
-    def _bucket(self, group: str) -> Bucket:
+    def _split(self, group: str) -> Bucket:
         return self.groups.decided.get(group) or bucket_of(group, self.rules.shares)
 
-    def _elsewhere(self, group: str, related: Sequence[Relative], given: Given) -> bool:
-        """Whether the same picture stands in another bucket than the group that people gave."""
-        here = given.bucket or self._bucket(group)
+    def _elsewhere(self, group: str, related: Sequence[Relative], stated: Given) -> bool:
+        """Whether the same picture stands in another split than the group that people gave."""
+        here = stated.bucket or self._split(group)
         others = {self.groups.of(r.uri) for r in related if r.kinship in PROVEN} - {group}
-        return any(self._bucket(other) is not here for other in others)
+        return any(self._split(other) is not here for other in others)
 
 
-def stays(facts: ImageFacts, *, joins: bool, bucket: Bucket) -> Bucket:
-    """Where an overwritten file stands: as before. What shows the same as images of another bucket stands in none."""
-    apart = bucket is not facts.bucket and (joins or bucket is Bucket.QUARANTINE)
+def stays(facts: ImageFacts, *, joins: bool, split: Bucket) -> Bucket:
+    """Where an overwritten file stands: as before. What shows the same as images of another split stands in none."""
+    apart = split is not facts.bucket and (joins or split is Bucket.QUARANTINE)
     return Bucket.QUARANTINE if apart else facts.bucket

@@ -52,10 +52,10 @@ class NearIndex:
 
     def add(self, hashes: Iterable[tuple[str, str]]) -> None:
         """(hash, group) of images; those that are known already are passed over."""
-        for found in hashes:
-            if found[0] and found not in self._known:
-                self._known.add(found)
-                self._append(*found)
+        for entry in hashes:
+            if entry[0] and entry not in self._known:
+                self._known.add(entry)
+                self._append(*entry)
 
     def near(self, phash: str) -> tuple[str, ...]:
         """Groups that hold an image within `NEAR` bits, sorted."""

@@ -95,12 +95,12 @@ def kinship(one: Floats, other: Floats, starts: tuple[Floats, ...] = (IDENTITY,)
     ``mirror``: compare the mirror image of the other.
     """
     other = np.ascontiguousarray(other[:, ::-1]) if mirror else other
-    found = likeness(one, other, starts)
-    if found and found.is_same:
+    fit = likeness(one, other, starts)
+    if fit and fit.is_same:
         return Kinship.MIRRORED if mirror else Kinship.SAME
-    if found and found.is_scene:
+    if fit and fit.is_scene:
         return Kinship.SCENE
-    return Kinship.UNSURE if found and found.likeness >= LEAST_LIKENESS else Kinship.STRANGER
+    return Kinship.UNSURE if fit and fit.likeness >= LEAST_LIKENESS else Kinship.STRANGER
 
 
 def likeness(one: Floats, other: Floats, starts: tuple[Floats, ...] = (IDENTITY,)) -> Likeness | None:
@@ -121,8 +121,8 @@ def likeness(one: Floats, other: Floats, starts: tuple[Floats, ...] = (IDENTITY,
     return max((as_they_lie, _both(one, other, _refined(*grays, warp))), key=_closeness)
 
 
-def _closeness(found: Likeness | None) -> tuple[bool, float]:
-    return (found.is_same, found.likeness) if found else (False, -1.0)
+def _closeness(fit: Likeness | None) -> tuple[bool, float]:
+    return (fit.is_same, fit.likeness) if fit else (False, -1.0)
 
 
 def zoomed(scale: float, right: float = 0.0, down: float = 0.0) -> Floats:
@@ -147,8 +147,8 @@ def _registered(one: Floats, other: Floats, starts: tuple[Floats, ...]) -> Float
         guess = _rescaled(start, COARSE / SIDE)
         if _fit(one, other, guess) < FITS:
             continue
-        found, tried = _ecc(one, other, guess, (30, 1e-3), mask=_inside(guess, COARSE))
-        fit = _fit(one, other, tried, fine=True) if tried is not None and found >= REGISTERS else -1.0
+        correlation, tried = _ecc(one, other, guess, (30, 1e-3), mask=_inside(guess, COARSE))
+        fit = _fit(one, other, tried, fine=True) if tried is not None and correlation >= REGISTERS else -1.0
         if fit > best and tried is not None:
             best, warp = fit, _rescaled(tried, SIDE / COARSE)
         if best > 0.95:
@@ -180,13 +180,13 @@ def _ecc(
     one: Floats, other: Floats, warp: Floats, until: tuple[int, float], blur: int = 5,
     mask: NDArray[np.uint8] | None = None,
 ) -> tuple[float, Floats | None]:  # fmt: skip
-    seen = np.ones(other.shape, dtype=np.uint8) if mask is None else mask
+    inside = np.ones(other.shape, dtype=np.uint8) if mask is None else mask
     criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, *until)
     try:
-        found, better = cv2.findTransformECC(one, other, warp.copy(), cv2.MOTION_AFFINE, criteria, seen, blur)
+        correlation, better = cv2.findTransformECC(one, other, warp.copy(), cv2.MOTION_AFFINE, criteria, inside, blur)
     except cv2.error:  # it does not converge, or nothing of them is shared
         return -1.0, None
-    return float(found), np.asarray(better, dtype=np.float32)
+    return float(correlation), np.asarray(better, dtype=np.float32)
 
 
 def _inside(warp: Floats, side: int) -> NDArray[np.uint8]:
@@ -218,13 +218,13 @@ def _both(one: Floats, other: Floats, warp: Floats) -> Likeness | None:
     return _worse([_channel(np.ascontiguousarray(a), np.ascontiguousarray(b), mask) for a, b, mask in pairs])
 
 
-def _worse(found: list[Likeness | None]) -> Likeness | None:
-    seen = [one for one in found if one is not None]
-    if len(seen) < len(found):
+def _worse(channels: list[Likeness | None]) -> Likeness | None:
+    fits = [one for one in channels if one is not None]
+    if len(fits) < len(channels):
         return None
     return Likeness(
-        max(s.hole for s in seen), min(s.likeness for s in seen), max(s.noise for s in seen),
-        max(s.blur for s in seen), max(s.changed for s in seen),
+        max(s.hole for s in fits), min(s.likeness for s in fits), max(s.noise for s in fits),
+        max(s.blur for s in fits), max(s.changed for s in fits),
     )  # fmt: skip
 
 
@@ -294,12 +294,12 @@ def _lit(a: Floats, b: Floats, usable: Mask) -> tuple[Floats, float] | None:
     columns = np.concatenate([b.reshape(-1, 1) / 64, _LIGHT], axis=1)
     rows = np.flatnonzero(usable)
     rows = rows[:: max(1, len(rows) // FITTED)]
-    some, wanted = columns[rows], a.reshape(-1)[rows]
+    some, target = columns[rows], a.reshape(-1)[rows]
     weight, ridge = np.ones(len(rows), dtype=np.float32), 1e-3 * np.eye(columns.shape[1])
     for _ in range(5):
         weighed = (some * weight[:, None]).T
-        fitted = np.linalg.solve(weighed @ some + ridge, weighed @ wanted)
-        left = wanted - some @ fitted
+        fitted = np.linalg.solve(weighed @ some + ridge, weighed @ target)
+        left = target - some @ fitted
         spread = 1.4826 * np.median(np.abs(left)) + 0.5
         weight = 1 / (1 + (left / (2 * spread)) ** 2) ** 2
     gain = float(fitted[0]) / 64

@@ -1,4 +1,4 @@
-"""An image in, its relatives among known ones out: candidates by hash, kinship by proof, copies told from frames."""
+"""An image in, its relatives among known ones out: candidates by hash, kinship by proof, copies apart from frames."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from labelloop.records.arrays import Floats
 CANDIDATES = 8  # that are looked at
 CLOSE = 40  # bits: what lies further apart is related only where that is proven ...
 FAR_CANDIDATES = 1  # ... and of that few are looked at
-NEIGHBOURS = 15  # of which the median is what a camera sees anyway
+NEIGHBOURS = 15  # their median is what a camera sees anyway
 FEWEST_NEIGHBOURS = 5
 COPY = 0.3  # correlation of what two pictures have beyond their neighbours; frames of one camera have 0.1 to 0.2
 STILL = 1.0  # gray levels: less than this beyond the neighbours is nothing at all
@@ -47,10 +47,10 @@ class Relatives:
     """Looks at pairs, each once."""
 
     def __init__(self, index: WindowIndex, thumb: Thumb, earlier: NearIndex | None = None) -> None:
-        """``earlier``: images of which older releases kept another hash."""
+        """``earlier``: images that older releases kept with another hash."""
         self._index, self._thumb, self._earlier = index, thumb, NearIndex() if earlier is None else earlier
-        self._seen: dict[tuple[str, str], Kinship] = {}
-        self._found: dict[str, tuple[int, list[Hit]]] = {}  # hits, and among how many images
+        self._kinships: dict[tuple[str, str], Kinship] = {}
+        self._hits_by_uri: dict[str, tuple[int, list[Hit]]] = {}  # hits, and among how many images
 
     def of(self, uri: str, placed: Container[str], cap: int) -> list[Relative]:
         """Those among ``placed`` images, the nearest first; beyond ``cap`` that look alike only copies."""
@@ -65,32 +65,32 @@ class Relatives:
         for hit in _candidates(there):
             is_copy = not crowded or self._is_copy(thumb, hit, usual)
             if is_copy or len(there) < cap:
-                found = self.kinship(uri, hit)
-                if found in PROVEN or (hit.bits <= CLOSE and found is not Kinship.STRANGER):
-                    relatives.append(Relative(hit.uri, found, is_copy and found is Kinship.SAME))
+                kin = self.kinship(uri, hit)
+                if kin in PROVEN or (hit.bits <= CLOSE and kin is not Kinship.STRANGER):
+                    relatives.append(Relative(hit.uri, kin, is_copy and kin is Kinship.SAME))
         return relatives
 
     def _hits(self, uri: str, thumb: Pixels) -> list[Hit]:
         many = len(self._index) + len(self._earlier)
-        among, hits = self._found.get(uri, (-1, []))
+        among, hits = self._hits_by_uri.get(uri, (-1, []))
         if among != many:
             hits = [hit for hit in self._index.near(window_words(thumb)) if hit.uri != uri]
-            known = {uri, *(hit.uri for hit in hits)}
-            earlier = [Hit(other, 0, AS_IT_LIES) for other in self._earlier.near(hash_of(thumb)) if other not in known]
+            uris = {uri, *(hit.uri for hit in hits)}
+            earlier = [Hit(other, 0, AS_IT_LIES) for other in self._earlier.near(hash_of(thumb)) if other not in uris]
             hits = earlier + hits
-            self._found[uri] = many, hits
+            self._hits_by_uri[uri] = many, hits
         return hits
 
     def kinship(self, uri: str, hit: Hit) -> Kinship:
         """Of an image and one that looks like it."""
         pair = (uri, hit.uri)
-        if pair not in self._seen:
+        if pair not in self._kinships:
             one, other = self._thumb(uri), self._thumb(hit.uri)
             if one is None or other is None:
                 return Kinship.UNSURE
             starts = (hit.window.guess, IDENTITY)
-            self._seen[pair] = kinship(_float(one), _float(other), starts, mirror=hit.window.mirrored)
-        return self._seen[pair]
+            self._kinships[pair] = kinship(_float(one), _float(other), starts, mirror=hit.window.mirrored)
+        return self._kinships[pair]
 
     def is_same(self, uri: str, other: str) -> bool:
         """Whether two images are proven to be the same, with no guess of how they lie."""

@@ -81,13 +81,13 @@ def middle_hash(thumb: Pixels) -> str:
 
 def window_words(thumb: Pixels) -> Words:
     """(`WINDOWS`, `WORDS`): the same hash of every window."""
-    gray, found = thumb.astype(np.float32) @ GRAY, []
+    gray, frequencies = thumb.astype(np.float32) @ GRAY, []
     for zoom, rows in _BY_ZOOM.items():
         many = len(ZOOMS[zoom])
         parts = (rows @ gray @ rows.T).reshape(many, LOWEST, many, LOWEST).transpose(0, 2, 1, 3)
         parts = parts.reshape(-1, LOWEST, LOWEST)
-        found += [parts, parts * _MIRROR]
-    return np.ascontiguousarray(_bits(np.concatenate(found))).view(np.uint64)
+        frequencies += [parts, parts * _MIRROR]
+    return np.ascontiguousarray(_bits(np.concatenate(frequencies))).view(np.uint64)
 
 
 def _bits(frequencies: Floats) -> NDArray[np.uint8]:
@@ -125,16 +125,16 @@ class WindowIndex:
                     self._append(uri, np.frombuffer(bytes.fromhex(hash_), dtype=np.uint64))
 
     def near(self, words: Words) -> list[Hit]:
-        """Images of which a window is within `NEAR` bits, the nearest first. ``words``: of `window_words`."""
+        """Images with a window within `NEAR` bits, the nearest first. ``words``: of `window_words`."""
         many = len(self._uris)
         first, *others = (column[:many] for column in self._words)
         best: dict[str, tuple[int, int]] = {}
-        for number, asked in enumerate(words):
-            rows = np.flatnonzero(np.bitwise_count(first ^ asked[0]) <= NEAR_FIRST)
+        for number, window in enumerate(words):
+            rows = np.flatnonzero(np.bitwise_count(first ^ window[0]) <= NEAR_FIRST)
             if not len(rows):
                 continue
-            apart = np.bitwise_count(first[rows] ^ asked[0]).astype(np.int64)
-            for column, word in zip(others, asked[1:], strict=True):
+            apart = np.bitwise_count(first[rows] ^ window[0]).astype(np.int64)
+            for column, word in zip(others, window[1:], strict=True):
                 apart += np.bitwise_count(column[rows] ^ word)
             for row, bits in zip(rows[apart <= NEAR], apart[apart <= NEAR], strict=True):
                 uri = self._uris[row]

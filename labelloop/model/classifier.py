@@ -1,4 +1,4 @@
-"""The bytes of a head in, whatever answers with class probabilities out: its kind is told by the bytes alone."""
+"""The bytes of a head in, a classifier of features out: the bytes alone say of which kind."""
 
 from __future__ import annotations
 

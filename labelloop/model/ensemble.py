@@ -1,4 +1,4 @@
-"""Features in, the calibrated vote of several members out: the head for whoever can wait for a slower fit.
+"""Features in, the calibrated vote of several members out: the head for those who can wait for a slower fit.
 
 The file is safetensors: one block of ONNX bytes per member, and JSON that says which members vote and how. No pickle,
 no archive, no path: nothing in it can run code or read another file.
@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from labelloop.errors import CorruptArtefactError
-from labelloop.model.onnx_member import Run, open_member
+from labelloop.model.onnx_member import MemberRun, open_member
 from labelloop.records.arrays import Floats
 from labelloop.records.json import canonical, digest
 
@@ -36,7 +36,7 @@ class Member:
 
     name: str
     model: bytes = field(repr=False)  # ONNX
-    run: Run = field(repr=False, compare=False)
+    run: MemberRun = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,24 +94,24 @@ def load_ensemble(data: bytes, labels: tuple[str, ...], *, threads: int = 1) -> 
         models = {name: bytes(tensor.tobytes()) for name, tensor in load(data).items()}
         about = json.loads(_metadata(data)[KIND])
         dimension, temperature = int(about["dimension"]), float(about["temperature"])
-        said = [(str(m["name"]), str(m["sha256"])) for m in about["members"]]
+        listed = [(str(m["name"]), str(m["sha256"])) for m in about["members"]]
         named = tuple(about["labels"])
     except (SafetensorError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise CorruptArtefactError(f"the ensemble cannot be read: {error}") from error
     if named != labels:
         raise CorruptArtefactError(f"the ensemble names the classes {named}, the version {labels}")
-    _check_members(models, said)
+    _check_members(models, listed)
     if not (1 <= dimension <= WIDEST and COLDEST <= temperature <= 1 / COLDEST):  # NaN is refused, too
         raise CorruptArtefactError("the ensemble's dimension or temperature cannot be")
-    runs = [open_member(models[n], dimension=dimension, classes=len(labels), threads=threads) for n, _ in said]
-    members = tuple(Member(name, models[name], run) for (name, _), run in zip(said, runs, strict=True))
+    runs = [open_member(models[n], dimension=dimension, classes=len(labels), threads=threads) for n, _ in listed]
+    members = tuple(Member(name, models[name], run) for (name, _), run in zip(listed, runs, strict=True))
     return EnsembleHead(labels, dimension, members, temperature)
 
 
-def _check_members(models: Mapping[str, bytes], said: Sequence[tuple[str, str]]) -> None:
-    if not said or sorted(models) != sorted(name for name, _ in said):
+def _check_members(models: Mapping[str, bytes], listed: Sequence[tuple[str, str]]) -> None:
+    if not listed or sorted(models) != sorted(name for name, _ in listed):
         raise CorruptArtefactError("the ensemble's members are not those it names")
-    for name, sha in said:
+    for name, sha in listed:
         if digest(models[name]) != sha:
             raise CorruptArtefactError(f"the ensemble's member {name} is damaged")
 
@@ -122,5 +122,5 @@ def _metadata(data: bytes) -> dict[str, Any]:
     if not 2 <= length <= len(data) - 8:
         raise ValueError("no safetensors header")
     header = json.loads(data[8 : 8 + length])
-    found = header.get("__metadata__") if isinstance(header, dict) else None
-    return found if isinstance(found, dict) else {}
+    metadata = header.get("__metadata__") if isinstance(header, dict) else None
+    return metadata if isinstance(metadata, dict) else {}

@@ -106,12 +106,12 @@ def load_head(data: bytes, labels: tuple[str, ...]) -> Head:
 
 def _novelty(tensors: Mapping[str, Floats], shape: tuple[int, ...]) -> Novelty:
     try:
-        found = tensors["novelty.centre"], tensors["novelty.means"], tensors[ODDS]
+        parts = tensors["novelty.centre"], tensors["novelty.means"], tensors[ODDS]
     except KeyError as error:
         raise CorruptArtefactError(f"the head's novelty cannot be read: {error} is missing") from error
-    if [part.shape for part in found] != [shape[1:], shape, (2,)]:
+    if [part.shape for part in parts] != [shape[1:], shape, (2,)]:
         raise CorruptArtefactError("the head's novelty is not of its classes and features")
-    if not (all(np.isfinite(part).all() for part in found) and found[2][0] >= 0):
+    if not (all(np.isfinite(part).all() for part in parts) and parts[2][0] >= 0):
         raise CorruptArtefactError("the head's novelty holds values that cannot be")
-    centre, means, odds = found
+    centre, means, odds = parts
     return Novelty(centre, means, float(odds[0]), float(odds[1]))

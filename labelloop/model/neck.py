@@ -23,8 +23,8 @@ class Necked(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Pooled features through the dense layer."""
-        found: Tensor = self.neck(self.body(images))
-        return found
+        features: Tensor = self.neck(self.body(images))
+        return features
 
 
 def split(options: Mapping[str, Any]) -> tuple[dict[str, Any], Any, float]:

@@ -28,7 +28,7 @@ from labelloop.model.cnn import SMALL_CNN, SmallCnn
 from labelloop.model.neck import Necked, split
 from labelloop.model.packaged import read_packaged
 from labelloop.model.pixels import PixelNet
-from labelloop.model.weights import Weights, find_weights, source_of
+from labelloop.model.weights import WeightsSource, find_weights, source_of
 from labelloop.records.json import canonical, digest
 from labelloop.records.versions import BackboneRecord
 
@@ -98,7 +98,7 @@ def build(spec: BackboneSpec, weights_dirs: Sequence[Path], *, offline: bool = F
     options = _options(spec)
     weights = find_weights(spec.name, spec.pretrained, weights_dirs, offline=offline)
     module = _network(spec.name, options, weights)
-    preprocessing = {**_timm_preprocessing(module, spec), **_asked(spec)}
+    preprocessing = {**_timm_preprocessing(module, spec), **_configured(spec)}
     return _recorded(_blank(spec.name, options, preprocessing, weights.provenance), module, device)
 
 
@@ -120,7 +120,7 @@ def check(spec: BackboneSpec, weights_dirs: Sequence[Path], *, offline: bool = F
     if spec.pretrained not in {"auto", False, "false"}:
         find_weights(spec.name, spec.pretrained, weights_dirs, offline=offline)
     with torch.device("meta"):
-        _network(spec.name, _options(spec), Weights(None, False, "a random start"))
+        _network(spec.name, _options(spec), WeightsSource(None, False, "a random start"))
 
 
 def load(record: BackboneRecord, weights: bytes, *, device: str = "cpu") -> Backbone:
@@ -161,12 +161,12 @@ def best_device() -> str:
 def verify(backbone: Backbone) -> None:
     """Run the recorded self-check; CorruptArtefactError where outputs are not those of its creation."""
     expected = np.asarray(backbone.record.checks.get("features", ()), dtype=np.float32)
-    found = _check_features(backbone)[:, :CHECK_VALUES]
-    if expected.shape != found.shape:
+    outputs = _check_features(backbone)[:, :CHECK_VALUES]
+    if expected.shape != outputs.shape:
         raise CorruptArtefactError(
-            f"backbone {backbone.record.id}: self-check of shape {found.shape}, {expected.shape} was recorded"
+            f"backbone {backbone.record.id}: self-check of shape {outputs.shape}, {expected.shape} was recorded"
         )
-    worst = float(np.abs(expected - found).max())
+    worst = float(np.abs(expected - outputs).max())
     allowed = CHECK_TOLERANCE * max(float(np.abs(expected).max()), 1e-3)
     if not worst <= allowed:  # also catches NaN
         raise CorruptArtefactError(
@@ -206,7 +206,7 @@ def _empty(record: BackboneRecord) -> nn.Module:
     if record.name in OWN:
         return _own(record.name, int(record.preprocessing["size"]), record.options)
     _require_known(record.name)
-    return _network(record.name, record.options, Weights(None, False, ""))
+    return _network(record.name, record.options, WeightsSource(None, False, ""))
 
 
 def _build_own(spec: BackboneSpec, device: str) -> Backbone:
@@ -214,7 +214,7 @@ def _build_own(spec: BackboneSpec, device: str) -> Backbone:
     size = spec.image_size or kind.SIZE
     preprocessing = {
         "size": size, "crop": 1.0, "crop_mode": "squash", "interpolation": "bilinear",
-        "depth": BY_VALUES, **UNIT, **_asked(spec),
+        "depth": BY_VALUES, **UNIT, **_configured(spec),
     }  # fmt: skip
     try:
         module = _own(spec.name, size, spec.options)
@@ -231,13 +231,13 @@ def _own(name: str, size: int, options: Mapping[str, Any]) -> nn.Module:
         return module
 
 
-def _asked(spec: BackboneSpec) -> dict[str, Any]:
+def _configured(spec: BackboneSpec) -> dict[str, Any]:
     """What the config says of preprocessing; nothing where it says nothing, so that no backbone changes its id."""
     steps = {"steps": [step.model_dump(mode="json") for step in spec.steps]} if spec.steps else {}
     return {**steps, **(UNIT if spec.scale == "unit" else {})}
 
 
-def _network(name: str, options: Mapping[str, Any], weights: Weights) -> nn.Module:
+def _network(name: str, options: Mapping[str, Any], weights: WeightsSource) -> nn.Module:
     """A timm network that returns pooled features."""
     overlay = {"pretrained_cfg_overlay": {"file": str(weights.file)}} if weights.file else {}
     import timm

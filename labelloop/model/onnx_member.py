@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
-Run = Callable[[Floats], Floats]  # (n, dimension) to (n, classes), rows sum to 1
+MemberRun = Callable[[Floats], Floats]  # (n, dimension) to (n, classes), rows sum to 1
 Proto: TypeAlias = "onnx.ModelProto"
 
 TREES = "TreeEnsembleRegressor"
@@ -40,19 +40,19 @@ NODES = ("treeids", "nodeids", "featureids", "values", "modes", "truenodeids", "
 TARGETS = ("treeids", "nodeids", "ids", "weights")
 
 
-def open_member(data: bytes, *, dimension: int, classes: int, threads: int = 1) -> Run:
+def open_member(data: bytes, *, dimension: int, classes: int, threads: int = 1) -> MemberRun:
     """A member that is safe to run and gives probabilities; CorruptArtefactError otherwise."""
     run = start(_looked_over(data, dimension, classes), threads)
     try:
-        found = run(np.zeros((2, dimension), np.float32))
+        probabilities = run(np.zeros((2, dimension), np.float32))
     except Exception as error:  # the runtime's errors have no base of their own
         raise CorruptArtefactError(f"a member of the ensemble cannot be run: {error}") from error
-    if found.shape != (2, classes) or not np.allclose(found.sum(axis=1), 1, atol=1e-3):
+    if probabilities.shape != (2, classes) or not np.allclose(probabilities.sum(axis=1), 1, atol=1e-3):
         raise CorruptArtefactError(f"a member of the ensemble gives no probabilities of {classes} classes")
     return run
 
 
-def start(data: bytes, threads: int = 1) -> Run:
+def start(data: bytes, threads: int = 1) -> MemberRun:
     """Run ONNX bytes that are our own. One thread: no pool that a fork would lose, and sums in one order.
 
     Calls from several threads are safe and run beside each other.
@@ -118,26 +118,26 @@ def _check_nodes(model: Proto, dimension: int, classes: int) -> None:
 
 def _check_trees(attributes: Sequence[Any], dimension: int, classes: int) -> None:
     """Every node is reached from its root in one way, asks for a feature that is there and ends at a known class."""
-    given = {a.name: a for a in attributes}
+    by_name = {a.name: a for a in attributes}
     names = {*(f"nodes_{n}" for n in NODES), *(f"target_{n}" for n in TARGETS), "n_targets"}
-    _require(given.keys() == names and len(attributes) == len(names), "has other attributes than its trees need")
-    _require(_even(given, "nodes", NODES) and _even(given, "target", TARGETS), "is cut short")
-    numbers = [*given["nodes_values"].floats, *given["target_weights"].floats]
+    _require(by_name.keys() == names and len(attributes) == len(names), "has other attributes than its trees need")
+    _require(_even(by_name, "nodes", NODES) and _even(by_name, "target", TARGETS), "is cut short")
+    numbers = [*by_name["nodes_values"].floats, *by_name["target_weights"].floats]
     _require(bool(np.isfinite(numbers).all()), "holds values that are not finite")
-    modes = np.array(given["nodes_modes"].strings, dtype=object)
+    modes = np.array(by_name["nodes_modes"].strings, dtype=object)
     leaf = modes == LEAF
     _require(bool((leaf | np.isin(modes, BRANCHES)).all()), "compares in unknown ways")
-    _require(_within(_ints(given, "nodes_featureids"), dimension), f"asks for features beyond {dimension}")
-    first = _roots(_ints(given, "nodes_treeids"), _ints(given, "nodes_nodeids"))
-    _check_links(given, leaf, first)
-    _require(given["n_targets"].i == classes, f"does not answer with {classes} classes")
-    _require(_within(_ints(given, "target_ids"), classes), f"does not answer with {classes} classes")
-    _check_votes(_ints(given, "target_treeids"), _ints(given, "target_nodeids"), leaf, first)
+    _require(_within(_ints(by_name, "nodes_featureids"), dimension), f"asks for features beyond {dimension}")
+    first = _roots(_ints(by_name, "nodes_treeids"), _ints(by_name, "nodes_nodeids"))
+    _check_links(by_name, leaf, first)
+    _require(by_name["n_targets"].i == classes, f"does not answer with {classes} classes")
+    _require(_within(_ints(by_name, "target_ids"), classes), f"does not answer with {classes} classes")
+    _check_votes(_ints(by_name, "target_treeids"), _ints(by_name, "target_nodeids"), leaf, first)
 
 
-def _even(given: Mapping[str, Any], kind: str, names: Sequence[str]) -> bool:
+def _even(by_name: Mapping[str, Any], kind: str, names: Sequence[str]) -> bool:
     """Whether all lists of a kind are equally long."""
-    lists = [(a.ints or a.floats or a.strings) for a in (given[f"{kind}_{name}"] for name in names)]
+    lists = [(a.ints or a.floats or a.strings) for a in (by_name[f"{kind}_{name}"] for name in names)]
     return len({len(column) for column in lists}) == 1
 
 
@@ -152,11 +152,11 @@ def _roots(tree: Ints, number: Ints) -> Ints:
     return first
 
 
-def _check_links(given: Mapping[str, Any], leaf: Bools, first: Ints) -> None:
+def _check_links(by_name: Mapping[str, Any], leaf: Bools, first: Ints) -> None:
     """Children stand after their parent in its tree, so that no walk goes round; each has one parent."""
     branch = ~leaf
-    tree, number = _ints(given, "nodes_treeids")[branch], _ints(given, "nodes_nodeids")[branch]
-    sides = [_ints(given, f"nodes_{side}nodeids")[branch] for side in ("true", "false")]
+    tree, number = _ints(by_name, "nodes_treeids")[branch], _ints(by_name, "nodes_nodeids")[branch]
+    sides = [_ints(by_name, f"nodes_{side}nodeids")[branch] for side in ("true", "false")]
     size = _sizes(first, len(leaf))
     _require(all(_within(s, size[tree]) and bool((s > number).all()) for s in sides), "has nodes that lead nowhere")
     parents = np.bincount(np.concatenate([first[tree] + s for s in sides]), minlength=len(leaf))
@@ -174,8 +174,8 @@ def _sizes(first: Ints, nodes: int) -> Ints:
     return np.asarray(np.diff(np.append(first, nodes)), dtype=np.int64)
 
 
-def _ints(given: Mapping[str, Any], name: str) -> Ints:
-    return np.array(given[name].ints, dtype=np.int64)
+def _ints(by_name: Mapping[str, Any], name: str) -> Ints:
+    return np.array(by_name[name].ints, dtype=np.int64)
 
 
 def _within(values: Ints, bound: int | Ints) -> bool:

@@ -16,7 +16,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Weights:
+class WeightsSource:
     """What to give to timm. ``provenance`` says in words where the weights came from."""
 
     file: Path | None
@@ -25,10 +25,10 @@ class Weights:
     packaged: bool = False  # a package of ours has them, under other names than timm's
 
 
-def find_weights(name: str, pretrained: str | bool, folders: Sequence[Path], *, offline: bool) -> Weights:
+def find_weights(name: str, pretrained: str | bool, folders: Sequence[Path], *, offline: bool) -> WeightsSource:
     """Weights for a timm network; SettingsError where those asked for cannot be had."""
     if pretrained is False or pretrained == "false":
-        return Weights(None, False, "random start, as asked")
+        return WeightsSource(None, False, "random start, as asked")
     if pretrained is True or pretrained == "true":
         return _demanded(name, folders, offline=offline)
     if pretrained == "auto":
@@ -38,41 +38,41 @@ def find_weights(name: str, pretrained: str | bool, folders: Sequence[Path], *, 
 
 def source_of(name: str, folders: Sequence[Path], *, offline: bool) -> str | None:
     """Where weights of a network would come from, in words; None where there are none to be had."""
-    found, _ = _available(name, folders, offline=offline)
-    return found.provenance if found else None
+    weights, _ = _available(name, folders, offline=offline)
+    return weights.provenance if weights else None
 
 
-def _file(text: str, folders: Sequence[Path]) -> Weights:
+def _file(text: str, folders: Sequence[Path]) -> WeightsSource:
     """A path, or a file name in one of the weights folders."""
     places = [Path(text).expanduser(), *(folder / text for folder in folders)]
-    found = next((p for p in places if p.is_file()), None)
-    if found is None:
+    path = next((p for p in places if p.is_file()), None)
+    if path is None:
         where = ", ".join(str(f) for f in folders) or "no folder (LABELLOOP_WEIGHTS is empty)"
         raise SettingsError(f"backbone.pretrained names {text}, which is neither a file nor in {where}")
-    if found.suffix != ".safetensors":
-        raise SettingsError(f"{found.name} is no .safetensors file; other formats are pickles and are not loaded")
-    return Weights(found, True, f"file {found.name}")
+    if path.suffix != ".safetensors":
+        raise SettingsError(f"{path.name} is no .safetensors file; other formats are pickles and are not loaded")
+    return WeightsSource(path, True, f"file {path.name}")
 
 
-def _demanded(name: str, folders: Sequence[Path], *, offline: bool) -> Weights:
-    found, why = _available(name, folders, offline=offline)
-    if found is None:
+def _demanded(name: str, folders: Sequence[Path], *, offline: bool) -> WeightsSource:
+    weights, why = _available(name, folders, offline=offline)
+    if weights is None:
         raise SettingsError(
             f"backbone.pretrained is true, but there are no weights for {name}: {why}. Put a .safetensors file in a "
             "folder that LABELLOOP_WEIGHTS names and set backbone.pretrained to its name, or allow the download"
         )
-    return found
+    return weights
 
 
-def _automatic(name: str, folders: Sequence[Path], *, offline: bool) -> Weights:
-    found, why = _available(name, folders, offline=offline)
-    if found is not None:
-        return found
+def _automatic(name: str, folders: Sequence[Path], *, offline: bool) -> WeightsSource:
+    weights, why = _available(name, folders, offline=offline)
+    if weights is not None:
+        return weights
     log.warning("no weights, random start", action="weights_fallback", backbone=name, why=why)
-    return Weights(None, False, f"random start, because no weights could be had: {why}")
+    return WeightsSource(None, False, f"random start, because no weights could be had: {why}")
 
 
-def _available(name: str, folders: Sequence[Path], *, offline: bool) -> tuple[Weights | None, str]:
+def _available(name: str, folders: Sequence[Path], *, offline: bool) -> tuple[WeightsSource | None, str]:
     """Local file first, then an installed package, the hub's local cache, the hub; or why there is none."""
     if (here := at_hand(name, folders)) is not None:
         return here, ""
@@ -86,22 +86,22 @@ def _available(name: str, folders: Sequence[Path], *, offline: bool) -> tuple[We
 
     cached = huggingface_hub.try_to_load_from_cache(hub, "model.safetensors")
     if isinstance(cached, str):
-        return Weights(Path(cached), True, f"hub {hub} (local cache)"), ""
+        return WeightsSource(Path(cached), True, f"hub {hub} (local cache)"), ""
     if offline:
         return None, "offline (LABELLOOP_OFFLINE is set)"
     return _download(hub)
 
 
-def at_hand(name: str, folders: Sequence[Path]) -> Weights | None:
+def at_hand(name: str, folders: Sequence[Path]) -> WeightsSource | None:
     """What lies on this machine for certain: a file of the weights folders, or a package of ours."""
     for folder in folders:
         for path in sorted({*folder.glob(f"{name}.safetensors"), *folder.glob(f"{name}.*.safetensors")}):
-            return Weights(path, True, f"file {path.name}")
+            return WeightsSource(path, True, f"file {path.name}")
     ours = packaged(name)
-    return Weights(None, False, f"{ours.name} of an installed package", packaged=True) if ours else None
+    return WeightsSource(None, False, f"{ours.name} of an installed package", packaged=True) if ours else None
 
 
-def _download(hub: str) -> tuple[Weights | None, str]:
+def _download(hub: str) -> tuple[WeightsSource | None, str]:
     """One probe with a short time-out, so that a machine without a way out does not wait for minutes."""
     import huggingface_hub
 
@@ -110,4 +110,4 @@ def _download(hub: str) -> tuple[Weights | None, str]:
         path = huggingface_hub.hf_hub_download(hub, "model.safetensors")
     except Exception as error:  # the hub's client raises its own, httpx's and the system's errors
         return None, f"the hub cannot be reached or lacks {hub}: {type(error).__name__}: {str(error)[:200]}"
-    return Weights(Path(path), True, f"hub {hub}"), ""
+    return WeightsSource(Path(path), True, f"hub {hub}"), ""

@@ -20,7 +20,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Copy:
+class CachedFolder:
     """One project's local features under one backbone, or its images after one preprocessing."""
 
     path: Path
@@ -56,57 +56,57 @@ def mark_used(path: Path) -> None:
         os.utime(path)
 
 
-def copies(root: Path) -> list[Copy]:
+def copies(root: Path) -> list[CachedFolder]:
     """Everything in the cache."""
     paths = sorted(path for kind in (FEATURES, PIXELS) for path in root.glob(f"*/{kind}/*"))
-    return [found for path in paths if (found := _look(path))]
+    return [entry for path in paths if (entry := _look(path))]
 
 
-def surplus(found: Iterable[Copy], limit: int) -> list[Copy]:
+def surplus(folders: Iterable[CachedFolder], limit: int) -> list[CachedFolder]:
     """What has to go for the rest to have at most ``limit`` bytes: the longest unused first, never the last used."""
-    newest_first = sorted(found, key=lambda c: c.used_at, reverse=True)
-    total, gone = 0, []
+    newest_first = sorted(folders, key=lambda c: c.used_at, reverse=True)
+    total, excess = 0, []
     for i, copy in enumerate(newest_first):
         total += copy.size
         if i and total > limit:
-            gone.append(copy)
+            excess.append(copy)
             total -= copy.size
-    return gone
+    return excess
 
 
-def bound(root: Path, limit: int) -> list[Copy]:
-    """Remove the surplus. Whoever reads a copy at this moment goes on, or fetches it anew."""
+def bound(root: Path, limit: int) -> list[CachedFolder]:
+    """Remove the surplus. A reader of a copy at this moment goes on, or fetches it again."""
     return _remove(surplus(copies(root), limit), "the cache is full")
 
 
-def clear(root: Path, project: str, kept: Mapping[str, Collection[str]]) -> list[Copy]:
+def clear(root: Path, project: str, kept: Mapping[str, Collection[str]]) -> list[CachedFolder]:
     """Remove a project's features of what is gone. ``kept``: backbone -> shards; returns whole backbones that went."""
-    found = [c for c in copies(root) if c.project == project and c.kind == FEATURES]
-    for copy in found:
+    folders = [c for c in copies(root) if c.project == project and c.kind == FEATURES]
+    for copy in folders:
         _clear_files(copy.path, kept.get(copy.name, ()))
-    return _remove([c for c in found if c.name not in kept], "their backbone is gone")
+    return _remove([c for c in folders if c.name not in kept], "their backbone is gone")
 
 
 def _clear_files(path: Path, shards: Collection[str]) -> None:
-    """Files of shards that are gone; not those that were fetched a moment ago, of which nobody could know yet."""
+    """Files of shards that are gone; not those that were fetched a moment ago: nobody could know of them yet."""
     for file in path.glob("*"):
         with suppress(OSError):
             if file.name.partition(".")[0] not in shards and time.time() - file.stat().st_mtime > FRESH_S:
                 file.unlink()
 
 
-def _look(path: Path) -> Copy | None:
+def _look(path: Path) -> CachedFolder | None:
     try:
         with os.scandir(path) as entries:
             size = sum(entry.stat().st_size for entry in entries)
-        return Copy(path, size, path.stat().st_mtime)
+        return CachedFolder(path, size, path.stat().st_mtime)
     except OSError:  # another process removes it, too, or it is no folder
         return None
 
 
-def _remove(gone: Sequence[Copy], why: str) -> list[Copy]:
-    for copy in gone:
+def _remove(folders: Sequence[CachedFolder], why: str) -> list[CachedFolder]:
+    for copy in folders:
         shutil.rmtree(copy.path, ignore_errors=True)
         log.info("removed local copies", action="cache", project=copy.project, kind=copy.kind, name=copy.name,
                  bytes=copy.size, why=why)  # fmt: skip
-    return list(gone)
+    return list(folders)

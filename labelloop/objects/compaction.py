@@ -12,7 +12,7 @@ from labelloop.clock import parse
 LARGE = 4096  # entries of a shard that is merged no further
 FEWEST = 16  # small shards that are worth the work
 REST = timedelta(minutes=6)  # younger ones are left alone: a slow clock's may still come before them
-KEPT = timedelta(minutes=30)  # so long what was replaced is still there, for whoever has just listed it
+KEPT = timedelta(minutes=30)  # so long what was replaced is still there, for those who have just listed it
 
 _STAMP = re.compile(r"\d{8}T\d{6}")
 
@@ -50,5 +50,5 @@ def droppable(replaced: Mapping[str, Replaced], there: Collection[str], now: dat
 
 
 def merged_name(replaced: list[str], digest: str) -> str:
-    """Sorts right behind the newest of those that it replaces; the same for the same ones, whoever merges them."""
+    """Sorts right behind the newest of those that it replaces; the same for the same ones, by any process."""
     return f"{max(replaced)}-{digest[:8]}"

@@ -39,15 +39,15 @@ def get_twice(
     The object's own error where neither can be read; NotFoundError where the object is not there.
     """
     try:
-        found = parse(store.get(key) if raw is None else raw)
+        value = parse(store.get(key) if raw is None else raw)
     except UNREADABLE as error:
         damage.note(key, error)
         try:
             return parse(get_copy(store, key))
         except (*UNREADABLE, NotFoundError):
             raise error from None
-    damage.mended(key)
-    return found
+    damage.resolved(key)
+    return value
 
 
 def heal(store: ObjectStore, key: str, fits: Callable[[bytes], bool]) -> bool:

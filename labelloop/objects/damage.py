@@ -1,4 +1,4 @@
-"""Objects that cannot be read: noted by whoever meets them, told once in the log and at any time to `status`, `doctor`.
+"""Objects that cannot be read: noted where they are met, logged once, shown at any time by `status` and `doctor`.
 
 What is damaged costs itself alone. `labelloop.remedies` says what is done without it.
 """
@@ -41,37 +41,37 @@ class Damage:
     """One project's, as one process has met them. Safe to share between threads."""
 
     def __init__(self) -> None:
-        self._found: dict[str, Damaged] = {}
+        self._damaged: dict[str, Damaged] = {}
 
     def note(self, key: str, error: Exception, etag: str = "") -> None:
-        """Remember it; told in the log the first time."""
+        """Remember it; logged the first time."""
         reason = error.reason if isinstance(error, CorruptObjectError) else str(error)
-        if key not in self._found:
+        if key not in self._damaged:
             log = structlog.get_logger()
             log.warning("object damaged", action="damage", key=key, reason=reason, remedy=remedy_of(key))
-        self._found[key] = Damaged(key, reason, etag, isinstance(error, FormatError))
+        self._damaged[key] = Damaged(key, reason, etag, isinstance(error, FormatError))
 
-    def mended(self, key: str) -> None:
+    def resolved(self, key: str) -> None:
         """It can be read, or is gone."""
-        self._found.pop(key, None)
+        self._damaged.pop(key, None)
 
-    def known(self, info: ObjectInfo) -> bool:
+    def is_noted(self, info: ObjectInfo) -> bool:
         """True where these very bytes were looked at."""
-        known = self._found.get(info.key)
-        return known is not None and known.etag == info.etag
+        entry = self._damaged.get(info.key)
+        return entry is not None and entry.etag == info.etag
 
     def looked_at(self, key: str) -> bool:
         """True where it was found damaged a moment ago: it is not read again at every poll."""
-        known = self._found.get(key)
-        return known is not None and time.monotonic() - known.at < AGAIN_S
+        entry = self._damaged.get(key)
+        return entry is not None and time.monotonic() - entry.at < AGAIN_S
 
     def keys(self, prefix: str = "") -> list[str]:
         """Of what is damaged."""
-        return sorted(key for key in list(self._found) if key.startswith(prefix))
+        return sorted(key for key in list(self._damaged) if key.startswith(prefix))
 
     def all(self) -> list[Damaged]:
         """By key."""
-        return [self._found[key] for key in self.keys() if key in self._found]
+        return [self._damaged[key] for key in self.keys() if key in self._damaged]
 
     def recheck(self, prefix: str, read: Callable[[str], object]) -> None:
         """Look again at what was damaged there, a moment later: somebody may have brought it back, or set it aside."""
@@ -79,27 +79,27 @@ class Damage:
             if not self.looked_at(key):
                 try:
                     read(key)
-                    self.mended(key)
+                    self.resolved(key)
                 except NotFoundError:
-                    self.mended(key)
+                    self.resolved(key)
                 except UNREADABLE as error:
-                    self.note(key, error, self._found[key].etag)
+                    self.note(key, error, self._damaged[key].etag)
 
     def intact(self, infos: Iterable[ObjectInfo], read: Callable[[str], T], prefix: str | None = None) -> dict[str, T]:
         """Key -> what ``read`` makes of each listed object; damaged ones are noted, and read again when they change.
 
         ``prefix``: all that is damaged under it is among those listed, or is gone.
         """
-        found = {}
+        values = {}
         listed = list(infos)
-        for gone in set(self.keys(prefix) if prefix else ()) - {info.key for info in listed}:
-            self.mended(gone)
+        for key in set(self.keys(prefix) if prefix else ()) - {info.key for info in listed}:
+            self.resolved(key)
         for info in listed:
-            if self.known(info):
+            if self.is_noted(info):
                 continue
             try:
-                found[info.key] = read(info.key)
-                self.mended(info.key)
+                values[info.key] = read(info.key)
+                self.resolved(info.key)
             except UNREADABLE as error:
                 self.note(info.key, error, info.etag)
-        return found
+        return values

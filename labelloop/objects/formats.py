@@ -90,8 +90,8 @@ def load(kind: Kind, raw: bytes | str, record: type[T], key: str = "") -> T:
 
 def typed(record: type[T], data: Any) -> T:
     """A record of plain JSON values; ValueError names the fields that are missing or of another type."""
-    found: T = _adapter(record).validate_python(data)  # type: ignore[arg-type]
-    return found
+    value: T = _adapter(record).validate_python(data)  # type: ignore[arg-type]
+    return value
 
 
 @functools.cache
@@ -120,8 +120,8 @@ def upgrade(kind: Kind, data: Data) -> Data:
     """Step by step to today's format."""
     if FIELD not in data and CURRENT[kind] == 1:  # lines come by the million
         return data
-    found = dict(data)
-    number = found.pop(FIELD, 1)
+    upgraded = dict(data)
+    number = upgraded.pop(FIELD, 1)
     if type(number) is not int or number < 1:
         raise ValueError(f"{number!r} is no format of a {kind}")
     if number > CURRENT[kind]:
@@ -130,8 +130,8 @@ def upgrade(kind: Kind, data: Data) -> Data:
             f"{CURRENT[kind]}): upgrade this process"
         )
     for step in range(number, CURRENT[kind]):
-        found = MIGRATIONS[kind, step](found)
-    return found
+        upgraded = MIGRATIONS[kind, step](upgraded)
+    return upgraded
 
 
 def stamped(kind: Kind, data: Mapping[str, Any]) -> Data:

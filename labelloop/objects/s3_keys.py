@@ -1,4 +1,4 @@
-"""Secrets that were replaced while a process runs: whoever is refused, or connects anew, reads their files again."""
+"""Secrets replaced while a process runs: after a refusal, and for each new connection, files are read again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from labelloop.config.settings import Settings
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-# HEAD has no body, so only the status tells of it
+# HEAD has no body, so only the status shows it
 REFUSED = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "Forbidden", "403"}
 FRESH_S = 60.0  # a request signed just before the keys changed is tried once more, too
 S3_KEYS = ("LABELLOOP_S3_ACCESS_KEY", "LABELLOOP_S3_SECRET_KEY")

@@ -68,7 +68,7 @@ class Shards:
             self._whole_at = moment
             self._refused = set()
             for key in set(self._damage.keys(self._prefix)) - set(keys):
-                self._damage.mended(key)
+                self._damage.resolved(key)
             self.vanished = self.taken - set(keys)
             self.taken -= self.vanished
         if keys:
@@ -76,9 +76,9 @@ class Shards:
         return [key for key in keys if key not in self.taken and key not in self._refused]
 
     def _see(self, key: str, moment: float) -> None:
-        found = _STAMP.match(key.removeprefix(self._prefix))
+        match = _STAMP.match(key.removeprefix(self._prefix))
         try:
-            named = datetime.strptime(found[0] if found else "", "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+            named = datetime.strptime(match[0] if match else "", "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
         except ValueError:
             self._ahead = None
             return

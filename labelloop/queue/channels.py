@@ -1,4 +1,4 @@
-"""Hints between processes: whoever misses one finds out by polling."""
+"""Hints between processes: a process that misses one finds out by polling."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DEPLOY_CHANNEL = "labelloop:deployed"  # carries a project key: look at its depl
 
 
 def publish(redis: Redis, channel: str, message: Mapping[str, Any] | str) -> None:
-    """A hint: whoever misses it finds out by polling."""
+    """A hint: a process that misses it finds out by polling."""
     with suppress(RedisError):
         redis.publish(channel, message if isinstance(message, str) else json.dumps(message))
 

@@ -18,7 +18,7 @@ from labelloop.clock import now
 from labelloop.errors import NotFoundError, QueueError
 from labelloop.queue.jobs import KINDS, REFRESH, RETRAIN, JobQueue
 
-OURS = "labelloop.errors."  # where our errors live says nothing to whoever reads them
+OURS = "labelloop.errors."  # where our errors live says nothing to a reader
 RECORDED = (REFRESH.name, RETRAIN.name)  # derived again by the watcher, under a new id
 REDIS_AWAY = "cannot read the failed jobs: {error}; is Redis up, and LABELLOOP_REDIS_URL right?"
 
@@ -66,8 +66,8 @@ class FailedJob:
     @property
     def advice(self) -> str:
         """What to do."""
-        found = (advice for pattern, advice in ADVICE if re.search(pattern, self.why))
-        return next(found, "read the error; the worker's log says what came before it")
+        fitting = (advice for pattern, advice in ADVICE if re.search(pattern, self.why))
+        return next(fitting, "read the error; the worker's log says what came before it")
 
 
 class FailedJobs:
@@ -80,10 +80,10 @@ class FailedJobs:
         """Every failed job that is still kept, newest first; QueueError."""
         try:
             jobs = [job for name in sorted({k.queue for k in KINDS.values()}) for job in self._jobs(name)]
-            found = [_failed(job) for job in jobs]
+            failed = [_failed(job) for job in jobs]
         except RedisError as error:
             raise QueueError(REDIS_AWAY.format(error=error)) from error
-        return sorted(found, key=lambda j: j.failed_at or "", reverse=True)
+        return sorted(failed, key=lambda j: j.failed_at or "", reverse=True)
 
     def requeue(self, job_id: str) -> bool:
         """Queue it again under its id; False where the watcher was faster, or it is gone."""
@@ -111,20 +111,20 @@ class FailedJobs:
         return True
 
     def _jobs(self, queue: str) -> list[Job]:
-        found = []
+        jobs = []
         for job_id in self._registry(queue).get_job_ids(cleanup=False):
             try:
-                found.append(self._fetch(job_id))
+                jobs.append(self._fetch(job_id))
             except NoSuchJobError:  # its time ran out; the registry is tidied by the workers
                 continue
-        return found
+        return jobs
 
     def _fetch(self, job_id: str) -> Job:
         return Job.fetch(job_id, connection=self._redis, serializer=JSONSerializer)
 
     def _registry(self, queue: str) -> FailedJobRegistry:
-        found = Queue(queue, connection=self._redis, serializer=JSONSerializer)
-        return FailedJobRegistry(queue=found, serializer=JSONSerializer)
+        rq_queue = Queue(queue, connection=self._redis, serializer=JSONSerializer)
+        return FailedJobRegistry(queue=rq_queue, serializer=JSONSerializer)
 
 
 def choose(jobs: Sequence[FailedJob], names: Sequence[str]) -> list[FailedJob]:
@@ -133,12 +133,12 @@ def choose(jobs: Sequence[FailedJob], names: Sequence[str]) -> list[FailedJob]:
 
 
 def _one(jobs: Sequence[FailedJob], name: str) -> FailedJob:
-    found = [j for j in jobs if j.id == name] or [j for j in jobs if name and name in j.id]
-    if len(found) == 1:
-        return found[0]
-    if not found:
+    matches = [j for j in jobs if j.id == name] or [j for j in jobs if name and name in j.id]
+    if len(matches) == 1:
+        return matches[0]
+    if not matches:
         raise NotFoundError(f"no failed job is called {name!r}; `labelloop queue failed` lists them")
-    raise NotFoundError(f"{len(found)} failed jobs are called {name!r}: {', '.join(j.id for j in found[:4])}")
+    raise NotFoundError(f"{len(matches)} failed jobs are called {name!r}: {', '.join(j.id for j in matches[:4])}")
 
 
 def _failed(job: Job) -> FailedJob:

@@ -16,7 +16,7 @@ from rq.job import Job, JobStatus
 from rq.registry import FailedJobRegistry, StartedJobRegistry
 from rq.serializers import JSONSerializer
 
-from labelloop.clock import Standing, now
+from labelloop.clock import LocalAges, now
 from labelloop.errors import QueueError
 from labelloop.queue.channels import translated
 from labelloop.queue.heartbeat import ALIVE, alive
@@ -71,7 +71,7 @@ class JobQueue:
 
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
-        self._silent = Standing()
+        self._silent = LocalAges()
 
     def enqueue(self, kind: JobKind, job_id: str, payload: Mapping[str, Any], *, front: bool = False) -> bool:
         """Queue one job; False where a job of that id waits or runs already, or has failed a moment ago."""
@@ -127,14 +127,14 @@ class JobQueue:
     def jobs(self) -> list[JobState]:
         """Everything that waits, runs or has failed, running first."""
         with translated("look at the queue"):
-            found: list[JobState] = []
+            states: list[JobState] = []
             for name in sorted({k.queue for k in KINDS.values()}):
                 queue = self._queue(name)
-                found += self._states(self._started(queue).get_job_ids(cleanup=False), "started")
-                found += self._states(queue.get_job_ids(0, 20), "queued")
+                states += self._states(self._started(queue).get_job_ids(cleanup=False), "started")
+                states += self._states(queue.get_job_ids(0, 20), "queued")
                 failed = FailedJobRegistry(queue=queue, serializer=JSONSerializer)
-                found += self._states(failed.get_job_ids(cleanup=False), "failed")
-        return sorted(found, key=lambda j: ("started", "queued", "failed").index(j.status))
+                states += self._states(failed.get_job_ids(cleanup=False), "failed")
+        return sorted(states, key=lambda j: ("started", "queued", "failed").index(j.status))
 
     def depths(self) -> dict[str, int]:
         """Jobs that wait, per queue."""
@@ -146,10 +146,10 @@ class JobQueue:
         with translated("clean up the queue"):
             registries = [self._started(self._queue(name)) for name in {k.queue for k in KINDS.values()}]
             silent = {i: r for r in registries for i in r.get_job_ids(cleanup=False) if self._is_silent(i)}
-            gone = [i for i, age_s in self._silent.ages_s(silent).items() if age_s > ABANDONED_S]
-            for job_id in gone:
+            abandoned = [i for i, age_s in self._silent.ages_s(silent).items() if age_s > ABANDONED_S]
+            for job_id in abandoned:
                 self._forget(silent[job_id], job_id)
-        return gone
+        return abandoned
 
     def _forget(self, registry: StartedJobRegistry, job_id: str) -> None:
         entries = [e for e in _text(self.redis.zrange(registry.key, 0, -1)) if registry.parse_job_id(e) == job_id]

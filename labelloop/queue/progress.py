@@ -15,32 +15,32 @@ from labelloop.clock import now
 from labelloop.errors import CancelledError, StorageError
 
 CANCELLED = "labelloop:cancelled:"  # one key per job that a person has cancelled: who
-TELL_EVERY_S = 0.5  # progress within a stage
+REPORT_EVERY_S = 0.5  # progress within a stage
 WANTED_EVERY_S = 5.0  # long work asks whether it was given up meanwhile
 
 
-class Progress:
+class JobProgress:
     """Stage, step and time left, written into the running job's meta; silent without one.
 
-    A report raises CancelledError where a person has cancelled the job, and what ``wanted`` raises where the run was
-    given up: it is what long work calls again and again.
+    Long work reports again and again. A report raises CancelledError where a person has cancelled the job, and what
+    ``require_wanted`` raises where the run was given up.
     """
 
-    def __init__(self, job: Job | None = None, *, wanted: Callable[[], None] | None = None) -> None:
-        self._job, self._told_at = job, float("-inf")
-        self._wanted, self._asked_at = wanted, time.monotonic()
+    def __init__(self, job: Job | None = None, *, require_wanted: Callable[[], None] | None = None) -> None:
+        self._job, self._reported_at = job, float("-inf")
+        self._require_wanted, self._checked_at = require_wanted, time.monotonic()
         self._stage, self._begun, self._first = "", datetime.now(UTC), 0
 
     @staticmethod
-    def of_job(*, wanted: Callable[[], None] | None = None) -> Progress:
+    def of_job(*, require_wanted: Callable[[], None] | None = None) -> JobProgress:
         """Of the job that this process runs now."""
-        return Progress(get_current_job(), wanted=wanted)
+        return JobProgress(get_current_job(), require_wanted=require_wanted)
 
     def report(self, stage: str, step: int = 0, steps: int = 0) -> None:
-        """Tell where the job is; time left is extrapolated within the stage."""
-        if stage == self._stage and step < steps and time.monotonic() - self._told_at < TELL_EVERY_S:
+        """Say where the job is; time left is extrapolated within the stage."""
+        if stage == self._stage and step < steps and time.monotonic() - self._reported_at < REPORT_EVERY_S:
             return
-        self._told_at = time.monotonic()
+        self._reported_at = time.monotonic()
         moment = datetime.now(UTC)
         if stage != self._stage:
             self._stage, self._begun, self._first = stage, moment, step
@@ -51,10 +51,10 @@ class Progress:
             with suppress(RedisError):  # progress is a courtesy: never a reason to fail
                 self._job.save_meta()
             check_cancelled(self._job)
-        if self._wanted and time.monotonic() - self._asked_at > WANTED_EVERY_S:
-            self._asked_at = time.monotonic()
+        if self._require_wanted and time.monotonic() - self._checked_at > WANTED_EVERY_S:
+            self._checked_at = time.monotonic()
             with suppress(StorageError):  # who cannot be asked has not given it up
-                self._wanted()
+                self._require_wanted()
 
 
 def check_cancelled(job: Job | None) -> None:

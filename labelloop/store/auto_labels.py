@@ -101,8 +101,8 @@ class AutoLabelStore:
 
     def all(self) -> list[Manifest]:
         """Every time that somebody asked and that can be read, oldest first."""
-        found = self.damage.intact(self._listed(), self._read, PREFIX)
-        return sorted(found.values(), key=lambda m: m.id)
+        manifests = self.damage.intact(self._listed(), self._read, PREFIX)
+        return sorted(manifests.values(), key=lambda m: m.id)
 
     def looks(self) -> int:
         """How often somebody asked: one whose manifest is damaged has looked all the same."""

@@ -1,4 +1,4 @@
-"""What is known of every image: content hash, duplicate group, bucket. Append-only shards, newest entry wins."""
+"""What is known of every image: content hash, duplicate group, split. Append-only shards, newest entry wins."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Catalogue:
         self.sizes: dict[str, int] = {}  # shard -> images
         self.replaced: dict[str, Replaced] = {}  # large shard -> those that it was made of
         self.images: dict[str, ImageFacts] = {}  # by uri
-        self.buckets: dict[str, Bucket] = {}  # of each duplicate group, as decided at its first sight
+        self.splits: dict[str, Bucket] = {}  # of each duplicate group, as decided at its first sight
 
     def add(self, facts: Sequence[ImageFacts], shard: str) -> None:
         """Record images; ``shard`` is unique and sorts by time (see `labelloop.clock.stamp`)."""
@@ -62,14 +62,14 @@ class Catalogue:
 
     @property
     def lost(self) -> list[str]:
-        """Shards of which neither object nor copy can be read: what was decided of their images nobody knows."""
+        """Shards that can be read neither as object nor as copy: what was decided of their images is unknown."""
         return [key for key in self.damage.keys(PREFIX) if _name(key) not in self.sizes]
 
     def heal(self) -> list[str]:
         """Write damaged shards again from their copies; returns the keys."""
         healed = [key for key in self.damage.keys(PREFIX) if heal(self._store, key, lambda raw, k=key: _fits(raw, k))]  # type: ignore[misc]
         for key in healed:
-            self.damage.mended(key)
+            self.damage.resolved(key)
         return healed
 
     def update(self) -> None:
@@ -78,7 +78,7 @@ class Catalogue:
             pass
 
     def updates(self) -> Iterator[set[str]]:
-        """The same; images whose facts were read, shard by shard: those are not told again after an error."""
+        """The same; images whose facts were read, shard by shard: those are not listed again after an error."""
         with self._lock:
             for key, data in self._shards.arrivals():
                 yield self._take(key, data)
@@ -102,7 +102,7 @@ class Catalogue:
         self._newest = max(self._newest, key)
         return touched
 
-    def _read(self, key: str, raw: bytes | None = None) -> _Shard:
+    def _read(self, key: str, raw: bytes | None = None) -> _CatalogueShard:
         """Whole or not at all, by its copy where it is damaged."""
         return get_twice(self._store, key, lambda data: shard_from(data, key), self.damage, raw=raw)
 
@@ -113,24 +113,24 @@ class Catalogue:
                 touched |= self._apply(self._read(key).facts)
         return touched
 
-    def _apply(self, found: Sequence[ImageFacts]) -> set[str]:
-        for facts in found:
+    def _apply(self, images: Sequence[ImageFacts]) -> set[str]:
+        for facts in images:
             before = self.images.get(facts.uri)
             if before and before.group and facts.undecided and not facts.earlier:
-                self.buckets.pop(before.group, None)  # taken back, to be decided again
+                self.splits.pop(before.group, None)  # taken back, to be decided again
             self.images[facts.uri] = facts
             if facts.group:
-                self.buckets.setdefault(facts.group, facts.bucket)
-        return {facts.uri for facts in found}
+                self.splits.setdefault(facts.group, facts.bucket)
+        return {facts.uri for facts in images}
 
 
 @dataclass(frozen=True, slots=True)
-class _Shard:
+class _CatalogueShard:
     facts: list[ImageFacts]
     replaces: Replaced | None
 
 
-def shard_from(data: bytes, key: str) -> _Shard:
+def shard_from(data: bytes, key: str) -> _CatalogueShard:
     """CorruptObjectError, FormatError."""
     with reading(key):
         lines = [as_object(json.loads(line)) for line in data.splitlines() if line]
@@ -140,7 +140,7 @@ def shard_from(data: bytes, key: str) -> _Shard:
             parse(replaces.made_at)
         if not lines:
             raise ValueError("it is empty")
-        return _Shard([_facts(upgrade(Kind.CATALOGUE, line)) for line in lines], replaces)
+        return _CatalogueShard([_facts(upgrade(Kind.CATALOGUE, line)) for line in lines], replaces)
 
 
 def _fits(raw: bytes, key: str) -> bool:

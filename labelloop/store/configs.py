@@ -18,10 +18,10 @@ def keep_config(store: ObjectStore, config: ProjectConfig) -> None:
     """Write it down once, and again where it was damaged."""
     key, data = f"{PREFIX}{config.hash}.json", canonical(config.model_dump(mode="json"))
     try:
-        known = store.get(key)
+        kept = store.get(key)
     except (CorruptObjectError, NotFoundError):
-        known = b""
-    if known != data:
+        kept = b""
+    if kept != data:
         store.put(key, data)
 
 
@@ -38,7 +38,7 @@ def kept_config(store: ObjectStore, name: str) -> dict[str, Any] | None:
 def config_from(raw: bytes, key: str) -> dict[str, Any]:
     """A config as it was kept; CorruptObjectError."""
     with reading(key):
-        found = as_object(json.loads(raw))
+        config = as_object(json.loads(raw))
         for part in ("head", "weights", "refresh", "retrain"):
-            as_object(found[part])
-        return found
+            as_object(config[part])
+        return config

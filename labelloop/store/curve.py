@@ -1,4 +1,4 @@
-"""What versions said of the random labels, kept beside them: the worker judges, whoever reads forecasts from it."""
+"""What versions said of the random labels, kept beside them: the worker judges, readers forecast from it."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def keep_deleted(store: ObjectStore, uris: Collection[str]) -> None:
 def deleted_from(raw: bytes) -> set[str]:
     """CorruptObjectError."""
     with reading(KEY):
-        found = json.loads(raw)
-        if not isinstance(found, list) or not all(isinstance(uri, str) for uri in found):
+        uris = json.loads(raw)
+        if not isinstance(uris, list) or not all(isinstance(uri, str) for uri in uris):
             raise ValueError("it must be a list of addresses")
-        return set(found)
+        return set(uris)

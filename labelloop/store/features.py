@@ -33,7 +33,7 @@ Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RowPlace:
     """Where an image's row is."""
 
     shard: str
@@ -50,7 +50,7 @@ class FeatureIndex:
         self.prefix = f"features/{backbone}/"
         self._shards = Shards(store, f"{self.prefix}index/", self.damage)
         self._sums: dict[str, str] = {}  # shard -> sha256 of its rows
-        self.places: dict[str, Place] = {}  # by uri; the newest shard wins
+        self.places: dict[str, RowPlace] = {}  # by uri; the newest shard wins
         self._ordered: list[str] = []
         self._arrived: list[str] = []  # not in `_ordered` yet
         self.sizes: dict[str, int] = {}  # shard -> rows
@@ -64,7 +64,7 @@ class FeatureIndex:
             pass
 
     def updates(self) -> Iterator[set[str]]:
-        """The same; images whose place has changed, shard by shard: those are not told again after an error."""
+        """The same; images whose place has changed, shard by shard: those are not listed again after an error."""
         for key, data in self._shards.arrivals():
             try:
                 shard = index_from(data, key)
@@ -84,7 +84,7 @@ class FeatureIndex:
         return len(self.places)
 
     def ordered(self) -> list[str]:
-        """Every image, by name; sorted anew only as far as images have come, which is quick."""
+        """Every image, by name; sorted again only when images have come, which is quick."""
         if self._arrived:
             self._ordered += self._arrived
             self._ordered.sort()
@@ -114,11 +114,11 @@ class FeatureIndex:
     def _take(self, shard: str, data: Mapping[str, Any]) -> set[str]:
         touched = set()
         for row, (uri, etag) in enumerate(zip(data["uris"], data["etags"], strict=True)):
-            known = self.places.get(uri)
-            if known is None:
+            before = self.places.get(uri)
+            if before is None:
                 self._arrived.append(uri)
-            if known is None or known.shard < shard:
-                self.places[uri] = Place(shard, row, etag)
+            if before is None or before.shard < shard:
+                self.places[uri] = RowPlace(shard, row, etag)
                 touched.add(uri)
         self._sums[shard], self.sizes[shard] = str(data["sha256"]), len(data["uris"])
         if data.get("replaces"):
@@ -191,8 +191,8 @@ class FeatureStore:
 
     def merge(self, shards: Sequence[str]) -> str:
         """One large shard instead of these small ones, which stay until `drop`; its name."""
-        wanted = set(shards)
-        kept = sorted((p.shard, p.row, uri) for uri, p in self.index.places.items() if p.shard in wanted)
+        merging = set(shards)
+        kept = sorted((p.shard, p.row, uri) for uri, p in self.index.places.items() if p.shard in merging)
         uris = [uri for _, _, uri in kept]
         etags = [self.index.places[uri].etag for uri in uris]
         name = merged_name(list(shards), digest(canonical([list(shards), uris])))
@@ -212,12 +212,12 @@ class FeatureStore:
         """See the shards that were added since the last call; rows are fetched when they are asked for."""
         self.index.update()
         for key in [key for key, uris in self._lacking.items() if all(uri in self.index for uri in uris)]:
-            self.index.damage.mended(key)  # computed again: nobody reads it any more
+            self.index.damage.resolved(key)  # computed again: nobody reads it any more
             del self._lacking[key]
 
     def lost(self) -> list[Damaged]:
         """Shards of rows that could not be read, as long as an image of theirs has no others."""
-        return [found for found in self.index.damage.all() if found.key in self._lacking]
+        return [damaged for damaged in self.index.damage.all() if damaged.key in self._lacking]
 
     def __contains__(self, uri: object) -> bool:
         return uri in self.index
@@ -267,8 +267,8 @@ class FeatureStore:
             rows = self._map(shard)
             if out.shape[1] == 0:
                 out = np.empty((len(uris), rows.shape[1]), dtype=np.float32)
-            places, wanted = zip(*pairs, strict=True)
-            out[list(places)] = rows[list(wanted)]
+            places, row_numbers = zip(*pairs, strict=True)
+            out[list(places)] = rows[list(row_numbers)]
         return out
 
     def _fetch(self, shards: Iterable[str]) -> None:

@@ -41,11 +41,11 @@ class LrCurve:
 
 def smoothed(losses: Sequence[float]) -> list[float]:
     """Exponential running mean without the bias towards its start."""
-    mean, found = 0.0, []
+    mean, means = 0.0, []
     for i, loss in enumerate(losses, 1):
         mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
-        found.append(mean / (1 - SMOOTHING**i))
-    return found
+        means.append(mean / (1 - SMOOTHING**i))
+    return means
 
 
 def steepest(rates: Sequence[float], smooth: Sequence[float]) -> float | None:

@@ -22,7 +22,7 @@ class Pause:
     why: str = ""
 
     @property
-    def told(self) -> str:
+    def in_words(self) -> str:
         """In words, e.g. `paused by anna since 2026-03-01 02:14 UTC: labels under review`."""
         since = f" since {self.at[:16].replace('T', ' ')} UTC" if self.at else ""
         return f"paused by {self.by}{since}" + (f": {self.why}" if self.why else "")
@@ -47,19 +47,19 @@ class PauseStore:
 
     def pause(self, *, by: str, why: str = "") -> Pause:
         """Freeze learning. One that holds already stays as it is, and is returned."""
-        wanted = Pause(by, now(), why)
+        pause = Pause(by, now(), why)
         try:
-            self._store.put(KEY, write(Kind.PAUSE, asdict(wanted)), if_absent=True)
+            self._store.put(KEY, write(Kind.PAUSE, asdict(pause)), if_absent=True)
         except AlreadyExistsError:
-            return self.current() or wanted
-        return wanted
+            return self.current() or pause
+        return pause
 
     def resume(self) -> None:
         """End the pause, also one that cannot be read; nothing where there is none."""
         self._store.delete(KEY)
-        self._damage.mended(KEY)
+        self._damage.resolved(KEY)
 
     def check(self) -> None:
         """PausedError where learning is paused."""
-        if found := self.current():
-            raise PausedError(f"learning is {found.told}; `labelloop resume` ends it")
+        if pause := self.current():
+            raise PausedError(f"learning is {pause.in_words}; `labelloop resume` ends it")

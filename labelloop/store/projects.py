@@ -24,7 +24,7 @@ INDEX = "index/"  # beside the projects' own objects, so that finding all projec
 
 @dataclass(frozen=True, slots=True)
 class ProjectRecord:
-    """One wired project. A bare id is not enough: ids come back when a database is made anew."""
+    """One wired project. A bare id is not enough: ids come back when a database is created again."""
 
     server: str
     id: int
@@ -79,7 +79,7 @@ class ProjectStore:
         self._lock = threading.Lock()
         self._parsed: dict[str, tuple[bytes, ProjectRecord]] = {}
         self.damage = Damage()
-        self._lost: set[str] = set()  # projects of which not even the copy can be read
+        self._lost: set[str] = set()  # projects whose copy cannot be read either
 
     def put(self, record: ProjectRecord) -> None:
         """Add or replace. The copy first: where the record is, its copy is."""
@@ -90,29 +90,29 @@ class ProjectStore:
     def get(self, key: str) -> ProjectRecord:
         """One project, by its copy where the record is damaged; NotFoundError where there is none, one of LEFT_OUT."""
         try:
-            found = self._read(key, self._store.get(_index_key(key)))
+            record = self._read(key, self._store.get(_index_key(key)))
         except LEFT_OUT as error:
             self.damage.note(_index_key(key), error)
             return self._from_copy(key, error)
-        self.damage.mended(_index_key(key))
+        self.damage.resolved(_index_key(key))
         self._lost.discard(key)
-        return found
+        return record
 
     def _from_copy(self, key: str, error: Exception) -> ProjectRecord:
         try:
-            found = load_record(get_copy(project_store(self._store, key), COPY), key)
+            record = load_record(get_copy(project_store(self._store, key), COPY), key)
         except (*LEFT_OUT, NotFoundError):
             self._lost.add(key)
             raise error from None
         self._lost.discard(key)
-        return found
+        return record
 
     def _read(self, key: str, raw: bytes) -> ProjectRecord:
         with self._lock:
-            known = self._parsed.get(key)
-            if known is None or known[0] != raw:
-                self._parsed[key] = known = (raw, load_record(raw, key))
-        return known[1]
+            parsed = self._parsed.get(key)
+            if parsed is None or parsed[0] != raw:
+                self._parsed[key] = parsed = (raw, load_record(raw, key))
+        return parsed[1]
 
     def heal(self, record: ProjectRecord) -> None:
         """Write what is damaged or missing of a record and its copy. For one process alone: the watcher."""
@@ -153,14 +153,14 @@ class ProjectStore:
 
     def all(self) -> list[ProjectRecord]:
         """Every project of this Label Studio server, by key. One that cannot be read is left out: see `damaged`."""
-        found = []
+        records = []
         keys = [info.key for info in self._store.list(f"{INDEX}{self._server}-")]
         for key in keys:
             with suppress(NotFoundError, *LEFT_OUT):
-                found.append(self.get(key.removeprefix(INDEX).removesuffix(".json")))
-        for gone in set(self.damage.keys()) - set(keys):
-            self.damage.mended(gone)
-        return found
+                records.append(self.get(key.removeprefix(INDEX).removesuffix(".json")))
+        for key in set(self.damage.keys()) - set(keys):
+            self.damage.resolved(key)
+        return records
 
     def damaged(self) -> list[DamagedRecord]:
         """Records that `all` could not read, or only by their copy."""
@@ -168,14 +168,14 @@ class ProjectStore:
                 for d in self.damage.all()]  # fmt: skip
 
     def unread(self) -> list[DamagedRecord]:
-        """Those of them of which `all` knows nothing."""
+        """Those of them that `all` leaves out."""
         return [d for d in self.damaged() if d.project in self._lost]
 
     def remove(self, key: str) -> None:
         """Forget the wiring; what was learned stays."""
         self._store.delete(_index_key(key))
         project_store(self._store, key).delete(copy_key(COPY))
-        self.damage.mended(_index_key(key))
+        self.damage.resolved(_index_key(key))
 
 
 def _index_key(key: str) -> str:

@@ -95,7 +95,7 @@ class Registry:
         if digest(weights) != record.weights_sha256:
             raise CorruptArtefactError(f"these are not the weights of {record.id}")
         self._store.put(_weights_key(record.id), weights)
-        self.damage.mended(_weights_key(record.id))
+        self.damage.resolved(_weights_key(record.id))
 
     def initial_backbone(self) -> BackboneRecord | None:
         """The backbone the project began with, or None before the first image was seen."""
@@ -116,22 +116,22 @@ class Registry:
         return min(fresh, key=lambda r: (r.created_at, r.id)).id if fresh else None
 
     def set_initial_backbone(self, record: BackboneRecord) -> BackboneRecord:
-        """Decide it once; whoever comes second gets the first one's."""
+        """Decide it once; a second caller gets the first one's."""
         try:
             self._store.put(INITIAL, canonical({"id": record.id}), if_absent=True)
             return record
         except AlreadyExistsError:
             return self.initial_backbone() or record
 
-    def mend_initial(self) -> None:
+    def repair_initial(self) -> None:
         """Write it again, as it follows from the backbones that there are."""
         self._initial = self._read_initial()
         if self._initial and self.damage.keys(INITIAL):
             self._store.put(INITIAL, canonical({"id": self._initial}))
-            self.damage.mended(INITIAL)
+            self.damage.resolved(INITIAL)
 
     def current_backbone(self) -> BackboneRecord | None:
-        """The live version's backbone, before the first version the initial one."""
+        """The champion's backbone, before the first version the initial one."""
         live = self.live()
         return self.backbone(self.version(live.version).backbone) if live else self.initial_backbone()
 
@@ -151,8 +151,8 @@ class Registry:
 
     def versions(self) -> list[Version]:
         """All versions that are kept and can be read, oldest first."""
-        found = self.damage.intact(_numbered(self._store.list(VERSIONS)), self._version_if_kept, VERSIONS)
-        return sorted((v for v in found.values() if v), key=lambda v: v.number)
+        versions = self.damage.intact(_numbered(self._store.list(VERSIONS)), self._version_if_kept, VERSIONS)
+        return sorted((v for v in versions.values() if v), key=lambda v: v.number)
 
     def unread(self) -> list[str]:
         """Names of versions whose record is there and cannot be read; `versions` has looked for them."""
@@ -173,19 +173,19 @@ class Registry:
             try:
                 self._versions[name] = version_from(self._store.get(key), key)
             except NotFoundError as error:
-                raise _gone(name) from error
+                raise _no_version(name) from error
         return self._versions[name]
 
     def forget(self, choose: Callable[[Sequence[Deployment]], Sequence[str]]) -> list[str]:
         """Remove the version records that ``choose`` names, by the log as it is under the deploy lease.
 
-        Whoever deploys one of them at the same time comes first, and then it is not chosen, or is refused.
+        A deploy of one of them at the same time comes first, and it is not chosen; or comes later, and is refused.
         """
         with self.lease("deploy"):
             names = list(choose(self.deployments()))
             for name in names:
                 self._store.delete(_version_key(int(name[1:])))
-                self.damage.mended(_version_key(int(name[1:])))
+                self.damage.resolved(_version_key(int(name[1:])))
                 self._versions.pop(name, None)
         return names
 
@@ -201,20 +201,20 @@ class Registry:
 
     def rejected(self) -> dict[str, Deployment]:
         """Versions that people have refused and not promoted since, with who, when and why."""
-        found: dict[str, Deployment] = {}
+        rejected: dict[str, Deployment] = {}
         for entry in self.decisions():
             if entry.rejected:
-                found[entry.rejected] = entry
+                rejected[entry.rejected] = entry
             else:
-                found.pop(entry.version, None)
-        return found
+                rejected.pop(entry.version, None)
+        return rejected
 
     def decisions(self) -> list[Deployment]:
         """The whole log, oldest first; entries already read are not fetched again. What cannot be read is left out."""
-        known = [max(self._log, default=0), *(_number_in(key) - 1 for key in self.damage.keys(LOG))]
-        listed = _numbered(self._store.list(LOG, start_after=_deployment_key(min(known))))
-        found = self.damage.intact((i for i in listed if _number_in(i.key) not in self._log), self._entry, LOG)
-        self._log.update({entry.number: entry for entry in found.values()})
+        ends = [max(self._log, default=0), *(_number_in(key) - 1 for key in self.damage.keys(LOG))]
+        listed = _numbered(self._store.list(LOG, start_after=_deployment_key(min(ends))))
+        entries = self.damage.intact((i for i in listed if _number_in(i.key) not in self._log), self._entry, LOG)
+        self._log.update({entry.number: entry for entry in entries.values()})
         return [self._log[n] for n in sorted(self._log)]
 
     def _entry(self, key: str) -> Deployment:
@@ -237,19 +237,19 @@ class Registry:
         except UNREADABLE as error:
             self.damage.note(key, error)
             return False
-        except NotFoundError:  # whoever asks for it is told
+        except NotFoundError:  # `version` raises it to those who ask
             return True
         return True
 
     def deploy(self, version: str, *, expected: str | None, action: str, by: str, why: str) -> Deployment:
-        """Compare-and-swap on the live version; ConflictError where it is no longer ``expected``.
+        """Compare-and-swap on the champion; ConflictError where it is no longer ``expected``.
 
         PausedError where learning is paused and the action is `deploy`, which no person has asked for.
         """
         with self.lease("deploy") as fencing:
             log = self._log_with(expected, action)
             if not self._store.exists(_version_key(int(version[1:]))):
-                raise _gone(version)
+                raise _no_version(version)
             return self._append(log, Deployment(0, version, action, expected, by, why, now(), fencing))
 
     def deploy_new(self, draft: Draft, *, by: str, why: str, claim: Claim | None = None) -> Version:
@@ -279,7 +279,7 @@ class Registry:
 
     def _log_with(self, expected: str | None, action: str) -> list[Deployment]:
         """The log in which ``expected`` is live, if learning goes on; call it under the lease."""
-        if action == "deploy":  # under the lease: whoever pauses and then takes it knows that none slips through
+        if action == "deploy":  # under the lease: once it is taken after a pause, none slips through
             self.pauses.check()
         log = self._whole_log()
         current = self._live_name()
@@ -292,7 +292,7 @@ class Registry:
         return live.version if live else None
 
     def _whole_log(self) -> list[Deployment]:
-        """For whoever adds to it; FormatError where a newer release has: it knows what is live, and we do not."""
+        """To be added to; FormatError where a newer release has: it knows what is live, and we do not."""
         log = self.decisions()
         last = log[-1].number if log else 0
         for key in self.damage.keys(LOG):
@@ -311,7 +311,7 @@ class Registry:
         return entry
 
     def rollback_target(self) -> str | None:
-        """The version that was live before the live one, skipping versions that were rolled back.
+        """The version that was live before the champion, skipping versions that were rolled back.
 
         Only its record is read; `labelloop.upkeep.rollback` looks at the artefacts, too.
         """
@@ -339,17 +339,17 @@ class Registry:
             return self._store.get(key) == data
 
     def _verified(self, key: str, sha256: str) -> bytes:
-        """Noted where it is damaged: whoever meets it first says so for all; and where it was brought back."""
+        """Noted where it is damaged, and where it was brought back."""
         data = self._store.get(key)
         if digest(data) != sha256:
             error = CorruptObjectError(key, CHANGED)
             self.damage.note(key, error)
             raise error
-        self.damage.mended(key)
+        self.damage.resolved(key)
         return data
 
 
-def _gone(name: str) -> NotFoundError:
+def _no_version(name: str) -> NotFoundError:
     return NotFoundError(f"there is no version {name}, or it is no longer kept; `labelloop models` lists them")
 
 
@@ -398,9 +398,9 @@ def backbone_from(raw: bytes, key: str) -> BackboneRecord:
 def initial_from(raw: bytes, key: str = "") -> str:
     """The id of the backbone that the project began with; CorruptObjectError."""
     with reading(key or INITIAL):
-        found = as_object(json.loads(raw))["id"]
-        _must(isinstance(found, str), "its id is no text")
-        return str(found)
+        name = as_object(json.loads(raw))["id"]
+        _must(isinstance(name, str), "its id is no text")
+        return str(name)
 
 
 def _numbered(infos: Iterable[ObjectInfo]) -> Iterator[ObjectInfo]:

@@ -14,20 +14,20 @@ from labelloop.records.json import canonical
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class KeptReport:
     """``html`` is one file that needs no other."""
 
     json: Mapping[str, Any]
     html: str
 
 
-def keep_report(store: ObjectStore, version: str, report: Kept) -> None:
+def keep_report(store: ObjectStore, version: str, report: KeptReport) -> None:
     """The page goes last: where it is, the document is, too."""
     store.put(_key(version, "json"), canonical(dict(report.json)))
     store.put(_key(version, "html"), report.html.encode())
 
 
-def kept_report(store: ObjectStore, version: str) -> Kept | None:
+def kept_report(store: ObjectStore, version: str) -> KeptReport | None:
     """None where none was made; CorruptObjectError."""
     try:
         page, document = store.get(_key(version, "html")), store.get(_key(version, "json"))
@@ -38,7 +38,7 @@ def kept_report(store: ObjectStore, version: str) -> Kept | None:
         if not html.rstrip().endswith("</html>"):
             raise ValueError("its end is missing")
     with reading(_key(version, "json")):
-        return Kept(as_object(json.loads(document)), html)
+        return KeptReport(as_object(json.loads(document)), html)
 
 
 def _key(version: str, form: str) -> str:

@@ -46,8 +46,8 @@ class RequestStore:
 
     def open(self) -> list[Request]:
         """What is not done yet and can be read."""
-        found = self.damage.intact(self._store.list(PREFIX), self._read, PREFIX)
-        return [found[key] for key in sorted(found)]
+        requests = self.damage.intact(self._store.list(PREFIX), self._read, PREFIX)
+        return [requests[key] for key in sorted(requests)]
 
     def _read(self, key: str) -> Request:
         return request_from(self._store.get(key), key)

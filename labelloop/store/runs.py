@@ -81,12 +81,12 @@ class RunStore:
 
     def _require_running(self, run: Run, data: bytes) -> None:
         try:
-            found = run_from(data, _key(run.id))
+            current = run_from(data, _key(run.id))
         except UNREADABLE:  # damaged: its end makes it whole
             return
-        if found.outcome != "running":
-            why = "; ".join(found.reasons)
-            raise SupersededError(f"run {run.id} was ended as {found.outcome} while it was under way: {why}")
+        if current.outcome != "running":
+            why = "; ".join(current.reasons)
+            raise SupersededError(f"run {run.id} was ended as {current.outcome} while it was under way: {why}")
 
     def all(self) -> list[Run]:
         """Every run that can be read, oldest first; what was settled before is not listed again."""
@@ -94,7 +94,7 @@ class RunStore:
         settled = True
         self.damage.recheck(PREFIX, self._read)
         for info in self._store.list(PREFIX, start_after=_earlier(self._settled)):
-            run = self._ended.get(info.key) or (None if self.damage.known(info) else self._read_if_kept(info))
+            run = self._ended.get(info.key) or (None if self.damage.is_noted(info) else self._read_if_kept(info))
             if run is None:
                 continue
             if run.outcome == "running":
@@ -107,10 +107,10 @@ class RunStore:
 
     def newest(self, kind: str = "") -> Iterator[Run]:
         """Every run, or those of one kind, newest first, read only as far as they are asked for."""
-        wanted = [info for info in self._listed() if _name(info.key).endswith(f"-{kind}" if kind else "")]
+        infos = [info for info in self._listed() if _name(info.key).endswith(f"-{kind}" if kind else "")]
         with ThreadPoolExecutor(READERS) as pool:
-            for start in range(0, len(wanted), CHUNK):
-                yield from filter(None, pool.map(self._read_if_kept, wanted[start : start + CHUNK]))
+            for start in range(0, len(infos), CHUNK):
+                yield from filter(None, pool.map(self._read_if_kept, infos[start : start + CHUNK]))
 
     def ids(self) -> list[str]:
         """The id of every run, newest first; reads none of them."""
@@ -134,7 +134,7 @@ class RunStore:
         except UNREADABLE as error:
             self.damage.note(info.key, error, info.etag)
             return None
-        self.damage.mended(info.key)
+        self.damage.resolved(info.key)
         return run
 
     def _put(self, run: Run) -> None:

@@ -51,15 +51,15 @@ class ScoreStore:
         self.damage.recheck(prefix, self._get)
         later = list(self._store.list(prefix, start_after=self._newest.get(version, prefix)))
         for info in reversed(later):
-            if self.damage.known(info):
+            if self.damage.is_noted(info):
                 continue
             try:
-                found = self._get(info.key)
+                scores = self._get(info.key)
             except UNREADABLE as error:
                 self.damage.note(info.key, error, info.etag)
                 continue
             self._newest[version] = info.key
-            return found
+            return scores
         key = self._newest.get(version)
         return self._get(key) if key else None
 

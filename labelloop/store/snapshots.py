@@ -23,7 +23,7 @@ CHANGED = "it was changed after it was written"
 
 
 @dataclass(slots=True)
-class _Shard:
+class _FrozenShard:
     """One shard as it was frozen last."""
 
     lines: dict[int, bytes]  # task id -> its canonical form
@@ -36,7 +36,7 @@ class SnapshotStore:
     def __init__(self, store: ObjectStore, damage: Damage | None = None) -> None:
         self._store = store
         self.damage = damage or Damage()
-        self._frozen: dict[int, _Shard] = {}  # shard number -> its newest content
+        self._frozen: dict[int, _FrozenShard] = {}  # shard number -> its newest content
         self._newest: Snapshot | None = None
         self._shards: dict[int, tuple[str, tuple[Task, ...]]] = {}  # of each shard what was loaded last
         self._damaged: set[str] = set()  # keys whose bytes are not what they should be: written again when they can be
@@ -97,7 +97,7 @@ class SnapshotStore:
                 raise ValueError(CHANGED)
             return [(int(index), str(shard)) for index, shard in read(Kind.SNAPSHOT, raw, key)["shards"].items()]
 
-    def mend(self, keys: Collection[str] | None = None) -> list[str]:
+    def repair(self, keys: Collection[str] | None = None) -> list[str]:
         """Write again what cannot be read of the snapshot that was frozen last: its truth is here; returns the keys.
 
         ``keys``: only these are looked at.
@@ -127,17 +127,17 @@ class SnapshotStore:
     def latest(self) -> Latest | None:
         """The newest ref, or None before the first snapshot; CorruptObjectError."""
         try:
-            found = load(Kind.LATEST, self._store.get(LATEST), Latest, LATEST)
+            ref = load(Kind.LATEST, self._store.get(LATEST), Latest, LATEST)
         except NotFoundError:
             return None
         except UNREADABLE as error:
             self.damage.note(LATEST, error)
             raise
-        self.damage.mended(LATEST)
-        return found
+        self.damage.resolved(LATEST)
+        return ref
 
     def newest(self) -> Snapshot | None:
-        """The newest one that can be read, for whoever only shows it; None where there is none."""
+        """The newest one that can be read, to be shown; None where there is none."""
         try:
             latest = self.latest()
             return self.load(latest.snapshot) if latest else None
@@ -147,7 +147,7 @@ class SnapshotStore:
     def set_latest(self, ref: Latest) -> None:
         """Move the ref; only the watcher that holds the lease does this."""
         self._store.put(LATEST, write(Kind.LATEST, asdict(ref)))
-        self.damage.mended(LATEST)
+        self.damage.resolved(LATEST)
 
     def _freeze_shard(self, index: int, moved: Mapping[int, Task | None]) -> None:
         """Write one shard with these tasks changed, or taken out (None)."""
@@ -165,19 +165,19 @@ class SnapshotStore:
         name = digest(text)[:32]
         if before is None or before.name != name or self._damaged:
             self._put(_shard_key(name), lambda: gzip.compress(text, LEVEL, mtime=0))
-        self._frozen[index] = _Shard(lines, name)
+        self._frozen[index] = _FrozenShard(lines, name)
 
     def _put(self, key: str, data: bytes | Callable[[], bytes]) -> None:
         """Write where nothing is, or something that was damaged."""
         if key in self._damaged or not self._store.exists(key):
             self._store.put(key, data() if callable(data) else data)
             self._damaged.discard(key)
-            self.damage.mended(key)
+            self.damage.resolved(key)
 
     def _read(self, index: int, name: str) -> tuple[Task, ...]:
-        known = self._shards.get(index)
-        if known and known[0] == name:
-            return known[1]
+        loaded = self._shards.get(index)
+        if loaded and loaded[0] == name:
+            return loaded[1]
         text = _inflate(self._store.get(_shard_key(name)), name)
         with reading(_shard_key(name)):
             tasks = tuple(task_from(json.loads(line)) for line in text.splitlines() if line)

@@ -26,11 +26,11 @@ TUNABLE = ("backbone.", "retrain.")
 Path = tuple[str, ...]
 
 
-class _Frozen(BaseModel):
+class _FrozenModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Range(_Frozen):
+class Range(_FrozenModel):
     """Values that one setting may take: a list, or an interval of integers or of real numbers."""
 
     choice: tuple[Any, ...] = ()
@@ -41,8 +41,8 @@ class Range(_Frozen):
 
     @model_validator(mode="after")
     def _one(self) -> Range:
-        given = [bool(self.choice), self.integer is not None, self.real is not None]
-        if sum(given) != 1:
+        kinds = [bool(self.choice), self.integer is not None, self.real is not None]
+        if sum(kinds) != 1:
             raise ValueError("give one of choice: [...], integer: [low, high], real: [low, high]")
         low, high = self.integer or self.real or (0, 0)
         if low > high or (self.log and low <= 0):
@@ -50,7 +50,7 @@ class Range(_Frozen):
         return self
 
 
-class Search(_Frozen):
+class Search(_FrozenModel):
     """What `labelloop tune` does: a YAML file of configs/tune."""
 
     sampler: Literal["tpe", "random", "grid"] = "tpe"
@@ -105,7 +105,7 @@ class Study:
 
     def over(self, config: ProjectConfig, params: Mapping[str, Any]) -> ProjectConfig:
         """``config`` with what the search set for all trials, and with one trial's settings; SettingsError."""
-        base = {part: found for part, found in self.rules.base.items() if f"{part}." in TUNABLE}
+        base = {part: settings for part, settings in self.rules.base.items() if f"{part}." in TUNABLE}
         whole = applied(merged(config.model_dump(mode="json"), base), params)
         return parse_config(whole, f"study {self.name} over the project's config")
 
@@ -151,7 +151,7 @@ class StudyStore:
         study = Study(stamp(), search.model_dump(mode="json"), snapshot, whole, by, now())
         ends = {name: _ends(r) for name, r in search.space.items()}
         for side in (0, 1):
-            checked = study.config_with({name: found[side] for name, found in ends.items()})
+            checked = study.config_with({name: values[side] for name, values in ends.items()})
             if checked.retrain.validation == 0:
                 raise SettingsError("a search judges by the validation part: set retrain.validation above 0")
         self._put(study)
@@ -161,8 +161,8 @@ class StudyStore:
         """Those that can be read, oldest first; none of those named ``without``."""
         listed = (info for info in self._store.list(PREFIX)
                   if info.key.endswith("/study.json") and info.key.split("/")[1] not in without)  # fmt: skip
-        found = self.damage.intact(listed, lambda key: self.get(key.split("/")[1]))
-        return sorted(found.values(), key=lambda s: s.name)
+        studies = self.damage.intact(listed, lambda key: self.get(key.split("/")[1]))
+        return sorted(studies.values(), key=lambda s: s.name)
 
     def names(self) -> list[str]:
         """Oldest first; reads none of them."""
@@ -186,8 +186,8 @@ class StudyStore:
     def trials(self, name: str) -> list[Trial]:
         """Those that can be read, by number; another one is run again."""
         prefix = f"{PREFIX}{name}/trials/"
-        found = self.damage.intact(self._store.list(prefix), self._trial, prefix)
-        return sorted(found.values(), key=lambda t: t.number)
+        trials = self.damage.intact(self._store.list(prefix), self._trial, prefix)
+        return sorted(trials.values(), key=lambda t: t.number)
 
     def trial(self, name: str, number: int) -> Trial | None:
         """None before it began, and where it cannot be read: it begins again."""
@@ -291,10 +291,10 @@ def parse_search(data: Any, source: str) -> Search:
 
 def applied(config: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
     """A copy with settings by their dotted names; a number names a place in a list."""
-    found: dict[str, Any] = copy.deepcopy(dict(config))
+    changed: dict[str, Any] = copy.deepcopy(dict(config))
     for name, value in params.items():
-        _set(found, tuple(name.split(".")), value, name)
-    return found
+        _set(changed, tuple(name.split(".")), value, name)
+    return changed
 
 
 def _set(into: Any, path: Path, value: Any, name: str) -> None:
@@ -311,17 +311,17 @@ def _set(into: Any, path: Path, value: Any, name: str) -> None:
 
 def merged(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """``changes`` over ``config``, part by part; lists and options are taken as they are."""
-    found = dict(config)
+    combined = dict(config)
     for name, value in changes.items():
-        inner = found.get(name)
+        inner = combined.get(name)
         keep = isinstance(value, Mapping) and isinstance(inner, Mapping) and name != "options"
-        found[name] = merged(inner, value) if keep and inner is not None else value
-    return found
+        combined[name] = merged(inner, value) if keep and inner is not None else value
+    return combined
 
 
-def _ends(found: Range) -> tuple[Any, Any]:
-    pair = found.integer or found.real
-    return pair if pair else (found.choice[0], found.choice[-1])
+def _ends(span: Range) -> tuple[Any, Any]:
+    pair = span.integer or span.real
+    return pair if pair else (span.choice[0], span.choice[-1])
 
 
 def _trial_key(name: str, number: int) -> str:

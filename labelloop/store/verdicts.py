@@ -1,4 +1,4 @@
-"""One verdict per wish, whoever dies: who may begin a run, who may end it, what a dead one has delivered.
+"""One verdict per wish, whatever process dies: who may begin a run, who may end it, what a dead one has delivered.
 
 A wish is the next verdict of its kind: `retrain-13` follows the twelfth. It is answered by the first record that ends
 with a verdict, or by the first deployment, which a dying worker may have left without such a record. Nothing here
@@ -80,7 +80,7 @@ class Verdicts:
             self._require_open(kind, wish)
             entry = self._deployed(wish)
             run = start(wish)
-            if entry:  # whoever delivered it died before it could say so
+            if entry:  # the worker that delivered it died before it could say so
                 self._end(run, _delivered(entry, self._registry))
                 raise SupersededError(f"{wish} was answered by {entry.version}, whose run {entry.run} never ended")
         return Claim(run, lambda: self._check(run))

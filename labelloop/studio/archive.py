@@ -24,9 +24,10 @@ SETTINGS = (  # what people set in a project, besides title and label config
     "show_annotation_history", "color", "maximum_annotations", "skip_queue", "show_collab_predictions",
     "reveal_preannotations_interactively", "evaluate_predictions_automatically",
 )  # fmt: skip
-RESTORED = "restored"  # in the meta of a result or task: what Label Studio cannot be told about an annotation
+RESTORED = "restored"  # in the meta of a result or task: what Label Studio does not take of an annotation
 REMOVE_TRIES = 5
 REMOVE_PAUSE_S = 1.0
+PREDICTION = ("model_version", "result", "score")  # what is kept of the one that was shown
 IN_META = ("by", "created_at", "updated_at")
 
 
@@ -93,8 +94,8 @@ class StudioArchive:
         while rows := [row for row in self._page(project, last) if number_of(row)]:
             last = max(filter(None, map(number_of, rows)))
             answered = [number_of(r) or 0 for r in rows if r.get("annotations")]  # its counters may lag behind for good
-            found = self._answers(project, answered)
-            yield [KeptTask(i, r["data"], _object(r.get("meta")), found.get(i, ())) for i, r in self._whole(rows)]
+            answers = self._answers(project, answered)
+            yield [KeptTask(i, r["data"], _object(r.get("meta")), answers.get(i, ())) for i, r in self._whole(rows)]
 
     def _page(self, project: int, after: int) -> list[Any]:
         query = {
@@ -108,7 +109,7 @@ class StudioArchive:
         })  # fmt: skip
 
     def _whole(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, Mapping[str, Any]]]:
-        """Tasks that can be kept, with their numbers; the others are told of."""
+        """Tasks that can be kept, with their numbers; the others are noted in `damaged`."""
         for row in rows:
             if isinstance(row.get("data"), Mapping):
                 yield number_of(row) or 0, row
@@ -116,26 +117,26 @@ class StudioArchive:
                 self._lack(f"task {number_of(row)}", text(row.get(UNREADABLE)) or "its data is no object")
 
     def _answers(self, project: int, ids: Sequence[int]) -> dict[int, tuple[KeptAnnotation, ...]]:
-        found: dict[int, tuple[KeptAnnotation, ...]] = {}
+        by_task: dict[int, tuple[KeptAnnotation, ...]] = {}
         for row in self._pieces.export(project, ids):
             task = number_of(row)
             if task is not None:
                 kept = [self._kept(a, task) for a in _objects(row.get("annotations"))]
-                found[task] = tuple(sorted(filter(None, kept), key=lambda a: (a.updated_at, a.id)))
-        return found
+                by_task[task] = tuple(sorted(filter(None, kept), key=lambda a: (a.updated_at, a.id)))
+        return by_task
 
     def _kept(self, data: Mapping[str, Any], task: int) -> KeptAnnotation | None:
         if UNREADABLE in data:
             self._lack(f"answer {number_of(data)} of task {task}", text(data[UNREADABLE]))
             return None
-        seen, result = _object(data.get("prediction")), data.get("result")
+        prediction, result = _object(data.get("prediction")), data.get("result")
         return KeptAnnotation(
             result=result if isinstance(result, list) else [], created_at=moment(data.get("created_at")),
             updated_at=moment(data.get("updated_at")), id=number_of(data) or 0,
             by=self._emails().get(person(data.get("completed_by")) or 0),
             cancelled=is_on(data.get("was_cancelled")), ground_truth=is_on(data.get("ground_truth")),
             lead_time=seconds(data.get("lead_time")),
-            seen={k: seen.get(k) for k in ("model_version", "result", "score")} if seen.get("model_version") else None,
+            seen={k: prediction.get(k) for k in PREDICTION} if prediction.get("model_version") else None,
         )  # fmt: skip
 
     def _lack(self, what: str, why: str) -> None:
@@ -150,12 +151,12 @@ class StudioArchive:
 
     def create(self, title: str, label_config: str, settings: Mapping[str, Any]) -> StudioProject:
         """A project with these settings; those that this server does not know are left out."""
-        made = self._studio.create_project(title, label_config)
-        wanted = {name: value for name, value in settings.items() if name in SETTINGS}
-        if wanted and not self._takes(made.id, wanted):
-            for name, value in wanted.items():
-                self._takes(made.id, {name: value})
-        return made
+        project = self._studio.create_project(title, label_config)
+        chosen = {name: value for name, value in settings.items() if name in SETTINGS}
+        if chosen and not self._takes(project.id, chosen):
+            for name, value in chosen.items():
+                self._takes(project.id, {name: value})
+        return project
 
     def _takes(self, project: int, settings: Mapping[str, Any]) -> bool:
         try:
@@ -197,7 +198,7 @@ class StudioArchive:
             raise StudioError(f"Label Studio took {taken} of {len(rows)} tasks")
 
     def _body(self, kept: KeptAnnotation) -> dict[str, Any]:
-        """What Label Studio can be told; the rest stands in the result's meta."""
+        """What Label Studio takes; the rest stands in the result's meta."""
         ids = {email: number for number, email in self._emails().items()}
         body: dict[str, Any] = {
             "result": [_noted(item, kept) for item in kept.result if _is_taken(item)], "was_cancelled": kept.cancelled,

@@ -15,7 +15,7 @@ from labelloop.errors import StudioError
 from labelloop.labels.results import LabelSchema, kind
 from labelloop.records.tasks import Annotation, Choice, Seen, Task
 from labelloop.studio.empties import delete_empty
-from labelloop.studio.http import Heard, Reread, StudioHttp
+from labelloop.studio.http import OnCall, Reread, StudioHttp
 from labelloop.studio.pieces import Pieces, rows_of
 from labelloop.studio.rows import NEVER, NOBODY, TaskStub, moment, newest_of, number_of, raw_uri, seen_of, text, whole
 from labelloop.studio.rows import annotation_of as _annotation  # noqa: F401  # the name it has had here
@@ -53,7 +53,7 @@ class NextTask:
     id: int
     uri: str
     prediction_id: int | None
-    seen: Seen | None
+    prediction: Seen | None
 
 
 class TaskFeed(Protocol):
@@ -79,10 +79,11 @@ class Studio:
     """A Label Studio server under one account. Every method may raise StudioError."""
 
     def __init__(
-        self, url: str, token: str, *, timeout_s: float = 60, reread: Reread | None = None, heard: Heard | None = None
-    ) -> None:
-        """See `StudioHttp` for ``reread`` and ``heard``."""
-        self.http = StudioHttp(url, token, timeout_s=timeout_s, reread=reread, heard=heard)
+        self, url: str, token: str, *, timeout_s: float = 60, reread: Reread | None = None,
+        on_call: OnCall | None = None,
+    ) -> None:  # fmt: skip
+        """See `StudioHttp` for ``reread`` and ``on_call``."""
+        self.http = StudioHttp(url, token, timeout_s=timeout_s, reread=reread, on_call=on_call)
         self.url = self.http.url
         self._call = self.http.call
 
@@ -118,12 +119,12 @@ class Studio:
     def title(self, project: int, created: int) -> str | None:
         """What a project is called now; None where Label Studio has that very one no more."""
         try:
-            found = self.project(project)
+            current = self.project(project)
         except StudioError as error:
             if error.status == 404:
                 return None
             raise
-        return found.title if found.created == created else None
+        return current.title if current.created == created else None
 
     def create_project(self, title: str, label_config: str, instruction: str = "") -> StudioProject:
         """A project whose queue is ordered by score, lowest first. ``instruction``: HTML, shown before labelling."""
@@ -182,8 +183,8 @@ class Studio:
 
     def tasks(self, project: int, schema: LabelSchema, ids: Sequence[int]) -> list[Task]:
         """Tasks with all annotations in full, skipped ones too; deleted tasks are absent."""
-        found = (_task(row, schema) for row in self._pieces.export(project, ids))
-        return [task for task in found if task.id != NOBODY]
+        tasks = (_task(row, schema) for row in self._pieces.export(project, ids))
+        return [task for task in tasks if task.id != NOBODY]
 
     def _page(self, params: Mapping[str, Any]) -> list[Any]:
         """Tasks of one page; none where it lies past the end."""
@@ -227,13 +228,13 @@ class Studio:
         }  # fmt: skip
         params = {"project": project, "page_size": PAGE, "fields": "all", "include": "id,predictions_model_versions",
                   "query": json.dumps(query)}  # fmt: skip
-        found: set[int] = set()
+        ids: set[int] = set()
         for page in count(1):
             rows = self._page({**params, "page": page})
-            found |= {number for row in rows if (number := _predicted(row, version))}
+            ids |= {number for row in rows if (number := _predicted(row, version))}
             if len(rows) < PAGE:
                 break
-        return found
+        return ids
 
     def delete_predictions(self, project: int, version: str) -> int:
         """Remove a retired version's predictions; everybody's `next` waits meanwhile, so keep them few."""

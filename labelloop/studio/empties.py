@@ -10,14 +10,14 @@ from labelloop.records.tasks import Annotation
 from labelloop.studio.rows import NOBODY, moment, number_of, whole
 
 
-class Http(Protocol):
+class EmptiesHttp(Protocol):
     """`StudioHttp`, or a fake."""
 
     def call(self, method: str, path: str) -> Any:
         """The JSON of an answer; a DELETE is not repeated."""
 
 
-def delete_empty(http: Http, task: int, answer: Annotation) -> bool:
+def delete_empty(http: EmptiesHttp, task: int, answer: Annotation) -> bool:
     """False where it is gone or not as it was recorded: what stands under this number now is somebody's work."""
     try:
         row = http.call("GET", f"api/annotations/{answer.id}/")

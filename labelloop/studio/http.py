@@ -14,10 +14,10 @@ from label_studio_sdk.core.api_error import ApiError
 from label_studio_sdk.core.client_wrapper import SyncClientWrapper
 
 from labelloop.errors import StudioError
-from labelloop.studio.words import json_of, refusal, said_in
+from labelloop.studio.words import json_of, message_in, refusal
 
 Reread = Callable[[], str]  # gives the token as it is now, after one was refused
-Heard = Callable[[str, float, int], None]  # (call with N for numbers, seconds, HTTP status or 0)
+OnCall = Callable[[str, float, int], None]  # (call with N for numbers, seconds, HTTP status or 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +33,12 @@ class StudioHttp:
     """One server under one account. Every method may raise StudioError. Safe to share between threads."""
 
     def __init__(
-        self, url: str, token: str, *, timeout_s: float = 60, reread: Reread | None = None, heard: Heard | None = None
-    ) -> None:
+        self, url: str, token: str, *, timeout_s: float = 60, reread: Reread | None = None,
+        on_call: OnCall | None = None,
+    ) -> None:  # fmt: skip
         self.url = url.rstrip("/")
         self._client = httpx.Client(timeout=timeout_s)
-        self._timeout_s, self._reread, self._heard = timeout_s, reread, heard
+        self._timeout_s, self._reread, self._on_call = timeout_s, reread, on_call
         self._token = token
         self._wrapper: SyncClientWrapper | None = None
 
@@ -66,7 +67,7 @@ class StudioHttp:
         self, method: str, path: str, *, params: Mapping[str, Any] | None = None, json: Any = None,
         timeout_s: float | None = None,
     ) -> httpx.Response:  # fmt: skip
-        """An answer below 400. A refused token is read anew, and where it was replaced the request is repeated."""
+        """An answer below 400. A refused token is read again, and where it was replaced the request is repeated."""
         options: dict[str, Any] = {"max_retries": 2 if method == "GET" else 0}  # a repeated POST could count twice
         if timeout_s:
             options["timeout"] = timeout_s
@@ -105,8 +106,8 @@ class StudioHttp:
                 "LABELLOOP_STUDIO_URL right?"
             ) from error
         finally:
-            if self._heard:
-                self._heard(f"{request['method']} {re.sub('[0-9]+', 'N', path)}", time.perf_counter() - began, status)
+            if self._on_call:
+                self._on_call(f"{request['method']} {re.sub('[0-9]+', 'N', path)}", time.perf_counter() - began, status)
 
     def _transport(self) -> Any:
         """The SDK's, which renews access tokens by itself; its whole client takes two seconds to import."""
@@ -136,13 +137,13 @@ def _checked(answer: httpx.Response, request: Mapping[str, Any], path: str) -> h
     return answer
 
 
-def _refused(said: str) -> str:
-    if "legacy token authentication has been disabled" in said:
+def _refused(text: str) -> str:
+    if "legacy token authentication has been disabled" in text:
         return (
             "Label Studio does not accept legacy tokens: allow them under Organization > Access Token Settings, or put "
             "a personal access token into LABELLOOP_STUDIO_TOKEN"
         )
     return (
         "Label Studio does not accept the token: put a valid access token into LABELLOOP_STUDIO_TOKEN (Account & "
-        f"Settings > Personal Access Token). It said: {said_in(said)[:200]}"
+        f"Settings > Personal Access Token). It said: {message_in(text)[:200]}"
     )

@@ -32,7 +32,7 @@ Read = Callable[[Sequence[int]], list[Any]]
 log = structlog.get_logger()
 
 
-class Http(Protocol):
+class PiecesHttp(Protocol):
     """`StudioHttp`, or a fake."""
 
     def call(self, method: str, path: str, *, params: Mapping[str, Any] | None = None) -> Any:
@@ -45,7 +45,7 @@ class Http(Protocol):
 class Pieces:
     """Reads rows whole where it can. Every method may raise StudioError."""
 
-    def __init__(self, http: Http) -> None:
+    def __init__(self, http: PiecesHttp) -> None:
         self._http = http
 
     def page(self, params: Mapping[str, Any]) -> list[Any]:
@@ -61,16 +61,16 @@ class Pieces:
 
     def export(self, project: int, ids: Sequence[int]) -> list[Any]:
         """Tasks with all annotations in full; deleted ones are absent. What cannot be had says why."""
-        found: list[Any] = []
+        rows: list[Any] = []
         for start in range(0, len(ids), CHUNK):
             chunk = ids[start : start + CHUNK]
             try:
-                found += _listed(self._http.call("GET", f"api/projects/{project}/export", params=_exported(chunk)))
+                rows += _listed(self._http.call("GET", f"api/projects/{project}/export", params=_exported(chunk)))
             except StudioError as error:
                 if error.status not in BROKEN:
                     raise
-                found += self._export_in_halves(project, chunk)
-        return found
+                rows += self._export_in_halves(project, chunk)
+        return rows
 
     def _export_in_halves(self, project: int, ids: Sequence[int]) -> list[Any]:
         def read(part: Sequence[int]) -> list[Any]:
@@ -91,8 +91,8 @@ class Pieces:
         ]  # fmt: skip
 
     def _answers(self, stubs: object) -> list[Any]:
-        found = [stub for stub in stubs if isinstance(stub, Mapping)] if isinstance(stubs, list) else []
-        return [answer for stub in found for answer in self._answer(dict(stub))]
+        readable = [stub for stub in stubs if isinstance(stub, Mapping)] if isinstance(stubs, list) else []
+        return [answer for stub in readable for answer in self._answer(dict(stub))]
 
     def _answer(self, stub: Row) -> list[Any]:
         try:
@@ -112,10 +112,10 @@ class Pieces:
             query = {**kept, "page": 1, "page_size": CHUNK, "query": _chosen(part)}
             return [row for row in rows_of(self._http.call_once("api/tasks/", query)) if _id(row)]
 
-        found: list[Row] = []
+        rows: list[Row] = []
         for start in range(0, len(ids), CHUNK):
-            found += _in_halves(ids[start : start + CHUNK], read, lambda task: [{"id": task, UNREADABLE: NO_DATA}])
-        return found
+            rows += _in_halves(ids[start : start + CHUNK], read, lambda task: [{"id": task, UNREADABLE: NO_DATA}])
+        return rows
 
 
 def rows_of(answer: object) -> list[Any]:
@@ -137,11 +137,11 @@ def _in_halves(ids: Sequence[int], read: Read, lone: Callable[[int], list[Any]])
     After many failures the rest is left out: it counts as not read yet, and is read another time.
     """
     waiting, failures = [ids], 0
-    found: list[Any] = []
+    rows: list[Any] = []
     while waiting and failures < FAILURES:
         part = waiting.pop()
         try:
-            found += read(part)
+            rows += read(part)
         except StudioError as error:
             if error.status not in BROKEN:
                 raise
@@ -151,8 +151,8 @@ def _in_halves(ids: Sequence[int], read: Read, lone: Callable[[int], list[Any]])
                 waiting += [part[middle:], part[:middle]]
             else:
                 log.warning("Label Studio cannot give out a task", action="read", task=part[0], reason=str(error)[:200])
-                found += lone(part[0])
-    return found
+                rows += lone(part[0])
+    return rows
 
 
 def _exported(ids: Sequence[int]) -> Row:

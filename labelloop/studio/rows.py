@@ -48,10 +48,10 @@ def stub_of(data: object, schema: LabelSchema) -> TaskStub:
     """A row of the change feed."""
     row = data if isinstance(data, Mapping) else {}
     number = number_of(row)
-    found = sorted((_id(a), moment(a.get("updated_at"))) for a in _objects(row.get("annotations")))
+    annotations = sorted((_id(a), moment(a.get("updated_at"))) for a in _objects(row.get("annotations")))
     problem = None if number else f"a task came as {kind(data)} without a number that can be read"
     return TaskStub(
-        number or NOBODY, schema.uri(row.get("data")), moment(row.get("updated_at")), tuple(found),
+        number or NOBODY, schema.uri(row.get("data")), moment(row.get("updated_at")), tuple(annotations),
         whole(row.get("cancelled_annotations")) or 0, problem or text(row.get(UNREADABLE)) or None,
         schema.said(row.get("data")),
     )  # fmt: skip
@@ -63,8 +63,8 @@ def task_of(data: object, schema: LabelSchema) -> Task:
     answers = row.get("annotations") or []
     if not isinstance(answers, list | tuple):
         answers = [answers]
-    found = sorted((annotation_of(a, schema) for a in answers), key=lambda a: a.id)
-    return Task(_id(row), schema.uri(row.get("data")), moment(row.get("updated_at")), (*found,))
+    annotations = sorted((annotation_of(a, schema) for a in answers), key=lambda a: a.id)
+    return Task(_id(row), schema.uri(row.get("data")), moment(row.get("updated_at")), (*annotations,))
 
 
 def annotation_of(data: object, schema: LabelSchema) -> Annotation:
@@ -159,10 +159,10 @@ def moment(value: object) -> str:
     if not isinstance(value, str):
         return NEVER
     try:
-        found = parse(value)
+        time = parse(value)
         if _USUAL.fullmatch(value):
             return value
-        return found.astimezone(UTC).strftime(LABEL_STUDIO_FORMAT) if found.tzinfo and found.year > FIRST else NEVER
+        return time.astimezone(UTC).strftime(LABEL_STUDIO_FORMAT) if time.tzinfo and time.year > FIRST else NEVER
     except (ValueError, OverflowError):
         return NEVER
 

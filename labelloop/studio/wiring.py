@@ -67,8 +67,8 @@ class StudioWiring:
 
     def webhooks(self, project: int) -> list[Webhook]:
         """Those that a project's events go to: its own and the organisation's."""
-        found = [_webhook(data) for data in self._http.call("GET", "api/webhooks/")]
-        return [hook for hook in found if hook.project in {None, project}]
+        hooks = [_webhook(data) for data in self._http.call("GET", "api/webhooks/")]
+        return [hook for hook in hooks if hook.project in {None, project}]
 
     def storages(self, project: int) -> list[SourceStorage]:
         """S3 source storages of one project."""
@@ -102,10 +102,10 @@ class StudioWiring:
     def submit_with_enter(self) -> bool:
         """Write: let Enter submit for our account, unless they chose a key themselves; True where that was changed."""
         mine = self._http.call("GET", "api/current-user/hotkeys/").get("custom_hotkeys")
-        wanted = with_enter(mine if isinstance(mine, Mapping) else {})
-        if wanted is not None:
-            self._http.call("PATCH", "api/current-user/hotkeys/", json={"custom_hotkeys": wanted})
-        return wanted is not None
+        hotkeys = with_enter(mine if isinstance(mine, Mapping) else {})
+        if hotkeys is not None:
+            self._http.call("PATCH", "api/current-user/hotkeys/", json={"custom_hotkeys": hotkeys})
+        return hotkeys is not None
 
     def imports_quickly(self, project: int) -> bool | None:
         """Whether the memory-efficient import is on; None where the answer is not understood.
@@ -116,10 +116,10 @@ class StudioWiring:
         try:
             self._http.call("POST", f"api/projects/{project}/import/predictions", json=[row])
         except StudioError as error:
-            said = str(error)
-            if "field: task ID 0" in said:
+            message = str(error)
+            if "field: task ID 0" in message:
                 return True
-            return False if "Invalid task ID 0" in said or "field: corresponding task" in said else None
+            return False if "Invalid task ID 0" in message or "field: corresponding task" in message else None
         return None
 
     def replace_storage_keys(self, storage: int, fields: Mapping[str, Any]) -> None:

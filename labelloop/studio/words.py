@@ -17,8 +17,8 @@ _NOISE = frozenset({"id", "version", "exc_info", "status_code", "display_context
 _PROJECT = re.compile(r"api/projects/(\d+)(?:/|$)")
 
 
-class Answer(dict[str, Any]):
-    """A JSON object of Label Studio; StudioError where it lacks what every Label Studio tells."""
+class StudioObject(dict[str, Any]):
+    """A JSON object of Label Studio; StudioError where it lacks what every Label Studio sends."""
 
     def __missing__(self, name: str) -> Any:
         raise StudioError(f"the answer lacks {name!r}: is LABELLOOP_STUDIO_URL the address of Label Studio?")
@@ -36,7 +36,7 @@ def json_of(answer: httpx.Response, path: str) -> Any:
         ) from error
     if b"\\ud" in answer.content.lower():
         data = _encodable(data)
-    return Answer(data) if isinstance(data, dict) else data
+    return StudioObject(data) if isinstance(data, dict) else data
 
 
 def refusal(answer: httpx.Response, method: str, path: str, params: Mapping[str, Any]) -> StudioError:
@@ -48,25 +48,25 @@ def refusal(answer: httpx.Response, method: str, path: str, params: Mapping[str,
             f"`labelloop forget {project}` stops managing it",
             status=404,
         )
-    said = said_in(answer.text)
+    message = message_in(answer.text)
     return StudioError(
-        f"Label Studio answered {status} to {method} /{path}" + (f": {said}" if said else ""), status=status
+        f"Label Studio answered {status} to {method} /{path}" + (f": {message}" if message else ""), status=status
     )
 
 
-def said_in(text: str) -> str:
+def message_in(text: str) -> str:
     """The sentences of an error page, JSON or HTML, without what only programs read."""
     try:
-        said = "; ".join(dict.fromkeys(_sentences(json.loads(text))))
+        message = "; ".join(dict.fromkeys(_sentences(json.loads(text))))
     except (ValueError, RecursionError):
-        found = re.search(r"(?is)<title>(.*?)</title>", text)
-        said = found.group(1) if found else re.sub(r"(?s)<[^>]*>", " ", text)
-    return encodable(" ".join(said.split())[:LONGEST])
+        title = re.search(r"(?is)<title>(.*?)</title>", text)
+        message = title.group(1) if title else re.sub(r"(?s)<[^>]*>", " ", text)
+    return encodable(" ".join(message.split())[:LONGEST])
 
 
 def _project(path: str, params: Mapping[str, Any]) -> str:
-    found = _PROJECT.match(path)
-    return found.group(1) if found else str(params.get("project") or "")
+    match = _PROJECT.match(path)
+    return match.group(1) if match else str(params.get("project") or "")
 
 
 def _sentences(data: Any, name: str = "") -> Iterator[str]:

@@ -44,18 +44,18 @@ def fault_of(key: str, raw: bytes) -> str | None:
     """Why it is damaged; None where it is intact, or of no kind that is known. FormatError of a newer release."""
     if key.startswith(COPIES):
         return _of_copy(key, raw)
-    found = next((reader for pattern, reader in _READERS if pattern.fullmatch(key)), None)
-    if found is None:
+    reader = next((reader for pattern, reader in _READERS if pattern.fullmatch(key)), None)
+    if reader is None:
         return None
     try:
-        found(raw, key)
+        reader(raw, key)
     except CorruptObjectError as error:
         return error.reason
     return None
 
 
 def is_known(key: str) -> bool:
-    """Whether `fault_of` can tell anything; others need not be fetched."""
+    """Whether `fault_of` can judge it; others need not be fetched."""
     return key.startswith(COPIES) or any(pattern.fullmatch(key) for pattern, _ in _READERS)
 
 
@@ -73,9 +73,9 @@ def _as(kind: Kind, record: type[Any]) -> Read:
 
 
 def _tidied(raw: bytes, key: str) -> None:
-    found = load(Kind.TIDY, raw, Tidied, key)
+    tidied = load(Kind.TIDY, raw, Tidied, key)
     with reading(key):
-        parse(found.at)
+        parse(tidied.at)
 
 
 def _named_by_hash(unpack: Callable[[bytes], bytes]) -> Read:

@@ -14,10 +14,10 @@ from labelloop.clock import parse
 from labelloop.config.project import Retention
 from labelloop.records.runs import Run
 from labelloop.records.versions import COLD_START, Deployment, Version, way_back
-from labelloop.upkeep.holdings import Held, What
+from labelloop.upkeep.object_kinds import ObjectKind, StoredObject
 
 EVERY = timedelta(days=1)  # how often a project is tidied
-GENERATIONS = 2  # backbones whose features are kept: the live one's and the one before
+GENERATIONS = 2  # backbones whose features are kept: the champion's and the one before
 NEW = "younger than a day"
 STILL = "still there"
 Reasons = Mapping[str, str]  # name of what stays -> why
@@ -37,7 +37,7 @@ class References:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class Retained:
     """What stays, by name, and why."""
 
     versions: Reasons
@@ -62,12 +62,12 @@ class Item:
 
     key: str
     size: int
-    what: What
+    what: ObjectKind
     why: str
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class SweepPlan:
     """Every object of the project, once."""
 
     keep: tuple[Item, ...]
@@ -83,42 +83,51 @@ def is_due(last: str | None, created: int, now: datetime) -> bool:
 
 
 def mark(
-    refs: References, objects: Sequence[Held], policy: Retention, now: datetime, *, settled: Collection[What] = ()
-) -> Kept:
+    refs: References,
+    objects: Sequence[StoredObject],
+    policy: Retention,
+    now: datetime,
+    *,
+    settled: Collection[ObjectKind] = (),
+) -> Retained:
     """What must stay: the newest, the live and the young, and what they name.
 
-    ``settled``: kinds of which all that are still there stay: it was decided before what goes.
+    ``settled``: kinds whose remaining objects all stay: what goes was decided before.
     """
     young = _names(held for held in objects if held.is_young(now))
     there = _names(held for held in objects if held.what in settled)
-    versions = dict.fromkeys(there[What.VERSION], STILL) | kept_versions(refs, young[What.VERSION], policy, now)
-    fresh = dict.fromkeys([*young[What.BACKBONE], *young[What.WEIGHTS]], NEW)  # a retrain works with them
-    backbones = dict.fromkeys(there[What.BACKBONE], STILL) | fresh | _backbones(refs, versions)
-    snapshots = dict.fromkeys(there[What.SNAPSHOT], STILL) | dict.fromkeys(young[What.SNAPSHOT], NEW)
+    versions = dict.fromkeys(there[ObjectKind.VERSION], STILL) | kept_versions(
+        refs, young[ObjectKind.VERSION], policy, now
+    )
+    fresh = dict.fromkeys([*young[ObjectKind.BACKBONE], *young[ObjectKind.WEIGHTS]], NEW)  # a retrain works with them
+    backbones = dict.fromkeys(there[ObjectKind.BACKBONE], STILL) | fresh | _backbones(refs, versions)
+    snapshots = dict.fromkeys(there[ObjectKind.SNAPSHOT], STILL) | dict.fromkeys(young[ObjectKind.SNAPSHOT], NEW)
     snapshots |= _snapshots(refs, versions, backbones, policy, now)
-    features = dict.fromkeys(there[What.INDEX], STILL) | fresh | _features(refs)
-    return Kept(versions, backbones, features, snapshots, _runs(refs.runs, versions, policy, now))
+    features = dict.fromkeys(there[ObjectKind.INDEX], STILL) | fresh | _features(refs)
+    return Retained(versions, backbones, features, snapshots, _runs(refs.runs, versions, policy, now))
 
 
-def _names(objects: Iterable[Held]) -> Mapping[What, Collection[str]]:
-    found: dict[What, set[str]] = {what: set() for what in What}
+def _names(objects: Iterable[StoredObject]) -> Mapping[ObjectKind, Collection[str]]:
+    names: dict[ObjectKind, set[str]] = {what: set() for what in ObjectKind}
     for held in objects:
         if held.names:
-            found[held.what].add(held.name)
-    return found
+            names[held.what].add(held.name)
+    return names
 
 
 def kept_versions(refs: References, young: Iterable[str], policy: Retention, now: datetime) -> dict[str, str]:
     """Versions that stay. ``young``: those whose record is."""
-    known = {v.name: v for v in refs.versions}
-    found: dict[str, str] = {}
-    for name, why in _wanted(refs, young, policy, now):
-        for one, reason in _with_references(name, why, known):
-            found.setdefault(one, reason)
-    return found
+    versions = {v.name: v for v in refs.versions}
+    reasons: dict[str, str] = {}
+    for name, why in _reasons_to_keep(refs, young, policy, now):
+        for one, reason in _with_references(name, why, versions):
+            reasons.setdefault(one, reason)
+    return reasons
 
 
-def _wanted(refs: References, young: Iterable[str], policy: Retention, now: datetime) -> Iterable[tuple[str, str]]:
+def _reasons_to_keep(
+    refs: References, young: Iterable[str], policy: Retention, now: datetime
+) -> Iterable[tuple[str, str]]:
     back = way_back(refs.deployments)
     yield from ((name, "live") for name in back[-1:])
     yield from ((name, "a rollback goes back to it") for name in back[-2:-1])
@@ -133,13 +142,13 @@ def _wanted(refs: References, young: Iterable[str], policy: Retention, now: date
     yield from ((name, NEW) for name in young)
 
 
-def _with_references(name: str, why: str, known: Mapping[str, Version]) -> Iterable[tuple[str, str]]:
+def _with_references(name: str, why: str, versions: Mapping[str, Version]) -> Iterable[tuple[str, str]]:
     """A version and, since it may be live again, the one that its successors are judged against then."""
     seen: set[str] = set()
-    while name in known and name not in seen:
+    while name in versions and name not in seen:
         yield name, why
         seen.add(name)
-        why, name = f"the reference of {name}", known[name].reference or ""
+        why, name = f"the reference of {name}", versions[name].reference or ""
 
 
 def live_since(log: Sequence[Deployment], since: datetime) -> list[str]:
@@ -149,11 +158,11 @@ def live_since(log: Sequence[Deployment], since: datetime) -> list[str]:
 
 
 def _backbones(refs: References, versions: Reasons) -> dict[str, str]:
-    found = {refs.initial: "the project began with it: a retrain starts from it"} if refs.initial else {}
+    reasons = {refs.initial: "the project began with it: a retrain starts from it"} if refs.initial else {}
     for version in refs.versions:
         if version.name in versions:
-            found.setdefault(version.backbone, f"of {version.name}, which is kept")
-    return found
+            reasons.setdefault(version.backbone, f"of {version.name}, which is kept")
+    return reasons
 
 
 def _features(refs: References) -> dict[str, str]:
@@ -162,42 +171,42 @@ def _features(refs: References) -> dict[str, str]:
     served = list(dict.fromkeys(of[d.version] for d in reversed(refs.deployments) if d.version in of))
     if not served and refs.initial:
         served = [refs.initial]
-    found = dict.fromkeys(served[:GENERATIONS], f"one of the last {GENERATIONS} backbones that served")
+    reasons = dict.fromkeys(served[:GENERATIONS], f"one of the last {GENERATIONS} backbones that served")
     if refs.versions:
         newest = max(refs.versions, key=lambda v: v.number)
-        found.setdefault(newest.backbone, f"of {newest.name}, which may be promoted")
-    return found
+        reasons.setdefault(newest.backbone, f"of {newest.name}, which may be promoted")
+    return reasons
 
 
 def _snapshots(
     refs: References, versions: Reasons, backbones: Reasons, policy: Retention, now: datetime
 ) -> dict[str, str]:
-    found = {refs.latest: "the newest"} if refs.latest else {}
+    reasons = {refs.latest: "the newest"} if refs.latest else {}
     for version in refs.versions:
         if version.name in versions:
-            found.setdefault(version.snapshot, f"of {version.name}, which is kept")
+            reasons.setdefault(version.snapshot, f"of {version.name}, which is kept")
     for name, snapshot in refs.backbones.items():
         if name in backbones and snapshot:
-            found.setdefault(snapshot, f"backbone {name} was fine-tuned on it")
-    found |= dict.fromkeys(set(refs.searches) - found.keys(), "a search has trials left")
+            reasons.setdefault(snapshot, f"backbone {name} was fine-tuned on it")
+    reasons |= dict.fromkeys(set(refs.searches) - reasons.keys(), "a search has trials left")
     since = now - timedelta(days=policy.days)
     for run in refs.runs:
         if run.outcome == "running" or parse(run.started_at) >= since:
-            found.setdefault(run.snapshot, f"of a run of the last {policy.days} days")
+            reasons.setdefault(run.snapshot, f"of a run of the last {policy.days} days")
     for run in _last_judged(refs.runs):  # what has changed since is counted from here
-        found.setdefault(run.snapshot, f"of the last {run.kind} that was judged")
-    return found
+        reasons.setdefault(run.snapshot, f"of the last {run.kind} that was judged")
+    return reasons
 
 
 def _runs(runs: Sequence[Run], versions: Reasons, policy: Retention, now: datetime) -> dict[str, str]:
-    found = {run.id: f"the last {run.kind} that was judged" for run in _last_judged(runs)}
+    reasons = {run.id: f"the last {run.kind} that was judged" for run in _last_judged(runs)}
     since = now - timedelta(days=policy.log_days)
     for run in runs:
         if run.version in versions:
-            found.setdefault(run.id, f"it made {run.version}, which is kept")
+            reasons.setdefault(run.id, f"it made {run.version}, which is kept")
         if run.outcome == "running" or parse(run.started_at) >= since:
-            found.setdefault(run.id, f"of the last {policy.log_days} days")
-    return found
+            reasons.setdefault(run.id, f"of the last {policy.log_days} days")
+    return reasons
 
 
 def _last_judged(runs: Sequence[Run]) -> list[Run]:
@@ -207,22 +216,22 @@ def _last_judged(runs: Sequence[Run]) -> list[Run]:
 
 # --- sweep
 
-_GONE = {
-    What.VERSION: "neither among the newest nor live for a long time",
-    What.RUN: "ended long ago",
-    What.SNAPSHOT: "neither a kept version nor a recent run names it",
-    What.BACKBONE: "no kept version needs it",
-    What.WEIGHTS: "no kept version needs them",
-    What.HEAD: "no kept version names it",
-    What.SHARD: "no kept snapshot names it",
-    What.REPORT: "its version is not kept",
-    What.CHECKPOINT: "of a run that has not continued for a day",
+_WHY_REMOVED = {
+    ObjectKind.VERSION: "neither among the newest nor live for a long time",
+    ObjectKind.RUN: "ended long ago",
+    ObjectKind.SNAPSHOT: "neither a kept version nor a recent run names it",
+    ObjectKind.BACKBONE: "no kept version needs it",
+    ObjectKind.WEIGHTS: "no kept version needs them",
+    ObjectKind.HEAD: "no kept version names it",
+    ObjectKind.SHARD: "no kept snapshot names it",
+    ObjectKind.REPORT: "its version is not kept",
+    ObjectKind.CHECKPOINT: "of a run that has not continued for a day",
 }
 
 
-def sweep(objects: Sequence[Held], kept: Kept, contents: Contents, now: datetime) -> Decision:
+def sweep(objects: Sequence[StoredObject], kept: Retained, contents: Contents, now: datetime) -> SweepPlan:
     """Keep or remove, each object."""
-    view = _View(kept, contents, _newest_orders(objects), {o.names for o in objects if o.what is What.INDEX})
+    view = _View(kept, contents, _newest_orders(objects), {o.names for o in objects if o.what is ObjectKind.INDEX})
     keep: list[Item] = []
     remove: list[Item] = []
     for held in objects:
@@ -230,34 +239,38 @@ def sweep(objects: Sequence[Held], kept: Kept, contents: Contents, now: datetime
         young = held.is_young(now)
         item = Item(held.info.key, held.info.size, held.what, NEW if young and not reached else why)
         (keep if reached or young else remove).append(item)
-    return Decision(tuple(keep), tuple(remove))
+    return SweepPlan(tuple(keep), tuple(remove))
 
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    kept: Kept
+    kept: Retained
     contents: Contents
     orders: Mapping[str, str]  # version -> its newest order
     indexed: Collection[tuple[str, ...]]  # (backbone, shard) of every feature index
 
-    def judge(self, held: Held) -> tuple[bool, str]:
+    def judge(self, held: StoredObject) -> tuple[bool, str]:
         """(whether it is reached, why or why not)."""
-        if held.what is What.CHECKPOINT:  # written anew after every epoch: one in use is young
-            return False, _GONE[held.what]
-        if held.what is What.SCORES:
+        if held.what is ObjectKind.CHECKPOINT:  # written again after every epoch: one in use is young
+            return False, _WHY_REMOVED[held.what]
+        if held.what is ObjectKind.SCORES:
             return self._order(*held.names)
-        if held.what in {What.INDEX, What.ROWS}:
+        if held.what in {ObjectKind.INDEX, ObjectKind.ROWS}:
             return self._features(held)
-        if held.what in {What.HEAD, What.SHARD}:
+        if held.what in {ObjectKind.HEAD, ObjectKind.SHARD}:
             reached = held.info.key in self.contents.heads or held.name in self.contents.shards
-            return reached, "named" if reached else _GONE[held.what]
+            return reached, "named" if reached else _WHY_REMOVED[held.what]
         reasons = {
-            What.VERSION: self.kept.versions, What.RUN: self.kept.runs, What.SNAPSHOT: self.kept.snapshots,
-            What.BACKBONE: self.kept.backbones, What.WEIGHTS: self.kept.backbones, What.REPORT: self.kept.versions,
-        }.get(held.what)  # fmt: skip
+            ObjectKind.VERSION: self.kept.versions,
+            ObjectKind.REPORT: self.kept.versions,
+            ObjectKind.RUN: self.kept.runs,
+            ObjectKind.SNAPSHOT: self.kept.snapshots,
+            ObjectKind.BACKBONE: self.kept.backbones,
+            ObjectKind.WEIGHTS: self.kept.backbones,
+        }.get(held.what)
         if reasons is None:
             return True, "never removed"
-        return held.name in reasons, reasons.get(held.name, _GONE[held.what])
+        return held.name in reasons, reasons.get(held.name, _WHY_REMOVED[held.what])
 
     def _order(self, version: str, order: str) -> tuple[bool, str]:
         if version != COLD_START and version not in self.kept.versions:
@@ -265,21 +278,21 @@ class _View:
         newest = self.orders[version] == order
         return newest, "the newest of its version" if newest else "its version has a newer one"
 
-    def _features(self, held: Held) -> tuple[bool, str]:
+    def _features(self, held: StoredObject) -> tuple[bool, str]:
         backbone, shard = held.names
         if backbone not in self.kept.features:
             return False, "of an older backbone; recomputed when needed"
-        if held.what is What.ROWS and held.names not in self.indexed:
+        if held.what is ObjectKind.ROWS and held.names not in self.indexed:
             return False, "half-written: nothing names them"
         if shard not in self.contents.rows.get(backbone, ()):
             return False, "each row was replaced by a newer one"
         return True, self.kept.features[backbone]
 
 
-def _newest_orders(objects: Iterable[Held]) -> dict[str, str]:
-    found: dict[str, str] = {}
+def _newest_orders(objects: Iterable[StoredObject]) -> dict[str, str]:
+    newest: dict[str, str] = {}
     for held in objects:
-        if held.what is What.SCORES:
+        if held.what is ObjectKind.SCORES:
             version, order = held.names
-            found[version] = max(order, found.get(version, ""))
-    return found
+            newest[version] = max(order, newest.get(version, ""))
+    return newest

@@ -10,7 +10,7 @@ from labelloop.store.registry import Registry
 
 @dataclass(frozen=True, slots=True)
 class WayBack:
-    """``version``: the newest intact one before the live one, or None; ``skipped``: (version, why), newest first."""
+    """``version``: the newest intact one before the champion, or None; ``skipped``: (version, why), newest first."""
 
     version: str | None
     skipped: tuple[tuple[str, str], ...]

@@ -24,8 +24,8 @@ from labelloop.store.registry import Registry
 from labelloop.store.runs import RunStore
 from labelloop.store.snapshots import SnapshotStore
 from labelloop.store.studies import StudyStore, missing
-from labelloop.upkeep.holdings import PHASES, YOUNG, Held, What, classify
-from labelloop.upkeep.retention import Contents, Decision, Item, Kept, References, kept_versions, mark, sweep
+from labelloop.upkeep.object_kinds import PHASES, YOUNG, ObjectKind, StoredObject, classify
+from labelloop.upkeep.retention import Contents, Item, References, Retained, SweepPlan, kept_versions, mark, sweep
 
 DONE = "gc.json"  # when the project was tidied last, and what went
 READERS = 16
@@ -51,10 +51,10 @@ class Tidier:
         *, now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:  # fmt: skip
         self._store, self._registry, self._runs, self._policy, self._now = store, registry, runs, policy, now
-        self._shards: dict[str, frozenset[str] | None] = {}  # snapshot -> its shards; None: nobody can tell
+        self._shards: dict[str, frozenset[str] | None] = {}  # snapshot -> its shards; None: unknown
         self._rows: dict[str, frozenset[str]] = {}  # backbone -> shards with a row that counts
 
-    def decide(self) -> Decision:
+    def decide(self) -> SweepPlan:
         """What would stay and what would go now; removes nothing."""
         refs, objects = self._read()
         return self._decide(refs, objects, ())
@@ -62,26 +62,26 @@ class Tidier:
     def tidy(self, report: Report = lambda _what, _done, _of: None) -> tuple[Item, ...]:
         """Remove what nothing needs; returns what went.
 
-        Each phase is decided anew, by what is there then: what was named meanwhile stays.
+        Each phase is decided by what is there then: what was named meanwhile stays.
         """
         refs, objects = self._read()
-        gone = self._forget_versions(refs, objects)
+        removed = self._forget_versions(refs, objects)
         for i, phase in enumerate(PHASES[1:], 1):
             refs, objects = self._read()
             decision = self._decide(refs, objects, [what for before in PHASES[:i] for what in before])
             items = [item for item in decision.remove if item.what in phase]
             self._delete(items, report)
-            gone += items
-        self._store.put(DONE, write(Kind.TIDY, {"at": moment(), "removed": counts(gone)}))
-        return tuple(gone)
+            removed += items
+        self._store.put(DONE, write(Kind.TIDY, {"at": moment(), "removed": counts(removed)}))
+        return tuple(removed)
 
     # --- reading
 
-    def _read(self) -> tuple[References, list[Held]]:
+    def _read(self) -> tuple[References, list[StoredObject]]:
         """References before the listing: whatever they name is in it, or is gone already."""
         damage = Damage()
         try:
-            found = self._read_all(damage)
+            contents = self._read_all(damage)
         except CorruptObjectError as error:
             damage.note(error.key, error)
         if damage.all():
@@ -91,16 +91,16 @@ class Tidier:
                 f"--damaged` sets "
                 "aside what cannot be brought back"
             )
-        return found
+        return contents
 
-    def _read_all(self, damage: Damage) -> tuple[References, list[Held]]:
+    def _read_all(self, damage: Damage) -> tuple[References, list[StoredObject]]:
         """Read afresh: what a process had read before it was damaged is not taken for what is there."""
         latest = SnapshotStore(self._store).latest()
         registry, runs = self._registry.again(damage), RunStore(self._store, damage).all()
         deployments, versions = registry.deployments(), registry.versions()
         initial = registry.initial_backbone()
         objects = classify(self._store.list(""))
-        names = [held.name for held in objects if held.what is What.BACKBONE]
+        names = [held.name for held in objects if held.what is ObjectKind.BACKBONE]
         backbones = {name: registry.backbone(name).snapshot for name in names}
         newer = [d for d in damage.all() if d.newer]
         if newer:
@@ -114,25 +114,25 @@ class Tidier:
         studies = StudyStore(self._store, damage)
         return [s.snapshot for s in studies.all() if missing(s, studies.trials(s.name))]
 
-    def _decide(self, refs: References, objects: Sequence[Held], settled: Collection[What]) -> Decision:
+    def _decide(self, refs: References, objects: Sequence[StoredObject], settled: Collection[ObjectKind]) -> SweepPlan:
         now = self._now()
         kept = mark(refs, objects, self._policy, now, settled=settled)
         heads = {v.head_key for v in refs.versions if v.name in kept.versions}
-        rows = _indexed(objects) if What.INDEX in settled else {b: self._used(b) for b in kept.features}
+        rows = _indexed(objects) if ObjectKind.INDEX in settled else {b: self._used(b) for b in kept.features}
         return sweep(objects, kept, Contents(heads, self._kept_shards(kept, objects), rows), now)
 
-    def _kept_shards(self, kept: Kept, objects: Sequence[Held]) -> set[str]:
-        """Of all snapshots that stay; every one there is where a manifest cannot tell."""
+    def _kept_shards(self, kept: Retained, objects: Sequence[StoredObject]) -> set[str]:
+        """Of all snapshots that stay; every one there is where a manifest is damaged."""
         unread = [name for name in kept.snapshots if name not in self._shards]
         with ThreadPoolExecutor(READERS) as pool:
             self._shards.update(zip(unread, pool.map(self._shards_of, unread), strict=True))
-        found: set[str] = set()
+        reached: set[str] = set()
         for name in kept.snapshots:
             shards = self._shards[name]
             if shards is None:
-                return {held.name for held in objects if held.what is What.SHARD}
-            found |= shards
-        return found
+                return {held.name for held in objects if held.what is ObjectKind.SHARD}
+            reached |= shards
+        return reached
 
     def _shards_of(self, snapshot: str) -> frozenset[str] | None:
         try:
@@ -145,7 +145,7 @@ class Tidier:
         return None
 
     def _used(self, backbone: str) -> frozenset[str]:
-        """Shards that counted a day ago: whoever reads one that was replaced since is not surprised."""
+        """Shards that counted a day ago: a reader of one that was replaced since still finds it."""
         if backbone not in self._rows:
             index = FeatureIndex(_AsOf(self._store, self._now() - YOUNG), backbone)
             index.update()
@@ -154,12 +154,12 @@ class Tidier:
 
     # --- removing
 
-    def _forget_versions(self, refs: References, objects: Sequence[Held]) -> list[Item]:
+    def _forget_versions(self, refs: References, objects: Sequence[StoredObject]) -> list[Item]:
         """Under the deploy lease: a version that is promoted at this moment stays, or cannot be promoted."""
-        decided = {item.key: item for item in self._decide(refs, objects, ()).remove if item.what is What.VERSION}
+        decided = {item.key: item for item in self._decide(refs, objects, ()).remove if item.what is ObjectKind.VERSION}
         items = {held.name: decided[held.info.key] for held in objects if held.info.key in decided}
-        young = [held.name for held in objects if held.what is What.VERSION and held.is_young(self._now())]
-        names, gone = list(items), list[str]()
+        young = [held.name for held in objects if held.what is ObjectKind.VERSION and held.is_young(self._now())]
+        names, forgotten = list(items), list[str]()
         for start in range(0, len(names), BATCH):
             batch = names[start : start + BATCH]
 
@@ -167,8 +167,8 @@ class Tidier:
                 newest = replace(refs, deployments=deployments)
                 return [n for n in batch if n not in kept_versions(newest, young, self._policy, self._now())]
 
-            gone += self._registry.forget(choose)
-        return [items[name] for name in gone]
+            forgotten += self._registry.forget(choose)
+        return [items[name] for name in forgotten]
 
     def _delete(self, items: Sequence[Item], report: Report) -> None:
         with ThreadPoolExecutor(READERS) as pool:
@@ -176,13 +176,13 @@ class Tidier:
                 report("remove", done, len(items))
 
 
-def _indexed(objects: Sequence[Held]) -> dict[str, set[str]]:
-    found: dict[str, set[str]] = {}
+def _indexed(objects: Sequence[StoredObject]) -> dict[str, set[str]]:
+    shards: dict[str, set[str]] = {}
     for held in objects:
-        if held.what is What.INDEX:
+        if held.what is ObjectKind.INDEX:
             backbone, shard = held.names
-            found.setdefault(backbone, set()).add(shard)
-    return found
+            shards.setdefault(backbone, set()).add(shard)
+    return shards
 
 
 class _AsOf:
@@ -198,17 +198,17 @@ class _AsOf:
 
 
 def last_tidied(store: ObjectStore) -> Tidied | None:
-    """When a project was tidied last, or None: never, or nobody can tell."""
+    """When a project was tidied last, or None: never, or unknown."""
     try:
-        found = load(Kind.TIDY, store.get(DONE), Tidied, DONE)
+        tidied = load(Kind.TIDY, store.get(DONE), Tidied, DONE)
         with reading(DONE):
-            parse(found.at)
+            parse(tidied.at)
     except (*UNREADABLE, NotFoundError):
         return None
-    return found
+    return tidied
 
 
 def counts(items: Sequence[Item]) -> dict[str, list[int]]:
     """What -> [objects, bytes], in the order in which they are removed."""
-    found = {what: [item.size for item in items if item.what is what] for phase in PHASES for what in phase}
-    return {what.value: [len(sizes), sum(sizes)] for what, sizes in found.items() if sizes}
+    by_kind = {what: [item.size for item in items if item.what is what] for phase in PHASES for what in phase}
+    return {what.value: [len(sizes), sum(sizes)] for what, sizes in by_kind.items() if sizes}

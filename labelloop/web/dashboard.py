@@ -40,7 +40,7 @@ log = structlog.get_logger()
 
 
 def create_app(settings: Settings | None = None) -> Flask:
-    """The app; SettingsError without a password: the queue names files and tells what failed, and why."""
+    """The app; SettingsError without a password: the queue names files and shows what failed, and why."""
     settings = settings or load_settings()
     if not settings.dashboard_password:
         raise SettingsError("LABELLOOP_DASHBOARD_PASSWORD is not set: the dashboard shows nothing without one")
@@ -107,15 +107,16 @@ def _goes_by(request: Request, url: str | None) -> bool:
 
 
 def _knows(request: Request, settings: Settings) -> bool:
-    given = request.authorization
-    if given is None or given.type != "basic":
+    credentials = request.authorization
+    if credentials is None or credentials.type != "basic":
         return False
-    right = [_same(given.username, settings.dashboard_user), _same(given.password, settings.dashboard_password)]
-    return all(right)
+    right_user = _same(credentials.username, settings.dashboard_user)
+    right_password = _same(credentials.password, settings.dashboard_password)  # both: none is guessed alone
+    return right_user and right_password
 
 
-def _same(given: str | None, wanted: str | None) -> bool:
-    return hmac.compare_digest((given or "").encode(), (wanted or "").encode())
+def _same(sent: str | None, expected: str | None) -> bool:
+    return hmac.compare_digest((sent or "").encode(), (expected or "").encode())
 
 
 def _as_response(error: Exception) -> Response:

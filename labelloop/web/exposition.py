@@ -21,7 +21,7 @@ log = structlog.get_logger()
 
 
 def new_registry() -> CollectorRegistry:
-    """One that also tells the process's own memory, CPU time and open files (`process_…`)."""
+    """One that also has the process's own memory, CPU time and open files (`process_…`)."""
     disable_created_metrics()  # type: ignore[no-untyped-call]  # a second row for every counter, which nobody asks for
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
@@ -45,7 +45,7 @@ def expose(registry: CollectorRegistry, settings: Settings) -> bool:
 
 
 def metrics_alone(app: App, *, local: bool = False) -> App:
-    """Only ``GET /metrics``, and no web page: prometheus_client answers any path, whoever asks.
+    """Only ``GET /metrics``, and no web page: prometheus_client answers any path and any caller.
 
     ``local``: it listens for this machine alone, so that a foreign name which leads here is a web page's.
     """

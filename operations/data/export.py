@@ -14,7 +14,7 @@ from typing import Any, TextIO
 from labelloop import __version__
 from labelloop.clock import now
 from labelloop.errors import SettingsError
-from labelloop.export.labels import COLUMNS, Labelled, Wanted, csv_row, select, to_json
+from labelloop.export.labels import COLUMNS, ExportFilter, ExportRow, csv_row, select, to_json
 from labelloop.images.file_names import file_names, file_of
 from labelloop.rules.schema import LabelRules
 from labelloop.store.catalogue import Catalogue
@@ -29,7 +29,7 @@ from operations.history.snapshots import LATEST, load, resolve
 class DataSet:
     """What is exported, and what it is."""
 
-    rows: Sequence[Labelled]
+    rows: Sequence[ExportRow]
     classes: tuple[str, ...]  # of the project, in its order
     info: dict[str, Any]
 
@@ -50,7 +50,7 @@ class Exported:
     problems: dict[str, str] | None = None  # uri -> why the image is not there
 
 
-def collect(deployment: Deployment, record: ProjectRecord, selection: Wanted, *, at: str | None) -> DataSet:
+def collect(deployment: Deployment, record: ProjectRecord, selection: ExportFilter, *, at: str | None) -> DataSet:
     """Read a snapshot (`latest`, a version's, or by id) with what is known of its images."""
     store = deployment.within(record)
     name = resolve(deployment, record, at or LATEST)
@@ -110,7 +110,7 @@ def replace_file(path: Path, write: Callable[[TextIO], object]) -> None:
 
 
 def _info(
-    deployment: Deployment, record: ProjectRecord, selection: Wanted, *, snapshot: str, at: str | None
+    deployment: Deployment, record: ProjectRecord, selection: ExportFilter, *, snapshot: str, at: str | None
 ) -> dict[str, Any]:
     live = deployment.registry(record).live() if at in {None, LATEST} else None
     named = at if at and at.startswith("v") else None

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from labelloop.errors import ImageUnreadableError, SettingsError
-from labelloop.export.folders import Place, manifest, places
+from labelloop.export.folders import ExportedImage, manifest, places
 from labelloop.images.reader import Reader
 from labelloop.records.json import digest
 from operations.data.export import DataSet, Exported, exported, replace_file
@@ -28,7 +28,7 @@ READERS = 8
 class Copied:
     """What became of one image."""
 
-    place: Place
+    place: ExportedImage
     fetched: bool = False
     problem: str | None = None
 
@@ -101,7 +101,7 @@ def _files(content: Mapping[str, Any]) -> list[str]:
     return [str(image["file_name"]) for image in content["images"]]
 
 
-def _copied(root: Path, targets: Collection[Place], reader: Reader, report: Report) -> Iterator[Copied]:
+def _copied(root: Path, targets: Collection[ExportedImage], reader: Reader, report: Report) -> Iterator[Copied]:
     """Every image, by a few threads; the first trouble that is not one image's ends it, and what is done stays."""
     pool = ThreadPoolExecutor(READERS)
     try:
@@ -112,7 +112,7 @@ def _copied(root: Path, targets: Collection[Place], reader: Reader, report: Repo
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _copy(root: Path, reader: Reader, place: Place) -> Copied:
+def _copy(root: Path, reader: Reader, place: ExportedImage) -> Copied:
     path = inside(root, place.file_name)
     if place.sha256 and path.is_file() and digest(path.read_bytes()) == place.sha256:
         return Copied(place)

@@ -66,7 +66,7 @@ def read_queue(deployment: Deployment, records: Sequence[ProjectRecord]) -> Queu
     living = alive(deployment.queue.redis)
     keys = {r.key: r.title for r in records}
     queues = [q for name, facts in living.items() if name.startswith("worker:") for q in facts.get("queues", ())]
-    paused = {r.title: p.told for r in records if (p := PauseStore(deployment.within(r)).current())}
+    paused = {r.title: p.in_words for r in records if (p := PauseStore(deployment.within(r)).current())}
     return QueuePage(
         tuple(j for j in deployment.queue.jobs() if j.project in keys), deployment.queue.depths(),
         tuple(h for r in records for h in holds(deployment, r)), paused, keys, {q: queues.count(q) for q in queues},

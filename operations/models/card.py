@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from labelloop.export.card import Origin, card
+from labelloop.export.card import VersionOrigin, card
 from labelloop.rules.schema import LabelRules
 from labelloop.store.catalogue import Catalogue
 from labelloop.store.configs import kept_config
@@ -17,7 +17,7 @@ def model_card(deployment: Deployment, record: ProjectRecord, name: str | None) 
     version, catalogue = deployment.version(record, name), Catalogue(store)
     catalogue.update()
     snapshot = LabelRules.of(record.config).read(SnapshotStore(store).load(version.snapshot))
-    return card(Origin(
+    return card(VersionOrigin(
         title=record.title, version=version, backbone=registry.backbone(version.backbone),
         tasks=list(snapshot.tasks.values()), images=catalogue.images, config=kept_config(store, version.config),
         decisions=[d for d in registry.decisions() if version.name in {d.rejected or d.version}],

@@ -59,7 +59,7 @@ def resume(deployment: Deployment, record: ProjectRecord) -> Resumed:
 def reminder(deployment: Deployment, record: ProjectRecord) -> str | None:
     """A hint for those who deploy by hand meanwhile; None where learning goes on."""
     paused = PauseStore(deployment.within(record)).current()
-    return f"learning is {paused.told}; `labelloop resume` ends it" if paused else None
+    return f"learning is {paused.in_words}; `labelloop resume` ends it" if paused else None
 
 
 def left_over(versions: Sequence[Version], deployments: Sequence[Deployed], since: str) -> tuple[str, ...]:

@@ -6,15 +6,15 @@ from collections.abc import Callable
 
 from labelloop.records.versions import Version
 from labelloop.store.projects import ProjectRecord
-from labelloop.store.reports import Kept, kept_report
+from labelloop.store.reports import KeptReport, kept_report
 from operations.deployment import Deployment
 
-Make = Callable[[Deployment, ProjectRecord, Version], Kept]
+Make = Callable[[Deployment, ProjectRecord, Version], KeptReport]
 
 
 def evaluation_report(
     deployment: Deployment, record: ProjectRecord, name: str | None, make: Make, *, anew: bool
-) -> Kept:
+) -> KeptReport:
     """Of one version, or of the champion; NotFoundError where there is none. ``make``: where none is kept."""
     version = deployment.version(record, name)
     kept = None if anew else kept_report(deployment.within(record), version.name)

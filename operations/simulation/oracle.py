@@ -88,7 +88,7 @@ class Oracle:
         annotation = self.studio.annotate(
             task.id, self.schema.result(label), lead_time_s=self._lead_time(), prediction=task.prediction_id
         )
-        submitted = Submitted(at, task.id, annotation, label, task.seen)
+        submitted = Submitted(at, task.id, annotation, label, task.prediction)
         self.submitted.append(submitted)
         if wrong:
             self._wrong.append(submitted)

@@ -28,7 +28,7 @@ from labelloop.store.registry import ASIDE, LOG
 from labelloop.store.runs import RunStore
 from labelloop.store.snapshots import LATEST
 from labelloop.studio.archive import StudioArchive, task_line
-from labelloop.upkeep.holdings import Held, What, classify
+from labelloop.upkeep.object_kinds import ObjectKind, StoredObject, classify
 from labelloop.upkeep.tidying import DONE, Tidier
 from operations.deployment import Deployment
 from operations.reporting import Report
@@ -43,7 +43,7 @@ PROJECT, STATE, TASKS = "project.json", "state/", "studio/tasks/"
 SETTINGS, LABEL_CONFIG = "studio/settings.json", "studio/label_config.xml"
 LEFT_OUT = ("requests/", DONE, ASIDE, copy_key(COPY))  # of use only now, set aside, or beside in the archive
 MOVING = (LOG, LATEST)  # what names the rest; all else that names something is never replaced
-SOLID = {What.HEAD, What.SHARD, What.WEIGHTS}  # never gathered into anything else
+SOLID = {ObjectKind.HEAD, ObjectKind.SHARD, ObjectKind.WEIGHTS}  # never gathered into anything else
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +134,12 @@ class _Copier:
             kept = self._kept()
             objects = [h for h in self._listed() if kept is None or h.info.key in kept]
             if not parts.features:
-                objects = [h for h in objects if h.what not in {What.INDEX, What.ROWS}]
+                objects = [h for h in objects if h.what not in {ObjectKind.INDEX, ObjectKind.ROWS}]
             if not self._copy(objects, "back up models and features"):
                 return
         raise LabelloopError("too much changed during the backup: run it again at a quieter time")
 
-    def _listed(self) -> list[Held]:
+    def _listed(self) -> list[StoredObject]:
         objects = classify(self._store.list(""))
         return [h for h in objects if h.info.key not in self._seen and not h.info.key.startswith(LEFT_OUT)]
 
@@ -159,22 +159,24 @@ class _Copier:
             return {manifest, *(f"snapshots/shards/{shard}.jsonl.gz" for shard in shards)}
         return set()
 
-    def _copy(self, objects: Sequence[Held], step: str) -> bool:
+    def _copy(self, objects: Sequence[StoredObject], step: str) -> bool:
         """True where something vanished that may live on in another object."""
-        order, copied, vanished = list(What), 0, False
+        order, copied, vanished = list(ObjectKind), 0, False
         with ThreadPoolExecutor(READERS) as pool:
             for batch in batches(sorted(objects, key=lambda h: order.index(h.what))):
                 for held, data in zip(batch, pool.map(self._get, batch), strict=True):
                     self._seen.add(held.info.key)
                     if data is None:
-                        vanished = vanished or held.what is not What.OTHER or held.info.key.startswith("catalogue/")
+                        vanished = (
+                            vanished or held.what is not ObjectKind.OTHER or held.info.key.startswith("catalogue/")
+                        )
                     else:
                         self._keep(held, data)
                 copied += len(batch)
                 self._job.report(step, copied, len(objects))
         return vanished
 
-    def _get(self, held: Held) -> bytes | None:
+    def _get(self, held: StoredObject) -> bytes | None:
         try:
             return self._store.get(held.info.key)
         except CorruptObjectError:  # too large to be read: its lack shows, and is reported
@@ -184,7 +186,7 @@ class _Copier:
                 raise LabelloopError(f"{held.info.key} was deleted during the backup: run it again") from None
             return None
 
-    def _keep(self, held: Held, data: bytes) -> None:
+    def _keep(self, held: StoredObject, data: bytes) -> None:
         if held.info.key == LATEST:
             self._latest = data
         name = f"{STATE}{held.info.key}"
@@ -196,9 +198,9 @@ class _Copier:
         self._job.done.objects += 1
 
 
-def batches(objects: Iterable[Held]) -> Iterator[list[Held]]:
+def batches(objects: Iterable[StoredObject]) -> Iterator[list[StoredObject]]:
     """A few at a time: no more than may lie in memory together."""
-    batch: list[Held] = []
+    batch: list[StoredObject] = []
     size = 0
     for held in objects:
         if batch and (len(batch) == BATCH or size + held.info.size > BATCH_BYTES):

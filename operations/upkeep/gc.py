@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from labelloop.store.projects import ProjectRecord
 from labelloop.store.runs import RunStore
-from labelloop.upkeep.holdings import What
+from labelloop.upkeep.object_kinds import ObjectKind
 from labelloop.upkeep.retention import Item
 from labelloop.upkeep.tidying import Tidier, last_tidied
 from operations.deployment import Deployment
@@ -50,10 +50,10 @@ def tidy(deployment: Deployment, record: ProjectRecord, report: Report, *, dry_r
 
 def heaps(items: Iterable[Item]) -> tuple[Heap, ...]:
     """Items by kind and reason, in the order of the kinds, the largest first within each."""
-    by_reason: defaultdict[tuple[What, str], list[int]] = defaultdict(list)
+    by_reason: defaultdict[tuple[ObjectKind, str], list[int]] = defaultdict(list)
     for item in items:
         by_reason[item.what, item.why].append(item.size)
-    order = list(What)
+    order = list(ObjectKind)
     ranked = sorted(by_reason.items(), key=lambda pair: (order.index(pair[0][0]), -sum(pair[1]), pair[0][1]))
     return tuple(Heap(what.value, len(sizes), sum(sizes), why) for (what, why), sizes in ranked)
 

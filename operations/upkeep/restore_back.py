@@ -16,8 +16,8 @@ from labelloop.store.pauses import KEY as PAUSED
 from labelloop.store.projects import ProjectRecord
 from labelloop.store.registry import LOG
 from labelloop.store.snapshots import LATEST
-from labelloop.upkeep.holdings import Held, What
 from labelloop.upkeep.inspection import fault_of
+from labelloop.upkeep.object_kinds import ObjectKind, StoredObject
 from operations.deployment import Deployment
 from operations.people import me
 from operations.reporting import Report
@@ -27,7 +27,14 @@ from operations.upkeep.restored import Restored, held_in
 
 CATALOGUE = "catalogue/"
 REPLACED = "the running processes loaded other objects of the same names: restart backend, sync and workers"
-_ONCE = {What.HEAD, What.SHARD, What.WEIGHTS, What.SNAPSHOT, What.INDEX, What.ROWS}  # any other bytes are damaged
+_ONCE = {
+    ObjectKind.HEAD,
+    ObjectKind.SHARD,
+    ObjectKind.WEIGHTS,
+    ObjectKind.SNAPSHOT,
+    ObjectKind.INDEX,
+    ObjectKind.ROWS,
+}  # any other bytes are damaged
 
 
 class Fate(StrEnum):
@@ -40,7 +47,7 @@ class Fate(StrEnum):
     OMIT = "omit"  # of use only while the backup ran
 
 
-def fate(held: Held, ours: bytes | None, kept: bytes) -> Fate:
+def fate(held: StoredObject, ours: bytes | None, kept: bytes) -> Fate:
     """Decide by what is there now. Pure."""
     key = held.info.key
     if key.startswith(LEFT_OUT) or key == PAUSED:
@@ -49,7 +56,7 @@ def fate(held: Held, ours: bytes | None, kept: bytes) -> Fate:
         return Fate.PUT if ours is None else Fate.INTACT
     if held.what in _ONCE or key.startswith((CATALOGUE, COPIES)) or _is_damaged(key, ours):
         return Fate.PUT
-    if held.what is What.VERSION or key.startswith(LOG):
+    if held.what is ObjectKind.VERSION or key.startswith(LOG):
         return Fate.CONFLICT
     older = key == LATEST and _sequence(ours) < _sequence(kept)
     return Fate.PUT if older else Fate.NEWER
@@ -96,10 +103,10 @@ def _make_live(
 
 
 def _fates(
-    store: ObjectStore, archive: ArchiveReader, objects: Sequence[Held], report: Report
-) -> list[tuple[Held, Fate]]:
+    store: ObjectStore, archive: ArchiveReader, objects: Sequence[StoredObject], report: Report
+) -> list[tuple[StoredObject, Fate]]:
     """Reads everything that is there: damage shows in the bytes alone."""
-    fates: list[tuple[Held, Fate]] = []
+    fates: list[tuple[StoredObject, Fate]] = []
     with ThreadPoolExecutor(READERS) as pool:
         for batch in batches(objects):
             ours = pool.map(lambda held: _get(store, held.info.key), batch)

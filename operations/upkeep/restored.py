@@ -10,13 +10,16 @@ from labelloop.objects.storage import ObjectInfo
 from labelloop.store.projects import ProjectRecord
 from labelloop.store.registry import LOG
 from labelloop.store.snapshots import LATEST
-from labelloop.upkeep.holdings import Held, What, classify
+from labelloop.upkeep.object_kinds import ObjectKind, StoredObject, classify
 from operations.deployment import Deployment
 from operations.upkeep.archive import ArchiveReader
 from operations.upkeep.backup import STATE
 
-ORDER = (What.WEIGHTS, What.HEAD, What.SHARD, What.ROWS, What.BACKBONE, What.SNAPSHOT, What.INDEX, What.VERSION,
-         What.SCORES, What.REPORT, What.RUN, What.CHECKPOINT, What.OTHER)  # fmt: skip
+ORDER = (
+    ObjectKind.WEIGHTS, ObjectKind.HEAD, ObjectKind.SHARD, ObjectKind.ROWS, ObjectKind.BACKBONE, ObjectKind.SNAPSHOT,
+    ObjectKind.INDEX, ObjectKind.VERSION, ObjectKind.SCORES, ObjectKind.REPORT, ObjectKind.RUN, ObjectKind.CHECKPOINT,
+    ObjectKind.OTHER,
+)  # fmt: skip
 
 
 @dataclass
@@ -48,10 +51,12 @@ def is_there(deployment: Deployment, record: ProjectRecord) -> bool:
         raise
 
 
-def held_in(archive: ArchiveReader) -> list[Held]:
+def held_in(archive: ArchiveReader) -> list[StoredObject]:
     """The objects of a backup, content before what names it, the log and `latest` at the end."""
     moment = datetime.now(UTC)
     objects = classify(ObjectInfo(n.removeprefix(STATE), archive.size(n), "", moment) for n in archive.names(STATE))
-    rows = {held.names for held in objects if held.what is What.ROWS}
-    whole = [held for held in objects if held.what is not What.INDEX or held.names in rows]  # rows may be left out
+    rows = {held.names for held in objects if held.what is ObjectKind.ROWS}
+    whole = [
+        held for held in objects if held.what is not ObjectKind.INDEX or held.names in rows
+    ]  # rows may be left out
     return sorted(whole, key=lambda h: (h.info.key.startswith(LOG), h.info.key == LATEST, ORDER.index(h.what)))

@@ -8,23 +8,23 @@ from labelloop.objects.formats import Kind, read
 from labelloop.records.json import digest
 from labelloop.store.registry import LOG
 from labelloop.store.snapshots import CHANGED
-from labelloop.upkeep.holdings import Held, What
 from labelloop.upkeep.inspection import fault_of
+from labelloop.upkeep.object_kinds import ObjectKind, StoredObject
 
 _KINDS = {
-    What.VERSION: Kind.VERSION, What.RUN: Kind.RUN, What.SCORES: Kind.SCORES, What.SNAPSHOT: Kind.SNAPSHOT,
-    What.BACKBONE: Kind.BACKBONE, What.INDEX: Kind.FEATURES,
+    ObjectKind.VERSION: Kind.VERSION, ObjectKind.RUN: Kind.RUN, ObjectKind.SCORES: Kind.SCORES,
+    ObjectKind.SNAPSHOT: Kind.SNAPSHOT, ObjectKind.BACKBONE: Kind.BACKBONE, ObjectKind.INDEX: Kind.FEATURES,
 }  # fmt: skip
-_SEALS = {What.BACKBONE: (What.WEIGHTS, "weights_sha256"), What.INDEX: (What.ROWS, "sha256")}
+_SEALS = {ObjectKind.BACKBONE: (ObjectKind.WEIGHTS, "weights_sha256"), ObjectKind.INDEX: (ObjectKind.ROWS, "sha256")}
 
 
 @dataclass
 class Inspector:
     """Looks at records before what they seal: weights and rows are judged by the hash that their record names."""
 
-    _seals: dict[tuple[What, tuple[str, ...]], str] = field(default_factory=dict)
+    _seals: dict[tuple[ObjectKind, tuple[str, ...]], str] = field(default_factory=dict)
 
-    def fault(self, held: Held, data: bytes) -> str | None:
+    def fault(self, held: StoredObject, data: bytes) -> str | None:
         """Why it is damaged, or None. FormatError where a newer release wrote it."""
         kind = Kind.DEPLOYMENT if held.info.key.startswith(LOG) else _KINDS.get(held.what)
         if kind:
@@ -34,7 +34,7 @@ class Inspector:
             return CHANGED if digest(data) != seal else None
         return fault_of(held.info.key, data)
 
-    def _of_record(self, kind: Kind, held: Held, data: bytes) -> str | None:
+    def _of_record(self, kind: Kind, held: StoredObject, data: bytes) -> str | None:
         try:
             content = read(kind, data)
             if held.what in _SEALS:
@@ -42,4 +42,4 @@ class Inspector:
                 self._seals[sealed, held.names] = str(content[name])
         except (ValueError, KeyError) as error:
             return f"it cannot be read ({type(error).__name__}: {error})"
-        return CHANGED if held.what is What.SNAPSHOT and digest(data)[:32] != held.name else None
+        return CHANGED if held.what is ObjectKind.SNAPSHOT and digest(data)[:32] != held.name else None

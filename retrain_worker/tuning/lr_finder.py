@@ -8,7 +8,7 @@ from typing import Any
 
 from labelloop.clock import now
 from labelloop.errors import NotEnoughLabelsError
-from labelloop.queue.progress import Progress
+from labelloop.queue.progress import JobProgress
 from labelloop.store.lr_curves import LrCurve, keep, smoothed, steepest
 from retrain_worker.context import Context, ProjectContext
 from retrain_worker.retrain import source_of, start_of, train_examples
@@ -27,7 +27,7 @@ def find(context: Context, project: ProjectContext, name: str, by: str) -> dict[
     latest = project.snapshots.latest()
     if latest is None:
         raise NotEnoughLabelsError("nothing is labelled yet: a range test needs labelled images")
-    progress, policy = Progress.of_job(), project.record.config.retrain
+    progress, policy = JobProgress.of_job(), project.record.config.retrain
     backbone = start_of(context, project)
     examples = train_examples(project, project.snapshot(latest.snapshot))
     class_min = project.record.config.refresh.class_min
@@ -47,7 +47,7 @@ def find(context: Context, project: ProjectContext, name: str, by: str) -> dict[
     return {"suggestion": curve.suggestion}
 
 
-def range_test(run: Run, progress: Progress, steps: int = STEPS) -> tuple[list[float], list[float], float | None]:
+def range_test(run: Run, progress: JobProgress, steps: int = STEPS) -> tuple[list[float], list[float], float | None]:
     """Rates, losses, and the rate at which it diverged; the network is changed: throw it away."""
     shares = [group["lr"] / run.policy.learning_rate for group in run.optimiser.param_groups]
     rates: list[float] = []

@@ -14,7 +14,7 @@ from labelloop.clock import now
 from labelloop.errors import CancelledError, NotEnoughLabelsError, SettingsError
 from labelloop.model import net
 from labelloop.model.net import Backbone
-from labelloop.queue.progress import Progress
+from labelloop.queue.progress import JobProgress
 from labelloop.store.studies import ATTEMPTS, Study, StudyStore, Trial
 from retrain_worker.context import Context, ProjectContext
 from retrain_worker.evidence.artefact import in_turn
@@ -78,7 +78,7 @@ def _ended(studies: StudyStore, study: str, trial: Trial) -> Trial:
 
 
 def _tried(context: Context, project: ProjectContext, study: Study, trial: Trial, proposal: Proposal) -> Trial:
-    progress, ending, began = Progress.of_job(), _Ending(), time.monotonic()
+    progress, ending, began = JobProgress.of_job(), _Ending(), time.monotonic()
     config = study.config_with(trial.params)
     backbone = net.build(
         config.backbone, context.settings.weights_dirs, offline=context.settings.offline, device=net.best_device()

@@ -169,4 +169,4 @@ class Recorder:
         if self.feed.deleted != self._deleted_kept or self._damage.keys(DELETED):
             keep_deleted(self._store, self.feed.deleted)
             self._deleted_kept = set(self.feed.deleted)
-            self._damage.mended(DELETED)
+            self._damage.resolved(DELETED)

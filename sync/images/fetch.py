@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from labelloop.config.settings import Settings
 from labelloop.errors import ImageUnreadableError, SourceAwayError, StudioError
-from labelloop.images.mirror import Source, source_of
+from labelloop.images.mirror import CopySource, source_of
 from labelloop.images.reader import MAX_BYTES, short
 from labelloop.studio.client import Studio
 from labelloop.studio.http import Stream
@@ -26,7 +26,7 @@ class Fetcher:
 
     def __call__(self, uri: str) -> Fetched:
         """The bytes; ImageUnreadableError where asking again is useless, SourceAwayError where it may help."""
-        if source_of(uri) is Source.WEB:
+        if source_of(uri) is CopySource.WEB:
             return self._web.get(uri)
         found = self._from_studio(uri)
         if found.location is None:

@@ -13,7 +13,7 @@ import structlog
 
 from labelloop.clock import now
 from labelloop.errors import ImageUnreadableError, LabelloopError, StorageError
-from labelloop.images.mirror import Copy, Mirror, source_of
+from labelloop.images.mirror import Mirror, MirroredImage, source_of
 from labelloop.images.reader import short
 from sync.images.web import Fetched
 
@@ -49,7 +49,7 @@ class Mirroring:
         self._later: list[tuple[float, str]] = []  # a heap of failures, by when they are tried again
         self._tries: dict[str, int] = {}  # of everything that was asked for and is not copied
         self._failed: dict[str, str] = {}  # uri -> why
-        self._done: list[Copy] = []  # not yet in a list
+        self._done: list[MirroredImage] = []  # not yet in a list
         self._flushed = float("-inf")
         self._news: set[str] = set()
         self._threads = 0
@@ -137,7 +137,7 @@ class Mirroring:
             self._fail(uri, f"{short(uri)}: {type(error).__name__}: {error}", useless=False)
         self._flush()
 
-    def _add(self, copy: Copy) -> None:
+    def _add(self, copy: MirroredImage) -> None:
         with self._lock:
             self._done.append(copy)
 
@@ -152,7 +152,7 @@ class Mirroring:
             if useless or tries >= PATIENCE:
                 self._failed[uri] = why
                 if first:
-                    self._done.append(Copy(uri, now(), problem=why))
+                    self._done.append(MirroredImage(uri, now(), problem=why))
         log.warning("image not copied", action="mirror", uri=short(uri), reason=why, tries=tries)
 
     def _flush(self, *, whole: bool = False) -> None:
@@ -175,7 +175,7 @@ class Mirroring:
             log.info("copied", action="mirror", count=len(good), refused=len(copies) - len(good))
 
     @contextmanager
-    def _restoring(self, copies: list[Copy]) -> Iterator[None]:
+    def _restoring(self, copies: list[MirroredImage]) -> Iterator[None]:
         try:
             yield
         except StorageError as error:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Set
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from labelloop.clock import Standing
+from labelloop.clock import LocalAges
 from labelloop.images.reader import LeftOut
 from labelloop.queue.jobs import FEATURISE, JobQueue, job_id
 from labelloop.records.images import ImageFacts
@@ -68,7 +68,7 @@ class Pool:
         self._undecided: set[str] = set()  # images without a bucket, which nobody is shown yet
         self._by_task = by_task
         self._taskless: set[str] = set()  # those of them that wait for a task
-        self._held = Standing()  # since when nothing but a decision is missing
+        self._held = LocalAges()  # since when nothing but a decision is missing
         self._unimported: set[str] = set()  # in the bucket, without a task, and nobody removed it
         self.state = PoolState()
 

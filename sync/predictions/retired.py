@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from labelloop.clock import Standing
+from labelloop.clock import LocalAges
 
 KEEP_S = 24 * 3600.0  # Label Studio keeps an opened task for its person as long
 MOST = 20_000  # predictions of replaced versions: as many cost `next` nothing that can be measured
@@ -22,7 +22,7 @@ class Retired:
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
-        self._replaced = Standing()  # its ages begin anew with the watcher: then they are kept longer
+        self._replaced = LocalAges()  # its ages begin anew with the watcher: then they are kept longer
 
     def found(self, counts: Mapping[str, int]) -> None:
         """What Label Studio says that it has."""

@@ -56,8 +56,8 @@ def waiting_with_a_pre_label(loop: Loop) -> tuple[NextTask, str]:
     for _ in range(5):
         task = loop.studio.next_task(loop.project.id, loop.schema)
         assert task is not None
-        if task.seen is not None and task.seen.label is not None:
-            return task, task.seen.label
+        if task.prediction is not None and task.prediction.label is not None:
+            return task, task.prediction.label
         loop.submit(1)  # shown blind, as some are
     pytest.fail("five tasks, and no pre-label")
 
@@ -125,8 +125,8 @@ def test_a_new_version_leaves_the_task_that_somebody_has_open(loop: Loop, page: 
     until(lambda: noted(loop, waiting.id), what="the answer in a snapshot")
     [seen] = noted(loop, waiting.id)
     assert seen is not None
-    assert waiting.seen is not None
-    assert (seen.version, seen.label, seen.blind) == (waiting.seen.version, pre_label, False)
+    assert waiting.prediction is not None
+    assert (seen.version, seen.label, seen.blind) == (waiting.prediction.version, pre_label, False)
     for studio in (colleague, spare):
         studio.close()
 

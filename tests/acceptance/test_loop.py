@@ -21,7 +21,7 @@ def test_the_first_page_is_pre_labelled_by_a_model_of_the_seeds(loop: Loop) -> N
     for _ in range(4):  # every tenth place is blind, and of the others one in twenty by chance
         task = loop.studio.next_task(loop.project.id, loop.schema)
         assert task is not None
-        seen.append(task.seen)
+        seen.append(task.prediction)
         loop.answer(task)
     assert any(s and s.label in loop.schema.classes and s.version in shown for s in seen)
 
@@ -33,8 +33,8 @@ def test_ten_submits_bring_a_new_version_and_a_new_front(loop: Loop) -> None:
     until(lambda: loop.studio.project(loop.project.id).model_version == loop.live(), what="the switch")
     task = loop.studio.next_task(loop.project.id, loop.schema)
     assert task is not None
-    assert task.seen is not None
-    assert task.seen.version == loop.live()
+    assert task.prediction is not None
+    assert task.prediction.version == loop.live()
 
 
 def test_status_tells_what_is_live_why_and_what_comes_next(loop: Loop) -> None:

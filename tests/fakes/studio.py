@@ -125,8 +125,8 @@ class FakeStudio:
             raise StudioError("parent_prediction: object does not exist", status=400)
         moment, number = self._now(), self._next_id()
         shown = self.opened(task)
-        seen = _seen(*shown) if shown else None
-        self._put(task, Annotation(number, moment, moment, None if skip else label, cancelled=skip, seen=seen))
+        prediction = _seen(*shown) if shown else None
+        self._put(task, Annotation(number, moment, moment, None if skip else label, cancelled=skip, seen=prediction))
         return number
 
     def confirm_in_bulk(self, task: int) -> None:

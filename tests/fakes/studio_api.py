@@ -92,8 +92,8 @@ class StudioApi:
             case ("GET", "tasks"):
                 return self._page(params)
             case ("GET", "annotations", annotation):
-                found = {a["id"]: a for row in self.rows.values() for a in row["annotations"]}
-                return self._known(found, annotation)
+                answers = {a["id"]: a for row in self.rows.values() for a in row["annotations"]}
+                return self._known(answers, annotation)
             case ("PATCH", "tasks", task):
                 return self.rows[task] | (self.rows[task].update(body) or {})
             case ("DELETE", "tasks", task):
@@ -108,9 +108,9 @@ class StudioApi:
             case ("GET", "storages", "s3"):
                 return [s for s in self.storages.values() if s["project"] == params["project"]]
             case ("POST", "storages", "s3"):
-                made = self._next()
-                self.storages[made] = {"id": made, "status": "completed", **body}
-                return self.storages[made]
+                number = self._next()
+                self.storages[number] = {"id": number, "status": "completed", **body}
+                return self.storages[number]
             case ("PATCH", "storages", "s3", storage):
                 self._known(self.storages, storage).update(body)
                 return self.storages[storage]
@@ -123,31 +123,31 @@ class StudioApi:
     # --- what tests prepare
 
     def project(self, title: str, label_config: str, **more: Any) -> Json:
-        made = self._next()
-        self.projects[made] = {
-            "id": made, "title": title, "label_config": label_config, "created_at": self._now(), "description": "",
+        number = self._next()
+        self.projects[number] = {
+            "id": number, "title": title, "label_config": label_config, "created_at": self._now(), "description": "",
             "maximum_annotations": 1, "sampling": "Uncertainty sampling", **more,
         }  # fmt: skip
-        return self.projects[made]
+        return self.projects[number]
 
     def task(self, project: int, data: Mapping[str, Any], meta: Mapping[str, Any] | None = None) -> int:
-        made = self._next()
-        self.rows[made] = {
-            "id": made, "project": project, "data": dict(data), "meta": dict(meta or {}), "updated_at": self._now(),
+        number = self._next()
+        self.rows[number] = {
+            "id": number, "project": project, "data": dict(data), "meta": dict(meta or {}), "updated_at": self._now(),
             "annotations": [], "total_annotations": 0, "cancelled_annotations": 0,
         }  # fmt: skip
-        return made
+        return number
 
     def annotate(self, task: int, *, completed_by: int = 1, was_cancelled: bool = False, **more: Any) -> Json:
         if self.fail_after <= 0:
             raise StudioError("Label Studio answered 500", status=500)
         self.fail_after -= 1
         moment, row = self._now(), self.rows[task]
-        made = {"id": self._next(), "created_at": moment, "updated_at": moment, "completed_by": completed_by,
+        answer = {"id": self._next(), "created_at": moment, "updated_at": moment, "completed_by": completed_by,
                 "was_cancelled": was_cancelled, **more}  # fmt: skip
-        row["annotations"].append(made)
+        row["annotations"].append(answer)
         row["updated_at"] = moment
-        return made
+        return answer
 
     def of_project(self, project: int) -> list[Json]:
         return [row for row in self.rows.values() if row["project"] == project]
@@ -180,10 +180,10 @@ class StudioApi:
         return self._clock.strftime(LABEL_STUDIO_FORMAT)
 
 
-def _filtered(rows: list[Json], asked: Json) -> list[Json]:
-    if asked["filter"] == "filter:tasks:id":
-        return sorted((r for r in rows if r["id"] > asked["value"]), key=lambda r: r["id"])
-    since = parse(asked["value"])
+def _filtered(rows: list[Json], item: Json) -> list[Json]:
+    if item["filter"] == "filter:tasks:id":
+        return sorted((r for r in rows if r["id"] > item["value"]), key=lambda r: r["id"])
+    since = parse(item["value"])
     return sorted((r for r in rows if parse(r["updated_at"]) > since), key=lambda r: r["updated_at"])
 
 

@@ -31,16 +31,16 @@ def serving(api: StudioApi, token: str) -> Iterator[str]:
                 self.ask(parts.path.strip("/"), dict(parse_qsl(parts.query)), json.loads(body) if body else None)
 
         def ask(self, path: str, params: dict[str, str], body: object) -> None:
-            known = {k: int(v) if v.isdigit() else v for k, v in params.items()}
+            query = {k: int(v) if v.isdigit() else v for k, v in params.items()}
             try:
-                if "project" in known and path == "api/tasks":
-                    api.call("GET", f"api/projects/{known['project']}", params={}, json=None)  # 404 where it is gone
-                said, status = api.call(self.command, path, params=known, json=body), 200
+                if "project" in query and path == "api/tasks":
+                    api.call("GET", f"api/projects/{query['project']}", params={}, json=None)  # 404 where it is gone
+                reply, status = api.call(self.command, path, params=query, json=body), 200
             except StudioError as error:
                 status = error.status or 500
-                said = {"id": "5c2a", "status_code": status, "version": "1.23.2", "exc_info": None,
+                reply = {"id": "5c2a", "status_code": status, "version": "1.23.2", "exc_info": None,
                         "detail": "No Project matches the given query." if status == 404 else str(error)}  # fmt: skip
-            self.say(status, json.dumps(said).encode())
+            self.say(status, json.dumps(reply).encode())
 
         def say(self, status: int, body: bytes, kind: str = "application/json") -> None:
             self.send_response(status)

@@ -21,7 +21,7 @@ from labelloop.errors import ImageUnreadableError
 from labelloop.objects.storage import MemoryStore
 from labelloop.store.projects import ProjectStore
 from ml_backend.app import make_app
-from ml_backend.auth import Gate
+from ml_backend.auth import AccessGate
 from ml_backend.backend import Backend
 from ml_backend.drain import DrainingWorker
 from ml_backend.live import LiveModels
@@ -54,7 +54,7 @@ def slow_app() -> Flask:
     backend = Backend(directory, live, Predictor(NoImages(), metrics), metrics)
     backend.start()
     atexit.register(backend.stop)
-    app = make_app(backend, Gate(load_settings({})))
+    app = make_app(backend, AccessGate(load_settings({})))
 
     @app.get("/slow")
     def slow() -> str:

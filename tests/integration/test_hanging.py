@@ -27,7 +27,7 @@ from labelloop.objects.storage import MemoryStore
 from labelloop.store.projects import ProjectStore
 from ml_backend import front
 from ml_backend.app import make_app
-from ml_backend.auth import Gate
+from ml_backend.auth import AccessGate
 from ml_backend.backend import Backend
 from ml_backend.door import HINTS, MIB, VIEWS
 from ml_backend.drain import CONNECTIONS, BufferingWorker
@@ -76,7 +76,7 @@ def small_app() -> Flask:
     backend = Backend(directory, live, Predictor(NoImages(), metrics), metrics)
     backend.start()
     atexit.register(backend.stop)
-    app = make_app(backend, Gate(load_settings({"LABELLOOP_BACKEND_PASSWORD": PASSWORD})))
+    app = make_app(backend, AccessGate(load_settings({"LABELLOOP_BACKEND_PASSWORD": PASSWORD})))
 
     @app.get("/large")
     def large() -> str:

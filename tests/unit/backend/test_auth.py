@@ -9,7 +9,7 @@ from werkzeug.datastructures import Authorization
 
 from labelloop.config.settings import load_settings
 from ml_backend import auth
-from ml_backend.auth import Gate
+from ml_backend.auth import AccessGate
 
 
 def given(password: str, user: str = "labelloop") -> Authorization:
@@ -18,17 +18,17 @@ def given(password: str, user: str = "labelloop") -> Authorization:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    found = tmp_path / "password"
-    found.write_text("one\n")
-    return found
+    path = tmp_path / "password"
+    path.write_text("one\n")
+    return path
 
 
-def gate_of(file: Path) -> Gate:
-    return Gate(load_settings({"LABELLOOP_BACKEND_PASSWORD_FILE": str(file)}))
+def gate_of(file: Path) -> AccessGate:
+    return AccessGate(load_settings({"LABELLOOP_BACKEND_PASSWORD_FILE": str(file)}))
 
 
 def test_without_a_password_everybody_is_let_in() -> None:
-    gate = Gate(load_settings({}))
+    gate = AccessGate(load_settings({}))
     assert gate.is_open
     assert gate.knows(None)
 

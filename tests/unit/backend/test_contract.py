@@ -21,7 +21,7 @@ from bench.faults.hostile import task as hostile_task
 from labelloop.clock import stamp
 from labelloop.config.project import parse_config
 from labelloop.config.settings import load_settings
-from labelloop.images.mirror import Copy, Mirror
+from labelloop.images.mirror import Mirror, MirroredImage
 from labelloop.labels.results import make_label_config
 from labelloop.records.images import Bucket, ImageFacts
 from labelloop.records.json import digest
@@ -30,7 +30,7 @@ from labelloop.store.catalogue import Catalogue
 from ml_backend import large as large_module
 from ml_backend import projects as projects_module
 from ml_backend.app import MAX_HINT, make_app
-from ml_backend.auth import Gate
+from ml_backend.auth import AccessGate
 from ml_backend.backend import Backend
 from ml_backend.places import PLACES
 from tests.hostile.worst import saved
@@ -52,7 +52,7 @@ class Stage:
     def __init__(self) -> None:
         self.world, self.reader = World(), FakeReader()
         self.backend: Backend = make_backend(self.world, self.reader)
-        self.app: Flask = make_app(self.backend, Gate(SETTINGS))
+        self.app: Flask = make_app(self.backend, AccessGate(SETTINGS))
         self.client: FlaskClient = self.app.test_client()
 
     def images(self, *seeds: int, prefix: str = PREFIX) -> list[dict[str, Any]]:
@@ -85,10 +85,10 @@ class Stage:
 
 @pytest.fixture
 def stage() -> Iterator[Stage]:
-    made = Stage()
-    made.backend.start()
-    yield made
-    made.backend.stop()
+    ready = Stage()
+    ready.backend.start()
+    yield ready
+    ready.backend.stop()
 
 
 @pytest.fixture
@@ -150,9 +150,9 @@ def test_an_image_that_is_likelier_of_a_class_without_a_label_gets_no_pre_label(
         version = live.world.add(backbone, answer=0, unseen=unseen)
         live.world.deploy(version)
         live.serves(version.name)
-        found = live.predict(live.images(TRAIN[0]))[0]
-        assert bool(found["result"]) is shown
-        assert found["score"] == pytest.approx(0.909 * (1 - unseen) if shown else 1.0, abs=1e-3)
+        result = live.predict(live.images(TRAIN[0]))[0]
+        assert bool(result["result"]) is shown
+        assert result["score"] == pytest.approx(0.909 * (1 - unseen) if shown else 1.0, abs=1e-3)
 
 
 def test_images_that_cannot_be_read_do_not_harm_the_others(live: Stage) -> None:
@@ -408,10 +408,12 @@ def test_an_unexpected_error_is_a_json_500_without_a_stack(live: Stage, monkeypa
 
 
 @pytest.mark.parametrize("path", ["/predict", "/setup", "/versions", "/metrics", "/nothing"])
-@pytest.mark.parametrize("given", ["", "labelloop:wrong", "wrong:letmein", "labelloop:", ":letmein", "ünder:letmein"])
-def test_everything_that_tells_anything_needs_the_password(live: Stage, path: str, given: str) -> None:
-    code = base64.b64encode(given.encode()).decode()
-    headers = {"Authorization": f"Basic {code}"} if given else {}
+@pytest.mark.parametrize(
+    "credentials", ["", "labelloop:wrong", "wrong:letmein", "labelloop:", ":letmein", "ünder:letmein"]
+)
+def test_everything_that_tells_anything_needs_the_password(live: Stage, path: str, credentials: str) -> None:
+    code = base64.b64encode(credentials.encode()).decode()
+    headers = {"Authorization": f"Basic {code}"} if credentials else {}
     call = live.client.post if path in {"/predict", "/setup"} else live.client.get
     answer = call(path, headers=headers)
     assert answer.status_code == 401
@@ -426,16 +428,16 @@ def test_other_credentials_are_refused(live: Stage, header: str) -> None:
 def test_health_is_open_but_tells_strangers_nothing(live: Stage) -> None:
     live.setup()
     assert live.client.get("/health").get_json() == {"status": "UP", "model_class": "labelloop"}
-    known = live.client.get("/health", headers=AUTH).get_json()
-    assert known["projects"][live.world.record.key]["version"] == "v1"
+    health = live.client.get("/health", headers=AUTH).get_json()
+    assert health["projects"][live.world.record.key]["version"] == "v1"
 
 
 def test_versions_lists_all_and_names_the_live_one(live: Stage) -> None:
     live.setup()
     live.world.add(live.world.backbone(), answer=0)
-    found = live.client.get("/versions", headers=AUTH).get_json()
-    assert found["versions"] == ["v1", "v2"]
-    assert found["live"][live.world.record.key]["version"] == "v1"
+    listed = live.client.get("/versions", headers=AUTH).get_json()
+    assert listed["versions"] == ["v1", "v2"]
+    assert listed["live"][live.world.record.key]["version"] == "v1"
     one = live.client.get(f"/versions?project={live.world.record.reference}", headers=AUTH).get_json()
     assert one["versions"] == ["v1", "v2"]
     assert live.client.get("/versions?project=9.9", headers=AUTH).status_code == 404
@@ -468,9 +470,9 @@ class FakeHints:
 )
 def test_a_webhook_only_nudges(body: dict[str, Any], expected: tuple[Any, str]) -> None:
     world, hints = World(), FakeHints()
-    made = make_backend(world, FakeReader())
-    backend = Backend(made.directory, made.live, made.predictor, made.metrics, hints)  # type: ignore[arg-type]
-    answer = make_app(backend, Gate(SETTINGS)).test_client().post("/webhook", json=body)
+    plain = make_backend(world, FakeReader())
+    backend = Backend(plain.directory, plain.live, plain.predictor, plain.metrics, hints)  # type: ignore[arg-type]
+    answer = make_app(backend, AccessGate(SETTINGS)).test_client().post("/webhook", json=body)
     assert answer.status_code == 202
     assert hints.sent == [expected]
     backend.stop()
@@ -487,7 +489,7 @@ def decided(live: Stage, label_map: dict[str, str | None], *classes: str) -> lis
     """Answers after a decision, as Label Studio asks with its label config of now."""
     config = live.world.record.config.model_copy(update={"label_map": label_map})
     live.world.projects.put(replace(live.world.record, config=config))
-    live.backend.directory._known.clear()
+    live.backend.directory._records.clear()
     return live.predict(live.images(TRAIN[0]), make_label_config(classes))
 
 
@@ -534,7 +536,7 @@ def test_an_upload_that_will_be_blind_is_blind_before_anybody_knows(live: Stage)
 
 def test_an_upload_that_cannot_be_had_harms_nobody_else(live: Stage) -> None:
     mirror = Mirror(live.world.own)
-    mirror.record([Copy("/data/upload/1/a.png", "2026-01-01", problem="Label Studio answers 404")])
+    mirror.record([MirroredImage("/data/upload/1/a.png", "2026-01-01", problem="Label Studio answers 404")])
     results = live.predict([*live.images(TRAIN[0]), {"id": 1, "data": {"image": "/data/upload/1/a.png"}}])
     assert [bool(r["result"]) for r in results] == [True, False]
 
@@ -548,8 +550,8 @@ def test_an_upload_that_cannot_be_had_harms_nobody_else(live: Stage) -> None:
     ("POST", "/predict"), ("POST", "/setup"), ("OPTIONS", "/predict"),
 ])  # fmt: skip
 def test_no_web_page_is_answered(live: Stage, method: str, path: str, headers: dict[str, str]) -> None:
-    for given in (headers, {**headers, **AUTH}):
-        answer = live.client.open(path, method=method, headers=given, json={"project": 7} if method == "POST" else None)
+    for sent in (headers, {**headers, **AUTH}):
+        answer = live.client.open(path, method=method, headers=sent, json={"project": 7} if method == "POST" else None)
         assert answer.status_code == 403
         assert not [name for name, _ in answer.headers if name.lower().startswith("access-control")]
 

@@ -8,11 +8,11 @@ import json
 import pytest
 
 from labelloop.config.settings import load_settings
-from ml_backend.auth import Gate
-from ml_backend.door import HINTS, LANE_OF, MAX_BODY, PREDICTS, VIEWS, Budget, Door, lane_of, too_large
+from ml_backend.auth import AccessGate
+from ml_backend.door import HINTS, LANE_OF, MAX_BODY, PREDICTS, VIEWS, BodyBudget, Door, lane_of, too_large
 
 GOOD = {"AUTHORIZATION": "Basic " + base64.b64encode(b"labelloop:letmein").decode()}
-DOOR = Door(Gate(load_settings({"LABELLOOP_BACKEND_PASSWORD": "letmein"})))
+DOOR = Door(AccessGate(load_settings({"LABELLOOP_BACKEND_PASSWORD": "letmein"})))
 
 
 @pytest.mark.parametrize(
@@ -31,8 +31,8 @@ def test_a_stranger_goes_no_further(path: str, header: str) -> None:
 @pytest.mark.parametrize("path", ["/predict", "/", "/nothing", "/health", "/webhook"])
 @pytest.mark.parametrize("mark", [{"ORIGIN": "http://elsewhere"}, {"ORIGIN": "null"}, {"SEC_FETCH_SITE": "cross-site"}])
 def test_a_web_page_is_refused_before_its_browser_would_ask_for_a_password(path: str, mark: dict[str, str]) -> None:
-    for known in ({}, GOOD):
-        why = DOOR.refusal(path, {**known, **mark}, 0)
+    for credentials in ({}, GOOD):
+        why = DOOR.refusal(path, {**credentials, **mark}, 0)
         assert why is not None
         status, headers, _ = why.to_response()
         assert status.startswith("403 ")
@@ -60,7 +60,7 @@ def test_what_is_not_there_is_answered_where_nothing_can_hang() -> None:
 
 
 def test_a_budget_is_one_for_all() -> None:
-    budget = Budget(10)
+    budget = BodyBudget(10)
     assert budget.take(6)
     assert not budget.take(5)
     assert budget.take(4)

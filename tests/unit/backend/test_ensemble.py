@@ -27,10 +27,10 @@ def fitted(dimension: int) -> FittedEnsemble:
 
 
 def add(world: World, backbone: BackboneRecord, dimension: int) -> Version:
-    found = fitted(dimension)
+    fit = fitted(dimension)
     draft = Draft(
-        kind="refresh", backbone=backbone.id, head=found.head, snapshot="s", config="c", code="0", parent=None,
-        reference=None, recipe={"head": "ensemble", "members": list(found.members)},
+        kind="refresh", backbone=backbone.id, head=fit.head, snapshot="s", config="c", code="0", parent=None,
+        reference=None, recipe={"head": "ensemble", "members": list(fit.members)},
         evaluation=Evaluation("refresh", 18, 18, CLASSES), verdict=Verdict(Outcome.PROMOTE, ()),
         check_features=ROWS.normal(size=(8, dimension)).astype(np.float32),
     )  # fmt: skip

@@ -14,7 +14,7 @@ from ml_backend.lanes import PATIENCE_S, Lanes
 ONE, TWO = Lane("one", threads=1, waiting=1), Lane("two", threads=1, waiting=1)
 
 
-class Asked:
+class Channel:
     """A channel with one request, answered once it may go on."""
 
     def __init__(self, lane: Lane, goes_on: threading.Event | None = None) -> None:
@@ -37,9 +37,9 @@ class Asked:
 
 @pytest.fixture
 def lanes() -> Iterator[Lanes]:
-    made = Lanes([ONE, TWO])
-    yield made
-    made.shutdown()
+    both = Lanes([ONE, TWO])
+    yield both
+    both.shutdown()
 
 
 def wait(what: Callable[[], bool]) -> None:
@@ -51,11 +51,11 @@ def wait(what: Callable[[], bool]) -> None:
 
 def test_a_full_lane_refuses_at_once_and_the_others_go_on(lanes: Lanes) -> None:
     goes_on = threading.Event()
-    inside, waiting, more, other = Asked(ONE, goes_on), Asked(ONE), Asked(ONE), Asked(TWO)
+    inside, waiting, more, other = Channel(ONE, goes_on), Channel(ONE), Channel(ONE), Channel(TWO)
     lanes.add_task(inside)
     assert inside.begun.wait(5)
-    for asked in (waiting, more, other):
-        lanes.add_task(asked)
+    for channel in (waiting, more, other):
+        lanes.add_task(channel)
     wait(lambda: (more.answer, other.answer) == ("503", "200"))
     assert waiting.answer == ""
     goes_on.set()
@@ -64,7 +64,7 @@ def test_a_full_lane_refuses_at_once_and_the_others_go_on(lanes: Lanes) -> None:
 
 def test_who_has_waited_too_long_for_a_thread_is_refused_without_one(lanes: Lanes) -> None:
     goes_on = threading.Event()
-    inside, waiting = Asked(ONE, goes_on), Asked(ONE)
+    inside, waiting = Channel(ONE, goes_on), Channel(ONE)
     lanes.add_task(inside)
     assert inside.begun.wait(5)
     lanes.add_task(waiting)
@@ -77,13 +77,13 @@ def test_who_has_waited_too_long_for_a_thread_is_refused_without_one(lanes: Lane
 
 
 def test_who_waits_beside_a_free_thread_is_not_refused_however_slow_the_machine_is(lanes: Lanes) -> None:
-    line, asked = lanes._lines["one"], Asked(ONE)
+    line, channel = lanes._lines["one"], Channel(ONE)
     wait(lambda: line.active_count == 0)
     with line.lock:  # it is told, and does not come to run
-        line.queue.append(asked)
-        asked.queued_at = time.monotonic() - 10
+        line.queue.append(channel)
+        channel.queued_at = time.monotonic() - 10
     lanes.expire()
-    assert asked.error is None
+    assert channel.error is None
     with line.lock:
         line.queue_cv.notify()
-    wait(lambda: asked.answer == "200")
+    wait(lambda: channel.answer == "200")

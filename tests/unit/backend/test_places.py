@@ -15,7 +15,7 @@ from labelloop.config.settings import load_settings
 from labelloop.errors import StorageError
 from labelloop.objects.storage import MemoryStore
 from ml_backend.app import make_app
-from ml_backend.auth import Gate
+from ml_backend.auth import AccessGate
 from ml_backend.backend import Backend
 from ml_backend.contract import RequestError
 from ml_backend.live import READERS
@@ -60,9 +60,9 @@ class Reading(FakeReader):
 
 @pytest.fixture
 def store() -> Iterator[Hanging]:
-    made = Hanging()
-    yield made
-    made.let_go()
+    hanging = Hanging()
+    yield hanging
+    hanging.let_go()
 
 
 @contextmanager
@@ -159,8 +159,8 @@ def test_an_unknown_project_is_told_to_come_back_and_takes_no_known_ones_turn(st
     store.hangs = "-99"
     with ThreadPoolExecutor(40) as pool:
         begun = time.monotonic()
-        asked: list[Future[object]] = [pool.submit(directory.find, f"99{n}.1") for n in range(UNKNOWN_LOOKUPS * 4)]
-        assert all(isinstance(a.exception(5), StorageError) for a in asked)
+        lookups: list[Future[object]] = [pool.submit(directory.find, f"99{n}.1") for n in range(UNKNOWN_LOOKUPS * 4)]
+        assert all(isinstance(a.exception(5), StorageError) for a in lookups)
         assert time.monotonic() - begun < LOOKUP_S + 2 * QUICK_S
         time.sleep(KEEP_S)
         assert directory.find(world.record.reference) == world.record
@@ -184,7 +184,7 @@ def two(store: Hanging) -> Iterator[tuple[World, World, Backend, FlaskClient]]:
     Reading.goes_on.clear()
     backend = make_backend(first, Reading({f"s3://images/other/{n}.png": picture(n) for n in range(40)}))
     backend.start()
-    client = make_app(backend, Gate(load_settings({}))).test_client()
+    client = make_app(backend, AccessGate(load_settings({}))).test_client()
     end = time.monotonic() + 30
     while client.get("/ready").status_code != 200:
         assert time.monotonic() < end
@@ -203,7 +203,7 @@ def ask(client: FlaskClient, world: World, uri: str, count: int = 1) -> int:
 
 def test_images_that_hang_hold_up_their_own_project_alone(two: tuple[World, World, Backend, FlaskClient]) -> None:
     first, second, backend, _ = two
-    app = make_app(backend, Gate(load_settings({})))
+    app = make_app(backend, AccessGate(load_settings({})))
     with ThreadPoolExecutor(PLACES) as pool:
         stuck = [pool.submit(ask, app.test_client(), first, "s3://images/hang.png", READERS) for _ in range(PLACES)]
         time.sleep(STILL_S + 0.2)
@@ -241,7 +241,7 @@ def test_setup_of_a_project_that_cannot_be_loaded_keeps_within_label_studios_tim
     store.hangs = f"projects/{world.record.key}/"
     backend = make_backend(world, FakeReader())
     backend.start()
-    app = make_app(backend, Gate(load_settings({})))
+    app = make_app(backend, AccessGate(load_settings({})))
     body = {"project": world.record.reference, "schema": world.record.label_config}
 
     def setup() -> float:

@@ -11,7 +11,7 @@ from labelloop.config.settings import load_settings
 from labelloop.errors import StorageError
 from labelloop.objects.storage import MemoryStore, ObjectInfo
 from ml_backend.app import make_app
-from ml_backend.auth import Gate
+from ml_backend.auth import AccessGate
 from ml_backend.backend import Backend
 from ml_backend.drain import announce
 from tests.unit.worlds.backend import FakeReader, World, make_backend
@@ -44,13 +44,13 @@ def store() -> Moody:
 def backend(store: Moody) -> Iterator[Backend]:
     world = World(store)
     world.deploy(world.add(world.backbone(), answer=1))
-    made = make_backend(world, FakeReader())
-    yield made
-    made.stop()
+    started = make_backend(world, FakeReader())
+    yield started
+    started.stop()
 
 
 def status(backend: Backend) -> int:
-    gate = Gate(load_settings({"LABELLOOP_BACKEND_PASSWORD": "letmein"}))
+    gate = AccessGate(load_settings({"LABELLOOP_BACKEND_PASSWORD": "letmein"}))
     return make_app(backend, gate).test_client().get("/ready").status_code
 
 
@@ -83,7 +83,7 @@ def test_not_ready_before_storage_was_reached_and_no_less_ready_when_it_goes(bac
 def test_a_backend_that_leaves_is_not_ready_but_well(backend: Backend) -> None:
     backend.start()
     wait_ready(backend)
-    app = make_app(backend, Gate(load_settings({})))
+    app = make_app(backend, AccessGate(load_settings({})))
     assert announce(app)
     assert app.test_client().get("/ready").status_code == 503
     assert app.test_client().get("/health").status_code == 200

@@ -105,8 +105,8 @@ def test_beyond_that_a_jpeg_is_refused_in_words() -> None:
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_every_format_declares_the_size_it_has(form: str) -> None:
-    found = declared(saved("RGB", (333, 222), form))
-    assert (found.format, found.width, found.height) == (form, 333, 222)
+    image = declared(saved("RGB", (333, 222), form))
+    assert (image.format, image.width, image.height) == (form, 333, 222)
 
 
 @pytest.mark.parametrize("form", FORMATS)

@@ -84,9 +84,9 @@ def test_what_declares_too_much_is_refused_at_once_and_in_words(data: bytes, wor
 
 def test_one_that_declares_less_than_it_has_is_stopped_by_the_memory_it_gets() -> None:
     large = saved("RGB", (6000, 6000), "TIFF", compression="tiff_lzw")
-    told = Declared("TIFF", 6000, 6000, held=0, apart=True)
+    false = Declared("TIFF", 6000, 6000, held=0, apart=True)
     with closing(Helpers(1)) as helpers, pytest.raises(ImageUnreadableError, match="memory"):
-        helpers.render(large, told, SQUARE, 0, 1.0)
+        helpers.render(large, false, SQUARE, 0, 1.0)
 
 
 def test_one_that_takes_too_long_ends_its_own_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,13 +188,13 @@ def test_the_largest_waits_for_no_second_one_that_came_after_it(budget: Budget) 
 
 
 def test_all_threads_of_a_process_share_one_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[int] = []
+    held: list[int] = []
     mine = Budget(10**9, large=10**9, small=10**9)
     monkeypatch.setattr(decoding._process, "budget", mine)
-    monkeypatch.setattr(decoding, "render", lambda *_: seen.append(mine._held) or np.zeros((64, 64, 3), np.uint8))
+    monkeypatch.setattr(decoding, "render", lambda *_: held.append(mine._held) or np.zeros((64, 64, 3), np.uint8))
     data = saved("RGB", (100, 100), "PNG")
     decode(data, SQUARE)
-    assert seen == [100 * 100 * 5 + 2 * len(data)]
+    assert held == [100 * 100 * 5 + 2 * len(data)]
     assert mine._held == 0
 
 
@@ -225,10 +225,10 @@ def test_what_is_held_is_no_more_than_was_weighed(form: str, mode: str) -> None:
     out = io.BytesIO()
     Image.new(mode, (6000, 4000)).save(out, form, exif=exif, progressive=True)
     data = out.getvalue()
-    found = declared(data)
+    image = declared(data)
     helpers = Helpers(1)
     pixels = helpers.render(
-        data, found, Square(600), max(found.needs(600) - 50_000_000, 0), 10.0
+        data, image, Square(600), max(image.needs(600) - 50_000_000, 0), 10.0
     )  # less most of the slack
     assert pixels.shape == (600, 600, 3)
     helpers.close()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from labelloop.export.card import Origin, card
+from labelloop.export.card import VersionOrigin, card
 from labelloop.records.evidence import Outcome
 from labelloop.records.images import Bucket
 from labelloop.store.configs import keep_config, kept_config
@@ -15,7 +15,7 @@ from tests.unit.worlds.learning import LearningWorld
 
 
 @pytest.fixture(scope="module")
-def origin(tmp_path_factory: pytest.TempPathFactory) -> Origin:
+def origin(tmp_path_factory: pytest.TempPathFactory) -> VersionOrigin:
     folder: Path = tmp_path_factory.mktemp("world")
     small = {"name": "small_cnn", "image_size": 16, "options": {"filters": [8], "dense": 16, "dropout": 0.0}}
     world = LearningWorld(folder, images=200, config={"backbone": small})
@@ -23,16 +23,16 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Origin:
     assert world.refresh(name).verdict.outcome is Outcome.PROMOTE
     keep_config(world.project.store, world.config)
     version, registry = world.live(), world.project.registry
-    return Origin(
+    return VersionOrigin(
         "digits | here", version, registry.backbone(version.backbone),
         list(world.project.snapshot(name).tasks.values()), world.project.catalogue.images,
         kept_config(world.project.store, world.config.hash), registry.decisions(),
     )  # fmt: skip
 
 
-def test_it_tells_what_a_lead_asks(origin: Origin) -> None:
-    text, found = card(origin), origin.version.evaluation
-    assert f"{found.test_accuracy:.3f}" in text
+def test_it_tells_what_a_lead_asks(origin: VersionOrigin) -> None:
+    text, evaluation = card(origin), origin.version.evaluation
+    assert f"{evaluation.test_accuracy:.3f}" in text
     assert origin.version.snapshot in text
     assert origin.backbone.provenance in text
     assert "**promote**" in text
@@ -43,7 +43,7 @@ def test_it_tells_what_a_lead_asks(origin: Origin) -> None:
         assert any(line.startswith(f"| {name} |") for line in text.splitlines())
 
 
-def test_the_counts_are_those_of_the_snapshot(origin: Origin) -> None:
+def test_the_counts_are_those_of_the_snapshot(origin: VersionOrigin) -> None:
     data = card(origin).split("## Training")[0].splitlines()
     rows = [line.split("|")[1:-1] for line in data if line.startswith("| ") and line[2].isdigit()]
     counts = [[int(cell) for cell in row[1:]] for row in rows]
@@ -51,7 +51,7 @@ def test_the_counts_are_those_of_the_snapshot(origin: Origin) -> None:
     assert sum(map(sum, counts)) == len(origin.tasks)
 
 
-def test_every_table_keeps_its_columns(origin: Origin) -> None:
+def test_every_table_keeps_its_columns(origin: VersionOrigin) -> None:
     lines = card(origin).splitlines()
     for before, line in pairwise(lines):
         if before.startswith("| ") and line.startswith("| "):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from labelloop.errors import NotFoundError, SettingsError
-from labelloop.export.labels import Labelled, Wanted, csv_row, safe_cell
+from labelloop.export.labels import ExportFilter, ExportRow, csv_row, safe_cell
 from labelloop.records.images import Bucket
 from labelloop.records.tasks import Task
 from operations.data.export import collect, replace_file, write_csv, write_json
@@ -34,28 +34,28 @@ def world(tmp_path: Path) -> OpsWorld:
     return world
 
 
-def rows(world: OpsWorld, path: Path, **wanted: Any) -> list[dict[str, str]]:
-    write_csv(collect(world.deployment, world.record, Wanted(**wanted), at=None), path)
+def rows(world: OpsWorld, path: Path, **chosen: Any) -> list[dict[str, str]]:
+    write_csv(collect(world.deployment, world.record, ExportFilter(**chosen), at=None), path)
     return list(csv.DictReader(io.StringIO(path.read_text())))
 
 
 def test_one_row_per_labelled_task_with_the_answer_that_counts(world: OpsWorld, tmp_path: Path) -> None:
-    found = rows(world, tmp_path / "x.csv")
-    assert [(r["task_id"], r["label"], r["bucket"]) for r in found] == [
+    lines = rows(world, tmp_path / "x.csv")
+    assert [(r["task_id"], r["label"], r["bucket"]) for r in lines] == [
         ("1", "dog", "train"), ("3", "'=cmd|' /C calc'!A0", "train"), ("4", "cat", "test"), ("5", "owl", "")
     ]  # fmt: skip
-    first = found[0]
+    first = lines[0]
     assert first["uri"] == PREFIX + "1.png"
     assert (first["annotator"], first["annotation_id"], first["ground_truth"], first["answers"]) == (
         "8", "101", "true", "2"
     )  # fmt: skip
     assert (first["seen_label"], first["lead_time_s"]) == ("", "")  # of the answer that counts, not of the older one
-    assert found[2]["seed"] == "true"
+    assert lines[2]["seed"] == "true"
 
 
 def test_buckets_and_skipped_ones_on_demand(world: OpsWorld, tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
-    assert [r["task_id"] for r in rows(world, path, bucket=Bucket.TEST)] == ["4"]
+    assert [r["task_id"] for r in rows(world, path, split=Bucket.TEST)] == ["4"]
     skipped = {r["task_id"]: r for r in rows(world, path, with_skipped=True)}
     assert list(skipped) == ["1", "2", "3", "4", "5"]
     assert (skipped["2"]["label"], skipped["2"]["skipped"], skipped["2"]["annotator"]) == ("", "true", "7")
@@ -67,15 +67,15 @@ def test_older_snapshots_by_version_and_by_id(world: OpsWorld, tmp_path: Path) -
     world.answer(6, "6.png", "cat")
     world.freeze()
     for name in ("v1", before.id, before.id[:8]):
-        data = collect(world.deployment, world.record, Wanted(), at=name)
+        data = collect(world.deployment, world.record, ExportFilter(), at=name)
         assert [r.task.id for r in data.rows] == [1, 3, 4, 5]
         assert data.info["snapshot"] == before.id
         assert data.info["version"] == ("v1" if name == "v1" else None)
-    assert len(collect(world.deployment, world.record, Wanted(), at=None).rows) == 5
+    assert len(collect(world.deployment, world.record, ExportFilter(), at=None).rows) == 5
     with pytest.raises(NotFoundError, match="has no version v9; `labelloop models`"):
-        collect(world.deployment, world.record, Wanted(), at="v9")
+        collect(world.deployment, world.record, ExportFilter(), at="v9")
     with pytest.raises(NotFoundError, match="no snapshot is called 'zz'"):
-        collect(world.deployment, world.record, Wanted(), at="zz")
+        collect(world.deployment, world.record, ExportFilter(), at="zz")
 
 
 def test_a_class_counts_as_the_project_says_and_what_was_given_stays(tmp_path: Path) -> None:
@@ -83,12 +83,12 @@ def test_a_class_counts_as_the_project_says_and_what_was_given_stays(tmp_path: P
     world.answer(1, "1.png", "owl")
     world.answer(2, "2.png", "dog")
     world.freeze()
-    found = rows(world, tmp_path / "x.csv")
-    assert [(r["label"], r["given_label"]) for r in found] == [("cat", "owl")]
+    lines = rows(world, tmp_path / "x.csv")
+    assert [(r["label"], r["given_label"]) for r in lines] == [("cat", "owl")]
 
 
 def test_json_holds_every_answer_as_it_was_given(world: OpsWorld, tmp_path: Path) -> None:
-    data = collect(world.deployment, world.record, Wanted(with_skipped=True), at=None)
+    data = collect(world.deployment, world.record, ExportFilter(with_skipped=True), at=None)
     done = write_json(data, tmp_path / "x.json")
     content = json.loads((tmp_path / "x.json").read_text())
     assert (done.tasks, done.labelled) == (5, 4)
@@ -97,8 +97,8 @@ def test_json_holds_every_answer_as_it_was_given(world: OpsWorld, tmp_path: Path
     tasks = {t["task"]: t for t in content["tasks"]}
     assert tasks[3]["label"] == "=cmd|' /C calc'!A0"  # nobody runs JSON
     assert [a["label"] for a in tasks[1]["annotations"]] == ["cat", "dog"]
-    seen = {"version": "v1", "label": "dog", "blind": False, "probability": None, "chosen": False}
-    assert tasks[1]["annotations"][0]["seen"] == seen
+    prediction = {"version": "v1", "label": "dog", "blind": False, "probability": None, "chosen": False}
+    assert tasks[1]["annotations"][0]["seen"] == prediction
     assert tasks[1]["counts"] == 101
     assert (tasks[2]["skipped"], tasks[5]["image"], tasks[5]["bucket"]) == (True, None, None)
 
@@ -117,7 +117,7 @@ def test_a_harmless_text_stays(text: str) -> None:
 def test_quotes_commas_and_new_lines_in_a_class_read_back() -> None:
     label = 'a,"b"\nc'
     line = io.StringIO()
-    csv.writer(line).writerow(csv_row(Labelled(Task(1, "u", "t"), label, None, None)))
+    csv.writer(line).writerow(csv_row(ExportRow(Task(1, "u", "t"), label, None, None)))
     assert label in next(csv.reader(io.StringIO(line.getvalue())))
 
 

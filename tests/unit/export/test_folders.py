@@ -10,7 +10,7 @@ import pytest
 
 from labelloop.errors import ImageUnreadableError, SettingsError, StorageError
 from labelloop.export.folders import LONGEST, folder_names, safe_name, unique_names
-from labelloop.export.labels import Wanted
+from labelloop.export.labels import ExportFilter
 from operations.data.export import Exported, collect
 from operations.data.export_folders import MANIFEST, UNFINISHED, inside, write_folders
 from tests.unit.worlds.operations import PREFIX, OpsWorld, image_bytes
@@ -30,18 +30,18 @@ def test_names_are_safe(name: str, safe: str) -> None:
 
 
 def test_long_names_are_cut_and_keep_their_suffix() -> None:
-    found = safe_name("ä" * 300 + ".jpeg")
-    assert len(found.encode()) <= LONGEST
-    assert found.endswith(".jpeg")
+    name = safe_name("ä" * 300 + ".jpeg")
+    assert len(name.encode()) <= LONGEST
+    assert name.endswith(".jpeg")
     assert len(safe_name("x" * 300).encode()) <= LONGEST
 
 
 def test_names_that_clash_anywhere_are_told_apart() -> None:
-    found = unique_names({"Cat": "Cat", "cat": "cat", "a/b": "a/b", "a_b": "a_b", "dog": "dog"})
-    assert len({n.casefold() for n in found.values()}) == 5
-    assert (found["dog"], found["a_b"]) == ("dog", "a_b")  # nothing had to be changed for these
-    assert found["a/b"].startswith("a_b-")
-    assert found["Cat"].startswith("Cat-")
+    names = unique_names({"Cat": "Cat", "cat": "cat", "a/b": "a/b", "a_b": "a_b", "dog": "dog"})
+    assert len({n.casefold() for n in names.values()}) == 5
+    assert (names["dog"], names["a_b"]) == ("dog", "a_b")  # nothing had to be changed for these
+    assert names["a/b"].startswith("a_b-")
+    assert names["Cat"].startswith("Cat-")
 
 
 def test_a_name_like_one_of_our_marks_does_not_clash() -> None:
@@ -51,9 +51,9 @@ def test_a_name_like_one_of_our_marks_does_not_clash() -> None:
 
 
 def test_a_class_that_is_called_like_the_folder_of_the_skipped_ones() -> None:
-    found = folder_names(["_skipped", None, "cat"])
-    assert len(set(found.values())) == 3
-    assert found["cat"] == "cat"
+    folders = folder_names(["_skipped", None, "cat"])
+    assert len(set(folders.values())) == 3
+    assert folders["cat"] == "cat"
     assert folder_names([None])[None] == "_skipped"
 
 
@@ -87,7 +87,7 @@ def world(tmp_path: Path) -> OpsWorld:
 def export(
     world: OpsWorld, root: Path, reader: FakeReader | None, *, with_skipped: bool = False
 ) -> tuple[Exported, dict[str, Any]]:
-    data = collect(world.deployment, world.record, Wanted(with_skipped=with_skipped), at=None)
+    data = collect(world.deployment, world.record, ExportFilter(with_skipped=with_skipped), at=None)
     done = write_folders(data, root, reader, lambda *_: None)
     return done, json.loads((root / MANIFEST).read_text())
 

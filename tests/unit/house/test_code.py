@@ -17,12 +17,12 @@ WITHOUT_BEARING = {  # stores, records, and settings whose values the config's h
 
 def imported(path: Path) -> set[str]:
     """First-party modules that a module imports, by dotted name."""
-    found = set()
+    files = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
             names = {node.module, *(f"{node.module}.{a.name}" for a in node.names)}
-            found |= {n for n in names if (ROOT / f"{n.replace('.', '/')}.py").exists()}
-    return found
+            files |= {n for n in names if (ROOT / f"{n.replace('.', '/')}.py").exists()}
+    return files
 
 
 def test_two_builds_of_a_release_have_different_names() -> None:

@@ -36,10 +36,10 @@ def instructions(name: str) -> list[str]:
 
 def names_in(lock: str) -> dict[str, set[str]]:
     """Package -> versions (more than one where they depend on the platform)."""
-    found: dict[str, set[str]] = {}
+    versions: dict[str, set[str]] = {}
     for name, version in re.findall(r"^([a-z0-9._-]+)==([^ ;\\]+)", (ROOT / lock).read_text(), flags=re.M):
-        found.setdefault(name, set()).add(version)
-    return found
+        versions.setdefault(name, set()).add(version)
+    return versions
 
 
 def test_the_image_does_not_run_as_root() -> None:
@@ -131,8 +131,8 @@ def test_our_services_have_no_rights_to_spare(name: str) -> None:
 
 def test_the_five_processes_are_there() -> None:
     commands = {" ".join(service["command"]) for service in OURS.values()}
-    for wanted in ("sync", "retrain_worker refresh score", "retrain_worker features", "retrain_worker train tune"):
-        assert f"python -m {wanted}" in commands
+    for process in ("sync", "retrain_worker refresh score", "retrain_worker features", "retrain_worker train tune"):
+        assert f"python -m {process}" in commands
     backend = " ".join(BACKEND["command"])
     assert "ml_backend.app:create_app()" in backend
     assert "--workers=1" in backend
@@ -157,9 +157,9 @@ def test_no_secret_is_written_down() -> None:
 
 
 def test_compose_and_example_name_the_same_variables() -> None:
-    asked = set(re.findall(r"\$\{([A-Z0-9_]+)", COMPOSE))
+    used = set(re.findall(r"\$\{([A-Z0-9_]+)", COMPOSE))
     offered = set(re.findall(r"^([A-Z0-9_]+)=", EXAMPLE, flags=re.M))
-    assert asked == offered
+    assert used == offered
 
 
 def test_every_variable_of_ours_is_one_that_settings_read() -> None:
@@ -197,9 +197,9 @@ def override(name: str) -> dict[str, dict[str, Any]]:
 
 def directive(name: str) -> str:
     """What follows a word in the gateway's configuration, the comment left out."""
-    found = re.search(rf"^\s*{name} (.*?)(?: #.*)?$", HAPROXY, flags=re.M)
-    assert found, name
-    return found[1]
+    match = re.search(rf"^\s*{name} (.*?)(?: #.*)?$", HAPROXY, flags=re.M)
+    assert match, name
+    return match[1]
 
 
 def seconds(text: str) -> float:

@@ -73,8 +73,8 @@ def pods(manifests: list[Manifest]) -> dict[str, Manifest]:
 
 def ours(manifests: list[Manifest]) -> dict[str, Manifest]:
     """The pods of our own image."""
-    found = pods(manifests).items()
-    return {name: p for name, p in found if "labelloop:" in p["containers"][0]["image"]}
+    all_pods = pods(manifests).items()
+    return {name: p for name, p in all_pods if "labelloop:" in p["containers"][0]["image"]}
 
 
 def config(manifests: list[Manifest], name: str = "labelloop") -> dict[str, str]:
@@ -126,10 +126,10 @@ def test_ours_can_write_to_scratch_only(manifests: list[Manifest]) -> None:
 
 
 def test_the_user_is_the_images(manifests: list[Manifest]) -> None:
-    found = re.findall(r"^USER (\d+):(\d+)", (ROOT / "Dockerfile").read_text(), flags=re.M)[-1]
+    user = re.findall(r"^USER (\d+):(\d+)", (ROOT / "Dockerfile").read_text(), flags=re.M)[-1]
     for name, pod in ours(manifests).items():
         context = pod["securityContext"]
-        assert (str(context["runAsUser"]), str(context["runAsGroup"])) == found, name
+        assert (str(context["runAsUser"]), str(context["runAsGroup"])) == user, name
 
 
 def test_every_pod_is_watched(manifests: list[Manifest]) -> None:
@@ -173,11 +173,11 @@ def test_services_and_policies_mean_pods_that_are_there(manifests: list[Manifest
         m["spec"]["template"]["metadata"]["labels"] for m in of_kind(manifests, "Deployment", "StatefulSet").values()
     ]
     for name, service in of_kind(manifests, "Service").items():
-        wanted = service["spec"]["selector"]
-        assert any(wanted.items() <= found.items() for found in labels), name
+        selector = service["spec"]["selector"]
+        assert any(selector.items() <= label.items() for label in labels), name
     for name, policy in of_kind(manifests, "NetworkPolicy").items():
-        wanted = policy["spec"]["podSelector"].get("matchLabels", {})
-        assert any(wanted.items() <= found.items() for found in labels), name
+        selector = policy["spec"]["podSelector"].get("matchLabels", {})
+        assert any(selector.items() <= label.items() for label in labels), name
 
 
 def test_settings_are_ones_that_are_read_and_secrets_are_files(manifests: list[Manifest]) -> None:
@@ -190,8 +190,8 @@ def test_settings_are_ones_that_are_read_and_secrets_are_files(manifests: list[M
 
 def test_the_dashboard_knows_its_own_secrets_alone(manifests: list[Manifest]) -> None:
     pod = pods(manifests)["dashboard"]
-    (given,) = [volume["secret"]["items"] for volume in pod["volumes"] if "secret" in volume]
-    assert {item["path"] for item in given} == {"dashboard-password", "redis-url"}
+    (secrets,) = [volume["secret"]["items"] for volume in pod["volumes"] if "secret" in volume]
+    assert {item["path"] for item in secrets} == {"dashboard-password", "redis-url"}
     assert "envFrom" not in pod["containers"][0]
     assert pod["containers"][0]["command"][-1] == "labelloop.web.dashboard:create_app()"
 
@@ -199,18 +199,18 @@ def test_the_dashboard_knows_its_own_secrets_alone(manifests: list[Manifest]) ->
 def test_every_secret_that_is_asked_for_is_in_the_examples(rendered: Callable[[str], list[Manifest]]) -> None:
     manifests = rendered("local")
     secrets = {name: set(m["data"]) for name, m in of_kind(manifests, "Secret").items()}
-    asked = [e["valueFrom"]["secretKeyRef"] for p in pods(manifests).values() for e in p["containers"][0].get("env", ())
+    refs = [e["valueFrom"]["secretKeyRef"] for p in pods(manifests).values() for e in p["containers"][0].get("env", ())
              if "valueFrom" in e]  # fmt: skip
     for volume in (v for p in pods(manifests).values() for v in p.get("volumes", ())):
-        asked += [{"name": volume["secret"]["secretName"], **i} for i in volume.get("secret", {}).get("items", ())]
+        refs += [{"name": volume["secret"]["secretName"], **i} for i in volume.get("secret", {}).get("items", ())]
     for overlay in OVERLAYS:
         for manifest in of_kind(rendered(overlay), "TriggerAuthentication").values():
-            asked += manifest["spec"]["secretTargetRef"]
+            refs += manifest["spec"]["secretTargetRef"]
         for value in config(rendered(overlay)).values():
             if value.startswith("/etc/labelloop/"):
-                asked.append({"name": "labelloop", "key": Path(value).name})
-    assert asked
-    assert not [a for a in asked if a["key"] not in secrets[a["name"]]]
+                refs.append({"name": "labelloop", "key": Path(value).name})
+    assert refs
+    assert not [a for a in refs if a["key"] not in secrets[a["name"]]]
 
 
 def test_label_studio_reaches_the_backend_by_a_name_with_a_dot(manifests: list[Manifest]) -> None:

@@ -14,7 +14,7 @@ import pytest
 import structlog
 
 from labelloop.config.settings import load_settings
-from labelloop.logs import HIDDEN, LIBRARY, UNNAMED, Mask, configure_logs
+from labelloop.logs import HIDDEN, LIBRARY, UNNAMED, SecretMask, configure_logs
 from ml_backend.serve import Lines
 
 ROOT = Path(__file__).parents[3]
@@ -63,12 +63,12 @@ def test_gunicorn_writes_as_we_do(capsys: pytest.CaptureFixture[str], monkeypatc
     from gunicorn.config import Config
 
     monkeypatch.setenv("LABELLOOP_BACKEND_PASSWORD", "hunter2hunter2")
-    made = Lines(Config())
-    made.info("Booting worker with pid: %s and hunter2hunter2", 7)
+    logger = Lines(Config())
+    logger.info("Booting worker with pid: %s and hunter2hunter2", 7)
     (line,) = lines(capsys)
     assert line["event"] == f"Booting worker with pid: 7 and {HIDDEN}"
     assert (line["logger"], line["service"]) == ("gunicorn.error", "backend")
-    made.error_log.handlers.clear()
+    logger.error_log.handlers.clear()
 
 
 PLANTED = {
@@ -123,7 +123,7 @@ def test_no_planted_secret_is_ever_rendered(as_json: bool, capsys: pytest.Captur
 
 
 def test_what_is_no_secret_stays_readable() -> None:
-    mask = Mask(["a-long-secret"])
+    mask = SecretMask(["a-long-secret"])
     for text in (
         "labelloop: wrong or missing basic auth user and password",
         "LABELLOOP_BACKEND_PASSWORD is not set: everybody may ask",
@@ -137,7 +137,7 @@ def test_what_is_no_secret_stays_readable() -> None:
 
 def test_whoever_counts_lines_hears_each(capsys: pytest.CaptureFixture[str]) -> None:
     heard: list[tuple[Any, Any]] = []
-    configure_logs(json=True, heard=lambda event: heard.append((event["action"], event["level"])))
+    configure_logs(json=True, on_event=lambda event: heard.append((event["action"], event["level"])))
     structlog.get_logger().error("x", action="turn")
     logging.getLogger("rq.worker").warning("y")
     assert heard == [("turn", "error"), (LIBRARY, "warning")]
@@ -160,11 +160,11 @@ def calls() -> Iterator[tuple[Path, ast.Call]]:
 
 
 def actions_of(path: Path, call: ast.Call) -> str:
-    found = [k.value for k in call.keywords if k.arg == "action"]
+    actions = [k.value for k in call.keywords if k.arg == "action"]
     where = f"{path.relative_to(ROOT)}:{call.lineno}"
-    assert len(found) == 1, f"{where} names no action"
-    assert isinstance(found[0], ast.Constant), f"{where}: an action is a fixed word"
-    return str(found[0].value)
+    assert len(actions) == 1, f"{where} names no action"
+    assert isinstance(actions[0], ast.Constant), f"{where}: an action is a fixed word"
+    return str(actions[0].value)
 
 
 def test_every_log_call_has_a_fixed_action_and_the_document_lists_it() -> None:

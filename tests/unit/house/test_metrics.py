@@ -49,9 +49,9 @@ def test_what_became_of_annotations_between_two_turns() -> None:
     changed = replace(FIRST, label="dog", updated_at="2026-01-02T00:00:00.000000Z")
     skipped = replace(FIRST, id=9, label=None, cancelled=True)
     after = {1: same, 2: task(2, changed), 3: task(3, FIRST, skipped), 5: task(5, FIRST)}
-    found = sorted(moves_between(before, after), key=lambda m: m.kind)
-    assert [m.kind for m in found] == ["changed", "created", "deleted", "skipped"]
-    assert found[0].at == changed.updated_at
+    moves = sorted(moves_between(before, after), key=lambda m: m.kind)
+    assert [m.kind for m in moves] == ["changed", "created", "deleted", "skipped"]
+    assert moves[0].at == changed.updated_at
     assert list(moves_between(after, after)) == []
 
 
@@ -154,7 +154,7 @@ def test_a_backend_shows_one_version_per_project() -> None:
     metrics.live("p", "v1", "b")
     metrics.live("p", "v2", "b")
     assert b'version="v1"' not in metrics.text()
-    metrics.gone("p")
+    metrics.forget("p")
     assert b'version="v2"' not in metrics.text()
 
 
@@ -232,13 +232,13 @@ def test_every_metric_is_explained_with_type_labels_and_an_alert() -> None:
 
 @pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: rule["alert"])
 def test_an_alert_asks_for_metrics_and_labels_that_exist(rule: dict[str, Any]) -> None:
-    known = {name: {label.strip() for label in labels.split(",")} for name, _, labels, _, _ in ROWS}
+    metrics = {name: {label.strip() for label in labels.split(",")} for name, _, labels, _, _ in ROWS}
     used = re.findall(r"(labelloop_\w+)(?:\{([^}]*)\})?", rule["expr"])
     assert used
     for name, filters in used:
         base = re.sub(r"_(bucket|sum|count)$", "", name)
-        assert base in known, name
-        assert set(re.findall(r"(\w+)=", filters)) <= known[base], name
+        assert base in metrics, name
+        assert set(re.findall(r"(\w+)=", filters)) <= metrics[base], name
     assert rule["annotations"]["summary"]
 
 

@@ -13,7 +13,7 @@ from bench.watcher import World as Watched
 from labelloop.errors import NotFoundError, StorageError, StudioError
 from labelloop.names import harmless, shown, unfit
 from labelloop.studio.client import StudioProject
-from labelloop.studio.words import json_of, said_in
+from labelloop.studio.words import json_of, message_in
 from operations.projects.imagefolder import NOT_UTF8, left_out, scan
 from operations.projects.setup import open_source
 from tests.unit.worlds.backend import PREFIX, FakeReader, World, make_backend, picture
@@ -83,8 +83,8 @@ def test_an_answer_of_label_studio_holds_nothing_that_cannot_be_written() -> Non
         with pytest.raises(StudioError, match="LABELLOOP_STUDIO_URL") as caught:
             json_of(httpx.Response(200, content=content, request=request), "api/x")
         assert "secret" not in str(caught.value)
-    assert said_in('{"id": "5", "detail": "No Project", "version": "1"}') == "No Project"
-    assert said_in("<html><title>Bad gateway</title><p>x</html>") == "Bad gateway"
+    assert message_in('{"id": "5", "detail": "No Project", "version": "1"}') == "No Project"
+    assert message_in("<html><title>Bad gateway</title><p>x</html>") == "Bad gateway"
 
 
 def test_a_deleted_project_is_told_as_that_and_a_renamed_one_by_its_name(
@@ -133,8 +133,8 @@ def test_a_job_of_a_forgotten_project_ends_quietly(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("levels", [400, 700, 900])
 def test_an_answer_that_is_nested_deeply_is_read_with_its_halves_of_characters(levels: int) -> None:
     content = b'{"\\udc00": ' + b"[" * levels + b'"\\ud800"' + b"]" * levels + b"}"
-    found = json_of(httpx.Response(200, content=content, request=httpx.Request("GET", "http://x/")), "api/x")
-    held = found["\ufffd"]
+    data = json_of(httpx.Response(200, content=content, request=httpx.Request("GET", "http://x/")), "api/x")
+    held = data["\ufffd"]
     for _ in range(levels):
         (held,) = held
     assert held == "\ufffd"

@@ -64,15 +64,15 @@ def test_a_page_is_told_from_a_program(origin: str | None, site: str | None, pag
     ("GET", "/metrics", {"HTTP_HOST": "evil.example:9464"}, "403 Forbidden"),
 ])  # fmt: skip
 def test_a_metrics_port_answers_one_question(method: str, path: str, headers: dict[str, str], status: str) -> None:
-    told: list[str] = []
+    statuses: list[str] = []
 
     def figures(_environ: Any, start: Any) -> Iterable[bytes]:
         start("200 OK", [])
         return [b"figures"]
 
     environ = {"REQUEST_METHOD": method, "PATH_INFO": path, **headers}
-    body = list(metrics_alone(figures, local=True)(environ, lambda line, _headers: told.append(line)))
-    assert (told, body) == ([status], [b"figures"] if status.startswith("200") else [])
+    body = list(metrics_alone(figures, local=True)(environ, lambda line, _headers: statuses.append(line)))
+    assert (statuses, body) == ([status], [b"figures"] if status.startswith("200") else [])
 
 
 @pytest.mark.parametrize(("host", "foreign"), [

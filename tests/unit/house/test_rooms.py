@@ -26,11 +26,11 @@ def test_no_folder_has_more_files_than_a_person_looks_through() -> None:
 
 
 def test_only_the_settings_read_the_environment() -> None:
-    found = set()
+    readers = set()
     for path in modules(*(p for p in PACKAGES if p not in {"bench", "tests"})):
         for node in ast.walk(ast.parse(path.read_text())):
             named = isinstance(node, ast.Attribute) and ast.unparse(node) in {"os.environ", "os.getenv"}
             taken = isinstance(node, ast.ImportFrom) and node.module == "os"
             if named or (taken and {a.name for a in node.names} & {"environ", "getenv"}):
-                found.add(path.relative_to(ROOT).as_posix())
-    assert found == READS_ENVIRONMENT
+                readers.add(path.relative_to(ROOT).as_posix())
+    assert readers == READS_ENVIRONMENT

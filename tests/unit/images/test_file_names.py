@@ -13,7 +13,7 @@ import pytest
 
 from labelloop.config.shares import BucketShares
 from labelloop.errors import CorruptObjectError
-from labelloop.export.labels import Wanted
+from labelloop.export.labels import ExportFilter
 from labelloop.images.file_names import NAMES, file_names, keep_names
 from labelloop.labels.label_config import make_label_config
 from labelloop.names import LONGEST, carried, unfit
@@ -60,11 +60,11 @@ def test_a_folder_that_is_called_like_a_class_is_hidden(tmp_path: Path) -> None:
 
 def test_what_no_key_can_hold_is_changed_visibly_and_stays_apart(tmp_path: Path) -> None:
     tree(tmp_path, "a?.png", "a\n.png", "a_.png", "b")
-    found = keys(tmp_path, classes=("cat", "dog"))
-    assert len(set(found.values())) == 4
-    assert all(unfit(key) is None for key in found.values())
-    assert found["a_.png"] == "p/a_.png"
-    assert found["a?.png"].startswith("p/a_-")
+    by_name = keys(tmp_path, classes=("cat", "dog"))
+    assert len(set(by_name.values())) == 4
+    assert all(unfit(key) is None for key in by_name.values())
+    assert by_name["a_.png"] == "p/a_.png"
+    assert by_name["a?.png"].startswith("p/a_-")
     files = scan(tmp_path, "p/", classes=("cat", "dog"))
     assert sorted(f.name for f in renamed(files, "p/")) == ["a\n.png", "a?.png"]
     assert set(names_apart(files, "p/").values()) == {"a\n.png", "a?.png"}
@@ -121,7 +121,7 @@ def test_every_export_names_the_file(tmp_path: Path) -> None:
     world.answer(2, "sub/2.png", "dog")
     world.freeze()
     keep_names(world.deployment.within(world.record), {PREFIX + "1.png": "cat/=one.png"})
-    data = collect(world.deployment, world.record, Wanted(), at=None)
+    data = collect(world.deployment, world.record, ExportFilter(), at=None)
     write_csv(data, tmp_path / "x.csv")
     write_json(data, tmp_path / "x.json")
     rows = list(csv.DictReader(io.StringIO((tmp_path / "x.csv").read_text())))

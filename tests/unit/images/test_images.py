@@ -127,8 +127,8 @@ def test_the_client_has_time_outs_and_a_pool() -> None:
 
 def test_listing_keeps_what_looks_like_an_image() -> None:
     class Paginator:
-        def paginate(self, **asked: Any) -> list[dict[str, Any]]:
-            assert (asked["Bucket"], asked["Prefix"]) == ("images", "digits/")
+        def paginate(self, **params: Any) -> list[dict[str, Any]]:
+            assert (params["Bucket"], params["Prefix"]) == ("images", "digits/")
             keys = ["digits/a.png", "digits/b.JPG", "digits/c.avif", "digits/readme.txt", "digits/"]
             return [{"Contents": [{"Key": k, "Size": 1, "ETag": '"e"', "LastModified": None} for k in keys]}]
 
@@ -136,8 +136,8 @@ def test_listing_keeps_what_looks_like_an_image() -> None:
         def get_paginator(self, _name: str) -> Paginator:
             return Paginator()
 
-    found = list(list_images(Client(), "s3://images/digits/"))  # type: ignore[arg-type]
-    assert found == [
+    listed = list(list_images(Client(), "s3://images/digits/"))  # type: ignore[arg-type]
+    assert listed == [
         ("s3://images/digits/a.png", "e"),
         ("s3://images/digits/b.JPG", "e"),
         ("s3://images/digits/c.avif", "e"),

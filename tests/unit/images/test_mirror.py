@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from labelloop.errors import ImageUnreadableError, SourceAwayError, StorageError
-from labelloop.images.mirror import Copy, Mirror, MirroredReader, NotCopiedError, Source, source_of
+from labelloop.images.mirror import CopySource, Mirror, MirroredImage, MirroredReader, NotCopiedError, source_of
 from labelloop.objects.storage import MemoryStore
 from labelloop.records.json import digest
 from sync.images import mirror as module
@@ -22,13 +22,13 @@ WEB = "https://images.example.com/a.png"
 @pytest.mark.parametrize(
     ("uri", "source"),
     [
-        (UPLOAD, Source.STUDIO),
-        ("/data/upload/3/a%20b.png", Source.STUDIO),
-        ("/data/local-files/?d=cats/1.png", Source.STUDIO),
-        ("/storage-data/uploaded/?filepath=upload/1/a.png", Source.STUDIO),
-        ("/tasks/17/resolve/?fileuri=Z3M6Ly9iL2EucG5n", Source.STUDIO),
-        (WEB, Source.WEB),
-        ("HTTP://images.example.com/a.png", Source.WEB),
+        (UPLOAD, CopySource.STUDIO),
+        ("/data/upload/3/a%20b.png", CopySource.STUDIO),
+        ("/data/local-files/?d=cats/1.png", CopySource.STUDIO),
+        ("/storage-data/uploaded/?filepath=upload/1/a.png", CopySource.STUDIO),
+        ("/tasks/17/resolve/?fileuri=Z3M6Ly9iL2EucG5n", CopySource.STUDIO),
+        (WEB, CopySource.WEB),
+        ("HTTP://images.example.com/a.png", CopySource.WEB),
         ("s3://images/a.png", None),
         ("gs://images/a.png", None),
         ("/data/upload/3/../../etc/passwd", None),
@@ -36,7 +36,7 @@ WEB = "https://images.example.com/a.png"
         ("/data/upload/3/..%2F..%2Fapi%2Ftoken", None),
         ("/data/upload/3/%252e%252e%252Fapi", None),
         ("/data/upload/3/..%5Capi", None),
-        ("/data/upload/3/a..png", Source.STUDIO),
+        ("/data/upload/3/a..png", CopySource.STUDIO),
         ("/data/upload/3/", None),
         ("/api/users/", None),
         ("/tasks/17/", None),
@@ -46,7 +46,7 @@ WEB = "https://images.example.com/a.png"
         ("", None),
     ],
 )
-def test_what_is_copied_and_from_where(uri: str, source: Source | None) -> None:
+def test_what_is_copied_and_from_where(uri: str, source: CopySource | None) -> None:
     assert source_of(uri) is source
 
 
@@ -78,7 +78,7 @@ def test_what_is_not_copied_changed_or_gone_is_unreadable_in_words() -> None:
 def test_a_problem_is_told_until_a_copy_comes() -> None:
     store = MemoryStore()
     writer, reader = Mirror(store), Mirror(store)
-    writer.record([Copy(WEB, "2026-01-01", problem="it does not exist")])
+    writer.record([MirroredImage(WEB, "2026-01-01", problem="it does not exist")])
     with pytest.raises(ImageUnreadableError, match="it does not exist"):
         reader.read(WEB)
     writer.record([writer.keep(WEB, b"bytes")])
@@ -134,9 +134,9 @@ class World:
 
     def settle(self) -> set[str]:
         """Turn until no thread works; what became ready."""
-        found = self.mirroring.turn()
+        copied = self.mirroring.turn()
         until(lambda: self.mirroring._threads == 0)
-        return found | self.mirroring.turn()
+        return copied | self.mirroring.turn()
 
 
 class Away(MemoryStore):

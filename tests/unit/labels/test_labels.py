@@ -65,10 +65,10 @@ def answer(value: Any, **more: Any) -> list[Any]:
     ],
 )
 def test_what_cannot_be_read_has_a_problem_in_words(result: Any, problem: str) -> None:
-    label, found = parse_label_config(CONFIG).read(result)
+    label, reason = parse_label_config(CONFIG).read(result)
     assert label is None
-    assert found is not None
-    assert problem in found
+    assert reason is not None
+    assert problem in reason
 
 
 def test_nothing_chosen_is_no_problem_of_reading() -> None:
@@ -235,8 +235,8 @@ def test_what_can_be_served_is(xml: str) -> None:
 def test_a_switch_of_an_answer_is_on_where_it_says_so(value: Any, on: bool) -> None:
     schema = parse_label_config(CONFIG)
     row = {"id": 1, "result": schema.result("Dog"), "was_cancelled": value, "ground_truth": value}
-    found = annotation_of(row, schema)
-    assert (found.cancelled, found.ground_truth, found.label) == (on, on, None if on else "Dog")
+    annotation = annotation_of(row, schema)
+    assert (annotation.cancelled, annotation.ground_truth, annotation.label) == (on, on, None if on else "Dog")
 
 
 def test_a_prediction_of_an_endless_version_is_not_ours() -> None:

@@ -51,24 +51,24 @@ def placed(
 ) -> dict[str, ImageFacts]:
     before = known or []
     buckets = {f.group: f.bucket for f in before}
-    found = place(new(*uris), before, Told(kin), rules or Rules(SHARES, 8), buckets)
-    return {f.uri: f for f in found}
+    facts = place(new(*uris), before, Told(kin), rules or Rules(SHARES, 8), buckets)
+    return {f.uri: f for f in facts}
 
 
 def test_only_the_same_is_one_picture_and_all_kin_share_a_bucket() -> None:
     kin = {("b", "a"): SAME, ("c", "a"): SCENE, ("d", "a"): UNSURE, ("e", "a"): MIRRORED}
-    found = placed(kin, "a", "b", "c", "d", "e", "f")
-    assert {found[u].group for u in "abcde"} == {"sha-a"}
-    assert {found[u].bucket for u in "abcde"} == {bucket_of("sha-a", SHARES)}
-    assert found["f"].group == "sha-f"
-    assert [found[u].twin for u in "abcdef"] == ["sha-a", "sha-a", "sha-c", "sha-d", "sha-e", "sha-f"]
+    facts = placed(kin, "a", "b", "c", "d", "e", "f")
+    assert {facts[u].group for u in "abcde"} == {"sha-a"}
+    assert {facts[u].bucket for u in "abcde"} == {bucket_of("sha-a", SHARES)}
+    assert facts["f"].group == "sha-f"
+    assert [facts[u].twin for u in "abcdef"] == ["sha-a", "sha-a", "sha-c", "sha-d", "sha-e", "sha-f"]
 
 
 def test_a_chain_of_small_changes_is_no_picture() -> None:
-    found = placed({("b", "a"): SAME, ("c", "b"): SAME}, "a", "b", "c")
-    assert found["b"].twin == "sha-a"
-    assert found["c"].twin == "sha-c"  # nobody has proven it to be a
-    assert found["c"].group == "sha-a"
+    facts = placed({("b", "a"): SAME, ("c", "b"): SAME}, "a", "b", "c")
+    assert facts["b"].twin == "sha-a"
+    assert facts["c"].twin == "sha-c"  # nobody has proven it to be a
+    assert facts["c"].group == "sha-a"
 
 
 def test_likeness_alone_joins_up_to_the_cap_and_proof_always() -> None:
@@ -81,34 +81,34 @@ def test_likeness_alone_joins_up_to_the_cap_and_proof_always() -> None:
 
 
 def test_two_new_groups_become_one_where_a_third_image_is_both() -> None:
-    found = placed({("c", "a"): SAME, ("c", "b"): MIRRORED}, "a", "b", "c")
-    assert len({f.group for f in found.values()}) == len({f.bucket for f in found.values()}) == 1
+    facts = placed({("c", "a"): SAME, ("c", "b"): MIRRORED}, "a", "b", "c")
+    assert len({f.group for f in facts.values()}) == len({f.bucket for f in facts.values()}) == 1
 
 
 def test_what_was_decided_stays_and_who_is_on_two_sides_is_on_none() -> None:
-    known = [ImageFacts("x", "e", "sha-x", "gx", Bucket.TRAIN), ImageFacts("y", "e", "sha-y", "gy", Bucket.TEST)]
-    found = placed({("a", "x"): SAME, ("a", "y"): MIRRORED, ("b", "y"): SAME, ("c", "x"): SCENE, ("c", "y"): SCENE},
-                   "a", "b", "c", known=known)  # fmt: skip
-    assert found["a"].bucket is Bucket.QUARANTINE
-    assert (found["b"].group, found["b"].bucket, found["b"].twins) == ("gy", Bucket.TEST, "gy")  # an old record's group
-    assert (found["c"].group, found["c"].bucket) == ("gx", Bucket.TRAIN)  # likeness is no proof of a leak
+    before = [ImageFacts("x", "e", "sha-x", "gx", Bucket.TRAIN), ImageFacts("y", "e", "sha-y", "gy", Bucket.TEST)]
+    facts = placed({("a", "x"): SAME, ("a", "y"): MIRRORED, ("b", "y"): SAME, ("c", "x"): SCENE, ("c", "y"): SCENE},
+                   "a", "b", "c", known=before)  # fmt: skip
+    assert facts["a"].bucket is Bucket.QUARANTINE
+    assert (facts["b"].group, facts["b"].bucket, facts["b"].twins) == ("gy", Bucket.TEST, "gy")  # an old record's group
+    assert (facts["c"].group, facts["c"].bucket) == ("gx", Bucket.TRAIN)  # likeness is no proof of a leak
 
 
 def test_the_same_bytes_are_the_same_picture_without_a_look() -> None:
-    known = [ImageFacts("x", "e", "sha", "g", Bucket.TEST, twin="t")]
-    (copy,) = place([ImageFacts("y", "e", "sha")], known, Told(), Rules(SHARES, 8), {"g": Bucket.TEST})
+    before = [ImageFacts("x", "e", "sha", "g", Bucket.TEST, twin="t")]
+    (copy,) = place([ImageFacts("y", "e", "sha")], before, Told(), Rules(SHARES, 8), {"g": Bucket.TEST})
     assert (copy.group, copy.twin, copy.bucket) == ("g", "t", Bucket.TEST)
 
 
 def test_groups_and_test_set_of_people_come_first() -> None:
-    given = {"t1": Given("p1", Bucket.TEST), "r1": Given("p2"), "r2": Given("p2")}
-    rules = Rules(BucketShares(test=0.0), 8, lambda f: given.get(f.uri, Given()), own_test=True)
-    found = placed({("r1", "t1"): SAME, ("z", "t1"): SCENE}, "r1", "r2", "t1", "z", rules=rules)
-    assert (found["t1"].group, found["t1"].bucket) == ("p1", Bucket.TEST)
-    assert found["r1"].bucket is Bucket.QUARANTINE  # its patient trains, its picture judges
-    assert found["r2"].group == "p2"
-    assert found["r2"].bucket is not Bucket.TEST
-    assert found["z"].bucket is not Bucket.TEST  # the same scene is no copy
+    stated = {"t1": Given("p1", Bucket.TEST), "r1": Given("p2"), "r2": Given("p2")}
+    rules = Rules(BucketShares(test=0.0), 8, lambda f: stated.get(f.uri, Given()), own_test=True)
+    facts = placed({("r1", "t1"): SAME, ("z", "t1"): SCENE}, "r1", "r2", "t1", "z", rules=rules)
+    assert (facts["t1"].group, facts["t1"].bucket) == ("p1", Bucket.TEST)
+    assert facts["r1"].bucket is Bucket.QUARANTINE  # its patient trains, its picture judges
+    assert facts["r2"].group == "p2"
+    assert facts["r2"].bucket is not Bucket.TEST
+    assert facts["z"].bucket is not Bucket.TEST  # the same scene is no copy
 
 
 def test_the_cap_grows_with_the_pool() -> None:
@@ -127,11 +127,11 @@ def test_contradictions_are_questions_and_labels_beside_others_are_counted() -> 
             ("d", "h", Bucket.AUDIT, "v"), ("e", "h", Bucket.AUDIT, "w"), ("f", "q", Bucket.QUARANTINE, "q"),
         )
     }  # fmt: skip
-    given = [task(i, uri, label) for i, (uri, label) in enumerate(zip("abcdef", "xyyxyx", strict=True), 1)]
-    first = groups_of(images.values(), given)[0]
+    tasks = [task(i, uri, label) for i, (uri, label) in enumerate(zip("abcdef", "xyyxyx", strict=True), 1)]
+    first = groups_of(images.values(), tasks)[0]
     assert [m.uri for m in first.questions[0]] == ["a", "b"]
     assert "which one is right" in first.why
-    counts = aside(given, images, set(images))
+    counts = aside(tasks, images, set(images))
     assert [n for why, n in counts.items() if "two classes" in why] == [2]
     assert [n for why, n in counts.items() if "reports in their place" in why] == [1]
     assert [n for why, n in counts.items() if "two buckets" in why] == [1]

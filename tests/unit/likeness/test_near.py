@@ -71,8 +71,8 @@ def test_another_form_of_the_same_picture_is_near(change: Callable[[Image.Image]
 def test_other_pictures_are_far() -> None:
     hashes = [perceptual_hash(png(scene(seed))) for seed in range(60)]
     digit_hashes = [perceptual_hash(data) for data, _ in digits()[:200]]
-    for found in (hashes, digit_hashes):
-        apart = [bits(a, b) for i, a in enumerate(found) for b in found[:i]]
+    for some in (hashes, digit_hashes):
+        apart = [bits(a, b) for i, a in enumerate(some) for b in some[:i]]
         assert min(apart) > NEAR
         assert 0.3 * BITS < np.median(apart) < 0.7 * BITS
 
@@ -110,11 +110,11 @@ def world(tmp_path: Path) -> LearningWorld:
 
 
 def facts(world: LearningWorld, images: dict[str, bytes]) -> list[ImageFacts]:
-    found = {f"s3://images/{name}": data for name, data in images.items()}
-    world.images.kept |= found
-    featurise(world.context, world.project, list(found))
+    by_uri = {f"s3://images/{name}": data for name, data in images.items()}
+    world.images.kept |= by_uri
+    featurise(world.context, world.project, list(by_uri))
     world.project.catalogue.update()
-    return [world.project.catalogue.images[uri] for uri in found]
+    return [world.project.catalogue.images[uri] for uri in by_uri]
 
 
 def test_a_near_duplicate_shares_group_and_bucket_whenever_it_comes(world: LearningWorld) -> None:
@@ -150,11 +150,11 @@ def test_shifted_turned_cropped_and_bordered_forms_share_a_bucket_and_count_once
         "cropped.jpg": jpeg(whole.crop((8, 8, wide - 8, high - 8)), 80),
         "bordered.png": png(ImageOps.expand(whole, 14)),
     }
-    found = facts(world, forms)
-    assert len({f.group for f in found}) == len({f.twins for f in found}) == 1
+    shapes = facts(world, forms)
+    assert len({f.group for f in shapes}) == len({f.twins for f in shapes}) == 1
     (mirrored,) = facts(world, {"mirrored.png": png(ImageOps.mirror(whole))})
-    assert mirrored.group == found[0].group  # one bucket, and yet a picture of its own
-    assert mirrored.twins != found[0].twins
+    assert mirrored.group == shapes[0].group  # one bucket, and yet a picture of its own
+    assert mirrored.twins != shapes[0].twins
 
 
 @pytest.mark.parametrize("name", ["0" * 64, "f" * 64])
@@ -165,17 +165,17 @@ def test_two_workers_at_the_same_time_leave_no_pair_on_both_sides(world: Learnin
     world.images.kept[rival.uri] = png(scene(5))
     add = world.project.catalogue.add
 
-    def and_the_other_worker(news: list[ImageFacts], shard: str) -> None:
-        if not all(f.group for f in news):
-            add(news, shard)
+    def and_the_other_worker(images: list[ImageFacts], shard: str) -> None:
+        if not all(f.group for f in images):
+            add(images, shard)
             return
         world.project.catalogue.add = add  # type: ignore[method-assign]
         add([rival], f"{shard}-rival")
-        add(news, f"{shard}-ours")
+        add(images, f"{shard}-ours")
 
     world.project.catalogue.add = and_the_other_worker  # type: ignore[method-assign, assignment]
-    (found,) = facts(world, {"b.jpg": data})
-    assert found.bucket is Bucket.QUARANTINE
+    (image,) = facts(world, {"b.jpg": data})
+    assert image.bucket is Bucket.QUARANTINE
 
 
 def test_without_near_duplicates_only_the_same_bytes_are_the_same(tmp_path: Path) -> None:
@@ -196,9 +196,9 @@ def test_groups_are_listed_with_what_becomes_of_them() -> None:
 
     images = [facts("a", "a"), facts("b", "a"), facts("c", "c"), facts("d", "c"), facts("e", "e")]
     images += [facts("f", "f", Bucket.QUARANTINE), ImageFacts("g", "e", problem="broken")]
-    found = groups_of(images, [task(1, "c", "cat"), task(2, "d", "dog"), task(3, "a", "cat")])
-    assert [[m.uri for m in g.members] for g in found] == [["c", "d"], ["f"], ["a", "b"]]
-    assert [g.contradicts for g in found] == [True, False, False]
-    assert "not learned" in found[0].why
-    assert "neither trains nor judges" in found[1].why
-    assert [(m.label, m.same_bytes) for m in found[2].members] == [("cat", True), (None, False)]
+    groups = groups_of(images, [task(1, "c", "cat"), task(2, "d", "dog"), task(3, "a", "cat")])
+    assert [[m.uri for m in g.members] for g in groups] == [["c", "d"], ["f"], ["a", "b"]]
+    assert [g.contradicts for g in groups] == [True, False, False]
+    assert "not learned" in groups[0].why
+    assert "neither trains nor judges" in groups[1].why
+    assert [(m.label, m.same_bytes) for m in groups[2].members] == [("cat", True), (None, False)]

@@ -56,8 +56,8 @@ def test_a_mirror_image_is_known_as_one() -> None:
 
 def test_other_pictures_are_strangers() -> None:
     images = [photograph(), *(scene(seed) for seed in range(6))]
-    found = {pair(a, b) for i, a in enumerate(images) for b in images[:i]}
-    assert found == {Kinship.STRANGER}
+    kinships = {pair(a, b) for i, a in enumerate(images) for b in images[:i]}
+    assert kinships == {Kinship.STRANGER}
 
 
 def frame(seed: int, *, side: int = 0, contrast: float = 40, noise: float = 4) -> Floats:

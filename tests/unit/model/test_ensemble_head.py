@@ -91,9 +91,9 @@ def test_every_member_has_the_same_say() -> None:
 
 @pytest.mark.parametrize("scale", [1, 1e6, 1e30])
 def test_probabilities_sum_to_one(scale: float) -> None:
-    found = HEAD.probabilities(FEATURES * np.float32(scale))
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
+    probabilities = HEAD.probabilities(FEATURES * np.float32(scale))
+    assert probabilities.dtype == np.float32
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
 
 
 def test_no_rows_and_many_rows() -> None:
@@ -113,8 +113,8 @@ def test_tempering_is_dividing_logits_and_keeps_zeros() -> None:
 def test_threads_get_what_one_gets() -> None:
     expected = HEAD.probabilities(FEATURES)
     with ThreadPoolExecutor(8) as pool:
-        for found in pool.map(HEAD.probabilities, [FEATURES] * 200):
-            np.testing.assert_array_equal(found, expected)
+        for probabilities in pool.map(HEAD.probabilities, [FEATURES] * 200):
+            np.testing.assert_array_equal(probabilities, expected)
 
 
 def test_every_single_changed_byte_of_a_member_is_found() -> None:
@@ -134,11 +134,11 @@ def test_a_damaged_header_is_refused_or_says_the_same() -> None:
         damaged = bytearray(data)
         damaged[place] ^= 0x01
         try:
-            found = load_classifier(bytes(damaged), LABELS)
+            head = load_classifier(bytes(damaged), LABELS)
         except CorruptArtefactError:
             continue
         # a digit of a temperature, or a name: what is left still is a head; the version's hash finds these
-        assert found.probabilities(FEATURES).shape == (40, 3)
+        assert head.probabilities(FEATURES).shape == (40, 3)
 
 
 @pytest.mark.parametrize("keep", [0, 1, 7, 8, 9, 100, 1000, -1, -5000])

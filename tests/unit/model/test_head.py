@@ -12,9 +12,9 @@ FEATURES = RNG.normal(size=(9, 5)).astype(np.float32)
 
 def test_probabilities_sum_to_one_even_for_huge_logits() -> None:
     for scale in (1, 1e4):
-        found = HEAD.probabilities(FEATURES * np.float32(scale))
-        assert found.dtype == np.float32
-        np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
+        probabilities = HEAD.probabilities(FEATURES * np.float32(scale))
+        assert probabilities.dtype == np.float32
+        np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
 
 
 def test_temperature_softens_without_changing_the_answer() -> None:

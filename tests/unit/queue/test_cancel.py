@@ -8,7 +8,7 @@ import pytest
 from redis import RedisError
 
 from labelloop.errors import CancelledError
-from labelloop.queue.progress import CANCELLED, Progress, check_cancelled
+from labelloop.queue.progress import CANCELLED, JobProgress, check_cancelled
 
 
 class Connection:
@@ -36,7 +36,7 @@ class Job:
 
 def test_a_running_job_ends_at_its_next_report() -> None:
     job = Job()
-    progress = Progress(job)  # type: ignore[arg-type]
+    progress = JobProgress(job)  # type: ignore[arg-type]
     progress.report("fine-tune", 0, 10)
     job.connection.kept[CANCELLED + job.id] = b"ann"
     with pytest.raises(CancelledError, match="cancelled by ann"):
@@ -48,14 +48,14 @@ def test_a_running_job_ends_at_its_next_report() -> None:
 def test_whom_one_cannot_ask_has_not_cancelled() -> None:
     job = Job()
     job.connection.away = True
-    Progress(job).report("fine-tune", 0, 10)  # type: ignore[arg-type]
+    JobProgress(job).report("fine-tune", 0, 10)  # type: ignore[arg-type]
     check_cancelled(job)  # type: ignore[arg-type]
     check_cancelled(None)
 
 
 def test_a_stream_of_steps_is_told_twice_a_second_at_most() -> None:
     job = Job()
-    progress = Progress(job)  # type: ignore[arg-type]
+    progress = JobProgress(job)  # type: ignore[arg-type]
     for step in range(1000):
         progress.report("fine-tune", step, 1000)
     assert job.saved < 100

@@ -102,9 +102,9 @@ def test_a_network_that_answers_late(trainable: LearningWorld, monkeypatch: pyte
     served = retrain.served
 
     def late(*args: Any) -> Any:
-        found = served(*args)
-        found.backbone.module.register_forward_hook(lambda *_: time.sleep(0.02))
-        return found
+        model = served(*args)
+        model.backbone.module.register_forward_hook(lambda *_: time.sleep(0.02))
+        return model
 
     monkeypatch.setattr(retrain, "served", late)
     judged = trainable.retrain(trainable.label(trainable.uris(Bucket.TRAIN)[:220]))

@@ -11,7 +11,7 @@ import pytest
 
 from labelloop.config.settings import load_settings
 from labelloop.errors import SettingsError
-from labelloop.objects.cache import Copy, bound, clear, copies, folder, mark_used, surplus
+from labelloop.objects.cache import CachedFolder, bound, clear, copies, folder, mark_used, surplus
 from labelloop.objects.storage import MemoryStore
 from labelloop.store.features import FeatureStore
 from retrain_worker.context import ProjectContext
@@ -29,14 +29,14 @@ def copy(root: Path, project: str, backbone: str, *, size: int, age_s: float = 0
 
 
 def test_the_longest_unused_goes_first_and_no_more_than_needed() -> None:
-    found = [Copy(Path(name), 10, used) for name, used in (("a", 1), ("b", 3), ("c", 2), ("d", 4))]
-    assert [c.path.name for c in surplus(found, 25)] == ["c", "a"]
-    assert surplus(found, 40) == []
+    folders = [CachedFolder(Path(name), 10, used) for name, used in (("a", 1), ("b", 3), ("c", 2), ("d", 4))]
+    assert [c.path.name for c in surplus(folders, 25)] == ["c", "a"]
+    assert surplus(folders, 40) == []
 
 
 def test_what_was_used_last_stays_even_if_it_alone_is_too_large() -> None:
-    found = [Copy(Path("large"), 100, 9), Copy(Path("small"), 1, 1)]
-    assert [c.path.name for c in surplus(found, 10)] == ["small"]
+    folders = [CachedFolder(Path("large"), 100, 9), CachedFolder(Path("small"), 1, 1)]
+    assert [c.path.name for c in surplus(folders, 10)] == ["small"]
 
 
 def test_the_limit_counts_over_all_projects(tmp_path: Path) -> None:
@@ -56,13 +56,13 @@ def test_use_keeps_a_copy(tmp_path: Path) -> None:
 
 
 def test_copies_of_what_is_gone_go(tmp_path: Path) -> None:
-    gone = copy(tmp_path, "p1", "gone", size=1)
+    dropped = copy(tmp_path, "p1", "gone", size=1)
     kept = copy(tmp_path, "p1", "kept", size=1, age_s=7200)
     other = copy(tmp_path, "p2", "gone", size=1)
     fresh = kept / "s2.safetensors"
     fresh.write_bytes(b"")
     clear(tmp_path, "p1", {"kept": {"s3"}})
-    assert not gone.exists()
+    assert not dropped.exists()
     assert other.exists()
     assert list(kept.iterdir()) == [fresh]  # fetched a moment ago: it may be of a shard that was just written
 

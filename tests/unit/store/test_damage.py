@@ -58,23 +58,23 @@ def test_no_kind_is_forgotten(base: Base) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_damaged_object_costs_itself(base: Base, kind: str, restarted: bool) -> None:
     for name, damage in DAMAGES.items():
-        seen = play(base, kind, damage, name, restarted=restarted)
-        assert seen.ready, seen
-        assert seen.other, seen
-        assert seen.answers.startswith("v"), seen
-        assert seen.learns or kind == "paused.json", seen
-        assert seen.doctor, seen
-        assert seen.status or seen.healed, seen
-        assert seen.healed or kind not in HEALED, seen
+        outcome = play(base, kind, damage, name, restarted=restarted)
+        assert outcome.ready, outcome
+        assert outcome.other, outcome
+        assert outcome.answers.startswith("v"), outcome
+        assert outcome.learns or kind == "paused.json", outcome
+        assert outcome.doctor, outcome
+        assert outcome.status or outcome.healed, outcome
+        assert outcome.healed or kind not in HEALED, outcome
 
 
 @pytest.mark.parametrize("kind", ["project record", "deployments", "models/versions", "runs", "catalogue", "scores"])
 def test_bytes_that_somebody_made_cost_no_more(base: Base, kind: str) -> None:
     for name, damage in HOSTILE.items():
-        seen = play(base, kind, damage, name, restarted=True)
-        assert seen.ready, seen
-        assert seen.other, seen
-        assert seen.answers.startswith("v"), seen
+        outcome = play(base, kind, damage, name, restarted=True)
+        assert outcome.ready, outcome
+        assert outcome.other, outcome
+        assert outcome.answers.startswith("v"), outcome
 
 
 # --- what the matrix does not show
@@ -158,10 +158,10 @@ def test_an_unknown_value_of_a_config_is_told_and_left_to_a_person() -> None:
     world.own.delete("copies/record.json.gz")
     projects = ProjectStore(world.store, "main")
     assert projects.all() == []
-    (told,) = projects.unread()
-    assert "head.kind" in told.reason
+    (unread,) = projects.unread()
+    assert "head.kind" in unread.reason
     projects.heal(world.record)
-    assert json.loads(world.store.get(told.key)) == raw
+    assert json.loads(world.store.get(unread.key)) == raw
 
 
 def test_lost_catalogue_shards_deal_no_image_again(base: Base, tmp_path: Path) -> None:
@@ -218,14 +218,14 @@ def test_with_damage_nothing_is_tidied_and_the_key_is_named(base: Base, tmp_path
 
 
 def test_rows_that_are_damaged_name_their_images_and_are_lost_once(tmp_path: Path) -> None:
-    store, told = MemoryStore(), list[str]()
-    features = FeatureStore(store, "b", tmp_path, on_lost=told.extend)
+    store, lost = MemoryStore(), list[str]()
+    features = FeatureStore(store, "b", tmp_path, on_lost=lost.extend)
     features.add("20260101T000000000000-a", ["u1", "u2"], ["e", "e"], np.ones((2, 3), dtype=np.float32))
     store.put("features/b/rows/20260101T000000000000-a.safetensors", b"junk")
     features.update()
     with pytest.raises(CorruptObjectError, match="recomputed automatically"):
         features.rows(["u1"])
-    assert sorted(told) == ["u1", "u2"]
+    assert sorted(lost) == ["u1", "u2"]
     assert "u1" not in features
     assert [d.key for d in features.lost()] == ["features/b/rows/20260101T000000000000-a.safetensors"]
     features.add("20260102T000000000000-b", ["u1"], ["e"], np.ones((1, 3), dtype=np.float32))

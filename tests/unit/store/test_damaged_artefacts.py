@@ -81,14 +81,14 @@ def test_doctor_names_key_and_way_out() -> None:
     version = world.registry.version("v1")
     world.corrupt(version.head_key)
     world.corrupt(weights_of(world, "v1"))
-    told = models.champion(world.registry)
-    assert version.head_key in told.found
-    assert "`labelloop rollback`" in told.remedy
-    assert "`labelloop restore`" in told.remedy
-    told = models.backbone(world.registry)
-    assert weights_of(world, "v1") in told.found
-    assert "`labelloop retrain`" in told.remedy
-    assert "`labelloop restore`" in told.remedy
+    finding = models.champion(world.registry)
+    assert version.head_key in finding.found
+    assert "`labelloop rollback`" in finding.remedy
+    assert "`labelloop restore`" in finding.remedy
+    finding = models.backbone(world.registry)
+    assert weights_of(world, "v1") in finding.found
+    assert "`labelloop retrain`" in finding.remedy
+    assert "`labelloop restore`" in finding.remedy
 
 
 def test_doctor_reads_weights_and_the_rows_that_count() -> None:
@@ -98,8 +98,8 @@ def test_doctor_reads_weights_and_the_rows_that_count() -> None:
     for shard in ("20260101T000000000000-a", "20260102T000000000000-b"):
         features.add(shard, ["u"], ["e"], np.ones((1, 8), dtype=np.float32))
     world.corrupt(f"features/{backbone}/rows/20260101T000000000000-a.safetensors")  # computed again since
-    found, size, left = damaged_artefacts(here(world), world.record)
-    assert (found, left) == ([], 0)
+    damaged, size, left = damaged_artefacts(here(world), world.record)
+    assert (damaged, left) == ([], 0)
     assert size > len(world.own.get(weights_of(world, "v1")))
     world.corrupt(f"features/{backbone}/rows/20260102T000000000000-b.safetensors")
     world.corrupt(weights_of(world, "v1"))
@@ -155,8 +155,8 @@ def test_no_way_back_is_said_with_what_was_passed_over(monkeypatch: pytest.Monke
     key = world.registry.version("v1").head_key
     world.corrupt(key)
     registry = Registry(world.own, lease)
-    found: Any = SimpleNamespace(project=lambda _name: world.record, registry=lambda _record: registry)
-    monkeypatch.setattr(cli.connect, "open_deployment", lambda _state_dir: found)
+    deployment: Any = SimpleNamespace(project=lambda _name: world.record, registry=lambda _record: registry)
+    monkeypatch.setattr(cli.connect, "open_deployment", lambda _state_dir: deployment)
     done = CliRunner().invoke(app, ["rollback"])
     assert done.exit_code == 1
     assert f"v1 is skipped: {key}" in done.output
@@ -217,7 +217,7 @@ def test_the_watcher_asks_once_for_weights_that_can_be_built_again() -> None:
     queue: Any = Queue()
     damage = Registry(world.own, lease).damage
     weights = Weights(world.record.key, world.own, Registry(world.own, lease), queue)
-    inspection = Inspection(world.own, damage, {"backbones/": weights.mend}, weights)
+    inspection = Inspection(world.own, damage, {"backbones/": weights.repair}, weights)
     for _ in range(3):
         inspection.turn()
         assert damage.keys() == sorted([weights_of(world, "v1"), "backbones/tuned/weights.safetensors"])

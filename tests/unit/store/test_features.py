@@ -78,7 +78,7 @@ def test_the_bucket_of_a_group_is_that_of_its_first_image() -> None:
     catalogue.add([ImageFacts("a", "e", "h", "h", Bucket.TRAIN)], "1")
     catalogue.add([ImageFacts("b", "e", "h", "h", Bucket.TEST)], "2")
     catalogue.update()
-    assert catalogue.buckets == {"h": Bucket.TRAIN}
+    assert catalogue.splits == {"h": Bucket.TRAIN}
 
 
 STAMP = "20260101T0000{:02d}000000-aaaaaa"
@@ -105,12 +105,12 @@ def test_small_shards_become_one_with_the_newest_rows(tmp_path: Path) -> None:
     newest = STAMP.format(9)
     features.add(newest, ["u1"], ["new"], rows(99))
     features.update()
-    wanted = features.rows(["same", "u0", "u1", "u2", "u3"])
+    expected = features.rows(["same", "u0", "u1", "u2", "u3"])
     large = features.merge(small)
     assert small[-1] < large < newest
     for reader in (features, FeatureStore(store, "b", tmp_path / "other")):
         reader.update()
-        np.testing.assert_array_equal(reader.rows(["same", "u0", "u1", "u2", "u3"]), wanted)
+        np.testing.assert_array_equal(reader.rows(["same", "u0", "u1", "u2", "u3"]), expected)
         assert {p.shard for p in reader.index.places.values()} == {large, newest}
         assert reader.index.places["u1"].etag == "new"
 

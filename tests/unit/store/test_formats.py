@@ -77,13 +77,13 @@ def store_of(change: Callable[[dict[str, Any]], dict[str, Any]] = lambda data: d
 
 
 def version(store: MemoryStore) -> None:
-    found = Registry(store, lease).version("v1")
-    assert (found.name, found.labels, found.reference) == ("v1", ("cat", "dog"), "v0")
-    assert found.verdict.outcome == "promote"
-    assert found.evaluation.waiting == {"ox": 2}
-    assert found.evaluation.comparison
-    assert found.evaluation.comparison.high == 0.11
-    assert found.check_features[1] == (0.0, 1.0, 0.0, 0.0)
+    record = Registry(store, lease).version("v1")
+    assert (record.name, record.labels, record.reference) == ("v1", ("cat", "dog"), "v0")
+    assert record.verdict.outcome == "promote"
+    assert record.evaluation.waiting == {"ox": 2}
+    assert record.evaluation.comparison
+    assert record.evaluation.comparison.high == 0.11
+    assert record.check_features[1] == (0.0, 1.0, 0.0, 0.0)
 
 
 def deployment(store: MemoryStore) -> None:
@@ -93,15 +93,15 @@ def deployment(store: MemoryStore) -> None:
 
 
 def backbone(store: MemoryStore) -> None:
-    found = Registry(store, lease).backbone("resnet18-0123456789")
-    assert (found.name, found.dimension, found.snapshot) == ("resnet18", 4, "a" * 32)
-    assert found.preprocessing["size"] == 224
+    record = Registry(store, lease).backbone("resnet18-0123456789")
+    assert (record.name, record.dimension, record.snapshot) == ("resnet18", 4, "a" * 32)
+    assert record.preprocessing["size"] == 224
 
 
 def run(store: MemoryStore) -> None:
-    (found,) = RunStore(store).all()
-    assert (found.kind, found.attempt, found.outcome, found.version) == ("refresh", 2, "promote", "v1")
-    assert found.reasons == ("good",)
+    (record,) = RunStore(store).all()
+    assert (record.kind, record.attempt, record.outcome, record.version) == ("refresh", 2, "promote", "v1")
+    assert record.reasons == ("good",)
 
 
 def snapshot(store: MemoryStore) -> None:
@@ -114,16 +114,16 @@ def snapshot(store: MemoryStore) -> None:
 
 
 def latest(store: MemoryStore) -> None:
-    found = SnapshotStore(store).latest()
-    assert found
-    assert (found.sequence, found.annotations) == (4, 2)
+    ref = SnapshotStore(store).latest()
+    assert ref
+    assert (ref.sequence, ref.annotations) == (4, 2)
 
 
 def catalogue(store: MemoryStore) -> None:
-    found = Catalogue(store)
-    found.update()
-    assert found.images["s3://images/p/1.png"].bucket is Bucket.TEST
-    assert found.images["s3://images/p/2.png"].problem == "it cannot be decoded"
+    images = Catalogue(store)
+    images.update()
+    assert images.images["s3://images/p/1.png"].bucket is Bucket.TEST
+    assert images.images["s3://images/p/2.png"].problem == "it cannot be decoded"
 
 
 def features(store: MemoryStore) -> None:
@@ -133,82 +133,85 @@ def features(store: MemoryStore) -> None:
 
 
 def scores(store: MemoryStore) -> None:
-    found = ScoreStore(store).newest("v1")
-    assert found
-    assert [(p.label, p.blind) for p in found.places] == [("cat", False), (None, True)]
+    order = ScoreStore(store).newest("v1")
+    assert order
+    assert [(p.label, p.blind) for p in order.places] == [("cat", False), (None, True)]
 
 
 def request(store: MemoryStore) -> None:
-    (found,) = RequestStore(store).open()
-    assert (found.what, found.about, found.by) == ("retry", "refresh", "anna")
+    (record,) = RequestStore(store).open()
+    assert (record.what, record.about, record.by) == ("retry", "refresh", "anna")
 
 
 def pause(store: MemoryStore) -> None:
-    found = PauseStore(store).current()
-    assert found
-    assert (found.by, found.why) == ("anna", "review")
+    record = PauseStore(store).current()
+    assert record
+    assert (record.by, record.why) == ("anna", "review")
 
 
 def project(store: MemoryStore) -> None:
     key = FILES["project"]["key"].removeprefix(INDEX).removesuffix(".json")
-    found = ProjectStore(store, "main").get(key)
-    assert (found.id, found.title, found.backend_id, found.storage_id) == (4, "pets", 11, 12)
-    assert found.config.label_map == {"ox": "dog"}
-    assert found.schema.classes == ("cat", "dog")
+    record = ProjectStore(store, "main").get(key)
+    assert (record.id, record.title, record.backend_id, record.storage_id) == (4, "pets", 11, 12)
+    assert record.config.label_map == {"ox": "dog"}
+    assert record.schema.classes == ("cat", "dog")
 
 
 def tidy(store: MemoryStore) -> None:
-    found = last_tidied(store)
-    assert found
-    assert found.removed == {"head": [2, 4096]}
+    record = last_tidied(store)
+    assert record
+    assert record.removed == {"head": [2, 4096]}
 
 
 def mirror(store: MemoryStore) -> None:
-    found = Mirror(store)
-    found._update()
-    assert found.copies["https://example.com/1.png"].size == 10
-    assert found.copies["https://example.com/2.png"].problem == "it does not exist"
+    copies = Mirror(store)
+    copies._update()
+    assert copies.copies["https://example.com/1.png"].size == 10
+    assert copies.copies["https://example.com/2.png"].problem == "it does not exist"
 
 
 def backup(store: MemoryStore) -> None:
-    found = read(Kind.BACKUP, store.get("manifest.json"))
-    assert found["objects"][0][0] == "project.json"
+    manifest = read(Kind.BACKUP, store.get("manifest.json"))
+    assert manifest["objects"][0][0] == "project.json"
     task = task_of(FILES["backup"]["task"])
     assert (task.annotations[0].by, task.annotations[0].lead_time) == ("anna@example.com", 2.5)
 
 
 def study(store: MemoryStore) -> None:
-    (found,) = StudyStore(store).all()
-    assert (found.by, found.snapshot, found.rules.count) == ("anna", "5f2a", 3)
-    assert found.config_with({"retrain.learning_rate": 0.002}).retrain.learning_rate == 0.002
+    (record,) = StudyStore(store).all()
+    assert (record.by, record.snapshot, record.rules.count) == ("anna", "5f2a", 3)
+    assert record.config_with({"retrain.learning_rate": 0.002}).retrain.learning_rate == 0.002
 
 
 def trial(store: MemoryStore) -> None:
     (name,) = StudyStore(store).names()
-    (found,) = StudyStore(store).trials(name)
-    assert (found.number, found.state, found.accuracy, found.curve[1]) == (2, "complete", 0.75, (0.75, 0.5))
+    (record,) = StudyStore(store).trials(name)
+    assert (record.number, record.state, record.accuracy, record.curve[1]) == (2, "complete", 0.75, (0.75, 0.5))
 
 
 def lr_curve(store: MemoryStore) -> None:
-    found = kept(store, "20261121T055556411574-54908e")
-    assert (found.rates[1], found.suggestion, found.diverged_at) == (0.001, 0.001, 1.0)
+    record = kept(store, "20261121T055556411574-54908e")
+    assert (record.rates[1], record.suggestion, record.diverged_at) == (0.001, 0.001, 1.0)
 
 
 def curve(store: MemoryStore) -> None:
-    found = kept_curve(store)
-    assert (found.live, found.test, found.audit, found.left, found.waiting) == ("v2", 2, 1, 40, {"ox": 2})
-    assert [(p.version, p.labels, p.judged, p.accuracy) for p in found.points] == [
+    record = kept_curve(store)
+    assert (record.live, record.test, record.audit, record.left, record.waiting) == ("v2", 2, 1, 40, {"ox": 2})
+    assert [(p.version, p.labels, p.judged, p.accuracy) for p in record.points] == [
         ("v1", 20, 2, 0.5),
         ("v2", 30, 3, 1.0),
     ]
 
 
 def auto_labels(store: MemoryStore) -> None:
-    (found,) = AutoLabelStore(store).all()
-    assert (found.version, found.source, found.look, found.classes) == ("v17", "auto-v17", 2, {"cat": 2})
-    assert [(p.classes, p.threshold, p.further) for p in found.parts] == [(("cat",), 0.75, None), (("dog",), None, 120)]
-    store.put(f"auto-labels/v17/{found.id}.jsonl", AUTO_LABELS)
-    assert [one.uri for one in AutoLabelStore(store).labels(found)] == ["s3://images/p/1.png", "s3://images/p/2.png"]
+    (manifest,) = AutoLabelStore(store).all()
+    assert (manifest.version, manifest.source, manifest.look, manifest.classes) == ("v17", "auto-v17", 2, {"cat": 2})
+    assert [(p.classes, p.threshold, p.further) for p in manifest.parts] == [
+        (("cat",), 0.75, None),
+        (("dog",), None, 120),
+    ]
+    store.put(f"auto-labels/v17/{manifest.id}.jsonl", AUTO_LABELS)
+    assert [one.uri for one in AutoLabelStore(store).labels(manifest)] == ["s3://images/p/1.png", "s3://images/p/2.png"]
 
 
 def task_groups(store: MemoryStore) -> None:
@@ -250,8 +253,8 @@ def test_fields_of_a_newer_release_are_ignored(kind: str) -> None:
 
 def test_fields_within_an_evaluation_are_ignored_too() -> None:
     def add(data: dict[str, Any]) -> dict[str, Any]:
-        found = data["evaluation"]
-        more = {**found, "mood": 1, "comparison": {**found["comparison"], "mood": 1}}
+        evaluation = data["evaluation"]
+        more = {**evaluation, "mood": 1, "comparison": {**evaluation["comparison"], "mood": 1}}
         return {**data, "evaluation": more, "verdict": {**data["verdict"], "mood": 1}}
 
     version(store_of(add, only="version"))
@@ -300,22 +303,22 @@ def test_a_new_field_of_annotations_changes_no_snapshot(monkeypatch: pytest.Monk
     monkeypatch.setattr(labelloop.records.tasks, "Annotation", newer)
     values = {f.name: getattr(plain, f.name) for f in fields(Annotation)}
     assert canonical(task_line(Task(1, "u", "b", (newer(**values),)))) == before
-    said = task_line(Task(1, "u", "b", (newer(**values, mood="sunny"),)))
-    assert said["annotations"][0]["mood"] == "sunny"
-    assert "votes" not in said["annotations"][0]
+    row = task_line(Task(1, "u", "b", (newer(**values, mood="sunny"),)))
+    assert row["annotations"][0]["mood"] == "sunny"
+    assert "votes" not in row["annotations"][0]
 
 
 def test_what_is_known_of_a_pre_label_stands_in_a_snapshot_only_where_it_is_known() -> None:
     def line(**more: Any) -> dict[str, Any]:
-        (found,) = task_line(Task(1, "u", "b", (Annotation(1, "a", "b", "cat", **more),)))["annotations"]
-        assert task_from({"id": 1, "uri": "u", "updated_at": "b", "annotations": [found]}).annotations == (
+        (row,) = task_line(Task(1, "u", "b", (Annotation(1, "a", "b", "cat", **more),)))["annotations"]
+        assert task_from({"id": 1, "uri": "u", "updated_at": "b", "annotations": [row]}).annotations == (
             Annotation(1, "a", "b", "cat", **more),
         )
-        return dict(found)
+        return dict(row)
 
     assert line(seen=Seen("v1", None, blind=True))["seen"] == {"version": "v1", "label": None, "blind": True}
-    said = line(seen=Seen("v1", "cat", blind=True, probability=0.5, chosen=True))["seen"]
-    assert (said["probability"], said["chosen"]) == (0.5, True)
+    prediction = line(seen=Seen("v1", "cat", blind=True, probability=0.5, chosen=True))["seen"]
+    assert (prediction["probability"], prediction["chosen"]) == (0.5, True)
     assert not {"given", "changed_by"} & line().keys()
     assert line(given="dog", changed_by=3)["given"] == "dog"
 

@@ -15,8 +15,8 @@ def test_an_argument_that_only_a_newer_watcher_knows_is_left_out_and_told() -> N
         return {"project": project, "uris": uris, "wish": wish}
 
     with capture_logs() as logs:
-        found = jobs._of_a_known_project(work)("p", uris=["a"], wish="w", hint={"of": "tomorrow"}, more=1)
-    assert found == {"project": "p", "uris": ["a"], "wish": "w"}
+        passed = jobs._of_a_known_project(work)("p", uris=["a"], wish="w", hint={"of": "tomorrow"}, more=1)
+    assert passed == {"project": "p", "uris": ["a"], "wish": "w"}
     assert [(line["action"], line["left_out"]) for line in logs] == [("newer", ["hint", "more"])]
 
 

@@ -62,10 +62,10 @@ def at(step: str, when: str, happens: Callable[[], None], monkeypatch: pytest.Mo
     def stepped(*args: Any, **kwargs: Any) -> Any:
         if left and when == "before":
             left.pop()()
-        found = real(*args, **kwargs)
+        result = real(*args, **kwargs)
         if left and when == "after":
             left.pop()()
-        return found
+        return result
 
     monkeypatch.setattr(owner, name, stepped)
 
@@ -145,11 +145,11 @@ def test_a_run_that_ends_while_the_watcher_looks_is_not_wanted_again(
     read, left = RunStore.all, list(range(reads))
 
     def then_ends(store: RunStore) -> list[Run]:
-        found = read(store)
+        result = read(store)
         if store is world.planner._runs and left and left.pop() == 0:
             work()
             world.queue.running.clear()
-        return found
+        return result
 
     monkeypatch.setattr(RunStore, "all", then_ends)
     world.plan()
@@ -265,9 +265,9 @@ def test_of_two_runs_for_one_wish_the_second_has_no_verdict() -> None:
     runs, verdicts = stores()
     one, two = begun(runs, "retrain-1"), begun(runs, "retrain-1")
     verdicts.end(one, Ending("hold", ("worse",)))
-    with pytest.raises(SupersededError, match=one.id) as found:
+    with pytest.raises(SupersededError, match=one.id) as refusal:
         verdicts.end(two, Ending("hold", ("worse",)))
-    verdicts.give_up(two, str(found.value))
+    verdicts.give_up(two, str(refusal.value))
     ended = {r.id: r for r in runs.all()}
     assert (ended[two.id].outcome, ended[two.id].done, ended[two.id].detail) == ("failed", False, {TRANSIENT: True})
 
@@ -320,6 +320,6 @@ def test_a_store_that_is_away_is_no_reason_to_stop_working(monkeypatch: pytest.M
         raise SupersededError("given up")
 
     monkeypatch.setattr(progress, "WANTED_EVERY_S", -1)
-    progress.Progress(wanted=away).report("fine-tune", 1, 9)
+    progress.JobProgress(require_wanted=away).report("fine-tune", 1, 9)
     with pytest.raises(SupersededError):
-        progress.Progress(wanted=given_up).report("fine-tune", 1, 9)
+        progress.JobProgress(require_wanted=given_up).report("fine-tune", 1, 9)

@@ -35,11 +35,11 @@ def labelling(world: LearningWorld, step: Callable[..., Any], times: int) -> Cal
     left = iter(range(times))
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        found = step(*args, **kwargs)
+        result = step(*args, **kwargs)
         if next(left, None) is not None:
             open_ones = [u for u in world.uris(Bucket.TRAIN, Bucket.TEST) if u not in world.labels]
             world.refresh(world.label(open_ones[:10]))
-        return found
+        return result
 
     return wrapped
 
@@ -72,11 +72,11 @@ def test_an_image_is_looked_at_once_however_often_the_head_is_made(
 
     monkeypatch.setattr(retrain, "judge", noted)
     monkeypatch.setattr(retrain, "_learn", labelling(world, retrain._learn, 2))
-    seen = {u for u in world.uris(Bucket.TEST) if u in world.labels}
+    labelled = {u for u in world.uris(Bucket.TEST) if u in world.labels}
     world.retrain(world.project.snapshots.latest().snapshot)  # type: ignore[union-attr]
     assert len(read) == 3
-    assert seen <= set(read[0])
-    assert not seen & {u for later in read[1:] for u in later}
+    assert labelled <= set(read[0])
+    assert not labelled & {u for later in read[1:] for u in later}
 
 
 def test_whoever_is_always_overtaken_fails_as_something_to_try_again(
@@ -95,5 +95,5 @@ def test_whoever_is_always_overtaken_fails_as_something_to_try_again(
 
 def test_a_retrain_notes_how_many_images_there_were(tmp_path: Any) -> None:
     world = LearningWorld(tmp_path, images=12)
-    found = _of_a_retrain(world.project)
-    assert found == {"recipe": world.config.recipe, "images": 12}
+    noted = _of_a_retrain(world.project)
+    assert noted == {"recipe": world.config.recipe, "images": 12}

@@ -15,9 +15,9 @@ def test_a_pause_holds_until_it_is_ended_and_says_who_since_when_and_why() -> No
     store = MemoryStore()
     assert PauseStore(store).current() is None
     PauseStore(store).check()
-    made = PauseStore(store).pause(by="anna", why="labels under review")
-    assert PauseStore(store).current() == made
-    assert made.told == f"paused by anna since {made.at[:16].replace('T', ' ')} UTC: labels under review"
+    pause = PauseStore(store).pause(by="anna", why="labels under review")
+    assert PauseStore(store).current() == pause
+    assert pause.in_words == f"paused by anna since {pause.at[:16].replace('T', ' ')} UTC: labels under review"
     with pytest.raises(PausedError, match=r"paused by anna .* labels under review; `labelloop resume`"):
         PauseStore(store).check()
     PauseStore(store).resume()

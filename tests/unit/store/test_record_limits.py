@@ -33,8 +33,8 @@ def test_what_is_too_large_for_a_record_is_damaged_and_not_read(key: str) -> Non
     with pytest.raises(CorruptObjectError, match=r"it has 17 MB or more") as raised:
         world.own.get(key)
     assert raised.value.key == key
-    (found,) = damaged_objects(here(world), world.record)
-    assert found.key == f"projects/{world.record.key}/{key}"
+    (damaged,) = damaged_objects(here(world), world.record)
+    assert damaged.key == f"projects/{world.record.key}/{key}"
     damage = Registry(world.own, lease).damage
     Inspection(world.own, damage, {}).turn()
     assert damage.keys() in ([key], [])  # a copy is written again
@@ -53,8 +53,8 @@ def test_a_project_record_of_any_size_is_read_from_its_copy_and_healed() -> None
 def test_what_is_too_large_is_set_aside_by_its_number_alone() -> None:
     world = world_of(8, 8)
     world.own.put("models/versions/00000002.json", JUNK)
-    (found,) = damaged_objects(here(world), world.record)
-    set_aside(here(world), world.record, [found])
+    (damaged,) = damaged_objects(here(world), world.record)
+    set_aside(here(world), world.record, [damaged])
     assert b"cannot be read" in world.own.get("damaged/models/versions/00000002.json")
     assert world.add(world.backbone(8), answer=0).name == "v3"
 
@@ -120,11 +120,11 @@ def test_a_checkpoint_that_cannot_be_read_is_started_over(note: bytes) -> None:
 def test_what_a_newer_release_wrote_asks_for_an_upgrade_and_is_never_set_aside() -> None:
     world = world_of(8)
     world.own.put("models/versions/00000001.json", b'{"format": 99}')
-    (found,) = damaged_objects(here(world), world.record)
-    assert "written by a newer labelloop" in found.reason
-    assert "upgrade this process" in found.reason
-    assert asdict(found) | {"reason": ""} == {
+    (damaged,) = damaged_objects(here(world), world.record)
+    assert "written by a newer labelloop" in damaged.reason
+    assert "upgrade this process" in damaged.reason
+    assert asdict(damaged) | {"reason": ""} == {
         "key": f"projects/{world.record.key}/models/versions/00000001.json", "reason": "", "remedy": UPGRADE,
         "spare": False,
     }  # fmt: skip
-    assert set_aside(here(world), world.record, [found]) == []
+    assert set_aside(here(world), world.record, [damaged]) == []

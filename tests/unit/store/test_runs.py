@@ -27,21 +27,21 @@ def start(store: RunStore, kind: str = "refresh") -> Run:
 
 def test_newest_come_first_and_only_as_far_as_asked() -> None:
     store = MemoryStore()
-    made = [start(RunStore(store)) for _ in range(70)]
-    assert [r.id for r in RunStore(store).newest()] == [r.id for r in reversed(made)]
-    store.put(f"runs/{made[0].id}.json", b"broken")
-    assert next(RunStore(store).newest()).id == made[-1].id  # the oldest one is not read
+    runs = [start(RunStore(store)) for _ in range(70)]
+    assert [r.id for r in RunStore(store).newest()] == [r.id for r in reversed(runs)]
+    store.put(f"runs/{runs[0].id}.json", b"broken")
+    assert next(RunStore(store).newest()).id == runs[-1].id  # the oldest one is not read
 
 
 def test_a_run_names_the_code_that_ran_it() -> None:
     store = MemoryStore()
-    made = start(RunStore(store))
-    found = RunStore(store).find(made.id)
-    assert (found.code, found.training) == (code_version(), training_code())
+    begun_run = start(RunStore(store))
+    record = RunStore(store).find(begun_run.id)
+    assert (record.code, record.training) == (code_version(), training_code())
 
 
 @pytest.mark.parametrize(
-    ("name", "found"),
+    ("name", "run_id"),
     [
         ("aaaaaa", IDS[0]),
         ("bb", IDS[1]),
@@ -51,8 +51,8 @@ def test_a_run_names_the_code_that_ran_it() -> None:
         ("202603", IDS[2]),  # a whole short id counts more than the beginning of a date
     ],
 )
-def test_a_run_is_found_by_any_part_that_only_one_has(name: str, found: str) -> None:
-    assert match(IDS, name) == found
+def test_a_run_is_found_by_any_part_that_only_one_has(name: str, run_id: str) -> None:
+    assert match(IDS, name) == run_id
 
 
 @pytest.mark.parametrize(
@@ -108,8 +108,8 @@ def test_a_retrain_goes_on_where_one_without_a_verdict_began_whatever_was_labell
     assert begun([*runs, retrained(store, "d", "running")], "retrain", "new") == "d"
     assert begun(runs, "refresh", "new") == "new"
     assert begun(runs, "retrain", "new", retries=["1"]) == "new"
-    asked = replace(retrained(store, "d", "failed"), answers=("1",))
-    assert begun([*runs, asked], "retrain", "newer", retries=["1"]) == "d"
+    retried = replace(retrained(store, "d", "failed"), answers=("1",))
+    assert begun([*runs, retried], "retrain", "newer", retries=["1"]) == "d"
     other = [replace(run, training="other code") for run in runs]
     assert (begun(other, "retrain", "new"), failed_tries(other, "retrain", "new")) == ("new", [])
 

@@ -26,24 +26,24 @@ def server(answer: bytes) -> Iterator[tuple[str, list[bytes]]]:
             heard.append(self.request.recv(65536))
             self.request.sendall(answer)
 
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as found:
-        threading.Thread(target=found.serve_forever, args=(0.01,), daemon=True).start()
-        yield f"http://127.0.0.1:{found.server_address[1]}", heard
-        found.shutdown()
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as tcp:
+        threading.Thread(target=tcp.serve_forever, args=(0.01,), daemon=True).start()
+        yield f"http://127.0.0.1:{tcp.server_address[1]}", heard
+        tcp.shutdown()
 
 
 def from_thread(work: Callable[[], object], seconds: float) -> None:
     """Raise what ``work`` raises; TimeoutError where it takes longer."""
-    found: Future[object] = Future()
+    future: Future[object] = Future()
 
     def run() -> None:
         try:
-            found.set_result(work())
+            future.set_result(work())
         except Exception as error:  # handed on
-            found.set_exception(error)
+            future.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
-    found.result(seconds)
+    future.result(seconds)
 
 
 def test_a_server_that_breaks_off_in_a_continue_is_an_error_and_no_hang() -> None:

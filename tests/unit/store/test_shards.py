@@ -129,11 +129,11 @@ def test_what_vanished_is_told_by_the_whole_listing(world: World) -> None:
 def test_writers_with_clocks_apart_lose_nothing(world: World, seed: int) -> None:
     chance = random.Random(seed)
     skews = [chance.uniform(-140, 140) for _ in range(4)]
-    written, found = set(), []
+    written, read = set(), []
     for step in range(300):
         world.now += chance.uniform(0, 5)
         if chance.random() < 0.5:
             written.add(world.write(50_000 + world.now + chance.choice(skews), f"{step:06d}"))
-        found += world.new()
-        assert set(found) == written
-    assert len(found) == len(written)
+        read += world.new()
+        assert set(read) == written
+    assert len(read) == len(written)

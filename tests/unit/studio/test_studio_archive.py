@@ -76,10 +76,10 @@ def test_settings_come_along(api: StudioApi, archive: StudioArchive) -> None:
     settings = archive.settings(project)
     assert settings["expert_instruction"] == "look twice"
     assert "secret" not in settings
-    made = archive.create("again", XML, {**settings, "is_published": True, "title": "no"})
-    assert api.projects[made.id]["maximum_annotations"] == 3
-    assert api.projects[made.id]["title"] == "again"
-    assert "is_published" not in api.projects[made.id]
+    copy = archive.create("again", XML, {**settings, "is_published": True, "title": "no"})
+    assert api.projects[copy.id]["maximum_annotations"] == 3
+    assert api.projects[copy.id]["title"] == "again"
+    assert "is_published" not in api.projects[copy.id]
 
 
 class Picky(StudioApi):
@@ -93,8 +93,8 @@ class Picky(StudioApi):
 
 def test_a_setting_that_the_server_does_not_know_stops_nothing() -> None:
     api = Picky()
-    made = StudioArchive(studio_of(api)).create("again", XML, {"skip_queue": "x", "maximum_annotations": 2})
-    assert api.projects[made.id]["maximum_annotations"] == 2
+    copy = StudioArchive(studio_of(api)).create("again", XML, {"skip_queue": "x", "maximum_annotations": 2})
+    assert api.projects[copy.id]["maximum_annotations"] == 2
 
 
 class Full(StudioApi):

@@ -26,9 +26,9 @@ class Server:
         class Handler(BaseHTTPRequestHandler):
             def answer(self) -> None:
                 self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                given = (self.headers.get("Authorization") or "").removeprefix("Token ")
-                server.asked.append((self.command, self.path, given))
-                right = given == server.token
+                token = (self.headers.get("Authorization") or "").removeprefix("Token ")
+                server.asked.append((self.command, self.path, token))
+                right = token == server.token
                 body = json.dumps({"done": True} if right else {"detail": server.detail}).encode()
                 self.send_response(200 if right else 401)
                 self.send_header("Content-Length", str(len(body)))
@@ -59,7 +59,7 @@ def server() -> Iterator[Server]:
 def test_a_replaced_token_is_read_again_and_the_request_repeated_once(server: Server) -> None:
     heard: list[tuple[str, int]] = []
     http = StudioHttp(
-        server.url, "one", reread=lambda: "two", heard=lambda call, _seconds, status: heard.append((call, status))
+        server.url, "one", reread=lambda: "two", on_call=lambda call, _seconds, status: heard.append((call, status))
     )
     assert http.call("GET", "api/projects/7/")["done"]
     server.token = "two"
@@ -96,7 +96,7 @@ def test_the_kind_of_a_token_is_seen_by_its_form() -> None:
 
 def test_a_server_that_is_away_is_heard_of_too() -> None:
     heard: list[int] = []
-    http = StudioHttp("http://127.0.0.1:9", "x", heard=lambda _call, _seconds, status: heard.append(status))
+    http = StudioHttp("http://127.0.0.1:9", "x", on_call=lambda _call, _seconds, status: heard.append(status))
     with pytest.raises(StudioError, match="cannot be reached"):
         http.call("POST", "api/projects/")
     assert heard == [0]

@@ -35,7 +35,7 @@ class Saying(StudioHttp):
 
 
 @pytest.mark.parametrize(
-    ("said", "quick"),
+    ("refusal", "quick"),
     [
         (f'{ROW} contains invalid "task" field: task ID 0 not found in project digits', True),
         (f'{ROW} contains invalid "task" field: corresponding task ID ', False),
@@ -43,8 +43,8 @@ class Saying(StudioHttp):
         ("something new", None),
     ],
 )
-def test_the_quick_import_is_known_by_how_it_refuses(said: str, quick: bool | None) -> None:
-    wiring = StudioWiring(Saying(StudioError(HEAD + said, status=400)))
+def test_the_quick_import_is_known_by_how_it_refuses(refusal: str, quick: bool | None) -> None:
+    wiring = StudioWiring(Saying(StudioError(HEAD + refusal, status=400)))
     assert wiring.imports_quickly(7) is quick
 
 
@@ -79,8 +79,8 @@ def test_a_token_that_is_refused_is_no_word_about_s3() -> None:
 
 def test_webhooks_of_the_organisation_count_for_every_project() -> None:
     rows = [{"id": n, "url": f"http://x/{n}/", "project": p} for n, p in ((1, 7), (2, 8), (3, None))]
-    found = StudioWiring(Saying(rows)).webhooks(7)
-    assert [(h.id, h.url) for h in found] == [(1, "http://x/1"), (3, "http://x/3")]
+    hooks = StudioWiring(Saying(rows)).webhooks(7)
+    assert [(h.id, h.url) for h in hooks] == [(1, "http://x/1"), (3, "http://x/3")]
 
 
 def test_the_error_of_a_storage_counts_only_while_it_fails() -> None:

@@ -34,10 +34,10 @@ def studio(api: StudioApi) -> Studio:
 @pytest.fixture
 def project(api: StudioApi) -> int:
     """Nine tasks with an answer each."""
-    made = int(api.project("pets", XML)["id"])
+    number = int(api.project("pets", XML)["id"])
     for i in range(9):
-        api.annotate(api.task(made, {"image": f"s3://images/{i}.png"}), result=SCHEMA.result("cat"))
-    return made
+        api.annotate(api.task(number, {"image": f"s3://images/{i}.png"}), result=SCHEMA.result("cat"))
+    return number
 
 
 def ids(api: StudioApi, project: int) -> list[int]:
@@ -144,7 +144,7 @@ def test_every_answer_that_does_not_count_is_told_by_its_reason() -> None:
     def answer(number: int, label: str | None, **more: Any) -> Annotation:
         return Annotation(number, "2026-01-01", "2026-01-01", label, **more)
 
-    found = uncounted(
+    reasons = uncounted(
         [
             Task(1, "s3://b/1.png", "t", (answer(1, "cat"), answer(2, None), answer(3, None, cancelled=True))),
             Task(2, "s3://b/2.png", "t", (answer(4, None, problem="2 classes chosen, one is expected"),)),
@@ -154,16 +154,16 @@ def test_every_answer_that_does_not_count_is_told_by_its_reason() -> None:
         ],
         SCHEMA, str,
     )  # fmt: skip
-    counts = {row.reason.split(" ")[0]: row.count for row in found}
+    counts = {row.reason.split(" ")[0]: row.count for row in reasons}
     assert counts == {"nothing": 9, "2": 1, "class": 1, "the": 1}
-    assert found[0].tasks == (1, 10, 11, 12, 13)
-    assert found[0].told == "9 × nothing chosen: 1 10 11 12 13 …"
+    assert reasons[0].tasks == (1, 10, 11, 12, 13)
+    assert reasons[0].told == "9 × nothing chosen: 1 10 11 12 13 …"
 
 
 def test_a_class_of_its_own_for_every_answer_makes_no_endless_list() -> None:
     tasks = [
         Task(i, "s3://b/x.png", "t", (Annotation(i, "2026-01-01", "2026-01-01", f"class {i}"),)) for i in range(1, 301)
     ]
-    found = uncounted(tasks, SCHEMA, str)
-    assert (len(found), sum(row.count for row in found)) == (51, 300)
-    assert (found[-1].reason, len(found[-1].links)) == ("one of 250 more reasons", 5)
+    reasons = uncounted(tasks, SCHEMA, str)
+    assert (len(reasons), sum(row.count for row in reasons)) == (51, 300)
+    assert (reasons[-1].reason, len(reasons[-1].links)) == ("one of 250 more reasons", 5)

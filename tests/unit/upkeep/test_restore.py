@@ -11,7 +11,7 @@ import pytest
 from labelloop.errors import FormatError
 from labelloop.objects.storage import ObjectInfo
 from labelloop.records.json import canonical, digest
-from labelloop.upkeep.holdings import Held, What, classify
+from labelloop.upkeep.object_kinds import ObjectKind, StoredObject, classify
 from labelloop.upkeep.retention import Item
 from operations.upkeep.gc import heaps, size_text
 from operations.upkeep.restore_back import Fate, fate
@@ -22,9 +22,9 @@ VERSION, LOG, LATEST = "models/versions/00000001.json", "deployments/00000001.js
 HEAD = "models/heads/abc.safetensors"
 
 
-def held(key: str) -> Held:
-    (found,) = classify([ObjectInfo(key, 1, "", datetime.now(UTC))])
-    return found
+def held(key: str) -> StoredObject:
+    (stored,) = classify([ObjectInfo(key, 1, "", datetime.now(UTC))])
+    return stored
 
 
 def latest(sequence: int) -> bytes:
@@ -32,7 +32,7 @@ def latest(sequence: int) -> bytes:
 
 
 def test_every_kind_of_object_has_its_turn() -> None:
-    assert sorted(ORDER) == sorted(What)
+    assert sorted(ORDER) == sorted(ObjectKind)
 
 
 @pytest.mark.parametrize(
@@ -100,15 +100,15 @@ def test_a_record_of_a_newer_release_stops_the_backup() -> None:
 
 
 def test_heaps_are_counted_by_kind_and_reason() -> None:
-    items = [Item("a", 5, What.HEAD, "x"), Item("b", 6, What.HEAD, "x"), Item("c", 99, What.HEAD, "y"),
-             Item("d", 1, What.VERSION, "x")]  # fmt: skip
+    items = [Item("a", 5, ObjectKind.HEAD, "x"), Item("b", 6, ObjectKind.HEAD, "x"),
+             Item("c", 99, ObjectKind.HEAD, "y"), Item("d", 1, ObjectKind.VERSION, "x")]  # fmt: skip
     assert [(h.what, h.count, h.bytes, h.why) for h in heaps(items)] == [
         ("model version", 1, 1, "x"), ("head", 1, 99, "y"), ("head", 2, 11, "x"),
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("size", "told"),
+    ("size", "text"),
     [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (123_456, "123 kB"), (5.2e9, "5.2 GB"), (2e12, "2.0 TB")],
 )  # fmt: skip
 def test_sizes_for_people(size: float, told: str) -> None:

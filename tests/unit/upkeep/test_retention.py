@@ -14,8 +14,8 @@ from labelloop.objects.storage import ObjectInfo
 from labelloop.records.evidence import Evaluation, Outcome, Verdict
 from labelloop.records.runs import Run
 from labelloop.records.versions import Deployment, Version
-from labelloop.upkeep.holdings import Held, What, classify
-from labelloop.upkeep.retention import NEW, Contents, Kept, References, is_due, live_since, mark, sweep
+from labelloop.upkeep.object_kinds import ObjectKind, StoredObject, classify
+from labelloop.upkeep.retention import NEW, Contents, References, Retained, is_due, live_since, mark, sweep
 
 NOW = datetime(2030, 6, 1, tzinfo=UTC)
 POLICY = Retention(versions=2, days=30, log_days=365)
@@ -40,15 +40,15 @@ def at(days_ago: float) -> str:
 
 def log(*entries: tuple[str, float] | tuple[str, float, str]) -> list[Deployment]:
     """(version, days ago[, action]), oldest first."""
-    found: list[Deployment] = []
+    deployments: list[Deployment] = []
     for i, (name, days, *action) in enumerate(entries, 1):
-        previous = found[-1].version if found else None
-        found.append(Deployment(i, name, str(action[0]) if action else "deploy", previous, "t", "", at(days), i))
-    return found
+        previous = deployments[-1].version if deployments else None
+        deployments.append(Deployment(i, name, str(action[0]) if action else "deploy", previous, "t", "", at(days), i))
+    return deployments
 
 
-def run(name: str, *, days: float, snapshot: str = "s", outcome: str = "hold", made: str | None = None) -> Run:
-    return Run(name, "refresh", snapshot, "c", 1, at(days), "w", outcome=outcome, version=made)
+def run(name: str, *, days: float, snapshot: str = "s", outcome: str = "hold", version: str | None = None) -> Run:
+    return Run(name, "refresh", snapshot, "c", 1, at(days), "w", outcome=outcome, version=version)
 
 
 def refs(
@@ -58,15 +58,15 @@ def refs(
     return References(versions, deployments, {b: f"tuned-{b}" for b in backbones}, initial, runs, "latest")
 
 
-def objects(*keys: str, days: float = 10) -> list[Held]:
+def objects(*keys: str, days: float = 10) -> list[StoredObject]:
     return classify(ObjectInfo(key, 7, "", NOW - timedelta(days=days)) for key in keys)
 
 
-def marked(found: References, held: Sequence[Held] = (), policy: Retention = POLICY) -> Kept:
-    return mark(found, held, policy, NOW)
+def marked(refs: References, held: Sequence[StoredObject] = (), policy: Retention = POLICY) -> Retained:
+    return mark(refs, held, policy, NOW)
 
 
-def removed(held: Sequence[Held], kept: Kept, contents: Contents | None = None) -> dict[str, str]:
+def removed(held: Sequence[StoredObject], kept: Retained, contents: Contents | None = None) -> dict[str, str]:
     decision = sweep(held, kept, contents or Contents((), (), {}), NOW)
     assert len(decision.keep) + len(decision.remove) == len(held)
     return {item.key: item.why for item in decision.remove}
@@ -192,7 +192,7 @@ def test_a_run_that_goes_on_keeps_its_snapshot() -> None:
 
 
 def test_the_run_that_made_a_kept_version_stays() -> None:
-    runs = [run("r1", days=900, made="v1", outcome="promote"), run("r2", days=800), run("r3", days=700)]
+    runs = [run("r1", days=900, version="v1", outcome="promote"), run("r2", days=800), run("r3", days=700)]
     kept = marked(refs([version(1)], runs=runs))
     assert set(kept.runs) == {"r1", "r3"}
 
@@ -212,15 +212,15 @@ def test_each_object_is_judged_by_its_kind() -> None:
         "features/b1/index/2.json", "features/b1/rows/2.safetensors", "features/b1/rows/3.safetensors",
         "features/b9/index/1.json",
     )  # fmt: skip
-    gone = removed(held, kept, contents)
-    assert set(gone) == {
+    keys = removed(held, kept, contents)
+    assert set(keys) == {
         "models/versions/00000001.json", "models/heads/h1.safetensors", "snapshots/manifests/s1.json",
         "snapshots/shards/y.jsonl.gz", "scores/v3/1.json", "scores/v1/1.json", "backbones/b9/weights.safetensors",
         "features/b1/index/1.json", "features/b1/rows/1.safetensors", "features/b1/rows/3.safetensors",
         "features/b9/index/1.json",
     }  # fmt: skip
-    assert gone["features/b1/rows/3.safetensors"] == "half-written: nothing names them"
-    assert gone["features/b1/rows/1.safetensors"] == "each row was replaced by a newer one"
+    assert keys["features/b1/rows/3.safetensors"] == "half-written: nothing names them"
+    assert keys["features/b1/rows/1.safetensors"] == "each row was replaced by a newer one"
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_nothing_younger_than_a_day_goes() -> None:
 def test_orders_of_a_version_that_is_called_like_none_go() -> None:
     held = objects("scores/v77/1.json")
     assert removed(held, marked(refs([version(1)]))) == {"scores/v77/1.json": "its version is not kept"}
-    assert held[0].what is What.SCORES
+    assert held[0].what is ObjectKind.SCORES
 
 
 # --- when

@@ -17,7 +17,7 @@ from labelloop.store.registry import Registry
 from labelloop.store.runs import RunStore
 from labelloop.store.scores import ScoreStore
 from labelloop.store.snapshots import SnapshotStore
-from labelloop.upkeep.holdings import PHASES
+from labelloop.upkeep.object_kinds import PHASES
 from labelloop.upkeep.tidying import DONE, last_tidied
 from tests.unit.worlds.tidy import World, lease, project
 
@@ -73,10 +73,10 @@ def test_what_nothing_needs_goes_and_the_rest_works(world: World, tmp_path: Path
 def test_a_dry_run_removes_nothing_and_tells_the_same(world: World) -> None:
     world.age(3)
     before = world.keys()
-    told = {item.key for item in world.tidier().decide().remove}
+    announced = {item.key for item in world.tidier().decide().remove}
     assert world.keys() == before
-    assert {item.key for item in world.tidier().tidy()} == told
-    assert before - world.keys() == told
+    assert {item.key for item in world.tidier().tidy()} == announced
+    assert before - world.keys() == announced
     assert world.tidier().decide().remove == ()
 
 
@@ -249,10 +249,10 @@ class Vanishing(MemoryStore):
     ghosts: Sequence[str] = ()
 
     def list(self, prefix: str, *, start_after: str = "") -> Any:
-        found = list(super().list(prefix, start_after=start_after))
+        listed = list(super().list(prefix, start_after=start_after))
         for key in self.ghosts:
             self._objects.pop(key, None)
-        return iter(found)
+        return iter(listed)
 
 
 def test_whoever_reads_while_things_vanish_goes_on(tmp_path: Path) -> None:

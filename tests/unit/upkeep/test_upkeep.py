@@ -66,14 +66,14 @@ def test_one_day_lies_between(hours: float, due: bool) -> None:
 
 def test_it_is_not_looked_at_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     store = MemoryStore()
-    found = upkeep(record(), store)
+    keeper = upkeep(record(), store)
     tidied(store, hours=1)
-    assert not found.turn()
+    assert not keeper.turn()
     tidied(store, hours=25)
-    assert not found.turn()
+    assert not keeper.turn()
     monkeypatch.setattr(sync.upkeep, "LOOK_EVERY_S", 0.0)
-    assert found.turn()
-    assert not found.turn()  # it is queued already
+    assert keeper.turn()
+    assert not keeper.turn()  # it is queued already
 
 
 def test_whoever_wants_to_do_it_by_hand_may() -> None:

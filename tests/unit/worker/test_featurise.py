@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from labelloop.errors import CorruptArtefactError
 from labelloop.model.net import Backbone
-from labelloop.queue.progress import Progress
+from labelloop.queue.progress import JobProgress
 from labelloop.records.images import Bucket
 from labelloop.records.versions import COLD_START
 from retrain_worker.featurise import featurise, featurise_under
@@ -73,6 +73,6 @@ def test_a_fine_tuned_network_without_finite_numbers_is_at_fault_itself(
     tuned = Backbone(replace(record, id="tuned"), first.module)
     overflow(monkeypatch, 3)
     with pytest.raises(CorruptArtefactError, match="1 of 32 images: its fine-tune has diverged"):
-        featurise_under(world.context, world.project, tuned, sorted(world.truth), Progress())
+        featurise_under(world.context, world.project, tuned, sorted(world.truth), JobProgress())
     world.project.catalogue.update()
     assert not any(facts.problem for facts in world.project.catalogue.images.values())

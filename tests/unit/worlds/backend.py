@@ -67,9 +67,9 @@ class World:
         self.registry = Registry(self.own, lease)
 
     def backbone(self, projection: int = 16) -> BackboneRecord:
-        made = net.build(BackboneSpec(name="pixels", options={"projection": projection}), [])
-        self.registry.add_backbone(made.record, net.dump(made))
-        return made.record
+        network = net.build(BackboneSpec(name="pixels", options={"projection": projection}), [])
+        self.registry.add_backbone(network.record, net.dump(network))
+        return network.record
 
     def add(
         self, backbone: BackboneRecord, answer: int, labels: tuple[str, ...] = CLASSES, *, unseen: float = 0.0

@@ -64,10 +64,10 @@ IMAGES, LABELLED = 70, 36
 def _numbers(data: bytes) -> bytes:
     """Every text a number, and the other way round."""
     try:
-        found = json.loads(data)
+        parsed = json.loads(data)
     except ValueError:
         return b"7"
-    return canonical(_swapped(found))
+    return canonical(_swapped(parsed))
 
 
 def _swapped(value: Any) -> Any:
@@ -120,9 +120,9 @@ class Queue:
     jobs: dict[str, tuple[str, Mapping[str, Any]]] = field(default_factory=dict)
 
     def enqueue(self, kind: Any, job: str, payload: Mapping[str, Any], **_: Any) -> bool:
-        known = job in self.jobs
+        waits = job in self.jobs
         self.jobs.setdefault(job, (kind.name, payload))
-        return not known
+        return not waits
 
     def active(self, kind: Any, project: str) -> list[str]:
         return [j for j, (name, payload) in self.jobs.items() if (name, payload["project"]) == (kind.name, project)]
@@ -212,9 +212,9 @@ class Loop:
         return [kind for kind, payload in self.queue.jobs.values() if payload["project"] == key]
 
     def project(self, key: str) -> ProjectContext:
-        known = key in self.worker._contexts
+        is_known = key in self.worker._contexts
         project = self.worker.project(key)
-        if not known:
+        if not is_known:
             project.registry = Registry(project.store, lease)
             project.cache = self.folder / key
             project.recompute = lambda uris: self._again(key, sorted(uris))
@@ -292,8 +292,8 @@ class Loop:
     def diagnosed(self) -> set[str]:
         """Keys that `doctor` names."""
         here = self.deployment()
-        found = [*damaged_records(here), *(d for r in here.projects.all() for d in _all_damaged(here, r))]
-        return {d.key for d in found}
+        damaged = [*damaged_records(here), *(d for r in here.projects.all() for d in _all_damaged(here, r))]
+        return {d.key for d in damaged}
 
     def runs(self, number: int) -> int:
         """Runs that came to a verdict."""
@@ -361,14 +361,14 @@ def build(folder: Path) -> Base:
     images = Images()
     records, uris, studios = {}, {}, {}
     label_config = make_label_config(CLASSES)
-    wanted = [(data, label) for data, label in digits() if label in CLASSES]
+    chosen = [(data, label) for data, label in digits() if label in CLASSES]
     for place, number in enumerate((VICTIM, OTHER)):
         records[number] = ProjectRecord(
             "main", number, 0, f"p{number}", config_of(place), label_config, f"s3://images/p{number}/"
         )
         uris[number] = []
         studios[number] = FakeStudio(records[number].schema)
-        for i, (data, label) in enumerate(wanted[place * IMAGES : (place + 1) * IMAGES]):
+        for i, (data, label) in enumerate(chosen[place * IMAGES : (place + 1) * IMAGES]):
             uri = f"s3://images/p{number}/{i:04d}.png"
             images.kept[uri], truth[uri] = data, label
             uris[number].append(uri)

@@ -75,9 +75,9 @@ class OnceWorld:
         )  # fmt: skip
 
     def _backbone(self) -> str:
-        found = self.registry.current_backbone()
-        assert found is not None
-        return found.id
+        record = self.registry.current_backbone()
+        assert record is not None
+        return record.id
 
     # --- what happens
 

@@ -13,7 +13,7 @@ from labelloop.objects.storage import ObjectInfo
 YOUNG = timedelta(days=1)  # what is younger may be half-written, or its reference be on its way
 
 
-class What(StrEnum):
+class ObjectKind(StrEnum):
     """Kinds of objects."""
 
     VERSION = "model version"
@@ -32,52 +32,52 @@ class What(StrEnum):
 
 
 PHASES = (  # what names others goes before what it names: a crash in between leaves garbage, and nothing dangles
-    (What.VERSION,),
-    (What.REPORT, What.RUN, What.SCORES, What.SNAPSHOT, What.BACKBONE, What.INDEX),
-    (What.HEAD, What.SHARD, What.WEIGHTS, What.ROWS, What.CHECKPOINT),
+    (ObjectKind.VERSION,),
+    (ObjectKind.REPORT, ObjectKind.RUN, ObjectKind.SCORES, ObjectKind.SNAPSHOT, ObjectKind.BACKBONE, ObjectKind.INDEX),
+    (ObjectKind.HEAD, ObjectKind.SHARD, ObjectKind.WEIGHTS, ObjectKind.ROWS, ObjectKind.CHECKPOINT),
 )
 _KEYS = {
-    What.VERSION: r"models/versions/(\d+)\.json",
-    What.RUN: r"runs/([^/]+)\.json",
-    What.SCORES: r"scores/([^/]+)/([^/]+)\.json",
-    What.SNAPSHOT: r"snapshots/manifests/([^/]+)\.json",
-    What.BACKBONE: r"backbones/([^/]+)/backbone\.json",
-    What.INDEX: r"features/([^/]+)/index/([^/]+)\.json",
-    What.HEAD: r"models/heads/([^/]+)\.safetensors",
-    What.SHARD: r"snapshots/shards/([^/]+)\.jsonl\.gz",
-    What.WEIGHTS: r"backbones/([^/]+)/weights\.safetensors",
-    What.REPORT: r"reports/(v\d+)\.(json|html)",
-    What.CHECKPOINT: r"checkpoints/([^/]+)/([^/]+)",
-    What.ROWS: r"features/([^/]+)/rows/([^/]+)\.safetensors",
+    ObjectKind.VERSION: r"models/versions/(\d+)\.json",
+    ObjectKind.RUN: r"runs/([^/]+)\.json",
+    ObjectKind.SCORES: r"scores/([^/]+)/([^/]+)\.json",
+    ObjectKind.SNAPSHOT: r"snapshots/manifests/([^/]+)\.json",
+    ObjectKind.BACKBONE: r"backbones/([^/]+)/backbone\.json",
+    ObjectKind.INDEX: r"features/([^/]+)/index/([^/]+)\.json",
+    ObjectKind.HEAD: r"models/heads/([^/]+)\.safetensors",
+    ObjectKind.SHARD: r"snapshots/shards/([^/]+)\.jsonl\.gz",
+    ObjectKind.WEIGHTS: r"backbones/([^/]+)/weights\.safetensors",
+    ObjectKind.REPORT: r"reports/(v\d+)\.(json|html)",
+    ObjectKind.CHECKPOINT: r"checkpoints/([^/]+)/([^/]+)",
+    ObjectKind.ROWS: r"features/([^/]+)/rows/([^/]+)\.safetensors",
 }
 _PATTERNS = tuple((what, re.compile(pattern)) for what, pattern in _KEYS.items())
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class StoredObject:
     """One object and what its key says of it."""
 
     info: ObjectInfo
-    what: What
+    what: ObjectKind
     names: tuple[str, ...]  # e.g. (backbone, shard)
 
     @property
     def name(self) -> str:
         """What references call it: a version by its name, all else by the first part of the key that tells it apart."""
-        return f"v{int(self.names[0])}" if self.what is What.VERSION else self.names[0]
+        return f"v{int(self.names[0])}" if self.what is ObjectKind.VERSION else self.names[0]
 
     def is_young(self, now: datetime) -> bool:
         """Too young to be judged."""
         return now - self.info.modified < YOUNG
 
 
-def classify(objects: Iterable[ObjectInfo]) -> list[Held]:
+def classify(objects: Iterable[ObjectInfo]) -> list[StoredObject]:
     """Each object by its key; one that is called like nothing we know is `other`."""
     return [_classified(info) for info in objects]
 
 
-def _classified(info: ObjectInfo) -> Held:
+def _classified(info: ObjectInfo) -> StoredObject:
     for what, pattern in _PATTERNS:
         if match := pattern.fullmatch(info.key):
-            return Held(info, what, match.groups())
-    return Held(info, What.OTHER, ())
+            return StoredObject(info, what, match.groups())
+    return StoredObject(info, ObjectKind.OTHER, ())
