@@ -22,15 +22,15 @@ import sys, types
 module = types.ModuleType("retrain_worker.jobs")
 def refresh(project, seconds):
     import time
-    from labelloop.queue import Progress
-    progress = Progress.of_job()
+    from labelloop.queue.progress import JobProgress
+    progress = JobProgress.of_job()
     for i in range(int(seconds * 10)):
         progress.report("working", i, int(seconds * 10))
         time.sleep(0.1)
     return {"ok": project}
 module.refresh, module.lost_rows = refresh, dict
 sys.modules["retrain_worker.jobs"] = module
-from labelloop.queue import connect
+from labelloop.queue.connection import connect
 from retrain_worker.worker import run_worker
 run_worker(connect(sys.argv[1], timeout_s=None), connect(sys.argv[1]), ["refresh"])
 """

@@ -39,9 +39,9 @@ time.sleep(600)
 SUPERVISE = """
 import json, os, signal, sys
 from pathlib import Path
-from cli.embedded import stack
-from cli.embedded.process import ServiceSpec
-from cli.embedded.environments import Environments
+from embedded import stack
+from embedded.process import ServiceSpec
+from embedded.environments import Environments
 
 folder = Path(sys.argv[1])
 
