@@ -145,7 +145,7 @@ def main() -> None:
             source = open_source(home, None, None, None)
             record, _ = set_up(deployment, source, lambda *_: None)
             wait_ready(deployment, record, lambda *_: None)
-            truth = {f"s3://{deployment.settings.image_buckets[0]}/{f.key}": f.label for f in source.files}
+            truth = {f"s3://{deployment.settings.image_buckets[0]}/{f.key}": f.label or "" for f in source.files}
             owner = deployment.settings.require_studio_token()
             people = [join(deployment.settings.studio_url, owner, f"person{i}") for i in range(asked.people)]
             each, quiet = asked.labels // asked.people, max(10, asked.labels // asked.people // 4)

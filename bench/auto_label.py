@@ -13,6 +13,7 @@ import argparse
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +27,7 @@ from labelloop.records.arrays import Floats
 from labelloop.rules.acquisition import Query, Situation, choose, strategy
 from labelloop.rules.auto_label.rule import STEPS, Answers, Audit, Bools, Ints, Promise, decide
 from retrain_worker.evidence.collect import entering
-from retrain_worker.evidence.history import POOL_MOST
-from retrain_worker.heads.recipe import HeadRecipe, Lesson, fit
+from retrain_worker.heads.recipe import POOL_MOST, HeadRecipe, Lesson, fit
 
 CLASS_MIN = 3
 BATCH = 100  # labels from one model to the next; the loop refits more often
@@ -101,12 +101,13 @@ def replay(images: Images, policy: str, labels: int, audit: int, seed: int) -> R
     names, codes = np.unique(images.labels, return_inverse=True)
     draw = np.random.default_rng(seed).permutation(len(codes))
     sample, pool = draw[:audit], draw[audit:]
-    chosen = np.zeros(0, dtype=np.int64)
-    classes, answers = (), None
+    chosen: Ints = np.zeros(0, dtype=np.int64)
+    classes: tuple[str, ...] = ()
+    answers: Floats | None = None
     while len(chosen) < labels:
         rest = np.setdiff1d(pool, chosen)
         query = Query(
-            len(rest), lambda rows, rest=rest: images.features[rest[rows]], None if answers is None else answers[rest],
+            len(rest), partial(_rows, images.features, rest), None if answers is None else answers[rest],
             images.features[chosen], np.array([_column(classes, images.labels[i]) for i in chosen], dtype=np.int64),
             seed=seed,
         )  # fmt: skip
@@ -119,6 +120,10 @@ def replay(images: Images, policy: str, labels: int, audit: int, seed: int) -> R
     said = np.searchsorted(names, classes)[answers.argmax(axis=1)]
     given = Answers(said.astype(np.int64), answers.max(axis=1))
     return Replay(given, said == codes, sample, np.setdiff1d(pool, chosen))
+
+
+def _rows(features: Floats, rest: Ints, rows: Ints) -> Floats:
+    return features[rest[rows]]
 
 
 def _column(classes: Sequence[str], label: str) -> int:

@@ -86,7 +86,7 @@ def measure(served: Served, versions: Sequence[Version], *, count: int, every_s:
         marks.append(time.monotonic())
         time.sleep(quiet_s)
         marks.append(time.monotonic())
-    calls: list[Call] = [tuple(c) for c in json.loads(out.read_text())]  # type: ignore[misc]
+    calls: list[Call] = [tuple(c) for c in json.loads(out.read_text())]
     before, during, after = (Phase([c for c in calls if begin <= c[0] < end]) for begin, end in pairwise(marks))
     steady = Phase(before.calls + after.calls)
     delays = follow(calls, moments)
@@ -145,7 +145,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, stores(Path(folder)) as (s3, redis):
         figures = run(environment(s3, redis), Path(folder), asked)
     for name, value in figures.items():
-        print(f"{name:>16}  {value:.3f}" if isinstance(value, float) else f"{name:>16}  {value}")
+        print(f"{name:>16}  {round(value, 3)}")
     print(json.dumps({"bench": "deploys", **figures}))
 
 

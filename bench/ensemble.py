@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -113,8 +114,8 @@ def measured(count: int, train: Images, test: Images, budget_s: float) -> Iterat
     for draw in range(min(DRAWS, len(train.labels) // count)):
         mine = train.some(range(draw * count, (draw + 1) * count))
         fits: dict[str, Callable[[], Classifier]] = {
-            "linear": lambda mine=mine: linear(mine, classes),
-            "ensemble": lambda mine=mine: ensemble(mine, classes, budget_s),
+            "linear": partial(linear, mine, classes),
+            "ensemble": partial(ensemble, mine, classes, budget_s),
         }
         for name, fit in fits.items():
             began = time.process_time()
@@ -129,8 +130,8 @@ def means(figures: Sequence[Figures]) -> list[Figures]:
     rows = []
     for name in dict.fromkeys(f.head for f in figures):
         same = [list(asdict(f).values())[2:] for f in figures if f.head == name]
-        *values, size = np.mean(np.array(same, dtype=np.float64), axis=0).tolist()
-        rows.append(Figures(name, figures[0].labels, *values, int(size)))
+        accuracy, loss, fit_s, ms, size = np.mean(np.array(same, dtype=np.float64), axis=0).tolist()
+        rows.append(Figures(name, figures[0].labels, accuracy, loss, fit_s, ms, int(size)))
     return rows
 
 

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,7 @@ DRAWS = 2000
 TARGETS = (0.8, 0.85, 0.9, 0.95)
 FOLDERS = ("intel_scenes", "cifar10_12k", "caltech20", "covid_xray")
 
-Arrays = np.ndarray
+Arrays = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,7 @@ def by_line(case: Case) -> Arrays:
     errors = np.random.default_rng(0).dirichlet(np.ones(len(rows)), DRAWS) @ rows
     ahead = np.log(labels[-1] + case.share * np.array([0, *case.more]))
     slope, level = np.polyfit(np.log(labels), errors.T, 1)
-    return np.clip(level[:, None] + slope[:, None] * ahead, 0, 1)
+    return np.asarray(np.clip(level[:, None] + slope[:, None] * ahead, 0, 1))
 
 
 FORECASTERS: dict[str, Callable[[Case], Arrays]] = {
@@ -226,7 +227,7 @@ def figures(said: Sequence[Said]) -> dict[str, float]:
 def _as_measured(said: Said) -> Arrays:
     """Draws of the errors to come, with the luck of the images that the truth is measured on."""
     errors, rng = said.draws[:, 1:], np.random.default_rng(1)
-    return errors + rng.standard_normal(errors.shape) * np.sqrt(errors * (1 - errors) / said.case.seen)
+    return np.asarray(errors + rng.standard_normal(errors.shape) * np.sqrt(errors * (1 - errors) / said.case.seen))
 
 
 def reaches(found: Sequence[Case]) -> float:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 from rich.console import Console
 from rich.table import Table
@@ -82,7 +83,7 @@ def frames(image: Image.Image, seed: int) -> list[tuple[Pixels, float]]:
     return taken
 
 
-def _damaged(still: np.ndarray, area: float, rng: np.random.Generator) -> np.ndarray:
+def _damaged(still: NDArray[np.float32], area: float, rng: np.random.Generator) -> NDArray[np.float32]:
     """A spot or a scratch with a soft edge, 25 to 70 gray levels lighter or darker than what it covers."""
     high, wide = still.shape[:2]
     mask, size = Image.new("L", (wide, high)), area * high * wide
@@ -185,7 +186,7 @@ def search(photographs: list[Image.Image]) -> None:
         print(json.dumps({"images": size, "windows": len(WINDOWS), "ms a query": 1000 * after, "s for all": total}))
 
 
-def _query_s(index: WindowIndex, words: list[np.ndarray]) -> float:
+def _query_s(index: WindowIndex, words: list[NDArray[np.uint64]]) -> float:
     began = time.process_time()
     for one in words:
         index.near(one)

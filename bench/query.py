@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -31,6 +32,11 @@ STRATEGIES = ("uncertain-herding", "cluster-margin", "margin", "herding")
 CHUNK = 50_000
 
 
+def _new(path: Path, shape: tuple[int, int]) -> np.memmap[Any, np.dtype[np.float32]]:
+    opened: np.memmap[Any, np.dtype[np.float32]] = np.lib.format.open_memmap(path, "w+", np.float32, shape)  # type: ignore[no-untyped-call]
+    return opened
+
+
 def made(folder: Path, size: int) -> tuple[Floats, Floats]:
     """Features in clusters and the probabilities of a head that is right about them mostly, as memory maps."""
     paths = [folder / f"{what}-{size}.npy" for what in ("features", "probabilities")]
@@ -38,7 +44,7 @@ def made(folder: Path, size: int) -> tuple[Floats, Floats]:
         rng = np.random.default_rng(0)
         centres = rng.normal(size=(CLASSES, FEATURES)).astype(np.float32)
         shapes = ((size, FEATURES), (size, CLASSES))
-        maps = [np.lib.format.open_memmap(p, "w+", np.float32, s) for p, s in zip(paths, shapes, strict=True)]
+        maps = [_new(p, s) for p, s in zip(paths, shapes, strict=True)]
         for begin in range(0, size, CHUNK):
             count = min(CHUNK, size - begin)
             rows = centres[rng.integers(0, CLASSES, count)] + 1.5 * rng.normal(size=(count, FEATURES))

@@ -63,7 +63,7 @@ def peer(backbone: net.Backbone, folder: Path, rows: Sequence[int], workers: int
     ])  # fmt: skip
     images = datasets.ImageFolder(str(folder), seen)
     loader: Any = DataLoader(Subset(images, list(rows)), BATCH, shuffle=True, num_workers=workers)
-    body = backbone.clone().module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    body = backbone.clone().module.to(memory_format=torch.contiguous_format)
     model = nn.Sequential(body, nn.Linear(backbone.record.dimension, len(images.classes))).train()
     optimiser, loss = torch.optim.AdamW(model.parameters(), RATE), nn.CrossEntropyLoss()
     began = time.monotonic()

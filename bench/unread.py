@@ -40,8 +40,7 @@ from labelloop.rules.value.unread import evidence
 from operations.projects.digits import write_digits
 from operations.projects.imagefolder import require_labels, scan
 from retrain_worker.evidence.collect import LabelSets, Recipe, refresh_evidence
-from retrain_worker.evidence.history import POOL_MOST
-from retrain_worker.heads.recipe import HeadRecipe
+from retrain_worker.heads.recipe import POOL_MOST, HeadRecipe
 
 AT = parse("2026-01-01T00:00:00Z").strftime(LABEL_STUDIO_FORMAT)
 SEEDS = 40

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
 
 from labelloop.config.shares import BucketShares
 from labelloop.records.images import Bucket
@@ -21,20 +20,6 @@ def bucket_of(group: str, shares: BucketShares) -> Bucket:
     if place < shares.test:
         return Bucket.TEST
     return Bucket.AUDIT if place < shares.test + shares.audit else Bucket.TRAIN
-
-
-def join(own: str, near: Collection[str], buckets: Mapping[str, Bucket], shares: BucketShares) -> tuple[str, Bucket]:
-    """(group, bucket) of a new image. ``own``: hash of its bytes; ``near``: groups of images that look like it.
-
-    A group keeps the bucket of its first image. What looks like two groups is put in none of the buckets: these may be
-    on different sides, and it would carry one over to the other.
-    """
-    if own in buckets or not near:
-        return own, buckets.get(own) or bucket_of(own, shares)
-    if len(near) > 1:
-        return own, Bucket.QUARANTINE
-    (group,) = near
-    return group, buckets.get(group) or bucket_of(group, shares)
 
 
 def fold_of(group: str, folds: int) -> int:

@@ -98,11 +98,11 @@ def _until_refresh(progress: Progress, config: ProjectConfig) -> int:
     short = _shortfalls(progress, config)
     two_classes = sum(short[:2]) if len(short) > 1 else after
     if progress.judged or progress.live:
-        return max(two_classes, after - progress.changes, 0)
+        return max(two_classes, after - progress.changes)
     labels = sum(progress.labels.values())
     if config.refresh.class_min == 1:  # one label each says nothing of how often a head is right
-        return max(two_classes, after - labels, 0)
-    return max(two_classes, min(sum(short), after - labels), 0)
+        return max(two_classes, after - labels)
+    return max(two_classes, min(sum(short), after - labels))
 
 
 def _pace(progress: Progress, config: ProjectConfig) -> int:
@@ -129,7 +129,7 @@ def _refresh(progress: Progress, config: ProjectConfig, until: int) -> tuple[Act
     """The refresh, or why not, or when."""
     if until:
         return None, _two_classes(progress, config), None
-    blocked = _blocked("refresh", progress.failed_refreshes, progress)
+    blocked = _blocked("refresh", progress.failed_refreshes)
     if blocked:
         return None, blocked, None
     left = _throttled(progress, config)
@@ -156,7 +156,7 @@ def _retrain(progress: Progress, config: ProjectConfig, until: int) -> tuple[Act
     due = _why_retrain(progress, config, until) if config.retrain.automatic and progress.live else None
     if not (due or progress.retrain_asked):
         return None, None
-    blocked = _two_classes(progress, config) or _blocked("retrain", progress.failed_retrains, progress)
+    blocked = _two_classes(progress, config) or _blocked("retrain", progress.failed_retrains)
     if blocked:
         return None, blocked
     if progress.retrain_asked:
@@ -224,7 +224,7 @@ def labels_each(n: int) -> str:
     return "a label each" if n == 1 else f"{n} labels each"
 
 
-def _blocked(kind: str, failed: int, progress: Progress) -> str | None:
+def _blocked(kind: str, failed: int) -> str | None:
     if failed >= ATTEMPTS:
         return f"{kind} failed {failed} times: on hold until {_LIFTS[kind]} change, or `labelloop queue retry`"
     return None

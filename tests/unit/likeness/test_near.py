@@ -12,17 +12,14 @@ from PIL import Image, ImageEnhance, ImageOps
 from sklearn.datasets import load_sample_image
 
 from labelloop.clock import stamp
-from labelloop.config.shares import BucketShares
 from labelloop.errors import ImageUnreadableError
 from labelloop.likeness.near import BITS, NEAR, NearIndex, perceptual_hash
 from labelloop.records.images import Bucket, ImageFacts
 from labelloop.records.tasks import Annotation, Task
-from labelloop.rules.split import bucket_of, group_of, join
+from labelloop.rules.split import bucket_of, group_of
 from operations.data.duplicates import groups_of
 from retrain_worker.featurise import featurise
 from tests.unit.worlds.learning import AT, LearningWorld, digits
-
-SHARES = BucketShares()
 
 
 def bits(one: str, other: str) -> int:
@@ -93,14 +90,6 @@ def test_the_index_finds_what_comparing_all_finds() -> None:
             for bit in rng.choice(BITS, flipped, replace=False):
                 row[bit // 8] ^= 1 << (bit % 8)
             assert index.near(row.tobytes().hex()) == ((f"g{i}",) if flipped <= NEAR else ())
-
-
-def test_a_group_keeps_the_bucket_of_its_first_image() -> None:
-    buckets = {"first": Bucket.TEST}
-    assert join("new", ["first"], buckets, SHARES) == ("first", Bucket.TEST)
-    assert join("new", [], buckets, SHARES) == ("new", bucket_of("new", SHARES))
-    assert join("first", ["other"], buckets, SHARES) == ("first", Bucket.TEST)
-    assert join("bridge", ["first", "other"], buckets, SHARES) == ("bridge", Bucket.QUARANTINE)
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -21,10 +22,28 @@ from labelloop.records.evidence import (
     verdict_from,
 )
 from labelloop.records.json import canonical, to_dict
-from labelloop.rules.gate import judge
+from labelloop.rules import gate
 from labelloop.rules.gate.paired import FEW_LEVEL, few_level
 
 POLICY = Gate()
+RULES = {
+    "comparison", "artefact", "class order", "known labels", "chance", "random labels", "minimum accuracy",
+    "later labels", "class recall", "calibration", "robustness", "latency",
+}  # fmt: skip
+SENTENCE = re.compile(r"(?!.*\bNone\b).*\w")
+
+
+def judge(evaluation: Evaluation, policy: Gate) -> Verdict:
+    """The gate's verdict. Whatever it is, it says why, with the figures that it rests on."""
+    verdict = gate.judge(evaluation, policy)
+    assert {c.rule for c in verdict.checks} <= RULES
+    assert all(SENTENCE.match(text) for text in [*verdict.reasons, *(c.reason for c in verdict.checks)])
+    assert all(re.search(r"\d", c.reason) for c in verdict.checks[1:])
+    assert verdict.checks[0].reason in verdict.reasons
+    found = evaluation.test_comparison if evaluation.kind == "retrain" else evaluation.comparison
+    if found and found.n and (evaluation.kind == "retrain" or evaluation.new_labels or evaluation.renamed):
+        assert sum(f"{found.challenger:.3f} against {found.champion:.3f}" in text for text in verdict.reasons) == 1
+    return verdict
 
 
 def compared(n: int = 180, *, difference: float = 0.007, half: float = 0.018, changed: int = 12) -> Comparison:

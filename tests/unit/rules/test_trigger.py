@@ -174,6 +174,55 @@ def test_a_pause_stops_both_and_still_counts() -> None:
     assert decision.waiting == "learning is paused by anna"
 
 
+def test_while_people_decide_on_classes_the_counts_go_on() -> None:
+    held = decide(replace(LIVE, changes=4, undecided=("class 'cat'", "class 'dog'")), CONFIG)
+    assert (held.until_refresh, held.until_retrain) == (6, 140)
+    assert held.waiting is not None
+    assert held.waiting.startswith("class 'cat', class 'dog' are no longer in the label config")
+
+
+def test_a_refresh_says_what_for() -> None:
+    assert decide(labelled(3, 2), FEW).actions[0].why == "first model: 5 labels"
+    tried = replace(labelled(5, 5), judged=True, changes=7)
+    assert decide(tried, FEW).actions[0].why == "7 new or changed labels since the last refresh"
+    seeded = replace(labelled(5, 5), live=True, changes=12)
+    assert decide(seeded, FEW).actions[0].why == "12 new or changed labels since the last refresh"
+
+
+def test_one_class_alone_is_never_enough() -> None:
+    """However many labels and changes there are, and whatever is live."""
+    for labels in ({"cat": 50}, {"cat": 50, "dog": 0}):
+        for state in ({}, {"judged": True}, {"judged": True, "live": True}):
+            decision = decide(replace(NEW, labels=labels, changes=50, **state), FEW)  # type: ignore[arg-type]
+            assert decision.until_refresh >= 1
+            assert decision.actions == ()
+            assert decision.waiting == "needs two classes with a label each: cat 50"
+
+
+def test_two_classes_are_enough_for_a_project_of_two() -> None:
+    two = Progress({"cat": 3, "dog": 2}, changes=5)
+    assert (decide(two, FEW).until_refresh, kinds(decide(two, FEW))) == (0, ["refresh"])
+    assert decide(Progress({"cat": 4, "dog": 0}, changes=4), FEW).until_refresh == 1
+    assert decide(Progress({"cat": 9, "dog": 0}, changes=9), CONFIG).until_refresh == 3
+
+
+def test_labels_beyond_what_a_refresh_needs_are_no_debt() -> None:
+    for progress, config in (
+        (replace(LIVE, changes=35), CONFIG), (labelled(40, 40, 40), CONFIG), (labelled(40, 40, 40), FEW),
+    ):  # fmt: skip
+        assert decide(progress, config).until_refresh == 0
+
+
+def test_a_class_minimum_of_two_keeps_the_pace_of_before() -> None:
+    older = ProjectConfig(refresh=Refresh(class_min=2))
+    assert decide(replace(labelled(5, 5), judged=True, changes=4), older).until_refresh == 6
+
+
+def test_a_refresh_that_began_this_very_moment_is_waited_for() -> None:
+    assert decide(replace(LIVE, changes=10, since_refresh_s=0.0), CONFIG).again_in_s == 1.0
+    assert kinds(decide(replace(LIVE, changes=10, since_refresh_s=-3.0), CONFIG)) == ["refresh"]
+
+
 # --- what else causes a retrain
 
 
@@ -187,6 +236,7 @@ def with_policy(**policy: Any) -> ProjectConfig:
         ({"mix": 0.3}, {"mix": 0.29}, None),
         ({"mix": 0.3}, {"mix": 0.3}, "class shares moved by 0.30"),
         ({"mix": 0.3}, {"mix": 0.9, "new_for_backbone": 9}, None),  # a handful of labels moves any share
+        ({"mix": 0.3}, {"mix": 0.9, "new_for_backbone": 10}, "class shares moved by 0.90"),
         ({}, {"mix": 1.0}, None),
         ({}, {"recipe_changed": True}, "config changed since the last retrain (`backbone:` or `retrain:`)"),
         ({"on_change": False}, {"recipe_changed": True}, None),
@@ -216,6 +266,8 @@ def test_every_trigger_is_told() -> None:
         "at 2026-01-02 03:00 UTC", "when `backbone:` or `retrain:` changes", "when the training code changes",
     )  # fmt: skip
     assert decide(progress, with_policy(on_change=False)).watched == ("after 140 labels",)
+    due = replace(progress, new_for_backbone=200)
+    assert decide(due, with_policy(on_change=False)).watched == ("enough new labels",)
     assert "only on request" in decide(progress, with_policy(automatic=False)).watched[0]
 
 
@@ -223,7 +275,8 @@ def test_how_far_shares_have_moved() -> None:
     assert moved({"a": 50, "b": 50}, {"a": 5, "b": 5}) == 0
     assert moved({"a": 10, "b": 0}, {"a": 0, "b": 3}) == 1
     assert moved({"a": 75, "b": 25}, {"a": 50, "b": 50}) == pytest.approx(0.25)
-    assert moved({"a": 50, "b": 25, "c": 25}, {"a": 1, "b": 1}) == pytest.approx(0.25)
+    assert moved({"a": 50, "b": 25, "c": 25}, {"a": 2, "b": 2}) == pytest.approx(0.25)
+    assert moved({"a": 2, "b": 2}, {"a": 50, "b": 25, "c": 25}) == pytest.approx(0.25)  # as far back as forth
     assert moved({"a": 1}, {}) == 0
 
 

@@ -62,6 +62,20 @@ def test_a_shard_that_was_changed_is_refused(tmp_path: Path) -> None:
         features.rows(["a"])
 
 
+def test_other_rows_under_a_shards_name_are_refused(tmp_path: Path) -> None:
+    """Well-formed and of the same size: only the recorded hash tells."""
+    store = MemoryStore()
+    features = FeatureStore(store, "b", tmp_path)
+    for name, value in (("1", 1), ("2", 2)):
+        features.add(name, [f"image{name}"], ["e"], rows(value))
+    store.put("features/b/rows/1.safetensors", store.get("features/b/rows/2.safetensors"))
+    reader = FeatureStore(store, "b", tmp_path / "another machine")
+    reader.update()
+    np.testing.assert_array_equal(reader.rows(["image2"]), rows(2))
+    with pytest.raises(CorruptArtefactError, match="hash that was recorded"):
+        reader.rows(["image1"])
+
+
 def test_catalogue_reads_what_was_added_since(tmp_path: Path) -> None:
     store = MemoryStore()
     reader, writer = Catalogue(store), Catalogue(store)

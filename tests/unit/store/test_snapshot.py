@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import random
 from dataclasses import replace
 
 import pytest
 
-from labelloop.errors import CorruptArtefactError, NotFoundError, StorageError
+from labelloop.errors import CorruptArtefactError, CorruptObjectError, NotFoundError, StorageError
 from labelloop.objects.storage import MemoryStore
 from labelloop.records.tasks import Annotation, Seen, Task
 from labelloop.store.snapshots import SnapshotStore
@@ -71,6 +72,26 @@ def test_a_changed_object_is_never_believed(kind: str) -> None:
     key = next(k for k in written(store) if kind in k)
     store.put(key, b"{}")
     with pytest.raises(CorruptArtefactError):
+        SnapshotStore(store).load(name)
+
+
+def test_labels_that_somebody_changed_in_a_shard_are_never_believed() -> None:
+    """Well-formed and readable: only its hash tells."""
+    store = MemoryStore()
+    name = SnapshotStore(store).freeze([task(1), task(257)]).id
+    key = next(k for k in written(store) if "shards" in k)
+    changed = gzip.decompress(store.get(key)).replace(b'"cat"', b'"dog"')
+    store.put(key, gzip.compress(changed))
+    with pytest.raises(CorruptObjectError, match="changed after it was written"):
+        SnapshotStore(store).load(name)
+
+
+def test_another_manifest_under_its_name_is_never_believed() -> None:
+    store = MemoryStore()
+    snapshots = SnapshotStore(store)
+    name, other = snapshots.freeze([task(1)]).id, snapshots.freeze([task(1, "dog")]).id
+    store.put(f"snapshots/manifests/{name}.json", store.get(f"snapshots/manifests/{other}.json"))
+    with pytest.raises(CorruptObjectError, match="changed after it was written"):
         SnapshotStore(store).load(name)
 
 

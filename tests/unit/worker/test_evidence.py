@@ -8,7 +8,8 @@ from labelloop.errors import NotEnoughLabelsError
 from labelloop.model.head import Head
 from labelloop.records.arrays import Floats
 from labelloop.records.images import Bucket, Example
-from labelloop.rules.paired_intervals import paired_interval
+from labelloop.rules.intervals import wilson
+from labelloop.rules.paired_intervals import mean_interval, paired_interval
 from labelloop.rules.schema import LabelRules
 from retrain_worker.evidence.answers import Answers, paired, recalls, surprise
 from retrain_worker.evidence.collect import (
@@ -22,7 +23,6 @@ from retrain_worker.evidence.collect import (
 )
 from retrain_worker.heads.calibration import Sureness, calibration, expected_calibration_error
 from retrain_worker.heads.recipe import HeadRecipe
-from retrain_worker.intervals import wilson
 
 RNG = np.random.default_rng(0)
 CENTRES = {name: RNG.normal(size=12) * 1.5 for name in "abc"}
@@ -318,6 +318,49 @@ def test_paired_interval_covers_the_truth(n: int, gain: float, loss: float) -> N
     draws = np.random.default_rng(n).multinomial(n, [gain, loss, 1 - gain - loss], size=3000)
     bounds = [paired_interval(int(g), int(b), n) for g, b, _ in draws]
     assert np.mean([low <= gain - loss <= high for low, high in bounds]) >= 0.93
+
+
+def test_intervals_end_where_shares_end() -> None:
+    assert paired_interval(1, 0, 1)[1] == 1.0
+    assert paired_interval(0, 1, 1)[0] == -1.0
+    assert wilson(1, 1)[1] == 1.0
+    assert mean_interval(np.ones(1))[1] == 1.0
+    assert mean_interval(-np.ones(1))[0] == -1.0
+
+
+def test_an_interval_of_a_mean_is_that_of_paired_answers_where_all_are_right_or_wrong() -> None:
+    differences = np.array([1.0] * 8 + [-1.0] * 2 + [0.0] * 40)
+    assert mean_interval(differences) == pytest.approx(paired_interval(8, 2, 50))
+    assert mean_interval(-differences) == pytest.approx(paired_interval(2, 8, 50))
+
+
+@pytest.mark.parametrize("n", [20, 100])
+def test_an_interval_of_a_mean_covers_the_truth(n: int) -> None:
+    draw = np.random.default_rng(n)
+    bounds = [mean_interval(draw.triangular(-1, 0.2, 0.5, n)) for _ in range(2000)]
+    assert 0.93 <= np.mean([low <= -0.1 <= high for low, high in bounds]) <= 0.995
+
+
+def test_the_bounds_of_all_classes_hold_together() -> None:
+    """Of many classes one looks worse by chance: what each must show grows with how many there are (Bonferroni)."""
+    truth, ours, theirs = (np.array(list(text) * 10) for text in ("aaaaaaaa", "aaaaaabb", "aaaaaaaa"))
+    (alone,) = recalls(Answers(truth, ours, theirs))
+    others = np.array([f"class{i}" for i in range(9)])
+    among = recalls(Answers(*(np.concatenate([part, others]) for part in (truth, ours, theirs))))
+    assert alone.drop_high == pytest.approx(paired_interval(0, 20, 80)[1])
+    assert alone.drop_high < among[0].drop_high
+    assert among[0].drop_high == pytest.approx(paired_interval(0, 20, 80, z=2.807034)[1])  # 99.5 % of each of ten
+    assert len(among) == 10
+
+
+def test_hardly_ever_does_any_of_many_classes_seem_lost_by_chance() -> None:
+    draw, families = np.random.default_rng(1), 400
+    truth = np.repeat([f"class{i:02d}" for i in range(12)], 20)
+    lost = 0
+    for _ in range(families):
+        ours, theirs = (np.where(draw.random(len(truth)) < 0.7, truth, "wrong") for _ in range(2))
+        lost += any(r.drop_high < 0 for r in recalls(Answers(truth, ours, theirs)))
+    assert lost / families < 0.04  # each on its own would make one in four
 
 
 def test_paired_counts_changed_answers_even_where_both_are_wrong() -> None:

@@ -20,11 +20,12 @@ from labelloop.records.images import Bucket, Example
 from retrain_worker.training.augment import SETS, Augmenter
 from retrain_worker.training.batches import Shard, Waits, batches, epoch_order, steps_per_epoch
 from retrain_worker.training.checkpoint import NoKeeper, StoredKeeper
-from retrain_worker.training.fit import History, Run, fit
+from retrain_worker.training.fit import History, Run, fit, freezes_norm
 from retrain_worker.training.optimiser import blocks, make_optimiser
 from retrain_worker.training.parts import Part, Parts, class_weights, divide, weighted
 
 CLASSES = tuple("0123456789")
+TINY = {"filters": [8], "dense": 16, "dropout": 0.0}
 
 
 def part(images: np.ndarray[Any, np.dtype[np.uint8]], targets: np.ndarray[Any, np.dtype[np.int64]]) -> Part:
@@ -103,6 +104,28 @@ def test_a_killed_run_ends_as_if_nothing_had_been(digits: Parts, policy: dict[st
     assert list(store.list("")) == []
 
 
+def dropping(parts: Parts, *, keeper: Any = None, report: Any = None, epochs: int = 3) -> Run:
+    """A network with dropout, fine-tuned."""
+    options = {"filters": [8], "dense": 16, "dropout": 0.5}
+    backbone = net.build(BackboneSpec(name="small_cnn", image_size=12, options=options), [])
+    policy = Retrain(epochs=epochs, backbone_rate=1.0, precision="fp32")
+    run = Run(backbone, parts, policy, 0, keeper or NoKeeper(), report or (lambda *_: None))
+    fit(run)
+    return run
+
+
+def test_what_dropout_drops_is_decided_by_the_epoch_and_not_by_what_came_before(digits: Parts) -> None:
+    undisturbed, keeper = dropping(digits), StoredKeeper(MemoryStore(), {"run": 1})
+
+    def killed(_: str, step: int, __: int) -> None:
+        if step == 14:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        dropping(digits, keeper=keeper, report=killed)
+    assert same(weights_of(undisturbed), weights_of(dropping(digits, keeper=keeper)))
+
+
 def test_a_damaged_checkpoint_starts_over(digits: Parts) -> None:
     store = MemoryStore()
     tuned(digits, keeper=StoredKeeper(store, {"run": 1}), epochs=1)
@@ -111,6 +134,20 @@ def test_a_damaged_checkpoint_starts_over(digits: Parts) -> None:
     _, history = tuned(digits, keeper=StoredKeeper(store, {"run": 1}), epochs=2)
     assert history.resumed_at == 0
     assert len(history.epochs) == 2
+
+
+def test_a_checkpoint_whose_tensors_are_anothers_starts_over(digits: Parts) -> None:
+    """Well-formed: only the recorded hash tells."""
+    store = MemoryStore()
+    for run, seed in ((1, 0), (2, 5)):
+        tuned(digits, keeper=StoredKeeper(store, {"run": run}), epochs=1, seed=seed)
+    ours, theirs = (
+        next(i.key for i in store.list(StoredKeeper(store, {"run": run})._place) if i.key.endswith(".safetensors"))
+        for run in (1, 2)
+    )
+    store.put(ours, store.get(theirs))
+    assert StoredKeeper(store, {"run": 1}).load() is None
+    assert StoredKeeper(store, {"run": 2}).load() is not None
 
 
 def test_another_runs_checkpoint_is_not_taken(digits: Parts) -> None:
@@ -165,6 +202,52 @@ def test_a_head_that_lacks_a_class_is_not_begun_with(digits: Parts) -> None:
     head = Head(("0", "1"), np.zeros((2, backbone.record.dimension), np.float32), np.zeros(2, np.float32))
     run = Run(backbone, digits, Retrain(epochs=1, precision="fp32"), 0)
     assert fit(run, head).best == 1
+
+
+def test_the_averaged_weights_are_the_average_of_the_steps(digits: Parts) -> None:
+    """The first step's weights, then of each step a share of 1 - decay."""
+    seen: list[dict[str, torch.Tensor]] = []
+    backbone = net.build(BackboneSpec(name="small_cnn", image_size=12, options=TINY), [])
+    none = Parts(digits.train, part(digits.validation.images[:0], digits.validation.targets[:0]), CLASSES)
+    policy = Retrain(epochs=1, backbone_rate=1.0, precision="fp32", ema=0.7, learning_rate=0.05)
+    run = Run(backbone, none, policy, 0, report=lambda *_: seen.append(weights_of(run)))
+    fit(run)
+    assert len(seen) == steps_per_epoch(300, 32)
+    expected = seen[0]
+    for weights in seen[1:]:
+        expected = {k: 0.7 * v + 0.3 * weights[k] for k, v in expected.items()}
+    kept = weights_of(run)
+    assert all(torch.allclose(kept[k], v, atol=1e-5) for k, v in expected.items())
+    assert not all(torch.allclose(kept[k], v, atol=1e-2) for k, v in seen[-1].items())
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_statistics_of_norms_move_only_where_they_are_not_frozen(digits: Parts, frozen: bool) -> None:
+    backbone = net.build(BackboneSpec(name="mobilenetv3_small_050", image_size=32, pretrained=False), [])
+    few = Parts(part(digits.train.images[:64], digits.train.targets[:64]), digits.validation, CLASSES)
+    before = {k: v.clone() for k, v in backbone.module.named_buffers() if "running" in k}
+    fit(Run(backbone, few, Retrain(epochs=1, precision="fp32", freeze_norm=frozen), 0))
+    after = dict(backbone.module.named_buffers())
+    assert before
+    assert all(torch.equal(before[k], after[k]) is frozen for k in before)
+
+
+def test_norms_are_frozen_where_the_network_came_with_weights() -> None:
+    learned = net.build(BackboneSpec(name="tf_efficientnet_lite0"), [], offline=True)
+    blank = net.build(BackboneSpec(name="tf_efficientnet_lite0", pretrained=False), [], offline=True)
+    assert freezes_norm(Retrain(), learned)
+    assert not freezes_norm(Retrain(), blank)
+    assert not freezes_norm(Retrain(freeze_norm=False), learned)
+    assert freezes_norm(Retrain(freeze_norm=True), blank)
+
+
+def test_a_backbone_whose_rate_is_zero_stays_as_it_is(digits: Parts) -> None:
+    backbone = net.build(BackboneSpec(name="small_cnn", image_size=12, options=TINY), [])
+    before = {k: v.clone() for k, v in backbone.module.state_dict().items()}
+    fit(Run(backbone, digits, Retrain(epochs=1, precision="fp32", backbone_rate=0.0), 0))
+    assert same(before, backbone.module.state_dict())
+    fit(Run(backbone, digits, Retrain(epochs=1, precision="fp32", backbone_rate=0.1), 0))
+    assert not same(before, backbone.module.state_dict())
 
 
 # --- batches
@@ -301,10 +384,14 @@ def test_layers_further_down_learn_slower() -> None:
     layer = torch.nn.Linear(backbone.record.dimension, 3)
     policy = Retrain(learning_rate=1.0, backbone_rate=0.5, layer_decay=0.5)
     optimiser = make_optimiser(backbone.module, layer, policy)
-    rates = [g["lr"] for g in optimiser.param_groups]
-    assert rates[0] == 1.0
-    assert len(blocks(backbone.module)) > 5
-    assert rates[2:] == sorted(rates[2:], reverse=True)
+    depths = len(blocks(backbone.module))
+    assert depths > 5
+    top, *below = sorted({g["lr"] for g in optimiser.param_groups}, reverse=True)
+    assert top == 1.0
+    assert below == [0.5 * 0.5**depth for depth in range(depths)]  # backbone_rate, and layer_decay for each depth
+    of = {id(p): g["lr"] for g in optimiser.param_groups for p in g["params"]}
+    by_depth = [{of[id(p)] for p in block.parameters()} for block in blocks(backbone.module)]
+    assert [*map(max, by_depth)] == [*map(min, by_depth)] == below[::-1]
     trained = [id(p) for g in optimiser.param_groups for p in g["params"]]
     assert sorted(trained) == sorted(id(p) for p in [*backbone.module.parameters(), *layer.parameters()])
 
