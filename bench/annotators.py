@@ -25,7 +25,7 @@ from rich.console import Console
 
 from cli.connect import deployment_of
 from cli.up import make_stack
-from embedded.process import State
+from embedded.process import ServiceState
 from embedded.stack import Stack
 from labelloop.store.projects import ProjectRecord
 from labelloop.store.scores import ScoreStore
@@ -73,7 +73,7 @@ def label(
 @contextmanager
 def at_rest(stack: Stack) -> Iterator[None]:
     """Watcher and workers do nothing. Not before they have started: one that is frozen in its start is given up."""
-    while any(s.name in WORKERS and s.state is not State.READY for s in stack.statuses()):
+    while any(s.name in WORKERS and s.state is not ServiceState.READY for s in stack.statuses()):
         time.sleep(0.2)
     pids = [s.pid for s in stack.statuses() if s.name in WORKERS and s.pid]
     for pid in pids:
