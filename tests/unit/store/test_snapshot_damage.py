@@ -26,14 +26,14 @@ def manifest(snapshot: Snapshot) -> str:
 
 
 def test_a_store_that_froze_nothing_mends_nothing() -> None:
-    assert SnapshotStore(MemoryStore()).mend() == []
+    assert SnapshotStore(MemoryStore()).repair() == []
 
 
 def test_what_is_intact_is_not_written_again() -> None:
     store = MemoryStore()
     snapshots = SnapshotStore(store)
     snapshots.freeze([task(i) for i in range(100)])
-    assert snapshots.mend() == []
+    assert snapshots.repair() == []
 
 
 @pytest.mark.parametrize("how", ["changed", "gone"])
@@ -47,9 +47,9 @@ def test_damaged_parts_are_written_again_from_what_was_frozen(how: str) -> None:
             store.delete(key)
         else:
             store.put(key, store.get(shards(store)[0]))
-    assert sorted(snapshots.mend()) == sorted(wrong)
+    assert sorted(snapshots.repair()) == sorted(wrong)
     assert SnapshotStore(store).load(frozen.id).tasks == {t.id: t for t in tasks}
-    assert snapshots.mend() == []
+    assert snapshots.repair() == []
 
 
 def test_only_what_is_named_is_looked_at() -> None:
@@ -59,9 +59,9 @@ def test_only_what_is_named_is_looked_at() -> None:
     one, other = shards(store)[:2]
     for key in (one, other):
         store.put(key, b"?")
-    assert snapshots.mend([one]) == [one]
+    assert snapshots.repair([one]) == [one]
     assert store.get(other) == b"?"
-    assert snapshots.mend() == [other]
+    assert snapshots.repair() == [other]
 
 
 def test_a_damaged_shard_that_nothing_moved_in_is_written_again_by_the_next_freeze() -> None:
