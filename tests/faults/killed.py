@@ -145,7 +145,7 @@ def strike(site: Site, kind: str, number: int, source: random.Random, *, usual_s
     wrong = [*answered_twice(site.world.direct, site.record)]
     if not settled:
         wrong.append(f"not at rest after {SETTLE_S:.0f} s")
-    if verdicts() != 1:
+    if verdicts() != 1 and not (kind == "refresh" and verdicts()):  # people go on meanwhile: labels for another one
         wrong.append(f"{verdicts()} verdicts")
     attempts = len(site.runs(kind)) - tried
     return Struck(
