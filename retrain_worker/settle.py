@@ -10,6 +10,7 @@ from collections.abc import Container, Sequence
 from dataclasses import replace
 
 import structlog
+from threadpoolctl import threadpool_limits
 
 from labelloop.clock import stamp
 from labelloop.likeness.groups import Pictures, Rules, can_place, place
@@ -28,8 +29,14 @@ log = structlog.get_logger()
 def settle(project: ProjectContext, pool: int | None = None) -> int:
     """Decide what can be decided; returns of how many images. ``pool``: how many there are, None: decide now.
 
-    Many pairs are looked at before the lease is taken.
+    Many pairs are looked at before the lease is taken. With one thread: the matrices are small, and on a busy machine
+    several threads wait for each other ten times as long as one takes.
     """
+    with threadpool_limits(limits=1):
+        return _settle(project, pool)
+
+
+def _settle(project: ProjectContext, pool: int | None) -> int:
     project.catalogue.update()
     if project.record.config.buckets.fields:
         project.task_groups.update()

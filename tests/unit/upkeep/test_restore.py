@@ -111,5 +111,5 @@ def test_heaps_are_counted_by_kind_and_reason() -> None:
     ("size", "text"),
     [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (123_456, "123 kB"), (5.2e9, "5.2 GB"), (2e12, "2.0 TB")],
 )  # fmt: skip
-def test_sizes_for_people(size: float, told: str) -> None:
-    assert size_text(size) == told
+def test_sizes_for_people(size: float, text: str) -> None:
+    assert size_text(size) == text
