@@ -100,8 +100,8 @@ def featurise_under(
             batch = list(pool.map(lambda u: read(project, backbone, u), uris[start : start + BATCH]))
             pixels = [r.pixels for r in batch if r.pixels is not None]
             if pixels:
-                batch, made = _numbers(project, backbone, batch, backbone.features(np.stack(pixels)))
-                rows.append(made)
+                batch, numbers = _numbers(project, backbone, batch, backbone.features(np.stack(pixels)))
+                rows.append(numbers)
             done += batch
     _record(project, features, done, rows)
     return sum(r.pixels is not None for r in done)
@@ -109,15 +109,15 @@ def featurise_under(
 
 def read(project: ProjectContext, backbone: Backbone, uri: str) -> Readable:
     """One image; an unreadable one gets a problem instead of pixels, and stops nobody else."""
-    known = project.catalogue.images.get(uri, ImageFacts(uri, ""))
+    before = project.catalogue.images.get(uri, ImageFacts(uri, ""))
     try:
         data, etag = project.images.read(uri)
     except ImageUnreadableError as error:  # what was known of it stays, its bucket above all
-        return _unreadable(replace(known, etag="", problem=str(error)))
+        return _unreadable(replace(before, etag="", problem=str(error)))
     own = group_of(data)
-    facts = replace(known, etag=etag, problem=None)
-    if known.sha256 != own:
-        facts = replace(facts.overwritten(own, now()) if known.sha256 else ImageFacts(uri, etag, own), etag=etag)
+    facts = replace(before, etag=etag, problem=None)
+    if before.sha256 != own:
+        facts = replace(facts.overwritten(own, now()) if before.sha256 else ImageFacts(uri, etag, own), etag=etag)
     try:
         pixels = backbone.decode(data)
         if project.record.config.buckets.near_duplicates and not facts.middle and not facts.group:
@@ -155,8 +155,8 @@ def _numbers(
             f"backbone {backbone.record.id} makes no finite numbers of {good.count(False)} of {len(good)} images: "
             "its fine-tune has diverged; lower retrain.learning_rate"
         )
-    found = iter(good)
-    return [r if r.pixels is None or next(found) else _unreadable(replace(r.facts, problem=NO_NUMBERS))
+    finite = iter(good)
+    return [r if r.pixels is None or next(finite) else _unreadable(replace(r.facts, problem=NO_NUMBERS))
             for r in batch], rows[good]  # fmt: skip
 
 
@@ -168,18 +168,18 @@ def _record(
     if usable:
         features.add(shard, [f.uri for f in usable], [f.etag for f in usable], np.concatenate(rows))
     project.catalogue.update()  # another process may have been first to find other bytes
-    known = project.catalogue.images
-    done = [replace(r, facts=_first_found(r.facts, known.get(r.facts.uri))) for r in done]
-    news = [r.facts for r in done if known.get(r.facts.uri) != r.facts]
-    if news:
-        project.catalogue.add(news, shard)
+    images = project.catalogue.images
+    done = [replace(r, facts=_first_found(r.facts, images.get(r.facts.uri))) for r in done]
+    changed = [r.facts for r in done if images.get(r.facts.uri) != r.facts]
+    if changed:
+        project.catalogue.add(changed, shard)
 
 
-def _first_found(facts: ImageFacts, known: ImageFacts | None) -> ImageFacts:
+def _first_found(facts: ImageFacts, kept: ImageFacts | None) -> ImageFacts:
     """When other bytes came is told once: by whoever read them first."""
-    if known is None or not facts.earlier or known.sha256 != facts.sha256:
+    if kept is None or not facts.earlier or kept.sha256 != facts.sha256:
         return facts
-    return replace(facts, earlier=known.earlier, group=known.group, bucket=known.bucket, twin=known.twin)
+    return replace(facts, earlier=kept.earlier, group=kept.group, bucket=kept.bucket, twin=kept.twin)
 
 
 def _unreadable(facts: ImageFacts) -> Readable:

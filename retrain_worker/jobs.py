@@ -66,15 +66,15 @@ def _of_a_known_project(work: Job) -> Job:
 
     An argument that only a newer watcher knows is left out, as a new field of a record is by an older release.
     """
-    known = inspect.signature(work).parameters
+    parameters = inspect.signature(work).parameters
 
     @functools.wraps(work)
     def run(project: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        if more := sorted(kwargs.keys() - known.keys()):
+        if more := sorted(kwargs.keys() - parameters.keys()):
             log.warning("queued by a newer release", action="newer", job=work.__name__, left_out=more)
         try:
             with extras_named():
-                return work(project, *args, **{name: value for name, value in kwargs.items() if name in known})
+                return work(project, *args, **{name: value for name, value in kwargs.items() if name in parameters})
         except LabelloopError:
             if _is_known(project):
                 raise
@@ -124,8 +124,8 @@ def refresh(project: str, snapshot: str, attempt: int, answers: Sequence[str] = 
     from retrain_worker import refresh as module
     from retrain_worker.evidence.curve import follow_quietly
 
-    asked = Asked("refresh", project, snapshot, attempt, answers, wish)
-    ended = _recorded(asked, lambda project, claim: module.refresh(context(), project, snapshot, claim))
+    request = Asked("refresh", project, snapshot, attempt, answers, wish)
+    ended = _recorded(request, lambda project, claim: module.refresh(context(), project, snapshot, claim))
     if not ended.get("version"):  # with one, `score` follows
         follow_quietly(context().project(project))
     return ended
@@ -136,8 +136,8 @@ def retrain(project: str, snapshot: str, attempt: int, answers: Sequence[str] = 
     """A fine-tuned backbone, its features, and a head on the newest snapshot."""
     from retrain_worker import retrain as module
 
-    asked = Asked("retrain", project, snapshot, attempt, answers, wish)
-    return _recorded(asked, lambda project, claim: module.retrain(context(), project, snapshot, claim))
+    request = Asked("retrain", project, snapshot, attempt, answers, wish)
+    return _recorded(request, lambda project, claim: module.retrain(context(), project, snapshot, claim))
 
 
 @_of_a_known_project
@@ -146,8 +146,8 @@ def trial(project: str, study: str, number: int) -> dict[str, Any]:
     from retrain_worker.tuning.trial import run_trial
 
     job = get_current_job()
-    found = run_trial(context(), context().project(project), study, number, (job.worker_name or "") if job else "")
-    return {"state": found.state, "accuracy": found.accuracy}
+    ended = run_trial(context(), context().project(project), study, number, (job.worker_name or "") if job else "")
+    return {"state": ended.state, "accuracy": ended.accuracy}
 
 
 @_of_a_known_project
@@ -184,12 +184,12 @@ class Asked:
 Work = Callable[[ProjectContext, Claim], "Judged"]
 
 
-def _recorded(asked: Asked, work: Work) -> dict[str, Any]:
+def _recorded(request: Asked, work: Work) -> dict[str, Any]:
     """One verdict for one wish, with a record from the start; a failure is a record, too, and never a dead worker."""
-    project = context().project(asked.project)
+    project = context().project(request.project)
     verdicts = Verdicts(project.runs, project.registry)
     try:
-        claim = verdicts.begin(asked.kind, asked.wish, lambda wish: _started(project, asked, wish))
+        claim = verdicts.begin(request.kind, request.wish, lambda wish: _started(project, request, wish))
     except SupersededError as error:
         return _superseded(error)
     try:
@@ -200,22 +200,22 @@ def _recorded(asked: Asked, work: Work) -> dict[str, Any]:
         verdicts.give_up(claim.run, str(error))
         return _superseded(error)
     except Exception as error:  # the edge of a job
-        _log_failure(asked, error)
+        _log_failure(request, error)
         verdicts.fail(claim.run, _failure(error))
         raise
     ending = answer.ending
-    told = {"outcome": ending.outcome, "reasons": list(ending.reasons), "version": ending.version}
-    log.info("judged", action="judge", run=claim.run.id, **told)
+    verdict = {"outcome": ending.outcome, "reasons": list(ending.reasons), "version": ending.version}
+    log.info("judged", action="judge", run=claim.run.id, **verdict)
     _follow_up(answer)
-    return told
+    return verdict
 
 
-def _started(project: ProjectContext, asked: Asked, wish: str) -> Run:
+def _started(project: ProjectContext, request: Asked, wish: str) -> Run:
     job = get_current_job()
     return project.runs.start(
-        asked.kind, snapshot=asked.snapshot, config=project.record.config.hash, attempt=asked.attempt,
+        request.kind, snapshot=request.snapshot, config=project.record.config.hash, attempt=request.attempt,
         worker=(job.worker_name or "") if job else "", queued_at=job.meta.get("queued_at") if job else None,
-        answers=asked.answers, wish=wish, **(_of_a_retrain(project) if asked.kind == "retrain" else {}),
+        answers=request.answers, wish=wish, **(_of_a_retrain(project) if request.kind == "retrain" else {}),
     )  # fmt: skip
 
 
@@ -246,11 +246,11 @@ def _answer(project: ProjectContext, claim: Claim, work: Work) -> Answer:
     return Answer(ending, judged.afterwards)
 
 
-def _log_failure(asked: Asked, error: Exception) -> None:
+def _log_failure(request: Asked, error: Exception) -> None:
     if isinstance(error, LabelloopError):
-        log.error("run failed", action="run", kind=asked.kind, project=asked.project, reason=str(error))
+        log.error("run failed", action="run", kind=request.kind, project=request.project, reason=str(error))
     else:
-        log.exception("run failed unexpectedly", action="run", kind=asked.kind, project=asked.project)
+        log.exception("run failed unexpectedly", action="run", kind=request.kind, project=request.project)
 
 
 def _failure(error: Exception) -> Ending:

@@ -78,30 +78,32 @@ def _sight(
     challenger: Served,
     champion: Served | None,
     progress: Progress,
-    seen: Seen,
+    features: Seen,
 ) -> Sight:
-    features = project.features(challenger.backbone.record.id)
-    kept, _ = one_per_unit([e for e in examples_of(snapshot, project.catalogue, features) if e.bucket is Bucket.TEST])
+    kept_features = project.features(challenger.backbone.record.id)
+    kept, _ = one_per_unit(
+        [e for e in examples_of(snapshot, project.catalogue, kept_features) if e.bucket is Bucket.TEST]
+    )
     config = project.record.config
-    given = Inputs(
+    inputs = Inputs(
         origin=_origin(project, snapshot), verdict=UNDECIDED, classes=challenger.head.labels,
         challenger=_arm(project, "challenger", challenger),
         champion=_arm(project, "champion", champion) if champion else None,
         uris=tuple(e.uri for e in kept.values()), labels=tuple(e.label for e in kept.values()),
         load=lambda uri: project.images.read(uri)[0], seed=config.seed, progress=progress,
     )  # fmt: skip
-    return Sight(given, look(given, classes_of(given), seen), seen)
+    return Sight(inputs, look(inputs, classes_of(inputs), features), features)
 
 
 def report_of_run(
     project: ProjectContext, sight: Sight, version: Version, champion: Version | None, history: Mapping[str, Any]
 ) -> Report:
     """What was seen, with what became of it; kept."""
-    given = sight.inputs
+    inputs = sight.inputs
     named = replace(
-        given, origin=_origin_of(project, version), verdict=version.verdict, history=history,
-        challenger=replace(given.challenger, name=version.name),
-        champion=replace(given.champion, name=champion.name) if given.champion and champion else None,
+        inputs, origin=_origin_of(project, version), verdict=version.verdict, history=history,
+        challenger=replace(inputs.challenger, name=version.name),
+        champion=replace(inputs.champion, name=champion.name) if inputs.champion and champion else None,
     )  # fmt: skip
     return _kept(project, version, make_report(named, sight.looked))
 
@@ -113,23 +115,23 @@ def report_of_version(context: Context, project: ProjectContext, version: Versio
     """
     examples = judged_on(project, version, Bucket.TEST)
     ours = rows_under(context, project, version.backbone, [e.uri for e in examples])
-    seen = [e for e in examples if e.uri in ours.places]
+    readable = [e for e in examples if e.uri in ours.places]
     before = parent_of(project, version)
-    theirs = rows_under(context, project, before.backbone, [e.uri for e in seen]) if before else None
-    both = [e for e in seen if theirs is None or e.uri in theirs.places]
+    theirs = rows_under(context, project, before.backbone, [e.uri for e in readable]) if before else None
+    both = [e for e in readable if theirs is None or e.uri in theirs.places]
     if examples and not both:
         raise NotFoundError(
             f"none of the {len(examples)} test images of {version.name} can be read, and their features are no longer "
             "kept: bring the images back, or look at a newer version"
         )
     uris = tuple(e.uri for e in both)
-    given = Inputs(
+    inputs = Inputs(
         origin=_origin_of(project, version), verdict=version.verdict, classes=version.labels,
         challenger=_from_features(project, version, ours.of(uris)),
         champion=_from_features(project, before, theirs.of(uris)) if before and theirs else None,
         uris=uris, labels=tuple(e.label for e in both), seed=project.record.config.seed,
     )  # fmt: skip
-    return _kept(project, version, make_report(given))
+    return _kept(project, version, make_report(inputs))
 
 
 def judged_on(project: ProjectContext, version: Version, bucket: Bucket) -> list[Example]:
@@ -156,7 +158,7 @@ def disturbed_comparison(inputs: Inputs, looked: Looked) -> Comparison | None:
 
 def _right(answers: Answers, truth: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
     """(n,) share of an image's disturbed copies that are answered rightly."""
-    right = np.stack([predicted(found) == truth for found in answers.disturbed.values()])
+    right = np.stack([predicted(probabilities) == truth for probabilities in answers.disturbed.values()])
     return np.asarray(right.mean(axis=0), dtype=np.float64)
 
 
@@ -166,8 +168,8 @@ def _arm(project: ProjectContext, name: str, served: Served) -> Arm:
 
 def _from_features(project: ProjectContext, version: Version, rows: Floats) -> Arm:
     head = project.registry.head(version)
-    said = head.probabilities(rows) if len(rows) else np.zeros((0, len(head.labels)), dtype=np.float32)
-    return Arm(version.name, head, probabilities=said, rules=project.rules)
+    probabilities = head.probabilities(rows) if len(rows) else np.zeros((0, len(head.labels)), dtype=np.float32)
+    return Arm(version.name, head, probabilities=probabilities, rules=project.rules)
 
 
 def parent_of(project: ProjectContext, version: Version) -> Version | None:

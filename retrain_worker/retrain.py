@@ -226,11 +226,11 @@ def _first_head(project: ProjectContext, initial: Backbone, examples: Sequence[E
     """Fitted on the kept features of the train part alone, or on new ones where there are none."""
     features = project.features(initial.record.id)
     train = [e for e in divide(examples, project.record.config.retrain.validation)[0] if e.label in parts.classes]
-    known = [e for e in train if e.uri in features]
-    if len({e.label for e in known}) < len(parts.classes):
+    featurised = [e for e in train if e.uri in features]
+    if len({e.label for e in featurised}) < len(parts.classes):
         return warm_head(parts, initial)
-    rotated = rotate(features.rows([e.uri for e in known]))
-    return fit_head(rotated, [e.label for e in known], [e.group for e in known], classes=parts.classes).head
+    rotated = rotate(features.rows([e.uri for e in featurised]))
+    return fit_head(rotated, [e.label for e in featurised], [e.group for e in featurised], classes=parts.classes).head
 
 
 def _featurise_pool(context: Context, project: ProjectContext, backbone: Backbone, progress: Progress) -> None:
@@ -314,8 +314,8 @@ def _learn(
     features = project.features(record.id)
     config = project.record.config
     head = HeadRecipe(config.head, config.seed)
-    known = project.rules.choosable(project.record.schema.classes)
-    recipe = Recipe(config.refresh.class_min, head, train_groups(trained_on, project.catalogue), known=known)
+    choosable = project.rules.choosable(project.record.schema.classes)
+    recipe = Recipe(config.refresh.class_min, head, train_groups(trained_on, project.catalogue), known=choosable)
     grown = examples_of(newest, project.catalogue, features, config.weights)
     side = None
     before: Sequence[Example] | None = None

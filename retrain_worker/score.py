@@ -46,9 +46,9 @@ def score(context: Context, project: ProjectContext, version: str) -> int:
     places = plan_queue(pool, quota=quota_of(config, answered, project), plan=plan)
     name, newest = snapshot.id if snapshot else None, project.scores.newest(version)
     placed = _placed(project, features)
-    made = (name, placed, chosen.why, tuple(places))
+    order = (name, placed, chosen.why, tuple(places))
     kept = newest and (newest.snapshot, newest.pool, newest.policy, newest.places)
-    if kept != made:  # else somebody has kept it meanwhile: this worker was believed dead
+    if kept != order:  # else somebody has kept it meanwhile: this worker was believed dead
         project.scores.add(version, snapshot=name, pool=placed, policy=chosen.why, places=places)
     return len(places)
 
@@ -59,16 +59,20 @@ def _model(project: ProjectContext, version: str) -> tuple[FeatureStore, Classif
         if backbone is None:
             raise ConflictError("no image has features yet: the order comes when the first ones are there")
         return project.features(backbone.id), None
-    found = project.registry.version(version)
-    return project.features(found.backbone), project.registry.head(found)
+    record = project.registry.version(version)
+    return project.features(record.backbone), project.registry.head(record)
 
 
 def _open_images(project: ProjectContext, features: FeatureStore, answered: Mapping[int, Task]) -> list[ImageFacts]:
     """Images that may be shown: not answered, and no duplicate of one that is."""
     images = project.catalogue.images
     taken = {images[t.uri].unit for t in answered.values() if t.uri in images}
-    known = (images.get(uri) for uri in features.index.ordered())  # in the order that `plan_queue` would sort them into
-    return [facts for facts in known if facts and facts.group and not facts.problem and facts.unit not in taken]
+    facts_in_order = (
+        images.get(uri) for uri in features.index.ordered()
+    )  # in the order that `plan_queue` would sort them into
+    return [
+        facts for facts in facts_in_order if facts and facts.group and not facts.problem and facts.unit not in taken
+    ]
 
 
 def _placed(project: ProjectContext, features: FeatureStore) -> int:

@@ -52,8 +52,8 @@ class Ended:
     @property
     def figures(self) -> dict[str, float]:
         """Those that there are."""
-        found = {name: getattr(self.evaluation, name) for name in FIGURES}
-        return {name: float(value) for name, value in found.items() if value is not None}
+        figures = {name: getattr(self.evaluation, name) for name in FIGURES}
+        return {name: float(value) for name, value in figures.items() if value is not None}
 
 
 class Tracker(Protocol):
@@ -130,8 +130,8 @@ class TensorBoard:
         """Figures, the verdict in words."""
         for name, value in ended.figures.items():
             self._writer.add_scalar(f"judged/{name}", value, 0)
-        told = [f"**{ended.version}: {ended.verdict.outcome.value}**", *ended.verdict.reasons]
-        self._writer.add_text("verdict", "\n\n".join(told), 0)
+        lines = [f"**{ended.version}: {ended.verdict.outcome.value}**", *ended.verdict.reasons]
+        self._writer.add_text("verdict", "\n\n".join(lines), 0)
         self._writer.close()
 
 
@@ -149,8 +149,8 @@ class Mlflow:
     def _begin(client: MlflowClient, origin: Origin) -> str:
         from mlflow.entities import Param
 
-        known = client.get_experiment_by_name(origin.project)
-        experiment = known.experiment_id if known else client.create_experiment(origin.project)
+        existing = client.get_experiment_by_name(origin.project)
+        experiment = existing.experiment_id if existing else client.create_experiment(origin.project)
         earlier = client.search_runs([experiment], f"tags.`labelloop.inputs` = '{origin.inputs}'", max_results=1)
         if earlier:
             return str(earlier[0].info.run_id)
@@ -185,10 +185,10 @@ class Mlflow:
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings under dotted names."""
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for name, value in values.items():
-        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return found
+        settings |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return settings
 
 
 def _of(epoch: Epoch) -> dict[str, float]:

@@ -54,8 +54,8 @@ class Weights:
         return {"project": self._project, "uris": []}
 
     def _record(self, key: str) -> BackboneRecord | None:
-        found = _KEY.fullmatch(key)
+        parts = _KEY.fullmatch(key)
         try:
-            return self._registry.backbone(found[1]) if found else None
+            return self._registry.backbone(parts[1]) if parts else None
         except (*UNREADABLE, FormatError, NotFoundError):
             return None

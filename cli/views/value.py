@@ -9,7 +9,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from labelloop.rules.value.figures import Anchoring, Checked, ClassRow, Interval, Rate, Times
+from labelloop.rules.intervals import Interval
+from labelloop.rules.value.figures import Anchoring, Checked, ClassRow, Rate, Times
 from labelloop.rules.value.report import Person
 from operations.models.value import Page, Warned
 

@@ -72,11 +72,11 @@ class Buckets(_Frozen):
         """Of a task, which say it."""
         return named_fields(self.group_by, self.test_set)
 
-    def given(self, uri: str, folder: str, said: Said = NOTHING_SAID) -> Given:
-        """What people say of an image. ``folder``: the project's images; ``said``: by the fields of its tasks."""
+    def given(self, uri: str, folder: str, fields_say: Said = NOTHING_SAID) -> Given:
+        """What people say of an image. ``folder``: the project's images; ``fields_say``: by the fields of its tasks."""
         fields = self.fields
-        theirs = said.test if fields.test[0] else in_test_set(self.test_set, uri, folder)
-        group = said.group or None if fields.group else group_by(self.group_by, uri)
+        theirs = fields_say.test if fields.test[0] else in_test_set(self.test_set, uri, folder)
+        group = fields_say.group or None if fields.group else group_by(self.group_by, uri)
         bucket = Bucket.TEST if theirs else None
         return Given(digest(f"test set:{group}".encode()) if group and bucket else group, bucket)
 

@@ -70,8 +70,8 @@ class KeptCurve:
     def current(self) -> tuple[Point, ...]:
         """Those made as the live one: another backbone or kind of head is another curve."""
         live = next((p for p in self.points if p.version == self.live), None)
-        made = (live.backbone, live.head) if live else None
-        return tuple(p for p in self.points if (p.backbone, p.head) == made and UNKNOWN not in p.wrong)
+        recipe = (live.backbone, live.head) if live else None
+        return tuple(p for p in self.points if (p.backbone, p.head) == recipe and UNKNOWN not in p.wrong)
 
     def arrays(self) -> Points:
         """The current curve's."""

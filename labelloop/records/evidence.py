@@ -184,9 +184,9 @@ _PARTS: Mapping[str, type] = {
 
 def verdict_from(data: Mapping[str, Any]) -> Verdict:
     """The inverse of `to_dict` for a verdict."""
-    checks = (fields_of(Check, c) for c in data.get("checks", ()))
-    found = tuple(Check(c["rule"], Outcome(c["outcome"]), c["reason"], bool(c.get("warns"))) for c in checks)
-    return Verdict(Outcome(data["outcome"]), tuple(data["reasons"]), found, bool(data.get("awaits")))
+    rows = (fields_of(Check, c) for c in data.get("checks", ()))
+    checks = tuple(Check(c["rule"], Outcome(c["outcome"]), c["reason"], bool(c.get("warns"))) for c in rows)
+    return Verdict(Outcome(data["outcome"]), tuple(data["reasons"]), checks, bool(data.get("awaits")))
 
 
 def evaluation_from(data: Mapping[str, Any]) -> Evaluation:

@@ -32,7 +32,7 @@ def _near(cron: str, moment: datetime, *, before: bool) -> datetime | None:
     """Its time next to a moment; None where there is none for years, as on a 31st of February."""
     times = croniter(cron, moment)
     try:
-        found: datetime = times.get_prev(datetime) if before else times.get_next(datetime)
+        time: datetime = times.get_prev(datetime) if before else times.get_next(datetime)
     except CroniterBadDateError:
         return None
-    return found
+    return time

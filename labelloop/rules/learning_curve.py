@@ -145,8 +145,8 @@ def _spread(labels: Doubles) -> Ints:
     near = last[labels[last] * REACH_BACK >= labels[-1]]
     if len(near) <= POINTS:
         return np.asarray(near, dtype=np.int64)
-    wanted = np.linspace(labels[near[0]], labels[near[-1]], POINTS)
-    return np.unique(np.array([near[np.abs(labels[near] - w).argmin()] for w in wanted], dtype=np.int64))
+    targets = np.linspace(labels[near[0]], labels[near[-1]], POINTS)
+    return np.unique(np.array([near[np.abs(labels[near] - w).argmin()] for w in targets], dtype=np.int64))
 
 
 def _patterns(wrong: Doubles) -> tuple[Doubles, Doubles]:

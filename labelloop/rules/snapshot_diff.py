@@ -55,8 +55,8 @@ class SnapshotDiff:
     @property
     def counts(self) -> dict[str, int]:
         """What -> tasks, all of them, also 0."""
-        found = Counter(c.what for c in self.changes)
-        return {what.value: found[what] for what in What}
+        tasks = Counter(c.what for c in self.changes)
+        return {what.value: tasks[what] for what in What}
 
 
 Answers = dict[tuple[int, str], Annotation]  # ids of deleted annotations come back: the time tells them apart
@@ -99,14 +99,14 @@ def _moved(old: Answers, new: Answers, counts: dict[str, int]) -> list[Annotatio
 
 
 def _change(old: Task | None, new: Task | None, moved: list[Annotation]) -> TaskChange | None:
-    known = new or old
-    if known is None or not (moved or (old and new and old.uri != new.uri)):  # only a time moved: nobody did anything
+    task = new or old
+    if task is None or not (moved or (old and new and old.uri != new.uri)):  # only a time moved: nobody did anything
         return None
     return TaskChange(
-        what=_what(old, new), task=known.id, uri=known.uri,
+        what=_what(old, new), task=task.id, uri=task.uri,
         before=old.label if old else None, after=new.label if new else None,
         by=tuple(sorted({a.completed_by for a in moved if a.completed_by is not None})),
-        at=max((a.updated_at for a in moved), default=known.updated_at), seed=any(a.seed for a in moved),
+        at=max((a.updated_at for a in moved), default=task.updated_at), seed=any(a.seed for a in moved),
     )  # fmt: skip
 
 
@@ -127,8 +127,8 @@ def _classes(before: Iterable[Task], after: Iterable[Task]) -> dict[str, tuple[i
 
 
 def _people(changes: Iterable[TaskChange]) -> dict[int, dict[str, int]]:
-    found: dict[int, Counter[str]] = {}
+    counts: dict[int, Counter[str]] = {}
     for change in changes:
         for account in change.by:
-            found.setdefault(account, Counter())[change.what.value] += 1
-    return {account: dict(sorted(found[account].items())) for account in sorted(found)}
+            counts.setdefault(account, Counter())[change.what.value] += 1
+    return {account: dict(sorted(counts[account].items())) for account in sorted(counts)}

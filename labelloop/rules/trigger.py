@@ -121,8 +121,8 @@ def _shortfalls(progress: Progress, config: ProjectConfig) -> list[int]:
 
 
 def _until_retrain(progress: Progress, config: ProjectConfig) -> int:
-    wanted = max(config.retrain.after, math.ceil(config.retrain.growth * progress.backbone_saw))
-    return max(0, wanted - progress.new_for_backbone)
+    enough = max(config.retrain.after, math.ceil(config.retrain.growth * progress.backbone_saw))
+    return max(0, enough - progress.new_for_backbone)
 
 
 def _refresh(progress: Progress, config: ProjectConfig, until: int) -> tuple[Action | None, str | None, float | None]:
@@ -196,18 +196,18 @@ def _watched(progress: Progress, config: ProjectConfig, until: int) -> tuple[str
     policy = config.retrain
     if not policy.automatic:
         return ("only on request (retrain.automatic: false)",)
-    found = [f"after {until} labels" if until else "enough new labels"]
+    triggers = [f"after {until} labels" if until else "enough new labels"]
     if policy.mix is not None:
-        found.append(f"class shares moved by {progress.mix:.2f} of {policy.mix:.2f}")
+        triggers.append(f"class shares moved by {progress.mix:.2f} of {policy.mix:.2f}")
     if policy.images:
-        found.append(f"{progress.new_images} of {policy.images} new images")
+        triggers.append(f"{progress.new_images} of {policy.images} new images")
     if policy.cron:
-        found.append(f"at {progress.cron_next}")
+        triggers.append(f"at {progress.cron_next}")
     if policy.on_change:
-        found.append("when `backbone:` or `retrain:` changes")
+        triggers.append("when `backbone:` or `retrain:` changes")
     if policy.on_upgrade:
-        found.append("when the training code changes")
-    return tuple(found)
+        triggers.append("when the training code changes")
+    return tuple(triggers)
 
 
 def _two_classes(progress: Progress, config: ProjectConfig) -> str | None:

@@ -117,7 +117,7 @@ class SchemaReader:
         """What would count afterwards; SettingsError where a wish cannot be."""
         old = LabelRules.of(self._record.config)
         given = self._counts(self._tasks)
-        label_map = decide(old.label_map, wishes, given=given, classes=self._classes)
+        label_map = decide(old.label_map, wishes, labelled=given, classes=self._classes)
         new = replace(old, label_map=label_map)
         before, after = (self._counts(rules.task(t) for t in self._tasks) for rules in (old, new))
         return Effect(label_map, before, after, self._undecided(new))

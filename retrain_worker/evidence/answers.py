@@ -126,18 +126,18 @@ def _recall(name: str, answers: Answers, z: float) -> ClassRecall:
     return ClassRecall(name, n, clusters.mean(ours), high, clusters.mean(theirs), drop_high, clusters.mean(among))
 
 
-def pre_labels(probabilities: Floats, unseen: Floats | None, given: Ints, groups: Strings | None = None) -> PreLabels:
-    """What people would have been shown, of answers out of fold (n, classes); ``given`` (n,) class numbers.
+def pre_labels(probabilities: Floats, unseen: Floats | None, truth: Ints, groups: Strings | None = None) -> PreLabels:
+    """What people would have been shown, of answers out of fold (n, classes); ``truth`` (n,) class numbers.
 
     The only label of its class is as good as an image of a class without one. Where the head that serves knows of no
     such class, it says nothing of it.
     """
-    learned = probabilities[np.arange(len(given)), given] > 0
+    learned = probabilities[np.arange(len(truth)), truth] > 0
     shown = learned if unseen is None else speaks(probabilities.max(axis=1), unseen)
-    correct = shown & (probabilities.argmax(axis=1) == given)
-    of_each = np.bincount(given[shown], minlength=1)
+    correct = shown & (probabilities.argmax(axis=1) == truth)
+    of_each = np.bincount(truth[shown], minlength=1)
     only = int((~learned & ~shown).sum())
-    alike = np.arange(len(given)).astype(np.str_) if groups is None else groups
+    alike = np.arange(len(truth)).astype(np.str_) if groups is None else groups
     clusters = clusters_of(alike[shown])
     worth = None if clusters.is_plain else min(independent(correct[shown], clusters), float(shown.sum()))
     return PreLabels(
@@ -146,17 +146,17 @@ def pre_labels(probabilities: Floats, unseen: Floats | None, given: Ints, groups
     )  # fmt: skip
 
 
-def best_renaming(given: Ints, answers: Ints, classes: Sequence[str]) -> Renaming:
-    """The exchange of class names under which ``answers`` (n,) would agree best with ``given`` (n,).
+def best_renaming(truth: Ints, answers: Ints, classes: Sequence[str]) -> Renaming:
+    """The exchange of class names under which ``answers`` (n,) would agree best with ``truth`` (n,).
 
     Source: the assignment problem on the confusion matrix (Kuhn 1955), as scipy solves it.
     """
     confusion = np.zeros((len(classes), len(classes)), dtype=np.int64)
-    np.add.at(confusion, (answers, given), 1)
+    np.add.at(confusion, (answers, truth), 1)
     rows, columns = linear_sum_assignment(confusion, maximize=True)
     pairs = zip(rows.tolist(), columns.tolist(), strict=True)
     moved = tuple(f"{classes[a]} → {classes[b]}" for a, b in pairs if a != b)
-    return Renaming(float(confusion[rows, columns].sum() / max(len(given), 1)), moved)
+    return Renaming(float(confusion[rows, columns].sum() / max(len(truth), 1)), moved)
 
 
 def surprise(

@@ -124,10 +124,10 @@ def _one_image(side: Served, data: bytes) -> Callable[[], object]:
 
 def _images(project: ProjectContext, uris: Sequence[str]) -> dict[str, bytes]:
     """The bytes of the first images that can be read."""
-    found: dict[str, bytes] = {}
+    images: dict[str, bytes] = {}
     for uri in uris:
         with suppress(ImageUnreadableError):
-            found[uri] = project.images.read(uri)[0]
-        if len(found) == IMAGES:
+            images[uri] = project.images.read(uri)[0]
+        if len(images) == IMAGES:
             break
-    return found
+    return images

@@ -38,9 +38,9 @@ def follow(project: ProjectContext) -> KeptCurve | None:
     if live is None or latest is None:
         return None
     project.catalogue.update()
-    found = _judged(project, project.registry.version(live.version), project.snapshot(latest.snapshot))
-    keep_curve(project.store, found)
-    return found
+    curve = _judged(project, project.registry.version(live.version), project.snapshot(latest.snapshot))
+    keep_curve(project.store, curve)
+    return curve
 
 
 def follow_quietly(project: ProjectContext) -> None:
@@ -84,8 +84,8 @@ def thinned(versions: Sequence[Version], live: Version) -> list[Version]:
     line = [v for v in line if v.evaluation.labels <= live.evaluation.labels]
     if len(line) >= VERSIONS:
         labels = np.array([v.evaluation.labels for v in line])
-        wanted = np.linspace(labels[0], labels[-1], VERSIONS - 1)
-        line = [line[i] for i in sorted({int(np.abs(labels - w).argmin()) for w in wanted})]
+        targets = np.linspace(labels[0], labels[-1], VERSIONS - 1)
+        line = [line[i] for i in sorted({int(np.abs(labels - w).argmin()) for w in targets})]
     return [*line, live]
 
 
@@ -105,10 +105,10 @@ def _features(project: ProjectContext, versions: Sequence[Version]) -> dict[str,
     return {b: project.features(b) for b in list(newest)[:GENERATIONS]}
 
 
-def _point(version: Version, side: Side, random: Sequence[Example], known: Container[str]) -> Point:
-    seen = [e for e in random if e.uri in known]
-    answers = side.answers([e.uri for e in seen]).tolist()
-    wrong = {e.uri: RIGHT if answer == e.label else WRONG for e, answer in zip(seen, answers, strict=True)}
+def _point(version: Version, side: Side, random: Sequence[Example], featurised: Container[str]) -> Point:
+    examples = [e for e in random if e.uri in featurised]
+    answers = side.answers([e.uri for e in examples]).tolist()
+    wrong = {e.uri: RIGHT if answer == e.label else WRONG for e, answer in zip(examples, answers, strict=True)}
     return Point(
         version=version.name, kind=version.kind, labels=version.evaluation.labels, backbone=version.backbone,
         head=str(version.recipe.get("head", "linear")), at=version.created_at,
@@ -136,10 +136,10 @@ def _left(project: ProjectContext, snapshot: Snapshot) -> int:
 
 def twice(tasks: Sequence[Task]) -> tuple[int, int]:
     """(tasks that two people or more have labelled, those of them with different classes)."""
-    given: list[Mapping[int, str]] = []
+    labels_by_person: list[Mapping[int, str]] = []
     for task in tasks:
         answers = [a for a in task.annotations if a.label and not a.cancelled and a.completed_by is not None]
         answers.sort(key=lambda a: (a.updated_at, a.id))  # of one person the newest counts
-        given.append({a.completed_by: a.label for a in answers if a.completed_by is not None and a.label})
-    several = [labels for labels in given if len(labels) > 1]
+        labels_by_person.append({a.completed_by: a.label for a in answers if a.completed_by is not None and a.label})
+    several = [labels for labels in labels_by_person if len(labels) > 1]
     return len(several), sum(len(set(labels.values())) > 1 for labels in several)

@@ -22,7 +22,7 @@ def examples_of(
     snapshot: Snapshot, catalogue: Catalogue, featurised: Container[str], weights: Weights = EQUAL
 ) -> list[Example]:
     """One example per labelled task whose image is known, readable and has features."""
-    found = []
+    examples = []
     for task in snapshot.tasks.values():
         facts = catalogue.images.get(task.uri)
         answer = task.counted
@@ -38,8 +38,8 @@ def examples_of(
         if outdated(catalogue.images, task.uri, answer):  # other bytes came after the snapshot was frozen
             continue
         weight = weights.of(task.label, answer.completed_by)
-        found.append(Example(task.id, task.uri, facts.group, facts.bucket, task.label, weight, facts.twins))
-    return found
+        examples.append(Example(task.id, task.uri, facts.group, facts.bucket, task.label, weight, facts.twins))
+    return examples
 
 
 def without_features(snapshot: Snapshot, catalogue: Catalogue, featurised: Container[str]) -> list[Task]:

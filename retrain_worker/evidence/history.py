@@ -31,10 +31,13 @@ LABELLED_MOST = 5000  # rows of labelled images that a strategy is shown
 
 def labelled_of(examples: list[Example], features: FeatureStore, labels: tuple[str, ...]) -> Labelled:
     """The labelled train images, as a strategy sees them, or a sample by hash. ``labels``: the columns of the model."""
-    known = one_per_unit([e for e in examples if e.bucket is Bucket.TRAIN])[0]
-    if not known:
+    examples_by_unit = one_per_unit([e for e in examples if e.bucket is Bucket.TRAIN])[0]
+    if not examples_by_unit:
         return Labelled()
-    kept = [known[u] for u in heapq.nsmallest(LABELLED_MOST, known, key=lambda u: unit(f"labelled:{u}"))]
+    kept = [
+        examples_by_unit[u]
+        for u in heapq.nsmallest(LABELLED_MOST, examples_by_unit, key=lambda u: unit(f"labelled:{u}"))
+    ]
     column = {name: k for k, name in enumerate(labels)}
     codes = np.array([column.get(e.label, -1) for e in kept], dtype=np.int64)
     return Labelled(features.rows([e.uri for e in kept]), codes)
@@ -59,10 +62,10 @@ def situation_of(
     examples: list[Example], features: FeatureStore, head: Classifier | None, project: ProjectContext
 ) -> Situation:
     """Whether there is a model that knows any class of now, and how well its doubts tell right from wrong."""
-    known = head is not None and bool(project.rules.names(head.labels).labels)
+    has_model = head is not None and bool(project.rules.names(head.labels).labels)
     classes = project.rules.choosable(project.record.schema.classes)
     missing = [name for name in classes if head and name not in project.rules.names(head.labels).labels]
-    return Situation(known, _doubts(examples, features, head, project.rules), tuple(missing))
+    return Situation(has_model, _doubts(examples, features, head, project.rules), tuple(missing))
 
 
 def _doubts(examples: list[Example], features: FeatureStore, head: Classifier | None, rules: LabelRules) -> Doubts:
@@ -70,9 +73,9 @@ def _doubts(examples: list[Example], features: FeatureStore, head: Classifier | 
     names = rules.names(head.labels) if head else None
     if not (head and names and names.labels and kept):
         return Doubts(len(kept), 0)
-    found = names.of(head.probabilities(features.rows([e.uri for e in kept])))
-    said = np.array(names.labels)[found.argmax(axis=1)]
-    return doubts_of(found.max(axis=1), said == np.array([e.label for e in kept]))
+    probabilities = names.of(head.probabilities(features.rows([e.uri for e in kept])))
+    predicted = np.array(names.labels)[probabilities.argmax(axis=1)]
+    return doubts_of(probabilities.max(axis=1), predicted == np.array([e.label for e in kept]))
 
 
 def quota_of(config: ProjectConfig, answered: Mapping[int, Task], project: ProjectContext) -> Quota:
@@ -81,13 +84,13 @@ def quota_of(config: ProjectConfig, answered: Mapping[int, Task], project: Proje
     The gate wants test labels, a bound of `labelloop auto-label` audit labels: as many as it takes for any at all.
     """
     images = project.catalogue.images
-    given = [t for t in answered.values() if t.label is not None and not all(a.seed for a in t.annotations)]
-    buckets = Counter(images[t.uri].bucket for t in given if t.uri in images)
-    wanted = {Bucket.TEST: config.gate.min_test_labels, Bucket.AUDIT: Promise().least}
+    labelled = [t for t in answered.values() if t.label is not None and not all(a.seed for a in t.annotations)]
+    buckets = Counter(images[t.uri].bucket for t in labelled if t.uri in images)
+    needed = {Bucket.TEST: config.gate.min_test_labels, Bucket.AUDIT: Promise().least}
     return Quota(
-        share=config.queue.quota, labels=len(given), random=sum(buckets[b] for b in JUDGING),
+        share=config.queue.quota, labels=len(labelled), random=sum(buckets[b] for b in JUDGING),
         most=max(config.queue.quota, config.queue.quota_most),
-        lacking={bucket: n - buckets[bucket] for bucket, n in wanted.items() if n > buckets[bucket]},
+        lacking={bucket: n - buckets[bucket] for bucket, n in needed.items() if n > buckets[bucket]},
         ahead=_until_retrain(config, answered, project),
     )  # fmt: skip
 

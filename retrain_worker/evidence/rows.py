@@ -52,7 +52,7 @@ def _anew(
     with ThreadPoolExecutor(READERS) as pool:
         for start in range(0, len(uris), BATCH):
             batch = pool.map(lambda uri: read(project, backbone, uri), uris[start : start + BATCH])
-            found = [(r.facts.uri, r.pixels) for r in batch if r.pixels is not None]
-            if found:
-                rows = backbone.features(np.stack([pixels for _, pixels in found]))
-                yield from zip([uri for uri, _ in found], rows, strict=True)
+            images = [(r.facts.uri, r.pixels) for r in batch if r.pixels is not None]
+            if images:
+                rows = backbone.features(np.stack([pixels for _, pixels in images]))
+                yield from zip([uri for uri, _ in images], rows, strict=True)

@@ -42,10 +42,10 @@ class EnsembleRecipe:
     @property
     def names(self) -> tuple[str, ...]:
         """Who is asked to take part, cheap to dear; SettingsError for a name that is none."""
-        asked = tuple(MEMBERS) if self.members is None else self.members
-        if not asked or set(asked) - set(MEMBERS):
-            raise SettingsError(f"an ensemble's members are some of {', '.join(MEMBERS)}, not {', '.join(asked)}")
-        return tuple(name for name in MEMBERS if name in asked)
+        members = tuple(MEMBERS) if self.members is None else self.members
+        if not members or set(members) - set(MEMBERS):
+            raise SettingsError(f"an ensemble's members are some of {', '.join(MEMBERS)}, not {', '.join(members)}")
+        return tuple(name for name in MEMBERS if name in members)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,16 +172,16 @@ class _Table:
 
     def temperature(self, votes: Doubles, judged: Bools, sharpen: bool) -> float:
         """What suits the out-of-fold votes of the judged rows; at least 1 where they must not be sharpened."""
-        known = np.array([np.isin(np.arange(self.classes), hidden) for hidden in self.hidden])[self.folds]
-        logits = np.where(known, np.log(np.maximum(votes, LEAST)), ABSENT).astype(np.float32)
+        learned = np.array([np.isin(np.arange(self.classes), hidden) for hidden in self.hidden])[self.folds]
+        logits = np.where(learned, np.log(np.maximum(votes, LEAST)), ABSENT).astype(np.float32)
         best = best_temperature(logits[judged], self.targets[judged])
         return best if sharpen else max(best, 1.0)
 
 
 def _only(targets: Ints, classes: int) -> Doubles:
     """What can be said where there are labels of one class or of none (classes,)."""
-    seen = np.isin(np.arange(classes), targets).astype(np.float64)
-    return np.asarray(seen if seen.any() else np.full(classes, 1 / classes), dtype=np.float64)
+    labelled = np.isin(np.arange(classes), targets).astype(np.float64)
+    return np.asarray(labelled if labelled.any() else np.full(classes, 1 / classes), dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,7 +108,7 @@ def spread(targets: Ints, limit: int, seed: int) -> Ints:
 def forest(part: Part) -> bytes:
     """Random trees, each grown leaf by leaf."""
     trees = of_forest(grown_forest(part).estimators_, part.classes, part.seen[0].tolist())
-    return trees_model(trees, dimension=part.features.shape[1], strict=False, seen=None)
+    return trees_model(trees, dimension=part.features.shape[1], strict=False, labelled=None)
 
 
 def grown_forest(part: Part) -> Any:
@@ -124,17 +124,17 @@ def grown_forest(part: Part) -> Any:
 
 def lightgbm(part: Part) -> bytes:
     """Small trees grown leaf by leaf."""
-    seen = part.seen[0].tolist()
-    trees = of_lightgbm(lightgbm_booster(part).model_to_string(), part.classes, seen)
-    return trees_model(trees, dimension=part.features.shape[1], strict=False, seen=seen)
+    labelled = part.seen[0].tolist()
+    trees = of_lightgbm(lightgbm_booster(part).model_to_string(), part.classes, labelled)
+    return trees_model(trees, dimension=part.features.shape[1], strict=False, labelled=labelled)
 
 
 def lightgbm_booster(part: Part) -> Any:
     """LightGBM's own model."""
     library = _lightgbm()
-    seen, places = part.seen
+    labelled, places = part.seen
     options = {
-        "objective": "multiclass", "num_class": len(seen), "num_leaves": 7, "learning_rate": 0.15,
+        "objective": "multiclass", "num_class": len(labelled), "num_leaves": 7, "learning_rate": 0.15,
         "feature_fraction": 0.1, "min_data_in_leaf": 3, "min_sum_hessian_in_leaf": 1e-3, "max_bin": 63,
         "min_data_in_bin": 1, "use_missing": False, "seed": part.seed, "num_threads": 1, "deterministic": True,
         "force_col_wise": True, "verbose": -1,
@@ -160,18 +160,18 @@ SHALLOW, MEDIUM, DEEP = Shape(2, 0.3, 0.8), Shape(4, 0.15, 0.8), Shape(6, 0.1, 0
 
 def xgboost(part: Part, shape: Shape) -> bytes:
     """Trees grown level by level on histograms; each sees a tenth of the features."""
-    seen = part.seen[0].tolist()
-    trees = of_xgboost(bytes(xgboost_booster(part, shape).save_raw("json")), part.classes, seen)
-    return trees_model(trees, dimension=part.features.shape[1], strict=True, seen=seen)
+    labelled = part.seen[0].tolist()
+    trees = of_xgboost(bytes(xgboost_booster(part, shape).save_raw("json")), part.classes, labelled)
+    return trees_model(trees, dimension=part.features.shape[1], strict=True, labelled=labelled)
 
 
 def xgboost_booster(part: Part, shape: Shape) -> Any:
     """XGBoost's own model."""
     import xgboost as library
 
-    seen, places = part.seen
+    labelled, places = part.seen
     options = {
-        "objective": "multi:softprob", "num_class": len(seen), "tree_method": "hist", "max_bin": 64,
+        "objective": "multi:softprob", "num_class": len(labelled), "tree_method": "hist", "max_bin": 64,
         "colsample_bytree": 0.1, "min_child_weight": 0.2, "base_score": 0.0,  # the same for all classes says nothing
         "max_depth": shape.max_depth, "eta": shape.eta, "subsample": shape.subsample, "seed": part.seed, "nthread": 1,
         "verbosity": 0,

@@ -34,8 +34,8 @@ class Replayed:
 
     def savings(self) -> list[Saving]:
         """Every strategy against random, the largest area first."""
-        found = [compare(curves, self.curves[RANDOM], name) for name, curves in self.curves.items()]
-        return sorted(found, key=lambda saving: -saving.area)
+        savings = [compare(curves, self.curves[RANDOM], name) for name, curves in self.curves.items()]
+        return sorted(savings, key=lambda saving: -saving.area)
 
     def means(self) -> Mapping[str, Curve]:
         """Mean curves over the seeds."""

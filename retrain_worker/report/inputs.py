@@ -43,9 +43,9 @@ class Arm:
     def aligned(self, probabilities: Floats, classes: Sequence[str]) -> Floats:
         """(n, head classes) to (n, classes); 0 for a class that the head does not know."""
         names = self.rules.names(self.head.labels)
-        found = np.zeros((len(probabilities), len(classes)), dtype=np.float32)
-        found[:, [classes.index(label) for label in names.labels]] = names.of(probabilities)
-        return found
+        aligned = np.zeros((len(probabilities), len(classes)), dtype=np.float32)
+        aligned[:, [classes.index(label) for label in names.labels]] = names.of(probabilities)
+        return aligned
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,11 +23,11 @@ def judge(inputs: Inputs, looked: Looked, classes: Sequence[str]) -> Judged:
     kept = all(arm.probabilities is not None for arm in inputs.arms)
     there = np.ones(len(inputs.uris), dtype=np.bool_) if kept else looked.readable
     uris = tuple(uri for uri, use in zip(inputs.uris, there, strict=True) if use)
-    found = tuple(
+    probabilities = tuple(
         _probabilities(arm, answers, looked, kept=kept, classes=classes)
         for arm, answers in zip(inputs.arms, looked.arms, strict=True)
     )
-    return Judged(uris, _truth(inputs, classes)[there], found)
+    return Judged(uris, _truth(inputs, classes)[there], probabilities)
 
 
 def measured(
@@ -50,7 +50,7 @@ def compare(judged: Judged, resampled: Resampled) -> Compared | None:
     """None where there is no champion or nothing to judge on."""
     if len(judged.probabilities) < 2 or not judged.uris:
         return None
-    ours, theirs = (predicted(found) for found in judged.probabilities)
+    ours, theirs = (predicted(probabilities) for probabilities in judged.probabilities)
     truth, before, after = (np.asarray(codes.astype(np.str_)) for codes in (judged.truth, theirs, ours))
     accuracy = paired(truth, champion=before, challenger=after, on="labels of the random test bucket")
     gained = int(((after == truth) & (before != truth)).sum())
@@ -66,8 +66,8 @@ def _truth(inputs: Inputs, classes: Sequence[str]) -> Ints:
 def _probabilities(arm: Arm, answers: Answers, looked: Looked, *, kept: bool, classes: Sequence[str]) -> Floats:
     if arm.probabilities is None:
         return answers.clean if answers.clean is not None else np.empty((0, len(classes)), dtype=np.float32)
-    found = arm.aligned(arm.probabilities, classes)
-    return found if kept else found[looked.readable]
+    aligned = arm.aligned(arm.probabilities, classes)
+    return aligned if kept else aligned[looked.readable]
 
 
 def _disturbed(answers: Answers, truth: Ints) -> tuple[Robustness, ...]:

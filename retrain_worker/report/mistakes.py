@@ -18,7 +18,7 @@ def mistakes(inputs: Inputs, judged: Judged, places: Sequence[int], classes: Seq
 
 
 def _mistake(inputs: Inputs, judged: Judged, place: int, classes: Sequence[str]) -> Mistake:
-    rows = [found[place] for found in judged.probabilities]
+    rows = [probabilities[place] for probabilities in judged.probabilities]
     ours, *theirs = (int(predicted(row[None])[0]) for row in rows)
     truth = int(judged.truth[place])
     return Mistake(

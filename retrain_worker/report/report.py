@@ -39,9 +39,9 @@ def make_report(inputs: Inputs, looked: Looked | None = None) -> Report:
     with extras_named():
         from retrain_worker.report.page import page  # matplotlib: a retrain needs it for nothing else
 
-    found = find(inputs, looked)
-    report = Report(document(found), page(found))
-    log.info("report", action="report", run=inputs.origin.run, judged=found.judged, letters=len(report.html))
+    findings = find(inputs, looked)
+    report = Report(document(findings), page(findings))
+    log.info("report", action="report", run=inputs.origin.run, judged=findings.judged, letters=len(report.html))
     return report
 
 
@@ -53,12 +53,12 @@ def find(inputs: Inputs, looked: Looked | None = None) -> Findings:
     resampled = resample(judged.probabilities, judged.truth, inputs.seed)
     challenger, *champion = measured(inputs, looked, judged, resampled, classes)
     wrong = most_confident_mistakes(judged)
-    found = Findings(
+    findings = Findings(
         inputs=inputs, classes=classes, judged=len(judged.uris), unreadable=looked.problems, challenger=challenger,
         champion=champion[0] if champion else None, compared=compare(judged, resampled), wrong=len(wrong),
         mistakes=mistakes(inputs, judged, wrong[:MISTAKES], classes), explained=_explained(inputs, judged, classes),
     )  # fmt: skip
-    return replace(found, notes=notes(found))
+    return replace(findings, notes=notes(findings))
 
 
 def _explained(inputs: Inputs, judged: Judged, classes: Sequence[str]) -> Explanations | None:

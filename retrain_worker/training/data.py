@@ -46,10 +46,10 @@ def parts_of(examples: Sequence[Example], source: Source, policy: Retrain, class
     classes, _ = entering([e.label for e in agreed], class_min)
     if len(classes) < 2:
         raise NotEnoughLabelsError("a retrain needs two classes with enough labels each")
-    wanted = [e for e in agreed if e.label in classes]
-    divided = divide(wanted, policy.validation)
-    lost = _fetch(source, wanted, report)
-    train, validation = ([e for e in found if source.contents[e.uri] not in lost] for found in divided)
+    learnable = [e for e in agreed if e.label in classes]
+    divided = divide(learnable, policy.validation)
+    lost = _fetch(source, learnable, report)
+    train, validation = ([e for e in part if source.contents[e.uri] not in lost] for part in divided)
     if len({e.label for e in train}) < 2:
         raise NotEnoughLabelsError("too few labelled images can be read: a retrain needs two classes")
     return Parts(_part(source, train, classes), _part(source, validation, classes), classes)

@@ -62,10 +62,10 @@ def fit_on_all(launch: Launch) -> History:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(launch.processes),
                "-m", "retrain_worker.training.distributed", str(launch.folder)]  # fmt: skip
     with _started(command) as process:
-        said = _follow(process, launch)
+        output = _follow(process, launch)
     if process.returncode:
         raise LabelloopError(
-            f"torchrun ended with code {process.returncode}: {' | '.join(said[-5:]) or 'it said nothing'}"
+            f"torchrun ended with code {process.returncode}: {' | '.join(output[-5:]) or 'it said nothing'}"
         )
     launch.run.backbone.module.load_state_dict(read_tensors((launch.folder / BEST).read_bytes()))
     launch.run.backbone.module.eval()
@@ -101,25 +101,25 @@ def _started(command: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
 
 def _follow(process: subprocess.Popen[str], launch: Launch) -> list[str]:
     """Hand progress and checkpoints on; what else was said."""
-    said: list[str] = []
+    output: list[str] = []
     assert process.stdout is not None
     for line in process.stdout:
-        told = _parsed(line)
-        if told is None:
-            said = [*said[-40:], line.strip()]
-        elif "report" in told:
-            launch.run.report(*told["report"])
-        elif "saved" in told:
+        message = _parsed(line)
+        if message is None:
+            output = [*output[-40:], line.strip()]
+        elif "report" in message:
+            launch.run.report(*message["report"])
+        elif "saved" in message:
             launch.run.keeper.save(_read_checkpoint(launch.folder))
-    return said
+    return output
 
 
 def _parsed(line: str) -> dict[str, Any] | None:
     try:
-        found = json.loads(line)
+        message = json.loads(line)
     except ValueError:
         return None
-    return found if isinstance(found, dict) and found.keys() & {"report", "saved"} else None
+    return message if isinstance(message, dict) and message.keys() & {"report", "saved"} else None
 
 
 def _write(launch: Launch) -> None:
@@ -140,9 +140,9 @@ def _write(launch: Launch) -> None:
         "classes": run.parts.classes, "head": launch.head.labels if launch.head else None, "images": files,
     }  # fmt: skip
     (folder / JOB).write_text(json.dumps(job))
-    found = run.keeper.load()
-    if found:
-        _write_checkpoint(folder, found)
+    checkpoint = run.keeper.load()
+    if checkpoint:
+        _write_checkpoint(folder, checkpoint)
 
 
 def _in_a_file(images: Images, path: Path) -> MappedImages:
@@ -220,8 +220,8 @@ def _load(folder: Path, device: str, shard: Shard) -> tuple[Run, Head | None]:
     return run, head
 
 
-def _part(found: Mapping[str, Any], arrays: Any, name: str) -> Part:
-    images = mapped(Path(found["file"]), found["shape"], arrays[f"{name}_places"])
+def _part(described: Mapping[str, Any], arrays: Any, name: str) -> Part:
+    images = mapped(Path(described["file"]), described["shape"], arrays[f"{name}_places"])
     return Part(images, arrays[f"{name}_targets"], arrays[f"{name}_weights"])
 
 
@@ -234,9 +234,9 @@ def _wrapped(device: str) -> Callable[[nn.Module], nn.Module]:
     return wrap
 
 
-def _agreed(found: Any) -> Any:
+def _agreed(value: Any) -> Any:
     """What the first process found, in all of them: figures that differ in the last digit must not part their ways."""
-    box = [found]
+    box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
 

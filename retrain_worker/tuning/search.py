@@ -43,13 +43,13 @@ class Proposal:
         return bool(self._trial.should_prune())
 
 
-def distribution(found: Range) -> BaseDistribution:
+def distribution(bounds: Range) -> BaseDistribution:
     """The same range in Optuna's words."""
-    if found.integer:
-        return IntDistribution(*found.integer, step=found.step)
-    if found.real:
-        return FloatDistribution(*found.real, log=found.log)
-    return CategoricalDistribution(found.choice)
+    if bounds.integer:
+        return IntDistribution(*bounds.integer, step=bounds.step)
+    if bounds.real:
+        return FloatDistribution(*bounds.real, log=bounds.log)
+    return CategoricalDistribution(bounds.choice)
 
 
 def _sampler(search: Search, number: int) -> optuna.samplers.BaseSampler:

@@ -40,12 +40,12 @@ class _Ending:
 def run_trial(context: Context, project: ProjectContext, study_name: str, number: int, worker: str = "") -> Trial:
     """Run or resume it; the record says how it ended. Errors of stores are raised: the trial is tried again."""
     studies = StudyStore(project.store)
-    study, known = studies.get(study_name), studies.trial(study_name, number)
-    if known and known.ended:
-        return known
+    study, earlier = studies.get(study_name), studies.trial(study_name, number)
+    if earlier and earlier.ended:
+        return earlier
     ended = [t for t in studies.trials(study_name) if t.ended]
-    proposal = Proposal(study.rules, ended, number, known.params if known else None)
-    attempt = known.attempt + 1 if known else 1
+    proposal = Proposal(study.rules, ended, number, earlier.params if earlier else None)
+    attempt = earlier.attempt + 1 if earlier else 1
     trial = Trial(number, proposal.params, attempt=attempt, worker=worker, started_at=now())
     if not studies.take(study_name, trial):
         return studies.trial(study_name, number) or trial
@@ -104,10 +104,10 @@ def _tried(context: Context, project: ProjectContext, study: Study, trial: Trial
 
 
 def _with_figures(trial: Trial, history: History, backbone: Backbone, seconds: float) -> Trial:
-    found = history.epochs[history.best - 1]
+    best = history.epochs[history.best - 1]
     curve = tuple((e.validation_accuracy or 0.0, e.validation_loss or 0.0) for e in history.epochs)
     return replace(
-        trial, accuracy=found.validation_accuracy, loss=found.validation_loss, curve=curve,
+        trial, accuracy=best.validation_accuracy, loss=best.validation_loss, curve=curve,
         figures={**_size(backbone), "seconds": seconds, "epochs": len(history.epochs), "best_epoch": history.best,
                  "images_per_s": history.images_per_s},
     )  # fmt: skip

@@ -33,8 +33,8 @@ class Empties:
     """One project's. Does nothing unless the project was made by labelloop, or its config says so."""
 
     def __init__(self, project: ProjectRecord, store: ObjectStore, studio: Studio) -> None:
-        wanted = project.config.answers.reopen_empty
-        self._wanted = project.made if wanted is None else wanted
+        setting = project.config.answers.reopen_empty
+        self._wanted = project.made if setting is None else setting
         self._store, self._studio = store, studio
         self._looked_at = ""  # snapshot
         self._waiting: dict[tuple[int, int], tuple[Task, Annotation]] = {}

@@ -149,25 +149,25 @@ class Feed:
 
     def _confirmed(self, missing: set[int]) -> set[int]:
         """Labels hang on it: what seems to be gone is asked for by its id, or proved by the number where it is much."""
-        known = len(self.board) + sum(1 for i in self.tasks if i not in self.board)
-        if len(missing) > MANY and known - len(missing) == self._studio.task_count(self._project):
+        count = len(self.board) + sum(1 for i in self.tasks if i not in self.board)
+        if len(missing) > MANY and count - len(missing) == self._studio.task_count(self._project):
             return missing
         there = self._studio.tasks(self._project, self._schema, sorted(missing))
         return missing - {task.id for task in there}
 
     def _take_out(self, missing: Iterable[int]) -> Changes:
-        gone = 0
+        annotated = 0
         for task in missing:
-            known = self.tasks.get(task)
+            before = self.tasks.get(task)
             self.unreadable.pop(task, None)
             if self.task_groups is not None:
                 self.task_groups.remove(task)
-            uri = self.board.remove(task) or (known.uri if known else "")
+            uri = self.board.remove(task) or (before.uri if before else "")
             if uri and uri not in self.board.tasks_of:
                 self.deleted.add(uri)
-            gone += known is not None
+            annotated += before is not None
             self._drop(task)
-        return Changes(gone=gone)
+        return Changes(gone=annotated)
 
     def _read(self, pages: Iterable[list[TaskStub]]) -> Changes:
         stale: dict[int, TaskStub] = {}
@@ -204,10 +204,10 @@ class Feed:
             self.task_groups.put(stub.id, stub.uri, stub.said)
 
     def _is_stale(self, stub: TaskStub) -> bool:
-        known = self.tasks.get(stub.id)
-        if known is None:
+        before = self.tasks.get(stub.id)
+        if before is None:
             return bool(stub.annotations)
-        return stub.id in self._unread or _moves(known) != stub.annotations or known.uri != stub.uri
+        return stub.id in self._unread or _moves(before) != stub.annotations or before.uri != stub.uri
 
     def _is_foreign(self, annotation: Annotation) -> bool:
         """It could not be read then; perhaps it can be now."""
@@ -217,14 +217,14 @@ class Feed:
         emptied = [i for i, stub in stale.items() if not stub.annotations]
         for i in emptied:
             self._drop(i)
-        wanted = [i for i, stub in stale.items() if stub.annotations]
-        return len(emptied) + sum(map(self._keep, self._studio.tasks(self._project, self._schema, wanted)))
+        annotated = [i for i, stub in stale.items() if stub.annotations]
+        return len(emptied) + sum(map(self._keep, self._studio.tasks(self._project, self._schema, annotated)))
 
     def _keep(self, task: Task) -> bool:
-        known = self.tasks.get(task.id)
+        before = self.tasks.get(task.id)
         task = replace(task, uri=task.uri or self.board.uri_of(task.id))  # its data may be unreadable now
-        merged = replace(task, annotations=tuple(self._remember(task, a, known) for a in task.annotations))
-        if merged == known or (known is None and not merged.annotations):
+        merged = replace(task, annotations=tuple(self._remember(task, a, before) for a in task.annotations))
+        if merged == before or (before is None and not merged.annotations):
             return False
         self._drop(task.id)
         if merged.annotations:
@@ -234,18 +234,18 @@ class Feed:
         return True
 
     def _drop(self, task: int) -> None:
-        known = self.tasks.pop(task, None)
-        if known is not None:
-            self.annotations -= len(known.annotations)
+        before = self.tasks.pop(task, None)
+        if before is not None:
+            self.annotations -= len(before.annotations)
             self.moved.add(task)
 
-    def _remember(self, task: Task, annotation: Annotation, known: Task | None) -> Annotation:
+    def _remember(self, task: Task, annotation: Annotation, before: Task | None) -> Annotation:
         """Keep what was seen, and what was given, at first sight: Label Studio forgets both, and we the window."""
-        old = _same(annotation, known.annotations if known else ())
-        if known is not None and old is not None:
+        old = _same(annotation, before.annotations if before else ())
+        if before is not None and old is not None:
             annotation = replace(annotation, given=_given(old, annotation))
             if old.updated_at == annotation.updated_at:  # nobody has looked since
-                of = old.of or known.uri
+                of = old.of or before.uri
                 annotation = replace(annotation, of=of if of != task.uri else None, bulk=old.bulk or annotation.bulk)
         seen = old.seen if old and old.seen else self._shown(task.uri, annotation)
         if annotation.bulk:  # nobody had anything before them
@@ -253,8 +253,8 @@ class Feed:
         return replace(annotation, seen=seen, outdated=self._outdated(task.uri, annotation))
 
 
-def _same(annotation: Annotation, known: Iterable[Annotation]) -> Annotation | None:
-    return next((a for a in known if (a.id, a.created_at) == (annotation.id, annotation.created_at)), None)
+def _same(annotation: Annotation, kept: Iterable[Annotation]) -> Annotation | None:
+    return next((a for a in kept if (a.id, a.created_at) == (annotation.id, annotation.created_at)), None)
 
 
 def _given(before: Annotation, now: Annotation) -> str | None:

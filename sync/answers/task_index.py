@@ -55,8 +55,8 @@ class Board:
 
     def news(self) -> set[str]:
         """Images that tasks began or ceased to show since the last call."""
-        found, self._news = self._news, set()
-        return found
+        changed, self._news = self._news, set()
+        return changed
 
     def _show(self, task: int, uri: str) -> None:
         if uri:

@@ -28,10 +28,10 @@ class Fetcher:
         """The bytes; ImageUnreadableError where asking again is useless, SourceAwayError where it may help."""
         if source_of(uri) is Source.WEB:
             return self._web.get(uri)
-        found = self._from_studio(uri)
-        if found.location is None:
-            return found
-        return replace(self._web.get(found.location), location=None)  # without our token: it leads elsewhere
+        fetched = self._from_studio(uri)
+        if fetched.location is None:
+            return fetched
+        return replace(self._web.get(fetched.location), location=None)  # without our token: it leads elsewhere
 
     def _from_studio(self, uri: str) -> Fetched:
         parts = urlsplit(uri)

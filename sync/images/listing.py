@@ -45,16 +45,16 @@ class Lister:
 
     def take(self) -> Found | None:
         """How the bucket has changed; None where no listing has ended since the last call. Begins the next one."""
-        found, self._found = self._found, None
-        if found is not None:
-            self.listed, self.left_out = True, found.left_out
-            self.etags.update(found.changed)
-            for uri in found.gone:
+        changes, self._found = self._found, None
+        if changes is not None:
+            self.listed, self.left_out = True, changes.left_out
+            self.etags.update(changes.changed)
+            for uri in changes.gone:
                 del self.etags[uri]
-        if found is None and not self._busy and time.monotonic() > self._again_at:
+        if changes is None and not self._busy and time.monotonic() > self._again_at:
             self._busy = True
             self._start(self._run)
-        return found
+        return changes
 
     def _run(self) -> None:
         began = time.monotonic()

@@ -79,13 +79,13 @@ class Mirroring:
                 uri = heapq.heappop(self._later)[1]
                 if uri in self._tries:
                     self._waiting[uri] = None
-            wanted = min(AT_ONCE, len(self._waiting) or bool(self._done))
-            start = range(self._threads, wanted)
-            self._threads = max(self._threads, wanted)
-            found, self._news = self._news, set()
+            threads = min(AT_ONCE, len(self._waiting) or bool(self._done))
+            start = range(self._threads, threads)
+            self._threads = max(self._threads, threads)
+            ready, self._news = self._news, set()
         for _ in start:
             threading.Thread(target=self._work, name="mirror", daemon=True).start()
-        return found
+        return ready
 
     def forget(self, uri: str) -> None:
         """No task shows it any more: it is not asked for again."""
@@ -126,8 +126,8 @@ class Mirroring:
     def _copy(self, uri: str) -> None:
         assert self._fetch is not None
         try:
-            found = self._fetch(uri)
-            self._add(self._mirror.keep(uri, found.data, etag=found.etag, modified=found.modified))
+            fetched = self._fetch(uri)
+            self._add(self._mirror.keep(uri, fetched.data, etag=fetched.etag, modified=fetched.modified))
         except ImageUnreadableError as error:
             self._fail(uri, str(error), useless=True)
         except LabelloopError as error:  # the source or our bucket is away

@@ -128,15 +128,15 @@ class Pool:
 
     def _listed(self, board: Board) -> bool:
         """Take in the newest listing of the bucket; False where there is none since the last call."""
-        found = self._lister.take()
-        if found is None:
+        changes = self._lister.take()
+        if changes is None:
             return False
-        for uri, etag in found.changed.items():
+        for uri, etag in changes.changed.items():
             self._etags[uri] = etag
-        for uri in found.gone - board.tasks_of.keys():
+        for uri in changes.gone - board.tasks_of.keys():
             self._etags.pop(uri, None)
-        self._importing.forget(found.changed.keys() | found.gone)
-        self._stale |= found.changed.keys() | found.gone
+        self._importing.forget(changes.changed.keys() | changes.gone)
+        self._stale |= changes.changed.keys() | changes.gone
         return True
 
     def _read(self, catalogue: Catalogue, index: FeatureIndex | None) -> None:

@@ -52,12 +52,12 @@ class Waiting:
     def take(self, count: int, active: Collection[str]) -> list[str]:
         """Up to ``count`` images that are due, by name. ``active``: ids of jobs that wait or run."""
         self._bring_back(active)
-        found: list[str] = []
-        while self._next and len(found) < count:
+        due: list[str] = []
+        while self._next and len(due) < count:
             uri = heapq.heappop(self._next)
-            if uri in self._waiting and uri not in found[-1:]:  # the same name may lie there twice
-                found.append(uri)
-        return found
+            if uri in self._waiting and uri not in due[-1:]:  # the same name may lie there twice
+                due.append(uri)
+        return due
 
     def asked(self, uris: Sequence[str], job: str) -> None:
         """A job was queued for these."""
@@ -71,10 +71,10 @@ class Waiting:
         moment = self._clock()
         while self._later and self._later[0][0] < moment:
             _, uri = heapq.heappop(self._later)
-            asked = self._asked.get(uri)
-            if asked is None or uri not in self._waiting or asked.again_at > moment:
+            request = self._asked.get(uri)
+            if request is None or uri not in self._waiting or request.again_at > moment:
                 continue
-            if asked.job in active:
+            if request.job in active:
                 heapq.heappush(self._later, (moment + RETRY_S, uri))
             else:
                 heapq.heappush(self._next, uri)

@@ -175,11 +175,11 @@ class Publisher:
     def _push(self, scores: Scores, open_tasks: OpenTasks, size: int, *, fresh: bool = False) -> None:
         """Fresh: the first push of a version. Else only tasks that have no prediction of this version yet."""
         before = self.published
-        known = {} if fresh or before is None else before.tasks
+        already = {} if fresh or before is None else before.tasks
         same = before is not None and not fresh and before.scores == scores.id
         start = before.next_place if same and before else 0
-        places, stop = _window(scores.places, open_tasks, known, start, size)
-        tasks = {**known, **{task: choice.uri for task, choice in places}}
+        places, stop = _window(scores.places, open_tasks, already, start, size)
+        tasks = {**already, **{task: choice.uri for task, choice in places}}
         after = Published(scores.version, scores.id, stop, tasks)
         if places:
             self._attempt = after
@@ -228,12 +228,12 @@ class Publisher:
 
 
 def _window(
-    places: tuple[Choice, ...], open_tasks: OpenTasks, known: Container[int], start: int, size: int
+    places: tuple[Choice, ...], open_tasks: OpenTasks, already: Container[int], start: int, size: int
 ) -> tuple[list[tuple[int, Choice]], int]:
     """(task id, choice) of the next ``size`` places that are still open, and where the next window begins."""
-    found: list[tuple[int, Choice]] = []
+    places_of_tasks: list[tuple[int, Choice]] = []
     for i in range(start, len(places)):
-        if len(found) >= size:
-            return found, i
-        found += [(task, places[i]) for task in open_tasks.get(places[i].uri, ()) if task not in known]
-    return found, len(places)
+        if len(places_of_tasks) >= size:
+            return places_of_tasks, i
+        places_of_tasks += [(task, places[i]) for task in open_tasks.get(places[i].uri, ()) if task not in already]
+    return places_of_tasks, len(places)

@@ -99,15 +99,15 @@ def _not_known(missing: tuple[str, ...]) -> str:
 
 def _why_warm(doubts: Doubts) -> str:
     if not doubts.settled:
-        wanted = f"needs {SETTLED}, at least {OF_EACH} right and {OF_EACH} wrong"
-        return f"{doubts.n} random labels, {doubts.wrong} answered wrongly; {wanted}"
-    told = f"a wrong prediction was less sure than a right one in {doubts.auc:.0%} of pairs"
-    return f"on {doubts.n} random labels, {told}"
+        needs = f"needs {SETTLED}, at least {OF_EACH} right and {OF_EACH} wrong"
+        return f"{doubts.n} random labels, {doubts.wrong} answered wrongly; {needs}"
+    share = f"a wrong prediction was less sure than a right one in {doubts.auc:.0%} of pairs"
+    return f"on {doubts.n} random labels, {share}"
 
 
 def _asked(policy: str, situation: Situation) -> Chosen:
-    wanted = strategy(policy)
-    if wanted.needs_model and not situation.has_model:
+    chosen = strategy(policy)
+    if chosen.needs_model and not situation.has_model:
         return _told(COLD, f"no model yet; later {policy}, as configured")
     return _told(policy, "as configured")
 

@@ -31,10 +31,10 @@ class Quota:
     @property
     def now(self) -> float:
         """The share of the labels until the next verdict: as much as it wants, within bounds."""
-        wanted = self._wanted()
-        if self.ahead is None or not wanted:
+        random = self._wanted()
+        if self.ahead is None or not random:
             return self.share
-        return max(self.share, min(self.most, wanted / (wanted + self.ahead)))
+        return max(self.share, min(self.most, random / (random + self.ahead)))
 
     def due(self, place: int, taken: int) -> bool:
         """Whether the image at ``place`` (from 0), after ``taken`` random ones, must be a random one.
@@ -59,10 +59,10 @@ class Quota:
 
     def _wanted(self) -> float:
         """Random images until no bucket lacks any, drawn as `bucket` says."""
-        wanted = 0.0
+        images = 0.0
         for bucket in FIRST:
-            wanted += max(0.0, self.lacking.get(bucket, 0) - wanted * OTHER) / (1 - OTHER)
-        return wanted
+            images += max(0.0, self.lacking.get(bucket, 0) - images * OTHER) / (1 - OTHER)
+        return images
 
 
 def _falls(share: float, place: int) -> bool:

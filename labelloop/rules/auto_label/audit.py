@@ -66,15 +66,15 @@ class Ground:
 def groups_of(images: Iterable[ImageFacts], tasks: Iterable[Task], usable: Collection[str]) -> list[Group]:
     """Groups of readable images among ``usable`` uris, by id. What is in quarantine stands for nothing else."""
     members: dict[str, list[ImageFacts]] = defaultdict(list)
-    known: dict[str, str] = {}
+    group_ids: dict[str, str] = {}
     for facts in images:
-        known[facts.uri] = facts.twins
+        group_ids[facts.uri] = facts.twins
         if facts.uri in usable and facts.group and not facts.problem and facts.bucket is not Bucket.QUARANTINE:
             members[facts.twins].append(facts)
     answers: dict[str, list[Task]] = defaultdict(list)
     for task in tasks:
-        if task.annotations and task.uri in known:
-            answers[known[task.uri]].append(task)
+        if task.annotations and task.uri in group_ids:
+            answers[group_ids[task.uri]].append(task)
     return [_group(id, members[id], answers.get(id, ())) for id in sorted(members)]
 
 
@@ -98,9 +98,9 @@ def _group(name: str, images: Sequence[ImageFacts], tasks: Sequence[Task]) -> Gr
     group = Group(name, uris, images[0].bucket, related=images[0].group)
     if not tasks:
         return group
-    given = {task.label for task in tasks if task.label is not None}
+    labels = {task.label for task in tasks if task.label is not None}
     state = State.SEEN if group.bucket in JUDGING and any(map(_anchored, tasks)) else State.ANSWERED
-    return Group(name, uris, group.bucket, state, given.pop() if len(given) == 1 else None, group.related)
+    return Group(name, uris, group.bucket, state, labels.pop() if len(labels) == 1 else None, group.related)
 
 
 def _anchored(task: Task) -> bool:

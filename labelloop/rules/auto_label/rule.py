@@ -101,7 +101,7 @@ class Decision:
         """Why a part is refused, and what to do, in words."""
         if not part.images:
             return "no image is left to label"
-        found = f"{part.wrong} of {part.audit} audit images wrong"
+        errors = f"{part.wrong} of {part.audit} audit images wrong"
         least = self.promise.least
         promise = f"{percent(self.promise.precision)} at a confidence of {percent(self.promise.confidence)}"
         needs = (
@@ -109,15 +109,17 @@ class Decision:
             if self.drawn >= least
             else (f"{least} without an error, have {self.drawn}")
         )
-        return f"{found if self.drawn else 'no audit label yet'}; a promise of {promise} needs {needs}; {_remedy(part)}"
+        return (
+            f"{errors if self.drawn else 'no audit label yet'}; a promise of {promise} needs {needs}; {_remedy(part)}"
+        )
 
     def accepts(self, answers: Answers) -> Bools:
         """Which of these answers (n,) may stand as labels."""
-        found = np.zeros(len(answers.classes), dtype=np.bool_)
+        accepted = np.zeros(len(answers.classes), dtype=np.bool_)
         for part in self.parts:
             if part.threshold is not None:
-                found |= np.isin(answers.classes, part.classes) & (answers.sureness >= part.threshold)
-        return found
+                accepted |= np.isin(answers.classes, part.classes) & (answers.sureness >= part.threshold)
+        return accepted
 
 
 def percent(share: float) -> str:
@@ -185,9 +187,9 @@ def few(images: int, bad: Ints, drawn: int, wrong: Ints | int) -> Doubles:
     The hypergeometric distribution, as scipy.stats has it, fast for many at once.
     """
     limits = np.broadcast_to(wrong, bad.shape)
-    found = np.arange(int(limits.max(initial=-1)) + 1)[:, None]
-    possible = (found <= limits) & (found <= bad) & (drawn - found <= images - bad) & (found <= drawn)
-    ways = _choose(bad, found) + _choose(images - bad, drawn - found) - _choose(np.array(images), np.array(drawn))
+    counts = np.arange(int(limits.max(initial=-1)) + 1)[:, None]
+    possible = (counts <= limits) & (counts <= bad) & (drawn - counts <= images - bad) & (counts <= drawn)
+    ways = _choose(bad, counts) + _choose(images - bad, drawn - counts) - _choose(np.array(images), np.array(drawn))
     return np.asarray(np.exp(np.where(possible, ways, -np.inf)).sum(axis=0), dtype=np.float64)
 
 
@@ -221,11 +223,11 @@ def _part(classes: tuple[int, ...], audit: Audit, pool: Answers, test: _Test) ->
     if not len(steps.pool):
         return Part(classes, 0, 0, 0)
     images, starts = int(steps.pool[-1]), _starts(steps, test)
-    found = _search(steps, test, starts)
-    if found is None:
+    last = _search(steps, test, starts)
+    if last is None:
         _, checked, wrong = steps.row(min(starts, default=-1))
         return Part(classes, images, checked, wrong, further=_further(steps, test))
-    place, level = found
+    place, level = last
     labelled, checked, wrong = steps.row(place)
     bound = 1 - test.most_wrong(wrong, level) / labelled
     return Part(classes, images, checked, wrong, float(steps.threshold[place]), labelled, bound)
@@ -233,15 +235,15 @@ def _part(classes: tuple[int, ...], audit: Audit, pool: Answers, test: _Test) ->
 
 def _search(steps: _Steps, test: _Test, starts: Sequence[int]) -> tuple[int, float] | None:
     """(place, level) of the last step that passes: each start brings its share, and it goes on until a step fails."""
-    luck, level, found = test.luck(test.allowed(steps.pool), steps.wrong), 0.0, None
+    luck, level, last = test.luck(test.allowed(steps.pool), steps.wrong), 0.0, None
     for place in range(len(luck)):
         if place in starts:
             level += test.level / len(starts)
         if steps.pool[place] and level and luck[place] <= level:
-            found = place, level
+            last = place, level
         else:
             level = 0.0
-    return found
+    return last
 
 
 def _starts(steps: _Steps, test: _Test) -> list[int]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from labelloop.rules.intervals import newcombe, wilson
+from labelloop.rules.intervals import Interval, newcombe, wilson
 from labelloop.rules.value.looks import Kind, Look
 
 FEW = 5  # answers without a pre-label, of one person, below which their times are not compared
@@ -26,15 +26,6 @@ class Rate:
     hits: int
     of: int
     share: float | None
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """An estimate with its bounds."""
-
-    value: float
     low: float
     high: float
 
@@ -86,8 +77,8 @@ def rate(hits: int, of: int) -> Rate:
 
 def share(looks: Iterable[Look], *, departed: bool) -> Rate:
     """How many departed from the model, or did not; skips are left out."""
-    found = [look.departed for look in looks if not look.skipped]
-    return rate(sum(d is departed for d in found), len(found))
+    departures = [look.departed for look in looks if not look.skipped]
+    return rate(sum(d is departed for d in departures), len(departures))
 
 
 def of_kind(looks: Iterable[Look], *kinds: Kind) -> list[Look]:
@@ -124,8 +115,8 @@ def times(people: Mapping[int, Sequence[Look]]) -> Times:
 
     The interval is a bootstrap over answers, each person's and kind's by themselves, the last NEWEST of them.
     """
-    looks = [look for found in people.values() for look in found]
-    pairs = [(_seconds(found, Kind.SHOWN), _seconds(found, Kind.HIDDEN)) for found in people.values()]
+    looks = [look for own in people.values() for look in own]
+    pairs = [(_seconds(own, Kind.SHOWN), _seconds(own, Kind.HIDDEN)) for own in people.values()]
     enough = [(s, h) for s, h in pairs if min(len(s), len(h)) >= FEW]
     rest = sum(len(s) for s, h in pairs if min(len(s), len(h)) < FEW)
     shown, hidden = (median(of_kind(looks, kind)) for kind in (Kind.SHOWN, Kind.HIDDEN))
@@ -134,13 +125,13 @@ def times(people: Mapping[int, Sequence[Look]]) -> Times:
 
 def median(looks: Iterable[Look]) -> float | None:
     """Seconds; None where no time is known."""
-    found = [look.seconds for look in looks if look.seconds is not None]
-    return float(np.median(found)) if found else None
+    seconds = [look.seconds for look in looks if look.seconds is not None]
+    return float(np.median(seconds)) if seconds else None
 
 
 def _right(looks: Iterable[Look]) -> Rate:
-    known = [look.right for look in looks if look.right is not None]
-    return rate(sum(known), len(known))
+    verdicts = [look.right for look in looks if look.right is not None]
+    return rate(sum(verdicts), len(verdicts))
 
 
 def _corrected(looks: Sequence[Look]) -> Rate:

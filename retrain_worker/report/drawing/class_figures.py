@@ -114,9 +114,9 @@ def recall_picture(challenger: Named, champion: Named | None) -> Picture:
 
 def _bars(axes: Axes, rows: Sequence[ClassRow], shift: float, colour: str, label: str) -> None:
     places = [k + shift for k, row in enumerate(rows) if row.recall]
-    found = [row.recall for row in rows if row.recall]
-    values = np.array([r.value for r in found])
-    spread = np.abs(np.array([[r.low for r in found], [r.high for r in found]]) - values)
+    recalls = [row.recall for row in rows if row.recall]
+    values = np.array([r.value for r in recalls])
+    spread = np.abs(np.array([[r.low for r in recalls], [r.high for r in recalls]]) - values)
     axes.barh(places, values, height=0.36, color=colour, alpha=0.8, label=short(label, IN_LEGEND))
     axes.errorbar(values, places, xerr=spread, fmt="none", ecolor=INK, elinewidth=0.9, capsize=2)
 

@@ -64,18 +64,20 @@ GIVEN, CLASSES = ("cat", "dog", "owl"), ("dog", "feline", "owl")
 
 
 def test_maps_drops_and_second_thoughts() -> None:
-    renamed = decide({}, Wishes({"cat": "feline"}), given=GIVEN, classes=CLASSES)
+    renamed = decide({}, Wishes({"cat": "feline"}), labelled=GIVEN, classes=CLASSES)
     assert renamed == {"cat": "feline"}
-    dropped = decide(renamed, Wishes(drops=("cat",)), given=GIVEN, classes=CLASSES)
+    dropped = decide(renamed, Wishes(drops=("cat",)), labelled=GIVEN, classes=CLASSES)
     assert dropped == {"cat": None}
-    back = decide(dropped, Wishes(keeps=("cat",)), given=GIVEN, classes=(*CLASSES, "cat"))
+    back = decide(dropped, Wishes(keeps=("cat",)), labelled=GIVEN, classes=(*CLASSES, "cat"))
     assert back == {}
 
 
 def test_a_second_rename_goes_on_from_the_first_and_can_be_taken_back_alone() -> None:
-    twice = decide({"cat": "feline"}, Wishes({"feline": "felis"}), given=(*GIVEN, "feline"), classes=("dog", "felis"))
+    twice = decide(
+        {"cat": "feline"}, Wishes({"feline": "felis"}), labelled=(*GIVEN, "feline"), classes=("dog", "felis")
+    )
     assert twice == {"cat": "feline", "feline": "felis"}
-    back = decide(twice, Wishes(keeps=("feline",)), given=GIVEN, classes=("dog", "feline"))
+    back = decide(twice, Wishes(keeps=("feline",)), labelled=GIVEN, classes=("dog", "feline"))
     assert back == {"cat": "feline"}
 
 
@@ -94,4 +96,4 @@ def test_a_second_rename_goes_on_from_the_first_and_can_be_taken_back_alone() ->
 )
 def test_what_cannot_be_decided_says_why(label_map: dict[str, str | None], wishes: Wishes, reason: str) -> None:
     with pytest.raises(SettingsError, match=reason):
-        decide(label_map, wishes, given=GIVEN, classes=CLASSES)
+        decide(label_map, wishes, labelled=GIVEN, classes=CLASSES)

@@ -166,7 +166,7 @@ def test_only_support_vectors_are_kept() -> None:
 def test_trees_give_the_same_bytes_again() -> None:
     part = drawn(3)
     trees = of_forest(grown_forest(part).estimators_, 3, range(3))
-    first, second = (trees_model(trees, dimension=DIMENSION, strict=False, seen=None) for _ in range(2))
+    first, second = (trees_model(trees, dimension=DIMENSION, strict=False, labelled=None) for _ in range(2))
     assert first == second
 
 
