@@ -29,8 +29,8 @@ from labelloop.model import net
 from labelloop.records.images import Bucket, Example
 from labelloop.records.json import digest
 from operations.projects.imagefolder import LabelledFile
-from retrain_worker.training.data import Source, parts_of
-from retrain_worker.training.fit import Run, fit
+from retrain_worker.training.data import PixelSource, parts_of
+from retrain_worker.training.fit import FineTune, fit
 from retrain_worker.training.pixel_cache import PixelCache
 
 BATCH = 32
@@ -47,9 +47,9 @@ def ours(backbone: net.Backbone, files: Sequence[LabelledFile], cache: Path, epo
     )  # fmt: skip
     began = time.monotonic()
     kept = PixelCache(cache, backbone.record.preprocessing, backbone.square.size)
-    parts = parts_of(examples, Source(Files(files), backbone, kept, contents), policy, 1, lambda *_: None)
+    parts = parts_of(examples, PixelSource(Files(files), backbone, kept, contents), policy, 1, lambda *_: None)
     decoded = time.monotonic() - began
-    history = fit(Run(backbone.clone(), parts, policy, 0), None)
+    history = fit(FineTune(backbone.clone(), parts, policy, 0), None)
     return {"images_per_s": history.images_per_s, "waited": history.waited_share, "decode_s": decoded}
 
 

@@ -30,8 +30,8 @@ from labelloop.model.classifier import Classifier
 from labelloop.records.arrays import Floats
 from labelloop.records.evidence import Outcome
 from labelloop.records.images import JUDGING, Bucket, Example
-from labelloop.records.tasks import Annotation, Choice, Seen, Task
-from labelloop.rules.acquisition import Labelled, Plan, Pool, Quota, Situation, choose, plan_queue
+from labelloop.records.tasks import Annotation, QueuePlace, Seen, Task
+from labelloop.rules.acquisition import LabelledRows, QueuePlan, Quota, Situation, UnlabelledPool, choose, plan_queue
 from labelloop.rules.gate import judge
 from labelloop.rules.split import bucket_of, unit
 from labelloop.rules.value import Look, looks_of
@@ -153,10 +153,10 @@ class Replay:
         right, of = LATE
         return len(self.answers) >= LATEST or (len(self.shown) >= of and sum(self.shown[-of:]) >= right)
 
-    def _places(self) -> tuple[Choice, ...]:
+    def _places(self) -> tuple[QueuePlace, ...]:
         config, features = self.images.config, self.images.features
         rows = [i for i in range(len(features)) if i not in self.answers]
-        pool = Pool(
+        pool = UnlabelledPool(
             [self.images.uris[i] for i in rows], [self._groups[i] for i in rows], [self._buckets[i] for i in rows],
             lambda some: features[np.array(rows)[some]], self._head.labels if self._head else (),
             self._head.probabilities(features[rows]) if self._head and rows else None, self._labelled(),
@@ -167,17 +167,17 @@ class Replay:
         missing = tuple(name for name in self.images.classes if self._head and name not in self._head.labels)
         strategy = choose(config.queue.policy, Situation(self._head is not None, missing=missing)).strategy
         batch = config.refresh.after
-        plan = Plan(strategy, window=batch, batch=batch, seed=self.seed, blind=config.queue.blind)
+        plan = QueuePlan(strategy, window=batch, batch=batch, seed=self.seed, blind=config.queue.blind)
         return plan_queue(pool, quota=Quota(config.queue.quota, len(given), random), plan=plan)
 
-    def _labelled(self) -> Labelled:
+    def _labelled(self) -> LabelledRows:
         """The train images that are labelled, as a strategy sees them."""
         train = [(i, t.label) for i, t in self.answers.items() if self._buckets[i] is Bucket.TRAIN]
         column = {name: k for k, name in enumerate(self._head.labels if self._head else ())}
         codes = np.array([column.get(label or "", -1) for _, label in train], dtype=np.int64)
-        return Labelled(self.images.features[[i for i, _ in train]], codes) if train else Labelled()
+        return LabelledRows(self.images.features[[i for i, _ in train]], codes) if train else LabelledRows()
 
-    def _label(self, place: Choice, who: int, answer: Answer, rng: np.random.Generator) -> None:
+    def _label(self, place: QueuePlace, who: int, answer: Answer, rng: np.random.Generator) -> None:
         row, number = self._rows[place.uri], len(self.answers)
         shown = None if place.blind else place.label
         seen = Seen("v", place.label, place.blind or place.label is None, place.probability,
@@ -195,7 +195,7 @@ class Replay:
         grown = [Example(t.id, t.uri, self._groups[i], self._buckets[i], t.label)
                  for i, t in self.answers.items() if t.label is not None]  # fmt: skip
         head = HeadRecipe(config.head, config.seed, self._recipe)
-        recipe = Recipe(config.refresh.class_min, head, pool=self._unlabelled(), known=self.images.classes)
+        recipe = Recipe(config.refresh.class_min, head, pool=self._unlabelled(), choosable=self.images.classes)
         sets = LabelSets(grown, self._learned)
         try:
             learned = refresh_evidence(sets, self._features, champion=self._head, recipe=recipe)

@@ -27,7 +27,7 @@ from labelloop.labels.results import make_label_config
 from labelloop.objects.storage import MemoryStore
 from labelloop.records.images import Bucket, ImageFacts
 from labelloop.records.json import canonical, to_dict
-from labelloop.records.tasks import Choice
+from labelloop.records.tasks import QueuePlace
 from labelloop.records.versions import COLD_START, BackboneRecord
 from labelloop.store.projects import ProjectRecord, ProjectStore, project_store
 from labelloop.store.scores import ScoreStore
@@ -165,7 +165,9 @@ class World:
             within.put(f"catalogue/{name}.jsonl", b"\n".join(canonical(to_dict(f)) for f in facts))
             index = {"uris": part, "etags": ["e"] * len(part), "sha256": ""}
             within.put(f"features/b/index/{name}.json", canonical(index))
-        places = [Choice(u, (i + 1) / 1000, None, None, False, "cold-start") for i, u in enumerate(self.uris[-600:])]
+        places = [
+            QueuePlace(u, (i + 1) / 1000, None, None, False, "cold-start") for i, u in enumerate(self.uris[-600:])
+        ]
         ScoreStore(within).add(COLD_START, snapshot=None, pool=len(self.uris), policy="", places=places)
 
     def label(self, count: int) -> None:

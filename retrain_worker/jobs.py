@@ -38,7 +38,7 @@ from labelloop.store.verdicts import Ending, Verdicts
 from retrain_worker.context import Context, ProjectContext, make_context
 
 if TYPE_CHECKING:
-    from retrain_worker.refresh import Judged
+    from retrain_worker.refresh import RunResult
 
 # not the inputs' fault: tried again until the world is whole
 TRANSIENT_ERRORS = (
@@ -124,7 +124,7 @@ def refresh(project: str, snapshot: str, attempt: int, answers: Sequence[str] = 
     from retrain_worker import refresh as module
     from retrain_worker.evidence.curve import follow_quietly
 
-    request = Asked("refresh", project, snapshot, attempt, answers, wish)
+    request = RunRequest("refresh", project, snapshot, attempt, answers, wish)
     ended = _recorded(request, lambda project, claim: module.refresh(context(), project, snapshot, claim))
     if not ended.get("version"):  # with one, `score` follows
         follow_quietly(context().project(project))
@@ -136,7 +136,7 @@ def retrain(project: str, snapshot: str, attempt: int, answers: Sequence[str] = 
     """A fine-tuned backbone, its features, and a head on the newest snapshot."""
     from retrain_worker import retrain as module
 
-    request = Asked("retrain", project, snapshot, attempt, answers, wish)
+    request = RunRequest("retrain", project, snapshot, attempt, answers, wish)
     return _recorded(request, lambda project, claim: module.retrain(context(), project, snapshot, claim))
 
 
@@ -170,7 +170,7 @@ def score(project: str, version: str) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RunRequest:
     """What the watcher queued."""
 
     kind: str
@@ -181,10 +181,10 @@ class Asked:
     wish: str
 
 
-Work = Callable[[ProjectContext, Claim], "Judged"]
+Work = Callable[[ProjectContext, Claim], "RunResult"]
 
 
-def _recorded(request: Asked, work: Work) -> dict[str, Any]:
+def _recorded(request: RunRequest, work: Work) -> dict[str, Any]:
     """One verdict for one wish, with a record from the start; a failure is a record, too, and never a dead worker."""
     project = context().project(request.project)
     verdicts = Verdicts(project.runs, project.registry)
@@ -210,7 +210,7 @@ def _recorded(request: Asked, work: Work) -> dict[str, Any]:
     return verdict
 
 
-def _started(project: ProjectContext, request: Asked, wish: str) -> Run:
+def _started(project: ProjectContext, request: RunRequest, wish: str) -> Run:
     job = get_current_job()
     return project.runs.start(
         request.kind, snapshot=request.snapshot, config=project.record.config.hash, attempt=request.attempt,
@@ -220,14 +220,14 @@ def _started(project: ProjectContext, request: Asked, wish: str) -> Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class JobResult:
     """A verdict, and what may wait until it is recorded."""
 
     ending: Ending
     afterwards: Callable[[], None] = lambda: None
 
 
-def _answer(project: ProjectContext, claim: Claim, work: Work) -> Answer:
+def _answer(project: ProjectContext, claim: Claim, work: Work) -> JobResult:
     """Where people stop it, or nothing can be fitted, that is the verdict."""
     try:
         keep_config(project.store, project.record.config)
@@ -236,17 +236,17 @@ def _answer(project: ProjectContext, claim: Claim, work: Work) -> Answer:
         judged = work(project, claim)
     except CancelledError as error:  # it counts as done: the same inputs are not run again
         log.warning("run cancelled", action="cancel", run=claim.run.id, reason=str(error))
-        return Answer(Ending(Outcome.HOLD.value, (str(error),)))
+        return JobResult(Ending(Outcome.HOLD.value, (str(error),)))
     except PausedError as error:
-        return Answer(Ending(Outcome.HOLD.value, (f"not run, {error}",), detail={AGAIN: True}))
+        return JobResult(Ending(Outcome.HOLD.value, (f"not run, {error}",), detail={AGAIN: True}))
     except NotEnoughLabelsError as error:
-        return Answer(Ending(Outcome.HOLD.value, (str(error),)))
+        return JobResult(Ending(Outcome.HOLD.value, (str(error),)))
     verdict = judged.verdict
     ending = Ending(verdict.outcome.value, verdict.reasons, judged.version, _detail(judged))
-    return Answer(ending, judged.afterwards)
+    return JobResult(ending, judged.afterwards)
 
 
-def _log_failure(request: Asked, error: Exception) -> None:
+def _log_failure(request: RunRequest, error: Exception) -> None:
     if isinstance(error, LabelloopError):
         log.error("run failed", action="run", kind=request.kind, project=request.project, reason=str(error))
     else:
@@ -269,7 +269,7 @@ def _superseded(error: SupersededError) -> dict[str, Any]:
     return {"superseded": str(error)}
 
 
-def _follow_up(answer: Answer) -> None:
+def _follow_up(answer: JobResult) -> None:
     """The verdict stands, whatever becomes of this."""
     try:
         answer.afterwards()
@@ -284,7 +284,7 @@ def _of_a_retrain(project: ProjectContext) -> dict[str, Any]:
     return {"recipe": project.record.config.recipe, "images": images}
 
 
-def _detail(judged: Judged) -> dict[str, Any]:
+def _detail(judged: RunResult) -> dict[str, Any]:
     training = {"training": dict(judged.training)} if judged.training else {}
     without = {WITHOUT: list(judged.without)} if judged.without else {}
     return {"evaluation": to_dict(judged.evaluation), **training, **without, **({AGAIN: True} if judged.again else {})}

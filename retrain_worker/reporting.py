@@ -25,8 +25,8 @@ from retrain_worker.evidence.artefact import Served
 from retrain_worker.evidence.collect import one_per_unit
 from retrain_worker.evidence.examples import examples_of
 from retrain_worker.evidence.rows import rows_under
-from retrain_worker.report.answers import Answers, Looked, Seen, look
-from retrain_worker.report.inputs import Arm, Inputs, Origin, Progress, classes_of
+from retrain_worker.report.answers import ArmAnswers, CopyFeatures, PixelAnswers, look
+from retrain_worker.report.inputs import Arm, Inputs, Progress, RunOrigin, classes_of
 from retrain_worker.report.measures import predicted
 from retrain_worker.report.report import Report, make_report
 
@@ -38,8 +38,10 @@ class Sight:
     """What both arms said of every test image, clean and disturbed."""
 
     inputs: Inputs
-    looked: Looked
-    seen: Seen = field(default_factory=Seen)  # what the backbones make of these images, whatever heads follow
+    looked: PixelAnswers
+    features: CopyFeatures = field(
+        default_factory=CopyFeatures
+    )  # what the backbones make of these images, whatever heads follow
 
     @property
     def robustness(self) -> Comparison | None:
@@ -56,7 +58,7 @@ def look_at(
     progress: Progress,
 ) -> Sight:
     """Every test image of the snapshot, past both arms as they would serve."""
-    return _sight(project, snapshot, challenger, champion, progress, Seen())
+    return _sight(project, snapshot, challenger, champion, progress, CopyFeatures())
 
 
 def look_again(
@@ -69,7 +71,7 @@ def look_again(
     before: Sight,
 ) -> Sight:
     """The same with other heads or labels: an image that a backbone has seen is not read again for it."""
-    return _sight(project, snapshot, challenger, champion, progress, before.seen)
+    return _sight(project, snapshot, challenger, champion, progress, before.features)
 
 
 def _sight(
@@ -78,7 +80,7 @@ def _sight(
     challenger: Served,
     champion: Served | None,
     progress: Progress,
-    features: Seen,
+    features: CopyFeatures,
 ) -> Sight:
     kept_features = project.features(challenger.backbone.record.id)
     kept, _ = one_per_unit(
@@ -141,7 +143,7 @@ def judged_on(project: ProjectContext, version: Version, bucket: Bucket) -> list
     return list(one_per_unit([e for e in examples if e.bucket is bucket])[0].values())
 
 
-def disturbed_comparison(inputs: Inputs, looked: Looked) -> Comparison | None:
+def disturbed_comparison(inputs: Inputs, looked: PixelAnswers) -> Comparison | None:
     """Each image counts once, with the mean over all its disturbed copies."""
     if len(looked.arms) < 2 or not looked.readable.any():
         return None
@@ -156,7 +158,7 @@ def disturbed_comparison(inputs: Inputs, looked: Looked) -> Comparison | None:
     )  # fmt: skip
 
 
-def _right(answers: Answers, truth: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _right(answers: ArmAnswers, truth: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
     """(n,) share of an image's disturbed copies that are answered rightly."""
     right = np.stack([predicted(probabilities) == truth for probabilities in answers.disturbed.values()])
     return np.asarray(right.mean(axis=0), dtype=np.float64)
@@ -180,12 +182,12 @@ def parent_of(project: ProjectContext, version: Version) -> Version | None:
         return None
 
 
-def _origin(project: ProjectContext, snapshot: Snapshot) -> Origin:
-    return Origin(project.record.title, "", "retrain", "", snapshot.id, project.record.config.hash, "")
+def _origin(project: ProjectContext, snapshot: Snapshot) -> RunOrigin:
+    return RunOrigin(project.record.title, "", "retrain", "", snapshot.id, project.record.config.hash, "")
 
 
-def _origin_of(project: ProjectContext, version: Version) -> Origin:
-    return Origin(
+def _origin_of(project: ProjectContext, version: Version) -> RunOrigin:
+    return RunOrigin(
         project.record.title, version.name, version.kind, version.created_at, version.snapshot, version.config,
         version.code,
     )  # fmt: skip

@@ -14,7 +14,7 @@ from labelloop.records.arrays import Floats
 from labelloop.records.images import ImageFacts
 from labelloop.records.tasks import Task
 from labelloop.records.versions import COLD_START
-from labelloop.rules.acquisition import Plan, Pool, choose, plan_queue
+from labelloop.rules.acquisition import QueuePlan, UnlabelledPool, choose, plan_queue
 from labelloop.rules.schema import LabelRules
 from labelloop.store.features import FeatureStore
 from retrain_worker.context import Context, ProjectContext
@@ -39,7 +39,7 @@ def score(context: Context, project: ProjectContext, version: str) -> int:
     pool = replace(pool, labelled=labelled_of(examples, features, pool.labels))
     config = project.record.config
     chosen = choose(config.queue.policy, situation_of(examples, features, head, project))
-    plan = Plan(
+    plan = QueuePlan(
         chosen.strategy, window=config.queue.window * AHEAD, batch=config.refresh.after, seed=config.seed,
         blind=config.queue.blind,
     )  # fmt: skip
@@ -82,14 +82,16 @@ def _placed(project: ProjectContext, features: FeatureStore) -> int:
     return len(features) - waiting
 
 
-def _pool(features: FeatureStore, facts: Sequence[ImageFacts], head: Classifier | None, rules: LabelRules) -> Pool:
+def _pool(
+    features: FeatureStore, facts: Sequence[ImageFacts], head: Classifier | None, rules: LabelRules
+) -> UnlabelledPool:
     uris = [f.uri for f in facts]
 
     def read(rows: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Floats:
         return features.rows([uris[i] for i in rows])
 
     labels, probabilities, unseen = _answers(features, uris, head, rules) if head else ((), None, None)
-    return Pool(
+    return UnlabelledPool(
         uris=uris, groups=[f.unit for f in facts], buckets=[f.bucket for f in facts], read=read,
         labels=labels, probabilities=probabilities, unseen=unseen,
     )  # fmt: skip

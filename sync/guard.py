@@ -21,7 +21,7 @@ SHARE = 0.01  # of the watcher's time: it goes through every answer there is
 log = structlog.get_logger()
 
 
-class Guard:
+class ReviewGuard:
     """One project's anchoring guard."""
 
     def __init__(self, rules: LabelRules) -> None:

@@ -37,18 +37,18 @@ from sync.answers.feed import Feed
 from sync.answers.recorder import Recorder
 from sync.answers.task_groups import TaskGroupKeeper
 from sync.due import Due
-from sync.guard import Guard
+from sync.guard import ReviewGuard
 from sync.images.imports import import_new
 from sync.images.listing import Listing
 from sync.images.mirror import Fetch, Mirroring
-from sync.images.pool import Pool
+from sync.images.pool import ImagePool
 from sync.inspect import Inspection, Mender
 from sync.label_config import LabelConfigFollower
-from sync.plan import Plan, Planner
+from sync.plan import Planner, TurnPlan
 from sync.predictions.publish import Publisher
 from sync.studies import Studies
 from sync.upkeep import Upkeep
-from sync.weights import Weights
+from sync.weights import WeightsPublisher
 
 LOOK_EVERY_S = 1.0  # pool, plan and publication where nothing nudged
 TIDY_EVERY_S = 10.0
@@ -100,18 +100,18 @@ class ProjectWatch:
         self.mirroring = Mirroring(Mirror(store, damage), deps.fetch)
         by_task = bool(project.config.buckets.fields)
         images = deps.list_images(project)
-        self.pool = Pool(project.key, images, self._import, deps.queue, self.mirroring, by_task=by_task)
+        self.pool = ImagePool(project.key, images, self._import, deps.queue, self.mirroring, by_task=by_task)
         self.upkeep = Upkeep(project, store, deps.queue)
-        weights = Weights(project.key, store, self.registry, deps.queue)
+        weights = WeightsPublisher(project.key, store, self.registry, deps.queue)
         menders: dict[str, Mender] = {
             INITIAL: lambda _: self.registry.mend_initial(), "snapshots/": self.snapshots.mend,
             "backbones/": weights.mend, TASK_GROUPS: self.task_groups.mend,
         }  # fmt: skip
         self.inspection = Inspection(store, damage, menders, weights)
-        self.guard = Guard(LabelRules.of(project.config))
+        self.guard = ReviewGuard(LabelRules.of(project.config))
         self.studies = Studies(project, store, deps.queue, damage)
         self.empties = Empties(project, store, deps.studio)
-        self.plan: Plan | None = None
+        self.plan: TurnPlan | None = None
         self._due = Due()
         self._changed_at = time.monotonic()
 

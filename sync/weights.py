@@ -22,11 +22,11 @@ log = structlog.get_logger()
 
 
 def is_weights(info: ObjectInfo) -> bool:
-    """Whether `Weights.fault` looks at it."""
+    """Whether `WeightsPublisher.fault` looks at it."""
     return bool(_KEY.fullmatch(info.key)) and info.size <= LARGEST
 
 
-class Weights:
+class WeightsPublisher:
     """One project's."""
 
     def __init__(self, project: str, store: ObjectStore, registry: Registry, queue: JobQueue) -> None:

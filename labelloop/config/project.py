@@ -102,7 +102,7 @@ class HeadSpec(_Frozen):
 Weight = Annotated[Number, Field(gt=0, le=100)]
 
 
-class Weights(_Frozen):
+class LabelWeights(_Frozen):
     """How much a label counts where models learn; where they are judged every label counts alike."""
 
     annotators: dict[Annotated[int, BeforeValidator(no_switch)], Weight] = Field(
@@ -174,7 +174,7 @@ class Queue(_Frozen):
         return policy
 
 
-class Answers(_Frozen):
+class AnswersPolicy(_Frozen):
     """Which answers count. A ground truth always outranks the others."""
 
     resolve: Literal["newest", "majority"] = "newest"  # of several answers to one task
@@ -189,7 +189,7 @@ class Answers(_Frozen):
     @property
     def bearing(self) -> dict[str, Any]:
         """What has a part in what is learned, where it is not the default."""
-        default = Answers()
+        default = AnswersPolicy()
         return {
             name: getattr(self, name)
             for name in ("resolve", "from_predictions") if getattr(self, name) != getattr(default, name)
@@ -221,8 +221,8 @@ class ProjectConfig(_Frozen):
     label_map: dict[str, str | None] = Field(default_factory=dict)  # class -> what it counts as; null: it does not
     backbone: BackboneSpec = BackboneSpec()
     head: HeadSpec = HeadSpec()
-    answers: Answers = Answers()
-    weights: Weights = Weights()
+    answers: AnswersPolicy = AnswersPolicy()
+    weights: LabelWeights = LabelWeights()
     buckets: Buckets = Buckets()
     refresh: Refresh = Refresh()
     retrain: Retrain = Retrain()
@@ -257,7 +257,7 @@ class ProjectConfig(_Frozen):
     def recipe(self) -> str:
         """Names what a retrain does: another recipe is worth another retrain."""
         parts = {"backbone": self.backbone.model_dump(mode="json"), "retrain": self.retrain.recipe, "seed": self.seed}
-        if self.weights != Weights():
+        if self.weights != LabelWeights():
             parts["weights"] = self.weights.model_dump(mode="json")
         if self.answers.bearing:
             parts["answers"] = self.answers.bearing

@@ -177,13 +177,13 @@ def our_variables(environ: Mapping[str, str] | None = None) -> dict[str, str]:
 
 def known_variables() -> frozenset[str]:
     """The names that are read, found by reading."""
-    variables = _Asked()
+    variables = _VariableNames()
     load_settings(variables)
     data_dir(variables)
     return frozenset(variables.names)
 
 
-class _Asked(dict[str, str]):
+class _VariableNames(dict[str, str]):
     """An empty environment that remembers what it was asked for."""
 
     def __init__(self) -> None:

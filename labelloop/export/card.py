@@ -12,7 +12,7 @@ import yaml
 from labelloop.records.evidence import Evaluation, Outcome
 from labelloop.records.images import Bucket, ImageFacts
 from labelloop.records.tasks import Task
-from labelloop.records.versions import BackboneRecord, Deployment, Version
+from labelloop.records.versions import BackboneRecord, LogEntry, Version
 
 FEW = 20  # test labels of a class, below which its recall is little more than a hint
 
@@ -27,7 +27,7 @@ class Origin:
     tasks: Sequence[Task]  # of the version's snapshot, classes as they counted
     images: Mapping[str, ImageFacts]
     config: Mapping[str, Any] | None  # None: not kept (made by an older release)
-    decisions: Sequence[Deployment]  # those about this version
+    decisions: Sequence[LogEntry]  # those about this version
 
 
 def card(origin: Origin) -> str:

@@ -92,7 +92,7 @@ def _by_age(answer: Annotation) -> tuple[str, int]:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class QueuePlace:
     """One place in the queue: which image, what the model says of it, and whether that is shown."""
 
     uri: str

@@ -53,7 +53,7 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True)
-class Deployment:
+class LogEntry:
     """One numbered entry of the append-only log; the last one names the live version."""
 
     number: int
@@ -69,7 +69,7 @@ class Deployment:
     wish: str = ""  # ... and what that run was to answer
 
 
-def way_back(log: Iterable[Deployment]) -> list[str]:
+def way_back(log: Iterable[LogEntry]) -> list[str]:
     """The versions that rollbacks go through, the live one last."""
     stack: list[str] = []
     for entry in log:

@@ -17,7 +17,7 @@ ALIKE = 0.6  # names that share so much may mean the same; difflib's ratio, lett
 LabelMap = Mapping[str, str | None]
 
 
-class Kind(StrEnum):
+class ProposedStep(StrEnum):
     """What can be done with a class that is gone."""
 
     RENAME = "rename"  # into a class that is new
@@ -29,7 +29,7 @@ class Kind(StrEnum):
 class Proposal:
     """A guess; a person decides."""
 
-    kind: Kind
+    kind: ProposedStep
     old: str
     new: str | None
     why: str
@@ -91,17 +91,19 @@ def propose(waiting: Collection[str], classes: Collection[str], labelled: Collec
     fresh = [c for c in classes if c not in labelled]
     proposals: list[Proposal] = []
     for old, new in _pairs(waiting, fresh):
-        proposals.append(Proposal(Kind.RENAME, old, new, f"{new!r} is new and has no labels; the names are alike"))
+        proposals.append(
+            Proposal(ProposedStep.RENAME, old, new, f"{new!r} is new and has no labels; the names are alike")
+        )
     left = [old for old in waiting if old not in {p.old for p in proposals}]
     if len(left) == 1 and len(rest := [c for c in fresh if c not in {p.new for p in proposals}]) == 1:
-        proposals.append(Proposal(Kind.RENAME, left[0], rest[0], "one class went and one came"))
+        proposals.append(Proposal(ProposedStep.RENAME, left[0], rest[0], "one class went and one came"))
         left = []
     for old in left:
         alike = _pairs([old], [c for c in classes if c in labelled])
         if alike:
-            proposals.append(Proposal(Kind.MERGE, old, alike[0][1], "the names are alike"))
+            proposals.append(Proposal(ProposedStep.MERGE, old, alike[0][1], "the names are alike"))
         else:
-            proposals.append(Proposal(Kind.DROP, old, None, "no class of the label config has a name like it"))
+            proposals.append(Proposal(ProposedStep.DROP, old, None, "no class of the label config has a name like it"))
     return tuple(proposals)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from labelloop.config.project import ProjectConfig
 from labelloop.records.arrays import Floats
 from labelloop.records.snapshots import Snapshot
-from labelloop.records.tasks import Annotation, Choice, Seen, Task
+from labelloop.records.tasks import Annotation, QueuePlace, Seen, Task
 
 OUTDATED = (
     "the image's file was overwritten after the answer. Open the task and look. Still right: press the key of the "
@@ -93,7 +93,7 @@ class LabelRules:
                 sums[row, kept.index(label)] = 1
         return Names(kept, sums)
 
-    def shown(self, choice: Choice, classes: Collection[str]) -> Choice:
+    def shown(self, choice: QueuePlace, classes: Collection[str]) -> QueuePlace:
         """A place of an older order as it may be shown now: without a pre-label where ``classes`` lack its class."""
         label = self.resolve(choice.label) if choice.label is not None else None
         if label == choice.label and (label is None or label in classes):

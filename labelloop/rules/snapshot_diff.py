@@ -10,7 +10,7 @@ from enum import StrEnum
 from labelloop.records.tasks import Annotation, Task
 
 
-class What(StrEnum):
+class ChangeKind(StrEnum):
     """What became of a task. The first four are about the class that counts."""
 
     ADDED = "added"  # has a label now
@@ -24,7 +24,7 @@ class What(StrEnum):
 class TaskChange:
     """One task that differs."""
 
-    what: What
+    what: ChangeKind
     task: int
     uri: str
     before: str | None  # the class that counted
@@ -56,7 +56,7 @@ class SnapshotDiff:
     def counts(self) -> dict[str, int]:
         """What -> tasks, all of them, also 0."""
         tasks = Counter(c.what for c in self.changes)
-        return {what.value: tasks[what] for what in What}
+        return {what.value: tasks[what] for what in ChangeKind}
 
 
 Answers = dict[tuple[int, str], Annotation]  # ids of deleted annotations come back: the time tells them apart
@@ -110,15 +110,15 @@ def _change(old: Task | None, new: Task | None, moved: list[Annotation]) -> Task
     )  # fmt: skip
 
 
-def _what(old: Task | None, new: Task | None) -> What:
+def _what(old: Task | None, new: Task | None) -> ChangeKind:
     before, after = old.label if old else None, new.label if new else None
     if after is not None:
-        return What.ADDED if before is None else What.REVISED if before == after else What.RELABELLED
+        return ChangeKind.ADDED if before is None else ChangeKind.REVISED if before == after else ChangeKind.RELABELLED
     if new and new.skipped:
-        return What.REVISED if old and old.skipped else What.SKIPPED
+        return ChangeKind.REVISED if old and old.skipped else ChangeKind.SKIPPED
     if before is None and new is not None and not (old and old.skipped):
-        return What.REVISED  # an answer without a class: empty, or one that the label config lacks
-    return What.REMOVED
+        return ChangeKind.REVISED  # an answer without a class: empty, or one that the label config lacks
+    return ChangeKind.REMOVED
 
 
 def _classes(before: Iterable[Task], after: Iterable[Task]) -> dict[str, tuple[int, int]]:

@@ -11,7 +11,7 @@ import numpy as np
 from labelloop.config.project import Stop
 from labelloop.records.curve import RIGHT, KeptCurve
 from labelloop.rules.intervals import Z95
-from labelloop.rules.learning_curve import Curve, Interval, Reach, curve_of
+from labelloop.rules.learning_curve import ForecastCurve, ForecastInterval, Reach, curve_of
 
 AHEAD = (50, 100, 200, 500)  # labels that are forecast
 NEXT = 100  # those that `stop.gain` is asked of
@@ -44,21 +44,21 @@ class Forecast:
     """After so many more labels."""
 
     more: int
-    accuracy: Interval
-    gain: Interval
+    accuracy: ForecastInterval
+    gain: ForecastInterval
 
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """Where labelling leads. ``told``: that in one line."""
+    """Where labelling leads. ``sentence``: that in one line."""
 
-    told: str
+    sentence: str
     advice: Advice
     target: float | None = None
-    now: Interval | None = None
+    now: ForecastInterval | None = None
     ahead: tuple[Forecast, ...] = ()
     reach: Reach | None = None  # of the target
-    curve: Curve | None = None  # None: too few random labels
+    curve: ForecastCurve | None = None  # None: too few random labels
 
 
 def outlook(kept: KeptCurve, policy: Stop, *, quota: float) -> Outlook:
@@ -68,8 +68,8 @@ def outlook(kept: KeptCurve, policy: Stop, *, quota: float) -> Outlook:
         return Outlook(sentence, _at_once(kept, sentence) or Advice(Act.CANNOT_TELL, (sentence,)), policy.target)
     curve = curve_of(kept.arrays(), share=max(1 - quota, 0.01))
     reach = curve.to(policy.target) if policy.target is not None else None
-    position = _Found(kept, policy, curve, curve.accuracy(), reach)
-    sentence = _told(position)
+    position = _Position(kept, policy, curve, curve.accuracy(), reach)
+    sentence = _sentence(position)
     advice = _at_once(kept, sentence) or _advise(position, sentence)
     if position.vague:  # figures would say what the sentence denies
         return Outlook(sentence, advice, policy.target)
@@ -78,11 +78,11 @@ def outlook(kept: KeptCurve, policy: Stop, *, quota: float) -> Outlook:
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _Position:
     kept: KeptCurve
     policy: Stop
-    curve: Curve
-    now: Interval
+    curve: ForecastCurve
+    now: ForecastInterval
     reach: Reach | None
 
     @property
@@ -128,7 +128,7 @@ def _at_once(kept: KeptCurve, sentence: str) -> Advice | None:
     return Advice(Act.GO_ON, (reason, sentence))
 
 
-def _advise(position: _Found, sentence: str) -> Advice:
+def _advise(position: _Position, sentence: str) -> Advice:
     """The first of these that holds."""
     policy = position.policy
     if position.vague:
@@ -142,7 +142,7 @@ def _advise(position: _Found, sentence: str) -> Advice:
     return Advice(Act.GO_ON, (sentence, *soon), _more(position))
 
 
-def _enough(position: _Found) -> tuple[str, ...]:
+def _enough(position: _Position) -> tuple[str, ...]:
     """Every reason to stop."""
     policy, reasons = position.policy, []
     if policy.target is not None and position.sure >= policy.target:
@@ -161,13 +161,13 @@ def _enough(position: _Found) -> tuple[str, ...]:
     return tuple(reasons)
 
 
-def _instead(position: _Found) -> tuple[str, ...]:
+def _instead(position: _Position) -> tuple[str, ...]:
     """What may be done in place of labelling on."""
     rest = "`labelloop auto-label` labels the rest where the model is sure enough"
     return (*_more(position), rest)
 
 
-def _more(position: _Found) -> tuple[str, ...]:
+def _more(position: _Position) -> tuple[str, ...]:
     """What may bring more than labels under this backbone."""
     target = position.policy.target
     if target is not None and position.sure >= target:
@@ -182,7 +182,7 @@ def _more(position: _Found) -> tuple[str, ...]:
 # --- words
 
 
-def _told(position: _Found) -> str:
+def _sentence(position: _Position) -> str:
     """The one line."""
     target, reach = position.policy.target, position.reach
     if position.vague:
@@ -209,11 +209,11 @@ def _unjudged(kept: KeptCurve) -> str:
     return f"{kept.live} could not be judged: its head or its features cannot be read (`labelloop doctor`)"
 
 
-def _shown(position: _Found, target: float) -> str:
+def _shown(position: _Position, target: float) -> str:
     return f"{percent(target)} is reached: {_surely(position)}"
 
 
-def _not_shown(position: _Found, target: float) -> str:
+def _not_shown(position: _Position, target: float) -> str:
     """It looks good enough, on too few random labels to be sure."""
     ahead = position.now.middle - target
     begun = f"probably at {percent(target)} already, but {position.kept.images} random labels do not prove it"
@@ -223,12 +223,12 @@ def _not_shown(position: _Found, target: float) -> str:
     return f"{begun}: {_surely(position)}; about {images} might (a larger queue.quota brings them sooner)"
 
 
-def _surely(position: _Found) -> str:
+def _surely(position: _Position) -> str:
     least = f"{100 * math.floor(1000 * position.sure) / 1000:.1f}"  # never more than is shown
     return f"{whole(position.now.middle)} % right, at least {least} % ({percent(position.policy.confidence)} sure)"
 
 
-def _out_of_sight(position: _Found, target: float) -> str:
+def _out_of_sight(position: _Position, target: float) -> str:
     far = position.curve.horizon
     there = position.curve.track([far])[0]
     return (
@@ -237,18 +237,18 @@ def _out_of_sight(position: _Found, target: float) -> str:
     )
 
 
-def _between(position: _Found, reach: Reach) -> str:
+def _between(position: _Position, reach: Reach) -> str:
     low = rounded(reach.low) if reach.low else "none"
     if reach.high is None:
         return f"between {low} and more than {rounded(position.curve.horizon)}"
     return f"between {low} and {rounded(reach.high)}"
 
 
-def _gain(gain: Interval) -> str:
+def _gain(gain: ForecastInterval) -> str:
     return f"about {100 * gain.middle:+.1f} points ({100 * gain.low:+.1f} to {100 * gain.high:+.1f})"
 
 
-def right(accuracy: Interval) -> str:
+def right(accuracy: ForecastInterval) -> str:
     """A share of right answers with its 95 % interval."""
     return f"{whole(accuracy.middle)} % right ({whole(accuracy.lowest)} to {whole(accuracy.highest)})"
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from labelloop.errors import ConflictError, StudioError
 from labelloop.records.images import Bucket
-from labelloop.records.tasks import Choice
+from labelloop.records.tasks import QueuePlace
 from labelloop.rules.split import shown_blind
 from labelloop.store.auto_labels import AutoLabel, is_auto
 from labelloop.store.projects import ProjectRecord
@@ -87,7 +87,7 @@ def _open_tasks(deployment: Deployment, record: ProjectRecord, report: Report) -
     return found
 
 
-def _places(labels: Sequence[AutoLabel], tasks: dict[str, list[int]]) -> Iterator[tuple[int, Choice]]:
+def _places(labels: Sequence[AutoLabel], tasks: dict[str, list[int]]) -> Iterator[tuple[int, QueuePlace]]:
     for one in labels:
-        choice = Choice(one.uri, one.probability, one.label, one.probability, blind=False, why="auto-label")
+        choice = QueuePlace(one.uri, one.probability, one.label, one.probability, blind=False, why="auto-label")
         yield from ((task, choice) for task in tasks.get(one.uri, ()))

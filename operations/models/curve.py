@@ -35,7 +35,7 @@ class CurvePage:
             "waiting": dict(self.kept.waiting), "images_left": self.kept.left,
             "now": asdict(found.now) if found.now else None, "ahead": [asdict(f) for f in found.ahead],
             "target": found.target, "labels_to_target": asdict(found.reach) if found.reach else None,
-            "told": found.told, "advice": asdict(found.advice),
+            "told": found.sentence, "advice": asdict(found.advice),
         }  # fmt: skip
 
 

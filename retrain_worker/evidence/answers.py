@@ -33,7 +33,7 @@ LEAST = 1e-3  # probability below which a class surprises no more: a single imag
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class PairedAnswers:
     """Of challenger and champion (None: there is none) beside the truth; (n,) each."""
 
     truth: Strings
@@ -44,10 +44,10 @@ class Answers:
     once: Bools | None = None  # images whose group speaks once: groups were drawn, not images; None: none of them
 
     @staticmethod
-    def none() -> Answers:
+    def none() -> PairedAnswers:
         """To no image."""
         empty = np.array([], dtype=np.str_)
-        return Answers(empty, empty, empty)
+        return PairedAnswers(empty, empty, empty)
 
     def compared(self, on: str) -> Comparison | None:
         """None where there is no champion."""
@@ -67,13 +67,13 @@ class Answers:
         groups = np.arange(n).astype(np.str_) if self.groups is None else self.groups
         return groups, np.zeros(n, dtype=np.bool_) if self.once is None else self.once
 
-    def and_of(self, other: Answers) -> Answers:
+    def and_of(self, other: PairedAnswers) -> PairedAnswers:
         """These and the others. No group is in both: groups do not cross splits."""
         theirs = None
         if self.theirs is not None and other.theirs is not None:
             theirs = np.concatenate([self.theirs, other.theirs])
         (mine, once), (others, others_once) = self._grouped, other._grouped
-        return Answers(
+        return PairedAnswers(
             np.concatenate([self.truth, other.truth]), np.concatenate([self.ours, other.ours]), theirs,
             np.concatenate([self.comparable, other.comparable]),
             np.concatenate([np.char.add("1:", mine), np.char.add("2:", others)]), np.concatenate([once, others_once]),
@@ -105,14 +105,14 @@ def paired(
     )
 
 
-def recalls(answers: Answers) -> tuple[ClassRecall, ...]:
+def recalls(answers: PairedAnswers) -> tuple[ClassRecall, ...]:
     """One row per class of the truth; the bounds of all drops hold together (Bonferroni)."""
     names = sorted(set(answers.truth.tolist()))
     z = float(norm.ppf(1 - 0.025 / max(len(names), 1)))
     return tuple(_recall(name, answers, z) for name in names)
 
 
-def _recall(name: str, answers: Answers, z: float) -> ClassRecall:
+def _recall(name: str, answers: PairedAnswers, z: float) -> ClassRecall:
     rows = answers.truth == name
     ours, clusters = answers.ours[rows] == name, answers.clusters(rows)
     n, (_, high) = clusters.units, share_interval(ours, clusters)

@@ -20,7 +20,7 @@ from labelloop.records.evidence import Comparison, Contradiction, Evaluation, Lo
 from labelloop.records.images import Bucket, Example
 from labelloop.rules.schema import AS_GIVEN, LabelRules
 from labelloop.rules.trigger import labels_each
-from retrain_worker.evidence.answers import Answers, best_renaming, pre_labels, recalls, surprise
+from retrain_worker.evidence.answers import PairedAnswers, best_renaming, pre_labels, recalls, surprise
 from retrain_worker.evidence.clusters import clusters_of, share_interval
 from retrain_worker.evidence.contradiction import contradiction
 from retrain_worker.heads.calibration import Sureness, calibration, expected_calibration_error
@@ -50,7 +50,7 @@ class Recipe:
     rules: LabelRules = AS_GIVEN  # how the classes of the champion's head are called now
     pool: Floats | None = None  # (p, features): a sample of train images that nobody has labelled
     batch: int = 10  # new labels after which a refresh comes
-    known: Sequence[str] = ()  # classes that people can choose
+    choosable: Sequence[str] = ()  # classes
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ def refresh_evidence(sets: LabelSets, rows: Rows, *, champion: Classifier | None
     )
     side = Side(champion, rows, recipe.rules) if champion else None
     if side and sets.champion is not None:
-        against = _news(sets.grown, sets.champion, side, batches=evaluation.new_labels / recipe.batch)
+        against = _contradiction(sets.grown, sets.champion, side, batches=evaluation.new_labels / recipe.batch)
         evaluation = replace(evaluation, contradiction=against)
     unseen = table.answers(fitted.oof, arms.get("champion"))
     return Learned(
@@ -125,7 +125,7 @@ def refresh_evidence(sets: LabelSets, rows: Rows, *, champion: Classifier | None
     )
 
 
-def _news(
+def _contradiction(
     grown: Sequence[Example], learned: Sequence[Example], champion: Side, *, batches: float
 ) -> Contradiction | None:
     """What the champion that serves says of labels that it never learned, of classes that it knows.
@@ -167,18 +167,20 @@ def retrain_evidence(sets: LabelSets, rows: Rows, *, champion: Side | None, reci
     )
 
 
-def _later(table: _Table, fitted: FittedHead, learned: Sequence[Example] | None, champion: Side | None) -> Answers:
+def _later(
+    table: _Table, fitted: FittedHead, learned: Sequence[Example] | None, champion: Side | None
+) -> PairedAnswers:
     """Test, then train: what came after the fine-tune had begun and the champion has not learned either.
 
     The challenger answers out of fold. People saw these images because the champion was unsure of them.
     """
     if champion is None or learned is None:
-        return Answers.none()
+        return PairedAnswers.none()
     units = _train(learned)[0]
     rows = [i for i, unit in enumerate(table.units) if table.judged[i] and unit not in units]
     truth = np.array([table.labels[i] for i in rows], dtype=np.str_)
     probabilities = fitted.oof[rows]
-    return Answers(
+    return PairedAnswers(
         truth, _named(probabilities, table.classes), champion.answers([table.uris[i] for i in rows]),
         _named(probabilities, table.classes, champion.labels), np.array([table.groups[i] for i in rows], dtype=np.str_),
     )  # fmt: skip
@@ -250,16 +252,16 @@ class _Table:
         """Both out of fold on the judged rows; None where there is no such arm."""
         return self.answers(challenger, arm).compared("train labels, out of fold")
 
-    def answers(self, challenger: Floats, arm: Floats | None) -> Answers:
+    def answers(self, challenger: Floats, arm: Floats | None) -> PairedAnswers:
         """Of both on the judged rows, out of fold."""
         truth = np.array([label or "" for label in self.labels], dtype=np.str_)
         judged = self.judged
         ours = _named(challenger[judged], self.classes)
         groups = np.array(self.groups, dtype=np.str_)[judged]
         if arm is None:
-            return Answers(truth[judged], ours, None, groups=groups)
+            return PairedAnswers(truth[judged], ours, None, groups=groups)
         common = _named(challenger[judged], self.classes, self.champion_classes)
-        return Answers(truth[judged], ours, _named(arm[judged], self.arm_classes), common, groups)
+        return PairedAnswers(truth[judged], ours, _named(arm[judged], self.arm_classes), common, groups)
 
     def surprised(self, challenger: Floats, champion: Floats | None) -> LossComparison | None:
         """Both out of fold on the judged rows whose label the champion has learned, too, among the classes of both.
@@ -331,7 +333,7 @@ def _fit(table: _Table, rows: Rows, recipe: Recipe) -> tuple[FittedHead, dict[st
 
 
 def _missing(table: _Table, recipe: Recipe) -> tuple[str, ...]:
-    return tuple(name for name in recipe.known if name not in table.classes)
+    return tuple(name for name in recipe.choosable if name not in table.classes)
 
 
 def _common(kind: str, table: _Table, fitted: FittedHead, rows: Rows) -> Evaluation:
@@ -370,7 +372,12 @@ def _with_known(evaluation: Evaluation, table: _Table, head: Classifier, rows: R
 
 
 def with_test_bucket(
-    evaluation: Evaluation, examples: Sequence[Example], *, challenger: Side, champion: Side | None, unseen: Answers
+    evaluation: Evaluation,
+    examples: Sequence[Example],
+    *,
+    challenger: Side,
+    champion: Side | None,
+    unseen: PairedAnswers,
 ) -> Evaluation:
     """Add what the heads that serve say of the test bucket; a class that a head lacks counts as wrong.
 
@@ -383,7 +390,7 @@ def with_test_bucket(
     first = np.sort(np.unique(groups, return_index=True)[1])  # one picture of each group, where no formula knows groups
     ours, theirs = challenger.probabilities(uris), champion.probabilities(uris) if champion else None
     once = np.ones(len(truth), dtype=np.bool_)
-    answers, before = Answers(truth, _named(ours, challenger.labels), None, None, groups, once), None
+    answers, before = PairedAnswers(truth, _named(ours, challenger.labels), None, None, groups, once), None
     sureness = _sureness(ours[first], challenger.labels, truth[first])
     if champion and theirs is not None:
         common = _named(ours, challenger.labels, champion.labels)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Sequence
 
-from labelloop.config.project import Weights
+from labelloop.config.project import LabelWeights
 from labelloop.images.reader import short
 from labelloop.records.images import Bucket, Example
 from labelloop.records.snapshots import Snapshot
@@ -13,13 +13,13 @@ from labelloop.rules.outdated import outdated
 from labelloop.store.catalogue import Catalogue
 from labelloop.store.features import lacks
 
-EQUAL = Weights()
+EQUAL = LabelWeights()
 NAMED = 3
 LACKING = "`labelloop status` says why"
 
 
 def examples_of(
-    snapshot: Snapshot, catalogue: Catalogue, featurised: Container[str], weights: Weights = EQUAL
+    snapshot: Snapshot, catalogue: Catalogue, featurised: Container[str], weights: LabelWeights = EQUAL
 ) -> list[Example]:
     """One example per labelled task whose image is known, readable and has features."""
     examples = []

@@ -16,11 +16,11 @@ from labelloop.queue.jobs import RETRAIN
 from labelloop.records.arrays import Floats
 from labelloop.records.images import JUDGING, Bucket, Example
 from labelloop.records.tasks import Task
-from labelloop.rules.acquisition import Doubts, Labelled, Quota, Situation, doubts_of
+from labelloop.rules.acquisition import Doubts, LabelledRows, Quota, Situation, doubts_of
 from labelloop.rules.auto_label.rule import Promise
 from labelloop.rules.schema import LabelRules
 from labelloop.rules.split import unit
-from labelloop.rules.trigger import Progress, decide
+from labelloop.rules.trigger import TrainingNeeds, decide
 from labelloop.store.features import FeatureStore
 from retrain_worker.context import ProjectContext
 from retrain_worker.evidence.collect import one_per_unit
@@ -29,18 +29,18 @@ from retrain_worker.heads.recipe import POOL_MOST
 LABELLED_MOST = 5000  # rows of labelled images that a strategy is shown
 
 
-def labelled_of(examples: list[Example], features: FeatureStore, labels: tuple[str, ...]) -> Labelled:
+def labelled_of(examples: list[Example], features: FeatureStore, labels: tuple[str, ...]) -> LabelledRows:
     """The labelled train images, as a strategy sees them, or a sample by hash. ``labels``: the columns of the model."""
     examples_by_unit = one_per_unit([e for e in examples if e.bucket is Bucket.TRAIN])[0]
     if not examples_by_unit:
-        return Labelled()
+        return LabelledRows()
     kept = [
         examples_by_unit[u]
         for u in heapq.nsmallest(LABELLED_MOST, examples_by_unit, key=lambda u: unit(f"labelled:{u}"))
     ]
     column = {name: k for k, name in enumerate(labels)}
     codes = np.array([column.get(e.label, -1) for e in kept], dtype=np.int64)
-    return Labelled(features.rows([e.uri for e in kept]), codes)
+    return LabelledRows(features.rows([e.uri for e in kept]), codes)
 
 
 def unlabelled(project: ProjectContext, features: FeatureStore, labelled: Sequence[Example]) -> Floats | None:
@@ -103,7 +103,7 @@ def _until_retrain(config: ProjectConfig, answered: Mapping[int, Task], project:
     labels = {t.uri: t.label for t in answered.values() if t.label is not None}
     train = [u for u in labels if u in images and images[u].bucket is Bucket.TRAIN and not images[u].problem]
     new = sum(saw.get(uri) != labels[uri] for uri in train)
-    progress = Progress(labels={}, changes=0, new_for_backbone=new, backbone_saw=len(saw))
+    progress = TrainingNeeds(labels={}, changes=0, new_for_backbone=new, backbone_saw=len(saw))
     return decide(progress, config).until_retrain
 
 

@@ -56,7 +56,7 @@ class Rotated:
 
 
 @dataclass(frozen=True, slots=True)
-class FittedHead:
+class LinearFit:
     """A head and its out-of-fold answers."""
 
     head: Head
@@ -115,7 +115,7 @@ def fit_head(  # noqa: PLR0913 -- the columns of a table, and a recipe
     strength: float | None = None,
     trusted: Bools | None = None,
     weights: Floats | None = None,
-) -> FittedHead:
+) -> LinearFit:
     """Choose the strength by cross-validation, calibrate out of fold, fit on all labels.
 
     ``strength``: that of the last fit; then only it and its neighbours on the grid are tried. ``trusted``
@@ -133,7 +133,7 @@ def fit_head(  # noqa: PLR0913 -- the columns of a table, and a recipe
     head = rotated.head(best.solutions[FOLDS], classes, best.temperature)
     oof = softmax(best.logits / np.float32(best.temperature))
     tried = tuple((t.strength, t.loss) for t in search.tried)
-    return FittedHead(head, best.strength, oof, best.solutions[:FOLDS], tried, best.cost)
+    return LinearFit(head, best.strength, oof, best.solutions[:FOLDS], tried, best.cost)
 
 
 def cross_fit(  # noqa: PLR0913 -- the columns of a table, and a recipe
@@ -148,7 +148,7 @@ def cross_fit(  # noqa: PLR0913 -- the columns of a table, and a recipe
 ) -> list[Floats]:
     """Out-of-fold probabilities (n, classes) of every row, for each label set, all under one recipe.
 
-    A row whose label is None (or no class) is predicted, never fitted. ``start``: `FittedHead.folds` of the
+    A row whose label is None (or no class) is predicted, never fitted. ``start``: `LinearFit.folds` of the
     same classes; the same folds were hidden there, so that it tells nothing about the rows it is judged on.
     """
     if not label_sets:

@@ -30,7 +30,7 @@ LEAVES = 64  # of a tree of the forest
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class MemberTask:
     """What one fit sees. ``targets`` (n,): class numbers, of two classes at least."""
 
     features: Floats  # (n, dimension)
@@ -54,10 +54,10 @@ class Part:
         return int(np.clip(BOOSTED // len(np.unique(self.targets)), FEWEST, MOST))
 
 
-Fit = Callable[[Part], bytes]
+Fit = Callable[[MemberTask], bytes]
 
 
-def svm(part: Part) -> bytes:
+def svm(part: MemberTask) -> bytes:
     """One against the rest for each class, with an RBF kernel on principal components.
 
     These are centred and have one common scale: at 100 and 300 labels that was better than one scale per feature
@@ -74,7 +74,7 @@ def svm(part: Part) -> bytes:
     return kernel_model(Kernel(basis, shift, rows[used], weight[used], bias))
 
 
-def vector_machines(part: Part) -> tuple[Floats, dict[int, Any]]:
+def vector_machines(part: MemberTask) -> tuple[Floats, dict[int, Any]]:
     """The components (m, k) that were learned from, and class number -> scikit-learn's machine on their kernel."""
     from sklearn.svm import SVC
 
@@ -105,13 +105,13 @@ def spread(targets: Ints, limit: int, seed: int) -> Ints:
     return np.sort(order[np.argsort(rank[order], kind="stable")][:limit])
 
 
-def forest(part: Part) -> bytes:
+def forest(part: MemberTask) -> bytes:
     """Random trees, each grown leaf by leaf."""
     trees = of_forest(grown_forest(part).estimators_, part.classes, part.seen[0].tolist())
     return trees_model(trees, dimension=part.features.shape[1], strict=False, labelled=None)
 
 
-def grown_forest(part: Part) -> Any:
+def grown_forest(part: MemberTask) -> Any:
     """scikit-learn's forest, grown in steps so that time can run out between them."""
     from sklearn.ensemble import RandomForestClassifier
 
@@ -122,14 +122,14 @@ def grown_forest(part: Part) -> Any:
     return grown
 
 
-def lightgbm(part: Part) -> bytes:
+def lightgbm(part: MemberTask) -> bytes:
     """Small trees grown leaf by leaf."""
     labelled = part.seen[0].tolist()
     trees = of_lightgbm(lightgbm_booster(part).model_to_string(), part.classes, labelled)
     return trees_model(trees, dimension=part.features.shape[1], strict=False, labelled=labelled)
 
 
-def lightgbm_booster(part: Part) -> Any:
+def lightgbm_booster(part: MemberTask) -> Any:
     """LightGBM's own model."""
     library = _lightgbm()
     labelled, places = part.seen
@@ -158,14 +158,14 @@ class Shape:
 SHALLOW, MEDIUM, DEEP = Shape(2, 0.3, 0.8), Shape(4, 0.15, 0.8), Shape(6, 0.1, 0.6)
 
 
-def xgboost(part: Part, shape: Shape) -> bytes:
+def xgboost(part: MemberTask, shape: Shape) -> bytes:
     """Trees grown level by level on histograms; each sees a tenth of the features."""
     labelled = part.seen[0].tolist()
     trees = of_xgboost(bytes(xgboost_booster(part, shape).save_raw("json")), part.classes, labelled)
     return trees_model(trees, dimension=part.features.shape[1], strict=True, labelled=labelled)
 
 
-def xgboost_booster(part: Part, shape: Shape) -> Any:
+def xgboost_booster(part: MemberTask, shape: Shape) -> Any:
     """XGBoost's own model."""
     import xgboost as library
 

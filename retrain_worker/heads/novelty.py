@@ -46,7 +46,7 @@ class Classes:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class NoveltyTable:
     """What a novelty is learned from."""
 
     rows: Floats  # (n, features)
@@ -54,12 +54,12 @@ class Seen:
     pool: Floats  # (p, features) of images without a label
 
 
-def fit_novelty(table: Seen, classes: Classes, folds: Ints) -> tuple[Novelty, Floats]:
+def fit_novelty(table: NoveltyTable, classes: Classes, folds: Ints) -> tuple[Novelty, Floats]:
     """The novelty, and what it says of each row by those that are not of its fold. O((n + p) x classes x features)."""
     centre = unit(np.concatenate([table.rows, table.pool])).mean(axis=0)
     rows = unit(unit(table.rows) - centre)
     labelled = table.targets >= 0
-    clusters = _Known.of(rows[labelled], table.targets[labelled], classes.labelled)
+    clusters = _Clusters.of(rows[labelled], table.targets[labelled], classes.labelled)
     shape = Novelty(centre, unit(clusters.sums), 0.0, 0.0)
     share = classes.share(len(clusters.rows))
     far, near, spread = _places(clusters, shape.likeness(table.pool) if len(table.pool) >= TRIED_ON else None, share)
@@ -73,7 +73,7 @@ def _out_of_fold(novelty: Novelty, rows: Floats, targets: Ints, folds: Ints, cla
     out = np.empty(len(rows), dtype=np.float32)
     for fold in np.unique(folds):
         mine, learned = folds == fold, (folds != fold) & (targets >= 0)
-        clusters = _Known.of(rows[learned], targets[learned], classes.labelled)
+        clusters = _Clusters.of(rows[learned], targets[learned], classes.labelled)
         hidden = int((clusters.counts == 0).sum())
         there = Classes(classes.labelled - hidden, classes.missing + hidden)
         more = there.odds(len(clusters.rows)) - classes.odds(int((targets >= 0).sum())) if there.labelled else np.inf
@@ -83,7 +83,7 @@ def _out_of_fold(novelty: Novelty, rows: Floats, targets: Ints, folds: Ints, cla
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _Clusters:
     """Labelled rows, seen from the centre of all that is seen, and the sums of their classes."""
 
     rows: Floats  # (n, features), each of length 1
@@ -92,7 +92,7 @@ class _Known:
     counts: Floats  # (classes,)
 
     @classmethod
-    def of(cls, rows: Floats, targets: Ints, classes: int) -> _Known:
+    def of(cls, rows: Floats, targets: Ints, classes: int) -> _Clusters:
         hot = (targets == np.arange(classes)[:, None]).astype(np.float32)
         return cls(rows, targets, hot @ rows, hot.sum(axis=1))
 
@@ -108,7 +108,7 @@ class _Known:
         return np.where(self.counts[self.targets] > 1, likeness, -1.0).astype(np.float32)
 
 
-def _places(clusters: _Known, tried: Floats | None, share: float) -> tuple[float, float, float]:
+def _places(clusters: _Clusters, tried: Floats | None, share: float) -> tuple[float, float, float]:
     """Likeness of images of a class without a label, of images of labelled ones, and the spread of both."""
     others, each = clusters.to_others(), 1 / clusters.counts[clusters.targets]
     far, n = float(np.average(others, weights=each)), len(others)

@@ -14,6 +14,7 @@ from labelloop.model.head import Head
 from labelloop.records.arrays import Floats
 from retrain_worker.heads.logistic import (
     Bools,
+    LinearFit,
     Rotated,
     codes,
     cross_fit,
@@ -24,8 +25,7 @@ from retrain_worker.heads.logistic import (
     rotate_with_pool,
     solve,
 )
-from retrain_worker.heads.logistic import FittedHead as Fitted
-from retrain_worker.heads.novelty import Classes, Seen, fit_novelty
+from retrain_worker.heads.novelty import Classes, NoveltyTable, fit_novelty
 from retrain_worker.heads.spreading import neighbourhood
 
 RARE = 0.005  # share of images of classes without a label, below which none is ever likelier than the named one
@@ -101,7 +101,7 @@ class Linear:
 
     head: Head
     rotated: Rotated
-    found: Fitted
+    fit: LinearFit
     say: float
     unseen: Floats | None = None  # as in `FittedHead`
 
@@ -119,14 +119,14 @@ def refit(lesson: Lesson, before: Linear) -> Linear:
     [(_, rotated)] = _tables(lesson, (before.say if _pool_helps(lesson) else 0.0,), HeadRecipe())
     targets = codes(lesson.labels, lesson.classes)
     mass = mass_of(rotated, targets[None], len(lesson.classes), lesson.weights)
-    solution = solve(rotated, mass, before.found.strength)[0]
+    solution = solve(rotated, mass, before.fit.strength)[0]
     head = rotated.head(solution, lesson.classes, before.head.temperature)
     return _with_novelty(replace(before, head=head, rotated=rotated, unseen=None), lesson)
 
 
 def _linear(lesson: Lesson, recipe: HeadRecipe) -> tuple[FittedHead, list[Floats]]:
     fitted = fit_linear(lesson, recipe)
-    solution = fitted.found
+    solution = fitted.fit
     arms = cross_fit(
         fitted.rotated, lesson.arms, lesson.groups, classes=lesson.arm_classes, strength=solution.strength,
         start=solution.folds if lesson.arm_classes == lesson.classes else None, weights=lesson.weights,
@@ -141,7 +141,7 @@ def _with_novelty(fitted: Linear, lesson: Lesson) -> Linear:
     if not lesson.missing or classes.share(lesson.learned) < RARE:
         return fitted
     targets = codes(lesson.labels, lesson.classes)
-    table = Seen(lesson.rows, targets, lesson.rows[:0] if lesson.pool is None else lesson.pool)
+    table = NoveltyTable(lesson.rows, targets, lesson.rows[:0] if lesson.pool is None else lesson.pool)
     novelty, unseen = fit_novelty(table, classes, folds_of(lesson.groups))
     return replace(fitted, head=replace(fitted.head, novelty=novelty), unseen=unseen)
 
@@ -160,7 +160,7 @@ def _tables(lesson: Lesson, says: Sequence[float], recipe: HeadRecipe) -> Iterat
             yield say, rotate_with_pool(lesson.rows, lesson.pool, near, say)
 
 
-def _fitted(rotated: Rotated, lesson: Lesson, recipe: HeadRecipe, say: float) -> Fitted:
+def _fitted(rotated: Rotated, lesson: Lesson, recipe: HeadRecipe, say: float) -> LinearFit:
     """The search begins at the strength of the last fit, if that had the pool's help or lacked it, too."""
     before = recipe.before.get("strength")
     alike = bool(recipe.before.get("pool")) == bool(say)

@@ -18,7 +18,7 @@ GROWTH = 0.1  # and then this share of those given
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ChoiceRequest:
     """What whoever chooses may look at."""
 
     features: Floats  # (n, d) of the whole pool
@@ -37,20 +37,20 @@ class Asked:
 class Chooser(Protocol):
     """Chooses ``asked.batch`` of ``asked.open``."""
 
-    def __call__(self, choice: Asked) -> Ints: ...
+    def __call__(self, choice: ChoiceRequest) -> Ints: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
+class ArmCurve:
     """Accuracy on the test images after so many labels."""
 
     labels: tuple[int, ...]
     accuracy: tuple[float, ...]
 
-    def until(self, most: int) -> Curve:
+    def until(self, most: int) -> ArmCurve:
         """As if there had been no more labels than that."""
         count = sum(n <= most for n in self.labels)
-        return Curve(self.labels[:count], self.accuracy[:count])
+        return ArmCurve(self.labels[:count], self.accuracy[:count])
 
 
 def checkpoints(most: int) -> tuple[int, ...]:
@@ -61,7 +61,7 @@ def checkpoints(most: int) -> tuple[int, ...]:
     return tuple(counts)
 
 
-def run_arm(drawn: Draw, student: Student, chooser: Chooser, *, most: int, seed: int) -> Curve:
+def run_arm(drawn: Draw, student: Student, chooser: Chooser, *, most: int, seed: int) -> ArmCurve:
     """Label, learn, be tested, again and again. Deterministic for a seed."""
     size = len(drawn.pool.labels)
     labelled: Ints = np.zeros(0, dtype=np.int64)
@@ -71,7 +71,7 @@ def run_arm(drawn: Draw, student: Student, chooser: Chooser, *, most: int, seed:
     for count in counts:
         rest = np.ones(size, dtype=np.bool_)
         rest[labelled] = False
-        choice = Asked(
+        choice = ChoiceRequest(
             drawn.pool.features, student.rows, labelled, drawn.pool.labels[labelled], np.flatnonzero(rest),
             probabilities, unseen, student.probabilities, student.classes, count - len(labelled), 1000 * seed + count,
         )  # fmt: skip
@@ -80,13 +80,13 @@ def run_arm(drawn: Draw, student: Student, chooser: Chooser, *, most: int, seed:
         accuracies.append(student.accuracy())
         probabilities = student.probabilities(student.rows) if student.head else None
         unseen = student.unseen(student.rows) if student.head and student.head.novelty else None
-    return Curve(counts, tuple(accuracies))
+    return ArmCurve(counts, tuple(accuracies))
 
 
 def by_policy(policy: str) -> Chooser:
     """The queue's own way to choose: `auto` or a strategy."""
 
-    def chooser(choice: Asked) -> Ints:
+    def chooser(choice: ChoiceRequest) -> Ints:
         missing = (
             tuple(str(k) for k in range(choice.classes) if k not in choice.labels) if choice.unseen is not None else ()
         )
@@ -102,8 +102,8 @@ def by_policy(policy: str) -> Chooser:
     return chooser
 
 
-def mean_curve(curves: Sequence[Curve]) -> Curve:
+def mean_curve(curves: Sequence[ArmCurve]) -> ArmCurve:
     """Over seeds; all have the same checkpoints, or the shortest one's."""
     shortest = min(curves, key=lambda c: len(c.labels))
     cut = np.array([c.accuracy[: len(shortest.labels)] for c in curves])
-    return Curve(shortest.labels, tuple(float(v) for v in cut.mean(axis=0)))
+    return ArmCurve(shortest.labels, tuple(float(v) for v in cut.mean(axis=0)))

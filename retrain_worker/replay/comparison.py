@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
 from labelloop.rules.intervals import Interval
-from retrain_worker.replay.arm import Curve
+from retrain_worker.replay.arm import ArmCurve
 
 ROUNDS = 1000
 
@@ -30,7 +30,7 @@ class Saving:
     worst_at: int  # labels
 
 
-def compare(curves: Sequence[Curve], random: Sequence[Curve], name: str, *, seed: int = 0) -> Saving:
+def compare(curves: Sequence[ArmCurve], random: Sequence[ArmCurve], name: str, *, seed: int = 0) -> Saving:
     """The i-th curve of each is of the same draw."""
     counts = min((c.labels for c in (*curves, *random)), key=len)
     ours, theirs = (np.array([c.accuracy[: len(counts)] for c in arm]) for arm in (curves, random))

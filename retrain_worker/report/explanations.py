@@ -13,11 +13,11 @@ from labelloop.records.arrays import Floats
 from retrain_worker.report.answers import as_seen, plain
 from retrain_worker.report.attribution import Attribution, Attributor
 from retrain_worker.report.drawing.pictures import jpeg, overlay
-from retrain_worker.report.findings import Explained, Explanations, Judged
+from retrain_worker.report.findings import Explained, Explanations, JudgedImages
 from retrain_worker.report.inputs import Inputs
 
 
-def explain(inputs: Inputs, judged: Judged, places: Sequence[int], classes: Sequence[str]) -> Explanations:
+def explain(inputs: Inputs, judged: JudgedImages, places: Sequence[int], classes: Sequence[str]) -> Explanations:
     """The challenger's answers; images that cannot be read are left out."""
     backbone, head = inputs.challenger.backbone, inputs.challenger.head
     assert backbone is not None and isinstance(head, Head)

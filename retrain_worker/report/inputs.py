@@ -49,7 +49,7 @@ class Arm:
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class RunOrigin:
     """Where the run came from. Times are UTC ISO 8601."""
 
     project: str  # title
@@ -65,7 +65,7 @@ class Origin:
 class Inputs:
     """Everything. ValueError where lengths do not fit, or an arm has no way to answer."""
 
-    origin: Origin
+    origin: RunOrigin
     verdict: Verdict
     classes: tuple[str, ...]  # in the order of the pages; others that turn up come after them
     challenger: Arm

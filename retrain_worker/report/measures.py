@@ -22,7 +22,7 @@ TOP = (2, 5)
 
 
 @dataclass(frozen=True, slots=True)
-class ClassRow:
+class ClassMeasures:
     """One class. Shares in [0, 1]; None where there is nothing to divide by."""
 
     name: str
@@ -57,7 +57,7 @@ class Measures:
     log_loss: float  # nats, each at most that of one in a million
     ece: float  # expected calibration error, equal-width bins
     top: tuple[tuple[int, float], ...]  # (k, share of images whose class is among the k likeliest)
-    classes: tuple[ClassRow, ...]
+    classes: tuple[ClassMeasures, ...]
     confusion: tuple[tuple[int, ...], ...]  # rows: true class, columns: answer
     bins: tuple[Bin, ...]
 
@@ -122,12 +122,14 @@ def _bin(place: int, sure: Floats, right: NDArray[np.bool_]) -> Bin:
     return Bin(*edges, len(sure), float(sure.mean(dtype=np.float64)), float(right.mean()))
 
 
-def _class_row(matrix: Ints, support: int, k: int, name: str, answerable: bool) -> ClassRow:
+def _class_row(matrix: Ints, support: int, k: int, name: str, answerable: bool) -> ClassMeasures:
     hits, answers = int(matrix[k, k]), int(matrix[:, k].sum())
     if not support:
-        return ClassRow(name, answerable, 0, answers, None, None, None)
+        return ClassMeasures(name, answerable, 0, answers, None, None, None)
     precision = hits / answers if answers else None
-    return ClassRow(name, answerable, support, answers, precision, share(hits, support), 2 * hits / (support + answers))
+    return ClassMeasures(
+        name, answerable, support, answers, precision, share(hits, support), 2 * hits / (support + answers)
+    )
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -13,7 +13,7 @@ from retrain_worker.report.drawing.figures import learning_picture, reliability_
 from retrain_worker.report.findings import ArmFindings, Findings
 from retrain_worker.report.headline import headlines, percent, points, with_bounds
 from retrain_worker.report.latency import Serving
-from retrain_worker.report.measures import ClassRow
+from retrain_worker.report.measures import ClassMeasures
 from retrain_worker.report.robustness import NOISE, Robustness
 
 VERDICTS = {"promote": "Promoted", "hold": "Held back", "reject": "Rejected"}
@@ -92,7 +92,7 @@ def provenance(findings: Findings) -> Table:
     return Table(("", ""), tuple(rows))
 
 
-def _class_row(row: ClassRow, champion: ClassRow | None) -> tuple[str, ...]:
+def _class_row(row: ClassMeasures, champion: ClassMeasures | None) -> tuple[str, ...]:
     name = row.name if row.known else f"{row.name} (not among its classes)"
     cells = (name, str(row.support), str(row.predicted), percent(row.precision), _interval(row.recall), percent(row.f1))
     return (*cells, _interval(champion.recall)) if champion else cells
@@ -154,7 +154,8 @@ def _compared(findings: Findings) -> str | None:
     accuracy = findings.compared.accuracy
     return (
         f"On the same {accuracy.n} labels the two answer {accuracy.changed} images differently: "
-        f"{findings.challenger.name} alone is right on {findings.compared.gained}, {findings.champion.name} alone on {findings.compared.lost}."
+        f"{findings.challenger.name} alone is right on {findings.compared.gained}, "
+        f"{findings.champion.name} alone on {findings.compared.lost}."
     )
 
 

@@ -32,7 +32,7 @@ from labelloop.records.json import fields_of
 from labelloop.records.versions import BackboneRecord
 from retrain_worker.training.batches import Shard
 from retrain_worker.training.checkpoint import Checkpoint, Keeper
-from retrain_worker.training.fit import Epoch, History, Report, Run, fit
+from retrain_worker.training.fit import Epoch, FineTune, FineTuneHistory, Report, fit
 from retrain_worker.training.parts import Part, Parts
 from retrain_worker.training.pixel_cache import Images, MappedImages, mapped
 
@@ -45,7 +45,7 @@ GRACE_S = 10.0
 class Launch:
     """What `fit` takes, and how many processes share it."""
 
-    run: Run
+    run: FineTune
     head: Head | None
     processes: int
     folder: Path
@@ -56,7 +56,7 @@ def processes_for(policy: Retrain) -> int:
     return policy.processes or max(1, torch.cuda.device_count())
 
 
-def fit_on_all(launch: Launch) -> History:
+def fit_on_all(launch: Launch) -> FineTuneHistory:
     """`fit` in several processes; the backbone then holds the best epoch's weights, as there. LabelloopError."""
     _write(launch)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(launch.processes),
@@ -72,10 +72,10 @@ def fit_on_all(launch: Launch) -> History:
     return history_from(json.loads((launch.folder / RESULT).read_text()))
 
 
-def history_from(data: dict[str, Any]) -> History:
-    """The inverse of `History.to_json`."""
+def history_from(data: dict[str, Any]) -> FineTuneHistory:
+    """The inverse of `FineTuneHistory.to_json`."""
     epochs = tuple(Epoch(**e) for e in data["epochs"])
-    return History(**{**data, "epochs": epochs})
+    return FineTuneHistory(**{**data, "epochs": epochs})
 
 
 @contextmanager
@@ -203,7 +203,7 @@ def main(folder: Path) -> None:
     dist.destroy_process_group()
 
 
-def _load(folder: Path, device: str, shard: Shard) -> tuple[Run, Head | None]:
+def _load(folder: Path, device: str, shard: Shard) -> tuple[FineTune, Head | None]:
     job = json.loads((folder / JOB).read_text())
     record = BackboneRecord(**fields_of(BackboneRecord, job["backbone"]))
     backbone = net.load(record, (folder / WEIGHTS).read_bytes(), device=device)
@@ -213,7 +213,7 @@ def _load(folder: Path, device: str, shard: Shard) -> tuple[Run, Head | None]:
     head = load_head((folder / HEAD).read_bytes(), tuple(job["head"])) if job["head"] else None
     keeper: Keeper = FolderKeeper(folder)
     report: Report = _report if shard.rank == 0 else lambda *_: None
-    run = Run(
+    run = FineTune(
         backbone, parts, Retrain(**job["policy"]), job["seed"], keeper, report, shard=shard, wrap=_wrapped(device),
         agree=_agreed,
     )  # fmt: skip

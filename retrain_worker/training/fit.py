@@ -57,7 +57,7 @@ class Epoch:
 
 
 @dataclass(frozen=True, slots=True)
-class History:
+class FineTuneHistory:
     """How a run went."""
 
     epochs: tuple[Epoch, ...]
@@ -72,7 +72,7 @@ class History:
         return asdict(self)
 
 
-class Classifier(nn.Module):
+class LogitsNet(nn.Module):
     """Normalised images to logits."""
 
     def __init__(self, backbone: nn.Module, dimension: int, classes: int) -> None:
@@ -87,7 +87,7 @@ class Classifier(nn.Module):
 
 
 @dataclass
-class Run:
+class FineTune:
     """One fine-tune. `fit` is the way in."""
 
     backbone: Backbone
@@ -99,13 +99,13 @@ class Run:
     shard: Shard = field(default_factory=Shard)
     wrap: Callable[[nn.Module], nn.Module] = lambda module: module  # DistributedDataParallel, where there are several
     after: Callable[[Epoch], bool] = lambda _: False  # after each epoch: whether to end here
-    told: Callable[[Epoch], None] = lambda _: None  # hears of each epoch
-    agree: Callable[[Any], Any] = lambda found: found  # of several processes: what the first one found
+    on_epoch: Callable[[Epoch], None] = lambda _: None
+    agree: Callable[[Any], Any] = lambda value: value  # of several processes: the value of the first
 
     def __post_init__(self) -> None:
         torch.manual_seed(self.seed)
         self.learned = _balanced(self.parts, self.policy)
-        self.model = Classifier(self.backbone.module, self.backbone.record.dimension, len(self.parts.classes))
+        self.model = LogitsNet(self.backbone.module, self.backbone.record.dimension, len(self.parts.classes))
         self.model.to(self.backbone.device)
         self.optimiser = make_optimiser(self.backbone.module, self.model.layer, self.policy)
         self.per_epoch = steps_per_epoch(len(self.parts.train), self.policy.batch_size, self.shard.world)
@@ -124,7 +124,7 @@ class Run:
             self.model.layer.weight.copy_(torch.from_numpy(head.weight[rows] / head.temperature))
             self.model.layer.bias.copy_(torch.from_numpy(head.bias[rows] / head.temperature))
 
-    def run(self) -> History:
+    def run(self) -> FineTuneHistory:
         """To the end, or until nothing is gained any more; the backbone then holds the best epoch's weights."""
         self._resume()
         if self.policy.compile:
@@ -135,7 +135,7 @@ class Run:
             self._epoch(step)
             if self.shard.rank == 0:
                 self.keeper.save(self._checkpoint())
-            self.told(self.epochs[-1])
+            self.on_epoch(self.epochs[-1])
             ended = self.after(self.epochs[-1])
         self.model.load_state_dict({k: v.to(self.backbone.device) for k, v in self.best.items()})
         self.model.eval()
@@ -248,16 +248,16 @@ class Run:
         self.resumed_at = checkpoint.epoch
         log.info("resuming from a checkpoint", action="checkpoint", epoch=checkpoint.epoch)
 
-    def _history(self) -> History:
+    def _history(self) -> FineTuneHistory:
         seconds = sum(e.seconds for e in self.epochs)
         images = len(self.epochs) * len(self.parts.train)
         waited = sum(e.waited_s for e in self.epochs)
-        return History(
+        return FineTuneHistory(
             tuple(self.epochs), self.best_epoch, images / seconds, waited / seconds, self.precision, self.resumed_at
         )
 
 
-def fit(run: Run, head: Head | None = None) -> History:
+def fit(run: FineTune, head: Head | None = None) -> FineTuneHistory:
     """Fine-tune ``run.backbone`` in place. ``head``: what the layer on top begins with, classes by name."""
     if head is not None and run.policy.warm_head and set(run.parts.classes) <= set(head.labels):
         run.begin_with(head)

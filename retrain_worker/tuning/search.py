@@ -21,7 +21,7 @@ WARM_UP = 5  # complete trials before the median says anything
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
-class Proposal:
+class TrialProposal:
     """The settings of trial ``number``, a function of (search, trials that have ended, number)."""
 
     def __init__(self, search: Search, ended: Sequence[Trial], number: int, params: Mapping[str, Any] | None) -> None:

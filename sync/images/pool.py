@@ -46,7 +46,7 @@ class PoolState:
         return self.images - self.featurised - self.unreadable
 
 
-class Pool:
+class ImagePool:
     """One project's images: every one becomes a task, gets a bucket and features, before anyone labels it."""
 
     def __init__(
@@ -133,10 +133,10 @@ class Pool:
             return False
         for uri, etag in changes.changed.items():
             self._etags[uri] = etag
-        for uri in changes.gone - board.tasks_of.keys():
+        for uri in changes.removed - board.tasks_of.keys():
             self._etags.pop(uri, None)
-        self._importing.forget(changes.changed.keys() | changes.gone)
-        self._stale |= changes.changed.keys() | changes.gone
+        self._importing.forget(changes.changed.keys() | changes.removed)
+        self._stale |= changes.changed.keys() | changes.removed
         return True
 
     def _read(self, catalogue: Catalogue, index: FeatureIndex | None) -> None:

@@ -12,7 +12,7 @@ RETRY_CAP = 8
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _Request:
     """The last job that was queued for an image."""
 
     job: str
@@ -31,7 +31,7 @@ class Waiting:
         self._clock = clock
         self._waiting: set[str] = set()
         self._next: list[str] = []  # a heap; may name images that wait no more
-        self._asked: dict[str, _Asked] = {}
+        self._asked: dict[str, _Request] = {}
         self._later: list[tuple[float, str]] = []  # a heap of those that were asked for, by when they are due again
 
     def __len__(self) -> int:
@@ -63,7 +63,7 @@ class Waiting:
         """A job was queued for these."""
         for uri in uris:
             before = self._asked.get(uri)
-            self._asked[uri] = asked = _Asked(job, self._clock(), before.times + 1 if before else 1)
+            self._asked[uri] = asked = _Request(job, self._clock(), before.times + 1 if before else 1)
             heapq.heappush(self._later, (asked.again_at, uri))
 
     def _bring_back(self, active: Collection[str]) -> None:

@@ -11,7 +11,7 @@ import structlog
 
 from labelloop.errors import StorageError
 from labelloop.labels.results import LabelSchema
-from labelloop.records.tasks import Choice
+from labelloop.records.tasks import QueuePlace
 from labelloop.rules.schema import LabelRules
 from labelloop.store.projects import ProjectRecord
 from labelloop.store.scores import Scores, ScoreStore
@@ -62,7 +62,7 @@ class Publisher:
         if self.published:
             self.seeing.switched(version, LONG_AGO, LONG_AGO)
 
-    def place(self, version: str, uri: str) -> Choice | None:
+    def place(self, version: str, uri: str) -> QueuePlace | None:
         """An image's place in a version's order, as it is shown; None where that cannot be found out."""
         try:
             scores = self._scores.newest(version)
@@ -188,7 +188,7 @@ class Publisher:
         self.published = after
         log.info("pushed the window", action="push", version=scores.version, count=len(places))
 
-    def _send(self, version: str, places: Sequence[tuple[int, Choice]]) -> None:
+    def _send(self, version: str, places: Sequence[tuple[int, QueuePlace]]) -> None:
         shown = [(task, self._rules.shown(choice, self._schema.classes)) for task, choice in places]
         began = time.monotonic()
         try:
@@ -228,10 +228,10 @@ class Publisher:
 
 
 def _window(
-    places: tuple[Choice, ...], open_tasks: OpenTasks, already: Container[int], start: int, size: int
-) -> tuple[list[tuple[int, Choice]], int]:
+    places: tuple[QueuePlace, ...], open_tasks: OpenTasks, already: Container[int], start: int, size: int
+) -> tuple[list[tuple[int, QueuePlace]], int]:
     """(task id, choice) of the next ``size`` places that are still open, and where the next window begins."""
-    places_of_tasks: list[tuple[int, Choice]] = []
+    places_of_tasks: list[tuple[int, QueuePlace]] = []
     for i in range(start, len(places)):
         if len(places_of_tasks) >= size:
             return places_of_tasks, i

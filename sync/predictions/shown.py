@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from labelloop.clock import parse
-from labelloop.records.tasks import Annotation, Choice, Seen
+from labelloop.records.tasks import Annotation, QueuePlace, Seen
 from labelloop.records.versions import COLD_START
 from labelloop.rules.acquisition.order import QUOTA
 
 KEPT = 500  # switches
 DOUBT = timedelta(seconds=0.3)  # around a switch, beside the time that it took: two clocks, and the page's own loading
 
-Look = Callable[[str, str], Choice | None]  # (version, uri) -> its place in that version's order
+Look = Callable[[str, str], QueuePlace | None]  # (version, uri) -> its place in that version's order
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class Seeing:
         return _seen(version, place) if place else None
 
 
-def _seen(version: str, place: Choice) -> Seen:
+def _seen(version: str, place: QueuePlace) -> Seen:
     if place.label is None:
         return Seen(version, None, blind=True)
     chosen = place.blind and place.why != QUOTA

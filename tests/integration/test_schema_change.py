@@ -31,9 +31,9 @@ from labelloop.store.requests import RequestStore
 from labelloop.store.runs import RunStore
 from labelloop.store.snapshots import SnapshotStore
 from retrain_worker.context import Context, ProjectContext
-from retrain_worker.refresh import Judged, refresh
+from retrain_worker.refresh import RunResult, refresh
 from retrain_worker.score import score
-from sync.plan import Plan, Planner
+from sync.plan import Planner, TurnPlan
 from tests.integration.conftest import KEYS
 
 CLASSES = ("cat", "dog", "fox", "owl")
@@ -70,10 +70,10 @@ class World:
         self.record = replace(self.record, config=config, label_config=make_label_config(classes))
         self.projects.put(self.record)
 
-    def learn(self) -> Judged:
+    def learn(self) -> RunResult:
         return refresh(self.context, self.project, self.snapshot.id)
 
-    def plan(self) -> Plan:
+    def plan(self) -> TurnPlan:
         project = self.project
         planner = Planner(
             project.record, RunStore(project.store), RequestStore(project.store), self.queue, project.snapshots,

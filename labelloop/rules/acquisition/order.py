@@ -13,7 +13,7 @@ from labelloop.model.head import speaks
 from labelloop.records.arrays import Floats
 from labelloop.records.images import JUDGING, Bucket
 from labelloop.records.json import digest
-from labelloop.records.tasks import Choice
+from labelloop.records.tasks import QueuePlace
 from labelloop.rules.acquisition.query import Ints, Query, Read
 from labelloop.rules.acquisition.quota import Quota
 from labelloop.rules.acquisition.select import SHORTLIST
@@ -24,7 +24,7 @@ QUOTA = "quota"  # why an image that is drawn at random comes
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
+class LabelledRows:
     """Train images that are labelled: ``features`` (m, d); ``labels`` (m,) columns of the model, -1: it has none."""
 
     features: Floats = field(default_factory=lambda: np.zeros((0, 0), dtype=np.float32))
@@ -32,7 +32,7 @@ class Labelled:
 
 
 @dataclass(frozen=True, slots=True)
-class Pool:
+class UnlabelledPool:
     """Images that may be shown: neither labelled nor skipped, nor a duplicate of one that is."""
 
     uris: Sequence[str]
@@ -41,12 +41,12 @@ class Pool:
     read: Read  # row numbers -> features; of a large pool only a part is ever read
     labels: tuple[str, ...] = ()  # class order of ``probabilities``
     probabilities: Floats | None = None  # (n, classes); None: no model yet
-    labelled: Labelled = field(default_factory=Labelled)
+    labelled: LabelledRows = field(default_factory=LabelledRows)
     unseen: Floats | None = None  # (n,) how likely each is of a class that the model does not know; None: not at all
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class QueuePlan:
     """How the queue is ordered."""
 
     strategy: str
@@ -56,7 +56,7 @@ class Plan:
     blind: float = 0.0  # share of the train images that is shown without pre-label
 
 
-def plan_queue(pool: Pool, *, quota: Quota, plan: Plan) -> tuple[Choice, ...]:
+def plan_queue(pool: UnlabelledPool, *, quota: Quota, plan: QueuePlan) -> tuple[QueuePlace, ...]:
     """The next ``plan.window`` images, lowest priority first.
 
     The random quota is drawn from test and audit and is blind; the strategy chooses from train only, of which a share
@@ -78,7 +78,7 @@ def plan_queue(pool: Pool, *, quota: Quota, plan: Plan) -> tuple[Choice, ...]:
     )
 
 
-def _representatives(pool: Pool) -> list[int]:
+def _representatives(pool: UnlabelledPool) -> list[int]:
     """One row per unit: the first by uri."""
     first: dict[str, int] = {}
     for row in sorted(range(len(pool.uris)), key=pool.uris.__getitem__):
@@ -86,7 +86,7 @@ def _representatives(pool: Pool) -> list[int]:
     return list(first.values())
 
 
-def _chosen(pool: Pool, train: Ints, plan: Plan) -> list[tuple[int, str]]:
+def _chosen(pool: UnlabelledPool, train: Ints, plan: QueuePlan) -> list[tuple[int, str]]:
     """Train rows in the order of their worth, with the reason."""
     query = Query(
         len(train), lambda k: pool.read(train[k]),
@@ -106,7 +106,7 @@ def _within_reach(quota: Quota, images: Mapping[Bucket, int]) -> Quota:
     return replace(quota, lacking={bucket: min(n, images.get(bucket, 0)) for bucket, n in quota.lacking.items()})
 
 
-def _drawn(pool: Pool, rows: Sequence[int], quota: Quota, seed: int) -> list[tuple[int, str]]:
+def _drawn(pool: UnlabelledPool, rows: Sequence[int], quota: Quota, seed: int) -> list[tuple[int, str]]:
     """Random, and the same for ever: by hash of the group, so that new images do not reshuffle old ones.
 
     What the next verdict lacks comes first; within a bucket the draw stays a draw.
@@ -156,16 +156,16 @@ def _mixed(
     return places
 
 
-def _speaks(pool: Pool, row: int) -> bool:
+def _speaks(pool: UnlabelledPool, row: int) -> bool:
     """Whether the model names a class: not where one that it does not know is likelier."""
     if pool.probabilities is None:
         return False
     return pool.unseen is None or bool(speaks(pool.probabilities[row].max(), pool.unseen[row]))
 
 
-def _choice(pool: Pool, row: int, *, why: str, priority: float, blind: bool) -> Choice:
+def _choice(pool: UnlabelledPool, row: int, *, why: str, priority: float, blind: bool) -> QueuePlace:
     if pool.probabilities is None or not _speaks(pool, row):
-        return Choice(pool.uris[row], priority, None, None, blind, why)
+        return QueuePlace(pool.uris[row], priority, None, None, blind, why)
     best = int(pool.probabilities[row].argmax())
     sure = float(pool.probabilities[row, best]) * (1 - (float(pool.unseen[row]) if pool.unseen is not None else 0.0))
-    return Choice(pool.uris[row], priority, pool.labels[best], sure, blind, why)
+    return QueuePlace(pool.uris[row], priority, pool.labels[best], sure, blind, why)

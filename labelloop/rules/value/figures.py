@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelloop.rules.intervals import Interval, newcombe, wilson
-from labelloop.rules.value.looks import Kind, Look
+from labelloop.rules.value.looks import Look, Showing
 
 FEW = 5  # answers without a pre-label, of one person, below which their times are not compared
 NEWEST = 500  # shown ones whose times are resampled
@@ -40,7 +40,7 @@ class Anchoring:
 
 
 @dataclass(frozen=True, slots=True)
-class Times:
+class AnswerTimes:
     """Seconds for an answer on chosen images; medians, so that a break beside the open page counts for nothing."""
 
     shown: float | None = None
@@ -61,7 +61,7 @@ class Checked:
 
 
 @dataclass(frozen=True, slots=True)
-class ClassRow:
+class ClassOverrides:
     """One class as the model named it."""
 
     name: str
@@ -81,15 +81,15 @@ def share(looks: Iterable[Look], *, departed: bool) -> Rate:
     return rate(sum(d is departed for d in departures), len(departures))
 
 
-def of_kind(looks: Iterable[Look], *kinds: Kind) -> list[Look]:
+def of_kind(looks: Iterable[Look], *kinds: Showing) -> list[Look]:
     """Those that came so."""
     return [look for look in looks if look.kind in kinds]
 
 
 def anchoring(looks: Sequence[Look]) -> Anchoring:
     """Only chosen images: what is drawn at random is easier."""
-    shown = share(of_kind(looks, Kind.SHOWN), departed=False)
-    hidden = share(of_kind(looks, Kind.HIDDEN), departed=False)
+    shown = share(of_kind(looks, Showing.SHOWN), departed=False)
+    hidden = share(of_kind(looks, Showing.HIDDEN), departed=False)
     if shown.share is None or hidden.share is None:
         return Anchoring(shown, hidden, None)
     low, high = newcombe((shown.hits, shown.of), (hidden.hits, hidden.of))
@@ -98,29 +98,29 @@ def anchoring(looks: Sequence[Look]) -> Anchoring:
 
 def checked(looks: Sequence[Look]) -> Checked:
     """By a ground truth, by somebody else's answer, by a later correction."""
-    shown, blind = of_kind(looks, Kind.SHOWN), of_kind(looks, Kind.HIDDEN, Kind.DRAWN)
+    shown, blind = of_kind(looks, Showing.SHOWN), of_kind(looks, Showing.HIDDEN, Showing.DRAWN)
     return Checked(_right(shown), _right(blind), _corrected(shown), _corrected(blind))
 
 
-def classes(looks: Sequence[Look]) -> tuple[ClassRow, ...]:
+def classes(looks: Sequence[Look]) -> tuple[ClassOverrides, ...]:
     """Those that are surely overridden often come first."""
-    shown = [look for look in of_kind(looks, Kind.SHOWN) if look.predicted is not None and not look.skipped]
+    shown = [look for look in of_kind(looks, Showing.SHOWN) if look.predicted is not None and not look.skipped]
     names = {look.predicted for look in shown if look.predicted is not None}
     rows = [_class_row(name, [look for look in shown if look.predicted == name]) for name in names]
     return tuple(sorted(rows, key=lambda row: (-row.overrides.low, row.name)))
 
 
-def times(people: Mapping[int, Sequence[Look]]) -> Times:
+def times(people: Mapping[int, Sequence[Look]]) -> AnswerTimes:
     """Each person is compared with themselves: minutes saved are shown answers x their difference of medians.
 
     The interval is a bootstrap over answers, each person's and kind's by themselves, the last NEWEST of them.
     """
     looks = [look for own in people.values() for look in own]
-    pairs = [(_seconds(own, Kind.SHOWN), _seconds(own, Kind.HIDDEN)) for own in people.values()]
+    pairs = [(_seconds(own, Showing.SHOWN), _seconds(own, Showing.HIDDEN)) for own in people.values()]
     enough = [(s, h) for s, h in pairs if min(len(s), len(h)) >= FEW]
     rest = sum(len(s) for s, h in pairs if min(len(s), len(h)) < FEW)
-    shown, hidden = (median(of_kind(looks, kind)) for kind in (Kind.SHOWN, Kind.HIDDEN))
-    return Times(shown, hidden, _saved(enough) if enough else None, len(enough), rest)
+    shown, hidden = (median(of_kind(looks, kind)) for kind in (Showing.SHOWN, Showing.HIDDEN))
+    return AnswerTimes(shown, hidden, _saved(enough) if enough else None, len(enough), rest)
 
 
 def median(looks: Iterable[Look]) -> float | None:
@@ -138,13 +138,13 @@ def _corrected(looks: Sequence[Look]) -> Rate:
     return rate(sum(look.corrected for look in looks), len(looks))
 
 
-def _class_row(name: str, looks: Sequence[Look]) -> ClassRow:
+def _class_row(name: str, looks: Sequence[Look]) -> ClassOverrides:
     instead = Counter(look.said for look in looks if look.departed and look.said is not None).most_common(1)
     other, count = instead[0] if instead else (None, 0)
-    return ClassRow(name, share(looks, departed=True), other, count)
+    return ClassOverrides(name, share(looks, departed=True), other, count)
 
 
-def _seconds(looks: Iterable[Look], kind: Kind) -> Doubles:
+def _seconds(looks: Iterable[Look], kind: Showing) -> Doubles:
     return np.array([look.seconds for look in of_kind(looks, kind) if look.seconds is not None], dtype=np.float64)
 
 

@@ -10,7 +10,7 @@ from labelloop.records.tasks import Annotation, Seen, Task
 from labelloop.rules.schema import AS_GIVEN, LabelRules
 
 
-class Kind(StrEnum):
+class Showing(StrEnum):
     """How an image came to a person."""
 
     SHOWN = "shown"  # chosen by the model, with its pre-label
@@ -25,7 +25,7 @@ class Look:
     task: int
     who: int | None  # Label Studio's account
     at: str  # UTC
-    kind: Kind
+    kind: Showing
     predicted: str | None  # what the model said, as the class counts now; None: it counts no more
     probability: float | None  # of that, in [0, 1]; None: not known
     said: str | None  # what the person said, as the class counts now; None: skipped, or it counts no more
@@ -38,7 +38,7 @@ class Look:
     @property
     def accepted(self) -> bool:
         """The pre-label was there, and it was taken."""
-        return self.kind is Kind.SHOWN and not self.departed
+        return self.kind is Showing.SHOWN and not self.departed
 
 
 def looks_of(tasks: Iterable[Task], rules: LabelRules = AS_GIVEN) -> list[Look]:
@@ -75,10 +75,10 @@ def _look(task: Task, annotation: Annotation, seen: Seen, rules: LabelRules) -> 
     )  # fmt: skip
 
 
-def _kind(seen: Seen) -> Kind:
+def _kind(seen: Seen) -> Showing:
     if not seen.blind:
-        return Kind.SHOWN
-    return Kind.HIDDEN if seen.chosen else Kind.DRAWN
+        return Showing.SHOWN
+    return Showing.HIDDEN if seen.chosen else Showing.DRAWN
 
 
 def _now(label: str | None, rules: LabelRules) -> str | None:

@@ -21,7 +21,7 @@ from labelloop.records.images import JUDGING, Bucket
 from labelloop.store.features import Floats
 from operations.deployment import Deployment
 from operations.projects.imagefolder import LabelledFile
-from retrain_worker.replay.history import History
+from retrain_worker.replay.history import ReplayHistory
 from tests.unit.worlds.learning import LearningWorld, digits
 
 CONFIG = ProjectConfig()
@@ -36,7 +36,7 @@ def folder(root: Path, pictures: Sequence[tuple[bytes, str]]) -> Path:
     return root
 
 
-def read(images: Path, keep: Path, test: Path | None = None) -> History:
+def read(images: Path, keep: Path, test: Path | None = None) -> ReplayHistory:
     return history_of_folders(images, test, CONFIG, load_settings({}), keep=keep, report=lambda *_: None)
 
 
@@ -118,7 +118,7 @@ def test_a_run_that_is_interrupted_leaves_nothing_half_written(
     assert [path.suffix for path in keep.iterdir()] == [".npz"]
 
 
-def of_project(world: LearningWorld, cache: Path) -> History:
+def of_project(world: LearningWorld, cache: Path) -> ReplayHistory:
     deployment = SimpleNamespace(within=lambda _: world.project.store, registry=lambda _: world.project.registry)
     return history_of_project(cast("Deployment", deployment), world.project.record, cache)
 

@@ -26,7 +26,7 @@ from labelloop.labels.results import make_label_config
 from labelloop.model.head import Head
 from labelloop.records.evidence import Outcome, Verdict
 from labelloop.records.images import Bucket, ImageFacts
-from labelloop.records.tasks import Annotation, Choice, Task
+from labelloop.records.tasks import Annotation, QueuePlace, Task
 from labelloop.rules.acquisition import lot
 from labelloop.rules.auto_label.rule import Promise
 from labelloop.rules.split import shown_blind
@@ -258,7 +258,7 @@ def test_predictions_lie_beside_the_queue(world: World) -> None:
     studio = world.fake
     train = [u for u in world.uris if world.buckets[u] is Bucket.TRAIN][60:70]
     studio.push(
-        1, world.record.schema, "v1", [(world.numbers[u], Choice(u, 0.5, "cat", 0.5, False, "")) for u in train]
+        1, world.record.schema, "v1", [(world.numbers[u], QueuePlace(u, 0.5, "cat", 0.5, False, "")) for u in train]
     )
     studio.update_project(1, model_version="v1")
     found = world.propose()
@@ -308,7 +308,7 @@ def test_the_watcher_neither_counts_nor_retires_them(world: World, monkeypatch: 
     done = push(world.deployment, world.record, world.propose(), quiet)
     scores = ScoreStore(world.store)
     open_tasks = {u: [world.numbers[u]] for u in world.uris}
-    scores.add("v1", snapshot=None, pool=10, policy="", places=[Choice(world.uris[60], 0.5, "cat", 0.6, False, "")])
+    scores.add("v1", snapshot=None, pool=10, policy="", places=[QueuePlace(world.uris[60], 0.5, "cat", 0.6, False, "")])
     publisher = Publisher(world.fake, world.record, world.record.schema, scores)  # type: ignore[arg-type]
     publisher.publish("v1", open_tasks)
     monkeypatch.setattr(sync.predictions.retired, "KEEP_S", 0)

@@ -13,8 +13,17 @@ from labelloop.config.training import Retrain
 from labelloop.errors import SettingsError
 from labelloop.records.arrays import Floats
 from labelloop.records.images import Bucket
-from labelloop.records.tasks import Choice
-from labelloop.rules.acquisition import STRATEGIES, Labelled, Plan, Pool, Query, Quota, plan_queue, strategy
+from labelloop.records.tasks import QueuePlace
+from labelloop.rules.acquisition import (
+    STRATEGIES,
+    LabelledRows,
+    Query,
+    QueuePlan,
+    Quota,
+    UnlabelledPool,
+    plan_queue,
+    strategy,
+)
 from labelloop.rules.acquisition.coverage import covered_by, herd, radius_of
 from labelloop.rules.acquisition.query import Ints, top
 from labelloop.rules.acquisition.select import most_useful, spread_over_clusters
@@ -35,7 +44,7 @@ def read(rows: Ints) -> Floats:
     return BLOBS[rows]
 
 
-POOL = Pool(URIS, GROUPS, BUCKETS, read, ("a", "b", "c"), PROBABILITIES)
+POOL = UnlabelledPool(URIS, GROUPS, BUCKETS, read, ("a", "b", "c"), PROBABILITIES)
 COLD = replace(POOL, probabilities=None)
 
 
@@ -43,9 +52,9 @@ def _part(kept: list[int], rows: Ints) -> Floats:
     return read(np.array(kept)[rows])
 
 
-def queue(pool: Pool = POOL, quota: Quota | None = None, **plan: float | str) -> tuple[Choice, ...]:
+def queue(pool: UnlabelledPool = POOL, quota: Quota | None = None, **plan: float | str) -> tuple[QueuePlace, ...]:
     name = "herding" if pool.probabilities is None else "cluster-margin"
-    return plan_queue(pool, quota=quota or Quota(), plan=Plan(**{"strategy": name, **plan}))  # type: ignore[arg-type]
+    return plan_queue(pool, quota=quota or Quota(), plan=QueuePlan(**{"strategy": name, **plan}))  # type: ignore[arg-type]
 
 
 def asking(size: int = N, batch: int = 10) -> Query:
@@ -213,11 +222,11 @@ def test_only_train_images_are_chosen_and_only_others_drawn() -> None:
 @pytest.mark.parametrize("stop", [1, 3, 7, 10])
 def test_the_quota_holds_over_any_restart(share: float, stop: int) -> None:
     """Each time after `stop` labels a new model plans the queue anew."""
-    given: list[Choice] = []
+    given: list[QueuePlace] = []
     left = set(URIS)
     for _ in range(0, 100, stop):
         rows = [i for i in range(N) if URIS[i] in left]
-        pool = Pool(
+        pool = UnlabelledPool(
             [URIS[i] for i in rows], [GROUPS[i] for i in rows], [BUCKETS[i] for i in rows],
             partial(_part, rows), POOL.labels, PROBABILITIES[rows],
         )  # fmt: skip
@@ -287,8 +296,8 @@ def life(orders: int, after: int) -> list[tuple[int, int, int]]:
             policy.quota, len(given), random, policy.quota_most, lacking, ahead=200 - have[Bucket.TRAIN] % 200
         )
         left = sorted(set(groups) - set(given))
-        pool = Pool(left, left, [bucket[g] for g in left], lambda rows: np.zeros((len(rows), 2), np.float32))
-        given += [c.uri for c in plan_queue(pool, quota=quota, plan=Plan("random", window=40))[:after]]
+        pool = UnlabelledPool(left, left, [bucket[g] for g in left], lambda rows: np.zeros((len(rows), 2), np.float32))
+        given += [c.uri for c in plan_queue(pool, quota=quota, plan=QueuePlan("random", window=40))[:after]]
         have = Counter(bucket[g] for g in given)
         found.append((have[Bucket.TRAIN], have[Bucket.TEST], have[Bucket.AUDIT]))
     return found
@@ -312,7 +321,7 @@ def test_the_next_verdict_has_its_evidence_however_often_the_queue_is_ordered_an
 
 def test_what_is_labelled_reaches_the_strategy() -> None:
     """All but one blob have a label: herding begins with the other one."""
-    pool = replace(COLD, buckets=[Bucket.TRAIN] * N, labelled=Labelled(BLOBS[:350:50], np.zeros(7, np.int64)))
+    pool = replace(COLD, buckets=[Bucket.TRAIN] * N, labelled=LabelledRows(BLOBS[:350:50], np.zeros(7, np.int64)))
     assert URIS.index(queue(pool)[0].uri) >= 350
 
 
@@ -349,7 +358,7 @@ def test_the_first_page_of_a_new_project_is_a_pre_labelled_one() -> None:
 def test_random_images_keep_their_order_when_others_come_or_go() -> None:
     whole = [c.uri for c in queue(window=N) if c.blind]
     kept = [i for i in range(N) if i % 3]
-    part = Pool(
+    part = UnlabelledPool(
         [URIS[i] for i in kept],
         [GROUPS[i] for i in kept],
         [BUCKETS[i] for i in kept],
@@ -402,4 +411,4 @@ def test_the_queue_goes_on_where_one_side_is_used_up() -> None:
     assert len(queue(test_only, window=50)) == 50
     train_only = replace(POOL, buckets=[Bucket.TRAIN] * N)
     assert len(queue(train_only, window=50)) == 50
-    assert queue(Pool([], [], [], read)) == ()
+    assert queue(UnlabelledPool([], [], [], read)) == ()

@@ -10,7 +10,7 @@ import pytest
 from labelloop.records.images import Bucket, ImageFacts
 from labelloop.records.tasks import Annotation, Seen, Task
 from labelloop.rules.acquisition import lot
-from labelloop.rules.auto_label.audit import Ground, Group, State, ground_of, groups_of
+from labelloop.rules.auto_label.audit import AnswerState, AuditGroup, Ground, ground_of, groups_of
 
 AT = "2026-01-01T00:00:00Z"
 SEED = 7
@@ -79,7 +79,7 @@ def test_what_nobody_could_be_right_about_is_in_the_sample_without_a_label(
     answers: Sequence[Task], label: str | None
 ) -> None:
     (group,) = ground(facts(1), answers).sample
-    assert (group.state, group.label) == (State.ANSWERED, label)
+    assert (group.state, group.label) == (AnswerState.ANSWERED, label)
 
 
 def test_an_answer_with_a_prediction_in_sight_does_not_count() -> None:
@@ -121,4 +121,4 @@ def test_test_images_that_were_drawn_at_random_leave_the_count_and_chosen_ones_s
 
 def test_nothing_is_nothing() -> None:
     assert ground([], []) == Ground((), (), 0, 0, 0, 0, 0)
-    assert Group("g", ("b", "c"), Bucket.TRAIN).uri == "b"
+    assert AuditGroup("g", ("b", "c"), Bucket.TRAIN).uri == "b"

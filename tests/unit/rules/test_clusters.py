@@ -12,7 +12,7 @@ from labelloop.records.images import Bucket, Example
 from labelloop.rules.gate.paired import few_level
 from labelloop.rules.intervals import wilson
 from labelloop.rules.paired_intervals import paired_interval
-from retrain_worker.evidence.answers import Answers, paired, pre_labels, recalls, surprise
+from retrain_worker.evidence.answers import PairedAnswers, paired, pre_labels, recalls, surprise
 from retrain_worker.evidence.clusters import (
     Clusters,
     Doubles,
@@ -91,8 +91,8 @@ def test_images_of_no_group_count_as_ever() -> None:
     gained, lost = int((right & (before != truth)).sum()), int((~right & (before == truth)).sum())
     difference = right.astype(np.float64) - (before == truth)
     assert difference_interval(difference, apart) == pytest.approx(paired_interval(gained, lost, 60))
-    grouped = Answers(truth, after, before, None, np.arange(60).astype(np.str_), np.ones(60, dtype=np.bool_))
-    assert recalls(grouped) == recalls(Answers(truth, after, before))
+    grouped = PairedAnswers(truth, after, before, None, np.arange(60).astype(np.str_), np.ones(60, dtype=np.bool_))
+    assert recalls(grouped) == recalls(PairedAnswers(truth, after, before))
     p, q = (rng.dirichlet(np.ones(3), 60).astype(np.float32) for _ in range(2))
     codes = rng.integers(0, 3, 60)
     assert surprise(codes, champion=p, challenger=q, on="x", clusters=apart) == surprise(
@@ -108,8 +108,8 @@ def test_a_group_of_copies_says_no_more_than_one_of_them() -> None:
     truth, ours = np.array(["a", "b"] * 10), np.array(["a"] * 20)
     theirs = np.array(["b"] * 20)
     names, once = np.arange(20).astype(np.str_), np.ones(20, dtype=np.bool_)
-    one = Answers(truth, ours, theirs, None, names, once)
-    many = Answers(*(np.repeat(column, 30) for column in (truth, ours, theirs, ours, names, once)))
+    one = PairedAnswers(truth, ours, theirs, None, names, once)
+    many = PairedAnswers(*(np.repeat(column, 30) for column in (truth, ours, theirs, ours, names, once)))
     plain, found = one.compared("x"), many.compared("x")
     assert plain is not None
     assert found is not None

@@ -6,7 +6,7 @@ import pytest
 
 from labelloop.errors import SettingsError
 from labelloop.labels.results import LabelSchema, make_label_config, parse_label_config
-from labelloop.rules.migration import Kind, Wishes, changed, decide, propose, told, undecided
+from labelloop.rules.migration import ProposedStep, Wishes, changed, decide, propose, told, undecided
 
 
 def schema(*classes: str) -> LabelSchema:
@@ -36,14 +36,20 @@ def test_a_control_with_labels_must_keep_its_name() -> None:
 @pytest.mark.parametrize(
     ("waiting", "classes", "labelled", "kind", "new"),
     [
-        (["cat"], ("dog", "feline"), ("cat", "dog"), Kind.RENAME, "feline"),  # one went, one came
-        (["cat"], ("dog", "Cat", "owl"), ("cat", "dog"), Kind.RENAME, "Cat"),  # of two new ones the one that is alike
-        (["cats"], ("dog", "cat"), ("cats", "dog", "cat"), Kind.MERGE, "cat"),
-        (["cat"], ("dog", "owl"), ("cat", "dog", "owl"), Kind.DROP, None),
+        (["cat"], ("dog", "feline"), ("cat", "dog"), ProposedStep.RENAME, "feline"),  # one went, one came
+        (
+            ["cat"],
+            ("dog", "Cat", "owl"),
+            ("cat", "dog"),
+            ProposedStep.RENAME,
+            "Cat",
+        ),  # of two new ones the one that is alike
+        (["cats"], ("dog", "cat"), ("cats", "dog", "cat"), ProposedStep.MERGE, "cat"),
+        (["cat"], ("dog", "owl"), ("cat", "dog", "owl"), ProposedStep.DROP, None),
     ],
 )
 def test_the_likeliest_is_proposed(
-    waiting: list[str], classes: tuple[str, ...], labelled: tuple[str, ...], kind: Kind, new: str | None
+    waiting: list[str], classes: tuple[str, ...], labelled: tuple[str, ...], kind: ProposedStep, new: str | None
 ) -> None:
     (proposal,) = propose(waiting, classes, labelled)
     assert (proposal.kind, proposal.new) == (kind, new)

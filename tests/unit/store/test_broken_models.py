@@ -18,8 +18,8 @@ from labelloop.records.images import Bucket
 from retrain_worker import retrain
 from retrain_worker.evidence.artefact import in_turn
 from retrain_worker.heads import recipe as heads
-from retrain_worker.heads.logistic import FittedHead, fit_head
-from retrain_worker.refresh import Judged
+from retrain_worker.heads.logistic import LinearFit, fit_head
+from retrain_worker.refresh import RunResult
 from tests.unit.worlds.learning import LearningWorld
 
 SMALL = {
@@ -46,7 +46,7 @@ def _with_champion(world: LearningWorld) -> LearningWorld:
     return world
 
 
-def stopped_by(judged: Judged) -> dict[str, Outcome]:
+def stopped_by(judged: RunResult) -> dict[str, Outcome]:
     return {c.rule: c.outcome for c in judged.verdict.checks if c.outcome is not Outcome.PROMOTE}
 
 
@@ -60,7 +60,7 @@ def test_shuffled_labels(world: LearningWorld) -> None:
 
 
 def test_class_names_in_another_order(world: LearningWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    def swapped(*args: Any, **options: Any) -> FittedHead:
+    def swapped(*args: Any, **options: Any) -> LinearFit:
         fitted = fit_head(*args, **options)
         names = list(fitted.head.labels)
         names[3], names[8] = names[8], names[3]

@@ -31,7 +31,7 @@ from operations.doctor import models
 from retrain_worker import refresh, retrain
 from retrain_worker.featurise import featurise
 from sync.inspect import Inspection
-from sync.weights import Weights
+from sync.weights import WeightsPublisher
 from tests.unit.worlds.backend import World, lease, world_of
 from tests.unit.worlds.damage import Queue, here
 from tests.unit.worlds.learning import LearningWorld
@@ -216,7 +216,7 @@ def test_the_watcher_asks_once_for_weights_that_can_be_built_again() -> None:
     world.corrupt(weights_of(world, "v1"))
     queue: Any = Queue()
     damage = Registry(world.own, lease).damage
-    weights = Weights(world.record.key, world.own, Registry(world.own, lease), queue)
+    weights = WeightsPublisher(world.record.key, world.own, Registry(world.own, lease), queue)
     inspection = Inspection(world.own, damage, {"backbones/": weights.mend}, weights)
     for _ in range(3):
         inspection.turn()

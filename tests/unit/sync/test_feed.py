@@ -10,7 +10,7 @@ import pytest
 
 from labelloop.errors import StudioError
 from labelloop.labels.results import LabelSchema
-from labelloop.records.tasks import Annotation, Choice, Seen, Task
+from labelloop.records.tasks import Annotation, QueuePlace, Seen, Task
 from labelloop.studio.rows import TaskStub
 from sync.answers.feed import OVERLAP_EVERY_S, Changes, Feed, Shown
 from tests.fakes.studio import FakeStudio
@@ -97,7 +97,7 @@ def test_what_happened_while_nobody_watched_is_found(studio: FakeStudio) -> None
 
 def test_the_hidden_answer_of_a_blind_task_is_kept_at_first_sight(studio: FakeStudio) -> None:
     task = studio.add_task("s3://images/1")
-    studio.push(1, SCHEMA, "v3", [(task, Choice("s3://images/1", 0.1, "dog", 0.9, True, "quota"))])
+    studio.push(1, SCHEMA, "v3", [(task, QueuePlace("s3://images/1", 0.1, "dog", 0.9, True, "quota"))])
     studio.model_version = "v3"
     annotation = studio.annotate(task, "cat")
     feed = feed_of(studio, lambda _uri, _answer: Seen("v3", "dog", blind=True))

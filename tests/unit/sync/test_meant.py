@@ -13,7 +13,7 @@ import pytest
 import sync.answers.empties
 from bench.watcher import LABELLED, World
 from labelloop.clock import LABEL_STUDIO_FORMAT, now, stamp
-from labelloop.config.networks import Choice
+from labelloop.config.networks import NetworkChoice
 from labelloop.config.project import ProjectConfig, parse_config
 from labelloop.config.settings import load_settings
 from labelloop.errors import StudioError
@@ -460,7 +460,7 @@ def test_a_project_that_we_make_says_how_to_label_and_is_known_as_ours_afterward
     api = StudioApi()
     store = ProjectStore(MemoryStore(), "main")
     settings = load_settings({"LABELLOOP_IMAGE_BUCKETS": "images", "LABELLOOP_STUDIO_URL": "http://studio"})
-    choice = Choice("pixels", "a test")
+    choice = NetworkChoice("pixels", "a test")
     wish = Wish(ProjectConfig(name="pets"), "s3://images/p/", ("cat", "<b>"), choose=lambda: choice)
 
     def wired(wish: Wish) -> ProjectRecord:

@@ -28,7 +28,7 @@ from labelloop.store.registry import Registry
 from labelloop.store.requests import RequestStore
 from labelloop.store.runs import RunStore
 from labelloop.store.snapshots import SnapshotStore
-from sync.plan import Plan, Planner
+from sync.plan import Planner, TurnPlan
 
 CONFIG = parse_config({"refresh": {"after": 4, "throttle_s": 0}}, "the test")
 RECORD = ProjectRecord("main", 1, 0, "t", CONFIG, make_label_config(["cat", "dog"]), "s3://images/t/")
@@ -82,7 +82,7 @@ class World:
         FeatureStore(self.store, "b", tmp).add(f"s{len(self.labels)}", uris, ["e"] * len(uris), rows)
         self.labels += names
 
-    def plan(self) -> Plan:
+    def plan(self) -> TurnPlan:
         self.catalogue.update()
         self.index.update()
         return self.planner.plan(self.snapshot(), None, self.catalogue, self.index)

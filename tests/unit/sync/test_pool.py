@@ -24,7 +24,7 @@ from sync.answers.task_index import Board
 from sync.images.imports import Imports
 from sync.images.listing import Lister
 from sync.images.mirror import Mirroring
-from sync.images.pool import ACTIVE_JOBS, CHUNK, Pool
+from sync.images.pool import ACTIVE_JOBS, CHUNK, ImagePool
 from sync.images.waiting import RETRY_S, Waiting
 from sync.images.web import Fetched
 
@@ -52,7 +52,7 @@ class World:
         self.catalogue = Catalogue(self.store)
         self.index = FeatureIndex(self.store, "b")
         self.features = FeatureStore(self.store, "b", tmp)
-        self.pool = Pool("p", lambda: list(self.bucket.items()), self._import, self.queue)  # type: ignore[arg-type]
+        self.pool = ImagePool("p", lambda: list(self.bucket.items()), self._import, self.queue)  # type: ignore[arg-type]
         self.pool._lister = Lister(lambda: list(self.bucket.items()), start=lambda run: run())
 
     def turn(self, *, listed: bool = True) -> None:
@@ -206,7 +206,7 @@ def test_a_turn_without_changes_looks_at_no_image(world: World, monkeypatch: pyt
     world.work()
     world.turn()
     judged: list[str] = []
-    monkeypatch.setattr(Pool, "_judge", lambda _self, uri, *_: judged.append(uri))
+    monkeypatch.setattr(ImagePool, "_judge", lambda _self, uri, *_: judged.append(uri))
     world.turn(listed=False)
     world.turn()
     assert judged == []

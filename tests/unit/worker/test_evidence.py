@@ -10,7 +10,7 @@ from labelloop.records.arrays import Floats
 from labelloop.records.images import Bucket, Example
 from labelloop.rules.paired_intervals import paired_interval
 from labelloop.rules.schema import LabelRules
-from retrain_worker.evidence.answers import Answers, paired, recalls, surprise
+from retrain_worker.evidence.answers import PairedAnswers, paired, recalls, surprise
 from retrain_worker.evidence.collect import (
     LabelSets,
     Recipe,
@@ -133,10 +133,10 @@ def test_a_champion_of_two_classes_does_not_hold_up_one_of_three() -> None:
 def test_a_recall_falls_only_among_classes_that_both_know() -> None:
     truth, sure = np.array(["a"] * 20), np.array(["a"] * 20)
     unsure = np.array(["a", "c"] * 10)
-    [more_names] = recalls(Answers(truth, unsure, sure, among=sure))
+    [more_names] = recalls(PairedAnswers(truth, unsure, sure, among=sure))
     assert (more_names.challenger, more_names.among, more_names.champion) == (0.5, 1.0, 1.0)
     assert more_names.drop_high >= 0
-    [worse] = recalls(Answers(truth, unsure, sure))
+    [worse] = recalls(PairedAnswers(truth, unsure, sure))
     assert (worse.among, worse.champion) == (0.5, 1.0)
     assert worse.drop_high < 0
 

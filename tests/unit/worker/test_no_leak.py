@@ -14,7 +14,7 @@ from labelloop.records.images import Bucket, Example
 from labelloop.records.json import digest
 from labelloop.rules.split import fold_of
 from ml_backend.loader import Engines, load_model
-from retrain_worker.training.fit import Run
+from retrain_worker.training.fit import FineTune
 from retrain_worker.training.parts import divide
 from tests.unit.worlds.learning import LearningWorld
 
@@ -31,14 +31,14 @@ def retrained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Learni
     world, batches = LearningWorld(folder, images=300, config=SMALL), []
     snapshot = world.label(sorted(world.truth))
     assert world.refresh(snapshot).verdict.outcome is Outcome.PROMOTE
-    step = Run._step
+    step = FineTune._step
 
-    def noted(run: Run, module: Any, batch: Any, seed: int) -> Any:
+    def noted(run: FineTune, module: Any, batch: Any, seed: int) -> Any:
         batches.append(batch.images.numpy().copy())
         return step(run, module, batch, seed)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Run, "_step", noted)
+        patch.setattr(FineTune, "_step", noted)
         judged = world.retrain(snapshot)
     assert judged.version is not None
     yield world, batches, judged.version

@@ -18,7 +18,7 @@ from labelloop.model import net
 from labelloop.records.images import Bucket, Example
 from labelloop.records.json import digest
 from retrain_worker.training import data as module
-from retrain_worker.training.data import Source, parts_of
+from retrain_worker.training.data import PixelSource, parts_of
 from retrain_worker.training.pixel_cache import INDEX, ROWS, PixelCache
 
 
@@ -100,17 +100,17 @@ def examples(count: int, bucket: Bucket = Bucket.TRAIN) -> list[Example]:
     return [Example(n, f"s3://images/{n}", f"group{n}", bucket, "ab"[n % 2]) for n in range(count)]
 
 
-Make = Callable[..., Source]
+Make = Callable[..., PixelSource]
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> Make:
-    def make(count: int, **trouble: object) -> Source:
+    def make(count: int, **trouble: object) -> PixelSource:
         found = {f"s3://images/{n}": picture(n) for n in range(count)}
         backbone = net.build(BackboneSpec(name="pixels"), [])
         cache = PixelCache(tmp_path, backbone.record.preprocessing, backbone.square.size)
         contents = {uri: digest(data) for uri, data in found.items()}
-        return Source(Pictures(found, **trouble), backbone, cache, contents)  # type: ignore[arg-type]
+        return PixelSource(Pictures(found, **trouble), backbone, cache, contents)  # type: ignore[arg-type]
 
     return make
 

@@ -22,10 +22,10 @@ from labelloop.records.images import Bucket
 from labelloop.rules.paired_intervals import mean_interval, paired_interval
 from labelloop.store.reports import kept_report
 from retrain_worker import retrain
-from retrain_worker.refresh import Judged
-from retrain_worker.report.answers import Looked
+from retrain_worker.refresh import RunResult
+from retrain_worker.report.answers import PixelAnswers
 from retrain_worker.reporting import Sight, report_of_version
-from retrain_worker.training.fit import History
+from retrain_worker.training.fit import FineTuneHistory
 from retrain_worker.verify import Figure, Verified, verify
 from tests.unit.worlds.learning import LearningWorld
 from tests.unit.worlds.report import inputs, pixels
@@ -44,11 +44,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LearningWorld]:
 
 
 @pytest.fixture(scope="module")
-def retrained(world: LearningWorld) -> Judged:
+def retrained(world: LearningWorld) -> RunResult:
     return world.retrain(world.label(world.uris(Bucket.TRAIN)))
 
 
-def test_a_retrain_is_judged_on_disturbed_images_and_leaves_a_report(world: LearningWorld, retrained: Judged) -> None:
+def test_a_retrain_is_judged_on_disturbed_images_and_leaves_a_report(
+    world: LearningWorld, retrained: RunResult
+) -> None:
     test = world.uris(Bucket.TEST)
     found = retrained.evaluation.robustness
     assert found is not None
@@ -67,7 +69,7 @@ def test_a_retrain_is_judged_on_disturbed_images_and_leaves_a_report(world: Lear
     assert kept.html.startswith("<!doctype html>")
 
 
-def test_the_report_says_what_the_version_was_judged_on(world: LearningWorld, retrained: Judged) -> None:
+def test_the_report_says_what_the_version_was_judged_on(world: LearningWorld, retrained: RunResult) -> None:
     kept = kept_report(world.project.store, retrained.version or "")
     assert kept is not None
     assert kept.json["challenger"]["measures"]["accuracy"]["value"] == pytest.approx(retrained.evaluation.test_accuracy)
@@ -86,7 +88,7 @@ def test_a_refresh_is_reported_from_kept_features_alone(world: LearningWorld) ->
 
 
 def test_a_report_made_again_does_not_take_the_place_of_one_that_saw_pixels(
-    world: LearningWorld, retrained: Judged
+    world: LearningWorld, retrained: RunResult
 ) -> None:
     before = kept_report(world.project.store, retrained.version or "")
     version = world.project.registry.version(retrained.version or "")
@@ -137,7 +139,7 @@ def test_features_that_are_no_longer_kept_are_made_again(tmp_path: Path) -> None
     ],
 )
 def test_what_a_version_was_judged_on_can_be_computed_again(
-    world: LearningWorld, retrained: Judged, figure: str, change: dict[str, Any]
+    world: LearningWorld, retrained: RunResult, figure: str, change: dict[str, Any]
 ) -> None:
     version = world.project.registry.version(retrained.version or "")
     found = verify(world.context, world.project, version)
@@ -170,15 +172,15 @@ def refuse(uri: str) -> tuple[bytes, str]:
 
 
 def test_a_report_that_cannot_be_made_costs_no_run(
-    world: LearningWorld, retrained: Judged, monkeypatch: pytest.MonkeyPatch
+    world: LearningWorld, retrained: RunResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:
         raise ValueError("no pen")
 
     monkeypatch.setattr(retrain, "report_of_run", broken)
     version = world.project.registry.version(retrained.version or "")
-    history = History((), 0, 0.0, 0.0, "fp32")
-    sight = Sight(inputs(pixels()), Looked(np.zeros(0, dtype=np.bool_), {}, ()))
+    history = FineTuneHistory((), 0, 0.0, 0.0, "fp32")
+    sight = Sight(inputs(pixels()), PixelAnswers(np.zeros(0, dtype=np.bool_), {}, ()))
     assert retrain._report(world.project, retrain.Entered(version, None, sight), history) is None
 
 

@@ -20,7 +20,7 @@ from labelloop.records.images import Bucket, Example
 from retrain_worker.training.augment import SETS, Augmenter
 from retrain_worker.training.batches import Shard, Waits, batches, epoch_order, steps_per_epoch
 from retrain_worker.training.checkpoint import NoKeeper, StoredKeeper
-from retrain_worker.training.fit import History, Run, fit
+from retrain_worker.training.fit import FineTune, FineTuneHistory, fit
 from retrain_worker.training.optimiser import blocks, make_optimiser
 from retrain_worker.training.parts import Part, Parts, class_weights, divide, weighted
 
@@ -40,14 +40,16 @@ def digits() -> Parts:
     return Parts(part(pixels[:300], targets[:300]), part(pixels[300:500], targets[300:500]), CLASSES)
 
 
-def tuned(parts: Parts, *, seed: int = 0, keeper: Any = None, report: Any = None, **policy: Any) -> tuple[Run, History]:
+def tuned(
+    parts: Parts, *, seed: int = 0, keeper: Any = None, report: Any = None, **policy: Any
+) -> tuple[FineTune, FineTuneHistory]:
     backbone = net.build(BackboneSpec(name="pixels"), []).clone()
     settings = {"epochs": 3, "backbone_rate": 1.0, "precision": "fp32", **policy}
-    run = Run(backbone, parts, Retrain(**settings), seed, keeper or NoKeeper(), report or (lambda *_: None))
+    run = FineTune(backbone, parts, Retrain(**settings), seed, keeper or NoKeeper(), report or (lambda *_: None))
     return run, fit(run)
 
 
-def weights_of(run: Run) -> dict[str, torch.Tensor]:
+def weights_of(run: FineTune) -> dict[str, torch.Tensor]:
     return {k: v.clone() for k, v in run.model.state_dict().items()}
 
 
@@ -143,7 +145,7 @@ def test_the_layer_begins_as_the_head(digits: Parts) -> None:
     labels = tuple(reversed(CLASSES))
     head = Head(labels, draw.normal(size=(10, backbone.record.dimension)).astype(np.float32),
                 draw.normal(size=10).astype(np.float32), 2.0)  # fmt: skip
-    run = Run(backbone, digits, Retrain(precision="fp32"), 0)
+    run = FineTune(backbone, digits, Retrain(precision="fp32"), 0)
     run.begin_with(head)
     run.model.eval()
     images = digits.validation.images[:20]
@@ -163,7 +165,7 @@ def test_balance_reaches_the_loss(digits: Parts) -> None:
 def test_a_head_that_lacks_a_class_is_not_begun_with(digits: Parts) -> None:
     backbone = net.build(BackboneSpec(name="pixels"), []).clone()
     head = Head(("0", "1"), np.zeros((2, backbone.record.dimension), np.float32), np.zeros(2, np.float32))
-    run = Run(backbone, digits, Retrain(epochs=1, precision="fp32"), 0)
+    run = FineTune(backbone, digits, Retrain(epochs=1, precision="fp32"), 0)
     assert fit(run, head).best == 1
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from labelloop.config.project import Weights, parse_config
+from labelloop.config.project import LabelWeights, parse_config
 from labelloop.errors import SettingsError
 from labelloop.records.images import Bucket
 from labelloop.records.tasks import Annotation, Task
@@ -18,7 +18,7 @@ from tests.unit.worlds.learning import AT, LearningWorld
 
 
 def test_a_weight_is_that_of_the_person_times_that_of_the_class() -> None:
-    weights = Weights(annotators={7: 0.5}, classes={"cat": 3.0})
+    weights = LabelWeights(annotators={7: 0.5}, classes={"cat": 3.0})
     assert weights.of("cat", 7) == 1.5
     assert weights.of("dog", 7) == 0.5
     assert weights.of("dog", None) == 1.0
@@ -43,7 +43,7 @@ def test_people_who_are_believed_more_win_where_people_contradict_each_other(tmp
     features = project.features(backbone.id)
     said = []
     for weight in (1.0, 0.02):
-        weights = Weights(annotators={2: weight})
+        weights = LabelWeights(annotators={2: weight})
         sets = LabelSets(examples_of(snapshot, project.catalogue, features, weights))
         head = refresh_evidence(sets, features.rows, champion=None, recipe=Recipe()).fitted.head
         said.append(float(head.probabilities(features.rows(threes))[:, head.labels.index("3")].mean()))

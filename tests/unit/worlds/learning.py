@@ -33,7 +33,7 @@ from labelloop.store.scores import ScoreStore
 from labelloop.store.snapshots import SnapshotStore
 from retrain_worker.context import Context, ProjectContext
 from retrain_worker.featurise import featurise
-from retrain_worker.refresh import Judged, refresh
+from retrain_worker.refresh import RunResult, refresh
 from retrain_worker.retrain import retrain
 
 CLASSES = tuple(str(n) for n in range(10))
@@ -150,10 +150,10 @@ class LearningWorld:
         self.project.snapshots.set_latest(Latest(snapshot.id, 1, AT, AT))
         return snapshot.id
 
-    def refresh(self, snapshot: str) -> Judged:
+    def refresh(self, snapshot: str) -> RunResult:
         return refresh(self.context, self.project, snapshot)
 
-    def retrain(self, snapshot: str) -> Judged:
+    def retrain(self, snapshot: str) -> RunResult:
         judged = retrain(self.context, self.project, snapshot)
         judged.afterwards()
         return judged

@@ -17,7 +17,7 @@ from labelloop.records.evidence import Evaluation, Outcome, Verdict
 from labelloop.records.images import Bucket, ImageFacts
 from labelloop.records.json import digest
 from labelloop.records.snapshots import Latest
-from labelloop.records.tasks import Annotation, Choice, Task
+from labelloop.records.tasks import Annotation, QueuePlace, Task
 from labelloop.records.versions import BackboneRecord, Version
 from labelloop.store.catalogue import Catalogue
 from labelloop.store.features import FeatureStore
@@ -98,7 +98,7 @@ class World:
         ))  # fmt: skip
         if deploy:
             self.promote(version.name)
-        place = Choice("s3://images/1.png", 0.5, "cat", 0.9, blind=False, why="uncertain")
+        place = QueuePlace("s3://images/1.png", 0.5, "cat", 0.9, blind=False, why="uncertain")
         self.scores.add(version.name, snapshot=snapshot, pool=1, policy="p", places=[place])
         self.runs.end(run, "promote", ("good",), version=version.name)
         return version
