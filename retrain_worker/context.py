@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 CHUNK = 64  # images per job that computes lost features again
 log = structlog.get_logger()
-OPEN_FEATURES = 3  # backbones whose features a project keeps at hand: the live one's, an older one's, a new one's
+OPEN_FEATURES = 3  # backbones whose features a project keeps at hand: the champion's, an older one's, a new one's
 
 
 @dataclass

@@ -46,7 +46,7 @@ def featurise(context: Context, project: ProjectContext, uris: Sequence[str], po
     """Record facts and features of these images; returns how many could be used. Idempotent: newest row wins.
 
     No images at all: the watcher has found weights damaged.
-    ``pool``: how many images the project has. Buckets are decided when enough of them are known (see `settle`).
+    ``pool``: how many images the project has. Splits are decided when enough of them are known (see `settle`).
     """
     if not uris:
         return _mend_weights(context, project)
@@ -68,7 +68,7 @@ def _mend_weights(context: Context, project: ProjectContext) -> int:
 
 
 def _undecided(project: ProjectContext, uris: Sequence[str]) -> list[str]:
-    """Without images whose bucket was decided and is lost with a damaged shard of the catalogue.
+    """Without images whose split was decided and is lost with a damaged shard of the catalogue.
 
     It is never decided again: what a model was trained on might judge it afterwards.
     """
@@ -82,7 +82,7 @@ def _undecided(project: ProjectContext, uris: Sequence[str]) -> list[str]:
         placed_once |= {task.uri for task in newest.tasks.values()}
     held = [u for u in uris if u in placed_once and u not in project.catalogue.images]
     if held:
-        log.error("bucket lost, held until the catalogue is restored", action="featurise", count=len(held),
+        log.error("split lost, held until the catalogue is restored", action="featurise", count=len(held),
                   uris=held[:5], keys=project.catalogue.lost)  # fmt: skip
     return [u for u in uris if u not in set(held)]
 
@@ -112,7 +112,7 @@ def read(project: ProjectContext, backbone: Backbone, uri: str) -> Readable:
     before = project.catalogue.images.get(uri, ImageFacts(uri, ""))
     try:
         data, etag = project.images.read(uri)
-    except ImageUnreadableError as error:  # what was known of it stays, its bucket above all
+    except ImageUnreadableError as error:  # what was known of it stays, its split above all
         return _unreadable(replace(before, etag="", problem=str(error)))
     own = group_of(data)
     facts = replace(before, etag=etag, problem=None)
@@ -129,7 +129,7 @@ def read(project: ProjectContext, backbone: Backbone, uri: str) -> Readable:
 
 
 def first_backbone(context: Context, project: ProjectContext) -> BackboneRecord:
-    """Build the configured network once and keep it; whoever comes second uses the first one's."""
+    """Build the configured network once and keep it; a worker that comes second uses the first one's."""
     from labelloop.model import net
 
     spec = project.record.config.backbone
@@ -142,7 +142,7 @@ def first_backbone(context: Context, project: ProjectContext) -> BackboneRecord:
 def _numbers(
     project: ProjectContext, backbone: Backbone, batch: Sequence[Readable], rows: NDArray[np.float32]
 ) -> tuple[list[Readable], NDArray[np.float32]]:
-    """Without images of which the network makes no finite numbers: a single such row would end every later sum.
+    """Without images that the network makes no finite numbers of: a single such row would end every later sum.
 
     CorruptArtefactError where the network that serves can read them: then this one is at fault.
     """
@@ -176,7 +176,7 @@ def _record(
 
 
 def _first_found(facts: ImageFacts, kept: ImageFacts | None) -> ImageFacts:
-    """When other bytes came is told once: by whoever read them first."""
+    """When other bytes came is recorded once: by the worker that read them first."""
     if kept is None or not facts.earlier or kept.sha256 != facts.sha256:
         return facts
     return replace(facts, earlier=kept.earlier, group=kept.group, bucket=kept.bucket, twin=kept.twin)

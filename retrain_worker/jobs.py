@@ -103,7 +103,7 @@ def prepare(queues: Sequence[str]) -> None:
 
 @_of_a_known_project
 def featurise(project: str, uris: list[str], pool: int | None = None) -> dict[str, Any]:
-    """Features of these images, and the bucket of all that are known, once these are enough."""
+    """Features of these images, and the split of all that are known, once these are enough."""
     from retrain_worker import featurise as module
 
     used = module.featurise(context(), context().project(project), uris, pool)

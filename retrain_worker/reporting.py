@@ -137,7 +137,7 @@ def report_of_version(context: Context, project: ProjectContext, version: Versio
 
 
 def judged_on(project: ProjectContext, version: Version, bucket: Bucket) -> list[Example]:
-    """The labelled images of its snapshot in one bucket, one of each duplicate group; features or none."""
+    """The labelled images of its snapshot in one split, one of each duplicate group; features or none."""
     project.catalogue.update()
     examples = examples_of(project.snapshot(version.snapshot), project.catalogue, project.catalogue.images)
     return list(one_per_unit([e for e in examples if e.bucket is bucket])[0].values())

@@ -77,7 +77,7 @@ def _taken_in(
 ) -> tuple[RunResult, Entered]:
     """Features of the pool, a head, a verdict and what follows from it.
 
-    People go on labelling: whenever a refresh was deployed meanwhile, the head and the verdict are made anew against
+    People go on labelling: whenever a refresh was deployed meanwhile, the head is fitted and judged again against
     that one. What the pixels said stays, so that this takes less time than there is between two refreshes.
     """
     looks: Looks | None = None
@@ -109,7 +109,7 @@ def _entered(
         _featurise_pool(context, project, trained.backbone, Progress())  # images that came meanwhile
         try:
             version = deploy(context, project, draft, trained.claim)
-        except PausedError as pause:  # hours of work: it counts as done, and whoever ends the pause hears of it
+        except PausedError as pause:  # hours of work: it counts as done, and the person who ends the pause hears of it
             judged, version = held(judged, pause), project.registry.add(draft)
     return replace(judged, version=version.name), Entered(version, candidate.champion, candidate.looks.sight)
 
@@ -208,7 +208,7 @@ def start_of(context: Context, project: ProjectContext) -> Backbone:
 
 
 def train_examples(project: ProjectContext, snapshot: Snapshot) -> list[Example]:
-    """Train-bucket images only: test and audit never train."""
+    """Images of the train split only: test and audit never train."""
     project.catalogue.update()
     features = project.features(_serving(project).id)
     examples = examples_of(snapshot, project.catalogue, features, project.record.config.weights)

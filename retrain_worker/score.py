@@ -76,7 +76,7 @@ def _open_images(project: ProjectContext, features: FeatureStore, answered: Mapp
 
 
 def _placed(project: ProjectContext, features: FeatureStore) -> int:
-    """Images with features whose bucket is decided."""
+    """Images with features whose split is decided."""
     images = project.catalogue.images
     waiting = sum(not f.group and f.problem is None and f.uri in features for f in images.values())
     return len(features) - waiting

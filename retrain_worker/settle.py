@@ -1,4 +1,4 @@
-"""Images of which nothing is decided in; bucket, group and twin out. Once, and by one worker at a time.
+"""Undecided images in; split, group and twin out. Once, and by one worker at a time.
 
 A split is decided when the first 500 images are known, or all there are: whether two of them are copies or frames of
 one camera only shows among many.
@@ -50,10 +50,10 @@ def settle(project: ProjectContext, pool: int | None = None) -> int:
     _part(project, settled, before, looks)
     for facts in settled:
         if facts.bucket is Bucket.QUARANTINE:
-            log.warning("the same picture stands in two buckets: neither trains nor judges", action="quarantine",
+            log.warning("the same picture is in two splits: neither trains nor judges", action="quarantine",
                         uri=facts.uri)  # fmt: skip
     if settled:
-        log.info("buckets decided", action="settle", images=len(settled), pictures=len({f.twins for f in settled}),
+        log.info("splits decided", action="settle", images=len(settled), pictures=len({f.twins for f in settled}),
                  groups=len({f.group for f in settled}))  # fmt: skip
     return len(settled)
 
@@ -82,7 +82,7 @@ class _Unseen:
 
 
 def _undecided(project: ProjectContext) -> list[ImageFacts]:
-    """Without images of which no task is known yet, where a field of the task says where they stand."""
+    """Without images that no task is known of yet, where a field of the task says where they stand."""
     return [f for f in project.catalogue.images.values() if f.undecided and _said(project, f.uri) is not None]
 
 
@@ -113,7 +113,7 @@ def _place(project: ProjectContext, looks: Pictures) -> list[ImageFacts]:
 
 
 def _part(project: ProjectContext, settled: Sequence[ImageFacts], before: Container[str], looks: Pictures) -> None:
-    """Past a lease that ran out two workers may have placed one picture: whoever sees the other's yields.
+    """Past a lease that ran out two workers may have placed one picture: the one that sees the other's yields.
 
     Each writes before it looks, so at least one of them does. It may be both.
     """

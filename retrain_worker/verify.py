@@ -13,7 +13,7 @@ from labelloop.records.images import Bucket, Example
 from labelloop.records.versions import Version
 from retrain_worker.context import Context, ProjectContext
 from retrain_worker.evidence.answers import PairedAnswers
-from retrain_worker.evidence.collect import Side, with_test_bucket
+from retrain_worker.evidence.collect import Side, with_test_split
 from retrain_worker.evidence.rows import rows_under
 from retrain_worker.reporting import judged_on, parent_of
 
@@ -59,7 +59,7 @@ def verify(context: Context, project: ProjectContext, version: Version) -> Verif
     ours, readable = _side(context, project, version, test)
     before = parent_of(project, version) if recorded.test_comparison else None
     theirs, both = _side(context, project, before, readable) if before else (None, readable)
-    evaluation = with_test_bucket(
+    evaluation = with_test_split(
         Evaluation(version.kind, 0, 0, head.labels), both, challenger=ours, champion=theirs, unseen=PairedAnswers.none()
     )
     figures = (_head_figure(version, head), *_test_figures(recorded, evaluation), *_audit(context, project, version))

@@ -50,7 +50,7 @@ class Inspection:
             why = self._fault(info)
         except CorruptObjectError as error:  # too large to be what it says
             why = error.reason
-        except (NotFoundError, FormatError, SettingsError):  # gone, or of a newer release: whoever needs it says so
+        except (NotFoundError, FormatError, SettingsError):  # gone, or of a newer release: its reader says so
             return
         if why:
             self._damage.note(info.key, CorruptObjectError(info.key, why), info.etag)

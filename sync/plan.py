@@ -23,7 +23,7 @@ from labelloop.records.snapshots import Snapshot, as_of
 from labelloop.records.versions import Version
 from labelloop.rules.attempts import begun, failed_tries, tries
 from labelloop.rules.cron import cron_times
-from labelloop.rules.migration import told, undecided
+from labelloop.rules.migration import in_words, undecided
 from labelloop.rules.revisions import aside
 from labelloop.rules.schema import LabelRules
 from labelloop.rules.trigger import Action, Decision, TrainingNeeds, decide, moved
@@ -207,7 +207,7 @@ class Planner:
             cron_due=times.due,
             cron_next=times.next,
             paused=f"learning is {pause.told}" if pause else None,
-            undecided=told(undecided(labels.values(), self._project.schema.classes)),
+            undecided=in_words(undecided(labels.values(), self._project.schema.classes)),
         )
 
     def _backbone_saw(self, live: Version | None) -> dict[str, str]:

@@ -312,7 +312,7 @@ class Watcher:
             if item is not None:
                 latest = item.watch.drain()
                 answer = {"snapshot": latest.snapshot, "annotations": latest.annotations}
-        except Exception as error:  # whoever asked must hear of it, and the watcher must go on
+        except Exception as error:  # the caller must hear of it, and the watcher must go on
             log.exception("drain failed", action="drain", project=message.get("project"))
             answer = {"error": str(error) or type(error).__name__}
         publish(self._deps.queue.redis, f"{DRAINED_CHANNEL}{message.get('id')}", answer)

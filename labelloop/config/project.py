@@ -59,7 +59,7 @@ class Buckets(_Frozen):
 
     test: Share = 0.10
     audit: Share = 0.05
-    near_duplicates: bool = True  # related pictures stand in the same bucket, and one picture counts once
+    near_duplicates: bool = True  # related pictures stand in the same split, and one picture counts once
     group_by: Annotated[str, AfterValidator(checked_group_by)] = ""  # patient, video, lot: a pattern, or field:NAME
     test_set: Annotated[str, AfterValidator(checked_test_set)] = ""  # prefix or field:NAME=VALUE: test, and no others
 
@@ -81,7 +81,7 @@ class Buckets(_Frozen):
         return Given(digest(f"test set:{group}".encode()) if group and bucket else group, bucket)
 
     @property
-    def bearing(self) -> dict[str, Any]:
+    def non_defaults(self) -> dict[str, Any]:
         """What differs from the default, of what was added later: an upgrade must start no run."""
         return {name: value for name in ("group_by", "test_set") if (value := getattr(self, name))}
 
@@ -111,7 +111,7 @@ class LabelWeights(_Frozen):
     classes: dict[str, Weight] = Field(default_factory=dict)
 
     def of(self, label: str, annotator: int | None) -> float:
-        """1 for whoever and whatever is not named."""
+        """1 for every name that is not listed."""
         person = 1.0 if annotator is None else self.annotators.get(annotator, 1.0)
         return person * self.classes.get(label, 1.0)
 
@@ -132,7 +132,7 @@ class Gate(_Frozen):
     contradiction: Annotated[Number, Field(ge=0)] = 3.0  # standard errors that new labels may surprise the live head
     reference_tolerance: Share = 0.03  # loss of accuracy, summed up since the reference version
     min_test_labels: Positive = 50  # test labels below which a retrain cannot be judged
-    min_accuracy: Share = 0.60  # on the test bucket, once it has that many labels
+    min_accuracy: Share = 0.60  # on the test split, once it has that many labels
     recall_floor: Share = 0.20  # of every class ...
     recall_drop: Share = 0.15  # ... and what it may lose against the champion
     recall_labels: Positive = 5  # a class's labels below which its recall says nothing
@@ -187,7 +187,7 @@ class AnswersPolicy(_Frozen):
         return "newest" if resolve == "ground-truth-first" else resolve
 
     @property
-    def bearing(self) -> dict[str, Any]:
+    def non_defaults(self) -> dict[str, Any]:
         """What has a part in what is learned, where it is not the default."""
         default = AnswersPolicy()
         return {
@@ -197,7 +197,7 @@ class AnswersPolicy(_Frozen):
 
 
 class Retention(_Frozen):
-    """What is kept of the past. The live version, its reference and the way back are, whatever this says."""
+    """What is kept of the past. The champion, its reference and the way back always are."""
 
     automatic: bool = True  # tidied once a day
     versions: Positive = 20  # the newest
@@ -247,10 +247,10 @@ class ProjectConfig(_Frozen):
     def hash(self) -> str:
         """Names this configuration in run records, without what has no part in what is learned."""
         parts = self.model_dump(mode="json", exclude={"retention", "stop", "answers"})
-        if self.answers.bearing:
-            parts["answers"] = self.answers.bearing
+        if self.answers.non_defaults:
+            parts["answers"] = self.answers.non_defaults
         later = {"group_by", "test_set"}
-        parts["buckets"] = {k: v for k, v in parts["buckets"].items() if k not in later} | self.buckets.bearing
+        parts["buckets"] = {k: v for k, v in parts["buckets"].items() if k not in later} | self.buckets.non_defaults
         return digest(canonical(parts))[:12]
 
     @property
@@ -259,8 +259,8 @@ class ProjectConfig(_Frozen):
         parts = {"backbone": self.backbone.model_dump(mode="json"), "retrain": self.retrain.recipe, "seed": self.seed}
         if self.weights != LabelWeights():
             parts["weights"] = self.weights.model_dump(mode="json")
-        if self.answers.bearing:
-            parts["answers"] = self.answers.bearing
+        if self.answers.non_defaults:
+            parts["answers"] = self.answers.non_defaults
         return digest(canonical(parts))[:12]
 
 

@@ -77,7 +77,7 @@ class Settings:
     def reread(self) -> Settings:
         """The same, with the secrets of files as the files say now. What cannot be read stays as it was.
 
-        For whoever was refused: the secret may have been replaced meanwhile.
+        For a caller that was refused: the secret may have been replaced meanwhile.
         """
         try:
             secrets = _secrets({f"{name}_FILE": path for name, path in self.secret_files.items()})

@@ -62,7 +62,7 @@ class Retrain(BaseModel):
     # how long
     epochs: Positive = 4
     batch_size: Annotated[Positive, Field(le=65_536)] = 32
-    validation: Annotated[Number, Field(ge=0, le=0.5)] = 0.15  # of the train bucket: stops, and picks the best epoch
+    validation: Annotated[Number, Field(ge=0, le=0.5)] = 0.15  # of the train split: stops, and picks the best epoch
     patience: Positive | None = None  # epochs without gain after which it ends early
 
     # optimiser

@@ -75,7 +75,7 @@ class _Refused(Exception):
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses keys that stand twice, of which YAML would drop one in silence, and what lies too deep to be meant."""
+    """Refuses keys that stand twice (YAML would drop one in silence), and what lies too deep to be meant."""
 
     _depth = 0
 

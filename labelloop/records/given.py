@@ -9,7 +9,7 @@ from labelloop.records.images import Bucket
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """Nothing, or a group (patient, video, lot), or a bucket (of their own test set)."""
+    """Nothing, or a group (patient, video, lot), or a split (of their own test set)."""
 
     group: str | None = None
     bucket: Bucket | None = None

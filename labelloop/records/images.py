@@ -9,7 +9,7 @@ from enum import StrEnum
 class Bucket(StrEnum):
     """What an image's label may be used for; decided once, at first sight."""
 
-    TRAIN = "train"  # fits models; the only bucket the model chooses from
+    TRAIN = "train"  # fits models; the only split the model chooses from
     TEST = "test"  # judges models
     AUDIT = "audit"  # only reports, stop advice and auto-label bounds
     QUARANTINE = "quarantine"  # near images of two groups, which may stand on both sides: neither trains nor judges
@@ -53,7 +53,7 @@ class ImageFacts(Related):
     uri: str
     etag: str
     sha256: str = ""  # of the bytes; empty where they could not be read
-    group: str = ""  # related images, which stand in one bucket; empty: not decided yet
+    group: str = ""  # related images, which stand in one split; empty: not decided yet
     bucket: Bucket = Bucket.TRAIN
     problem: str | None = None  # why the image cannot be used
     phash: str = ""  # perceptual hash; empty: not looked at
@@ -63,7 +63,7 @@ class ImageFacts(Related):
 
     @property
     def undecided(self) -> bool:
-        """Read, and not in a bucket yet."""
+        """Read, and not in a split yet."""
         return bool(self.sha256) and not self.group
 
     def changed_after(self, moment: str) -> str | None:
@@ -85,7 +85,7 @@ class ImageFacts(Related):
 
 @dataclass(frozen=True, slots=True)
 class Example(Related):
-    """One labelled image, ready to fit or judge: label collapsed, bucket known, features present."""
+    """One labelled image, ready to fit or judge: label collapsed, split known, features present."""
 
     task_id: int
     uri: str

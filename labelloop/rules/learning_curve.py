@@ -63,7 +63,7 @@ class Reach:
 class ForecastCurve:
     """What is likely of the curve, as draws. ``more`` counts labels that people give, of which a part trains."""
 
-    now: float  # train labels of the live version
+    now: float  # train labels of the champion
     images: int  # random labels that judge
     share: float  # of the labels that people give: those that train
     form: Ints  # (draws,)

@@ -81,7 +81,7 @@ def undecided(labels: Iterable[str], classes: Collection[str]) -> dict[str, int]
     return {name: counts[name] for name in sorted(counts) if name not in classes}
 
 
-def told(waiting: Mapping[str, int]) -> tuple[str, ...]:
+def in_words(waiting: Mapping[str, int]) -> tuple[str, ...]:
     """The same for people."""
     return tuple(f"class {name!r} ({n} label{'' if n == 1 else 's'})" for name, n in waiting.items())
 

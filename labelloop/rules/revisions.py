@@ -35,7 +35,7 @@ ASIDE = {
     Use.DUPLICATE: "another image of the same picture counts in their place",
     Use.CONFLICT: "one picture with two classes: `labelloop duplicates` asks which is right",
     Use.RELATED: "another audit image of their group reports in their place",
-    Use.QUARANTINE: "the same picture stands in two buckets",
+    Use.QUARANTINE: "the same picture is in two splits",
 }
 
 

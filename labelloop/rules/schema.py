@@ -1,6 +1,6 @@
 """Classes as people gave them and as heads learned them in, the classes that are learned now out. Pure.
 
-Snapshots keep what Label Studio says; the project's `label_map` says what a class counts as. Whoever learns or compares
+Snapshots keep what Label Studio says; the project's `label_map` says what a class counts as. What learns or compares
 reads labels and heads through it, also those of old versions, so that all speak of the same classes.
 """
 

@@ -1,4 +1,4 @@
-"""Image content in, bucket out: the same answer on every machine and for ever."""
+"""Image content in, split out: the same answer on every machine and for ever."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def group_of(data: bytes) -> str:
 
 
 def bucket_of(group: str, shares: BucketShares) -> Bucket:
-    """The bucket of a duplicate group. Salted, so that folds by the same hash stay independent."""
+    """The split of a duplicate group. Salted, so that folds by the same hash stay independent."""
     place = unit(f"bucket:{group}")
     if place < shares.test:
         return Bucket.TEST
@@ -24,9 +24,9 @@ def bucket_of(group: str, shares: BucketShares) -> Bucket:
 
 
 def join(own: str, near: Collection[str], buckets: Mapping[str, Bucket], shares: BucketShares) -> tuple[str, Bucket]:
-    """(group, bucket) of a new image. ``own``: hash of its bytes; ``near``: groups of images that look like it.
+    """(group, split) of a new image. ``own``: hash of its bytes; ``near``: groups of images that look like it.
 
-    A group keeps the bucket of its first image. What looks like two groups is put in none of the buckets: these may be
+    A group keeps the split of its first image. What looks like two groups is put in none of the splits: these may be
     on different sides, and it would carry one over to the other.
     """
     if own in buckets or not near:
@@ -43,7 +43,7 @@ def fold_of(group: str, folds: int) -> int:
 
 
 def shown_blind(group: str, share: float) -> bool:
-    """Whether a train image is shown without its pre-label. Salted: it tells nothing of bucket, fold or quota.
+    """Whether a train image is shown without its pre-label. Salted: it tells nothing of split, fold or quota.
 
     A larger share adds images and takes none away.
     """

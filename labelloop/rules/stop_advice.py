@@ -91,7 +91,7 @@ class _Position:
 
     @property
     def sure(self) -> float:
-        """What today's accuracy is at least, by the curve and by the live version's answers: these assume nothing."""
+        """What today's accuracy is at least, by the curve and by the champion's answers: these assume nothing."""
         doubt = 1 - self.policy.confidence
         own = self.kept.current[-1].wrong
         return min(float(np.quantile(self.curve.accuracies(), doubt)), at_least(own.count(RIGHT), len(own), doubt))

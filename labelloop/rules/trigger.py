@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from labelloop.config.project import ProjectConfig
 
 FIRST = 5  # labels from one refresh to the next, until a version is live
-ATTEMPTS = (
-    3  # failed tries (`labelloop.rules.attempts.tries`) before a visible hold; a person's `retry` counts them anew
-)
+ATTEMPTS = 3  # failed tries (`labelloop.rules.attempts.tries`) before a visible hold; a person's `retry` starts the count again
 _LIFTS = {"refresh": "labels or the config", "retrain": "the config or the code"}
 
 
@@ -22,7 +20,7 @@ _LIFTS = {"refresh": "labels or the config", "retrain": "the config or the code"
 class TrainingNeeds:
     """What the newest snapshot, the run records and the registry say now."""
 
-    labels: Mapping[str, int]  # every class of the project -> labels in the train bucket (0 included)
+    labels: Mapping[str, int]  # every class of the project -> labels in the train split (0 included)
     changes: int  # labels added, changed or withdrawn since the last judged refresh; all before the first
     new_for_backbone: int = 0  # train labels that the live backbone was not fine-tuned on
     backbone_saw: int = 0  # train labels it was fine-tuned on

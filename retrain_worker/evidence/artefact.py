@@ -54,7 +54,7 @@ def _loaded(project: ProjectContext, record: BackboneRecord) -> Backbone:
 
 
 def served_champion(project: ProjectContext, version: Version | None, loaded: Backbone | None = None) -> Served | None:
-    """The live version in the same way; None where there is none or it is damaged."""
+    """The champion in the same way; None where there is none or it is damaged."""
     if version is None:
         return None
     try:
@@ -70,7 +70,7 @@ def tried_out(project: ProjectContext, ours: Served, theirs: Served | None, snap
 
 
 def to_try(project: ProjectContext, snapshot: Snapshot, backbone: str) -> list[str]:
-    """Labelled images with features, those of the test bucket first."""
+    """Labelled images with features, those of the test split first."""
     examples = examples_of(snapshot, project.catalogue, project.features(backbone))
     return [e.uri for e in sorted(examples, key=lambda e: e.bucket is not Bucket.TEST)]
 

@@ -33,7 +33,7 @@ Strings = NDArray[np.str_]
 
 @dataclass(frozen=True, slots=True)
 class LabelSets:
-    """What each arm may learn from; all buckets, collapsed to one label per task."""
+    """What each arm may learn from; all splits, collapsed to one label per task."""
 
     grown: Sequence[Example]
     champion: Sequence[Example] | None = None  # None: there is no champion
@@ -121,7 +121,7 @@ def refresh_evidence(sets: LabelSets, rows: Rows, *, champion: Classifier | None
     unseen = table.answers(fitted.oof, arms.get("champion"))
     return Learned(
         fitted,
-        with_test_bucket(evaluation, sets.grown, challenger=Side(fitted.head, rows), champion=side, unseen=unseen),
+        with_test_split(evaluation, sets.grown, challenger=Side(fitted.head, rows), champion=side, unseen=unseen),
     )
 
 
@@ -150,7 +150,7 @@ def _renamed(champion: Classifier, labels: Sequence[Example], class_min: int) ->
 
 
 def retrain_evidence(sets: LabelSets, rows: Rows, *, champion: Side | None, recipe: Recipe) -> Learned:
-    """Fit on the new backbone's features (``rows``); the test bucket compares with the champion on its own.
+    """Fit on the new backbone's features (``rows``); the test split compares with the champion on its own.
 
     Out-of-fold figures cover only labels that the new backbone never saw (``recipe.backbone_saw``); those of them that
     the champion has not learned either are compared, too.
@@ -163,7 +163,7 @@ def retrain_evidence(sets: LabelSets, rows: Rows, *, champion: Side | None, reci
         evaluation = replace(evaluation, comparison=later.compared("labels given since, that neither had learned"))
     return Learned(
         fitted,
-        with_test_bucket(evaluation, sets.grown, challenger=Side(fitted.head, rows), champion=champion, unseen=later),
+        with_test_split(evaluation, sets.grown, challenger=Side(fitted.head, rows), champion=champion, unseen=later),
     )
 
 
@@ -222,7 +222,7 @@ def entering(labels: Collection[str], class_min: int) -> tuple[tuple[str, ...], 
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """One row per picture of the train bucket that any arm knows."""
+    """One row per picture of the train split that any arm knows."""
 
     units: tuple[str, ...]
     groups: tuple[str, ...]  # related pictures share a fold
@@ -371,7 +371,7 @@ def _with_known(evaluation: Evaluation, table: _Table, head: Classifier, rows: R
     return replace(evaluation, known_accuracy=accuracy, renaming=best_renaming(truth, answers, served.labels))
 
 
-def with_test_bucket(
+def with_test_split(
     evaluation: Evaluation,
     examples: Sequence[Example],
     *,
@@ -379,10 +379,10 @@ def with_test_bucket(
     champion: Side | None,
     unseen: PairedAnswers,
 ) -> Evaluation:
-    """Add what the heads that serve say of the test bucket; a class that a head lacks counts as wrong.
+    """Add what the heads that serve say of the test split; a class that a head lacks counts as wrong.
 
-    ``unseen``: answers on train labels that judge, too; with the test bucket they give the recalls.
-    A group speaks once, with the mean of its pictures: groups were drawn into the bucket, not pictures.
+    ``unseen``: answers on train labels that judge, too; with the test split they give the recalls.
+    A group speaks once, with the mean of its pictures: groups were drawn into the split, not pictures.
     """
     kept, _ = one_per_picture([e for e in examples if e.bucket is Bucket.TEST])
     uris, groups = [e.uri for e in kept], np.array([e.group for e in kept], dtype=np.str_)
@@ -397,7 +397,7 @@ def with_test_bucket(
         answers = replace(answers, theirs=_named(theirs, champion.labels), among=common)
         before = _sureness(theirs[first], champion.labels, truth[first])
     evaluation = replace(
-        evaluation, test_comparison=answers.compared("labels of the random test bucket"),
+        evaluation, test_comparison=answers.compared("labels of the random test split"),
         recalls=recalls(unseen.and_of(answers)), calibration=calibration(sureness, before),
     )  # fmt: skip
     if not len(truth):

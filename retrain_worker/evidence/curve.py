@@ -79,7 +79,7 @@ def _line(project: ProjectContext) -> list[Version]:
 
 
 def thinned(versions: Sequence[Version], live: Version) -> list[Version]:
-    """At most `VERSIONS`, fewest labels first; the live one is the last, so that the curve ends with it."""
+    """At most `VERSIONS`, fewest labels first; the champion is the last, so that the curve ends with it."""
     line = sorted((v for v in versions if v.name != live.name), key=lambda v: (v.evaluation.labels, v.number))
     line = [v for v in line if v.evaluation.labels <= live.evaluation.labels]
     if len(line) >= VERSIONS:
@@ -99,7 +99,7 @@ def _head(project: ProjectContext, version: Version) -> Classifier | None:
 
 
 def _features(project: ProjectContext, versions: Sequence[Version]) -> dict[str, FeatureStore]:
-    """By backbone, the live one's first; of those that served long ago no features are kept."""
+    """By backbone, the champion's first; of those that served long ago no features are kept."""
     *others, live = versions
     newest = dict.fromkeys(v.backbone for v in (live, *sorted(others, key=lambda v: -v.number)))
     return {b: project.features(b) for b in list(newest)[:GENERATIONS]}
@@ -127,7 +127,7 @@ def _waiting(project: ProjectContext, examples: Sequence[Example]) -> dict[str, 
 
 
 def _left(project: ProjectContext, snapshot: Snapshot) -> int:
-    """Images of the train bucket that nobody has answered, nor a duplicate of them."""
+    """Images of the train split that nobody has answered, nor a duplicate of them."""
     images = project.catalogue.images
     taken = {images[t.uri].unit for t in snapshot.tasks.values() if t.uri in images}
     train = {f.unit for f in images.values() if f.bucket is Bucket.TRAIN and f.group and not f.problem}

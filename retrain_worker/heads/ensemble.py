@@ -205,7 +205,7 @@ class _Work:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def fit(self, table: _LabelTable) -> dict[str, _Voter]:
-        """Whoever is done within the budget; the first is, whatever it takes."""
+        """Members done within the budget; the first always takes part."""
         voters: dict[str, _Voter] = {}
         end = self.recipe.clock() + self.recipe.budget_s
         for name in self.recipe.names:

@@ -1,7 +1,7 @@
 """Labelled features in, the ONNX bytes of one fitted member out: the six that vote in an ensemble.
 
 Every fit is single-threaded and seeded, so that its result depends on neither the number of threads nor their order.
-Libraries are imported where they are used: whoever fits linear heads never loads them.
+Libraries are imported where they are used: fitting linear heads never loads them.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ GROWTH = 0.1  # and then this share of those given
 
 @dataclass(frozen=True, slots=True)
 class ChoiceRequest:
-    """What whoever chooses may look at."""
+    """What a chooser may look at."""
 
     features: Floats  # (n, d) of the whole pool
     rows: Floats  # (n, k), as the head sees them

@@ -16,7 +16,7 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 TEST = 0.25  # of the groups, where nothing is held out from the beginning
-POOL = 0.85  # of the others, drawn anew for each seed: else strategies without chance would always do the same
+POOL = 0.85  # of the others, drawn again for each seed: else strategies without chance would always do the same
 LEAST = 40  # images, below which nothing can be told
 
 

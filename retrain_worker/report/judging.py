@@ -52,7 +52,7 @@ def compare(judged: JudgedImages, resampled: Resampled) -> Compared | None:
         return None
     ours, theirs = (predicted(probabilities) for probabilities in judged.probabilities)
     truth, before, after = (np.asarray(codes.astype(np.str_)) for codes in (judged.truth, theirs, ours))
-    accuracy = paired(truth, champion=before, challenger=after, on="labels of the random test bucket")
+    accuracy = paired(truth, champion=before, challenger=after, on="labels of the random test split")
     gained = int(((after == truth) & (before != truth)).sum())
     lost = int(((before == truth) & (after != truth)).sum())
     return Compared(accuracy, gained, lost, resampled.difference)
@@ -69,7 +69,7 @@ def _probabilities(
     if arm.probabilities is None:
         return answers.clean if answers.clean is not None else np.empty((0, len(classes)), dtype=np.float32)
     aligned = arm.aligned(arm.probabilities, classes)
-    return aligned if kept else aligned[pixels.readable]
+    return aligned if kept else aligned[looked.readable]
 
 
 def _disturbed(answers: ArmAnswers, truth: Ints) -> tuple[Robustness, ...]:

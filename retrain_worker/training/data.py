@@ -43,7 +43,7 @@ class PixelSource:
 def parts_of(
     examples: Sequence[Example], source: PixelSource, policy: Retrain, class_min: int, report: Report
 ) -> Parts:
-    """Train and validation part of agreed examples of the train bucket; NotEnoughLabelsError, StorageError."""
+    """Train and validation part of agreed examples of the train split; NotEnoughLabelsError, StorageError."""
     agreed = list(one_per_unit(examples)[0].values())
     classes, _ = entering([e.label for e in agreed], class_min)
     if len(classes) < 2:

@@ -1,6 +1,6 @@
 """Ended trials in, the settings of the next one out, and whether a running one is worth going on (Optuna).
 
-Nothing of Optuna's is kept: its study is built anew from our records each time, so that workers need no database of
+Nothing of Optuna's is kept: its study is rebuilt from our records each time, so that workers need no database of
 their own and a lost queue loses nothing. Sources: TPE, Bergstra et al. 2011; Hyperband, Li et al. 2018.
 """
 

@@ -1,7 +1,7 @@
 """Empty answers of a frozen snapshot in; deleted in Label Studio, so that their tasks are shown again, out.
 
 Label Studio shows no task again that has an answer, an empty one included. Each is recorded in the state bucket before
-it is deleted. Whoever dies in between leaves the answer, and it is found again.
+it is deleted. A watcher that dies in between leaves the answer, and it is found again.
 """
 
 from __future__ import annotations

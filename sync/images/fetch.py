@@ -1,4 +1,4 @@
-"""An image's address in, its bytes out, whoever has it: Label Studio under our account, or an allowed host."""
+"""An image's address in, its bytes out: from Label Studio under our account, or an allowed host."""
 
 from __future__ import annotations
 

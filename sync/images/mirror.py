@@ -51,7 +51,7 @@ class Mirroring:
         self._failed: dict[str, str] = {}  # uri -> why
         self._done: list[Copy] = []  # not yet in a list
         self._flushed = float("-inf")
-        self._news: set[str] = set()
+        self._new: set[str] = set()
         self._threads = 0
         self._copied = -1  # how many there are; not known before the first turn
 
@@ -82,7 +82,7 @@ class Mirroring:
             threads = min(AT_ONCE, len(self._waiting) or bool(self._done))
             start = range(self._threads, threads)
             self._threads = max(self._threads, threads)
-            ready, self._news = self._news, set()
+            ready, self._new = self._new, set()
         for _ in start:
             threading.Thread(target=self._work, name="mirror", daemon=True).start()
         return ready
@@ -171,7 +171,7 @@ class Mirroring:
                     self._tries.pop(uri, None)
                     self._failed.pop(uri, None)
                 self._copied += len(good)
-                self._news |= {c.uri for c in copies}
+                self._new |= {c.uri for c in copies}
             log.info("copied", action="mirror", count=len(good), refused=len(copies) - len(good))
 
     @contextmanager

@@ -25,7 +25,7 @@ class _Request:
 
 
 class Waiting:
-    """Heaps instead of lists that are sorted anew: each call costs what it hands out."""
+    """Heaps instead of lists that are sorted again: each call costs what it hands out."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

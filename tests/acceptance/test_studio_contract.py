@@ -479,7 +479,7 @@ class TestContract:
         feed.find_deleted(feed.surplus())
         assert {i: t.annotations for i, t in feed.tasks.items()} == {
             t.id: t.annotations for t in whole(world, *tasks) if t.annotations}  # fmt: skip
-        assert {s.id: s.uri for s in stubs(world)} == {i: feed.board.uri_of(i) for i in feed.board.ids()}
+        assert {s.id: s.uri for s in stubs(world)} == {i: feed.task_index.uri_of(i) for i in feed.task_index.ids()}
 
 
 def test_the_fake_has_every_method_of_the_feed() -> None:

@@ -51,7 +51,7 @@ class QueuePlan:
 
     strategy: str
     window: int = 200  # places
-    batch: int = 10  # labels until the next model, which plans anew
+    batch: int = 10  # labels until the next model, which plans again
     seed: int = 0
     blind: float = 0.0  # share of the train images that is shown without pre-label
 
@@ -102,14 +102,14 @@ def _chosen(pool: UnlabelledPool, train: Ints, plan: QueuePlan) -> list[tuple[in
 
 
 def _within_reach(quota: Quota, images: Mapping[Bucket, int]) -> Quota:
-    """What a bucket has no images for is not waited for."""
+    """What a split has no images for is not waited for."""
     return replace(quota, lacking={bucket: min(n, images.get(bucket, 0)) for bucket, n in quota.lacking.items()})
 
 
 def _drawn(pool: UnlabelledPool, rows: Sequence[int], quota: Quota, seed: int) -> list[tuple[int, str]]:
     """Random, and the same for ever: by hash of the group, so that new images do not reshuffle old ones.
 
-    What the next verdict lacks comes first; within a bucket the draw stays a draw.
+    What the next verdict lacks comes first; within a split the draw stays a draw.
     """
     lots = sorted(rows, key=lambda row: lot(seed, pool.groups[row]))
     left = {bucket: deque(row for row in lots if pool.buckets[row] is bucket) for bucket in JUDGING}

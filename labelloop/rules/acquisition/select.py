@@ -58,7 +58,7 @@ def _clusters(rows: Floats, count: int, *, seed: int) -> Ints:
 
 
 def standing_for_the_unsure(utility: Floats, query: Query) -> Ints:
-    """Images that stand for many others of which the model is unsure (Uncertainty Herding, arXiv 2412.20644)."""
+    """Images that stand for many others that the model is unsure of (Uncertainty Herding, arXiv 2412.20644)."""
     crowd = query.sample(CROWD)
     near = query.read(crowd)
     space = space_of(near, seed=query.seed)

@@ -2,7 +2,7 @@
 
 The quota draws audit images in a random order that is fixed for ever. Answers count as far as this order has been
 worked off: what people labelled further back they chose themselves, or it came with an import, or other images have
-joined the order since. So the sample is random, whatever else people did. Whoever skipped an image, or gave it two
+joined the order since. So the sample is random, whatever else people did. A person who skipped an image, or gave it two
 classes, said that no label is right for it: in the sample every answer to it is wrong.
 """
 
@@ -37,7 +37,7 @@ class AuditGroup:
     bucket: Bucket
     state: AnswerState = AnswerState.OPEN
     label: str | None = None  # None: no answer, or none that could be right
-    related: str = ""  # what the random order draws: related pictures stand in one bucket; empty: the group alone
+    related: str = ""  # what the random order draws: related pictures stand in one split; empty: the group alone
 
     @property
     def drawn_by(self) -> str:
@@ -118,7 +118,7 @@ def _in_order(groups: Iterable[AuditGroup], bucket: Bucket, seed: int) -> list[A
 
 
 def _worked_off(drawn: Sequence[AuditGroup]) -> Sequence[AuditGroup]:
-    """The longest beginning with next to no gaps: a random sample of its bucket, and so of all images."""
+    """The longest beginning with next to no gaps: a random sample of its split, and so of all images."""
     gaps, end = 0, 0
     for place, group in enumerate(drawn, 1):
         gaps += group.state is not AnswerState.ANSWERED

@@ -153,7 +153,7 @@ def _doubt(evaluation: Evaluation, comparison: Comparison, policy: Gate) -> str 
 
 
 def _contradicts(contradiction: Contradiction, policy: Gate) -> bool:
-    """Whether the live version would hardly ever have given these labels, and nobody has said yet that they stay.
+    """Whether the champion would hardly ever have given these labels, and nobody has said yet that they stay.
 
     It may be wrong itself, and surely so: then people leave the labels, and it learns them.
     """
@@ -183,7 +183,7 @@ def _chance(pair: Paired) -> float:
 def _bounded(evaluation: Evaluation, figures: tuple[str, ...], policy: Gate) -> Verdict:
     """Small losses within tolerance may not add up against the reference version.
 
-    Where people renamed or dropped a class the live version cannot name what they see: the sum waits for more labels.
+    Where people renamed or dropped a class the champion cannot name what they see: the sum waits for more labels.
     """
     reference = evaluation.reference
     lost = reference and loses(reference, max(policy.reference_tolerance, _chance(reference)))
@@ -208,7 +208,7 @@ def _learned(evaluation: Evaluation, policy: Gate) -> str:
 
 
 def _judge_unseen(evaluation: Evaluation, policy: Gate) -> Verdict:
-    """No label that the backbone has not seen: only the test bucket can tell."""
+    """No label that the backbone has not seen: only the test split can tell."""
     comparison = evaluation.test_comparison
     why = "the backbone was trained on every label: only the test split counts"
     if comparison is None or comparison.n < policy.min_test_labels:

@@ -76,7 +76,7 @@ def chance(evaluation: Evaluation, policy: Gate) -> Check | None:
 
 
 def random_labels(evaluation: Evaluation, policy: Gate) -> Check | None:
-    """The heads that serve on the random test bucket: nothing else sees what another recipe of the head does.
+    """The heads that serve on the random test split: nothing else sees what another recipe of the head does.
 
     A retrain, and labels that the backbone saw, are judged by it anyway: `paired`. A loss that is not proven says
     little of ten more labels under the same recipe, whose evidence is out of fold.
@@ -156,7 +156,7 @@ def later_labels(evaluation: Evaluation, policy: Gate) -> Check | None:
 def calibration(evaluation: Evaluation, policy: Gate) -> Check | None:
     """Who works with the probabilities must be able to believe them.
 
-    On the random test bucket beside the champion's, where there are labels enough; else out of fold.
+    On the random test split beside the champion's, where there are labels enough; else out of fold.
     """
     on_test = evaluation.calibration
     if on_test and on_test.n >= (MIN_ECE_LABELS if on_test.champion is None else policy.min_test_labels):

@@ -51,7 +51,7 @@ def test_a_test_set_is_a_folder_of_the_project_or_an_address() -> None:
 
 def test_defaults_change_no_hash() -> None:
     assert ProjectConfig().hash == parse_config({"buckets": {"group_by": "", "test_set": ""}}, "t").hash
-    assert "group_by" not in ProjectConfig().buckets.bearing
+    assert "group_by" not in ProjectConfig().buckets.non_defaults
     assert ProjectConfig().hash != parse_config({"buckets": {"group_by": "{group}/*"}}, "t").hash
 
 

@@ -134,7 +134,7 @@ def test_contradictions_are_questions_and_labels_beside_others_are_counted() -> 
     counts = aside(given, images, set(images))
     assert [n for why, n in counts.items() if "two classes" in why] == [2]
     assert [n for why, n in counts.items() if "reports in their place" in why] == [1]
-    assert [n for why, n in counts.items() if "two buckets" in why] == [1]
+    assert [n for why, n in counts.items() if "two splits" in why] == [1]
 
 
 def test_of_a_group_the_audit_sample_holds_one_picture() -> None:

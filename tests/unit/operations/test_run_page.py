@@ -161,7 +161,7 @@ def test_a_version_that_was_live_twice_has_two_spans(world: OpsWorld) -> None:
 
 
 def test_a_retrain_is_told_by_its_test_labels() -> None:
-    compared = Comparison("labels of the random test bucket", 60, 0.9, 0.91, 0.01, -0.02, 0.04, 3)
+    compared = Comparison("labels of the random test split", 60, 0.9, 0.91, 0.01, -0.02, 0.04, 3)
     found = replace(evaluation(), kind="retrain", test_accuracy=0.91, test_n=60, test_comparison=compared)
     assert evidence(found) == "test 0.910 +1.0"
     assert evidence(replace(found, test_accuracy=None)) == ""

@@ -6,7 +6,7 @@ import pytest
 
 from labelloop.errors import SettingsError
 from labelloop.labels.results import LabelSchema, make_label_config, parse_label_config
-from labelloop.rules.migration import ProposedStep, Wishes, changed, decide, propose, told, undecided
+from labelloop.rules.migration import ProposedStep, Wishes, changed, decide, in_words, propose, undecided
 
 
 def schema(*classes: str) -> LabelSchema:
@@ -16,7 +16,7 @@ def schema(*classes: str) -> LabelSchema:
 def test_classes_with_labels_that_are_gone_wait_for_a_decision() -> None:
     waiting = undecided(["cat", "dog", "cat", "owl"], ("dog", "feline"))
     assert waiting == {"cat": 2, "owl": 1}
-    assert told(waiting) == ("class 'cat' (2 labels)", "class 'owl' (1 label)")
+    assert in_words(waiting) == ("class 'cat' (2 labels)", "class 'owl' (1 label)")
     assert undecided(["dog"], ("dog", "feline")) == {}
 
 

@@ -371,7 +371,7 @@ def test_empty_answers_of_a_project_that_we_made_are_recorded_then_deleted_a_few
     names = sorted(info.key for info in world.watch._store.list(PREFIX))
     assert sorted(int(name.rpartition("-")[2].removesuffix(".json")) for name in names) == sorted(given)
     world.watch.turn(nudged=True)
-    assert all(world.uris[world.ids.index(t)] in world.watch.feed.board.open for t in tasks)
+    assert all(world.uris[world.ids.index(t)] in world.watch.feed.task_index.open for t in tasks)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from labelloop.records.tasks import Annotation, QueuePlace, Seen
 from labelloop.store.projects import ProjectRecord
 from labelloop.store.scores import ScoreStore
 from sync.predictions.publish import Publisher
-from sync.predictions.push_size import Bearing
+from sync.predictions.push_size import PushSize
 from sync.predictions.retired import KEEP_S
 from tests.fakes.studio import FakeStudio
 
@@ -93,7 +93,7 @@ def test_a_new_version_gets_the_front_at_once_and_the_rest_while_nobody_waits(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sync.predictions.publish, "FRONT", 2)
-    monkeypatch.setattr(Bearing, "took", lambda *_: None)  # nothing is learned of this server
+    monkeypatch.setattr(PushSize, "took", lambda *_: None)  # nothing is learned of this server
     world.order("v1", list(world.open_tasks))
     world.publisher.publish("v1", world.open_tasks)
     world.publisher.publish("v1", world.open_tasks, idle_s=1.0)
@@ -108,7 +108,7 @@ def test_a_slow_server_is_left_alone_but_nobody_without_an_order(world: World, m
     uris = list(world.open_tasks)
     world.order("v1", uris)
     world.publisher.publish("v1", world.open_tasks)
-    monkeypatch.setattr(Bearing, "rests", property(lambda _: True))
+    monkeypatch.setattr(PushSize, "rests", property(lambda _: True))
     world.order("v2", uris)
     world.publisher.publish("v2", world.open_tasks)
     assert world.studio.model_version == "v1"
@@ -233,7 +233,7 @@ def test_a_version_that_comes_back_is_shown_with_what_still_stands(world: World)
 def test_a_push_that_failed_is_never_in_label_studio_twice(
     world: World, monkeypatch: pytest.MonkeyPatch, arrived: bool
 ) -> None:
-    monkeypatch.setattr(Bearing, "took", lambda *_: None)  # nothing is learned of this server
+    monkeypatch.setattr(PushSize, "took", lambda *_: None)  # nothing is learned of this server
     world.order("v1", list(world.open_tasks))
     push = world.studio.push
 
@@ -257,11 +257,11 @@ def test_a_push_that_failed_slowly_is_not_repeated_at_once(world: World, monkeyp
     monkeypatch.setattr(time, "monotonic", lambda: next(took))
     monkeypatch.setattr(world.studio, "push", lambda *_: (_ for _ in ()).throw(StudioError("no answer within 60 s")))
     world.order("v1", list(world.open_tasks))
-    bearing = Bearing(lambda: 60.0)
-    world.publisher._bearing = bearing
+    push_size = PushSize(lambda: 60.0)
+    world.publisher._push_size = push_size
     with pytest.raises(StudioError):
         world.publisher.publish("v1", world.open_tasks)
-    assert bearing.rests
+    assert push_size.rests
     assert world.publisher.publish("v1", world.open_tasks)  # does not try
 
 
