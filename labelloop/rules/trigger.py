@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from labelloop.config.project import ProjectConfig
 
 FIRST = 5  # labels from one refresh to the next, until a version is live
-ATTEMPTS = 3  # failed tries (`labelloop.rules.attempts.tries`) before a visible hold; a person's `retry` starts the count again
+ATTEMPTS = 3  # failed tries (`labelloop.rules.attempts.tries`) before a visible hold; `retry` resets the count
 _LIFTS = {"refresh": "labels or the config", "retrain": "the config or the code"}
 
 

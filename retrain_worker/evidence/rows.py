@@ -1,4 +1,4 @@
-"""A version's images in, their features under its backbone out: kept ones, and recomputed ones where they were tidied away.
+"""A version's images in, their features under its backbone out: kept, or recomputed where they were tidied away.
 
 Nothing is written: what nobody keeps any more is computed from the pixels for this one time.
 """

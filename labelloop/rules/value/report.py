@@ -94,7 +94,7 @@ def warnings_of(looks: Sequence[Look]) -> tuple[Unread, ...]:
 
 
 def by_person(looks: Sequence[Look]) -> Mapping[int, list[Look]]:
-    """Who -> their looks, oldest first; the one who answered most comes first. Not without an account: it may be many."""
+    """Who -> their looks, oldest first; most answers first. Not without an account: it may be many."""
     people: dict[int, list[Look]] = {}
     for look in looks:
         if look.who is not None:
