@@ -14,8 +14,7 @@ from labelloop.queue.heartbeat import alive
 from labelloop.queue.jobs import JobState
 from labelloop.records.runs import Run
 from labelloop.records.snapshots import Snapshot
-from labelloop.records.versions import COLD_START
-from labelloop.records.versions import LogEntry as Deployed
+from labelloop.records.versions import COLD_START, LogEntry
 from labelloop.store.catalogue import Catalogue
 from labelloop.store.projects import ProjectRecord
 from labelloop.store.registry import Registry
@@ -23,7 +22,7 @@ from labelloop.store.runs import RunStore
 from labelloop.store.snapshots import SnapshotStore
 from labelloop.studio.client import Studio, StudioProject
 from labelloop.studio.wiring import ConnectedBackend, SourceStorage, StudioWiring, Webhook
-from operations.deployment import LogEntry
+from operations.deployment import Deployment
 
 TIMEOUT_S = 8.0
 LAST_RUNS = 64
@@ -33,7 +32,7 @@ T = TypeVar("T")
 class Scene:
     """Safe to share between threads. Every method may raise LabelloopError."""
 
-    def __init__(self, deployment: LogEntry) -> None:
+    def __init__(self, deployment: Deployment) -> None:
         self.deployment, self.settings = deployment, deployment.settings
         self.studio = Studio(
             self.settings.studio_url, self.settings.studio_token or "none", timeout_s=TIMEOUT_S,
@@ -103,7 +102,7 @@ class Scene:
         """Its models."""
         return self.once(("registry", record.key), lambda: self.deployment.registry(record))
 
-    def live(self, record: ProjectRecord) -> Deployed | None:
+    def live(self, record: ProjectRecord) -> LogEntry | None:
         """The last entry of the deployment log."""
         return self.once(("live", record.key), self.registry(record).live)
 

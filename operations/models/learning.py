@@ -10,11 +10,10 @@ from labelloop.queue.channels import NUDGE_CHANNEL, publish
 from labelloop.queue.jobs import RETRAIN
 from labelloop.queue.leases import RedisLease
 from labelloop.records.evidence import Outcome
-from labelloop.records.versions import LogEntry as Deployed
-from labelloop.records.versions import Version
+from labelloop.records.versions import LogEntry, Version
 from labelloop.store.pauses import Pause, PauseStore
 from labelloop.store.projects import ProjectRecord
-from operations.deployment import LogEntry
+from operations.deployment import Deployment
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +34,7 @@ class Resumed:
     left: tuple[str, ...]  # versions that the gate would have promoted meanwhile, and that are not made again
 
 
-def pause(deployment: LogEntry, record: ProjectRecord, *, by: str, why: str) -> Paused:
+def pause(deployment: Deployment, record: ProjectRecord, *, by: str, why: str) -> Paused:
     """Freeze learning; when this returns, nothing goes live any more unless a person says so."""
     store = PauseStore(deployment.within(record))
     before = store.current()
@@ -46,7 +45,7 @@ def pause(deployment: LogEntry, record: ProjectRecord, *, by: str, why: str) -> 
     return Paused(found, before is not None, settled, live.version if live else None)
 
 
-def resume(deployment: LogEntry, record: ProjectRecord) -> Resumed:
+def resume(deployment: Deployment, record: ProjectRecord) -> Resumed:
     """End the pause; what is wanted by now is derived at once."""
     store = PauseStore(deployment.within(record))
     was = store.current()
@@ -56,13 +55,13 @@ def resume(deployment: LogEntry, record: ProjectRecord) -> Resumed:
     return Resumed(was, left_over(registry.versions(), registry.deployments(), was.at) if was and was.at else ())
 
 
-def reminder(deployment: LogEntry, record: ProjectRecord) -> str | None:
+def reminder(deployment: Deployment, record: ProjectRecord) -> str | None:
     """For whoever deploys by hand meanwhile; None where learning goes on."""
     found = PauseStore(deployment.within(record)).current()
     return f"learning is {found.told}; `labelloop resume` ends it" if found else None
 
 
-def left_over(versions: Sequence[Version], deployments: Sequence[Deployed], since: str) -> tuple[str, ...]:
+def left_over(versions: Sequence[Version], deployments: Sequence[LogEntry], since: str) -> tuple[str, ...]:
     """Retrained versions that passed the gate after ``since`` and never went live: hours of work. Pure.
 
     Refreshes are left out: their labels are learned again at once.
@@ -72,7 +71,7 @@ def left_over(versions: Sequence[Version], deployments: Sequence[Deployed], sinc
     return tuple(v.name for v in good if v.created_at >= since and v.name not in deployed)
 
 
-def _let_deploys_end(deployment: LogEntry, record: ProjectRecord) -> bool:
+def _let_deploys_end(deployment: Deployment, record: ProjectRecord) -> bool:
     """A deploy checks the pause under this lease: whoever gets it afterwards knows that none is half-way."""
     try:
         with RedisLease(deployment.queue.redis, record.key)("deploy"):
