@@ -24,7 +24,7 @@ from labelloop.errors import NotEnoughLabelsError
 from labelloop.model.classifier import Classifier
 from labelloop.records.arrays import Floats
 from labelloop.records.evidence import Outcome, Verdict
-from labelloop.records.images import Bucket, Example
+from labelloop.records.images import Example, Split
 from labelloop.rules.acquisition import LabelledRows, QueuePlan, Quota, Situation, UnlabelledPool, choose, plan_queue
 from labelloop.rules.gate import judge
 from retrain_worker.evidence.collect import LabelSets, Learned, Recipe, refresh_evidence
@@ -97,7 +97,7 @@ class Growing:
         rest = np.array([i for i in range(self._size) if i not in self.given])
         features = self.drawn.pool.features
         pool = UnlabelledPool(
-            [f"{i}" for i in rest], [self._group(i) for i in rest], [Bucket.TRAIN] * len(rest),
+            [f"{i}" for i in rest], [self._group(i) for i in rest], [Split.TRAIN] * len(rest),
             lambda some: features[rest[some]], head.labels if head else (),
             head.probabilities(features[rest]) if head else None, self._labelled(head),
             head.unseen(features[rest]) if head else None,
@@ -146,7 +146,7 @@ class Growing:
         return f"{self.seed}:{row}"
 
     def _examples(self, given: Given) -> list[Example]:
-        return [Example(i, f"{i}", self._group(i), Bucket.TRAIN, self.names[code]) for i, code in given.items()]
+        return [Example(i, f"{i}", self._group(i), Split.TRAIN, self.names[code]) for i, code in given.items()]
 
     def _rows(self, uris: Sequence[str]) -> Floats:
         return self.drawn.pool.features[[int(uri) for uri in uris]]

@@ -26,7 +26,7 @@ from labelloop.config.project import BackboneSpec
 from labelloop.config.settings import load_settings
 from labelloop.config.training import Retrain
 from labelloop.model import net
-from labelloop.records.images import Bucket, Example
+from labelloop.records.images import Example, Split
 from labelloop.records.json import digest
 from operations.projects.imagefolder import LabelledFile
 from retrain_worker.training.data import PixelSource, parts_of
@@ -40,7 +40,7 @@ RATE = 1e-3
 def ours(backbone: net.Backbone, files: Sequence[LabelledFile], cache: Path, epochs: int) -> dict[str, float]:
     """Images a second of all epochs, the share of that time spent waiting for data, and the seconds of decoding."""
     contents = {PREFIX + f.key: digest(f.path.read_bytes()) for f in files}
-    examples = [Example(i, PREFIX + f.key, f.key, Bucket.TRAIN, str(f.label)) for i, f in enumerate(files)]
+    examples = [Example(i, PREFIX + f.key, f.key, Split.TRAIN, str(f.label)) for i, f in enumerate(files)]
     policy = Retrain(
         epochs=epochs, batch_size=BATCH, validation=0, schedule="constant", learning_rate=RATE, backbone_rate=1.0,
         warm_head=False, freeze_norm=False, precision="fp32", mirror=True,

@@ -29,11 +29,11 @@ from labelloop.errors import NotEnoughLabelsError
 from labelloop.model.classifier import Classifier
 from labelloop.records.arrays import Floats
 from labelloop.records.evidence import Outcome
-from labelloop.records.images import JUDGING, Bucket, Example
+from labelloop.records.images import JUDGING, Example, Split
 from labelloop.records.tasks import Annotation, QueuePlace, Seen, Task
 from labelloop.rules.acquisition import LabelledRows, QueuePlan, Quota, Situation, UnlabelledPool, choose, plan_queue
 from labelloop.rules.gate import judge
-from labelloop.rules.split import bucket_of, unit
+from labelloop.rules.split import split_of, unit
 from labelloop.rules.value import Look, looks_of
 from labelloop.rules.value.report import by_person
 from labelloop.rules.value.unread import evidence
@@ -116,7 +116,7 @@ class Replay:
     def __post_init__(self) -> None:
         shares = self.images.config.buckets.shares()
         self._groups = [f"{self.seed}:{uri}" for uri in self.images.uris]  # another seed, other buckets
-        self._buckets = [bucket_of(g, shares) for g in self._groups]
+        self._buckets = [split_of(g, shares) for g in self._groups]
         self._rows = {uri: i for i, uri in enumerate(self.images.uris)}
 
     def copy(self) -> Replay:
@@ -138,7 +138,7 @@ class Replay:
 
     def reveal(self, count: int) -> None:
         """The truth of a few train images, which nobody was asked for."""
-        train = [i for i, bucket in enumerate(self._buckets) if bucket is Bucket.TRAIN]
+        train = [i for i, bucket in enumerate(self._buckets) if bucket is Split.TRAIN]
         for row in np.random.default_rng(self.seed).permutation(train)[:count].tolist():
             given = Annotation(row, AT, AT, self.images.truth[row], seed=True)
             self.answers[row] = Task(-row - 1, self.images.uris[row], AT, (given,))
@@ -172,7 +172,7 @@ class Replay:
 
     def _labelled(self) -> LabelledRows:
         """The train images that are labelled, as a strategy sees them."""
-        train = [(i, t.label) for i, t in self.answers.items() if self._buckets[i] is Bucket.TRAIN]
+        train = [(i, t.label) for i, t in self.answers.items() if self._buckets[i] is Split.TRAIN]
         column = {name: k for k, name in enumerate(self._head.labels if self._head else ())}
         codes = np.array([column.get(label or "", -1) for _, label in train], dtype=np.int64)
         return LabelledRows(self.images.features[[i for i, _ in train]], codes) if train else LabelledRows()
@@ -206,7 +206,7 @@ class Replay:
 
     def _unlabelled(self) -> Floats | None:
         """A sample of train images from which a head learns, too (`retrain_worker.evidence.history.unlabelled`)."""
-        free = [i for i, b in enumerate(self._buckets) if b is Bucket.TRAIN and i not in self.answers]
+        free = [i for i, b in enumerate(self._buckets) if b is Split.TRAIN and i not in self.answers]
         drawn = sorted(free, key=lambda i: unit(f"pool:{self._groups[i]}"))[:POOL_MOST]
         return self.images.features[sorted(drawn)] if drawn and self.images.config.head.pool else None
 

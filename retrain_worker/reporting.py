@@ -15,7 +15,7 @@ import numpy as np
 from labelloop.errors import NotFoundError
 from labelloop.records.arrays import Floats
 from labelloop.records.evidence import Comparison, Outcome, Verdict
-from labelloop.records.images import Bucket, Example
+from labelloop.records.images import Example, Split
 from labelloop.records.snapshots import Snapshot
 from labelloop.records.versions import Version
 from labelloop.rules.paired_intervals import mean_interval
@@ -84,7 +84,7 @@ def _sight(
 ) -> Sight:
     kept_features = project.features(challenger.backbone.record.id)
     kept, _ = one_per_unit(
-        [e for e in examples_of(snapshot, project.catalogue, kept_features) if e.bucket is Bucket.TEST]
+        [e for e in examples_of(snapshot, project.catalogue, kept_features) if e.bucket is Split.TEST]
     )
     config = project.record.config
     inputs = Inputs(
@@ -115,7 +115,7 @@ def report_of_version(context: Context, project: ProjectContext, version: Versio
 
     NotFoundError where it was judged on images of which neither features nor pixels can be had any more.
     """
-    examples = judged_on(project, version, Bucket.TEST)
+    examples = judged_on(project, version, Split.TEST)
     ours = rows_under(context, project, version.backbone, [e.uri for e in examples])
     readable = [e for e in examples if e.uri in ours.places]
     before = parent_of(project, version)
@@ -136,11 +136,11 @@ def report_of_version(context: Context, project: ProjectContext, version: Versio
     return _kept(project, version, make_report(inputs))
 
 
-def judged_on(project: ProjectContext, version: Version, bucket: Bucket) -> list[Example]:
+def judged_on(project: ProjectContext, version: Version, split: Split) -> list[Example]:
     """The labelled images of its snapshot in one split, one of each duplicate group; features or none."""
     project.catalogue.update()
     examples = examples_of(project.snapshot(version.snapshot), project.catalogue, project.catalogue.images)
-    return list(one_per_unit([e for e in examples if e.bucket is bucket])[0].values())
+    return list(one_per_unit([e for e in examples if e.bucket is split])[0].values())
 
 
 def disturbed_comparison(inputs: Inputs, looked: PixelAnswers) -> Comparison | None:

@@ -18,7 +18,7 @@ from labelloop.model.head import Head
 from labelloop.model.net import Backbone
 from labelloop.queue.progress import Progress
 from labelloop.records.evidence import Outcome
-from labelloop.records.images import Bucket, Example
+from labelloop.records.images import Example, Split
 from labelloop.records.snapshots import Snapshot
 from labelloop.records.versions import BackboneRecord, Version
 from labelloop.rules.gate import judge
@@ -212,7 +212,7 @@ def train_examples(project: ProjectContext, snapshot: Snapshot) -> list[Example]
     project.catalogue.update()
     features = project.features(_serving(project).id)
     examples = examples_of(snapshot, project.catalogue, features, project.record.config.weights)
-    return [e for e in examples if e.bucket is Bucket.TRAIN]
+    return [e for e in examples if e.bucket is Split.TRAIN]
 
 
 def source_of(project: ProjectContext, backbone: Backbone) -> PixelSource:

@@ -92,7 +92,7 @@ def _pool(
 
     labels, probabilities, unseen = _answers(features, uris, head, rules) if head else ((), None, None)
     return UnlabelledPool(
-        uris=uris, groups=[f.unit for f in facts], buckets=[f.bucket for f in facts], read=read,
+        uris=uris, groups=[f.unit for f in facts], splits=[f.bucket for f in facts], read=read,
         labels=labels, probabilities=probabilities, unseen=unseen,
     )  # fmt: skip
 

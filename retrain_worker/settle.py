@@ -16,7 +16,7 @@ from labelloop.likeness.groups import Pictures, Rules, can_place, place
 from labelloop.likeness.relatives import Relative, crowd_cap
 from labelloop.likeness.windows import middle_hash
 from labelloop.records.given import NOTHING_SAID, Given, Said
-from labelloop.records.images import Bucket, ImageFacts
+from labelloop.records.images import ImageFacts, Split
 from retrain_worker.context import ProjectContext
 
 SOON_DONE = 64  # images
@@ -49,7 +49,7 @@ def settle(project: ProjectContext, pool: int | None = None) -> int:
     project.catalogue.update()
     _part(project, settled, before, looks)
     for facts in settled:
-        if facts.bucket is Bucket.QUARANTINE:
+        if facts.bucket is Split.QUARANTINE:
             log.warning("the same picture is in two splits: neither trains nor judges", action="quarantine",
                         uri=facts.uri)  # fmt: skip
     if settled:
@@ -125,7 +125,7 @@ def _part(project: ProjectContext, settled: Sequence[ImageFacts], before: Contai
     yielding = []
     for facts in settled if others else ():
         near = [others[r.uri] for r in looks.of(facts.uri, others, cap)]
-        if any(other.bucket not in {facts.bucket, Bucket.QUARANTINE} for other in near):
-            yielding.append(replace(facts, bucket=Bucket.QUARANTINE))
+        if any(other.bucket not in {facts.bucket, Split.QUARANTINE} for other in near):
+            yielding.append(replace(facts, bucket=Split.QUARANTINE))
     if yielding:
         project.catalogue.add(yielding, stamp())

@@ -9,7 +9,7 @@ import numpy as np
 
 from labelloop.model.classifier import Classifier
 from labelloop.records.evidence import Evaluation
-from labelloop.records.images import Bucket, Example
+from labelloop.records.images import Example, Split
 from labelloop.records.versions import Version
 from retrain_worker.context import Context, ProjectContext
 from retrain_worker.evidence.answers import PairedAnswers
@@ -55,7 +55,7 @@ class Verified:
 def verify(context: Context, project: ProjectContext, version: Version) -> Verified:
     """CorruptArtefactError, NotFoundError where weights, snapshot or head are damaged or gone."""
     head, recorded = project.registry.head(version), version.evaluation
-    test = judged_on(project, version, Bucket.TEST)
+    test = judged_on(project, version, Split.TEST)
     ours, readable = _side(context, project, version, test)
     before = parent_of(project, version) if recorded.test_comparison else None
     theirs, both = _side(context, project, before, readable) if before else (None, readable)
@@ -97,7 +97,7 @@ def _test_figures(recorded: Evaluation, recomputed: Evaluation) -> Iterator[Figu
 
 def _audit(context: Context, project: ProjectContext, version: Version) -> Iterator[Figure]:
     """Nothing is recorded of it, as nothing is decided by it."""
-    side, readable = _side(context, project, version, judged_on(project, version, Bucket.AUDIT))
+    side, readable = _side(context, project, version, judged_on(project, version, Split.AUDIT))
     right = side.answers([e.uri for e in readable]) == np.array([e.label for e in readable], dtype=np.str_)
     yield Figure("audit: labels", None, len(readable))
     yield Figure("audit: accuracy", None, float(right.mean()) if len(readable) else None)

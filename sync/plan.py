@@ -17,7 +17,7 @@ from labelloop.code import training_code
 from labelloop.errors import NotFoundError, SupersededError
 from labelloop.objects.damage import UNREADABLE
 from labelloop.queue.jobs import KINDS, REFRESH, RETRAIN, JobQueue, job_id
-from labelloop.records.images import Bucket
+from labelloop.records.images import Split
 from labelloop.records.runs import WITHOUT, Run
 from labelloop.records.snapshots import Snapshot, as_of
 from labelloop.records.versions import Version
@@ -178,7 +178,7 @@ class Planner:
         facts = {u: catalogue.images.get(u) for u in labels}
         waiting = {u for u, f in facts.items() if f and f.undecided}
         labels = {u: label for u, label in labels.items() if u not in waiting}
-        train = {u: labels[u] for u, f in facts.items() if f and f.group and not f.problem and f.bucket is Bucket.TRAIN}
+        train = {u: labels[u] for u, f in facts.items() if f and f.group and not f.problem and f.bucket is Split.TRAIN}
         judged = [r for r in self._runs.all() if r.kind == REFRESH.name and r.done]
         if judged and judged[-1].config != self._project.config.hash:
             judged = []  # also where an older config came back: what is live was learned by another one

@@ -13,7 +13,7 @@ from labelloop.config.project import ProjectConfig
 from labelloop.config.settings import Settings
 from labelloop.errors import ConflictError, NotEnoughLabelsError
 from labelloop.likeness.near import NearIndex, perceptual_hash
-from labelloop.records.images import JUDGING, Bucket, Example
+from labelloop.records.images import JUDGING, Example, Split
 from labelloop.records.json import canonical, digest
 from labelloop.rules.schema import LabelRules
 from labelloop.rules.split import group_of
@@ -68,11 +68,11 @@ def history_of_project(deployment: Deployment, record: ProjectRecord, cache: Pat
     catalogue.update()
     features.update()
     snapshot = LabelRules.of(record.config).read(SnapshotStore(store).load(latest.snapshot))
-    usable = [e for e in examples_of(snapshot, catalogue, features) if e.bucket is not Bucket.QUARANTINE]
+    usable = [e for e in examples_of(snapshot, catalogue, features) if e.bucket is not Split.QUARANTINE]
     examples = list(one_per_unit(usable)[0].values())
     classes = tuple(sorted({e.label for e in examples}))
     random = [e for e in examples if e.bucket in JUDGING]
-    chosen = [e for e in examples if e.bucket is Bucket.TRAIN]
+    chosen = [e for e in examples if e.bucket is Split.TRAIN]
     if len(random) < LEAST:
         return ReplayHistory(record.config.name, classes, _labelled(examples, classes, features))
     return ReplayHistory(

@@ -13,14 +13,14 @@ from yaml import SequenceNode
 
 from labelloop.config.key_groups import group_by, in_test_set
 from labelloop.config.networks import AUTO
-from labelloop.config.shares import BucketShares
+from labelloop.config.shares import SplitShares
 from labelloop.config.steps import Step
 from labelloop.config.task_fields import Fields, checked_group_by, checked_test_set, named_fields
 from labelloop.config.training import Number, Positive, Retrain, Share, Whole, in_words, no_switch
 from labelloop.config.yaml_file import Node, read_yaml, values_at
 from labelloop.errors import SettingsError
 from labelloop.records.given import NOTHING_SAID, Given, Said
-from labelloop.records.images import Bucket
+from labelloop.records.images import Split
 from labelloop.records.json import canonical, digest
 
 TOLD = 20  # of what is wrong with one file
@@ -54,7 +54,7 @@ class BackboneSpec(_Frozen):
     scale: Literal["network", "unit"] = "network"  # pixels as the network's weights want them, or in [0, 1]
 
 
-class Buckets(_Frozen):
+class SplitPolicy(_Frozen):
     """Shares of the images that never train."""
 
     test: Share = 0.10
@@ -63,9 +63,9 @@ class Buckets(_Frozen):
     group_by: Annotated[str, AfterValidator(checked_group_by)] = ""  # patient, video, lot: a pattern, or field:NAME
     test_set: Annotated[str, AfterValidator(checked_test_set)] = ""  # prefix or field:NAME=VALUE: test, and no others
 
-    def shares(self) -> BucketShares:
+    def shares(self) -> SplitShares:
         """The same, for the rules."""
-        return BucketShares(0.0 if self.test_set else self.test, self.audit)
+        return SplitShares(0.0 if self.test_set else self.test, self.audit)
 
     @property
     def fields(self) -> Fields:
@@ -77,8 +77,8 @@ class Buckets(_Frozen):
         fields = self.fields
         theirs = fields_say.test if fields.test[0] else in_test_set(self.test_set, uri, folder)
         group = fields_say.group or None if fields.group else group_by(self.group_by, uri)
-        bucket = Bucket.TEST if theirs else None
-        return Given(digest(f"test set:{group}".encode()) if group and bucket else group, bucket)
+        split = Split.TEST if theirs else None
+        return Given(digest(f"test set:{group}".encode()) if group and split else group, split)
 
     @property
     def non_defaults(self) -> dict[str, Any]:
@@ -223,7 +223,7 @@ class ProjectConfig(_Frozen):
     head: HeadSpec = HeadSpec()
     answers: AnswersPolicy = AnswersPolicy()
     weights: LabelWeights = LabelWeights()
-    buckets: Buckets = Buckets()
+    buckets: SplitPolicy = SplitPolicy()
     refresh: Refresh = Refresh()
     retrain: Retrain = Retrain()
     gate: Gate = Gate()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class BucketShares:
+class SplitShares:
     """Shares of the images, in [0, 1]; what is left is the train split."""
 
     test: float = 0.10

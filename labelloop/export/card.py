@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from labelloop.records.evidence import Evaluation, Outcome
-from labelloop.records.images import Bucket, ImageFacts
+from labelloop.records.images import ImageFacts, Split
 from labelloop.records.tasks import Task
 from labelloop.records.versions import BackboneRecord, LogEntry, Version
 
@@ -56,19 +56,19 @@ def _summary(origin: Origin) -> str:
 
 
 def _data(origin: Origin) -> str:
-    counts = {bucket: _labels(origin, bucket) for bucket in Bucket}
+    counts = {bucket: _labels(origin, bucket) for bucket in Split}
     people = {a.completed_by for t in origin.tasks for a in t.annotations if a.completed_by is not None}
     skipped = sum(t.skipped for t in origin.tasks)
     names = sorted(set().union(*counts.values()))
-    rows = [[name, *(str(counts[b].get(name, 0)) for b in Bucket)] for name in names]
+    rows = [[name, *(str(counts[b].get(name, 0)) for b in Split)] for name in names]
     return (
         f"Snapshot `{origin.version.snapshot}`: {len(origin.tasks)} annotated images, {len(people)} annotators, "
         f"{skipped} skipped. Train labels fit the model, test and audit labels never do.\n\n"
-        + _table(["class", *(b.value for b in Bucket)], rows)
+        + _table(["class", *(b.value for b in Split)], rows)
     )
 
 
-def _labels(origin: Origin, bucket: Bucket) -> Counter[str]:
+def _labels(origin: Origin, bucket: Split) -> Counter[str]:
     found = ((t.label, origin.images.get(t.uri)) for t in origin.tasks)
     return Counter(label for label, facts in found if label and facts and facts.bucket is bucket)
 

@@ -11,12 +11,12 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from labelloop.config.shares import BucketShares
+from labelloop.config.shares import SplitShares
 from labelloop.likeness.proof import PROVEN, Kinship
 from labelloop.likeness.relatives import Relative
 from labelloop.records.given import Given
-from labelloop.records.images import Bucket, ImageFacts
-from labelloop.rules.split import bucket_of
+from labelloop.records.images import ImageFacts, Split
+from labelloop.rules.split import split_of
 
 KNOWN_FIRST = 500  # images of a new project that are known before any of them is placed
 
@@ -30,7 +30,7 @@ def can_place(known: int, pool: int | None) -> bool:
 class _Groups:
     """Groups as they grow. Those that were decided before never change."""
 
-    decided: dict[str, Bucket]
+    decided: dict[str, Split]
     cap: int
     own: dict[str, str] = field(default_factory=dict)  # uri -> group, before groups became one
     into: dict[str, str] = field(default_factory=dict)  # group -> the one that it has become
@@ -64,7 +64,7 @@ class _Groups:
 class Rules:
     """What decides beside the images."""
 
-    shares: BucketShares
+    shares: SplitShares
     cap: int  # see `labelloop.likeness.relatives.crowd_cap`
     given: Callable[[ImageFacts], Given] = lambda _facts: Given()
     own_test: bool = False  # people brought a test set of their own
@@ -85,10 +85,10 @@ def place(
     known: Iterable[ImageFacts],
     pictures: Pictures,
     rules: Rules,
-    buckets: Mapping[str, Bucket],
+    splits: Mapping[str, Split],
 ) -> list[ImageFacts]:
-    """The new images with group, bucket and twin. ``buckets``: of groups that were decided before."""
-    work = _Placing(pictures, rules, _Groups(dict(buckets), rules.cap))
+    """The new images with group, split and twin. ``splits``: of groups that were decided before."""
+    work = _Placing(pictures, rules, _Groups(dict(splits), rules.cap))
     for facts in known:
         if facts.group:
             work.know(facts)
@@ -115,7 +115,7 @@ class _Placing:
             self.first.setdefault(facts.twins, facts.uri)
 
     def place(self, facts: ImageFacts) -> ImageFacts:
-        """Group and twin; the bucket follows when all groups are known."""
+        """Group and twin; the split follows when all groups are known."""
         given, copy = self.rules.given(facts), self.by_bytes.get(facts.sha256)
         if copy is not None:
             related = [Relative(copy, Kinship.SAME, is_twin=True)]
@@ -132,16 +132,16 @@ class _Placing:
         return placed
 
     def done(self, came: list[ImageFacts]) -> list[ImageFacts]:
-        """With their groups as they are in the end, and buckets."""
-        return [self._in_bucket(facts, self.groups.of(facts.uri)) for facts in came]
+        """With their groups as they are in the end, and splits."""
+        return [self._in_split(facts, self.groups.of(facts.uri)) for facts in came]
 
-    def _in_bucket(self, facts: ImageFacts, group: str) -> ImageFacts:
+    def _in_split(self, facts: ImageFacts, group: str) -> ImageFacts:
         if facts.uri in self.apart:
-            return replace(facts, group=group, bucket=Bucket.QUARANTINE)
-        bucket = self._bucket(group)
+            return replace(facts, group=group, bucket=Split.QUARANTINE)
+        split = self._split(group)
         if facts.earlier:
-            bucket = stays(facts, joins=group in self.groups.decided, bucket=bucket)
-        return replace(facts, group=group, bucket=bucket)
+            split = stays(facts, joins=group in self.groups.decided, split=split)
+        return replace(facts, group=group, bucket=split)
 
     def _twin(self, facts: ImageFacts, related: Sequence[Relative]) -> str:
         """Of whom it is the twin: of every picture that counts as that one, the first must be proven the same."""
@@ -168,20 +168,20 @@ class _Placing:
 
     def _may_join(self, group: str, given: Given) -> bool:
         """Whether it joins for a likeness that is no proof: never into or out of people's own test set."""
-        theirs = self.rules.own_test and self.groups.decided.get(group) is Bucket.TEST
+        theirs = self.rules.own_test and self.groups.decided.get(group) is Split.TEST
         return given.bucket is None and not theirs and self.groups.size[group] < self.groups.cap
 
-    def _bucket(self, group: str) -> Bucket:
-        return self.groups.decided.get(group) or bucket_of(group, self.rules.shares)
+    def _split(self, group: str) -> Split:
+        return self.groups.decided.get(group) or split_of(group, self.rules.shares)
 
     def _elsewhere(self, group: str, related: Sequence[Relative], given: Given) -> bool:
-        """Whether the same picture stands in another bucket than the group that people gave."""
-        here = given.bucket or self._bucket(group)
+        """Whether the same picture stands in another split than the group that people gave."""
+        here = given.bucket or self._split(group)
         others = {self.groups.of(r.uri) for r in related if r.kinship in PROVEN} - {group}
-        return any(self._bucket(other) is not here for other in others)
+        return any(self._split(other) is not here for other in others)
 
 
-def stays(facts: ImageFacts, *, joins: bool, bucket: Bucket) -> Bucket:
-    """Where an overwritten file stands: as before. What shows the same as images of another bucket stands in none."""
-    apart = bucket is not facts.bucket and (joins or bucket is Bucket.QUARANTINE)
-    return Bucket.QUARANTINE if apart else facts.bucket
+def stays(facts: ImageFacts, *, joins: bool, split: Split) -> Split:
+    """Where an overwritten file stands: as before. What shows the same as images of another split stands in none."""
+    apart = split is not facts.bucket and (joins or split is Split.QUARANTINE)
+    return Split.QUARANTINE if apart else facts.bucket

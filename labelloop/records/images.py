@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
-class Bucket(StrEnum):
+class Split(StrEnum):
     """What an image's label may be used for; decided once, at first sight."""
 
     TRAIN = "train"  # fits models; the only split the model chooses from
@@ -16,7 +16,7 @@ class Bucket(StrEnum):
 
 
 MOST_EARLIER = 20  # a camera may write its newest picture to one place for ever
-JUDGING = frozenset({Bucket.TEST, Bucket.AUDIT})
+JUDGING = frozenset({Split.TEST, Split.AUDIT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Related:
     __slots__ = ()
     group: str
     twin: str
-    bucket: Bucket
+    bucket: Split
 
     @property
     def twins(self) -> str:
@@ -54,7 +54,7 @@ class ImageFacts(Related):
     etag: str
     sha256: str = ""  # of the bytes; empty where they could not be read
     group: str = ""  # related images, which stand in one split; empty: not decided yet
-    bucket: Bucket = Bucket.TRAIN
+    bucket: Split = Split.TRAIN
     problem: str | None = None  # why the image cannot be used
     phash: str = ""  # perceptual hash; empty: not looked at
     earlier: tuple[Bytes, ...] = ()  # what stood there before, oldest first; empty: the file was never overwritten
@@ -90,7 +90,7 @@ class Example(Related):
     task_id: int
     uri: str
     group: str
-    bucket: Bucket
+    bucket: Split
     label: str
     weight: float = 1.0  # how much it counts where models learn
     twin: str = ""  # images proven to be one picture; empty: the group

@@ -10,7 +10,7 @@ from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from labelloop.records.images import Bucket, ImageFacts
+from labelloop.records.images import ImageFacts, Split
 from labelloop.records.tasks import Annotation, Task
 
 
@@ -104,7 +104,7 @@ def _uses(
         facts = images.get(task.uri)
         if facts is None or facts.problem or not facts.group or task.uri not in featurised:
             uses[task.id] = Use.UNUSABLE
-        elif facts.bucket is Bucket.QUARANTINE:
+        elif facts.bucket is Split.QUARANTINE:
             uses[task.id] = Use.QUARANTINE
         elif task.label is not None:
             units.setdefault(facts.unit, []).append((task, facts))
@@ -133,5 +133,5 @@ def _of_unit(members: list[tuple[Task, ImageFacts]], classes: Collection[str | N
     return uses
 
 
-def _first_use(bucket: Bucket) -> Use:
-    return Use.TRAINED if bucket is Bucket.TRAIN else Use(bucket.value)
+def _first_use(split: Split) -> Use:
+    return Use.TRAINED if split is Split.TRAIN else Use(split.value)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping
 
-from labelloop.config.shares import BucketShares
-from labelloop.records.images import Bucket
+from labelloop.config.shares import SplitShares
+from labelloop.records.images import Split
 from labelloop.records.json import digest
 
 
@@ -15,26 +15,26 @@ def group_of(data: bytes) -> str:
     return digest(data)
 
 
-def bucket_of(group: str, shares: BucketShares) -> Bucket:
+def split_of(group: str, shares: SplitShares) -> Split:
     """The split of a duplicate group. Salted, so that folds by the same hash stay independent."""
     place = unit(f"bucket:{group}")
     if place < shares.test:
-        return Bucket.TEST
-    return Bucket.AUDIT if place < shares.test + shares.audit else Bucket.TRAIN
+        return Split.TEST
+    return Split.AUDIT if place < shares.test + shares.audit else Split.TRAIN
 
 
-def join(own: str, near: Collection[str], buckets: Mapping[str, Bucket], shares: BucketShares) -> tuple[str, Bucket]:
+def join(own: str, near: Collection[str], splits: Mapping[str, Split], shares: SplitShares) -> tuple[str, Split]:
     """(group, split) of a new image. ``own``: hash of its bytes; ``near``: groups of images that look like it.
 
     A group keeps the split of its first image. What looks like two groups is put in none of the splits: these may be
     on different sides, and it would carry one over to the other.
     """
-    if own in buckets or not near:
-        return own, buckets.get(own) or bucket_of(own, shares)
+    if own in splits or not near:
+        return own, splits.get(own) or split_of(own, shares)
     if len(near) > 1:
-        return own, Bucket.QUARANTINE
+        return own, Split.QUARANTINE
     (group,) = near
-    return group, buckets.get(group) or bucket_of(group, shares)
+    return group, splits.get(group) or split_of(group, shares)
 
 
 def fold_of(group: str, folds: int) -> int:

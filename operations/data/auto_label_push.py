@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from labelloop.errors import ConflictError, StudioError
-from labelloop.records.images import Bucket
+from labelloop.records.images import Split
 from labelloop.records.tasks import QueuePlace
 from labelloop.rules.split import shown_blind
 from labelloop.store.auto_labels import AutoLabel, is_auto
@@ -71,7 +71,7 @@ def withdraw(deployment: Deployment, record: ProjectRecord) -> dict[str, int]:
 
 
 def _is_blind(one: AutoLabel, record: ProjectRecord) -> bool:
-    return one.bucket != Bucket.TRAIN.value or shown_blind(one.group, record.config.queue.blind)
+    return one.bucket != Split.TRAIN.value or shown_blind(one.group, record.config.queue.blind)
 
 
 def _open_tasks(deployment: Deployment, record: ProjectRecord, report: Report) -> dict[str, list[int]]:

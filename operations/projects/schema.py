@@ -10,7 +10,7 @@ from typing import Any
 from labelloop.config.project import parse_config
 from labelloop.labels.results import parse_label_config
 from labelloop.queue.channels import NUDGE_CHANNEL, publish
-from labelloop.records.images import Bucket
+from labelloop.records.images import Split
 from labelloop.records.tasks import Task
 from labelloop.rules.migration import Proposal, Wishes, decide, propose, undecided
 from labelloop.rules.schema import LabelRules
@@ -20,7 +20,7 @@ from labelloop.store.snapshots import SnapshotStore
 from operations.deployment import Deployment
 
 NOWHERE = "unknown"  # bucket of an image that has not been read yet
-BUCKETS = (*(b.value for b in Bucket), NOWHERE)
+BUCKETS = (*(b.value for b in Split), NOWHERE)
 Counts = Mapping[str, Mapping[str, int]]  # class -> bucket -> labels
 
 

@@ -16,7 +16,7 @@ from labelloop.model.classifier import Classifier, load_classifier
 from labelloop.model.net import Backbone
 from labelloop.records.arrays import Floats
 from labelloop.records.evidence import Artefact
-from labelloop.records.images import Bucket
+from labelloop.records.images import Split
 from labelloop.records.snapshots import Snapshot
 from labelloop.records.versions import BackboneRecord, Version
 from retrain_worker.context import ProjectContext
@@ -72,7 +72,7 @@ def tried_out(project: ProjectContext, ours: Served, theirs: Served | None, snap
 def to_try(project: ProjectContext, snapshot: Snapshot, backbone: str) -> list[str]:
     """Labelled images with features, those of the test split first."""
     examples = examples_of(snapshot, project.catalogue, project.features(backbone))
-    return [e.uri for e in sorted(examples, key=lambda e: e.bucket is not Bucket.TEST)]
+    return [e.uri for e in sorted(examples, key=lambda e: e.bucket is not Split.TEST)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from labelloop.errors import NotEnoughLabelsError
 from labelloop.model.classifier import Classifier, load_classifier
 from labelloop.records.arrays import Floats
 from labelloop.records.evidence import Comparison, Contradiction, Evaluation, LossComparison, Recognised
-from labelloop.records.images import Bucket, Example
+from labelloop.records.images import Example, Split
 from labelloop.rules.schema import AS_GIVEN, LabelRules
 from labelloop.rules.trigger import labels_each
 from retrain_worker.evidence.answers import PairedAnswers, best_renaming, pre_labels, recalls, surprise
@@ -306,7 +306,7 @@ def _table(sets: LabelSets, recipe: Recipe) -> _Table:
 
 
 def _train(examples: Sequence[Example]) -> tuple[dict[str, Example], tuple[str, ...]]:
-    return one_per_unit([e for e in examples if e.bucket is Bucket.TRAIN])
+    return one_per_unit([e for e in examples if e.bucket is Split.TRAIN])
 
 
 def _column(examples: Mapping[str, Example], units: Sequence[str], class_min: int) -> tuple[str | None, ...]:
@@ -384,7 +384,7 @@ def with_test_split(
     ``unseen``: answers on train labels that judge, too; with the test split they give the recalls.
     A group speaks once, with the mean of its pictures: groups were drawn into the split, not pictures.
     """
-    kept, _ = one_per_picture([e for e in examples if e.bucket is Bucket.TEST])
+    kept, _ = one_per_picture([e for e in examples if e.bucket is Split.TEST])
     uris, groups = [e.uri for e in kept], np.array([e.group for e in kept], dtype=np.str_)
     truth = np.array([e.label for e in kept], dtype=np.str_)
     first = np.sort(np.unique(groups, return_index=True)[1])  # one picture of each group, where no formula knows groups

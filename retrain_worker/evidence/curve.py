@@ -13,7 +13,7 @@ from labelloop.clock import now
 from labelloop.errors import CorruptArtefactError, NotFoundError
 from labelloop.model.classifier import Classifier
 from labelloop.records.curve import RIGHT, UNKNOWN, WRONG, KeptCurve, Point
-from labelloop.records.images import JUDGING, Bucket, Example
+from labelloop.records.images import JUDGING, Example, Split
 from labelloop.records.snapshots import Snapshot
 from labelloop.records.tasks import Task
 from labelloop.records.versions import Version, way_back
@@ -64,9 +64,9 @@ def _judged(project: ProjectContext, live: Version, snapshot: Snapshot) -> KeptC
         if head and v.backbone in features
     ]
     doubled, differ = twice([t for t in snapshot.tasks.values() if t.uri in {e.uri for e in random}])
-    buckets = Counter(e.bucket for e in random)
+    splits = Counter(e.bucket for e in random)
     return KeptCurve(
-        at=now(), snapshot=snapshot.id, live=live.name, test=buckets[Bucket.TEST], audit=buckets[Bucket.AUDIT],
+        at=now(), snapshot=snapshot.id, live=live.name, test=splits[Split.TEST], audit=splits[Split.AUDIT],
         points=tuple(points), waiting=_waiting(project, examples), left=_left(project, snapshot),
         doubled=doubled, differ=differ,
     )  # fmt: skip
@@ -118,7 +118,7 @@ def _point(version: Version, side: Side, random: Sequence[Example], featurised: 
 
 def _waiting(project: ProjectContext, examples: Sequence[Example]) -> dict[str, int]:
     """Classes that people can choose and the head hardly knows yet, for want of labels."""
-    agreed, _ = one_per_unit([e for e in examples if e.bucket is Bucket.TRAIN])
+    agreed, _ = one_per_unit([e for e in examples if e.bucket is Split.TRAIN])
     counts = Counter(e.label for e in agreed.values())
     record = project.record
     names = project.rules.choosable(record.schema.classes)
@@ -130,7 +130,7 @@ def _left(project: ProjectContext, snapshot: Snapshot) -> int:
     """Images of the train split that nobody has answered, nor a duplicate of them."""
     images = project.catalogue.images
     taken = {images[t.uri].unit for t in snapshot.tasks.values() if t.uri in images}
-    train = {f.unit for f in images.values() if f.bucket is Bucket.TRAIN and f.group and not f.problem}
+    train = {f.unit for f in images.values() if f.bucket is Split.TRAIN and f.group and not f.problem}
     return len(train - taken)
 
 

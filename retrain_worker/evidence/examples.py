@@ -6,7 +6,7 @@ from collections.abc import Container, Sequence
 
 from labelloop.config.project import LabelWeights
 from labelloop.images.reader import short
-from labelloop.records.images import Bucket, Example
+from labelloop.records.images import Example, Split
 from labelloop.records.snapshots import Snapshot
 from labelloop.records.tasks import Task
 from labelloop.rules.outdated import outdated
@@ -58,4 +58,4 @@ def without_words(tasks: Sequence[Task]) -> str:
 def train_groups(snapshot: Snapshot, catalogue: Catalogue) -> frozenset[str]:
     """The duplicate groups of a snapshot that a model may have learned from."""
     facts = [catalogue.images.get(t.uri) for t in snapshot.tasks.values() if t.label is not None]
-    return frozenset(f.group for f in facts if f and f.bucket is Bucket.TRAIN)
+    return frozenset(f.group for f in facts if f and f.bucket is Split.TRAIN)

@@ -14,7 +14,7 @@ from labelloop.model.classifier import Classifier
 from labelloop.objects.damage import UNREADABLE
 from labelloop.queue.jobs import RETRAIN
 from labelloop.records.arrays import Floats
-from labelloop.records.images import JUDGING, Bucket, Example
+from labelloop.records.images import JUDGING, Example, Split
 from labelloop.records.tasks import Task
 from labelloop.rules.acquisition import Doubts, LabelledRows, Quota, Situation, doubts_of
 from labelloop.rules.auto_label.rule import Promise
@@ -31,7 +31,7 @@ LABELLED_MOST = 5000  # rows of labelled images that a strategy is shown
 
 def labelled_of(examples: list[Example], features: FeatureStore, labels: tuple[str, ...]) -> LabelledRows:
     """The labelled train images, as a strategy sees them, or a sample by hash. ``labels``: the columns of the model."""
-    examples_by_unit = one_per_unit([e for e in examples if e.bucket is Bucket.TRAIN])[0]
+    examples_by_unit = one_per_unit([e for e in examples if e.bucket is Split.TRAIN])[0]
     if not examples_by_unit:
         return LabelledRows()
     kept = [
@@ -52,7 +52,7 @@ def unlabelled(project: ProjectContext, features: FeatureStore, labelled: Sequen
     open_images: dict[str, str] = {}
     for uri in features.index.ordered():
         facts = project.catalogue.images.get(uri)
-        if facts and facts.bucket is Bucket.TRAIN and not facts.problem and facts.group and facts.twins not in taken:
+        if facts and facts.bucket is Split.TRAIN and not facts.problem and facts.group and facts.twins not in taken:
             open_images.setdefault(facts.twins, uri)
     drawn = heapq.nsmallest(POOL_MOST, open_images, key=lambda twin: unit(f"pool:{twin}"))
     return features.rows([open_images[twin] for twin in sorted(drawn)]) if drawn else None
@@ -69,7 +69,7 @@ def situation_of(
 
 
 def _doubts(examples: list[Example], features: FeatureStore, head: Classifier | None, rules: LabelRules) -> Doubts:
-    kept = list(one_per_unit([e for e in examples if e.bucket is Bucket.TEST])[0].values())
+    kept = list(one_per_unit([e for e in examples if e.bucket is Split.TEST])[0].values())
     names = rules.names(head.labels) if head else None
     if not (head and names and names.labels and kept):
         return Doubts(len(kept), 0)
@@ -85,12 +85,12 @@ def quota_of(config: ProjectConfig, answered: Mapping[int, Task], project: Proje
     """
     images = project.catalogue.images
     labelled = [t for t in answered.values() if t.label is not None and not all(a.seed for a in t.annotations)]
-    buckets = Counter(images[t.uri].bucket for t in labelled if t.uri in images)
-    needed = {Bucket.TEST: config.gate.min_test_labels, Bucket.AUDIT: Promise().least}
+    splits = Counter(images[t.uri].bucket for t in labelled if t.uri in images)
+    needed = {Split.TEST: config.gate.min_test_labels, Split.AUDIT: Promise().least}
     return Quota(
-        share=config.queue.quota, labels=len(labelled), random=sum(buckets[b] for b in JUDGING),
+        share=config.queue.quota, labels=len(labelled), random=sum(splits[b] for b in JUDGING),
         most=max(config.queue.quota, config.queue.quota_most),
-        lacking={bucket: n - buckets[bucket] for bucket, n in needed.items() if n > buckets[bucket]},
+        lacking={split: n - splits[split] for split, n in needed.items() if n > splits[split]},
         ahead=_until_retrain(config, answered, project),
     )  # fmt: skip
 
@@ -101,7 +101,7 @@ def _until_retrain(config: ProjectConfig, answered: Mapping[int, Task], project:
         return None
     images, saw = project.catalogue.images, _seen_by_backbone(project)
     labels = {t.uri: t.label for t in answered.values() if t.label is not None}
-    train = [u for u in labels if u in images and images[u].bucket is Bucket.TRAIN and not images[u].problem]
+    train = [u for u in labels if u in images and images[u].bucket is Split.TRAIN and not images[u].problem]
     new = sum(saw.get(uri) != labels[uri] for uri in train)
     progress = TrainingNeeds(labels={}, changes=0, new_for_backbone=new, backbone_saw=len(saw))
     return decide(progress, config).until_retrain

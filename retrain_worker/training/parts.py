@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from labelloop.records.images import Bucket, Example
+from labelloop.records.images import Example, Split
 from labelloop.rules.split import unit
 from retrain_worker.training.pixel_cache import Images
 
@@ -42,7 +42,7 @@ def divide(examples: Sequence[Example], share: float) -> tuple[list[Example], li
 
     A class keeps at least one example to learn from. ValueError for an example of another split than train.
     """
-    foreign = next((e for e in examples if e.bucket is not Bucket.TRAIN), None)
+    foreign = next((e for e in examples if e.bucket is not Split.TRAIN), None)
     if foreign is not None:
         raise ValueError(f"{foreign.uri} is in the {foreign.bucket} split, which never trains")
     train = [e for e in examples if unit(f"validation:{e.group}") >= share]

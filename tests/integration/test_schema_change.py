@@ -21,7 +21,7 @@ from labelloop.objects.storage import S3Store
 from labelloop.queue.connection import connect
 from labelloop.queue.jobs import REFRESH, JobQueue
 from labelloop.records.evidence import Outcome
-from labelloop.records.images import Bucket, ImageFacts
+from labelloop.records.images import ImageFacts, Split
 from labelloop.records.snapshots import Latest, Snapshot
 from labelloop.records.tasks import Annotation, Task
 from labelloop.rules.schema import LabelRules
@@ -98,7 +98,7 @@ class World:
         tasks, facts, rows = [], [], []
         for i in range(PER_CLASS * len(CLASSES)):
             uri, label = f"s3://images/t/{i}", CLASSES[i % len(CLASSES)]
-            bucket = Bucket.TEST if i % 5 == 0 else Bucket.TRAIN
+            bucket = Split.TEST if i % 5 == 0 else Split.TRAIN
             facts.append(ImageFacts(uri, "e", f"h{i}", f"h{i}", bucket))
             rows.append(centres[i % len(CLASSES)] + chance.normal(size=backbone.record.dimension))
             tasks.append(Task(i + 1, uri, now(), (Annotation(i + 1, now(), now(), label),)))

@@ -11,7 +11,7 @@ import numpy as np
 
 from labelloop.model.head import speaks
 from labelloop.records.arrays import Floats
-from labelloop.records.images import JUDGING, Bucket
+from labelloop.records.images import JUDGING, Split
 from labelloop.records.json import digest
 from labelloop.records.tasks import QueuePlace
 from labelloop.rules.acquisition.query import Ints, Query, Read
@@ -37,7 +37,7 @@ class UnlabelledPool:
 
     uris: Sequence[str]
     groups: Sequence[str]
-    buckets: Sequence[Bucket]
+    splits: Sequence[Split]
     read: Read  # row numbers -> features; of a large pool only a part is ever read
     labels: tuple[str, ...] = ()  # class order of ``probabilities``
     probabilities: Floats | None = None  # (n, classes); None: no model yet
@@ -63,10 +63,10 @@ def plan_queue(pool: UnlabelledPool, *, quota: Quota, plan: QueuePlan) -> tuple[
     is blind, too.
     """
     rows = _representatives(pool)
-    train = np.array([i for i in rows if pool.buckets[i] is Bucket.TRAIN], dtype=np.int64)
+    train = np.array([i for i in rows if pool.splits[i] is Split.TRAIN], dtype=np.int64)
     chosen = _chosen(pool, train, plan)
-    random = [i for i in rows if pool.buckets[i] in JUDGING]
-    quota = _within_reach(quota, Counter(pool.buckets[i] for i in random))
+    random = [i for i in rows if pool.splits[i] in JUDGING]
+    quota = _within_reach(quota, Counter(pool.splits[i] for i in random))
     drawn = _drawn(pool, random, quota, plan.seed)
     hidden = {row for row, _ in chosen if shown_blind(pool.groups[row], plan.blind)} | {row for row, _ in drawn}
     if not quota.labels:
@@ -101,9 +101,9 @@ def _chosen(pool: UnlabelledPool, train: Ints, plan: QueuePlan) -> list[tuple[in
     return [(int(row), plan.strategy if k < short else "rest") for k, row in enumerate(ranked)]
 
 
-def _within_reach(quota: Quota, images: Mapping[Bucket, int]) -> Quota:
+def _within_reach(quota: Quota, images: Mapping[Split, int]) -> Quota:
     """What a split has no images for is not waited for."""
-    return replace(quota, lacking={bucket: min(n, images.get(bucket, 0)) for bucket, n in quota.lacking.items()})
+    return replace(quota, lacking={split: min(n, images.get(split, 0)) for split, n in quota.lacking.items()})
 
 
 def _drawn(pool: UnlabelledPool, rows: Sequence[int], quota: Quota, seed: int) -> list[tuple[int, str]]:
@@ -112,13 +112,13 @@ def _drawn(pool: UnlabelledPool, rows: Sequence[int], quota: Quota, seed: int) -
     What the next verdict lacks comes first; within a split the draw stays a draw.
     """
     lots = sorted(rows, key=lambda row: lot(seed, pool.groups[row]))
-    left = {bucket: deque(row for row in lots if pool.buckets[row] is bucket) for bucket in JUDGING}
-    drawn: Counter[Bucket] = Counter()
+    left = {split: deque(row for row in lots if pool.splits[row] is split) for split in JUDGING}
+    drawn: Counter[Split] = Counter()
     first: list[int] = []
-    while (bucket := quota.bucket(drawn)) is not None:
-        bucket = bucket if left[bucket] else next(b for b in JUDGING if left[b])
-        drawn[bucket] += 1
-        first.append(left[bucket].popleft())
+    while (split := quota.split(drawn)) is not None:
+        split = split if left[split] else next(b for b in JUDGING if left[b])
+        drawn[split] += 1
+        first.append(left[split].popleft())
     early = set(first)
     return [(row, QUOTA) for row in (*first, *(row for row in lots if row not in early))]
 

@@ -10,9 +10,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from labelloop.records.images import Bucket
+from labelloop.records.images import Split
 
-FIRST = (Bucket.TEST, Bucket.AUDIT)  # the gate is asked sooner than a bound: what lacks labels first is served first
+FIRST = (Split.TEST, Split.AUDIT)  # the gate is asked sooner than a bound: what lacks labels first is served first
 TURN = 5  # one random image in so many is of the other split: neither is left without labels
 OTHER = 1 / TURN
 
@@ -25,7 +25,7 @@ class Quota:
     labels: int = 0  # given so far by people, in all splits
     random: int = 0  # of which in test and audit
     most: float = 0.10  # at most, while evidence is lacking
-    lacking: Mapping[Bucket, int] = field(default_factory=dict)  # labels that the next verdict or bound still wants
+    lacking: Mapping[Split, int] = field(default_factory=dict)  # labels that the next verdict or bound still wants
     ahead: int | None = None  # train labels until that verdict; None: none is in sight
 
     @property
@@ -50,7 +50,7 @@ class Quota:
             return _falls(self.share, after)
         return random < most and _falls(self.now, after)
 
-    def bucket(self, drawn: Mapping[Bucket, int]) -> Bucket | None:
+    def split(self, drawn: Mapping[Split, int]) -> Split | None:
         """The split of the next random image, after ``drawn`` of each; None: of either."""
         first = next((b for b in FIRST if self.lacking.get(b, 0) > drawn.get(b, 0)), None)
         if first is None or (self.random + sum(drawn.values()) + 1) % TURN:
@@ -58,10 +58,10 @@ class Quota:
         return next(b for b in FIRST if b is not first)
 
     def _wanted(self) -> float:
-        """Random images until no split lacks any, drawn as `bucket` says."""
+        """Random images until no split lacks any, drawn as `split` says."""
         images = 0.0
-        for bucket in FIRST:
-            images += max(0.0, self.lacking.get(bucket, 0) - images * OTHER) / (1 - OTHER)
+        for split in FIRST:
+            images += max(0.0, self.lacking.get(split, 0) - images * OTHER) / (1 - OTHER)
         return images
 
 

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from labelloop.records.images import JUDGING, Bucket, ImageFacts
+from labelloop.records.images import JUDGING, ImageFacts, Split
 from labelloop.records.tasks import Task
 from labelloop.rules.acquisition import lot
 
@@ -34,7 +34,7 @@ class AuditGroup:
 
     id: str
     uris: tuple[str, ...]
-    bucket: Bucket
+    bucket: Split
     state: AnswerState = AnswerState.OPEN
     label: str | None = None  # None: no answer, or none that could be right
     related: str = ""  # what the random order draws: related pictures stand in one split; empty: the group alone
@@ -69,7 +69,7 @@ def groups_of(images: Iterable[ImageFacts], tasks: Iterable[Task], usable: Colle
     group_ids: dict[str, str] = {}
     for facts in images:
         group_ids[facts.uri] = facts.twins
-        if facts.uri in usable and facts.group and not facts.problem and facts.bucket is not Bucket.QUARANTINE:
+        if facts.uri in usable and facts.group and not facts.problem and facts.bucket is not Split.QUARANTINE:
             members[facts.twins].append(facts)
     answers: dict[str, list[Task]] = defaultdict(list)
     for task in tasks:
@@ -80,9 +80,9 @@ def groups_of(images: Iterable[ImageFacts], tasks: Iterable[Task], usable: Colle
 
 def ground_of(groups: Sequence[AuditGroup], seed: int) -> Ground:
     """Divide them. ``seed``: the project's, which decides the random order."""
-    audit = _in_order(groups, Bucket.AUDIT, seed)
+    audit = _in_order(groups, Split.AUDIT, seed)
     sample = _worked_off(audit)
-    tested = [g for g in _worked_off(_in_order(groups, Bucket.TEST, seed)) if g.state is not AnswerState.OPEN]
+    tested = [g for g in _worked_off(_in_order(groups, Split.TEST, seed)) if g.state is not AnswerState.OPEN]
     rest = tuple(g for g in groups if g.state is AnswerState.OPEN)
     counted = [g for g in audit if g.state is AnswerState.ANSWERED]
     gaps = sum(g.state is not AnswerState.ANSWERED for g in sample)
@@ -109,10 +109,10 @@ def _anchored(task: Task) -> bool:
     return counted is not None and counted.seen is not None and not counted.seen.blind
 
 
-def _in_order(groups: Iterable[AuditGroup], bucket: Bucket, seed: int) -> list[AuditGroup]:
+def _in_order(groups: Iterable[AuditGroup], split: Split, seed: int) -> list[AuditGroup]:
     """As the quota draws them: of related pictures one speaks, an answered one where there is any."""
     speakers: dict[str, AuditGroup] = {}
-    for group in sorted((g for g in groups if g.bucket is bucket), key=lambda g: (g.state is AnswerState.OPEN, g.uri)):
+    for group in sorted((g for g in groups if g.bucket is split), key=lambda g: (g.state is AnswerState.OPEN, g.uri)):
         speakers.setdefault(group.drawn_by, group)
     return sorted(speakers.values(), key=lambda g: lot(seed, g.drawn_by))
 

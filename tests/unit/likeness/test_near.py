@@ -12,17 +12,17 @@ from PIL import Image, ImageEnhance, ImageOps
 from sklearn.datasets import load_sample_image
 
 from labelloop.clock import stamp
-from labelloop.config.shares import BucketShares
+from labelloop.config.shares import SplitShares
 from labelloop.errors import ImageUnreadableError
 from labelloop.likeness.near import BITS, NEAR, NearIndex, perceptual_hash
-from labelloop.records.images import Bucket, ImageFacts
+from labelloop.records.images import ImageFacts, Split
 from labelloop.records.tasks import Annotation, Task
-from labelloop.rules.split import bucket_of, group_of, join
+from labelloop.rules.split import group_of, join, split_of
 from operations.data.duplicates import groups_of
 from retrain_worker.featurise import featurise
 from tests.unit.worlds.learning import AT, LearningWorld, digits
 
-SHARES = BucketShares()
+SHARES = SplitShares()
 
 
 def bits(one: str, other: str) -> int:
@@ -96,11 +96,11 @@ def test_the_index_finds_what_comparing_all_finds() -> None:
 
 
 def test_a_group_keeps_the_bucket_of_its_first_image() -> None:
-    buckets = {"first": Bucket.TEST}
-    assert join("new", ["first"], buckets, SHARES) == ("first", Bucket.TEST)
-    assert join("new", [], buckets, SHARES) == ("new", bucket_of("new", SHARES))
-    assert join("first", ["other"], buckets, SHARES) == ("first", Bucket.TEST)
-    assert join("bridge", ["first", "other"], buckets, SHARES) == ("bridge", Bucket.QUARANTINE)
+    buckets = {"first": Split.TEST}
+    assert join("new", ["first"], buckets, SHARES) == ("first", Split.TEST)
+    assert join("new", [], buckets, SHARES) == ("new", split_of("new", SHARES))
+    assert join("first", ["other"], buckets, SHARES) == ("first", Split.TEST)
+    assert join("bridge", ["first", "other"], buckets, SHARES) == ("bridge", Split.QUARANTINE)
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_a_near_duplicate_shares_group_and_bucket_whenever_it_comes(world: Learn
     first, other = facts(world, {"a.png": png(scene(1)), "b.png": png(scene(2))})
     assert (first.group, first.bucket) == (
         group_of(png(scene(1))),
-        bucket_of(first.group, world.config.buckets.shares()),
+        split_of(first.group, world.config.buckets.shares()),
     )
     assert other.group != first.group
     same, twin = facts(world, {"a.jpg": jpeg(scene(1)), "a2.jpg": jpeg(scene(1), 30)})
@@ -131,12 +131,12 @@ def test_a_near_duplicate_shares_group_and_bucket_whenever_it_comes(world: Learn
 def test_an_image_between_two_buckets_neither_trains_nor_judges(world: LearningWorld) -> None:
     """An older release has placed two forms of one picture apart."""
     forms = {"one.png": png(photograph()), "other.jpg": jpeg(photograph(), 60)}
-    for (name, data), bucket in zip(forms.items(), (Bucket.TRAIN, Bucket.TEST), strict=True):
+    for (name, data), bucket in zip(forms.items(), (Split.TRAIN, Split.TEST), strict=True):
         uri, own = f"s3://images/{name}", group_of(data)
         world.images.kept[uri] = data
         world.project.catalogue.add([ImageFacts(uri, "etag", own, own, bucket, phash=perceptual_hash(data))], stamp())
     (bridge,) = facts(world, {"bridge.jpg": jpeg(photograph(), 80)})
-    assert bridge.bucket is Bucket.QUARANTINE
+    assert bridge.bucket is Split.QUARANTINE
     assert bridge.group == bridge.sha256
 
 
@@ -160,7 +160,7 @@ def test_shifted_turned_cropped_and_bordered_forms_share_a_bucket_and_count_once
 @pytest.mark.parametrize("name", ["0" * 64, "f" * 64])
 def test_two_workers_at_the_same_time_leave_no_pair_on_both_sides(world: LearningWorld, name: str) -> None:
     """The other one has looked before ours was there, whoever comes first by name."""
-    rival = ImageFacts("s3://images/rival.png", "e", name, name, Bucket.TEST, phash=perceptual_hash(png(scene(5))))
+    rival = ImageFacts("s3://images/rival.png", "e", name, name, Split.TEST, phash=perceptual_hash(png(scene(5))))
     data = jpeg(scene(5), 50)
     world.images.kept[rival.uri] = png(scene(5))
     add = world.project.catalogue.add
@@ -175,7 +175,7 @@ def test_two_workers_at_the_same_time_leave_no_pair_on_both_sides(world: Learnin
 
     world.project.catalogue.add = and_the_other_worker  # type: ignore[method-assign, assignment]
     (found,) = facts(world, {"b.jpg": data})
-    assert found.bucket is Bucket.QUARANTINE
+    assert found.bucket is Split.QUARANTINE
 
 
 def test_without_near_duplicates_only_the_same_bytes_are_the_same(tmp_path: Path) -> None:
@@ -188,14 +188,14 @@ def test_without_near_duplicates_only_the_same_bytes_are_the_same(tmp_path: Path
 
 
 def test_groups_are_listed_with_what_becomes_of_them() -> None:
-    def facts(name: str, group: str, bucket: Bucket = Bucket.TRAIN) -> ImageFacts:
+    def facts(name: str, group: str, bucket: Split = Split.TRAIN) -> ImageFacts:
         return ImageFacts(name, "e", name, group, bucket)
 
     def task(number: int, uri: str, label: str) -> Task:
         return Task(number, uri, AT, (Annotation(number, AT, AT, label),))
 
     images = [facts("a", "a"), facts("b", "a"), facts("c", "c"), facts("d", "c"), facts("e", "e")]
-    images += [facts("f", "f", Bucket.QUARANTINE), ImageFacts("g", "e", problem="broken")]
+    images += [facts("f", "f", Split.QUARANTINE), ImageFacts("g", "e", problem="broken")]
     found = groups_of(images, [task(1, "c", "cat"), task(2, "d", "dog"), task(3, "a", "cat")])
     assert [[m.uri for m in g.members] for g in found] == [["c", "d"], ["f"], ["a", "b"]]
     assert [g.contradicts for g in found] == [True, False, False]

@@ -7,7 +7,7 @@ import pytest
 from labelloop.errors import NotEnoughLabelsError
 from labelloop.model.head import Head
 from labelloop.records.arrays import Floats
-from labelloop.records.images import Bucket, Example
+from labelloop.records.images import Example, Split
 from labelloop.rules.paired_intervals import paired_interval
 from labelloop.rules.schema import LabelRules
 from retrain_worker.evidence.answers import PairedAnswers, paired, recalls, surprise
@@ -35,7 +35,7 @@ def rows(uris: Sequence[str]) -> Floats:
     return np.stack([FEATURES[u] for u in uris])
 
 
-def examples(start: int, stop: int, *, bucket: Bucket = Bucket.TRAIN, **labels: str) -> list[Example]:
+def examples(start: int, stop: int, *, bucket: Split = Split.TRAIN, **labels: str) -> list[Example]:
     given = {**{u: TRUTH[u] for u in sorted(TRUTH)[start:stop]}, **labels}
     return [Example(i, u, f"g-{u}", bucket, label) for i, (u, label) in enumerate(given.items())]
 
@@ -220,7 +220,7 @@ def test_a_backbone_that_saw_all_leaves_nothing_to_judge_on() -> None:
 
 def test_test_and_audit_labels_never_train() -> None:
     train = examples(0, 60)
-    held = examples(60, 90, bucket=Bucket.TEST) + examples(90, 120, bucket=Bucket.AUDIT)
+    held = examples(60, 90, bucket=Split.TEST) + examples(90, 120, bucket=Split.AUDIT)
     lies = [replace(e, label="a") for e in held]
     honest = refresh_evidence(LabelSets([*train, *held]), rows, champion=None, recipe=RECIPE)
     lied = refresh_evidence(LabelSets([*train, *lies]), rows, champion=None, recipe=RECIPE)
@@ -233,7 +233,7 @@ def test_test_and_audit_labels_never_train() -> None:
 
 def test_test_comparison_is_of_the_heads_that_serve() -> None:
     champion = Head(("a",), np.zeros((1, 12), np.float32), np.zeros(1, np.float32))
-    sets = LabelSets([*examples(0, 60), *examples(60, 90, bucket=Bucket.TEST)], champion=examples(0, 30))
+    sets = LabelSets([*examples(0, 60), *examples(60, 90, bucket=Split.TEST)], champion=examples(0, 30))
     compared = refresh_evidence(sets, rows, champion=champion, recipe=RECIPE).evaluation.test_comparison
     assert compared is not None
     assert compared.champion == pytest.approx(1 / 3)
@@ -246,7 +246,7 @@ def test_retrain_compares_two_feature_sets_on_the_test_bucket() -> None:
         Head(("a", "b"), np.eye(2, 3, dtype=np.float32), np.zeros(2, np.float32)),
         lambda u: np.stack([noise[x] for x in u]),
     )
-    sets = LabelSets([*examples(0, 60), *examples(60, 120, bucket=Bucket.TEST)], champion=examples(0, 40))
+    sets = LabelSets([*examples(0, 60), *examples(60, 120, bucket=Split.TEST)], champion=examples(0, 40))
     saw = frozenset(e.group for e in examples(0, 60))
     found = retrain_evidence(sets, rows, champion=old, recipe=Recipe(backbone_saw=saw)).evaluation
     assert (found.kind, found.new_labels, found.accuracy, found.comparison) == ("retrain", 20, None, None)
@@ -280,8 +280,8 @@ def test_retrain_without_test_labels_says_so() -> None:
 
 
 def test_contradicting_duplicates_are_left_out_and_listed() -> None:
-    twins = [Example(1, "x", "g", Bucket.TRAIN, "a"), Example(2, "y", "g", Bucket.TRAIN, "b")]
-    same = [Example(3, "p", "h", Bucket.TRAIN, "a"), Example(4, "q", "h", Bucket.TRAIN, "a")]
+    twins = [Example(1, "x", "g", Split.TRAIN, "a"), Example(2, "y", "g", Split.TRAIN, "b")]
+    same = [Example(3, "p", "h", Split.TRAIN, "a"), Example(4, "q", "h", Split.TRAIN, "a")]
     agreed, conflicts = one_per_unit([*twins, *same])
     assert {g: e.uri for g, e in agreed.items()} == {"h": "p"}
     assert conflicts == ("x", "y")
@@ -355,7 +355,7 @@ def test_a_head_that_boasts_more_than_the_champion_is_told_from_chance() -> None
 
 
 def test_the_probabilities_of_the_heads_that_serve_are_judged_on_the_test_bucket() -> None:
-    test = examples(180, 240, bucket=Bucket.TEST)
+    test = examples(180, 240, bucket=Split.TEST)
     champion = refresh_evidence(LabelSets(examples(0, 60)), rows, champion=None, recipe=Recipe()).fitted.head
     sets = LabelSets([*examples(0, 90), *test], champion=examples(0, 60))
     for found in (
@@ -374,7 +374,7 @@ def test_the_probabilities_of_the_heads_that_serve_are_judged_on_the_test_bucket
 def test_after_a_rename_the_champion_is_compared_under_the_new_names() -> None:
     rules = LabelRules({"a": "alpha"})
     grown = [replace(e, label="alpha") if e.label == "a" else e for e in examples(0, 60)]
-    test = [replace(e, label="alpha") if e.label == "a" else e for e in examples(180, 240, bucket=Bucket.TEST)]
+    test = [replace(e, label="alpha") if e.label == "a" else e for e in examples(180, 240, bucket=Split.TEST)]
     champion = refresh_evidence(LabelSets(examples(0, 60)), rows, champion=None, recipe=Recipe()).fitted.head
     sets = LabelSets([*grown, *test], champion=grown)  # old snapshots are read through the same rules
     found = refresh_evidence(sets, rows, champion=champion, recipe=replace(RECIPE, rules=rules)).evaluation

@@ -12,7 +12,7 @@ from labelloop.errors import CorruptArtefactError
 from labelloop.model.head import Head, Novelty, load_head, speaks
 from labelloop.records.arrays import Floats
 from labelloop.records.evidence import PreLabels, evaluation_from
-from labelloop.records.images import Bucket, Example
+from labelloop.records.images import Example, Split
 from labelloop.records.json import to_dict
 from labelloop.rules.acquisition import Query, strategy
 from labelloop.rules.split import unit
@@ -42,7 +42,7 @@ class Pictures:
 
     @property
     def examples(self) -> list[Example]:
-        return [Example(int(i), f"{i}", f"g{i}", Bucket.TRAIN, CLASSES[self.truth[i]]) for i in self.labelled]
+        return [Example(int(i), f"{i}", f"g{i}", Split.TRAIN, CLASSES[self.truth[i]]) for i in self.labelled]
 
     def features(self, uris: Sequence[str]) -> Floats:
         return self.rows[[int(u) for u in uris]]

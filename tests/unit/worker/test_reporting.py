@@ -18,7 +18,7 @@ import cli.here.versions
 from cli.main import app
 from labelloop.errors import ImageUnreadableError, NotFoundError
 from labelloop.records.evidence import Calibration
-from labelloop.records.images import Bucket
+from labelloop.records.images import Split
 from labelloop.rules.paired_intervals import mean_interval, paired_interval
 from labelloop.store.reports import kept_report
 from retrain_worker import retrain
@@ -39,19 +39,19 @@ CONFIG = {
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LearningWorld]:
     world = LearningWorld(tmp_path_factory.mktemp("world"), images=300, config=CONFIG)
-    world.refresh(world.label([*world.uris(Bucket.TRAIN)[:100], *world.uris(Bucket.TEST)]))
+    world.refresh(world.label([*world.uris(Split.TRAIN)[:100], *world.uris(Split.TEST)]))
     yield world
 
 
 @pytest.fixture(scope="module")
 def retrained(world: LearningWorld) -> RunResult:
-    return world.retrain(world.label(world.uris(Bucket.TRAIN)))
+    return world.retrain(world.label(world.uris(Split.TRAIN)))
 
 
 def test_a_retrain_is_judged_on_disturbed_images_and_leaves_a_report(
     world: LearningWorld, retrained: RunResult
 ) -> None:
-    test = world.uris(Bucket.TEST)
+    test = world.uris(Split.TEST)
     found = retrained.evaluation.robustness
     assert found is not None
     assert found.n == len(test)
@@ -98,7 +98,7 @@ def test_a_report_made_again_does_not_take_the_place_of_one_that_saw_pixels(
 
 def test_a_report_without_test_labels_says_so(tmp_path: Path) -> None:
     world = LearningWorld(tmp_path, images=150)
-    world.refresh(world.label(world.uris(Bucket.TRAIN)[:80]))
+    world.refresh(world.label(world.uris(Split.TRAIN)[:80]))
     made = report_of_version(world.context, world.project, world.live())
     assert made.json["test"]["judged"] == 0
     assert made.json["notes"][0].startswith("There are no test labels yet")
@@ -106,8 +106,8 @@ def test_a_report_without_test_labels_says_so(tmp_path: Path) -> None:
 
 def test_features_that_are_no_longer_kept_are_made_again(tmp_path: Path) -> None:
     world = LearningWorld(tmp_path, images=150, config=CONFIG)
-    world.refresh(world.label([*world.uris(Bucket.TRAIN)[:80], *world.uris(Bucket.TEST)]))
-    world.refresh(world.label(world.uris(Bucket.TRAIN)[80:90]))
+    world.refresh(world.label([*world.uris(Split.TRAIN)[:80], *world.uris(Split.TEST)]))
+    world.refresh(world.label(world.uris(Split.TRAIN)[80:90]))
     version = world.live()
     assert version.parent is not None
     for info in list(world.project.store.list("features/")):

@@ -16,7 +16,7 @@ from labelloop.config.training import Retrain
 from labelloop.model import net
 from labelloop.model.head import Head
 from labelloop.objects.storage import MemoryStore
-from labelloop.records.images import Bucket, Example
+from labelloop.records.images import Example, Split
 from retrain_worker.training.augment import SETS, Augmenter
 from retrain_worker.training.batches import Shard, Waits, batches, epoch_order, steps_per_epoch
 from retrain_worker.training.checkpoint import NoKeeper, StoredKeeper
@@ -219,7 +219,7 @@ def test_an_error_of_the_reader_reaches_the_trainer() -> None:
 # --- parts
 
 
-def example(n: int, label: str, bucket: Bucket = Bucket.TRAIN) -> Example:
+def example(n: int, label: str, bucket: Split = Split.TRAIN) -> Example:
     return Example(n, f"s3://images/{n}", f"group{n}", bucket, label)
 
 
@@ -232,7 +232,7 @@ def test_growing_moves_no_image_between_the_parts() -> None:
 
 
 def test_images_of_other_buckets_are_refused() -> None:
-    for bucket in (Bucket.TEST, Bucket.AUDIT):
+    for bucket in (Split.TEST, Split.AUDIT):
         with pytest.raises(ValueError, match="never trains"):
             divide([example(1, "a"), example(2, "b", bucket)], 0.2)
 

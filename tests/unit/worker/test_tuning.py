@@ -12,7 +12,7 @@ import yaml
 from labelloop.config.project import ProjectConfig, parse_config
 from labelloop.errors import SettingsError
 from labelloop.queue.jobs import TRIAL
-from labelloop.records.images import Bucket
+from labelloop.records.images import Split
 from labelloop.store.lr_curves import kept, smoothed, steepest
 from labelloop.store.studies import (
     ATTEMPTS,
@@ -51,7 +51,7 @@ def search(**changes: Any) -> Search:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> LearningWorld:
     world = LearningWorld(tmp_path_factory.mktemp("world"), images=250, config=SMALL)
-    world.label([*world.uris(Bucket.TRAIN), *world.uris(Bucket.TEST)])
+    world.label([*world.uris(Split.TRAIN), *world.uris(Split.TEST)])
     return world
 
 
@@ -174,7 +174,7 @@ def test_a_trial_learns_and_is_judged_without_test_or_audit_images(world: Learni
     assert found.accuracy == max(a for a, _ in found.curve)
     assert found.figures["parameters"] > 100
     assert found.figures["bytes"] > 400
-    assert set(world.images.read_uris) <= set(world.uris(Bucket.TRAIN))
+    assert set(world.images.read_uris) <= set(world.uris(Split.TRAIN))
     assert run_trial(world.context, world.project, study.name, 0) == found
     assert missing(study, studies.trials(study.name)) == [1, 2]
 

@@ -8,7 +8,7 @@ import pytest
 
 from labelloop.config.project import LabelWeights, parse_config
 from labelloop.errors import SettingsError
-from labelloop.records.images import Bucket
+from labelloop.records.images import Split
 from labelloop.records.tasks import Annotation, Task
 from retrain_worker.evidence.collect import LabelSets, Recipe, refresh_evidence
 from retrain_worker.evidence.examples import examples_of
@@ -33,7 +33,7 @@ def test_weights_that_cannot_be_are_refused(bad: dict[str, object]) -> None:
 def test_people_who_are_believed_more_win_where_people_contradict_each_other(tmp_path: Path) -> None:
     """Person 2 calls every second image of the class 3 an 8."""
     world = LearningWorld(tmp_path, images=250)
-    train, project = world.uris(Bucket.TRAIN), world.project
+    train, project = world.uris(Split.TRAIN), world.project
     threes = [u for u in train if world.truth[u] == "3"]
     given = {u: (world.truth[u], 1) for u in train} | dict.fromkeys(threes[::2], ("8", 2))
     answers = {u: Annotation(i, AT, AT, label, completed_by=by) for i, (u, (label, by)) in enumerate(given.items())}
@@ -52,7 +52,7 @@ def test_people_who_are_believed_more_win_where_people_contradict_each_other(tmp
 
 def test_a_fine_tune_weighs_its_examples(tmp_path: Path) -> None:
     world = LearningWorld(tmp_path, images=200)
-    name = world.label(world.uris(Bucket.TRAIN))
+    name = world.label(world.uris(Split.TRAIN))
     world.configure({"weights": {"classes": {"3": 4.0}}})
     project = world.project
     examples = train_examples(project, project.snapshot(name))

@@ -21,7 +21,7 @@ from labelloop.config.settings import load_settings
 from labelloop.labels.results import make_label_config
 from labelloop.likeness.near import NearIndex
 from labelloop.objects.storage import MemoryStore
-from labelloop.records.images import Bucket
+from labelloop.records.images import Split
 from labelloop.records.snapshots import Latest
 from labelloop.records.tasks import Annotation, Task
 from labelloop.records.versions import Version
@@ -128,7 +128,7 @@ class LearningWorld:
         featurise(self.context, self.project, self._take(images))
         self.project.catalogue.update()
 
-    def uris(self, *buckets: Bucket) -> list[str]:
+    def uris(self, *buckets: Split) -> list[str]:
         """Usable images of these buckets, one per duplicate group, in a fixed order."""
         kept = self.project.catalogue.images
         groups = {f.group: f.uri for f in sorted(kept.values(), key=lambda f: f.uri, reverse=True)}

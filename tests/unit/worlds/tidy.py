@@ -14,7 +14,7 @@ from labelloop.config.project import Retention
 from labelloop.model.head import Head
 from labelloop.objects.storage import ObjectStore
 from labelloop.records.evidence import Evaluation, Outcome, Verdict
-from labelloop.records.images import Bucket, ImageFacts
+from labelloop.records.images import ImageFacts, Split
 from labelloop.records.json import digest
 from labelloop.records.snapshots import Latest
 from labelloop.records.tasks import Annotation, QueuePlace, Task
@@ -82,7 +82,7 @@ class World:
         uris = [f"s3://images/{i}.png" for i in images]
         rows = np.full((len(uris), 4), len(images), dtype=np.float32)
         FeatureStore(self.store, backbone, self.cache).add(shard, uris, ["e"] * len(uris), rows)
-        self.catalogue.add([ImageFacts(u, "e", digest(u.encode()), u, Bucket.TRAIN) for u in uris], shard)
+        self.catalogue.add([ImageFacts(u, "e", digest(u.encode()), u, Split.TRAIN) for u in uris], shard)
 
     def version(self, backbone: str, snapshot: str, *, deploy: bool = True) -> Version:
         """Fitted, run recorded, ordered and (``deploy``) live."""
