@@ -25,10 +25,10 @@ from labelloop.config.project import BackboneSpec, ProjectConfig, load_config
 from labelloop.config.settings import load_settings
 from labelloop.rules.acquisition import STRATEGIES
 from operations.projects.digits import write_digits
-from retrain_worker.replay.arm import Chooser, Curve, by_policy
+from retrain_worker.replay.arm import ArmCurve, Chooser, by_policy
 from retrain_worker.replay.comparison import compare
-from retrain_worker.replay.history import History
-from retrain_worker.replay.rounds import RANDOM, Plan, Replayed, replay
+from retrain_worker.replay.history import ReplayHistory
+from retrain_worker.replay.rounds import RANDOM, Replayed, ReplayPlan, replay
 
 OURS = ("auto", "uncertain-herding", "cluster-margin", "margin", "herding")
 
@@ -53,7 +53,7 @@ SETS: Mapping[str, Set] = {
 
 def history(
     name: str, data: Path, config: ProjectConfig, keep: Path, *, digits: ProjectConfig | None = None
-) -> History:
+) -> ReplayHistory:
     """The set's features; the few images of the X-ray set are split by each seed, its own val folder included.
 
     ``digits``: the config of the digits, which are seen by the pixel network unless it says otherwise.
@@ -92,7 +92,9 @@ def table(found: Replayed, budgets: Sequence[int]) -> Table:
     return shown
 
 
-def _figures(curves: Mapping[str, Sequence[Curve]], name: str, budgets: Sequence[int]) -> tuple[list[str], float, str]:
+def _figures(
+    curves: Mapping[str, Sequence[ArmCurve]], name: str, budgets: Sequence[int]
+) -> tuple[list[str], float, str]:
     cells, last = [], None
     for budget in budgets:
         ours, random = ([c.until(budget) for c in curves[arm]] for arm in (name, RANDOM))
@@ -132,7 +134,7 @@ def _replayed(name: str, given: argparse.Namespace) -> Replayed:
     assert set(given.ours.split(",")) <= {*STRATEGIES, "auto"}
     found = history(name, given.data, load_config(given.config), given.keep)
     first, last = map(int, given.seeds.split("-"))
-    curves: dict[str, list[Curve]] = {order: [] for order in choosers}
+    curves: dict[str, list[ArmCurve]] = {order: [] for order in choosers}
     with reporting(Console(stderr=True)) as report:
         for seed in range(first, last + 1):
             for order, curve in _of_seed(name, seed, found, choosers, given).items():
@@ -142,19 +144,19 @@ def _replayed(name: str, given: argparse.Namespace) -> Replayed:
 
 
 def _of_seed(
-    name: str, seed: int, found: History, choosers: Mapping[str, Chooser], given: argparse.Namespace
-) -> dict[str, Curve]:
+    name: str, seed: int, found: ReplayHistory, choosers: Mapping[str, Chooser], given: argparse.Namespace
+) -> dict[str, ArmCurve]:
     """Curves of one seed by order, those that are kept from before not run again."""
     path = given.out / _stem(name, given) / f"{seed}.json"
     kept = json.loads(path.read_text()) if path.is_file() else {}
     missing = {order: chooser for order, chooser in choosers.items() if order not in kept}
     if missing:
-        plan = Plan(1, SETS[name].budgets[-1], with_pool=not given.plain_head, first=seed)
+        plan = ReplayPlan(1, SETS[name].budgets[-1], with_pool=not given.plain_head, first=seed)
         fresh = replay(found, missing, plan, lambda *_: None).curves
         kept |= {order: [curve.labels, curve.accuracy] for order, [curve] in fresh.items()}
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(kept))
-    return {order: Curve(*map(tuple, kept[order])) for order in choosers}
+    return {order: ArmCurve(*map(tuple, kept[order])) for order in choosers}
 
 
 def _stem(name: str, given: argparse.Namespace) -> str:

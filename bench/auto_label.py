@@ -25,7 +25,7 @@ from labelloop.config.project import load_config
 from labelloop.config.settings import data_dir
 from labelloop.records.arrays import Floats
 from labelloop.rules.acquisition import Query, Situation, choose, strategy
-from labelloop.rules.auto_label.rule import STEPS, Answers, Audit, Bools, Ints, Promise, decide
+from labelloop.rules.auto_label.rule import STEPS, Audit, Bools, Ints, PoolAnswers, Promise, decide
 from retrain_worker.evidence.collect import entering
 from retrain_worker.heads.recipe import POOL_MOST, HeadRecipe, Lesson, fit
 
@@ -46,13 +46,13 @@ class Images:
 class Replay:
     """What a model says of every image, and which of them are what."""
 
-    answers: Answers
+    answers: PoolAnswers
     right: Bools
     audit: Ints  # in the order in which they were drawn
     rest: Ints
 
-    def given(self, rows: Ints) -> Answers:
-        return Answers(self.answers.classes[rows], self.answers.sureness[rows])
+    def given(self, rows: Ints) -> PoolAnswers:
+        return PoolAnswers(self.answers.classes[rows], self.answers.sureness[rows])
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def replay(images: Images, policy: str, labels: int, audit: int, seed: int) -> R
         classes, answers = _fitted(images, chosen, helping)
     assert answers is not None
     said = np.searchsorted(names, classes)[answers.argmax(axis=1)]
-    given = Answers(said.astype(np.int64), answers.max(axis=1))
+    given = PoolAnswers(said.astype(np.int64), answers.max(axis=1))
     return Replay(given, said == codes, sample, np.setdiff1d(pool, chosen))
 
 

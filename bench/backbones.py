@@ -18,7 +18,7 @@ from rich.table import Table
 from bench.acquisition import history
 from labelloop.config.networks import NETWORKS, PIXELS
 from labelloop.config.project import BackboneSpec, ProjectConfig
-from retrain_worker.replay.history import Draw, History, Ints, draw
+from retrain_worker.replay.history import Draw, Ints, ReplayHistory, draw
 from retrain_worker.replay.student import Student
 
 EACH = (5, 20)
@@ -32,13 +32,13 @@ def config_of(network: str) -> ProjectConfig:
     return ProjectConfig(backbone=BackboneSpec(name=network, options=OPTIONS.get(network, {})))
 
 
-def accuracies(found: History, seeds: int) -> list[float]:
+def accuracies(found: ReplayHistory, seeds: int) -> list[float]:
     """Mean accuracy at 5 and 20 labels per class and at all labels."""
     rows = [_of_seed(found, seed) for seed in range(seeds)]
     return [float(v) for v in np.mean(rows, axis=0)]
 
 
-def _of_seed(found: History, seed: int) -> list[float]:
+def _of_seed(found: ReplayHistory, seed: int) -> list[float]:
     drawn, order = draw(found, seed), np.random.default_rng(seed)
     shuffled = order.permutation(len(drawn.pool.labels))
     some = [_each(drawn, shuffled, n) for n in EACH]

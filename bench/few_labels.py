@@ -18,7 +18,7 @@ from bench.acquisition import history
 from labelloop.config.project import load_config
 from labelloop.records.arrays import Floats
 from labelloop.rules.acquisition import Query, strategy
-from retrain_worker.replay.history import Draw, Ints, Labelled, draw
+from retrain_worker.replay.history import Draw, Ints, LabelledImages, draw
 from retrain_worker.replay.student import Student
 
 COUNTS = (10, 20, 40)
@@ -54,8 +54,8 @@ def whitened(drawn: Draw, labelled: Ints, classes: int) -> float:
     _, scale, directions = np.linalg.svd(drawn.pool.features - mean, full_matrices=False)
     by = directions[:COMPONENTS].T / np.maximum(scale[:COMPONENTS], 1e-6)
 
-    def turned(part: Labelled) -> Labelled:
-        return Labelled(_unit((part.features - mean) @ by), part.labels, part.groups)
+    def turned(part: LabelledImages) -> LabelledImages:
+        return LabelledImages(_unit((part.features - mean) @ by), part.labels, part.groups)
 
     return _taught(Draw(turned(drawn.pool), turned(drawn.test)), labelled, classes, with_pool=False).accuracy()
 

@@ -28,7 +28,7 @@ from labelloop.store.reports import kept_report
 from operations.projects.imagefolder import LabelledFile
 from retrain_worker.evidence.artefact import served
 from retrain_worker.intervals import wilson
-from retrain_worker.refresh import Judged, refresh
+from retrain_worker.refresh import RunResult, refresh
 from retrain_worker.retrain import retrain
 
 BATCH = 32
@@ -144,7 +144,7 @@ def whole_cycle(
         print(f"features of {len(train)} images in {world.featurised_s:.0f} s")
         for job in (refresh, retrain):
             began = time.monotonic()
-            ended: Judged = job(world.context, world.project, world.snapshot)
+            ended: RunResult = job(world.context, world.project, world.snapshot)
             took = time.monotonic() - began
             print("\n" + "\n".join(ended.verdict.reasons))
             if ended.training:

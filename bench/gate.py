@@ -24,8 +24,8 @@ from labelloop.errors import NotEnoughLabelsError
 from labelloop.model.classifier import Classifier
 from labelloop.records.arrays import Floats
 from labelloop.records.evidence import Outcome, Verdict
-from labelloop.records.images import Bucket, Example
-from labelloop.rules.acquisition import Labelled, Plan, Pool, Quota, Situation, choose, plan_queue
+from labelloop.records.images import Example, Split
+from labelloop.rules.acquisition import LabelledRows, QueuePlan, Quota, Situation, UnlabelledPool, choose, plan_queue
 from labelloop.rules.gate import judge
 from retrain_worker.evidence.collect import LabelSets, Learned, Recipe, refresh_evidence
 from retrain_worker.heads.recipe import HeadRecipe
@@ -96,15 +96,15 @@ class Growing:
         head = self.champion.fitted.head if self.champion else None
         rest = np.array([i for i in range(self._size) if i not in self.given])
         features = self.drawn.pool.features
-        pool = Pool(
-            [f"{i}" for i in rest], [self._group(i) for i in rest], [Bucket.TRAIN] * len(rest),
+        pool = UnlabelledPool(
+            [f"{i}" for i in rest], [self._group(i) for i in rest], [Split.TRAIN] * len(rest),
             lambda some: features[rest[some]], head.labels if head else (),
             head.probabilities(features[rest]) if head else None, self._labelled(head),
             head.unseen(features[rest]) if head else None,
         )  # fmt: skip
         missing = tuple(name for name in self.names if head and name not in head.labels)
         strategy = choose(self.config.queue.policy, Situation(head is not None, missing=missing)).strategy
-        plan = Plan(strategy, window=size, batch=size, seed=self.seed, blind=0.0)
+        plan = QueuePlan(strategy, window=size, batch=size, seed=self.seed, blind=0.0)
         places = plan_queue(pool, quota=Quota(0.0, 0, 0), plan=plan)
         return {int(p.uri): int(self.drawn.pool.labels[int(p.uri)]) for p in places[:size]}
 
@@ -116,7 +116,7 @@ class Growing:
         recipe = Recipe(
             class_min=self.config.refresh.class_min, pool=self.drawn.pool.features[open_rows],
             head=HeadRecipe(self.config.head, self.config.seed, self.champion.fitted.recipe if self.champion else {}),
-            known=self.names,
+            choosable=self.names,
         )  # fmt: skip
         champion = self.champion.fitted.head if self.champion else None
         try:
@@ -146,17 +146,17 @@ class Growing:
         return f"{self.seed}:{row}"
 
     def _examples(self, given: Given) -> list[Example]:
-        return [Example(i, f"{i}", self._group(i), Bucket.TRAIN, self.names[code]) for i, code in given.items()]
+        return [Example(i, f"{i}", self._group(i), Split.TRAIN, self.names[code]) for i, code in given.items()]
 
     def _rows(self, uris: Sequence[str]) -> Floats:
         return self.drawn.pool.features[[int(uri) for uri in uris]]
 
-    def _labelled(self, head: Classifier | None) -> Labelled:
+    def _labelled(self, head: Classifier | None) -> LabelledRows:
         if not self.given:
-            return Labelled()
+            return LabelledRows()
         column = {name: k for k, name in enumerate(head.labels if head else ())}
         codes = np.array([column.get(self.names[c], -1) for c in self.given.values()], dtype=np.int64)
-        return Labelled(self.drawn.pool.features[list(self.given)], codes)
+        return LabelledRows(self.drawn.pool.features[list(self.given)], codes)
 
 
 def some_of(drawn: Draw, seed: int) -> Draw:

@@ -35,7 +35,7 @@ from embedded.stack import Stack
 from labelloop.config.project import load_config
 from labelloop.labels.results import make_label_config
 from labelloop.objects.storage import S3Store
-from labelloop.records.tasks import Choice
+from labelloop.records.tasks import QueuePlace
 from labelloop.store.projects import ProjectRecord
 from labelloop.studio.client import Studio
 from operations.deployment import Deployment
@@ -203,7 +203,7 @@ def requests(bench: Bench, people: Sequence[Studio]) -> None:
     studio, project, schema = bench.studio, bench.record.id, bench.record.schema
     stubs = [s for s in next(studio.all_tasks(project, schema)) if not s.annotations][:200]
     newest = "2100-01-01T00:00:00.000000Z"
-    places = [(s.id, Choice(s.uri, 0.999, None, None, True, "quota")) for s in stubs]
+    places = [(s.id, QueuePlace(s.uri, 0.999, None, None, True, "quota")) for s in stubs]
     live = studio.project(project).model_version
     ids = [s.id for s in stubs]
     kinds: dict[str, Callable[[], object]] = {

@@ -26,11 +26,11 @@ from labelloop.config.project import BackboneSpec
 from labelloop.config.settings import load_settings
 from labelloop.config.training import Retrain
 from labelloop.model import net
-from labelloop.records.images import Bucket, Example
+from labelloop.records.images import Example, Split
 from labelloop.records.json import digest
 from operations.projects.imagefolder import LabelledFile
-from retrain_worker.training.data import Source, parts_of
-from retrain_worker.training.fit import Run, fit
+from retrain_worker.training.data import PixelSource, parts_of
+from retrain_worker.training.fit import FineTune, fit
 from retrain_worker.training.pixel_cache import PixelCache
 
 BATCH = 32
@@ -40,16 +40,16 @@ RATE = 1e-3
 def ours(backbone: net.Backbone, files: Sequence[LabelledFile], cache: Path, epochs: int) -> dict[str, float]:
     """Images a second of all epochs, the share of that time spent waiting for data, and the seconds of decoding."""
     contents = {PREFIX + f.key: digest(f.path.read_bytes()) for f in files}
-    examples = [Example(i, PREFIX + f.key, f.key, Bucket.TRAIN, str(f.label)) for i, f in enumerate(files)]
+    examples = [Example(i, PREFIX + f.key, f.key, Split.TRAIN, str(f.label)) for i, f in enumerate(files)]
     policy = Retrain(
         epochs=epochs, batch_size=BATCH, validation=0, schedule="constant", learning_rate=RATE, backbone_rate=1.0,
         warm_head=False, freeze_norm=False, precision="fp32", mirror=True,
     )  # fmt: skip
     began = time.monotonic()
     kept = PixelCache(cache, backbone.record.preprocessing, backbone.square.size)
-    parts = parts_of(examples, Source(Files(files), backbone, kept, contents), policy, 1, lambda *_: None)
+    parts = parts_of(examples, PixelSource(Files(files), backbone, kept, contents), policy, 1, lambda *_: None)
     decoded = time.monotonic() - began
-    history = fit(Run(backbone.clone(), parts, policy, 0), None)
+    history = fit(FineTune(backbone.clone(), parts, policy, 0), None)
     return {"images_per_s": history.images_per_s, "waited": history.waited_share, "decode_s": decoded}
 
 

@@ -29,11 +29,11 @@ from labelloop.errors import NotEnoughLabelsError
 from labelloop.model.classifier import Classifier
 from labelloop.records.arrays import Floats
 from labelloop.records.evidence import Outcome
-from labelloop.records.images import JUDGING, Bucket, Example
-from labelloop.records.tasks import Annotation, Choice, Seen, Task
-from labelloop.rules.acquisition import Labelled, Plan, Pool, Quota, Situation, choose, plan_queue
+from labelloop.records.images import JUDGING, Example, Split
+from labelloop.records.tasks import Annotation, QueuePlace, Seen, Task
+from labelloop.rules.acquisition import LabelledRows, QueuePlan, Quota, Situation, UnlabelledPool, choose, plan_queue
 from labelloop.rules.gate import judge
-from labelloop.rules.split import bucket_of, unit
+from labelloop.rules.split import split_of, unit
 from labelloop.rules.value import Look, looks_of
 from labelloop.rules.value.report import by_person
 from labelloop.rules.value.unread import evidence
@@ -115,7 +115,7 @@ class Replay:
     def __post_init__(self) -> None:
         shares = self.images.config.buckets.shares()
         self._groups = [f"{self.seed}:{uri}" for uri in self.images.uris]  # another seed, other buckets
-        self._buckets = [bucket_of(g, shares) for g in self._groups]
+        self._buckets = [split_of(g, shares) for g in self._groups]
         self._rows = {uri: i for i, uri in enumerate(self.images.uris)}
 
     def copy(self) -> Replay:
@@ -137,7 +137,7 @@ class Replay:
 
     def reveal(self, count: int) -> None:
         """The truth of a few train images, which nobody was asked for."""
-        train = [i for i, bucket in enumerate(self._buckets) if bucket is Bucket.TRAIN]
+        train = [i for i, bucket in enumerate(self._buckets) if bucket is Split.TRAIN]
         for row in np.random.default_rng(self.seed).permutation(train)[:count].tolist():
             given = Annotation(row, AT, AT, self.images.truth[row], seed=True)
             self.answers[row] = Task(-row - 1, self.images.uris[row], AT, (given,))
@@ -152,10 +152,10 @@ class Replay:
         right, of = LATE
         return len(self.answers) >= LATEST or (len(self.shown) >= of and sum(self.shown[-of:]) >= right)
 
-    def _places(self) -> tuple[Choice, ...]:
+    def _places(self) -> tuple[QueuePlace, ...]:
         config, features = self.images.config, self.images.features
         rows = [i for i in range(len(features)) if i not in self.answers]
-        pool = Pool(
+        pool = UnlabelledPool(
             [self.images.uris[i] for i in rows], [self._groups[i] for i in rows], [self._buckets[i] for i in rows],
             lambda some: features[np.array(rows)[some]], self._head.labels if self._head else (),
             self._head.probabilities(features[rows]) if self._head and rows else None, self._labelled(),
@@ -166,17 +166,17 @@ class Replay:
         missing = tuple(name for name in self.images.classes if self._head and name not in self._head.labels)
         strategy = choose(config.queue.policy, Situation(self._head is not None, missing=missing)).strategy
         batch = config.refresh.after
-        plan = Plan(strategy, window=batch, batch=batch, seed=self.seed, blind=config.queue.blind)
+        plan = QueuePlan(strategy, window=batch, batch=batch, seed=self.seed, blind=config.queue.blind)
         return plan_queue(pool, quota=Quota(config.queue.quota, len(given), random), plan=plan)
 
-    def _labelled(self) -> Labelled:
+    def _labelled(self) -> LabelledRows:
         """The train images that are labelled, as a strategy sees them."""
-        train = [(i, t.label) for i, t in self.answers.items() if self._buckets[i] is Bucket.TRAIN]
+        train = [(i, t.label) for i, t in self.answers.items() if self._buckets[i] is Split.TRAIN]
         column = {name: k for k, name in enumerate(self._head.labels if self._head else ())}
         codes = np.array([column.get(label or "", -1) for _, label in train], dtype=np.int64)
-        return Labelled(self.images.features[[i for i, _ in train]], codes) if train else Labelled()
+        return LabelledRows(self.images.features[[i for i, _ in train]], codes) if train else LabelledRows()
 
-    def _label(self, place: Choice, who: int, answer: Answer, rng: np.random.Generator) -> None:
+    def _label(self, place: QueuePlace, who: int, answer: Answer, rng: np.random.Generator) -> None:
         row, number = self._rows[place.uri], len(self.answers)
         shown = None if place.blind else place.label
         seen = Seen("v", place.label, place.blind or place.label is None, place.probability,
@@ -194,7 +194,7 @@ class Replay:
         grown = [Example(t.id, t.uri, self._groups[i], self._buckets[i], t.label)
                  for i, t in self.answers.items() if t.label is not None]  # fmt: skip
         head = HeadRecipe(config.head, config.seed, self._recipe)
-        recipe = Recipe(config.refresh.class_min, head, pool=self._unlabelled(), known=self.images.classes)
+        recipe = Recipe(config.refresh.class_min, head, pool=self._unlabelled(), choosable=self.images.classes)
         sets = LabelSets(grown, self._learned)
         try:
             learned = refresh_evidence(sets, self._features, champion=self._head, recipe=recipe)
@@ -205,7 +205,7 @@ class Replay:
 
     def _unlabelled(self) -> Floats | None:
         """A sample of train images from which a head learns, too (`retrain_worker.evidence.history.unlabelled`)."""
-        free = [i for i, b in enumerate(self._buckets) if b is Bucket.TRAIN and i not in self.answers]
+        free = [i for i, b in enumerate(self._buckets) if b is Split.TRAIN and i not in self.answers]
         drawn = sorted(free, key=lambda i: unit(f"pool:{self._groups[i]}"))[:POOL_MOST]
         return self.images.features[sorted(drawn)] if drawn and self.images.config.head.pool else None
 

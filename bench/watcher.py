@@ -25,9 +25,9 @@ from labelloop.clock import now
 from labelloop.config.project import parse_config
 from labelloop.labels.results import make_label_config
 from labelloop.objects.storage import MemoryStore
-from labelloop.records.images import Bucket, ImageFacts
+from labelloop.records.images import ImageFacts, Split
 from labelloop.records.json import canonical, to_dict
-from labelloop.records.tasks import Choice
+from labelloop.records.tasks import QueuePlace
 from labelloop.records.versions import COLD_START, BackboneRecord
 from labelloop.store.projects import ProjectRecord, ProjectStore, project_store
 from labelloop.store.scores import ScoreStore
@@ -161,11 +161,13 @@ class World:
         within.put("backbones/initial.json", canonical({"id": "b"}))
         for number, start in enumerate(range(0, len(self.uris), SHARD)):
             part, name = self.uris[start : start + SHARD], f"{FIRST + number * timedelta(minutes=2):{STAMP}}-aaaaaa"
-            facts = [ImageFacts(u, "e", u, u, Bucket.TRAIN if i % 8 else Bucket.TEST) for i, u in enumerate(part)]
+            facts = [ImageFacts(u, "e", u, u, Split.TRAIN if i % 8 else Split.TEST) for i, u in enumerate(part)]
             within.put(f"catalogue/{name}.jsonl", b"\n".join(canonical(to_dict(f)) for f in facts))
             index = {"uris": part, "etags": ["e"] * len(part), "sha256": ""}
             within.put(f"features/b/index/{name}.json", canonical(index))
-        places = [Choice(u, (i + 1) / 1000, None, None, False, "cold-start") for i, u in enumerate(self.uris[-600:])]
+        places = [
+            QueuePlace(u, (i + 1) / 1000, None, None, False, "cold-start") for i, u in enumerate(self.uris[-600:])
+        ]
         ScoreStore(within).add(COLD_START, snapshot=None, pool=len(self.uris), policy="", places=places)
 
     def label(self, count: int) -> None:

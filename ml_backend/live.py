@@ -25,7 +25,7 @@ from labelloop.errors import (
 from labelloop.images.mirror import Mirror
 from labelloop.objects.damage import UNREADABLE, Damage
 from labelloop.objects.storage import ObjectStore
-from labelloop.records.versions import Deployment
+from labelloop.records.versions import LogEntry
 from labelloop.store.catalogue import Catalogue
 from labelloop.store.projects import ProjectRecord, project_store
 from labelloop.store.registry import Registry
@@ -121,7 +121,7 @@ class LiveProject:
             "damaged": [[d.key, d.reason] for d in self.damage.all()[:MOST_TOLD]],
         }
 
-    def _follow(self, deployments: list[Deployment]) -> None:
+    def _follow(self, deployments: list[LogEntry]) -> None:
         if not deployments:
             return
         newest = deployments[-1]
@@ -132,7 +132,7 @@ class LiveProject:
             return
         self._fall_back(deployments)
 
-    def _fall_back(self, deployments: list[Deployment]) -> None:
+    def _fall_back(self, deployments: list[LogEntry]) -> None:
         """Cold start with a bad champion: the newest intact predecessor, said aloud."""
         for name in dict.fromkeys(d.version for d in reversed(deployments[:-1])):
             entry = next(d for d in reversed(deployments) if d.version == name)
@@ -141,7 +141,7 @@ class LiveProject:
                 log.warning("serving a predecessor", action="fall_back", project=self.key, version=name, instead_of=bad)
                 return
 
-    def _try(self, entry: Deployment) -> bool:
+    def _try(self, entry: LogEntry) -> bool:
         """Load and swap; False where the version is (still) refused. StorageError where storage is away."""
         name = entry.version
         refusal = self._refused.get(name)
@@ -179,7 +179,7 @@ class LiveProject:
         for key in (*self.damage.keys("models/heads/"), *self.damage.keys("backbones/")):
             self.damage.resolved(key)
 
-    def _refuse(self, entry: Deployment, reason: str) -> None:
+    def _refuse(self, entry: LogEntry, reason: str) -> None:
         self._refused[entry.version] = (RefusedVersion(entry.version, reason, now()), entry.number, time.monotonic())
         self._metrics.refused.labels(self.key).inc()
         serving = self.model.name if self.model else None

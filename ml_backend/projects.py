@@ -11,8 +11,8 @@ import structlog
 
 from labelloop.errors import StorageError
 from labelloop.images.mirror import source_of
-from labelloop.records.images import JUDGING, Bucket
-from labelloop.rules.split import bucket_of, group_of, shown_blind
+from labelloop.records.images import JUDGING, Split
+from labelloop.rules.split import group_of, shown_blind, split_of
 from labelloop.store.catalogue import Catalogue
 from labelloop.store.projects import LEFT_OUT, ProjectRecord, ProjectStore
 from ml_backend.turns import end_turn
@@ -129,7 +129,7 @@ class Blinds:
         if not uri.startswith(record.image_uri) and source_of(uri) is None:
             return False
         group = group_of(data)
-        return _is_blind(record, group, bucket_of(group, record.config.buckets.shares()))
+        return _is_blind(record, group, split_of(group, record.config.buckets.shares()))
 
     def _update(self) -> None:
         with self._lock:
@@ -142,6 +142,6 @@ class Blinds:
             self._updated = time.monotonic()
 
 
-def _is_blind(record: ProjectRecord, group: str, split: Bucket) -> bool:
+def _is_blind(record: ProjectRecord, group: str, split: Split) -> bool:
     """As the queue has it (`labelloop.rules.acquisition`): opening such an image must not un-blind it."""
-    return split in JUDGING or (split is Bucket.TRAIN and shown_blind(group, record.config.queue.blind))
+    return split in JUDGING or (split is Split.TRAIN and shown_blind(group, record.config.queue.blind))

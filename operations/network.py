@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from labelloop.config.networks import Choice, choose
+from labelloop.config.networks import NetworkChoice, choose
 from labelloop.decoding.declared import sides_of
 from labelloop.errors import ImageUnreadableError, QueueError
 from labelloop.objects.storage import S3Store
@@ -21,7 +21,7 @@ SAMPLE = 24  # images
 HEAD = 65536  # bytes in which nearly every format gives its size
 
 
-def choose_network(deployment: Deployment, image_uri: str) -> Choice:
+def choose_network(deployment: Deployment, image_uri: str) -> NetworkChoice:
     """Never fails for an image or a worker that cannot be asked: then it decides without."""
     from labelloop.model.weights import source_of  # huggingface_hub and timm, where weights must be looked for
 

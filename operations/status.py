@@ -19,7 +19,7 @@ from labelloop.records.curve import KeptCurve
 from labelloop.records.runs import Run
 from labelloop.records.snapshots import Latest
 from labelloop.records.tasks import Task
-from labelloop.records.versions import Deployment, Version
+from labelloop.records.versions import LogEntry, Version
 from labelloop.remedies import remedy_of
 from labelloop.rules.approvals import waiting
 from labelloop.rules.schema import LabelRules
@@ -243,7 +243,7 @@ class _Stores:
             network=_network(self.record), poor_network=self.record.network == NO_WEIGHTS,
             paused=paused,
             approvals=tuple((v.name, v.kind, v.verdict.reasons) for v in waits),
-            forecast=outlook.told if outlook else None, advice=str(outlook.advice.act) if outlook else None,
+            forecast=outlook.sentence if outlook else None, advice=str(outlook.advice.act) if outlook else None,
             advice_why=outlook.advice.reasons if outlook else (),
             anchored=self._anchored(facts.get("unread") or ()),
             damaged=self._damaged(facts, lost or {}, *backends.values()),
@@ -289,7 +289,7 @@ class _Stores:
             self._names = people(self._deployment)
         return tuple(headline(warning, who(warning.who, self._names)) for warning in map(unread_from, warnings))
 
-    def _waiting(self, live: Deployment | None) -> list[Version]:
+    def _waiting(self, live: LogEntry | None) -> list[Version]:
         versions = waiting(
             self.registry.versions(), live=live.version if live else None, rejected=self.registry.rejected()
         )
@@ -336,7 +336,7 @@ def _without_features(record: ProjectRecord, pool: Mapping[str, Any], failed: Se
     return f"{lacking} images have no features: {jobs[0].why.splitlines()[0].partition(': ')[2]}. {advice}"
 
 
-def _by(entry: Deployment) -> str:
+def _by(entry: LogEntry) -> str:
     """Who made it live; the gate's own reasons are shown as evidence."""
     return made_live(entry.action, entry.by, entry.why)
 

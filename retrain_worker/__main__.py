@@ -17,10 +17,10 @@ from retrain_worker.worker import run_worker
 
 def main() -> None:
     """Run until SIGTERM. Queues in order of precedence; all of them where none is named."""
-    known = list(dict.fromkeys(kind.queue for kind in KINDS.values()))
-    queues = sys.argv[1:] or known
-    if unknown := set(queues) - set(known):
-        raise SystemExit(f"unknown queue {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    served = list(dict.fromkeys(kind.queue for kind in KINDS.values()))
+    queues = sys.argv[1:] or served
+    if unknown := set(queues) - set(served):
+        raise SystemExit(f"unknown queue {', '.join(sorted(unknown))}; there are {', '.join(served)}")
     settings = load_settings()
     metrics = WorkerMetrics()
     configure_logs(json=settings.log_json, service="worker", secrets=settings.secrets, on_event=metrics.heard)

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 CHUNK = 64  # images per job that computes lost features again
 log = structlog.get_logger()
-OPEN_FEATURES = 3  # backbones whose features a project keeps at hand: the live one's, an older one's, a new one's
+OPEN_FEATURES = 3  # backbones whose features a project keeps at hand: the champion's, an older one's, a new one's
 
 
 @dataclass
@@ -111,20 +111,20 @@ class ProjectContext:
 
     def features(self, backbone: str) -> FeatureStore:
         """The kept features under one backbone, up to date."""
-        found = self._features.pop(backbone, None)
-        if found is None:
-            found = FeatureStore(self.store, backbone, self.cache, on_lost=self.recompute)
+        features = self._features.pop(backbone, None)
+        if features is None:
+            features = FeatureStore(self.store, backbone, self.cache, on_lost=self.recompute)
             cache.bound(self.cache.parent, self.cache_max_bytes)  # one more is about to come
-        self._features[backbone] = found  # the one used last comes last
+        self._features[backbone] = features  # the one used last comes last
         if len(self._features) > OPEN_FEATURES:
             del self._features[next(iter(self._features))]
         cache.mark_used(cache.folder(self.cache, backbone))
-        found.update()
-        return found
+        features.update()
+        return features
 
     def lost_rows(self) -> list[Damaged]:
         """Of the features that are at hand."""
-        return [found for store in self._features.values() for found in store.lost()]
+        return [row for store in self._features.values() for row in store.lost()]
 
     def feature_backbones(self) -> set[str]:
         """Backbones under which any features are kept."""
@@ -167,8 +167,8 @@ class Context:
 
     def lost_rows(self) -> dict[str, list[tuple[str, str]]]:
         """Project -> (key, reason) of rows of features that this process could not read, for its heartbeat."""
-        found = {key: [(d.key, d.reason) for d in project.lost_rows()] for key, project in self._contexts.items()}
-        return {key: rows for key, rows in found.items() if rows}
+        lost = {key: [(d.key, d.reason) for d in project.lost_rows()] for key, project in self._contexts.items()}
+        return {key: rows for key, rows in lost.items() if rows}
 
     def weights(self, project: ProjectContext, record: BackboneRecord) -> bytes:
         """Of a kept network. Damaged or lost ones are built again, where the network was not fine-tuned."""
@@ -210,9 +210,9 @@ class Context:
         )  # fmt: skip
 
     def _recompute(self, project: str, uris: Collection[str]) -> None:
-        queue, wanted = JobQueue(self.redis), sorted(uris)
-        for start in range(0, len(wanted), CHUNK):
-            chunk = wanted[start : start + CHUNK]
+        queue, ordered = JobQueue(self.redis), sorted(uris)
+        for start in range(0, len(ordered), CHUNK):
+            chunk = ordered[start : start + CHUNK]
             name = job_id(FEATURISE, project, digest(canonical(chunk))[:12])
             queue.enqueue(FEATURISE, name, {"project": project, "uris": chunk})
 

@@ -46,7 +46,7 @@ def featurise(context: Context, project: ProjectContext, uris: Sequence[str], po
     """Record facts and features of these images; returns how many could be used. Idempotent: newest row wins.
 
     No images at all: the watcher has found weights damaged.
-    ``pool``: how many images the project has. Buckets are decided when enough of them are known (see `settle`).
+    ``pool``: how many images the project has. Splits are decided when enough of them are known (see `settle`).
     """
     if not uris:
         return _mend_weights(context, project)
@@ -68,7 +68,7 @@ def _mend_weights(context: Context, project: ProjectContext) -> int:
 
 
 def _undecided(project: ProjectContext, uris: Sequence[str]) -> list[str]:
-    """Without images whose bucket was decided and is lost with a damaged shard of the catalogue.
+    """Without images whose split was decided and is lost with a damaged shard of the catalogue.
 
     It is never decided again: what a model was trained on might judge it afterwards.
     """
@@ -82,7 +82,7 @@ def _undecided(project: ProjectContext, uris: Sequence[str]) -> list[str]:
         placed_once |= {task.uri for task in newest.tasks.values()}
     held = [u for u in uris if u in placed_once and u not in project.catalogue.images]
     if held:
-        log.error("bucket lost, held until the catalogue is restored", action="featurise", count=len(held),
+        log.error("split lost, held until the catalogue is restored", action="featurise", count=len(held),
                   uris=held[:5], keys=project.catalogue.lost)  # fmt: skip
     return [u for u in uris if u not in set(held)]
 
@@ -100,8 +100,8 @@ def featurise_under(
             batch = list(pool.map(lambda u: read(project, backbone, u), uris[start : start + BATCH]))
             pixels = [r.pixels for r in batch if r.pixels is not None]
             if pixels:
-                batch, made = _numbers(project, backbone, batch, backbone.features(np.stack(pixels)))
-                rows.append(made)
+                batch, numbers = _numbers(project, backbone, batch, backbone.features(np.stack(pixels)))
+                rows.append(numbers)
             done += batch
     _record(project, features, done, rows)
     return sum(r.pixels is not None for r in done)
@@ -109,15 +109,15 @@ def featurise_under(
 
 def read(project: ProjectContext, backbone: Backbone, uri: str) -> Readable:
     """One image; an unreadable one gets a problem instead of pixels, and stops nobody else."""
-    known = project.catalogue.images.get(uri, ImageFacts(uri, ""))
+    before = project.catalogue.images.get(uri, ImageFacts(uri, ""))
     try:
         data, etag = project.images.read(uri)
-    except ImageUnreadableError as error:  # what was known of it stays, its bucket above all
-        return _unreadable(replace(known, etag="", problem=str(error)))
+    except ImageUnreadableError as error:  # what was known of it stays, its split above all
+        return _unreadable(replace(before, etag="", problem=str(error)))
     own = group_of(data)
-    facts = replace(known, etag=etag, problem=None)
-    if known.sha256 != own:
-        facts = replace(facts.overwritten(own, now()) if known.sha256 else ImageFacts(uri, etag, own), etag=etag)
+    facts = replace(before, etag=etag, problem=None)
+    if before.sha256 != own:
+        facts = replace(facts.overwritten(own, now()) if before.sha256 else ImageFacts(uri, etag, own), etag=etag)
     try:
         pixels = backbone.decode(data)
         if project.record.config.buckets.near_duplicates and not facts.middle and not facts.group:
@@ -129,7 +129,7 @@ def read(project: ProjectContext, backbone: Backbone, uri: str) -> Readable:
 
 
 def first_backbone(context: Context, project: ProjectContext) -> BackboneRecord:
-    """Build the configured network once and keep it; whoever comes second uses the first one's."""
+    """Build the configured network once and keep it; a worker that comes second uses the first one's."""
     from labelloop.model import net
 
     spec = project.record.config.backbone
@@ -142,7 +142,7 @@ def first_backbone(context: Context, project: ProjectContext) -> BackboneRecord:
 def _numbers(
     project: ProjectContext, backbone: Backbone, batch: Sequence[Readable], rows: NDArray[np.float32]
 ) -> tuple[list[Readable], NDArray[np.float32]]:
-    """Without images of which the network makes no finite numbers: a single such row would end every later sum.
+    """Without images that the network makes no finite numbers of: a single such row would end every later sum.
 
     CorruptArtefactError where the network that serves can read them: then this one is at fault.
     """
@@ -155,8 +155,8 @@ def _numbers(
             f"backbone {backbone.record.id} makes no finite numbers of {good.count(False)} of {len(good)} images: "
             "its fine-tune has diverged; lower retrain.learning_rate"
         )
-    found = iter(good)
-    return [r if r.pixels is None or next(found) else _unreadable(replace(r.facts, problem=NO_NUMBERS))
+    finite = iter(good)
+    return [r if r.pixels is None or next(finite) else _unreadable(replace(r.facts, problem=NO_NUMBERS))
             for r in batch], rows[good]  # fmt: skip
 
 
@@ -168,18 +168,18 @@ def _record(
     if usable:
         features.add(shard, [f.uri for f in usable], [f.etag for f in usable], np.concatenate(rows))
     project.catalogue.update()  # another process may have been first to find other bytes
-    known = project.catalogue.images
-    done = [replace(r, facts=_first_found(r.facts, known.get(r.facts.uri))) for r in done]
-    news = [r.facts for r in done if known.get(r.facts.uri) != r.facts]
-    if news:
-        project.catalogue.add(news, shard)
+    images = project.catalogue.images
+    done = [replace(r, facts=_first_found(r.facts, images.get(r.facts.uri))) for r in done]
+    changed = [r.facts for r in done if images.get(r.facts.uri) != r.facts]
+    if changed:
+        project.catalogue.add(changed, shard)
 
 
-def _first_found(facts: ImageFacts, known: ImageFacts | None) -> ImageFacts:
-    """When other bytes came is told once: by whoever read them first."""
-    if known is None or not facts.earlier or known.sha256 != facts.sha256:
+def _first_found(facts: ImageFacts, kept: ImageFacts | None) -> ImageFacts:
+    """When other bytes came is recorded once: by the worker that read them first."""
+    if kept is None or not facts.earlier or kept.sha256 != facts.sha256:
         return facts
-    return replace(facts, earlier=known.earlier, group=known.group, bucket=known.bucket, twin=known.twin)
+    return replace(facts, earlier=kept.earlier, group=kept.group, bucket=kept.bucket, twin=kept.twin)
 
 
 def _unreadable(facts: ImageFacts) -> Readable:

@@ -38,7 +38,7 @@ from labelloop.store.verdicts import Ending, Verdicts
 from retrain_worker.context import Context, ProjectContext, make_context
 
 if TYPE_CHECKING:
-    from retrain_worker.refresh import Judged
+    from retrain_worker.refresh import RunResult
 
 # not the inputs' fault: tried again until the world is whole
 TRANSIENT_ERRORS = (
@@ -66,15 +66,15 @@ def _of_a_known_project(work: Job) -> Job:
 
     An argument that only a newer watcher knows is left out, as a new field of a record is by an older release.
     """
-    known = inspect.signature(work).parameters
+    parameters = inspect.signature(work).parameters
 
     @functools.wraps(work)
     def run(project: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        if more := sorted(kwargs.keys() - known.keys()):
+        if more := sorted(kwargs.keys() - parameters.keys()):
             log.warning("queued by a newer release", action="newer", job=work.__name__, left_out=more)
         try:
             with extras_named():
-                return work(project, *args, **{name: value for name, value in kwargs.items() if name in known})
+                return work(project, *args, **{name: value for name, value in kwargs.items() if name in parameters})
         except LabelloopError:
             if _is_known(project):
                 raise
@@ -103,7 +103,7 @@ def prepare(queues: Sequence[str]) -> None:
 
 @_of_a_known_project
 def featurise(project: str, uris: list[str], pool: int | None = None) -> dict[str, Any]:
-    """Features of these images, and the bucket of all that are known, once these are enough."""
+    """Features of these images, and the split of all that are known, once these are enough."""
     from retrain_worker import featurise as module
 
     used = module.featurise(context(), context().project(project), uris, pool)
@@ -124,8 +124,8 @@ def refresh(project: str, snapshot: str, attempt: int, answers: Sequence[str] = 
     from retrain_worker import refresh as module
     from retrain_worker.evidence.curve import follow_quietly
 
-    asked = Asked("refresh", project, snapshot, attempt, answers, wish)
-    ended = _recorded(asked, lambda project, claim: module.refresh(context(), project, snapshot, claim))
+    request = RunRequest("refresh", project, snapshot, attempt, answers, wish)
+    ended = _recorded(request, lambda project, claim: module.refresh(context(), project, snapshot, claim))
     if not ended.get("version"):  # with one, `score` follows
         follow_quietly(context().project(project))
     return ended
@@ -136,8 +136,8 @@ def retrain(project: str, snapshot: str, attempt: int, answers: Sequence[str] = 
     """A fine-tuned backbone, its features, and a head on the newest snapshot."""
     from retrain_worker import retrain as module
 
-    asked = Asked("retrain", project, snapshot, attempt, answers, wish)
-    return _recorded(asked, lambda project, claim: module.retrain(context(), project, snapshot, claim))
+    request = RunRequest("retrain", project, snapshot, attempt, answers, wish)
+    return _recorded(request, lambda project, claim: module.retrain(context(), project, snapshot, claim))
 
 
 @_of_a_known_project
@@ -146,8 +146,8 @@ def trial(project: str, study: str, number: int) -> dict[str, Any]:
     from retrain_worker.tuning.trial import run_trial
 
     job = get_current_job()
-    found = run_trial(context(), context().project(project), study, number, (job.worker_name or "") if job else "")
-    return {"state": found.state, "accuracy": found.accuracy}
+    ended = run_trial(context(), context().project(project), study, number, (job.worker_name or "") if job else "")
+    return {"state": ended.state, "accuracy": ended.accuracy}
 
 
 @_of_a_known_project
@@ -170,7 +170,7 @@ def score(project: str, version: str) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RunRequest:
     """What the watcher queued."""
 
     kind: str
@@ -181,15 +181,15 @@ class Asked:
     wish: str
 
 
-Work = Callable[[ProjectContext, Claim], "Judged"]
+Work = Callable[[ProjectContext, Claim], "RunResult"]
 
 
-def _recorded(asked: Asked, work: Work) -> dict[str, Any]:
+def _recorded(request: RunRequest, work: Work) -> dict[str, Any]:
     """One verdict for one wish, with a record from the start; a failure is a record, too, and never a dead worker."""
-    project = context().project(asked.project)
+    project = context().project(request.project)
     verdicts = Verdicts(project.runs, project.registry)
     try:
-        claim = verdicts.begin(asked.kind, asked.wish, lambda wish: _started(project, asked, wish))
+        claim = verdicts.begin(request.kind, request.wish, lambda wish: _started(project, request, wish))
     except SupersededError as error:
         return _superseded(error)
     try:
@@ -200,34 +200,34 @@ def _recorded(asked: Asked, work: Work) -> dict[str, Any]:
         verdicts.give_up(claim.run, str(error))
         return _superseded(error)
     except Exception as error:  # the edge of a job
-        _log_failure(asked, error)
+        _log_failure(request, error)
         verdicts.fail(claim.run, _failure(error))
         raise
     ending = answer.ending
-    told = {"outcome": ending.outcome, "reasons": list(ending.reasons), "version": ending.version}
-    log.info("judged", action="judge", run=claim.run.id, **told)
+    verdict = {"outcome": ending.outcome, "reasons": list(ending.reasons), "version": ending.version}
+    log.info("judged", action="judge", run=claim.run.id, **verdict)
     _follow_up(answer)
-    return told
+    return verdict
 
 
-def _started(project: ProjectContext, asked: Asked, wish: str) -> Run:
+def _started(project: ProjectContext, request: RunRequest, wish: str) -> Run:
     job = get_current_job()
     return project.runs.start(
-        asked.kind, snapshot=asked.snapshot, config=project.record.config.hash, attempt=asked.attempt,
+        request.kind, snapshot=request.snapshot, config=project.record.config.hash, attempt=request.attempt,
         worker=(job.worker_name or "") if job else "", queued_at=job.meta.get("queued_at") if job else None,
-        answers=asked.answers, wish=wish, **(_of_a_retrain(project) if asked.kind == "retrain" else {}),
+        answers=request.answers, wish=wish, **(_of_a_retrain(project) if request.kind == "retrain" else {}),
     )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class JobResult:
     """A verdict, and what may wait until it is recorded."""
 
     ending: Ending
     afterwards: Callable[[], None] = lambda: None
 
 
-def _answer(project: ProjectContext, claim: Claim, work: Work) -> Answer:
+def _answer(project: ProjectContext, claim: Claim, work: Work) -> JobResult:
     """Where people stop it, or nothing can be fitted, that is the verdict."""
     try:
         keep_config(project.store, project.record.config)
@@ -236,21 +236,21 @@ def _answer(project: ProjectContext, claim: Claim, work: Work) -> Answer:
         judged = work(project, claim)
     except CancelledError as error:  # it counts as done: the same inputs are not run again
         log.warning("run cancelled", action="cancel", run=claim.run.id, reason=str(error))
-        return Answer(Ending(Outcome.HOLD.value, (str(error),)))
+        return JobResult(Ending(Outcome.HOLD.value, (str(error),)))
     except PausedError as error:
-        return Answer(Ending(Outcome.HOLD.value, (f"not run, {error}",), detail={AGAIN: True}))
+        return JobResult(Ending(Outcome.HOLD.value, (f"not run, {error}",), detail={AGAIN: True}))
     except NotEnoughLabelsError as error:
-        return Answer(Ending(Outcome.HOLD.value, (str(error),)))
+        return JobResult(Ending(Outcome.HOLD.value, (str(error),)))
     verdict = judged.verdict
     ending = Ending(verdict.outcome.value, verdict.reasons, judged.version, _detail(judged))
-    return Answer(ending, judged.afterwards)
+    return JobResult(ending, judged.afterwards)
 
 
-def _log_failure(asked: Asked, error: Exception) -> None:
+def _log_failure(request: RunRequest, error: Exception) -> None:
     if isinstance(error, LabelloopError):
-        log.error("run failed", action="run", kind=asked.kind, project=asked.project, reason=str(error))
+        log.error("run failed", action="run", kind=request.kind, project=request.project, reason=str(error))
     else:
-        log.exception("run failed unexpectedly", action="run", kind=asked.kind, project=asked.project)
+        log.exception("run failed unexpectedly", action="run", kind=request.kind, project=request.project)
 
 
 def _failure(error: Exception) -> Ending:
@@ -269,7 +269,7 @@ def _superseded(error: SupersededError) -> dict[str, Any]:
     return {"superseded": str(error)}
 
 
-def _follow_up(answer: Answer) -> None:
+def _follow_up(answer: JobResult) -> None:
     """The verdict stands, whatever becomes of this."""
     try:
         answer.afterwards()
@@ -284,7 +284,7 @@ def _of_a_retrain(project: ProjectContext) -> dict[str, Any]:
     return {"recipe": project.record.config.recipe, "images": images}
 
 
-def _detail(judged: Judged) -> dict[str, Any]:
+def _detail(judged: RunResult) -> dict[str, Any]:
     training = {"training": dict(judged.training)} if judged.training else {}
     without = {WITHOUT: list(judged.without)} if judged.without else {}
     return {"evaluation": to_dict(judged.evaluation), **training, **without, **({AGAIN: True} if judged.again else {})}

@@ -40,7 +40,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class RunResult:
     """How a run ended."""
 
     verdict: Verdict
@@ -52,7 +52,7 @@ class Judged:
     without: tuple[str, ...] = ()  # labelled images that had no features
 
 
-def refresh(context: Context, project: ProjectContext, snapshot_id: str, claim: Claim | None = None) -> Judged:
+def refresh(context: Context, project: ProjectContext, snapshot_id: str, claim: Claim | None = None) -> RunResult:
     """Fit, judge, register, deploy. NotEnoughLabelsError where nothing can be fitted yet."""
     progress = JobProgress.of_job()
     snapshot = project.snapshot(snapshot_id)
@@ -65,7 +65,7 @@ def refresh(context: Context, project: ProjectContext, snapshot_id: str, claim: 
             raise ConflictError("the project has no backbone yet: the first image must be featurised before a refresh")
         learned, lacking = _learn(project, snapshot, champion, backbone)
         verdict = told(judge(learned.evaluation, project.record.config.gate), lacking)
-        judged = Judged(verdict, learned.evaluation, without=tuple(task.uri for task in lacking))
+        judged = RunResult(verdict, learned.evaluation, without=tuple(task.uri for task in lacking))
         if verdict.outcome is not Outcome.PROMOTE and not verdict.awaits:
             return judged
         progress.report("register and deploy", 1, 2)
@@ -98,7 +98,7 @@ def deploy(context: Context, project: ProjectContext, draft: Draft, claim: Claim
     return version
 
 
-def held(judged: Judged, pause: PausedError) -> Judged:
+def held(judged: RunResult, pause: PausedError) -> RunResult:
     """Learning was paused while the run was under way: the version stays, and a person may promote it."""
     reasons = (f"not deployed, {pause}", *judged.verdict.reasons)
     return replace(judged, verdict=Verdict(Outcome.HOLD, reasons))
@@ -170,7 +170,7 @@ def _learn(
     config = project.record.config
     recipe = Recipe(
         class_min=config.refresh.class_min,
-        known=project.rules.choosable(project.record.schema.classes),
+        choosable=project.rules.choosable(project.record.schema.classes),
         head=HeadRecipe(config.head, config.seed, champion.recipe if champion else {}),
         backbone_saw=saw,
         rules=project.rules,

@@ -15,7 +15,7 @@ import numpy as np
 from labelloop.errors import NotFoundError
 from labelloop.records.arrays import Floats
 from labelloop.records.evidence import Comparison, Outcome, Verdict
-from labelloop.records.images import Bucket, Example
+from labelloop.records.images import Example, Split
 from labelloop.records.snapshots import Snapshot
 from labelloop.records.versions import Version
 from labelloop.rules.paired_intervals import mean_interval
@@ -25,8 +25,8 @@ from retrain_worker.evidence.artefact import Served
 from retrain_worker.evidence.collect import one_per_unit
 from retrain_worker.evidence.examples import examples_of
 from retrain_worker.evidence.rows import rows_under
-from retrain_worker.report.answers import Answers, Looked, Seen, look
-from retrain_worker.report.inputs import Arm, Inputs, Origin, Progress, classes_of
+from retrain_worker.report.answers import ArmAnswers, CopyFeatures, PixelAnswers, look
+from retrain_worker.report.inputs import Arm, Inputs, Progress, RunOrigin, classes_of
 from retrain_worker.report.measures import predicted
 from retrain_worker.report.report import Report, make_report
 
@@ -38,8 +38,10 @@ class Sight:
     """What both arms said of every test image, clean and disturbed."""
 
     inputs: Inputs
-    looked: Looked
-    seen: Seen = field(default_factory=Seen)  # what the backbones make of these images, whatever heads follow
+    looked: PixelAnswers
+    features: CopyFeatures = field(
+        default_factory=CopyFeatures
+    )  # what the backbones make of these images, whatever heads follow
 
     @property
     def robustness(self) -> Comparison | None:
@@ -56,7 +58,7 @@ def look_at(
     progress: Progress,
 ) -> Sight:
     """Every test image of the snapshot, past both arms as they would serve."""
-    return _sight(project, snapshot, challenger, champion, progress, Seen())
+    return _sight(project, snapshot, challenger, champion, progress, CopyFeatures())
 
 
 def look_again(
@@ -69,7 +71,7 @@ def look_again(
     before: Sight,
 ) -> Sight:
     """The same with other heads or labels: an image that a backbone has seen is not read again for it."""
-    return _sight(project, snapshot, challenger, champion, progress, before.seen)
+    return _sight(project, snapshot, challenger, champion, progress, before.features)
 
 
 def _sight(
@@ -78,30 +80,32 @@ def _sight(
     challenger: Served,
     champion: Served | None,
     progress: Progress,
-    seen: Seen,
+    features: CopyFeatures,
 ) -> Sight:
-    features = project.features(challenger.backbone.record.id)
-    kept, _ = one_per_unit([e for e in examples_of(snapshot, project.catalogue, features) if e.bucket is Bucket.TEST])
+    kept_features = project.features(challenger.backbone.record.id)
+    kept, _ = one_per_unit(
+        [e for e in examples_of(snapshot, project.catalogue, kept_features) if e.bucket is Split.TEST]
+    )
     config = project.record.config
-    given = Inputs(
+    inputs = Inputs(
         origin=_origin(project, snapshot), verdict=UNDECIDED, classes=challenger.head.labels,
         challenger=_arm(project, "challenger", challenger),
         champion=_arm(project, "champion", champion) if champion else None,
         uris=tuple(e.uri for e in kept.values()), labels=tuple(e.label for e in kept.values()),
         load=lambda uri: project.images.read(uri)[0], seed=config.seed, progress=progress,
     )  # fmt: skip
-    return Sight(given, look(given, classes_of(given), seen), seen)
+    return Sight(inputs, look(inputs, classes_of(inputs), features), features)
 
 
 def report_of_run(
     project: ProjectContext, sight: Sight, version: Version, champion: Version | None, history: Mapping[str, Any]
 ) -> Report:
     """What was seen, with what became of it; kept."""
-    given = sight.inputs
+    inputs = sight.inputs
     named = replace(
-        given, origin=_origin_of(project, version), verdict=version.verdict, history=history,
-        challenger=replace(given.challenger, name=version.name),
-        champion=replace(given.champion, name=champion.name) if given.champion and champion else None,
+        inputs, origin=_origin_of(project, version), verdict=version.verdict, history=history,
+        challenger=replace(inputs.challenger, name=version.name),
+        champion=replace(inputs.champion, name=champion.name) if inputs.champion and champion else None,
     )  # fmt: skip
     return _kept(project, version, make_report(named, sight.looked))
 
@@ -111,35 +115,35 @@ def report_of_version(context: Context, project: ProjectContext, version: Versio
 
     NotFoundError where it was judged on images of which neither features nor pixels can be had any more.
     """
-    examples = judged_on(project, version, Bucket.TEST)
+    examples = judged_on(project, version, Split.TEST)
     ours = rows_under(context, project, version.backbone, [e.uri for e in examples])
-    seen = [e for e in examples if e.uri in ours.places]
+    readable = [e for e in examples if e.uri in ours.places]
     before = parent_of(project, version)
-    theirs = rows_under(context, project, before.backbone, [e.uri for e in seen]) if before else None
-    both = [e for e in seen if theirs is None or e.uri in theirs.places]
+    theirs = rows_under(context, project, before.backbone, [e.uri for e in readable]) if before else None
+    both = [e for e in readable if theirs is None or e.uri in theirs.places]
     if examples and not both:
         raise NotFoundError(
             f"none of the {len(examples)} test images of {version.name} can be read, and their features are no longer "
             "kept: bring the images back, or look at a newer version"
         )
     uris = tuple(e.uri for e in both)
-    given = Inputs(
+    inputs = Inputs(
         origin=_origin_of(project, version), verdict=version.verdict, classes=version.labels,
         challenger=_from_features(project, version, ours.of(uris)),
         champion=_from_features(project, before, theirs.of(uris)) if before and theirs else None,
         uris=uris, labels=tuple(e.label for e in both), seed=project.record.config.seed,
     )  # fmt: skip
-    return _kept(project, version, make_report(given))
+    return _kept(project, version, make_report(inputs))
 
 
-def judged_on(project: ProjectContext, version: Version, bucket: Bucket) -> list[Example]:
-    """The labelled images of its snapshot in one bucket, one of each duplicate group; features or none."""
+def judged_on(project: ProjectContext, version: Version, split: Split) -> list[Example]:
+    """The labelled images of its snapshot in one split, one of each duplicate group; features or none."""
     project.catalogue.update()
     examples = examples_of(project.snapshot(version.snapshot), project.catalogue, project.catalogue.images)
-    return list(one_per_unit([e for e in examples if e.bucket is bucket])[0].values())
+    return list(one_per_unit([e for e in examples if e.bucket is split])[0].values())
 
 
-def disturbed_comparison(inputs: Inputs, looked: Looked) -> Comparison | None:
+def disturbed_comparison(inputs: Inputs, looked: PixelAnswers) -> Comparison | None:
     """Each image counts once, with the mean over all its disturbed copies."""
     if len(looked.arms) < 2 or not looked.readable.any():
         return None
@@ -154,9 +158,9 @@ def disturbed_comparison(inputs: Inputs, looked: Looked) -> Comparison | None:
     )  # fmt: skip
 
 
-def _right(answers: Answers, truth: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _right(answers: ArmAnswers, truth: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
     """(n,) share of an image's disturbed copies that are answered rightly."""
-    right = np.stack([predicted(found) == truth for found in answers.disturbed.values()])
+    right = np.stack([predicted(probabilities) == truth for probabilities in answers.disturbed.values()])
     return np.asarray(right.mean(axis=0), dtype=np.float64)
 
 
@@ -166,8 +170,8 @@ def _arm(project: ProjectContext, name: str, served: Served) -> Arm:
 
 def _from_features(project: ProjectContext, version: Version, rows: Floats) -> Arm:
     head = project.registry.head(version)
-    said = head.probabilities(rows) if len(rows) else np.zeros((0, len(head.labels)), dtype=np.float32)
-    return Arm(version.name, head, probabilities=said, rules=project.rules)
+    probabilities = head.probabilities(rows) if len(rows) else np.zeros((0, len(head.labels)), dtype=np.float32)
+    return Arm(version.name, head, probabilities=probabilities, rules=project.rules)
 
 
 def parent_of(project: ProjectContext, version: Version) -> Version | None:
@@ -178,12 +182,12 @@ def parent_of(project: ProjectContext, version: Version) -> Version | None:
         return None
 
 
-def _origin(project: ProjectContext, snapshot: Snapshot) -> Origin:
-    return Origin(project.record.title, "", "retrain", "", snapshot.id, project.record.config.hash, "")
+def _origin(project: ProjectContext, snapshot: Snapshot) -> RunOrigin:
+    return RunOrigin(project.record.title, "", "retrain", "", snapshot.id, project.record.config.hash, "")
 
 
-def _origin_of(project: ProjectContext, version: Version) -> Origin:
-    return Origin(
+def _origin_of(project: ProjectContext, version: Version) -> RunOrigin:
+    return RunOrigin(
         project.record.title, version.name, version.kind, version.created_at, version.snapshot, version.config,
         version.code,
     )  # fmt: skip

@@ -18,7 +18,7 @@ from labelloop.model.head import Head
 from labelloop.model.net import Backbone
 from labelloop.queue.progress import JobProgress
 from labelloop.records.evidence import Outcome
-from labelloop.records.images import Bucket, Example
+from labelloop.records.images import Example, Split
 from labelloop.records.snapshots import Snapshot
 from labelloop.records.versions import BackboneRecord, Version
 from labelloop.rules.gate import judge
@@ -32,13 +32,13 @@ from retrain_worker.featurise import featurise_under
 from retrain_worker.heads.logistic import fit_head, rotate
 from retrain_worker.heads.recipe import HeadRecipe
 from retrain_worker.opponent import instead_words, opponent_of
-from retrain_worker.refresh import Judged, deploy, draft_of, held, learned_by, told
+from retrain_worker.refresh import RunResult, deploy, draft_of, held, learned_by, told
 from retrain_worker.reporting import Sight, look_again, look_at, report_of_run
-from retrain_worker.tracking import Ended, Origin, Tracking, flat, tracking
+from retrain_worker.tracking import TrackedResult, TrackedRun, Tracking, flat, tracking
 from retrain_worker.training.checkpoint import StoredKeeper
-from retrain_worker.training.data import Source, parts_of
+from retrain_worker.training.data import PixelSource, parts_of
 from retrain_worker.training.distributed import Launch, fit_on_all, processes_for
-from retrain_worker.training.fit import History, Run, fit
+from retrain_worker.training.fit import FineTune, FineTuneHistory, fit
 from retrain_worker.training.parts import Parts, divide
 from retrain_worker.training.pixel_cache import PixelCache
 from retrain_worker.training.warm import warm_head
@@ -49,7 +49,7 @@ DEPLOY_TRIES = 20  # each as quick as a refresh: who is overtaken so often has l
 log = structlog.get_logger()
 
 
-def retrain(context: Context, project: ProjectContext, snapshot_id: str, claim: Claim | None = None) -> Judged:
+def retrain(context: Context, project: ProjectContext, snapshot_id: str, claim: Claim | None = None) -> RunResult:
     """Fine-tune on ``snapshot_id``; judge and deploy on the newest snapshot there is at the end.
 
     The version is registered whatever the verdict, so that a person can promote one that is held.
@@ -67,17 +67,17 @@ def retrain(context: Context, project: ProjectContext, snapshot_id: str, claim: 
     def afterwards() -> None:
         trained.keeper.clear()  # not before: who is killed without a verdict need not learn it all again
         page = _report(project, entered, trained.history)
-        followed.end(Ended(entered.version.name, judged.evaluation, judged.verdict, page))
+        followed.end(TrackedResult(entered.version.name, judged.evaluation, judged.verdict, page))
 
     return replace(judged, afterwards=afterwards)
 
 
 def _taken_in(
     context: Context, project: ProjectContext, trained: Trained, progress: JobProgress
-) -> tuple[Judged, Entered]:
+) -> tuple[RunResult, Entered]:
     """Features of the pool, a head, a verdict and what follows from it.
 
-    People go on labelling: whenever a refresh was deployed meanwhile, the head and the verdict are made anew against
+    People go on labelling: whenever a refresh was deployed meanwhile, the head is fitted and judged again against
     that one. What the pixels said stays, so that this takes less time than there is between two refreshes.
     """
     looks: Looks | None = None
@@ -97,10 +97,10 @@ def _taken_in(
 
 def _entered(
     context: Context, project: ProjectContext, trained: Trained, candidate: Candidate
-) -> tuple[Judged, Entered]:
+) -> tuple[RunResult, Entered]:
     """Registered, and live where the verdict says so; ConflictError: neither."""
     draft = candidate.draft
-    judged = Judged(draft.verdict, draft.evaluation, training=trained.history.to_json())
+    judged = RunResult(draft.verdict, draft.evaluation, training=trained.history.to_json())
     if trained.claim:
         trained.claim.check()
     if draft.verdict.outcome is not Outcome.PROMOTE:
@@ -109,7 +109,7 @@ def _entered(
         _featurise_pool(context, project, trained.backbone, JobProgress())  # images that came meanwhile
         try:
             version = deploy(context, project, draft, trained.claim)
-        except PausedError as pause:  # hours of work: it counts as done, and whoever ends the pause hears of it
+        except PausedError as pause:  # hours of work: it counts as done, and the person who ends the pause hears of it
             judged, version = held(judged, pause), project.registry.add(draft)
     return replace(judged, version=version.name), Entered(version, candidate.champion, candidate.looks.sight)
 
@@ -120,7 +120,7 @@ class Trained:
 
     snapshot: Snapshot
     backbone: Backbone
-    history: History
+    history: FineTuneHistory
     keeper: StoredKeeper  # of its checkpoint
     claim: Claim | None = None  # to deliver it
 
@@ -154,10 +154,10 @@ class Entered:
     sight: Sight
 
 
-def _tracked(project: ProjectContext, snapshot: Snapshot) -> Origin:
+def _tracked(project: ProjectContext, snapshot: Snapshot) -> TrackedRun:
     config = project.record.config
     parts = {"backbone": config.backbone.model_dump(mode="json"), **config.retrain.recipe, "seed": config.seed}
-    return Origin(project.record.title, project.record.key, snapshot.id, config.hash, flat(parts))
+    return TrackedRun(project.record.title, project.record.key, snapshot.id, config.hash, flat(parts))
 
 
 def _tuned(
@@ -171,7 +171,7 @@ def _tuned(
     parts = parts_of(examples, source_of(project, backbone), config.retrain, config.refresh.class_min, progress.report)
     inputs = {"snapshot": snapshot.id, "config": config.hash, "backbone": initial.id, "code": training_code()}
     keeper = StoredKeeper(project.store, inputs)
-    run = Run(backbone, parts, config.retrain, config.seed, keeper, progress.report, told=followed.epoch)
+    run = FineTune(backbone, parts, config.retrain, config.seed, keeper, progress.report, on_epoch=followed.epoch)
     try:
         history = _fitted(run, _first_head(project, backbone, examples, parts) if config.retrain.warm_head else None)
     except CancelledError:
@@ -186,7 +186,7 @@ def _tuned(
     return Trained(snapshot, tuned, history, keeper)
 
 
-def _fitted(run: Run, head: Head | None) -> History:
+def _fitted(run: FineTune, head: Head | None) -> FineTuneHistory:
     """In this process, or in one for each GPU."""
     processes = processes_for(run.policy)
     if processes == 1:
@@ -208,29 +208,29 @@ def start_of(context: Context, project: ProjectContext) -> Backbone:
 
 
 def train_examples(project: ProjectContext, snapshot: Snapshot) -> list[Example]:
-    """Train-bucket images only: test and audit never train."""
+    """Images of the train split only: test and audit never train."""
     project.catalogue.update()
     features = project.features(_serving(project).id)
     examples = examples_of(snapshot, project.catalogue, features, project.record.config.weights)
-    return [e for e in examples if e.bucket is Bucket.TRAIN]
+    return [e for e in examples if e.bucket is Split.TRAIN]
 
 
-def source_of(project: ProjectContext, backbone: Backbone) -> Source:
+def source_of(project: ProjectContext, backbone: Backbone) -> PixelSource:
     """Where the pixels of a run come from."""
     contents = {uri: facts.sha256 for uri, facts in project.catalogue.images.items()}
     cache = PixelCache(project.cache, backbone.record.preprocessing, backbone.square.size)
-    return Source(project.images, backbone, cache, contents)
+    return PixelSource(project.images, backbone, cache, contents)
 
 
 def _first_head(project: ProjectContext, initial: Backbone, examples: Sequence[Example], parts: Parts) -> Head:
     """Fitted on the kept features of the train part alone, or on new ones where there are none."""
     features = project.features(initial.record.id)
     train = [e for e in divide(examples, project.record.config.retrain.validation)[0] if e.label in parts.classes]
-    known = [e for e in train if e.uri in features]
-    if len({e.label for e in known}) < len(parts.classes):
+    featurised = [e for e in train if e.uri in features]
+    if len({e.label for e in featurised}) < len(parts.classes):
         return warm_head(parts, initial)
-    rotated = rotate(features.rows([e.uri for e in known]))
-    return fit_head(rotated, [e.label for e in known], [e.group for e in known], classes=parts.classes).head
+    rotated = rotate(features.rows([e.uri for e in featurised]))
+    return fit_head(rotated, [e.label for e in featurised], [e.group for e in featurised], classes=parts.classes).head
 
 
 def _featurise_pool(context: Context, project: ProjectContext, backbone: Backbone, progress: JobProgress) -> None:
@@ -314,8 +314,8 @@ def _learn(
     features = project.features(record.id)
     config = project.record.config
     head = HeadRecipe(config.head, config.seed)
-    known = project.rules.choosable(project.record.schema.classes)
-    recipe = Recipe(config.refresh.class_min, head, train_groups(trained_on, project.catalogue), known=known)
+    choosable = project.rules.choosable(project.record.schema.classes)
+    recipe = Recipe(config.refresh.class_min, head, train_groups(trained_on, project.catalogue), choosable=choosable)
     grown = examples_of(newest, project.catalogue, features, config.weights)
     side = None
     before: Sequence[Example] | None = None
@@ -327,7 +327,7 @@ def _learn(
     return retrain_evidence(LabelSets(grown, champion=before), features.rows, champion=side, recipe=recipe)
 
 
-def _report(project: ProjectContext, entered: Entered, history: History) -> str | None:
+def _report(project: ProjectContext, entered: Entered, history: FineTuneHistory) -> str | None:
     """The run has ended, whatever becomes of its report: `labelloop report` can make one later."""
     try:
         return report_of_run(project, entered.sight, entered.version, entered.champion, history.to_json()).html

@@ -14,7 +14,7 @@ from labelloop.records.arrays import Floats
 from labelloop.records.images import ImageFacts
 from labelloop.records.tasks import Task
 from labelloop.records.versions import COLD_START
-from labelloop.rules.acquisition import Plan, Pool, choose, plan_queue
+from labelloop.rules.acquisition import QueuePlan, UnlabelledPool, choose, plan_queue
 from labelloop.rules.schema import LabelRules
 from labelloop.store.features import FeatureStore
 from retrain_worker.context import Context, ProjectContext
@@ -39,16 +39,16 @@ def score(context: Context, project: ProjectContext, version: str) -> int:
     pool = replace(pool, labelled=labelled_of(examples, features, pool.labels))
     config = project.record.config
     chosen = choose(config.queue.policy, situation_of(examples, features, head, project))
-    plan = Plan(
+    plan = QueuePlan(
         chosen.strategy, window=config.queue.window * AHEAD, batch=config.refresh.after, seed=config.seed,
         blind=config.queue.blind,
     )  # fmt: skip
     places = plan_queue(pool, quota=quota_of(config, answered, project), plan=plan)
     name, newest = snapshot.id if snapshot else None, project.scores.newest(version)
     placed = _placed(project, features)
-    made = (name, placed, chosen.why, tuple(places))
+    order = (name, placed, chosen.why, tuple(places))
     kept = newest and (newest.snapshot, newest.pool, newest.policy, newest.places)
-    if kept != made:  # else somebody has kept it meanwhile: this worker was believed dead
+    if kept != order:  # else somebody has kept it meanwhile: this worker was believed dead
         project.scores.add(version, snapshot=name, pool=placed, policy=chosen.why, places=places)
     return len(places)
 
@@ -59,34 +59,40 @@ def _model(project: ProjectContext, version: str) -> tuple[FeatureStore, Classif
         if backbone is None:
             raise ConflictError("no image has features yet: the order comes when the first ones are there")
         return project.features(backbone.id), None
-    found = project.registry.version(version)
-    return project.features(found.backbone), project.registry.head(found)
+    record = project.registry.version(version)
+    return project.features(record.backbone), project.registry.head(record)
 
 
 def _open_images(project: ProjectContext, features: FeatureStore, answered: Mapping[int, Task]) -> list[ImageFacts]:
     """Images that may be shown: not answered, and no duplicate of one that is."""
     images = project.catalogue.images
     taken = {images[t.uri].unit for t in answered.values() if t.uri in images}
-    known = (images.get(uri) for uri in features.index.ordered())  # in the order that `plan_queue` would sort them into
-    return [facts for facts in known if facts and facts.group and not facts.problem and facts.unit not in taken]
+    facts_in_order = (
+        images.get(uri) for uri in features.index.ordered()
+    )  # in the order that `plan_queue` would sort them into
+    return [
+        facts for facts in facts_in_order if facts and facts.group and not facts.problem and facts.unit not in taken
+    ]
 
 
 def _placed(project: ProjectContext, features: FeatureStore) -> int:
-    """Images with features whose bucket is decided."""
+    """Images with features whose split is decided."""
     images = project.catalogue.images
     waiting = sum(not f.group and f.problem is None and f.uri in features for f in images.values())
     return len(features) - waiting
 
 
-def _pool(features: FeatureStore, facts: Sequence[ImageFacts], head: Classifier | None, rules: LabelRules) -> Pool:
+def _pool(
+    features: FeatureStore, facts: Sequence[ImageFacts], head: Classifier | None, rules: LabelRules
+) -> UnlabelledPool:
     uris = [f.uri for f in facts]
 
     def read(rows: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Floats:
         return features.rows([uris[i] for i in rows])
 
     labels, probabilities, unseen = _answers(features, uris, head, rules) if head else ((), None, None)
-    return Pool(
-        uris=uris, groups=[f.unit for f in facts], buckets=[f.bucket for f in facts], read=read,
+    return UnlabelledPool(
+        uris=uris, groups=[f.unit for f in facts], splits=[f.bucket for f in facts], read=read,
         labels=labels, probabilities=probabilities, unseen=unseen,
     )  # fmt: skip
 

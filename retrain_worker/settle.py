@@ -1,4 +1,4 @@
-"""Images of which nothing is decided in; bucket, group and twin out. Once, and by one worker at a time.
+"""Undecided images in; split, group and twin out. Once, and by one worker at a time.
 
 A split is decided when the first 500 images are known, or all there are: whether two of them are copies or frames of
 one camera only shows among many.
@@ -17,7 +17,7 @@ from labelloop.likeness.groups import Pictures, Rules, can_place, place
 from labelloop.likeness.relatives import Relative, crowd_cap
 from labelloop.likeness.windows import middle_hash
 from labelloop.records.given import NOTHING_SAID, Given, Said
-from labelloop.records.images import Bucket, ImageFacts
+from labelloop.records.images import ImageFacts, Split
 from retrain_worker.context import ProjectContext
 
 SOON_DONE = 64  # images
@@ -50,19 +50,19 @@ def _settle(project: ProjectContext, pool: int | None) -> int:
     with project.registry.lease("split"):
         project.catalogue.update()
         before = {f.uri for f in project.catalogue.images.values() if f.group}
-        came = _place(project, looks)
-        if came:
-            project.catalogue.add(came, stamp())
+        settled = _place(project, looks)
+        if settled:
+            project.catalogue.add(settled, stamp())
     project.catalogue.update()
-    _part(project, came, before, looks)
-    for facts in came:
-        if facts.bucket is Bucket.QUARANTINE:
-            log.warning("the same picture stands in two buckets: neither trains nor judges", action="quarantine",
+    _part(project, settled, before, looks)
+    for facts in settled:
+        if facts.bucket is Split.QUARANTINE:
+            log.warning("the same picture is in two splits: neither trains nor judges", action="quarantine",
                         uri=facts.uri)  # fmt: skip
-    if came:
-        log.info("buckets decided", action="settle", images=len(came), pictures=len({f.twins for f in came}),
-                 groups=len({f.group for f in came}))  # fmt: skip
-    return len(came)
+    if settled:
+        log.info("splits decided", action="settle", images=len(settled), pictures=len({f.twins for f in settled}),
+                 groups=len({f.group for f in settled}))  # fmt: skip
+    return len(settled)
 
 
 def _look(project: ProjectContext) -> None:
@@ -89,7 +89,7 @@ class _Unseen:
 
 
 def _undecided(project: ProjectContext) -> list[ImageFacts]:
-    """Without images of which no task is known yet, where a field of the task says where they stand."""
+    """Without images that no task is known of yet, where a field of the task says where they stand."""
     return [f for f in project.catalogue.images.values() if f.undecided and _said(project, f.uri) is not None]
 
 
@@ -100,8 +100,8 @@ def _said(project: ProjectContext, uri: str) -> Said | None:
 
 
 def _can_place(project: ProjectContext, pool: int | None) -> bool:
-    known = project.catalogue.images.values()
-    return any(f.group for f in known) or can_place(len(known), pool)
+    images = project.catalogue.images.values()
+    return any(f.group for f in images) or can_place(len(images), pool)
 
 
 def _place(project: ProjectContext, looks: Pictures) -> list[ImageFacts]:
@@ -119,20 +119,20 @@ def _place(project: ProjectContext, looks: Pictures) -> list[ImageFacts]:
     return place(new, images.values(), looks, rules, project.catalogue.splits) if new else []
 
 
-def _part(project: ProjectContext, came: Sequence[ImageFacts], before: Container[str], looks: Pictures) -> None:
-    """Past a lease that ran out two workers may have placed one picture: whoever sees the other's yields.
+def _part(project: ProjectContext, settled: Sequence[ImageFacts], before: Container[str], looks: Pictures) -> None:
+    """Past a lease that ran out two workers may have placed one picture: the one that sees the other's yields.
 
     Each writes before it looks, so at least one of them does. It may be both.
     """
-    ours = {f.uri for f in came}
+    ours = {f.uri for f in settled}
     project.look_again()
     rest = (f for f in project.catalogue.images.values() if f.group and f.uri not in ours)
     others = {f.uri: f for f in rest if f.uri not in before}
     cap = crowd_cap(len(project.catalogue.images))
     yielding = []
-    for facts in came if others else ():
+    for facts in settled if others else ():
         near = [others[r.uri] for r in looks.of(facts.uri, others, cap)]
-        if any(other.bucket not in {facts.bucket, Bucket.QUARANTINE} for other in near):
-            yielding.append(replace(facts, bucket=Bucket.QUARANTINE))
+        if any(other.bucket not in {facts.bucket, Split.QUARANTINE} for other in near):
+            yielding.append(replace(facts, bucket=Split.QUARANTINE))
     if yielding:
         project.catalogue.add(yielding, stamp())

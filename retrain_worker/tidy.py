@@ -23,17 +23,17 @@ def tidy(project: ProjectContext) -> dict[str, Any]:
     backbone = project.registry.current_backbone()
     if backbone:
         compact_all(project.catalogue, project.features(backbone.id))
-    gone = counts(tidier.tidy(progress.report))
+    removed = counts(tidier.tidy(progress.report))
     project.keep_features(_feature_shards(project))
-    log.info("tidied", action="tidy", project=project.record.key, removed=gone)
-    return {"removed": gone}
+    log.info("tidied", action="tidy", project=project.record.key, removed=removed)
+    return {"removed": removed}
 
 
 def _feature_shards(project: ProjectContext) -> dict[str, set[str]]:
     """Backbone -> shards, of all that there are now."""
-    found: dict[str, set[str]] = {}
+    shards: dict[str, set[str]] = {}
     for held in classify(project.store.list("features/")):
         if held.what is ObjectKind.INDEX:
             backbone, shard = held.names
-            found.setdefault(backbone, set()).add(shard)
-    return found
+            shards.setdefault(backbone, set()).add(shard)
+    return shards

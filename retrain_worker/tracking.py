@@ -25,7 +25,7 @@ FIGURES = ("accuracy", "test_accuracy", "ece", "log_loss", "known_accuracy")  # 
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class TrackedRun:
     """What a run is a function of, and what it is called. ``parameters`` are flat."""
 
     project: str  # title
@@ -41,7 +41,7 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class TrackedResult:
     """What became of it."""
 
     version: str
@@ -52,8 +52,8 @@ class Ended:
     @property
     def figures(self) -> dict[str, float]:
         """Those that there are."""
-        found = {name: getattr(self.evaluation, name) for name in FIGURES}
-        return {name: float(value) for name, value in found.items() if value is not None}
+        figures = {name: getattr(self.evaluation, name) for name in FIGURES}
+        return {name: float(value) for name, value in figures.items() if value is not None}
 
 
 class Tracker(Protocol):
@@ -62,7 +62,7 @@ class Tracker(Protocol):
     def epoch(self, epoch: Epoch) -> None:
         """An epoch has ended."""
 
-    def end(self, ended: Ended) -> None:
+    def end(self, ended: TrackedResult) -> None:
         """The run was judged."""
 
 
@@ -81,7 +81,7 @@ class Tracking:
             self._told.add(epoch.number)
             self._each(lambda tracker: tracker.epoch(epoch))
 
-    def end(self, ended: Ended) -> None:
+    def end(self, ended: TrackedResult) -> None:
         """Tell what became of the run."""
         self._each(lambda tracker: tracker.end(ended))
 
@@ -99,7 +99,7 @@ class Tracking:
         return True
 
 
-def tracking(settings: Settings, origin: Origin) -> Tracking:
+def tracking(settings: Settings, origin: TrackedRun) -> Tracking:
     """What this deployment has."""
     makers: list[Callable[[], Tracker]] = []
     folder, uri = settings.tensorboard_dir, settings.mlflow_uri
@@ -113,7 +113,7 @@ def tracking(settings: Settings, origin: Origin) -> Tracking:
 class TensorBoard:
     """Event files below ``folder/<project>/<snapshot>-<config>``."""
 
-    def __init__(self, folder: Path, origin: Origin) -> None:
+    def __init__(self, folder: Path, origin: TrackedRun) -> None:
         from tensorboardX import SummaryWriter  # only where a deployment wants it
 
         # what an earlier attempt wrote is replaced step by step
@@ -126,19 +126,19 @@ class TensorBoard:
             self._writer.add_scalar(f"epoch/{name}", value, epoch.number)
         self._writer.flush()
 
-    def end(self, ended: Ended) -> None:
+    def end(self, ended: TrackedResult) -> None:
         """Figures, the verdict in words."""
         for name, value in ended.figures.items():
             self._writer.add_scalar(f"judged/{name}", value, 0)
-        told = [f"**{ended.version}: {ended.verdict.outcome.value}**", *ended.verdict.reasons]
-        self._writer.add_text("verdict", "\n\n".join(told), 0)
+        lines = [f"**{ended.version}: {ended.verdict.outcome.value}**", *ended.verdict.reasons]
+        self._writer.add_text("verdict", "\n\n".join(lines), 0)
         self._writer.close()
 
 
 class Mlflow:
     """One run of the experiment that is called like the project; a second attempt goes on in the first one's."""
 
-    def __init__(self, uri: str, origin: Origin) -> None:
+    def __init__(self, uri: str, origin: TrackedRun) -> None:
         calm_mlflow()
         from mlflow import MlflowClient  # only where a deployment wants it: seconds to import
 
@@ -146,11 +146,11 @@ class Mlflow:
         self._run = self._begin(self._client, origin)
 
     @staticmethod
-    def _begin(client: MlflowClient, origin: Origin) -> str:
+    def _begin(client: MlflowClient, origin: TrackedRun) -> str:
         from mlflow.entities import Param
 
-        known = client.get_experiment_by_name(origin.project)
-        experiment = known.experiment_id if known else client.create_experiment(origin.project)
+        existing = client.get_experiment_by_name(origin.project)
+        experiment = existing.experiment_id if existing else client.create_experiment(origin.project)
         earlier = client.search_runs([experiment], f"tags.`labelloop.inputs` = '{origin.inputs}'", max_results=1)
         if earlier:
             return str(earlier[0].info.run_id)
@@ -165,7 +165,7 @@ class Mlflow:
         """Metrics by epoch."""
         self._log(_of(epoch), epoch.number)
 
-    def end(self, ended: Ended) -> None:
+    def end(self, ended: TrackedResult) -> None:
         """Figures, the verdict as tags, the evaluation report as an artefact."""
         self._log({f"judged_{name}": value for name, value in ended.figures.items()}, 0)
         self._client.set_tag(self._run, "labelloop.version", ended.version)
@@ -185,10 +185,10 @@ class Mlflow:
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings under dotted names."""
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for name, value in values.items():
-        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return found
+        settings |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return settings
 
 
 def _of(epoch: Epoch) -> dict[str, float]:

@@ -9,11 +9,11 @@ import numpy as np
 
 from labelloop.model.classifier import Classifier
 from labelloop.records.evidence import Evaluation
-from labelloop.records.images import Bucket, Example
+from labelloop.records.images import Example, Split
 from labelloop.records.versions import Version
 from retrain_worker.context import Context, ProjectContext
-from retrain_worker.evidence.answers import Answers
-from retrain_worker.evidence.collect import Side, with_test_bucket
+from retrain_worker.evidence.answers import PairedAnswers
+from retrain_worker.evidence.collect import Side, with_test_split
 from retrain_worker.evidence.rows import rows_under
 from retrain_worker.reporting import judged_on, parent_of
 
@@ -55,14 +55,14 @@ class Verified:
 def verify(context: Context, project: ProjectContext, version: Version) -> Verified:
     """CorruptArtefactError, NotFoundError where weights, snapshot or head are damaged or gone."""
     head, recorded = project.registry.head(version), version.evaluation
-    test = judged_on(project, version, Bucket.TEST)
-    ours, seen = _side(context, project, version, test)
+    test = judged_on(project, version, Split.TEST)
+    ours, readable = _side(context, project, version, test)
     before = parent_of(project, version) if recorded.test_comparison else None
-    theirs, both = _side(context, project, before, seen) if before else (None, seen)
-    found = with_test_bucket(
-        Evaluation(version.kind, 0, 0, head.labels), both, challenger=ours, champion=theirs, unseen=Answers.none()
+    theirs, both = _side(context, project, before, readable) if before else (None, readable)
+    evaluation = with_test_split(
+        Evaluation(version.kind, 0, 0, head.labels), both, challenger=ours, champion=theirs, unseen=PairedAnswers.none()
     )
-    figures = (_head_figure(version, head), *_test_figures(recorded, found), *_audit(context, project, version))
+    figures = (_head_figure(version, head), *_test_figures(recorded, evaluation), *_audit(context, project, version))
     return Verified(version.name, figures, tuple(_notes(project, test, both)))
 
 
@@ -82,25 +82,25 @@ def _head_figure(version: Version, head: Classifier) -> Figure:
     return Figure("head: largest difference of a probability", 0.0, apart, CLOSE)
 
 
-def _test_figures(recorded: Evaluation, found: Evaluation) -> Iterator[Figure]:
-    yield Figure("test: labels", recorded.test_n, found.test_n)
-    yield Figure("test: accuracy", recorded.test_accuracy, found.test_accuracy)
+def _test_figures(recorded: Evaluation, recomputed: Evaluation) -> Iterator[Figure]:
+    yield Figure("test: labels", recorded.test_n, recomputed.test_n)
+    yield Figure("test: accuracy", recorded.test_accuracy, recomputed.test_accuracy)
     if recorded.test_comparison and recorded.test_n:
-        now = found.test_comparison
+        now = recomputed.test_comparison
         yield Figure(
             "test: accuracy of the version before", recorded.test_comparison.champion, now.champion if now else None
         )
     if recorded.calibration:
-        error = found.calibration.challenger if found.calibration else None
+        error = recomputed.calibration.challenger if recomputed.calibration else None
         yield Figure("test: expected calibration error", recorded.calibration.challenger, error, CLOSE_ECE)
 
 
 def _audit(context: Context, project: ProjectContext, version: Version) -> Iterator[Figure]:
     """Nothing is recorded of it, as nothing is decided by it."""
-    side, seen = _side(context, project, version, judged_on(project, version, Bucket.AUDIT))
-    right = side.answers([e.uri for e in seen]) == np.array([e.label for e in seen], dtype=np.str_)
-    yield Figure("audit: labels", None, len(seen))
-    yield Figure("audit: accuracy", None, float(right.mean()) if len(seen) else None)
+    side, readable = _side(context, project, version, judged_on(project, version, Split.AUDIT))
+    right = side.answers([e.uri for e in readable]) == np.array([e.label for e in readable], dtype=np.str_)
+    yield Figure("audit: labels", None, len(readable))
+    yield Figure("audit: accuracy", None, float(right.mean()) if len(readable) else None)
 
 
 def _notes(project: ProjectContext, test: Sequence[Example], both: Sequence[Example]) -> Iterator[str]:

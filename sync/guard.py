@@ -21,7 +21,7 @@ SHARE = 0.01  # of the watcher's time: it goes through every answer there is
 log = structlog.get_logger()
 
 
-class Guard:
+class ReviewGuard:
     """One project's anchoring guard."""
 
     def __init__(self, rules: LabelRules) -> None:
@@ -50,8 +50,8 @@ class Guard:
     def _fresh(self, tasks: Mapping[int, Task]) -> Iterator[tuple[int, tuple[Task, list[Look]]]]:
         """Each task with its looks; one that is the same object is not read again."""
         for number, task in tasks.items():
-            known = self._kept.get(number)
-            yield number, known if known and known[0] is task else (task, looks_of([task], self._rules))
+            kept = self._kept.get(number)
+            yield number, kept if kept and kept[0] is task else (task, looks_of([task], self._rules))
 
     def facts(self) -> list[dict[str, Any]]:
         """What `labelloop status` shows: without the tasks, which may be many."""

@@ -16,7 +16,7 @@ from labelloop.objects.copies import heal
 from labelloop.objects.damage import Damage
 from labelloop.objects.storage import ObjectInfo, ObjectStore
 from labelloop.upkeep.inspection import fault_of, is_known
-from sync.weights import Weights, is_weights
+from sync.weights import WeightsPublisher, is_weights
 
 AT_ONCE = 100  # objects per turn
 Mender = Callable[[Sequence[str]], object]  # told which keys are damaged
@@ -28,7 +28,7 @@ class Inspection:
     """Goes round and round; what was looked at is read again only where it has changed."""
 
     def __init__(
-        self, store: ObjectStore, damage: Damage, menders: Mapping[str, Mender], weights: Weights | None = None
+        self, store: ObjectStore, damage: Damage, menders: Mapping[str, Mender], weights: WeightsPublisher | None = None
     ) -> None:  # fmt: skip
         self._store, self._damage, self._menders = store, damage, menders  # prefix -> what writes it again
         self._weights = weights
@@ -50,7 +50,7 @@ class Inspection:
             why = self._fault(info)
         except CorruptObjectError as error:  # too large to be what it says
             why = error.reason
-        except (NotFoundError, FormatError, SettingsError):  # gone, or of a newer release: whoever needs it says so
+        except (NotFoundError, FormatError, SettingsError):  # gone, or of a newer release: its reader says so
             return
         if why:
             self._damage.note(info.key, CorruptObjectError(info.key, why), info.etag)

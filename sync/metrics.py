@@ -76,8 +76,8 @@ class SyncMetrics:
         """Every project's facts, after a round."""
         for key in set(self._shown) - set(facts):
             self._forget(key)
-        for key, found in facts.items():
-            self._saw(key, found)
+        for key, figures in facts.items():
+            self._saw(key, figures)
 
     def moved(self, project: str, moves: Sequence[Move]) -> None:
         """Annotations that a turn found."""
@@ -107,8 +107,8 @@ class SyncMetrics:
 
     def asked_studio(self, call: str, seconds: float, status: int) -> None:
         """One request to Label Studio."""
-        told = "401" if status == 401 else f"{status // 100}xx" if status else "none"
-        self.studio.labels(call, told).observe(seconds)
+        answer = "401" if status == 401 else f"{status // 100}xx" if status else "none"
+        self.studio.labels(call, answer).observe(seconds)
 
     # --- from facts to figures
 
@@ -167,9 +167,9 @@ class SyncMetrics:
 def moves_between(before: Mapping[int, Task], after: Mapping[int, Task]) -> Iterator[Move]:
     """Annotations created, changed, skipped, deleted. Tasks that are the same object are not looked into."""
     for number, task in after.items():
-        known = before.get(number)
-        if known is not task:
-            yield from _moves(known.annotations if known else (), task.annotations)
+        earlier = before.get(number)
+        if earlier is not task:
+            yield from _moves(earlier.annotations if earlier else (), task.annotations)
     for number, task in before.items():
         if number not in after:
             yield from _moves(task.annotations, ())
@@ -177,23 +177,23 @@ def moves_between(before: Mapping[int, Task], after: Mapping[int, Task]) -> Iter
 
 def oldest_waits(jobs: Sequence[JobState]) -> dict[str, float]:
     """Queue -> seconds that the job which waits longest has waited."""
-    found: dict[str, float] = {}
+    waits: dict[str, float] = {}
     for job in jobs:
         if job.status == "queued" and job.queued_at and job.kind in KINDS:
             name = KINDS[job.kind].queue
-            found[name] = max(found.get(name, 0.0), age_s(job.queued_at))
-    return found
+            waits[name] = max(waits.get(name, 0.0), age_s(job.queued_at))
+    return waits
 
 
 def _moves(before: Sequence[Annotation], after: Sequence[Annotation]) -> Iterator[Move]:
-    known = {(a.id, a.created_at): a for a in before}
+    earlier = {(a.id, a.created_at): a for a in before}
     for annotation in after:
-        old = known.pop((annotation.id, annotation.created_at), None)
+        old = earlier.pop((annotation.id, annotation.created_at), None)
         if old is None:
             yield Move("skipped" if annotation.cancelled else "created", annotation.created_at)
         elif old.updated_at != annotation.updated_at:
             yield Move("changed", annotation.updated_at)
-    for _ in known:
+    for _ in earlier:
         yield Move("deleted", None)
 
 

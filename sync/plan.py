@@ -17,16 +17,16 @@ from labelloop.code import training_code
 from labelloop.errors import NotFoundError, SupersededError
 from labelloop.objects.damage import UNREADABLE
 from labelloop.queue.jobs import KINDS, REFRESH, RETRAIN, JobQueue, job_id
-from labelloop.records.images import Bucket
+from labelloop.records.images import Split
 from labelloop.records.runs import WITHOUT, Run
 from labelloop.records.snapshots import Snapshot, as_of
 from labelloop.records.versions import Version
 from labelloop.rules.attempts import begun, failed_tries, tries
 from labelloop.rules.cron import cron_times
-from labelloop.rules.migration import told, undecided
+from labelloop.rules.migration import in_words, undecided
 from labelloop.rules.revisions import aside
 from labelloop.rules.schema import LabelRules
-from labelloop.rules.trigger import Action, Decision, Progress, decide, moved
+from labelloop.rules.trigger import Action, Decision, TrainingNeeds, decide, moved
 from labelloop.store.catalogue import Catalogue
 from labelloop.store.features import FeatureIndex, lacks
 from labelloop.store.projects import ProjectRecord
@@ -43,10 +43,10 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class TurnPlan:
     """What was decided in this turn, and what it was decided from."""
 
-    progress: Progress
+    progress: TrainingNeeds
     decision: Decision
     running: tuple[str, ...]  # kinds that wait or run already
     without: tuple[tuple[int, str], ...] = ()  # (task, image): labelled, and not learned from for want of features
@@ -82,7 +82,9 @@ class Planner:
         self._tried: dict[str, float] = {}  # kind -> when it was queued last, by our own clock
         self._labels: dict[str, dict[str, str]] = {}  # snapshot -> its labels; the few that comparisons need
 
-    def plan(self, snapshot: Snapshot, live: Version | None, catalogue: Catalogue, index: FeatureIndex | None) -> Plan:
+    def plan(
+        self, snapshot: Snapshot, live: Version | None, catalogue: Catalogue, index: FeatureIndex | None
+    ) -> TurnPlan:
         """Decide, then queue.
 
         What is under way is looked up first: a run that ends while we read has written its verdict before it leaves.
@@ -107,7 +109,7 @@ class Planner:
                 under_way.append(kind)
         without = self._without(snapshot, catalogue, index)
         put_aside = aside(self._read(snapshot).tasks.values(), catalogue.images, index or {})
-        return Plan(progress, decision, tuple(k.name for k in under_way), without, put_aside)
+        return TurnPlan(progress, decision, tuple(k.name for k in under_way), without, put_aside)
 
     def _without(
         self, snapshot: Snapshot, catalogue: Catalogue, index: FeatureIndex | None
@@ -171,12 +173,12 @@ class Planner:
     def _progress(
         self, snapshot: Snapshot, live: Version | None, catalogue: Catalogue, index: FeatureIndex | None,
         runs: list[Run], wishes: Sequence[Request],
-    ) -> Progress:  # fmt: skip
+    ) -> TrainingNeeds:  # fmt: skip
         labels = {uri: label for uri, label in self._read(snapshot).labels().items() if uri}  # a task may have no image
         facts = {u: catalogue.images.get(u) for u in labels}
         waiting = {u for u, f in facts.items() if f and f.undecided}
         labels = {u: label for u, label in labels.items() if u not in waiting}
-        train = {u: labels[u] for u, f in facts.items() if f and f.group and not f.problem and f.bucket is Bucket.TRAIN}
+        train = {u: labels[u] for u, f in facts.items() if f and f.group and not f.problem and f.bucket is Split.TRAIN}
         judged = [r for r in self._runs.all() if r.kind == REFRESH.name and r.done]
         if judged and judged[-1].config != self._project.config.hash:
             judged = []  # also where an older config came back: what is live was learned by another one
@@ -187,7 +189,7 @@ class Planner:
         last = next((r for r in reversed(self._runs.all()) if r.kind == RETRAIN.name and r.done), None)
         since = parse(last.started_at) if last else datetime.fromtimestamp(self._project.created, UTC)
         times = cron_times(self._project.config.retrain.cron, since)
-        return Progress(
+        return TrainingNeeds(
             labels={c: counts[c] for c in self._rules.choosable(self._project.schema.classes)},
             changes=_changes(labels, self._learned(judged[-1]) if judged else {}, index),
             new_for_backbone=sum(1 for u, label in train.items() if saw.get(u) != label),
@@ -205,7 +207,7 @@ class Planner:
             cron_due=times.due,
             cron_next=times.next,
             paused=f"learning is {pause.in_words}" if pause else None,
-            undecided=told(undecided(labels.values(), self._project.schema.classes)),
+            undecided=in_words(undecided(labels.values(), self._project.schema.classes)),
         )
 
     def _backbone_saw(self, live: Version | None) -> dict[str, str]:

@@ -37,18 +37,18 @@ from sync.answers.feed import Feed
 from sync.answers.recorder import Recorder
 from sync.answers.task_groups import TaskGroupKeeper
 from sync.due import Due
-from sync.guard import Guard
+from sync.guard import ReviewGuard
 from sync.images.imports import import_new
 from sync.images.listing import Listing
 from sync.images.mirror import Fetch, Mirroring
-from sync.images.pool import Pool
+from sync.images.pool import ImagePool
 from sync.inspect import Inspection, Mender
 from sync.label_config import LabelConfigFollower
-from sync.plan import Plan, Planner
+from sync.plan import Planner, TurnPlan
 from sync.predictions.publish import Publisher
 from sync.studies import Studies
 from sync.upkeep import Upkeep
-from sync.weights import Weights
+from sync.weights import WeightsPublisher
 
 LOOK_EVERY_S = 1.0  # pool, plan and publication where nothing nudged
 TIDY_EVERY_S = 10.0
@@ -76,7 +76,7 @@ class Deps:
 
 
 class ProjectWatch:
-    """Everything the watcher knows of one project; built anew at every start."""
+    """Everything the watcher knows of one project; rebuilt at every start."""
 
     def __init__(self, project: ProjectRecord, deps: Deps) -> None:
         store = project_store(deps.store, project.key)
@@ -100,18 +100,18 @@ class ProjectWatch:
         self.mirroring = Mirroring(Mirror(store, damage), deps.fetch)
         by_task = bool(project.config.buckets.fields)
         images = deps.list_images(project)
-        self.pool = Pool(project.key, images, self._import, deps.queue, self.mirroring, by_task=by_task)
+        self.pool = ImagePool(project.key, images, self._import, deps.queue, self.mirroring, by_task=by_task)
         self.upkeep = Upkeep(project, store, deps.queue)
-        weights = Weights(project.key, store, self.registry, deps.queue)
+        weights = WeightsPublisher(project.key, store, self.registry, deps.queue)
         menders: dict[str, Mender] = {
             INITIAL: lambda _: self.registry.repair_initial(), "snapshots/": self.snapshots.repair,
             "backbones/": weights.repair, TASK_GROUPS: self.task_groups.mend,
         }  # fmt: skip
         self.inspection = Inspection(store, damage, menders, weights)
-        self.guard = Guard(LabelRules.of(project.config))
+        self.guard = ReviewGuard(LabelRules.of(project.config))
         self.studies = Studies(project, store, deps.queue, damage)
         self.empties = Empties(project, store, deps.studio)
-        self.plan: Plan | None = None
+        self.plan: TurnPlan | None = None
         self._due = Due()
         self._changed_at = time.monotonic()
 
@@ -163,10 +163,10 @@ class ProjectWatch:
         self._plan(version)
         self._open_index(version)
         self.task_groups.turn()  # first: workers decide on splits as soon as they know enough images
-        self.pool.turn(self.feed.board, self.catalogue, self.index, deleted=self.feed.deleted)
+        self.pool.turn(self.feed.task_index, self.catalogue, self.index, deleted=self.feed.deleted)
         self.answers.set_aside(self.pool.overwritten)
         self._order(live)
-        self.publisher.publish(live, self.feed.board.open, idle_s=self._idle_s())
+        self.publisher.publish(live, self.feed.task_index.open, idle_s=self._idle_s())
         if self._due.now("tidy", TIDY_EVERY_S):
             self._tidy()
         assert self.snapshot is not None
@@ -184,8 +184,8 @@ class ProjectWatch:
             )
         self.answers.begin()
         live = self.registry.live()
-        self.publisher.adopt(live.version if live else COLD_START, self.feed.board.open)
-        log.info("watching", action="watch", project=self._key, tasks=len(self.feed.board))
+        self.publisher.adopt(live.version if live else COLD_START, self.feed.task_index.open)
+        log.info("watching", action="watch", project=self._key, tasks=len(self.feed.task_index))
 
     def _champion(self) -> tuple[str, Version | None]:
         live = self.registry.live()
@@ -212,7 +212,7 @@ class ProjectWatch:
 
     def _order(self, version: str) -> None:
         """Have the pool ordered by this version, where that is worth it and nobody does it already."""
-        open_tasks = self.feed.board.open
+        open_tasks = self.feed.task_index.open
         featurised = (len(self.index) if self.index else 0) - self.pool.state.undecided
         settled = self.pool.settled
         scoring = self._deps.queue.active(SCORE, self._key)  # before the order is read: one that ends now counts
@@ -260,7 +260,7 @@ class ProjectWatch:
         latest = self.answers.latest
         return {
             "title": self.project.title,
-            "tasks": len(self.feed.board),
+            "tasks": len(self.feed.task_index),
             "pool": self.pool.facts(),
             "copies": asdict(self.mirroring.state),
             "problem": self.label_config.problem or self.pool.problem,

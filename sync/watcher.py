@@ -63,8 +63,8 @@ class Nudges:
 
     def take(self) -> list[dict[str, Any]]:
         """The hints that came since the last call."""
-        found, self._messages = self._messages, []
-        return found
+        messages, self._messages = self._messages, []
+        return messages
 
     def _listen(self) -> None:
         while True:
@@ -272,12 +272,12 @@ class Watcher:
             del self._watched[key]
         self._unserved = {key: facts for key, facts in self._unserved.items() if key in records}
         for key, record in records.items():
-            known = self._watched.get(key)
-            if known is None or replace(known.record, title=record.title) != record:
+            watched = self._watched.get(key)
+            if watched is None or replace(watched.record, title=record.title) != record:
                 self._watch(record)
-            elif known.record != record:
-                known.record = record
-                known.watch.rename(record.title)
+            elif watched.record != record:
+                watched.record = record
+                watched.watch.rename(record.title)
         self._heal([*records.values(), *(w.record for key, w in self._watched.items() if key in unread)])
 
     def _watch(self, record: ProjectRecord) -> None:
@@ -312,7 +312,7 @@ class Watcher:
             if item is not None:
                 latest = item.watch.drain()
                 answer = {"snapshot": latest.snapshot, "annotations": latest.annotations}
-        except Exception as error:  # whoever asked must hear of it, and the watcher must go on
+        except Exception as error:  # the caller must hear of it, and the watcher must go on
             log.exception("drain failed", action="drain", project=message.get("project"))
             answer = {"error": str(error) or type(error).__name__}
         publish(self._deps.queue.redis, f"{DRAINED_CHANNEL}{message.get('id')}", answer)

@@ -22,11 +22,11 @@ log = structlog.get_logger()
 
 
 def is_weights(info: ObjectInfo) -> bool:
-    """Whether `Weights.fault` looks at it."""
+    """Whether `WeightsPublisher.fault` looks at it."""
     return bool(_KEY.fullmatch(info.key)) and info.size <= LARGEST
 
 
-class Weights:
+class WeightsPublisher:
     """One project's."""
 
     def __init__(self, project: str, store: ObjectStore, registry: Registry, queue: JobQueue) -> None:
@@ -54,8 +54,8 @@ class Weights:
         return {"project": self._project, "uris": []}
 
     def _record(self, key: str) -> BackboneRecord | None:
-        found = _KEY.fullmatch(key)
+        parts = _KEY.fullmatch(key)
         try:
-            return self._registry.backbone(found[1]) if found else None
+            return self._registry.backbone(parts[1]) if parts else None
         except (*UNREADABLE, FormatError, NotFoundError):
             return None

@@ -25,7 +25,7 @@ from xml.sax.saxutils import quoteattr
 from labelloop.errors import LabelConfigError, StudioError
 from labelloop.labels.results import LabelSchema, make_label_config, parse_label_config
 from labelloop.records.json import canonical
-from labelloop.records.tasks import Choice, Task, task_from, task_line
+from labelloop.records.tasks import QueuePlace, Task, task_from, task_line
 from labelloop.rules.acquisition.order import QUOTA
 from labelloop.rules.revisions import revisions
 from labelloop.rules.schema import LabelRules
@@ -163,7 +163,7 @@ def _use(found: Task) -> None:
     counted = uncounted([counting], SCHEMA, str)
     lost = [a for a in counting.annotations if not a.cancelled and (a.label not in SCHEMA.classes or not found.uri)]
     assert sum(row.count for row in counted) == len(lost), "told, every one"
-    seeing = Seeing(lambda _version, uri: Choice(uri, 0.5, "one", 0.5, True, QUOTA))
+    seeing = Seeing(lambda _version, uri: QueuePlace(uri, 0.5, "one", 0.5, True, QUOTA))
     for hour in range(3):
         moment = moment_of(hour)
         seeing.switched(f"v{hour}", moment, moment)

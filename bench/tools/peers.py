@@ -10,7 +10,7 @@ from skactiveml.base import SkactivemlClassifier
 from skactiveml.pool import Badge, CoreSet, DropQuery, ProbCover, TypiClust, UncertaintySampling
 from sklearn.cluster import MiniBatchKMeans
 
-from retrain_worker.replay.arm import Asked, Chooser, by_policy
+from retrain_worker.replay.arm import ChoiceRequest, Chooser, by_policy
 from retrain_worker.replay.history import Ints
 
 START = "herding"  # of those that need a model: the first ten labels are the same as ours
@@ -19,7 +19,7 @@ START = "herding"  # of those that need a model: the first ten labels are the sa
 class Given(SkactivemlClassifier):  # type: ignore[misc]
     """The replay's own head, asked through the peer's interface."""
 
-    def __init__(self, asked: Asked | None = None, classes: Any = None, missing_label: float = np.nan) -> None:
+    def __init__(self, asked: ChoiceRequest | None = None, classes: Any = None, missing_label: float = np.nan) -> None:
         super().__init__(classes=classes, missing_label=missing_label)
         self.asked = asked
         if asked:
@@ -57,10 +57,10 @@ def peers() -> Mapping[str, Chooser]:
     }  # fmt: skip
 
 
-def _with_model(make: Callable[[Asked], Any]) -> Chooser:
+def _with_model(make: Callable[[ChoiceRequest], Any]) -> Chooser:
     start = by_policy(START)
 
-    def choose(asked: Asked) -> Ints:
+    def choose(asked: ChoiceRequest) -> Ints:
         if asked.probabilities is None:
             return start(asked)
         return _ints(make(asked).query(
@@ -71,15 +71,15 @@ def _with_model(make: Callable[[Asked], Any]) -> Chooser:
     return choose
 
 
-def _alone(make: Callable[[Asked], Any]) -> Chooser:
-    def choose(asked: Asked) -> Ints:
+def _alone(make: Callable[[ChoiceRequest], Any]) -> Chooser:
+    def choose(asked: ChoiceRequest) -> Ints:
         found = make(asked).query(asked.rows, _labels(asked), batch_size=asked.batch, candidates=asked.open)
         return _ints(found)
 
     return choose
 
 
-def _labels(asked: Asked) -> Any:
+def _labels(asked: ChoiceRequest) -> Any:
     labels = np.full(len(asked.rows), np.nan)
     labels[asked.labelled] = asked.labels
     return labels

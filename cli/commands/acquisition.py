@@ -13,7 +13,7 @@ from cli.terminal.values import MOST
 
 if TYPE_CHECKING:
     from operations.reporting import Report
-    from retrain_worker.replay.history import History
+    from retrain_worker.replay.history import ReplayHistory
 
 USUAL = "random,margin,cluster-margin,herding,auto"
 
@@ -45,7 +45,7 @@ def replay(  # noqa: PLR0913 -- a command's options are its interface
     from cli.views.replay import plot_replay, replay_view
     from labelloop.rules.acquisition import STRATEGIES, strategy
     from retrain_worker.replay.arm import by_policy
-    from retrain_worker.replay.rounds import RANDOM, Plan
+    from retrain_worker.replay.rounds import RANDOM, ReplayPlan
     from retrain_worker.replay.rounds import replay as run
 
     chosen = (*STRATEGIES, "auto") if strategies == "all" else names(strategies)
@@ -55,7 +55,7 @@ def replay(  # noqa: PLR0913 -- a command's options are its interface
     with reporting(err) as report:
         history = _history(images, test, config, keep, project, state_dir, report)
         choosers = {name: by_policy(name) for name in dict.fromkeys((RANDOM, *chosen))}
-        replayed = run(history, choosers, Plan(seeds, labels, with_pool=not plain_head), report)
+        replayed = run(history, choosers, ReplayPlan(seeds, labels, with_pool=not plain_head), report)
     if plot:
         plot_replay(replayed, plot)
     if as_json:
@@ -67,7 +67,7 @@ def replay(  # noqa: PLR0913 -- a command's options are its interface
 def _history(  # noqa: PLR0913 -- the options that say what is replayed
     images: Path | None, test: Path | None, config: Path | None, keep: Path, project: str | None, state_dir: Path,
     report: Report,
-) -> History:  # fmt: skip
+) -> ReplayHistory:  # fmt: skip
     from cli.here.replay_data import history_of_folders, history_of_project
 
     if images is None:

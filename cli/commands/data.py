@@ -66,7 +66,7 @@ def export(  # noqa: PLR0913 -- a command's options are its interface
     from cli.terminal.reporting import reporting
     from labelloop.export.labels import ExportFilter
     from labelloop.images.reader import ImageReader
-    from labelloop.records.images import Bucket
+    from labelloop.records.images import Split
     from operations.data.export import collect, write_csv, write_json
     from operations.data.export_folders import write_folders
     from operations.projects.drain import drain as run_drain
@@ -79,7 +79,7 @@ def export(  # noqa: PLR0913 -- a command's options are its interface
     record = deployment.project(project)
     if drain:
         run_drain(deployment, record)
-    selection = ExportFilter(Bucket(bucket.value) if bucket else None, with_skipped)
+    selection = ExportFilter(Split(bucket.value) if bucket else None, with_skipped)
     data = collect(deployment, record, selection, at=at)
     if form is Form.FOLDERS:
         reader = ImageReader(deployment.s3, deployment.settings.image_buckets) if copy else None

@@ -13,7 +13,7 @@ from labelloop.config.project import ProjectConfig
 from labelloop.config.settings import Settings
 from labelloop.errors import ConflictError, NotEnoughLabelsError
 from labelloop.likeness.near import NearIndex, perceptual_hash
-from labelloop.records.images import JUDGING, Bucket, Example
+from labelloop.records.images import JUDGING, Example, Split
 from labelloop.records.json import canonical, digest
 from labelloop.rules.schema import LabelRules
 from labelloop.rules.split import group_of
@@ -25,7 +25,7 @@ from operations.deployment import Deployment
 from operations.projects.imagefolder import LabelledFile, classes_of, require_labels, scan
 from retrain_worker.evidence.collect import one_per_unit
 from retrain_worker.evidence.examples import examples_of
-from retrain_worker.replay.history import LEAST, History, Labelled
+from retrain_worker.replay.history import LEAST, LabelledImages, ReplayHistory
 
 READERS = 8
 BATCH = 32
@@ -34,7 +34,7 @@ Report = Callable[[str, int, int], None]
 
 def history_of_folders(
     images: Path, test: Path | None, config: ProjectConfig, settings: Settings, *, keep: Path, report: Report
-) -> History:
+) -> ReplayHistory:
     """Features of all images, kept in ``keep`` for the next time. ``test``: judged on; else a quarter, by seed."""
     train = scan(images, "")
     require_labels(train, "replay")
@@ -44,13 +44,15 @@ def history_of_folders(
     features, groups = _featurised([*train, *held], config, settings, keep=keep, report=report)
     codes = np.array([classes.index(f.label or "") for f in (*train, *held)], dtype=np.int64)
     count = len(train)
-    held_out = Labelled(features[count:], codes[count:], groups[count:]) if held else None
+    held_out = LabelledImages(features[count:], codes[count:], groups[count:]) if held else None
     shown = set(groups[count:])
     rows = [i for i in range(count) if groups[i] not in shown]  # what a test image shows, too, is not learned from
-    return History(images.name, classes, Labelled(features[rows], codes[rows], [groups[i] for i in rows]), held_out)
+    return ReplayHistory(
+        images.name, classes, LabelledImages(features[rows], codes[rows], [groups[i] for i in rows]), held_out
+    )
 
 
-def history_of_project(deployment: Deployment, record: ProjectRecord, cache: Path) -> History:
+def history_of_project(deployment: Deployment, record: ProjectRecord, cache: Path) -> ReplayHistory:
     """The labels that people gave so far, on the live backbone's features.
 
     With enough random ones (test, audit) these judge; else a quarter of all, by seed. What is in quarantine looks like
@@ -66,23 +68,23 @@ def history_of_project(deployment: Deployment, record: ProjectRecord, cache: Pat
     catalogue.update()
     features.update()
     snapshot = LabelRules.of(record.config).read(SnapshotStore(store).load(latest.snapshot))
-    usable = [e for e in examples_of(snapshot, catalogue, features) if e.bucket is not Bucket.QUARANTINE]
+    usable = [e for e in examples_of(snapshot, catalogue, features) if e.bucket is not Split.QUARANTINE]
     examples = list(one_per_unit(usable)[0].values())
     classes = tuple(sorted({e.label for e in examples}))
     random = [e for e in examples if e.bucket in JUDGING]
-    chosen = [e for e in examples if e.bucket is Bucket.TRAIN]
+    chosen = [e for e in examples if e.bucket is Split.TRAIN]
     if len(random) < LEAST:
-        return History(record.config.name, classes, _labelled(examples, classes, features))
-    return History(
+        return ReplayHistory(record.config.name, classes, _labelled(examples, classes, features))
+    return ReplayHistory(
         record.config.name, classes, _labelled(chosen, classes, features), _labelled(random, classes, features)
     )
 
 
-def _labelled(examples: Sequence[Example], classes: tuple[str, ...], features: FeatureStore) -> Labelled:
+def _labelled(examples: Sequence[Example], classes: tuple[str, ...], features: FeatureStore) -> LabelledImages:
     if not examples:
         raise NotEnoughLabelsError("no label is there to replay")
     codes = np.array([classes.index(e.label) for e in examples], dtype=np.int64)
-    return Labelled(features.rows([e.uri for e in examples]), codes, [e.group for e in examples])
+    return LabelledImages(features.rows([e.uri for e in examples]), codes, [e.group for e in examples])
 
 
 def _featurised(

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from labelloop.records.curve import Point
-from labelloop.rules.learning_curve import Curve
+from labelloop.rules.learning_curve import ForecastCurve
 from labelloop.rules.stop_advice import Act, Advice, Forecast
 from operations.models.curve import CurvePage
 
@@ -24,7 +24,7 @@ LEGEND = "● version  ○ other backbone or head  · curve  ░ 80 % sure  ─ 
 def curve_view(page: CurvePage) -> RenderableType:
     """Picture, points, forecast, advice."""
     outlook, kept = page.outlook, page.kept
-    parts: list[RenderableType] = [Text(f"{page.title}: {outlook.told}", style="bold")]
+    parts: list[RenderableType] = [Text(f"{page.title}: {outlook.sentence}", style="bold")]
     if kept.images:
         parts += [Text(), *picture(kept.points, kept.current, outlook.curve, outlook.target), Text(), _points(page)]
     if outlook.ahead:
@@ -111,7 +111,7 @@ class _Canvas:
 
 
 def picture(
-    points: Sequence[Point], current: Sequence[Point], curve: Curve | None, target: float | None
+    points: Sequence[Point], current: Sequence[Point], curve: ForecastCurve | None, target: float | None
 ) -> Iterable[Text]:
     """Accuracy over train labels, the forecast as a band."""
     shown = [(p.labels, p.accuracy, "●" if p in current else "○") for p in points if p.accuracy is not None]
@@ -134,7 +134,7 @@ def picture(
     yield Text(f"         {LEGEND}", style="dim")
 
 
-def _band(curve: Curve) -> list[tuple[float, float, float, float]]:
+def _band(curve: ForecastCurve) -> list[tuple[float, float, float, float]]:
     """(train labels, low, middle, high) of the curve from now until it has doubled."""
     until = curve.now / curve.share
     more = np.linspace(0, until, WIDTH // 2 + 1)

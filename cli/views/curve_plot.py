@@ -15,7 +15,7 @@ from operations.models.curve import CurvePage
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from labelloop.rules.learning_curve import Curve
+    from labelloop.rules.learning_curve import ForecastCurve
 
 FORMS = (".png", ".svg")
 
@@ -37,13 +37,13 @@ def plot_learning_curve(page: CurvePage, path: Path) -> None:
         _band(axes, page.outlook.curve)
     if page.outlook.target is not None:
         axes.axhline(page.outlook.target, color=INK, linestyle="--", linewidth=1, label="target")
-    axes.set(xlabel="train labels", ylabel="accuracy", title=page.outlook.told)
+    axes.set(xlabel="train labels", ylabel="accuracy", title=page.outlook.sentence)
     axes.title.set_wrap(True)
     axes.legend(loc="lower right")
     figure.savefig(path, dpi=150)
 
 
-def _band(axes: Axes, curve: Curve) -> None:
+def _band(axes: Axes, curve: ForecastCurve) -> None:
     """From now until the labels have doubled."""
     more = np.linspace(0, curve.now / curve.share, 60)
     points, labels = curve.track(more.tolist()), curve.now + more * curve.share

@@ -13,7 +13,8 @@ from matplotlib.ticker import NullFormatter
 from rich.console import Group
 from rich.table import Table
 
-from retrain_worker.replay.comparison import Interval, Saving
+from labelloop.rules.intervals import Interval
+from retrain_worker.replay.comparison import Saving
 from retrain_worker.replay.rounds import RANDOM, Replayed
 
 INK = "#1f2937"

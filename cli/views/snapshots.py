@@ -8,13 +8,18 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from labelloop.rules.snapshot_diff import TaskChange, What
+from labelloop.rules.snapshot_diff import ChangeKind, TaskChange
 from operations.history.snapshots import SHORT, Between, SnapshotRow
 from operations.people import who
 from operations.words import ago
 
 CHANGES_SHOWN = 40
-STYLES = {What.ADDED: "green", What.RELABELLED: "yellow", What.REMOVED: "red", What.SKIPPED: "magenta"}
+STYLES = {
+    ChangeKind.ADDED: "green",
+    ChangeKind.RELABELLED: "yellow",
+    ChangeKind.REMOVED: "red",
+    ChangeKind.SKIPPED: "magenta",
+}
 
 
 def snapshots_table(rows: Sequence[SnapshotRow]) -> RenderableType:
@@ -71,10 +76,10 @@ def _classes(classes: Mapping[str, tuple[int, int]]) -> Table:
 def _people(people: Mapping[int, Mapping[str, int]], names: Mapping[int, str]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("who", overflow="fold")
-    for what in What:
+    for what in ChangeKind:
         table.add_column(what.value, justify="right")
     for account, counts in people.items():
-        table.add_row(Text(who(account, names)), *(str(counts.get(what.value, "")) for what in What))
+        table.add_row(Text(who(account, names)), *(str(counts.get(what.value, "")) for what in ChangeKind))
     return table
 
 

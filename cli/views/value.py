@@ -9,7 +9,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from labelloop.rules.value.figures import Anchoring, Checked, ClassRow, Interval, Rate, Times
+from labelloop.rules.intervals import Interval
+from labelloop.rules.value.figures import Anchoring, AnswerTimes, Checked, ClassOverrides, Rate
 from labelloop.rules.value.report import Person
 from operations.models.value import Page, Warned
 
@@ -58,13 +59,13 @@ def _answers(answers: int, with_prediction: int) -> str:
     return f"{answers} answers, {with_prediction} with a prediction"
 
 
-def _times(times: Times) -> Text:
+def _times(times: AnswerTimes) -> Text:
     if times.shown is None or times.hidden is None:
         return Text(f"{NOT_ENOUGH}: needs answers with and without a pre-label", style="dim")
     return Text(f"{times.shown:.1f} s with a pre-label, {times.hidden:.1f} s without (medians, chosen images)")
 
 
-def _saved(times: Times) -> Text:
+def _saved(times: AnswerTimes) -> Text:
     if times.saved is None:
         return Text(f"{NOT_ENOUGH}: needs five chosen images without a pre-label from one person", style="dim")
     rest = f"; {times.left_out} answers of other people are left out" if times.left_out else ""
@@ -119,7 +120,7 @@ def _note(person: Person) -> Text:
     return Text()
 
 
-def _classes(rows: tuple[ClassRow, ...]) -> Table:
+def _classes(rows: tuple[ClassOverrides, ...]) -> Table:
     table = Table("pre-label", "overridden", "most often by", box=None)
     for row in rows[:ROWS]:
         instead = f"{row.instead} ({row.times})" if row.instead else ""

@@ -58,27 +58,29 @@ Source = Callable[[str], str | None]  # a network's name -> where its weights co
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class NetworkChoice:
     """The network of a new project and why."""
 
     name: str
     reason: str
 
 
-def choose(sides: Sequence[int], source: Source, *, gpu: bool) -> Choice:
+def choose(sides: Sequence[int], source: Source, *, gpu: bool) -> NetworkChoice:
     """The best network that can be had for these images.
 
     ``sides``: longer sides of some of the images, in pixels; none known: taken for photographs.
     """
     if are_tiny(sides):
-        return Choice(PIXELS, f"the images are tiny: {median(sides):.0f} pixels; larger networks gain nothing on them")
+        return NetworkChoice(
+            PIXELS, f"the images are tiny: {median(sides):.0f} pixels; larger networks gain nothing on them"
+        )
     for row in sorted(NETWORKS, key=lambda row: -row.accuracy):
         if not gpu and row.images_per_cpu_s < CPU_RATE:
             continue
         if (origin := source(row.name)) is not None:
-            return Choice(row.name, f"the most accurate of {len(NETWORKS)} networks tried that can be had here "
+            return NetworkChoice(row.name, f"the most accurate of {len(NETWORKS)} networks tried that can be had here "
                           f"({_pace(row, gpu=gpu)}); weights: {origin}, {row.licence}")  # fmt: skip
-    return Choice(PIXELS, NO_WEIGHTS)
+    return NetworkChoice(PIXELS, NO_WEIGHTS)
 
 
 def are_tiny(sides: Sequence[int]) -> bool:

@@ -13,14 +13,14 @@ from yaml import SequenceNode
 
 from labelloop.config.key_groups import group_by, in_test_set
 from labelloop.config.networks import AUTO
-from labelloop.config.shares import BucketShares
+from labelloop.config.shares import SplitShares
 from labelloop.config.steps import Step
 from labelloop.config.task_fields import Fields, checked_group_by, checked_test_set, named_fields
 from labelloop.config.training import Number, Positive, Retrain, Share, Whole, in_words, no_switch
 from labelloop.config.yaml_file import Node, read_yaml, values_at
 from labelloop.errors import SettingsError
 from labelloop.records.given import NOTHING_SAID, Given, Said
-from labelloop.records.images import Bucket
+from labelloop.records.images import Split
 from labelloop.records.json import canonical, digest
 
 TOLD = 20  # of what is wrong with one file
@@ -54,34 +54,34 @@ class BackboneSpec(_Frozen):
     scale: Literal["network", "unit"] = "network"  # pixels as the network's weights want them, or in [0, 1]
 
 
-class Buckets(_Frozen):
+class SplitPolicy(_Frozen):
     """Shares of the images that never train."""
 
     test: Share = 0.10
     audit: Share = 0.05
-    near_duplicates: bool = True  # related pictures stand in the same bucket, and one picture counts once
+    near_duplicates: bool = True  # related pictures stand in the same split, and one picture counts once
     group_by: Annotated[str, AfterValidator(checked_group_by)] = ""  # patient, video, lot: a pattern, or field:NAME
     test_set: Annotated[str, AfterValidator(checked_test_set)] = ""  # prefix or field:NAME=VALUE: test, and no others
 
-    def shares(self) -> BucketShares:
+    def shares(self) -> SplitShares:
         """The same, for the rules."""
-        return BucketShares(0.0 if self.test_set else self.test, self.audit)
+        return SplitShares(0.0 if self.test_set else self.test, self.audit)
 
     @property
     def fields(self) -> Fields:
         """Of a task, which say it."""
         return named_fields(self.group_by, self.test_set)
 
-    def given(self, uri: str, folder: str, said: Said = NOTHING_SAID) -> Given:
-        """What people say of an image. ``folder``: the project's images; ``said``: by the fields of its tasks."""
+    def given(self, uri: str, folder: str, fields_say: Said = NOTHING_SAID) -> Given:
+        """What people say of an image. ``folder``: the project's images; ``fields_say``: by the fields of its tasks."""
         fields = self.fields
-        theirs = said.test if fields.test[0] else in_test_set(self.test_set, uri, folder)
-        group = said.group or None if fields.group else group_by(self.group_by, uri)
-        bucket = Bucket.TEST if theirs else None
-        return Given(digest(f"test set:{group}".encode()) if group and bucket else group, bucket)
+        theirs = fields_say.test if fields.test[0] else in_test_set(self.test_set, uri, folder)
+        group = fields_say.group or None if fields.group else group_by(self.group_by, uri)
+        split = Split.TEST if theirs else None
+        return Given(digest(f"test set:{group}".encode()) if group and split else group, split)
 
     @property
-    def bearing(self) -> dict[str, Any]:
+    def non_defaults(self) -> dict[str, Any]:
         """What differs from the default, of what was added later: an upgrade must start no run."""
         return {name: value for name in ("group_by", "test_set") if (value := getattr(self, name))}
 
@@ -102,7 +102,7 @@ class HeadSpec(_Frozen):
 Weight = Annotated[Number, Field(gt=0, le=100)]
 
 
-class Weights(_Frozen):
+class LabelWeights(_Frozen):
     """How much a label counts where models learn; where they are judged every label counts alike."""
 
     annotators: dict[Annotated[int, BeforeValidator(no_switch)], Weight] = Field(
@@ -111,7 +111,7 @@ class Weights(_Frozen):
     classes: dict[str, Weight] = Field(default_factory=dict)
 
     def of(self, label: str, annotator: int | None) -> float:
-        """1 for whoever and whatever is not named."""
+        """1 for every name that is not listed."""
         person = 1.0 if annotator is None else self.annotators.get(annotator, 1.0)
         return person * self.classes.get(label, 1.0)
 
@@ -132,7 +132,7 @@ class Gate(_Frozen):
     contradiction: Annotated[Number, Field(ge=0)] = 3.0  # standard errors that new labels may surprise the live head
     reference_tolerance: Share = 0.03  # loss of accuracy, summed up since the reference version
     min_test_labels: Positive = 50  # test labels below which a retrain cannot be judged
-    min_accuracy: Share = 0.60  # on the test bucket, once it has that many labels
+    min_accuracy: Share = 0.60  # on the test split, once it has that many labels
     recall_floor: Share = 0.20  # of every class ...
     recall_drop: Share = 0.15  # ... and what it may lose against the champion
     recall_labels: Positive = 5  # a class's labels below which its recall says nothing
@@ -174,7 +174,7 @@ class Queue(_Frozen):
         return policy
 
 
-class Answers(_Frozen):
+class AnswersPolicy(_Frozen):
     """Which answers count. A ground truth always outranks the others."""
 
     resolve: Literal["newest", "majority"] = "newest"  # of several answers to one task
@@ -187,9 +187,9 @@ class Answers(_Frozen):
         return "newest" if resolve == "ground-truth-first" else resolve
 
     @property
-    def bearing(self) -> dict[str, Any]:
+    def non_defaults(self) -> dict[str, Any]:
         """What has a part in what is learned, where it is not the default."""
-        default = Answers()
+        default = AnswersPolicy()
         return {
             name: getattr(self, name)
             for name in ("resolve", "from_predictions") if getattr(self, name) != getattr(default, name)
@@ -197,7 +197,7 @@ class Answers(_Frozen):
 
 
 class Retention(_Frozen):
-    """What is kept of the past. The live version, its reference and the way back are, whatever this says."""
+    """What is kept of the past. The champion, its reference and the way back always are."""
 
     automatic: bool = True  # tidied once a day
     versions: Positive = 20  # the newest
@@ -221,9 +221,9 @@ class ProjectConfig(_Frozen):
     label_map: dict[str, str | None] = Field(default_factory=dict)  # class -> what it counts as; null: it does not
     backbone: BackboneSpec = BackboneSpec()
     head: HeadSpec = HeadSpec()
-    answers: Answers = Answers()
-    weights: Weights = Weights()
-    buckets: Buckets = Buckets()
+    answers: AnswersPolicy = AnswersPolicy()
+    weights: LabelWeights = LabelWeights()
+    buckets: SplitPolicy = SplitPolicy()
     refresh: Refresh = Refresh()
     retrain: Retrain = Retrain()
     gate: Gate = Gate()
@@ -247,20 +247,20 @@ class ProjectConfig(_Frozen):
     def hash(self) -> str:
         """Names this configuration in run records, without what has no part in what is learned."""
         parts = self.model_dump(mode="json", exclude={"retention", "stop", "answers"})
-        if self.answers.bearing:
-            parts["answers"] = self.answers.bearing
+        if self.answers.non_defaults:
+            parts["answers"] = self.answers.non_defaults
         later = {"group_by", "test_set"}
-        parts["buckets"] = {k: v for k, v in parts["buckets"].items() if k not in later} | self.buckets.bearing
+        parts["buckets"] = {k: v for k, v in parts["buckets"].items() if k not in later} | self.buckets.non_defaults
         return digest(canonical(parts))[:12]
 
     @property
     def recipe(self) -> str:
         """Names what a retrain does: another recipe is worth another retrain."""
         parts = {"backbone": self.backbone.model_dump(mode="json"), "retrain": self.retrain.recipe, "seed": self.seed}
-        if self.weights != Weights():
+        if self.weights != LabelWeights():
             parts["weights"] = self.weights.model_dump(mode="json")
-        if self.answers.bearing:
-            parts["answers"] = self.answers.bearing
+        if self.answers.non_defaults:
+            parts["answers"] = self.answers.non_defaults
         return digest(canonical(parts))[:12]
 
 

@@ -70,20 +70,20 @@ class Settings:
     def secrets(self) -> tuple[str, ...]:
         """Every secret value that is long enough to be told from a word: what no log may show."""
         inside = urlsplit(self.redis_url).password or ""
-        found = (self.s3_secret_key, inside, unquote(inside), self.studio_token, self.dashboard_password,
+        values = (self.s3_secret_key, inside, unquote(inside), self.studio_token, self.dashboard_password,
                  *self.backend_passwords)  # fmt: skip
-        return tuple(dict.fromkeys(text for text in found if text and len(text) >= SHORTEST_SECRET))
+        return tuple(dict.fromkeys(text for text in values if text and len(text) >= SHORTEST_SECRET))
 
     def reread(self) -> Settings:
         """The same, with the secrets of files as the files say now. What cannot be read stays as it was.
 
-        For whoever was refused: the secret may have been replaced meanwhile.
+        For a caller that was refused: the secret may have been replaced meanwhile.
         """
         try:
-            found = _secrets({f"{name}_FILE": path for name, path in self.secret_files.items()})
+            secrets = _secrets({f"{name}_FILE": path for name, path in self.secret_files.items()})
         except SettingsError:  # just being replaced
             return self
-        return replace(self, **found)
+        return replace(self, **secrets)
 
     def require_studio_token(self) -> str:
         """The token; SettingsError where there is none."""
@@ -128,12 +128,12 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         tensorboard_dir=_folder(env, "LABELLOOP_TENSORBOARD_DIR"),
         mlflow_uri=env.get("MLFLOW_TRACKING_URI") or None,
     )
-    found = replace(none, **_secrets(env), secret_files=_secret_files(env))
-    _check(found)
-    if bool(found.s3_access_key) != bool(found.s3_secret_key):
-        missing = "LABELLOOP_S3_SECRET_KEY" if found.s3_access_key else "LABELLOOP_S3_ACCESS_KEY"
+    settings = replace(none, **_secrets(env), secret_files=_secret_files(env))
+    _check(settings)
+    if bool(settings.s3_access_key) != bool(settings.s3_secret_key):
+        missing = "LABELLOOP_S3_SECRET_KEY" if settings.s3_access_key else "LABELLOOP_S3_ACCESS_KEY"
         raise SettingsError(f"{missing} is missing beside its other half: set both, or neither")
-    return found
+    return settings
 
 
 def _require_utf8(env: Mapping[str, str]) -> None:
@@ -146,14 +146,14 @@ def _require_utf8(env: Mapping[str, str]) -> None:
                 raise SettingsError(f"{name} is not UTF-8: type or copy it again") from error
 
 
-def _check(found: Settings) -> None:
+def _check(settings: Settings) -> None:
     """What clients would refuse much later, and in words of their own."""
-    if not _is_address(found.redis_url, {"redis", "rediss"}):
+    if not _is_address(settings.redis_url, {"redis", "rediss"}):
         raise SettingsError("LABELLOOP_REDIS_URL must look like redis://:PASSWORD@HOST:6379/0 (or rediss://)")
-    if not re.fullmatch(r"[!-~]*", found.studio_token or ""):
+    if not re.fullmatch(r"[!-~]*", settings.studio_token or ""):
         raise SettingsError("LABELLOOP_STUDIO_TOKEN holds a space, a line break or a letter that no token has: copy it "
                             "again")  # fmt: skip
-    if not found.image_buckets:
+    if not settings.image_buckets:
         raise SettingsError("LABELLOOP_IMAGE_BUCKETS lists no bucket: name those that hold images, e.g. images")
 
 
@@ -177,13 +177,13 @@ def our_variables(environ: Mapping[str, str] | None = None) -> dict[str, str]:
 
 def known_variables() -> frozenset[str]:
     """The names that are read, found by reading."""
-    asked = _Asked()
-    load_settings(asked)
-    data_dir(asked)
-    return frozenset(asked.names)
+    variables = _VariableNames()
+    load_settings(variables)
+    data_dir(variables)
+    return frozenset(variables.names)
 
 
-class _Asked(dict[str, str]):
+class _VariableNames(dict[str, str]):
     """An empty environment that remembers what it was asked for."""
 
     def __init__(self) -> None:
@@ -245,7 +245,7 @@ def _secrets(env: Mapping[str, str]) -> dict[str, Any]:
     """Field -> value, of the secrets that are given."""
     passwords = _secret(env, "LABELLOOP_BACKEND_PASSWORD")
     lines = [line.strip() for line in (passwords or "").splitlines() if line.strip()]
-    found: dict[str, Any] = {
+    secrets: dict[str, Any] = {
         "s3_access_key": _secret(env, "LABELLOOP_S3_ACCESS_KEY"),
         "s3_secret_key": _secret(env, "LABELLOOP_S3_SECRET_KEY"),
         "redis_url": _secret(env, "LABELLOOP_REDIS_URL") or None,
@@ -254,7 +254,7 @@ def _secrets(env: Mapping[str, str]) -> dict[str, Any]:
         "backend_password": lines[0] if lines else passwords,
         "former_backend_passwords": tuple(lines[1:]) if lines else None,
     }
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in secrets.items() if value is not None}
 
 
 def _secret(env: Mapping[str, str], name: str) -> str | None:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class BucketShares:
-    """Shares of the images, in [0, 1]; what is left is the train bucket."""
+class SplitShares:
+    """Shares of the images, in [0, 1]; what is left is the train split."""
 
     test: float = 0.10
     audit: float = 0.05

@@ -37,8 +37,8 @@ def in_words(error: Mapping[str, Any]) -> str:
     share = error["type"] == "less_than_equal" and error.get("ctx", {}).get("le") == 1
     hint = f": {value} % is {value / 100:g}" if share and isinstance(value, int | float) and value <= 100 else ""
     message = error["msg"].removeprefix("Value error, ").replace("Input should be", "it must be")
-    told = f"{place or 'the file'}: {message}{hint}"
-    return told if len(told) <= LONGEST else f"{told[:LONGEST]}…"
+    sentence = f"{place or 'the file'}: {message}{hint}"
+    return sentence if len(sentence) <= LONGEST else f"{sentence[:LONGEST]}…"
 
 
 WHEN = frozenset({"after", "growth", "mix", "images", "cron", "on_change", "on_upgrade", "automatic"})
@@ -62,7 +62,7 @@ class Retrain(BaseModel):
     # how long
     epochs: Positive = 4
     batch_size: Annotated[Positive, Field(le=65_536)] = 32
-    validation: Annotated[Number, Field(ge=0, le=0.5)] = 0.15  # of the train bucket: stops, and picks the best epoch
+    validation: Annotated[Number, Field(ge=0, le=0.5)] = 0.15  # of the train split: stops, and picks the best epoch
     patience: Positive | None = None  # epochs without gain after which it ends early
 
     # optimiser

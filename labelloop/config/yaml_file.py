@@ -60,10 +60,10 @@ def values_at(node: Node, *path: str) -> list[tuple[Node, Node]]:
     """The pairs of the mapping that stands under these keys; none where there is none."""
     for name in path:
         pairs = node.value if isinstance(node, yaml.MappingNode) else ()
-        found = next((value for key, value in pairs if key.value == name), None)
-        if found is None:
+        child = next((value for key, value in pairs if key.value == name), None)
+        if child is None:
             return []
-        node = found
+        node = child
     return list(node.value) if isinstance(node, yaml.MappingNode) else []
 
 
@@ -75,7 +75,7 @@ class _Refused(Exception):
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses keys that stand twice, of which YAML would drop one in silence, and what lies too deep to be meant."""
+    """Refuses keys that stand twice (YAML would drop one in silence), and what lies too deep to be meant."""
 
     _depth = 0
 
@@ -91,13 +91,13 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         self.flatten_mapping(node)
-        seen: set[Hashable] = set()
+        names: set[Hashable] = set()
         for key, _ in node.value:
             name = self.construct_object(key, deep=True)
-            if isinstance(name, Hashable) and name in seen:
+            if isinstance(name, Hashable) and name in names:
                 raise _Refused(key, f"{shown(str(key.value))} is given twice: keep one")
             if isinstance(name, Hashable):
-                seen.add(name)
+                names.add(name)
         return super().construct_mapping(node, deep=deep)
 
 
@@ -112,20 +112,20 @@ def _text(data: bytes, path: Path) -> str:
         ) from error
 
 
-def _size(node: Node, known: dict[int, int]) -> int:
+def _size(node: Node, sizes: dict[int, int]) -> int:
     """Values in all, counted again at every alias: a few lines can stand for billions."""
-    if id(node) in known:
-        if known[id(node)] < 0:
+    if id(node) in sizes:
+        if sizes[id(node)] < 0:
             raise _Refused(node, "an alias (*) stands within what it means")
-        return known[id(node)]
-    known[id(node)] = -1
+        return sizes[id(node)]
+    sizes[id(node)] = -1
     _require_plain(node)
     parts = [p for pair in node.value for p in pair] if isinstance(node, yaml.MappingNode) else node.value
-    found = 1 + (sum(_size(part, known) for part in parts) if isinstance(node, yaml.CollectionNode) else 0)
-    if found > MOST:
+    size = 1 + (sum(_size(part, sizes) for part in parts) if isinstance(node, yaml.CollectionNode) else 0)
+    if size > MOST:
         raise _Refused(node, f"with its aliases (*) it stands for more than {MOST:,} values")
-    known[id(node)] = found
-    return found
+    sizes[id(node)] = size
+    return size
 
 
 def _require_plain(node: Node) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 
 from labelloop.records.evidence import Evaluation, Outcome
-from labelloop.records.images import Bucket, ImageFacts
+from labelloop.records.images import ImageFacts, Split
 from labelloop.records.tasks import Task
-from labelloop.records.versions import BackboneRecord, Deployment, Version
+from labelloop.records.versions import BackboneRecord, LogEntry, Version
 
 FEW = 20  # test labels of a class, below which its recall is little more than a hint
 
@@ -27,7 +27,7 @@ class VersionOrigin:
     tasks: Sequence[Task]  # of the version's snapshot, classes as they counted
     images: Mapping[str, ImageFacts]
     config: Mapping[str, Any] | None  # None: not kept (made by an older release)
-    decisions: Sequence[Deployment]  # those about this version
+    decisions: Sequence[LogEntry]  # those about this version
 
 
 def card(origin: VersionOrigin) -> str:
@@ -56,19 +56,19 @@ def _summary(origin: VersionOrigin) -> str:
 
 
 def _data(origin: VersionOrigin) -> str:
-    counts = {split: _labels(origin, split) for split in Bucket}
+    counts = {split: _labels(origin, split) for split in Split}
     people = {a.completed_by for t in origin.tasks for a in t.annotations if a.completed_by is not None}
     skipped = sum(t.skipped for t in origin.tasks)
     names = sorted(set().union(*counts.values()))
-    rows = [[name, *(str(counts[split].get(name, 0)) for split in Bucket)] for name in names]
+    rows = [[name, *(str(counts[split].get(name, 0)) for split in Split)] for name in names]
     return (
         f"Snapshot `{origin.version.snapshot}`: {len(origin.tasks)} annotated images, {len(people)} annotators, "
         f"{skipped} skipped. Train labels fit the model, test and audit labels never do.\n\n"
-        + _table(["class", *(split.value for split in Bucket)], rows)
+        + _table(["class", *(split.value for split in Split)], rows)
     )
 
 
-def _labels(origin: VersionOrigin, split: Bucket) -> Counter[str]:
+def _labels(origin: VersionOrigin, split: Split) -> Counter[str]:
     pairs = ((t.label, origin.images.get(t.uri)) for t in origin.tasks)
     return Counter(label for label, facts in pairs if label and facts and facts.bucket is split)
 

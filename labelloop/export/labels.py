@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from labelloop.records.images import Bucket, ImageFacts
+from labelloop.records.images import ImageFacts, Split
 from labelloop.records.tasks import Annotation, Task
 
 COLUMNS = (
@@ -39,7 +39,7 @@ class ExportRow:
 class ExportFilter:
     """Which tasks."""
 
-    split: Bucket | None = None
+    split: Split | None = None
     with_skipped: bool = False  # also those without a class
 
 

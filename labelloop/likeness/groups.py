@@ -11,12 +11,12 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from labelloop.config.shares import BucketShares
+from labelloop.config.shares import SplitShares
 from labelloop.likeness.proof import PROVEN, Kinship
 from labelloop.likeness.relatives import Relative
 from labelloop.records.given import Given
-from labelloop.records.images import Bucket, ImageFacts
-from labelloop.rules.split import bucket_of
+from labelloop.records.images import ImageFacts, Split
+from labelloop.rules.split import split_of
 
 KNOWN_FIRST = 500  # images of a new project that are known before any of them is placed
 
@@ -30,7 +30,7 @@ def can_place(images: int, pool: int | None) -> bool:
 class _Groups:
     """Groups as they grow. Those that were decided before never change."""
 
-    decided: dict[str, Bucket]
+    decided: dict[str, Split]
     cap: int
     own: dict[str, str] = field(default_factory=dict)  # uri -> group, before groups became one
     into: dict[str, str] = field(default_factory=dict)  # group -> the one that it has become
@@ -64,7 +64,7 @@ class _Groups:
 class Rules:
     """What decides beside the images."""
 
-    shares: BucketShares
+    shares: SplitShares
     cap: int  # see `labelloop.likeness.relatives.crowd_cap`
     stated: Callable[[ImageFacts], Given] = lambda _facts: Given()
     own_test: bool = False  # people brought a test set of their own
@@ -85,7 +85,7 @@ def place(
     placed: Iterable[ImageFacts],
     pictures: Pictures,
     rules: Rules,
-    splits: Mapping[str, Bucket],
+    splits: Mapping[str, Split],
 ) -> list[ImageFacts]:
     """The new images with group, split and twin. ``splits``: of groups that were decided before."""
     work = _Placing(pictures, rules, _Groups(dict(splits), rules.cap))
@@ -137,7 +137,7 @@ class _Placing:
 
     def _in_split(self, facts: ImageFacts, group: str) -> ImageFacts:
         if facts.uri in self.apart:
-            return replace(facts, group=group, bucket=Bucket.QUARANTINE)
+            return replace(facts, group=group, bucket=Split.QUARANTINE)
         split = self._split(group)
         if facts.earlier:
             split = stays(facts, joins=group in self.groups.decided, split=split)
@@ -168,11 +168,11 @@ class _Placing:
 
     def _may_join(self, group: str, stated: Given) -> bool:
         """Whether it joins for a likeness that is no proof: never into or out of people's own test set."""
-        theirs = self.rules.own_test and self.groups.decided.get(group) is Bucket.TEST
+        theirs = self.rules.own_test and self.groups.decided.get(group) is Split.TEST
         return stated.bucket is None and not theirs and self.groups.size[group] < self.groups.cap
 
-    def _split(self, group: str) -> Bucket:
-        return self.groups.decided.get(group) or bucket_of(group, self.rules.shares)
+    def _split(self, group: str) -> Split:
+        return self.groups.decided.get(group) or split_of(group, self.rules.shares)
 
     def _elsewhere(self, group: str, related: Sequence[Relative], stated: Given) -> bool:
         """Whether the same picture stands in another split than the group that people gave."""
@@ -181,7 +181,7 @@ class _Placing:
         return any(self._split(other) is not here for other in others)
 
 
-def stays(facts: ImageFacts, *, joins: bool, split: Bucket) -> Bucket:
+def stays(facts: ImageFacts, *, joins: bool, split: Split) -> Split:
     """Where an overwritten file stands: as before. What shows the same as images of another split stands in none."""
-    apart = split is not facts.bucket and (joins or split is Bucket.QUARANTINE)
-    return Bucket.QUARANTINE if apart else facts.bucket
+    apart = split is not facts.bucket and (joins or split is Split.QUARANTINE)
+    return Split.QUARANTINE if apart else facts.bucket

@@ -14,7 +14,7 @@ Doubles = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Points:
-    """``labels`` (versions,): what each learned from, ascending, the live one last.
+    """``labels`` (versions,): what each learned from, ascending, the champion last.
 
     ``wrong`` (images, versions): 1 where its answer to a random label's image was not the person's, else 0.
     """
@@ -53,8 +53,8 @@ class KeptCurve:
     at: str
     snapshot: str  # whose labels judge
     live: str
-    test: int  # random labels of the test bucket ...
-    audit: int  # ... and of the audit bucket
+    test: int  # random labels of the test split ...
+    audit: int  # ... and of the audit split
     points: tuple[Point, ...]
     waiting: Mapping[str, int] = field(default_factory=dict)  # classes below the minimum -> train labels they have
     left: int = 0  # images that could still be labelled and learned from
@@ -68,10 +68,10 @@ class KeptCurve:
 
     @property
     def current(self) -> tuple[Point, ...]:
-        """Those made as the live one: another backbone or kind of head is another curve."""
+        """Those made as the champion: another backbone or kind of head is another curve."""
         live = next((p for p in self.points if p.version == self.live), None)
-        made = (live.backbone, live.head) if live else None
-        return tuple(p for p in self.points if (p.backbone, p.head) == made and UNKNOWN not in p.wrong)
+        recipe = (live.backbone, live.head) if live else None
+        return tuple(p for p in self.points if (p.backbone, p.head) == recipe and UNKNOWN not in p.wrong)
 
     def arrays(self) -> Points:
         """The current curve's."""

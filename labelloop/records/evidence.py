@@ -94,7 +94,7 @@ class Artefact:
     images: int
     difference: float  # largest one of a probability to what was evaluated, in [0, 1]
     ms: float  # of one image, the fastest of several
-    champion_ms: float | None = None  # the same of the live version, measured in turn
+    champion_ms: float | None = None  # the same of the champion, measured in turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ class Evaluation:
     ece: float | None = None  # expected calibration error, 10 bins
     log_loss: float | None = None
     test_n: int = 0
-    test_accuracy: float | None = None  # on the test bucket: random, never anchored, never trained on
+    test_accuracy: float | None = None  # on the test split: random, never anchored, never trained on
     test_high: float | None = None  # its upper 95 % Wilson bound
     comparison: Comparison | None = None  # with the champion; None for the first
     earlier: LossComparison | None = None  # of a refresh, with the champion: on the labels that both have learned
@@ -140,7 +140,7 @@ class Evaluation:
     artefact: Artefact | None = None  # where backbone or kind of head are others than the champion's
     robustness: Comparison | None = None  # with the champion, on test images with noise and blur
     conflicts: tuple[str, ...] = ()  # duplicate images with contradicting labels, left out
-    calibration: Calibration | None = None  # on the test bucket
+    calibration: Calibration | None = None  # on the test split
     head_changed: tuple[str, ...] = ()  # what the recipe of the head differs in from the champion's
     renamed: tuple[str, ...] = ()  # classes that people have renamed, merged, dropped or taken back since the champion
     missing: tuple[str, ...] = ()  # classes that people can choose and the head does not know
@@ -184,9 +184,9 @@ _PARTS: Mapping[str, type] = {
 
 def verdict_from(data: Mapping[str, Any]) -> Verdict:
     """The inverse of `to_dict` for a verdict."""
-    checks = (fields_of(Check, c) for c in data.get("checks", ()))
-    found = tuple(Check(c["rule"], Outcome(c["outcome"]), c["reason"], bool(c.get("warns"))) for c in checks)
-    return Verdict(Outcome(data["outcome"]), tuple(data["reasons"]), found, bool(data.get("awaits")))
+    rows = (fields_of(Check, c) for c in data.get("checks", ()))
+    checks = tuple(Check(c["rule"], Outcome(c["outcome"]), c["reason"], bool(c.get("warns"))) for c in rows)
+    return Verdict(Outcome(data["outcome"]), tuple(data["reasons"]), checks, bool(data.get("awaits")))
 
 
 def evaluation_from(data: Mapping[str, Any]) -> Evaluation:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from labelloop.records.images import Bucket
+from labelloop.records.images import Split
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """Nothing, or a group (patient, video, lot), or a bucket (of their own test set)."""
+    """Nothing, or a group (patient, video, lot), or a split (of their own test set)."""
 
     group: str | None = None
-    bucket: Bucket | None = None
+    bucket: Split | None = None
 
 
 @dataclass(frozen=True, slots=True)

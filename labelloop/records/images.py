@@ -6,17 +6,17 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
-class Bucket(StrEnum):
+class Split(StrEnum):
     """What an image's label may be used for; decided once, at first sight."""
 
-    TRAIN = "train"  # fits models; the only bucket the model chooses from
+    TRAIN = "train"  # fits models; the only split the model chooses from
     TEST = "test"  # judges models
     AUDIT = "audit"  # only reports, stop advice and auto-label bounds
     QUARANTINE = "quarantine"  # near images of two groups, which may stand on both sides: neither trains nor judges
 
 
 MOST_EARLIER = 20  # a camera may write its newest picture to one place for ever
-JUDGING = frozenset({Bucket.TEST, Bucket.AUDIT})
+JUDGING = frozenset({Split.TEST, Split.AUDIT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Related:
     __slots__ = ()
     group: str
     twin: str
-    bucket: Bucket
+    bucket: Split
 
     @property
     def twins(self) -> str:
@@ -53,8 +53,8 @@ class ImageFacts(Related):
     uri: str
     etag: str
     sha256: str = ""  # of the bytes; empty where they could not be read
-    group: str = ""  # related images, which stand in one bucket; empty: not decided yet
-    bucket: Bucket = Bucket.TRAIN
+    group: str = ""  # related images, which stand in one split; empty: not decided yet
+    bucket: Split = Split.TRAIN
     problem: str | None = None  # why the image cannot be used
     phash: str = ""  # perceptual hash; empty: not looked at
     earlier: tuple[Bytes, ...] = ()  # what stood there before, oldest first; empty: the file was never overwritten
@@ -63,7 +63,7 @@ class ImageFacts(Related):
 
     @property
     def undecided(self) -> bool:
-        """Read, and not in a bucket yet."""
+        """Read, and not in a split yet."""
         return bool(self.sha256) and not self.group
 
     def changed_after(self, moment: str) -> str | None:
@@ -85,12 +85,12 @@ class ImageFacts(Related):
 
 @dataclass(frozen=True, slots=True)
 class Example(Related):
-    """One labelled image, ready to fit or judge: label collapsed, bucket known, features present."""
+    """One labelled image, ready to fit or judge: label collapsed, split known, features present."""
 
     task_id: int
     uri: str
     group: str
-    bucket: Bucket
+    bucket: Split
     label: str
     weight: float = 1.0  # how much it counts where models learn
     twin: str = ""  # images proven to be one picture; empty: the group

@@ -51,14 +51,14 @@ class Run:
 
 def match(ids: Sequence[str], name: str) -> str:
     """The one id that begins with ``name``, or whose short part does; NotFoundError says which are near."""
-    found = [i for i in ids if short_of(i) == name]
-    found = found or [i for i in ids if name and (i.startswith(name) or short_of(i).startswith(name))]
-    if len(found) == 1:
-        return found[0]
-    if not found:
+    matches = [i for i in ids if short_of(i) == name]
+    matches = matches or [i for i in ids if name and (i.startswith(name) or short_of(i).startswith(name))]
+    if len(matches) == 1:
+        return matches[0]
+    if not matches:
         raise NotFoundError(f"no run is called {name!r}; `labelloop runs` lists them")
-    near = ", ".join(found[:4])
-    raise NotFoundError(f"{len(found)} runs begin with {name!r}: give more of it, e.g. one of {near}")
+    near = ", ".join(matches[:4])
+    raise NotFoundError(f"{len(matches)} runs begin with {name!r}: give more of it, e.g. one of {near}")
 
 
 def shared(ids: Iterable[str]) -> set[str]:

@@ -50,7 +50,7 @@ def as_of(snapshot: Snapshot, moment: str, *, changed: bool = True) -> Snapshot:
 def _moment(text: str) -> datetime:
     """A time that cannot be read has not come yet."""
     try:
-        found = parse(text)
+        moment = parse(text)
     except ValueError:
         return datetime.max.replace(tzinfo=UTC)
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -92,7 +92,7 @@ def _by_age(answer: Annotation) -> tuple[str, int]:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class QueuePlace:
     """One place in the queue: which image, what the model says of it, and whether that is shown."""
 
     uri: str
@@ -116,13 +116,13 @@ def task_line(task: Task) -> dict[str, Any]:
     A field that is added to `Annotation` or `Seen` later stands there only where it says something: no snapshot changes
     its id.
     """
-    found = to_dict(task)
-    del found["majority"]
-    for annotation in found["annotations"]:
+    line = to_dict(task)
+    del line["majority"]
+    for annotation in line["annotations"]:
         _leave_out(annotation, _later(Annotation, _ALWAYS))
         if annotation["seen"]:
             _leave_out(annotation["seen"], _later(Seen, _ALWAYS_SEEN))
-    return found
+    return line
 
 
 def _leave_out(data: dict[str, Any], later: Iterable[tuple[str, Any]]) -> None:
@@ -138,9 +138,9 @@ def _later(record: type, always: frozenset[str]) -> tuple[tuple[str, Any], ...]:
 
 def annotation_from(data: Mapping[str, Any]) -> Annotation:
     """The inverse of `to_dict` for an annotation."""
-    seen = data.get("seen")
-    found = Seen(**{"label": None, **fields_of(Seen, seen)}) if seen else None
-    return Annotation(**{"label": None, **fields_of(Annotation, data), "seen": found})
+    shown = data.get("seen")
+    seen = Seen(**{"label": None, **fields_of(Seen, shown)}) if shown else None
+    return Annotation(**{"label": None, **fields_of(Annotation, data), "seen": seen})
 
 
 def task_from(data: Mapping[str, Any]) -> Task:

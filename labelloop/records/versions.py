@@ -53,8 +53,8 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True)
-class Deployment:
-    """One numbered entry of the append-only log; the last one names the live version."""
+class LogEntry:
+    """One numbered entry of the append-only log; the last one names the champion."""
 
     number: int
     version: str  # live from here on
@@ -64,13 +64,13 @@ class Deployment:
     why: str
     at: str
     fencing: int
-    rejected: str | None = None  # a version that a person has refused; the live one stays
+    rejected: str | None = None  # a version that a person has refused; the champion stays
     run: str = ""  # the run that delivered it ...
     wish: str = ""  # ... and what that run was to answer
 
 
-def way_back(log: Iterable[Deployment]) -> list[str]:
-    """The versions that rollbacks go through, the live one last."""
+def way_back(log: Iterable[LogEntry]) -> list[str]:
+    """The versions that rollbacks go through, the champion last."""
     stack: list[str] = []
     for entry in log:
         if entry.action == "rollback" and entry.version in stack:

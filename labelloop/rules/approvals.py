@@ -9,9 +9,9 @@ from labelloop.records.versions import Version
 
 
 def waiting(versions: Sequence[Version], *, live: str | None, rejected: Collection[str]) -> list[Version]:
-    """The newest version of each kind that is held for a person, came after the live one and was not refused.
+    """The newest version of each kind that is held for a person, came after the champion and was not refused.
 
-    ``live``: the live version's name. A refresh is held only where `gate.approval` wants a person; a retrain also
+    ``live``: the champion's name. A refresh is held only where `gate.approval` wants a person; a retrain also
     where the evidence does not suffice, and then the person may know more.
     """
     since = int(live[1:]) if live else 0

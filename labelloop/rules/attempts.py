@@ -15,10 +15,10 @@ def tries(runs: Iterable[Run], kind: str, snapshot: str) -> list[Run]:
     A refresh: those on this snapshot. A retrain: those of this code since its last verdict, on whatever snapshot: it
     takes so long that people label meanwhile, and that makes no other run of it.
     """
-    found = sorted((r for r in runs if r.kind == kind), key=lambda r: r.id)
+    of_kind = sorted((r for r in runs if r.kind == kind), key=lambda r: r.id)
     if kind != "retrain":
-        return [r for r in found if r.snapshot == snapshot]
-    ours = [r for r in found if r.training == training_code()]
+        return [r for r in of_kind if r.snapshot == snapshot]
+    ours = [r for r in of_kind if r.training == training_code()]
     return list(takewhile(lambda r: not r.done, reversed(ours)))[::-1]
 
 

@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 Z95 = 1.959963984540054
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate with its bounds: 95 %, unless its place says otherwise."""
+
+    value: float
+    low: float
+    high: float
 
 
 def wilson(right: int, n: int) -> tuple[float, float]:

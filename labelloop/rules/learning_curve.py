@@ -35,7 +35,7 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Interval:
+class ForecastInterval:
     """A figure with what is 80 % and 95 % sure of it."""
 
     middle: float
@@ -60,17 +60,17 @@ class Reach:
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
+class ForecastCurve:
     """What is likely of the curve, as draws. ``more`` counts labels that people give, of which a part trains."""
 
-    now: float  # train labels of the live version
+    now: float  # train labels of the champion
     images: int  # random labels that judge
     share: float  # of the labels that people give: those that train
     form: Ints  # (draws,)
     error: Doubles  # (draws,) of the curve now
     heads: Doubles  # (draws, 2): how far the head now, and a later one, are off the curve
 
-    def accuracy(self, more: int = 0) -> Interval:
+    def accuracy(self, more: int = 0) -> ForecastInterval:
         """Of the head after so many more labels, in [0, 1]."""
         return interval(self.accuracies(more))
 
@@ -79,7 +79,7 @@ class Curve:
         off = self.heads[:, 1 if more else 0]
         return np.clip(1 - self._errors([more])[:, 0] * (1 + WOBBLE * off), 0.0, 1.0)
 
-    def gain(self, more: int) -> Interval:
+    def gain(self, more: int) -> ForecastInterval:
         """What so many more labels add to the accuracy, by the curve: one head's luck is not part of it."""
         return interval(self.gains(more))
 
@@ -87,7 +87,7 @@ class Curve:
         """(draws,)."""
         return self.error - self._errors([more])[:, 0]
 
-    def track(self, more: Sequence[int]) -> list[Interval]:
+    def track(self, more: Sequence[int]) -> list[ForecastInterval]:
         """The curve itself, for a picture."""
         return [interval(1 - errors) for errors in self._errors(more).T]
 
@@ -109,7 +109,7 @@ class Curve:
         return np.asarray(_forms(ahead)[self.form] * self.error[:, None])
 
 
-def curve_of(points: Points, *, share: float = 1.0, seed: int = 0) -> Curve:
+def curve_of(points: Points, *, share: float = 1.0, seed: int = 0) -> ForecastCurve:
     """Weigh the forms by the points, then draw from them with the random labels resampled (Rubin's bootstrap).
 
     One row of ``wrong`` is one image for all versions, so that what is hard about the images drawn is told apart from
@@ -131,12 +131,12 @@ def curve_of(points: Points, *, share: float = 1.0, seed: int = 0) -> Curve:
     form = rng.choice(len(forms), DRAWS, p=weight / weight.sum()).astype(np.int64)
     drawn = rng.dirichlet(counts, DRAWS) @ rows
     error = np.clip(np.einsum("dv,dv->d", levels[form], drawn), 1e-4, 1.0)
-    return Curve(float(labels[-1]), len(wrong), share, form, error, rng.standard_normal((DRAWS, 2)))
+    return ForecastCurve(float(labels[-1]), len(wrong), share, form, error, rng.standard_normal((DRAWS, 2)))
 
 
-def interval(draws: Doubles) -> Interval:
+def interval(draws: Doubles) -> ForecastInterval:
     """Of a figure that was drawn many times."""
-    return Interval(*(float(v) for v in np.quantile(draws, (0.5, 0.1, 0.9, 0.025, 0.975))))
+    return ForecastInterval(*(float(v) for v in np.quantile(draws, (0.5, 0.1, 0.9, 0.025, 0.975))))
 
 
 def _spread(labels: Doubles) -> Ints:
@@ -145,8 +145,8 @@ def _spread(labels: Doubles) -> Ints:
     near = last[labels[last] * REACH_BACK >= labels[-1]]
     if len(near) <= POINTS:
         return np.asarray(near, dtype=np.int64)
-    wanted = np.linspace(labels[near[0]], labels[near[-1]], POINTS)
-    return np.unique(np.array([near[np.abs(labels[near] - w).argmin()] for w in wanted], dtype=np.int64))
+    targets = np.linspace(labels[near[0]], labels[near[-1]], POINTS)
+    return np.unique(np.array([near[np.abs(labels[near] - w).argmin()] for w in targets], dtype=np.int64))
 
 
 def _patterns(wrong: Doubles) -> tuple[Doubles, Doubles]:

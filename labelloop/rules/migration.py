@@ -17,7 +17,7 @@ ALIKE = 0.6  # names that share so much may mean the same; difflib's ratio, lett
 LabelMap = Mapping[str, str | None]
 
 
-class Kind(StrEnum):
+class ProposedStep(StrEnum):
     """What can be done with a class that is gone."""
 
     RENAME = "rename"  # into a class that is new
@@ -29,7 +29,7 @@ class Kind(StrEnum):
 class Proposal:
     """A guess; a person decides."""
 
-    kind: Kind
+    kind: ProposedStep
     old: str
     new: str | None
     why: str
@@ -81,7 +81,7 @@ def undecided(labels: Iterable[str], classes: Collection[str]) -> dict[str, int]
     return {name: counts[name] for name in sorted(counts) if name not in classes}
 
 
-def told(waiting: Mapping[str, int]) -> tuple[str, ...]:
+def in_words(waiting: Mapping[str, int]) -> tuple[str, ...]:
     """The same for people."""
     return tuple(f"class {name!r} ({n} label{'' if n == 1 else 's'})" for name, n in waiting.items())
 
@@ -89,46 +89,48 @@ def told(waiting: Mapping[str, int]) -> tuple[str, ...]:
 def propose(waiting: Collection[str], classes: Collection[str], labelled: Collection[str]) -> tuple[Proposal, ...]:
     """The likeliest for each class that has to be decided, likeliest first. ``labelled``: classes that have labels."""
     fresh = [c for c in classes if c not in labelled]
-    found: list[Proposal] = []
+    proposals: list[Proposal] = []
     for old, new in _pairs(waiting, fresh):
-        found.append(Proposal(Kind.RENAME, old, new, f"{new!r} is new and has no labels; the names are alike"))
-    left = [old for old in waiting if old not in {p.old for p in found}]
-    if len(left) == 1 and len(rest := [c for c in fresh if c not in {p.new for p in found}]) == 1:
-        found.append(Proposal(Kind.RENAME, left[0], rest[0], "one class went and one came"))
+        proposals.append(
+            Proposal(ProposedStep.RENAME, old, new, f"{new!r} is new and has no labels; the names are alike")
+        )
+    left = [old for old in waiting if old not in {p.old for p in proposals}]
+    if len(left) == 1 and len(rest := [c for c in fresh if c not in {p.new for p in proposals}]) == 1:
+        proposals.append(Proposal(ProposedStep.RENAME, left[0], rest[0], "one class went and one came"))
         left = []
     for old in left:
         alike = _pairs([old], [c for c in classes if c in labelled])
         if alike:
-            found.append(Proposal(Kind.MERGE, old, alike[0][1], "the names are alike"))
+            proposals.append(Proposal(ProposedStep.MERGE, old, alike[0][1], "the names are alike"))
         else:
-            found.append(Proposal(Kind.DROP, old, None, "no class of the label config has a name like it"))
-    return tuple(found)
+            proposals.append(Proposal(ProposedStep.DROP, old, None, "no class of the label config has a name like it"))
+    return tuple(proposals)
 
 
 def decide(
-    label_map: LabelMap, wishes: Wishes, *, given: Collection[str], classes: Collection[str]
+    label_map: LabelMap, wishes: Wishes, *, labelled: Collection[str], classes: Collection[str]
 ) -> dict[str, str | None]:
     """The new `label_map`; SettingsError says which wish cannot be and why.
 
-    ``given``: every class that anybody gave, as it was given. ``classes``: those of the label config.
+    ``labelled``: every class that anybody gave, as it was given. ``classes``: those of the label config.
     """
-    found = dict(label_map)
+    decided = dict(label_map)
     _once(wishes)
     for old in wishes.keeps:
         _can_keep(old, label_map, classes)
-        del found[old]
+        del decided[old]
     for old in [*wishes.maps, *wishes.drops]:
-        if old not in given and old not in label_map:
-            raise SettingsError(f"no label was ever given as {old!r}; classes that have labels: {_listed(given)}")
+        if old not in labelled and old not in label_map:
+            raise SettingsError(f"no label was ever given as {old!r}; classes that have labels: {_listed(labelled)}")
     for old, new in wishes.maps.items():
         if new not in classes or new == old:
             raise SettingsError(
                 f"{old!r} cannot become {new!r}: it must be another class of the label config ({_listed(classes)})"
             )
-        found[old] = new
-    found.update(dict.fromkeys(wishes.drops))
-    _check_ends(found, classes)
-    return found
+        decided[old] = new
+    decided.update(dict.fromkeys(wishes.drops))
+    _check_ends(decided, classes)
+    return decided
 
 
 def _once(wishes: Wishes) -> None:
@@ -145,10 +147,10 @@ def _can_keep(old: str, label_map: LabelMap, classes: Collection[str]) -> None:
         raise SettingsError(f"add {old!r} to the label config first: its labels need a class to count as")
 
 
-def _check_ends(found: LabelMap, classes: Collection[str]) -> None:
+def _check_ends(label_map: LabelMap, classes: Collection[str]) -> None:
     """Maps may go over several classes (so that each can be taken back), but must end at one that people can give."""
-    ends = {old: LabelRules(found).resolve(old) for old in found}
-    circle = [old for old, end in ends.items() if end in found]
+    ends = {old: LabelRules(label_map).resolve(old) for old in label_map}
+    circle = [old for old, end in ends.items() if end in label_map]
     if circle:
         raise SettingsError(f"the maps of {_listed(circle)} go in a circle: take one of them back with --keep")
     lost = {old: end for old, end in ends.items() if end is not None and end not in classes}
@@ -159,14 +161,14 @@ def _check_ends(found: LabelMap, classes: Collection[str]) -> None:
         )
 
 
-def _pairs(olds: Collection[str], news: Collection[str]) -> list[tuple[str, str]]:
+def _pairs(olds: Collection[str], fresh: Collection[str]) -> list[tuple[str, str]]:
     """Each old with at most one new, the most alike first."""
-    ranked = sorted(((_alike(o, n), o, n) for o in olds for n in news), key=lambda x: (-x[0], x[1], x[2]))
-    found: dict[str, str] = {}
+    ranked = sorted(((_alike(o, n), o, n) for o in olds for n in fresh), key=lambda x: (-x[0], x[1], x[2]))
+    renames: dict[str, str] = {}
     for ratio, old, new in ranked:
-        if ratio >= ALIKE and old not in found and new not in found.values():
-            found[old] = new
-    return list(found.items())
+        if ratio >= ALIKE and old not in renames and new not in renames.values():
+            renames[old] = new
+    return list(renames.items())
 
 
 def _alike(one: str, two: str) -> float:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from labelloop.records.images import Bucket, ImageFacts
+from labelloop.records.images import ImageFacts, Split
 from labelloop.records.tasks import Annotation, Task
 
 
@@ -35,7 +35,7 @@ ASIDE = {
     Use.DUPLICATE: "another image of the same picture counts in their place",
     Use.CONFLICT: "one picture with two classes: `labelloop duplicates` asks which is right",
     Use.RELATED: "another audit image of their group reports in their place",
-    Use.QUARANTINE: "the same picture stands in two buckets",
+    Use.QUARANTINE: "the same picture is in two splits",
 }
 
 
@@ -61,25 +61,27 @@ def revisions(
     """Every annotation of ``tasks`` with its use under a head that knows ``classes``, by task."""
     ordered = sorted(tasks, key=lambda t: t.id)
     uses = _uses(ordered, images, featurised, classes)
-    found = []
+    rows = []
     for task in ordered:
         counted = task.counted
         for a in task.annotations:
             use = uses[task.id] if a is counted else _passed_over(a)
-            found.append(Revision(task.id, a.id, a.updated_at, a.label, a.completed_by, task.uri, use))
-    return tuple(found)
+            rows.append(Revision(task.id, a.id, a.updated_at, a.label, a.completed_by, task.uri, use))
+    return tuple(rows)
 
 
 def aside(tasks: Iterable[Task], images: Mapping[str, ImageFacts], featurised: Container[str]) -> dict[str, int]:
     """Why labels do not count that would, were it not for other images -> how many."""
-    given = [t for t in tasks if t.label is not None]
-    uses = Counter(_uses(sorted(given, key=lambda t: t.id), images, featurised, {t.label for t in given}).values())
+    labelled = [t for t in tasks if t.label is not None]
+    uses = Counter(
+        _uses(sorted(labelled, key=lambda t: t.id), images, featurised, {t.label for t in labelled}).values()
+    )
     return {why: uses[use] for use, why in ASIDE.items() if uses[use]}
 
 
-def tally(found: Iterable[Revision]) -> dict[str, int]:
+def tally(rows: Iterable[Revision]) -> dict[str, int]:
     """Use -> how many, in the order of `Use`; uses that do not occur are left out."""
-    counts = Counter(r.use for r in found)
+    counts = Counter(r.use for r in rows)
     return {use.value: counts[use] for use in Use if counts[use]}
 
 
@@ -96,19 +98,19 @@ def _uses(
     classes: Collection[str | None],
 ) -> dict[int, Use]:
     """Task id -> use of the annotation that counts."""
-    found: dict[int, Use] = {}
+    uses: dict[int, Use] = {}
     units: dict[str, list[tuple[Task, ImageFacts]]] = {}
     for task in tasks:
         facts = images.get(task.uri)
         if facts is None or facts.problem or not facts.group or task.uri not in featurised:
-            found[task.id] = Use.UNUSABLE
-        elif facts.bucket is Bucket.QUARANTINE:
-            found[task.id] = Use.QUARANTINE
+            uses[task.id] = Use.UNUSABLE
+        elif facts.bucket is Split.QUARANTINE:
+            uses[task.id] = Use.QUARANTINE
         elif task.label is not None:
             units.setdefault(facts.unit, []).append((task, facts))
     for members in units.values():
-        found.update(_of_unit(sorted(members, key=lambda m: (m[0].uri, m[0].id)), classes))
-    return found
+        uses.update(_of_unit(sorted(members, key=lambda m: (m[0].uri, m[0].id)), classes))
+    return uses
 
 
 def _of_unit(members: list[tuple[Task, ImageFacts]], classes: Collection[str | None]) -> dict[int, Use]:
@@ -116,20 +118,20 @@ def _of_unit(members: list[tuple[Task, ImageFacts]], classes: Collection[str | N
     pictures: dict[str, list[Task]] = {}
     for task, facts in members:
         pictures.setdefault(facts.twins, []).append(task)
-    found: dict[int, Use] = {}
+    uses: dict[int, Use] = {}
     first = _first_use(members[0][1].bucket)
     for same in pictures.values():
         if len({t.label for t in same}) > 1:
-            found.update({t.id: Use.CONFLICT for t in same})
+            uses.update({t.id: Use.CONFLICT for t in same})
             continue
         use = first
         if first is Use.TRAINED and same[0].label not in classes:
-            found.update({t.id: Use.WAITING for t in same})
+            uses.update({t.id: Use.WAITING for t in same})
             continue
-        found.update({t.id: Use.DUPLICATE if i else use for i, t in enumerate(same)})
+        uses.update({t.id: Use.DUPLICATE if i else use for i, t in enumerate(same)})
         first = Use.TEST if first is Use.TEST else Use.RELATED
-    return found
+    return uses
 
 
-def _first_use(bucket: Bucket) -> Use:
-    return Use.TRAINED if bucket is Bucket.TRAIN else Use(bucket.value)
+def _first_use(split: Split) -> Use:
+    return Use.TRAINED if split is Split.TRAIN else Use(split.value)

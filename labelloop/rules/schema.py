@@ -1,6 +1,6 @@
 """Classes as people gave them and as heads learned them in, the classes that are learned now out. Pure.
 
-Snapshots keep what Label Studio says; the project's `label_map` says what a class counts as. Whoever learns or compares
+Snapshots keep what Label Studio says; the project's `label_map` says what a class counts as. What learns or compares
 reads labels and heads through it, also those of old versions, so that all speak of the same classes.
 """
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from labelloop.config.project import ProjectConfig
 from labelloop.records.arrays import Floats
 from labelloop.records.snapshots import Snapshot
-from labelloop.records.tasks import Annotation, Choice, Seen, Task
+from labelloop.records.tasks import Annotation, QueuePlace, Seen, Task
 
 OUTDATED = (
     "the image's file was overwritten after the answer. Open the task and look. Still right: press the key of the "
@@ -58,9 +58,9 @@ class LabelRules:
         answers = config.answers
         return cls(config.label_map, answers.resolve == "majority", answers.from_predictions)
 
-    def resolve(self, given: str) -> str | None:
+    def resolve(self, label: str) -> str | None:
         """The class that it counts as, over several renames; itself where nobody decided anything."""
-        name: str | None = given
+        name: str | None = label
         for _ in self.label_map:  # never longer, even if it went in a circle
             if name is None or name not in self.label_map:
                 break
@@ -93,7 +93,7 @@ class LabelRules:
                 sums[row, kept.index(label)] = 1
         return Names(kept, sums)
 
-    def shown(self, choice: Choice, classes: Collection[str]) -> Choice:
+    def shown(self, choice: QueuePlace, classes: Collection[str]) -> QueuePlace:
         """A place of an older order as it may be shown now: without a pre-label where ``classes`` lack its class."""
         label = self.resolve(choice.label) if choice.label is not None else None
         if label == choice.label and (label is None or label in classes):
@@ -105,25 +105,25 @@ class LabelRules:
     def _is_touched(self, annotation: Annotation) -> bool:
         if annotation.outdated or annotation.bulk:
             return True
-        seen = annotation.seen.label if annotation.seen else None
-        return any(name in self.label_map for name in (annotation.label, annotation.given, seen))
+        predicted = annotation.seen.label if annotation.seen else None
+        return any(name in self.label_map for name in (annotation.label, annotation.given, predicted))
 
     def _annotation(self, annotation: Annotation) -> Annotation:
-        given = self.resolve(annotation.given) if annotation.given is not None else None
-        annotation = replace(annotation, given=given)
+        original = self.resolve(annotation.given) if annotation.given is not None else None
+        annotation = replace(annotation, given=original)
         if annotation.label is None:
             return replace(annotation, seen=self._seen(annotation.seen))
         label, problem = self._counts_as(annotation, annotation.label)
         return replace(annotation, label=label, seen=self._seen(annotation.seen), problem=problem)
 
-    def _counts_as(self, annotation: Annotation, given: str) -> tuple[str | None, str | None]:
+    def _counts_as(self, annotation: Annotation, name: str) -> tuple[str | None, str | None]:
         """(class, why it does not count)."""
         if annotation.outdated:
             return None, OUTDATED
         if annotation.bulk and not annotation.ground_truth and not self.bulk:
             return None, BULK
-        label = self.resolve(given)
-        return label, f"class {given!r} is dropped by label_map" if label is None else annotation.problem
+        label = self.resolve(name)
+        return label, f"class {name!r} is dropped by label_map" if label is None else annotation.problem
 
     def _seen(self, seen: Seen | None) -> Seen | None:
         return replace(seen, label=self.resolve(seen.label)) if seen and seen.label is not None else seen

@@ -10,7 +10,7 @@ from enum import StrEnum
 from labelloop.records.tasks import Annotation, Task
 
 
-class What(StrEnum):
+class ChangeKind(StrEnum):
     """What became of a task. The first four are about the class that counts."""
 
     ADDED = "added"  # has a label now
@@ -24,7 +24,7 @@ class What(StrEnum):
 class TaskChange:
     """One task that differs."""
 
-    what: What
+    what: ChangeKind
     task: int
     uri: str
     before: str | None  # the class that counted
@@ -55,8 +55,8 @@ class SnapshotDiff:
     @property
     def counts(self) -> dict[str, int]:
         """What -> tasks, all of them, also 0."""
-        found = Counter(c.what for c in self.changes)
-        return {what.value: found[what] for what in What}
+        tasks = Counter(c.what for c in self.changes)
+        return {what.value: tasks[what] for what in ChangeKind}
 
 
 Answers = dict[tuple[int, str], Annotation]  # ids of deleted annotations come back: the time tells them apart
@@ -99,26 +99,26 @@ def _moved(old: Answers, new: Answers, counts: dict[str, int]) -> list[Annotatio
 
 
 def _change(old: Task | None, new: Task | None, moved: list[Annotation]) -> TaskChange | None:
-    known = new or old
-    if known is None or not (moved or (old and new and old.uri != new.uri)):  # only a time moved: nobody did anything
+    task = new or old
+    if task is None or not (moved or (old and new and old.uri != new.uri)):  # only a time moved: nobody did anything
         return None
     return TaskChange(
-        what=_what(old, new), task=known.id, uri=known.uri,
+        what=_what(old, new), task=task.id, uri=task.uri,
         before=old.label if old else None, after=new.label if new else None,
         by=tuple(sorted({a.completed_by for a in moved if a.completed_by is not None})),
-        at=max((a.updated_at for a in moved), default=known.updated_at), seed=any(a.seed for a in moved),
+        at=max((a.updated_at for a in moved), default=task.updated_at), seed=any(a.seed for a in moved),
     )  # fmt: skip
 
 
-def _what(old: Task | None, new: Task | None) -> What:
+def _what(old: Task | None, new: Task | None) -> ChangeKind:
     before, after = old.label if old else None, new.label if new else None
     if after is not None:
-        return What.ADDED if before is None else What.REVISED if before == after else What.RELABELLED
+        return ChangeKind.ADDED if before is None else ChangeKind.REVISED if before == after else ChangeKind.RELABELLED
     if new and new.skipped:
-        return What.REVISED if old and old.skipped else What.SKIPPED
+        return ChangeKind.REVISED if old and old.skipped else ChangeKind.SKIPPED
     if before is None and new is not None and not (old and old.skipped):
-        return What.REVISED  # an answer without a class: empty, or one that the label config lacks
-    return What.REMOVED
+        return ChangeKind.REVISED  # an answer without a class: empty, or one that the label config lacks
+    return ChangeKind.REMOVED
 
 
 def _classes(before: Iterable[Task], after: Iterable[Task]) -> dict[str, tuple[int, int]]:
@@ -127,8 +127,8 @@ def _classes(before: Iterable[Task], after: Iterable[Task]) -> dict[str, tuple[i
 
 
 def _people(changes: Iterable[TaskChange]) -> dict[int, dict[str, int]]:
-    found: dict[int, Counter[str]] = {}
+    counts: dict[int, Counter[str]] = {}
     for change in changes:
         for account in change.by:
-            found.setdefault(account, Counter())[change.what.value] += 1
-    return {account: dict(sorted(found[account].items())) for account in sorted(found)}
+            counts.setdefault(account, Counter())[change.what.value] += 1
+    return {account: dict(sorted(counts[account].items())) for account in sorted(counts)}

@@ -1,11 +1,11 @@
-"""Image content in, bucket out: the same answer on every machine and for ever."""
+"""Image content in, split out: the same answer on every machine and for ever."""
 
 from __future__ import annotations
 
 import hashlib
 
-from labelloop.config.shares import BucketShares
-from labelloop.records.images import Bucket
+from labelloop.config.shares import SplitShares
+from labelloop.records.images import Split
 from labelloop.records.json import digest
 
 
@@ -14,12 +14,12 @@ def group_of(data: bytes) -> str:
     return digest(data)
 
 
-def bucket_of(group: str, shares: BucketShares) -> Bucket:
-    """The bucket of a duplicate group. Salted, so that folds by the same hash stay independent."""
+def split_of(group: str, shares: SplitShares) -> Split:
+    """The split of a duplicate group. Salted, so that folds by the same hash stay independent."""
     place = unit(f"bucket:{group}")
     if place < shares.test:
-        return Bucket.TEST
-    return Bucket.AUDIT if place < shares.test + shares.audit else Bucket.TRAIN
+        return Split.TEST
+    return Split.AUDIT if place < shares.test + shares.audit else Split.TRAIN
 
 
 def fold_of(group: str, folds: int) -> int:
@@ -28,7 +28,7 @@ def fold_of(group: str, folds: int) -> int:
 
 
 def shown_blind(group: str, share: float) -> bool:
-    """Whether a train image is shown without its pre-label. Salted: it tells nothing of bucket, fold or quota.
+    """Whether a train image is shown without its pre-label. Salted: it tells nothing of split, fold or quota.
 
     A larger share adds images and takes none away.
     """

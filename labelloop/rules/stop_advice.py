@@ -11,7 +11,7 @@ import numpy as np
 from labelloop.config.project import Stop
 from labelloop.records.curve import RIGHT, KeptCurve
 from labelloop.rules.intervals import Z95
-from labelloop.rules.learning_curve import Curve, Interval, Reach, curve_of
+from labelloop.rules.learning_curve import ForecastCurve, ForecastInterval, Reach, curve_of
 
 AHEAD = (50, 100, 200, 500)  # labels that are forecast
 NEXT = 100  # those that `stop.gain` is asked of
@@ -44,45 +44,45 @@ class Forecast:
     """After so many more labels."""
 
     more: int
-    accuracy: Interval
-    gain: Interval
+    accuracy: ForecastInterval
+    gain: ForecastInterval
 
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """Where labelling leads. ``told``: that in one line."""
+    """Where labelling leads. ``sentence``: that in one line."""
 
-    told: str
+    sentence: str
     advice: Advice
     target: float | None = None
-    now: Interval | None = None
+    now: ForecastInterval | None = None
     ahead: tuple[Forecast, ...] = ()
     reach: Reach | None = None  # of the target
-    curve: Curve | None = None  # None: too few random labels
+    curve: ForecastCurve | None = None  # None: too few random labels
 
 
 def outlook(kept: KeptCurve, policy: Stop, *, quota: float) -> Outlook:
     """``quota``: share of the labels that people give which are drawn at random, and train nothing."""
     if kept.images < FEW or not kept.current:
-        told = _too_little(kept.images, _wanted(GUESS)) if kept.images < FEW else _unjudged(kept)
-        return Outlook(told, _at_once(kept, told) or Advice(Act.CANNOT_TELL, (told,)), policy.target)
+        sentence = _too_little(kept.images, _wanted(GUESS)) if kept.images < FEW else _unjudged(kept)
+        return Outlook(sentence, _at_once(kept, sentence) or Advice(Act.CANNOT_TELL, (sentence,)), policy.target)
     curve = curve_of(kept.arrays(), share=max(1 - quota, 0.01))
     reach = curve.to(policy.target) if policy.target is not None else None
-    found = _Found(kept, policy, curve, curve.accuracy(), reach)
-    told = _told(found)
-    advice = _at_once(kept, told) or _advise(found, told)
-    if found.vague:  # figures would say what the sentence denies
-        return Outlook(told, advice, policy.target)
+    position = _Position(kept, policy, curve, curve.accuracy(), reach)
+    sentence = _sentence(position)
+    advice = _at_once(kept, sentence) or _advise(position, sentence)
+    if position.vague:  # figures would say what the sentence denies
+        return Outlook(sentence, advice, policy.target)
     ahead = tuple(Forecast(more, curve.accuracy(more), curve.gain(more)) for more in AHEAD)
-    return Outlook(told, advice, policy.target, found.now, ahead, reach, curve)
+    return Outlook(sentence, advice, policy.target, position.now, ahead, reach, curve)
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _Position:
     kept: KeptCurve
     policy: Stop
-    curve: Curve
-    now: Interval
+    curve: ForecastCurve
+    now: ForecastInterval
     reach: Reach | None
 
     @property
@@ -91,7 +91,7 @@ class _Found:
 
     @property
     def sure(self) -> float:
-        """What today's accuracy is at least, by the curve and by the live version's answers: these assume nothing."""
+        """What today's accuracy is at least, by the curve and by the champion's answers: these assume nothing."""
         doubt = 1 - self.policy.confidence
         own = self.kept.current[-1].wrong
         return min(float(np.quantile(self.curve.accuracies(), doubt)), at_least(own.count(RIGHT), len(own), doubt))
@@ -116,64 +116,64 @@ class _Found:
         return float((1 - self.curve.accuracies() <= theirs).mean())
 
 
-def _at_once(kept: KeptCurve, told: str) -> Advice | None:
+def _at_once(kept: KeptCurve, sentence: str) -> Advice | None:
     """What holds whatever the curve says. Nobody is told to stop while a class is hardly known."""
     if kept.left == 0:
         more = ("a fine-tune may bring more (`labelloop retrain`)",)
-        return Advice(Act.STOP, ("no image is left to label", told), more)
+        return Advice(Act.STOP, ("no image is left to label", sentence), more)
     if not kept.waiting:
         return None
     few = ", ".join(f"{name} {n}" for name, n in sorted(kept.waiting.items()))
     reason = f"classes with too few labels: {few} (remove one that does not occur from the label config)"
-    return Advice(Act.GO_ON, (reason, told))
+    return Advice(Act.GO_ON, (reason, sentence))
 
 
-def _advise(found: _Found, told: str) -> Advice:
+def _advise(position: _Position, sentence: str) -> Advice:
     """The first of these that holds."""
-    policy = found.policy
-    if found.vague:
-        return Advice(Act.CANNOT_TELL, (told,))
-    reasons = _enough(found)
+    policy = position.policy
+    if position.vague:
+        return Advice(Act.CANNOT_TELL, (sentence,))
+    reasons = _enough(position)
     if reasons:
-        return Advice(Act.STOP, tuple(dict.fromkeys((*reasons, told))), _instead(found))
-    if found.looks_reached:
-        return Advice(Act.CANNOT_TELL, (told,))
-    soon = (f"the next {NEXT} labels: {_gain(found.curve.gain(NEXT))}",) if policy.target is not None else ()
-    return Advice(Act.GO_ON, (told, *soon), _more(found))
+        return Advice(Act.STOP, tuple(dict.fromkeys((*reasons, sentence))), _instead(position))
+    if position.looks_reached:
+        return Advice(Act.CANNOT_TELL, (sentence,))
+    soon = (f"the next {NEXT} labels: {_gain(position.curve.gain(NEXT))}",) if policy.target is not None else ()
+    return Advice(Act.GO_ON, (sentence, *soon), _more(position))
 
 
-def _enough(found: _Found) -> tuple[str, ...]:
+def _enough(position: _Position) -> tuple[str, ...]:
     """Every reason to stop."""
-    policy, reasons = found.policy, []
-    if policy.target is not None and found.sure >= policy.target:
-        reasons.append(_shown(found, policy.target))
-    if found.most < policy.gain:
+    policy, reasons = position.policy, []
+    if policy.target is not None and position.sure >= policy.target:
+        reasons.append(_shown(position, policy.target))
+    if position.most < policy.gain:
         reasons.append(
-            f"the next {NEXT} labels bring at most {_points(found.most)} ({percent(policy.confidence)} sure); "
+            f"the next {NEXT} labels bring at most {_points(position.most)} ({percent(policy.confidence)} sure); "
             f"less than {_points(policy.gain)} is not worth them (stop.gain)"
         )
-    if found.as_people >= policy.confidence:
-        share = found.kept.differ / found.kept.doubled
+    if position.as_people >= policy.confidence:
+        share = position.kept.differ / position.kept.doubled
         reasons.append(
             f"the model differs from people as seldom as people from each other ({whole(share)} % of "
-            f"{found.kept.doubled} random images that two have labelled)"
+            f"{position.kept.doubled} random images that two have labelled)"
         )
     return tuple(reasons)
 
 
-def _instead(found: _Found) -> tuple[str, ...]:
+def _instead(position: _Position) -> tuple[str, ...]:
     """What may be done in place of labelling on."""
     rest = "`labelloop auto-label` labels the rest where the model is sure enough"
-    return (*_more(found), rest)
+    return (*_more(position), rest)
 
 
-def _more(found: _Found) -> tuple[str, ...]:
+def _more(position: _Position) -> tuple[str, ...]:
     """What may bring more than labels under this backbone."""
-    target = found.policy.target
-    if target is not None and found.sure >= target:
+    target = position.policy.target
+    if target is not None and position.sure >= target:
         return ()
-    flat = found.curve.gain(NEXT).middle < found.policy.gain
-    far = found.reach is not None and found.reach.middle is None
+    flat = position.curve.gain(NEXT).middle < position.policy.gain
+    far = position.reach is not None and position.reach.middle is None
     if not (flat or far):
         return ()
     return ("a fine-tune may bring more (`labelloop retrain`): this curve is that of one backbone",)
@@ -182,26 +182,26 @@ def _more(found: _Found) -> tuple[str, ...]:
 # --- words
 
 
-def _told(found: _Found) -> str:
+def _sentence(position: _Position) -> str:
     """The one line."""
-    target, reach = found.policy.target, found.reach
-    if found.vague:
-        return _too_little(found.kept.images, math.ceil(found.kept.images * (found.now.width / TELLS) ** 2))
+    target, reach = position.policy.target, position.reach
+    if position.vague:
+        return _too_little(position.kept.images, math.ceil(position.kept.images * (position.now.width / TELLS) ** 2))
     if target is None or reach is None:
-        return f"{right(found.now)}; {NEXT} more labels: {_gain(found.curve.gain(NEXT))}"
-    if found.sure >= target:
-        return _shown(found, target)
-    if found.looks_reached:
-        return _not_shown(found, target)
+        return f"{right(position.now)}; {NEXT} more labels: {_gain(position.curve.gain(NEXT))}"
+    if position.sure >= target:
+        return _shown(position, target)
+    if position.looks_reached:
+        return _not_shown(position, target)
     if reach.middle is None:
-        return _out_of_sight(found, target)
-    few = " (no more images are left)" if reach.middle > found.kept.left / found.curve.share else ""
-    return f"about {rounded(reach.middle)} more labels to {percent(target)} ({_between(found, reach)}){few}"
+        return _out_of_sight(position, target)
+    few = " (no more images are left)" if reach.middle > position.kept.left / position.curve.share else ""
+    return f"about {rounded(reach.middle)} more labels to {percent(target)} ({_between(position, reach)}){few}"
 
 
-def _too_little(have: int, wanted: int) -> str:
+def _too_little(have: int, enough: int) -> str:
     """Never as many as there are, or the sentence would deny itself."""
-    needed = rounded(max(wanted, have + 1))
+    needed = rounded(max(enough, have + 1))
     return f"too little evidence: {have} random labels; about {needed} are needed"
 
 
@@ -209,48 +209,48 @@ def _unjudged(kept: KeptCurve) -> str:
     return f"{kept.live} could not be judged: its head or its features cannot be read (`labelloop doctor`)"
 
 
-def _shown(found: _Found, target: float) -> str:
-    return f"{percent(target)} is reached: {_surely(found)}"
+def _shown(position: _Position, target: float) -> str:
+    return f"{percent(target)} is reached: {_surely(position)}"
 
 
-def _not_shown(found: _Found, target: float) -> str:
+def _not_shown(position: _Position, target: float) -> str:
     """It looks good enough, on too few random labels to be sure."""
-    ahead = found.now.middle - target
-    begun = f"probably at {percent(target)} already, but {found.kept.images} random labels do not prove it"
+    ahead = position.now.middle - target
+    begun = f"probably at {percent(target)} already, but {position.kept.images} random labels do not prove it"
     if ahead < CLOSE:
-        return f"{begun}: {_surely(found)}"
-    wanted = rounded(found.kept.images * ((found.now.middle - found.sure) / ahead) ** 2)
-    return f"{begun}: {_surely(found)}; about {wanted} might (a larger queue.quota brings them sooner)"
+        return f"{begun}: {_surely(position)}"
+    images = rounded(position.kept.images * ((position.now.middle - position.sure) / ahead) ** 2)
+    return f"{begun}: {_surely(position)}; about {images} might (a larger queue.quota brings them sooner)"
 
 
-def _surely(found: _Found) -> str:
-    least = f"{100 * math.floor(1000 * found.sure) / 1000:.1f}"  # never more than is shown
-    return f"{whole(found.now.middle)} % right, at least {least} % ({percent(found.policy.confidence)} sure)"
+def _surely(position: _Position) -> str:
+    least = f"{100 * math.floor(1000 * position.sure) / 1000:.1f}"  # never more than is shown
+    return f"{whole(position.now.middle)} % right, at least {least} % ({percent(position.policy.confidence)} sure)"
 
 
-def _out_of_sight(found: _Found, target: float) -> str:
-    far = found.curve.horizon
-    there = found.curve.track([far])[0]
+def _out_of_sight(position: _Position, target: float) -> str:
+    far = position.curve.horizon
+    there = position.curve.track([far])[0]
     return (
         f"{percent(target)} is out of reach with this backbone: {rounded(far)} labels later the curve is "
         f"at {whole(there.middle)} % ({whole(there.low)} to {whole(there.high)})"
     )
 
 
-def _between(found: _Found, reach: Reach) -> str:
+def _between(position: _Position, reach: Reach) -> str:
     low = rounded(reach.low) if reach.low else "none"
     if reach.high is None:
-        return f"between {low} and more than {rounded(found.curve.horizon)}"
+        return f"between {low} and more than {rounded(position.curve.horizon)}"
     return f"between {low} and {rounded(reach.high)}"
 
 
-def _gain(gain: Interval) -> str:
+def _gain(gain: ForecastInterval) -> str:
     return f"about {100 * gain.middle:+.1f} points ({100 * gain.low:+.1f} to {100 * gain.high:+.1f})"
 
 
-def right(found: Interval) -> str:
+def right(accuracy: ForecastInterval) -> str:
     """A share of right answers with its 95 % interval."""
-    return f"{whole(found.middle)} % right ({whole(found.lowest)} to {whole(found.highest)})"
+    return f"{whole(accuracy.middle)} % right ({whole(accuracy.lowest)} to {whole(accuracy.highest)})"
 
 
 def _points(share: float) -> str:

@@ -12,17 +12,15 @@ from dataclasses import dataclass
 from labelloop.config.project import ProjectConfig
 
 FIRST = 5  # labels from one refresh to the next, until a version is live
-ATTEMPTS = (
-    3  # failed tries (`labelloop.rules.attempts.tries`) before a visible hold; a person's `retry` counts them anew
-)
+ATTEMPTS = 3  # failed tries (`labelloop.rules.attempts.tries`) before a visible hold; `retry` resets the count
 _LIFTS = {"refresh": "labels or the config", "retrain": "the config or the code"}
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class TrainingNeeds:
     """What the newest snapshot, the run records and the registry say now."""
 
-    labels: Mapping[str, int]  # every class of the project -> labels in the train bucket (0 included)
+    labels: Mapping[str, int]  # every class of the project -> labels in the train split (0 included)
     changes: int  # labels added, changed or withdrawn since the last judged refresh; all before the first
     new_for_backbone: int = 0  # train labels that the live backbone was not fine-tuned on
     backbone_saw: int = 0  # train labels it was fine-tuned on
@@ -70,7 +68,7 @@ def moved(now: Mapping[str, int], before: Mapping[str, int]) -> float:
     return sum(abs(now.get(c, 0) / new - before.get(c, 0) / old) for c in now.keys() | before.keys()) / 2
 
 
-def decide(progress: Progress, config: ProjectConfig) -> Decision:
+def decide(progress: TrainingNeeds, config: ProjectConfig) -> Decision:
     """What the project needs now."""
     until_refresh = _until_refresh(progress, config)
     until_retrain = _until_retrain(progress, config)
@@ -86,13 +84,13 @@ def decide(progress: Progress, config: ProjectConfig) -> Decision:
     return Decision(actions, until_refresh, until_retrain, "; ".join(waits) or None, again, watched)
 
 
-def _undecided(progress: Progress) -> str:
+def _undecided(progress: TrainingNeeds) -> str:
     """Learning without these labels, or with them, would be our choice; it is a person's."""
     be = "is" if len(progress.undecided) == 1 else "are"
     return f"{', '.join(progress.undecided)} {be} no longer in the label config: decide with `labelloop schema`"
 
 
-def _until_refresh(progress: Progress, config: ProjectConfig) -> int:
+def _until_refresh(progress: TrainingNeeds, config: ProjectConfig) -> int:
     """Labels that are still missing, if the next ones fall where they help soonest."""
     after = _pace(progress, config)
     short = _shortfalls(progress, config)
@@ -105,7 +103,7 @@ def _until_refresh(progress: Progress, config: ProjectConfig) -> int:
     return max(two_classes, min(sum(short), after - labels))
 
 
-def _pace(progress: Progress, config: ProjectConfig) -> int:
+def _pace(progress: TrainingNeeds, config: ProjectConfig) -> int:
     """Labels from one refresh to the next. The first version is looked for sooner: it may be ready at any label.
 
     Not where ``class_min`` holds classes back, as in projects of before: an upgrade must start no run.
@@ -115,17 +113,19 @@ def _pace(progress: Progress, config: ProjectConfig) -> int:
     return min(config.refresh.after, FIRST)
 
 
-def _shortfalls(progress: Progress, config: ProjectConfig) -> list[int]:
+def _shortfalls(progress: TrainingNeeds, config: ProjectConfig) -> list[int]:
     """Labels each class lacks to enter the head, smallest first."""
     return sorted(max(0, config.refresh.class_min - n) for n in progress.labels.values())
 
 
-def _until_retrain(progress: Progress, config: ProjectConfig) -> int:
-    wanted = max(config.retrain.after, math.ceil(config.retrain.growth * progress.backbone_saw))
-    return max(0, wanted - progress.new_for_backbone)
+def _until_retrain(progress: TrainingNeeds, config: ProjectConfig) -> int:
+    enough = max(config.retrain.after, math.ceil(config.retrain.growth * progress.backbone_saw))
+    return max(0, enough - progress.new_for_backbone)
 
 
-def _refresh(progress: Progress, config: ProjectConfig, until: int) -> tuple[Action | None, str | None, float | None]:
+def _refresh(
+    progress: TrainingNeeds, config: ProjectConfig, until: int
+) -> tuple[Action | None, str | None, float | None]:
     """The refresh, or why not, or when."""
     if until:
         return None, _two_classes(progress, config), None
@@ -138,20 +138,20 @@ def _refresh(progress: Progress, config: ProjectConfig, until: int) -> tuple[Act
     return Action("refresh", _why_refresh(progress)), None, None
 
 
-def _throttled(progress: Progress, config: ProjectConfig) -> float:
+def _throttled(progress: TrainingNeeds, config: ProjectConfig) -> float:
     """Seconds to wait. Leading edge: the first batch starts at once, the next one waits its turn."""
     if progress.since_refresh_s is None or progress.since_refresh_s < 0:  # a worker's clock is ahead of ours
         return 0.0
     return max(0.0, config.refresh.throttle_s - progress.since_refresh_s)
 
 
-def _why_refresh(progress: Progress) -> str:
+def _why_refresh(progress: TrainingNeeds) -> str:
     if not (progress.judged or progress.live):
         return f"first model: {sum(progress.labels.values())} labels"
     return f"{progress.changes} new or changed labels since the last refresh"
 
 
-def _retrain(progress: Progress, config: ProjectConfig, until: int) -> tuple[Action | None, str | None]:
+def _retrain(progress: TrainingNeeds, config: ProjectConfig, until: int) -> tuple[Action | None, str | None]:
     """The retrain, or why not."""
     due = _why_retrain(progress, config, until) if config.retrain.automatic and progress.live else None
     if not (due or progress.retrain_asked):
@@ -164,7 +164,7 @@ def _retrain(progress: Progress, config: ProjectConfig, until: int) -> tuple[Act
     return Action("retrain", due or ""), None
 
 
-def _why_retrain(progress: Progress, config: ProjectConfig, until: int) -> str | None:
+def _why_retrain(progress: TrainingNeeds, config: ProjectConfig, until: int) -> str | None:
     """The first trigger that has fired."""
     policy, new = config.retrain, progress.new_for_backbone
     moved_on = policy.mix is not None and progress.mix >= policy.mix and new >= config.refresh.after
@@ -191,26 +191,26 @@ def _why_retrain(progress: Progress, config: ProjectConfig, until: int) -> str |
     return next((why for fired, why in triggers if fired), None)
 
 
-def _watched(progress: Progress, config: ProjectConfig, until: int) -> tuple[str, ...]:
+def _watched(progress: TrainingNeeds, config: ProjectConfig, until: int) -> tuple[str, ...]:
     """How far every trigger is that could cause a retrain."""
     policy = config.retrain
     if not policy.automatic:
         return ("only on request (retrain.automatic: false)",)
-    found = [f"after {until} labels" if until else "enough new labels"]
+    triggers = [f"after {until} labels" if until else "enough new labels"]
     if policy.mix is not None:
-        found.append(f"class shares moved by {progress.mix:.2f} of {policy.mix:.2f}")
+        triggers.append(f"class shares moved by {progress.mix:.2f} of {policy.mix:.2f}")
     if policy.images:
-        found.append(f"{progress.new_images} of {policy.images} new images")
+        triggers.append(f"{progress.new_images} of {policy.images} new images")
     if policy.cron:
-        found.append(f"at {progress.cron_next}")
+        triggers.append(f"at {progress.cron_next}")
     if policy.on_change:
-        found.append("when `backbone:` or `retrain:` changes")
+        triggers.append("when `backbone:` or `retrain:` changes")
     if policy.on_upgrade:
-        found.append("when the training code changes")
-    return tuple(found)
+        triggers.append("when the training code changes")
+    return tuple(triggers)
 
 
-def _two_classes(progress: Progress, config: ProjectConfig) -> str | None:
+def _two_classes(progress: TrainingNeeds, config: ProjectConfig) -> str | None:
     """Nothing can be fitted before two classes have enough labels."""
     enough = config.refresh.class_min
     if sum(n >= enough for n in progress.labels.values()) >= 2:

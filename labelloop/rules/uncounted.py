@@ -34,19 +34,19 @@ def uncounted(tasks: Iterable[Task], schema: LabelSchema, link: Callable[[int], 
 
     ``tasks`` with classes as they count.
     """
-    found: dict[str, list[int]] = {}
+    tasks_by_reason: dict[str, list[int]] = {}
     for task in tasks:
         for answer in task.annotations:
             reason = _why(task, answer, schema)
             if reason and not _is_settled(task, answer):
-                found.setdefault(reason, []).append(task.id)
-    return grouped(found, link)
+                tasks_by_reason.setdefault(reason, []).append(task.id)
+    return grouped(tasks_by_reason, link)
 
 
-def grouped(found: Mapping[str, Iterable[int]], link: Callable[[int], str]) -> tuple[Uncounted, ...]:
+def grouped(tasks_by_reason: Mapping[str, Iterable[int]], link: Callable[[int], str]) -> tuple[Uncounted, ...]:
     """Reasons with the tasks of each, most frequent first; the rarest together where there are very many."""
     rows = []
-    for reason, numbers in found.items():
+    for reason, numbers in tasks_by_reason.items():
         ids = list(numbers)
         few = tuple(i for i in dict.fromkeys(sorted(ids)) if i)[:FEW]
         rows.append(Uncounted(reason, len(ids), few, tuple(map(link, few))))

@@ -17,7 +17,7 @@ from labelloop.objects.damage import UNREADABLE, Damage
 from labelloop.objects.formats import Kind, as_object, reading, upgrade
 from labelloop.objects.shards import Shards
 from labelloop.objects.storage import ObjectStore
-from labelloop.records.images import Bucket, Bytes, ImageFacts
+from labelloop.records.images import Bytes, ImageFacts, Split
 from labelloop.records.json import canonical, digest, fields_of, to_dict
 
 PREFIX = "catalogue/"
@@ -36,7 +36,7 @@ class Catalogue:
         self.sizes: dict[str, int] = {}  # shard -> images
         self.replaced: dict[str, Replaced] = {}  # large shard -> those that it was made of
         self.images: dict[str, ImageFacts] = {}  # by uri
-        self.splits: dict[str, Bucket] = {}  # of each duplicate group, as decided at its first sight
+        self.splits: dict[str, Split] = {}  # of each duplicate group, as decided at its first sight
 
     def add(self, facts: Sequence[ImageFacts], shard: str) -> None:
         """Record images; ``shard`` is unique and sorts by time (see `labelloop.clock.stamp`)."""
@@ -154,7 +154,7 @@ def _fits(raw: bytes, key: str) -> bool:
 def _facts(data: dict[str, Any]) -> ImageFacts:
     """By hand: lines come by the million."""
     earlier = tuple(Bytes(**fields_of(Bytes, past)) for past in data.get("earlier", ()))
-    facts = ImageFacts(**{**fields_of(ImageFacts, data), "bucket": Bucket(data["bucket"]), "earlier": earlier})
+    facts = ImageFacts(**{**fields_of(ImageFacts, data), "bucket": Split(data["bucket"]), "earlier": earlier})
     texts = (facts.uri, facts.etag, facts.sha256, facts.group, facts.phash, facts.middle, facts.twin,
              facts.problem or "",
              *(text for past in earlier for text in (past.sha256, past.until)))  # fmt: skip

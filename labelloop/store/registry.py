@@ -26,7 +26,7 @@ from labelloop.objects.formats import Kind, as_object, load, read, reading, type
 from labelloop.objects.storage import ObjectInfo, ObjectStore
 from labelloop.records.evidence import Evaluation, Verdict
 from labelloop.records.json import canonical, digest, to_dict
-from labelloop.records.versions import BackboneRecord, Deployment, Version, way_back
+from labelloop.records.versions import BackboneRecord, LogEntry, Version, way_back
 from labelloop.store.pauses import PauseStore
 from labelloop.store.runs import Claim
 
@@ -64,7 +64,7 @@ class Registry:
         self.lease = lease
         self.pauses = PauseStore(store, self.damage)
         self._versions: dict[str, Version] = {}
-        self._log: dict[int, Deployment] = {}
+        self._log: dict[int, LogEntry] = {}
         self._backbones: dict[str, BackboneRecord] = {}
         self._initial: str | None = None
 
@@ -176,7 +176,7 @@ class Registry:
                 raise _no_version(name) from error
         return self._versions[name]
 
-    def forget(self, choose: Callable[[Sequence[Deployment]], Sequence[str]]) -> list[str]:
+    def forget(self, choose: Callable[[Sequence[LogEntry]], Sequence[str]]) -> list[str]:
         """Remove the version records that ``choose`` names, by the log as it is under the deploy lease.
 
         A deploy of one of them at the same time comes first, and it is not chosen; or comes later, and is refused.
@@ -195,13 +195,13 @@ class Registry:
 
     # --- deployments
 
-    def deployments(self) -> list[Deployment]:
+    def deployments(self) -> list[LogEntry]:
         """What went live, oldest first."""
         return [entry for entry in self.decisions() if entry.action != REJECT]
 
-    def rejected(self) -> dict[str, Deployment]:
+    def rejected(self) -> dict[str, LogEntry]:
         """Versions that people have refused and not promoted since, with who, when and why."""
-        rejected: dict[str, Deployment] = {}
+        rejected: dict[str, LogEntry] = {}
         for entry in self.decisions():
             if entry.rejected:
                 rejected[entry.rejected] = entry
@@ -209,7 +209,7 @@ class Registry:
                 rejected.pop(entry.version, None)
         return rejected
 
-    def decisions(self) -> list[Deployment]:
+    def decisions(self) -> list[LogEntry]:
         """The whole log, oldest first; entries already read are not fetched again. What cannot be read is left out."""
         ends = [max(self._log, default=0), *(_number_in(key) - 1 for key in self.damage.keys(LOG))]
         listed = _numbered(self._store.list(LOG, start_after=_deployment_key(min(ends))))
@@ -217,10 +217,10 @@ class Registry:
         self._log.update({entry.number: entry for entry in entries.values()})
         return [self._log[n] for n in sorted(self._log)]
 
-    def _entry(self, key: str) -> Deployment:
+    def _entry(self, key: str) -> LogEntry:
         return entry_from(self._store.get(key), key)
 
-    def live(self) -> Deployment | None:
+    def live(self) -> LogEntry | None:
         """The newest log entry whose version can be read, or None before the first deploy."""
         for entry in reversed(self.deployments()):
             if self._is_readable(entry.version):
@@ -241,7 +241,7 @@ class Registry:
             return True
         return True
 
-    def deploy(self, version: str, *, expected: str | None, action: str, by: str, why: str) -> Deployment:
+    def deploy(self, version: str, *, expected: str | None, action: str, by: str, why: str) -> LogEntry:
         """Compare-and-swap on the champion; ConflictError where it is no longer ``expected``.
 
         PausedError where learning is paused and the action is `deploy`, which no person has asked for.
@@ -250,7 +250,7 @@ class Registry:
             log = self._log_with(expected, action)
             if not self._store.exists(_version_key(int(version[1:]))):
                 raise _no_version(version)
-            return self._append(log, Deployment(0, version, action, expected, by, why, now(), fencing))
+            return self._append(log, LogEntry(0, version, action, expected, by, why, now(), fencing))
 
     def deploy_new(self, draft: Draft, *, by: str, why: str, claim: Claim | None = None) -> Version:
         """`add` and `deploy` in one, in place of ``draft.parent``.
@@ -262,11 +262,11 @@ class Registry:
             if claim:  # under the lease: nobody else can answer the wish in between
                 claim.check()
             version = self.add(draft)
-            entry = Deployment(0, version.name, "deploy", draft.parent, by, why, now(), fencing)
+            entry = LogEntry(0, version.name, "deploy", draft.parent, by, why, now(), fencing)
             self._append(log, replace(entry, run=claim.run.id, wish=claim.run.wish) if claim else entry)
             return version
 
-    def reject(self, version: str, *, by: str, why: str) -> Deployment:
+    def reject(self, version: str, *, by: str, why: str) -> LogEntry:
         """Note that a person refuses a version; ConflictError where it is live: that needs a rollback."""
         with self.lease("deploy") as fencing:
             log = self._whole_log()
@@ -274,10 +274,10 @@ class Registry:
             if current == version:
                 raise ConflictError(f"{version} is live: `labelloop rollback` goes back to the version before it")
             self.version(version)  # NotFoundError says how to find one
-            entry = Deployment(0, current, REJECT, current or None, by, why, now(), fencing, rejected=version)
+            entry = LogEntry(0, current, REJECT, current or None, by, why, now(), fencing, rejected=version)
             return self._append(log, entry)
 
-    def _log_with(self, expected: str | None, action: str) -> list[Deployment]:
+    def _log_with(self, expected: str | None, action: str) -> list[LogEntry]:
         """The log in which ``expected`` is live, if learning goes on; call it under the lease."""
         if action == "deploy":  # under the lease: once it is taken after a pause, none slips through
             self.pauses.check()
@@ -291,7 +291,7 @@ class Registry:
         live = self.live()
         return live.version if live else None
 
-    def _whole_log(self) -> list[Deployment]:
+    def _whole_log(self) -> list[LogEntry]:
         """To be added to; FormatError where a newer release has: it knows what is live, and we do not."""
         log = self.decisions()
         last = log[-1].number if log else 0
@@ -301,7 +301,7 @@ class Registry:
                     self._entry(key)
         return log
 
-    def _append(self, log: Sequence[Deployment], entry: Deployment) -> Deployment:
+    def _append(self, log: Sequence[LogEntry], entry: LogEntry) -> LogEntry:
         """Next to the ``log`` that was looked at: what was written since, past a lease that ran out, is a conflict."""
         taken = [entry.number for entry in log[-1:]] + [_number_in(key) for key in self.damage.keys(LOG)]
         taken += self._numbers(LOG, ASIDE)
@@ -364,9 +364,9 @@ def _version(draft: Draft, number: int, key: str, sha: str) -> Version:
     )  # fmt: skip
 
 
-def entry_from(raw: bytes, key: str) -> Deployment:
+def entry_from(raw: bytes, key: str) -> LogEntry:
     """A log entry; CorruptObjectError, FormatError."""
-    entry = load(Kind.DEPLOYMENT, raw, Deployment, key)
+    entry = load(Kind.DEPLOYMENT, raw, LogEntry, key)
     with reading(key):
         _must(entry.number == _number_in(key), "it has another entry's number")
         _must(not entry.version or _is_name(entry.version), f"{entry.version!r} is no version")

@@ -9,7 +9,7 @@ from labelloop.clock import now, stamp
 from labelloop.objects.damage import UNREADABLE, Damage
 from labelloop.objects.formats import Kind, load, write
 from labelloop.objects.storage import ObjectStore
-from labelloop.records.tasks import Choice
+from labelloop.records.tasks import QueuePlace
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +21,11 @@ class Scores:
     snapshot: str | None  # whose labels were left out
     pool: int  # images that had features
     policy: str  # why this order, in words
-    places: tuple[Choice, ...]
+    places: tuple[QueuePlace, ...]
     made_at: str
 
     @property
-    def by_uri(self) -> Mapping[str, Choice]:
+    def by_uri(self) -> Mapping[str, QueuePlace]:
         """Uri -> place."""
         return {place.uri: place for place in self.places}
 
@@ -39,7 +39,9 @@ class ScoreStore:
         self._read: dict[str, Scores] = {}
         self._newest: dict[str, str] = {}  # version -> key of its newest order: only later ones are listed
 
-    def add(self, version: str, *, snapshot: str | None, pool: int, policy: str, places: Sequence[Choice]) -> Scores:
+    def add(
+        self, version: str, *, snapshot: str | None, pool: int, policy: str, places: Sequence[QueuePlace]
+    ) -> Scores:
         """Write one order."""
         scores = Scores(stamp(), version, snapshot, pool, policy, tuple(places), now())
         self._store.put(f"scores/{version}/{scores.id}.json", write(Kind.SCORES, asdict(scores)))

@@ -17,7 +17,7 @@ import structlog
 from labelloop.errors import LeaseLostError, NotFoundError, QueueError, SupersededError
 from labelloop.records.json import to_dict
 from labelloop.records.runs import TRANSIENT, Run
-from labelloop.records.versions import Deployment
+from labelloop.records.versions import LogEntry
 from labelloop.store.registry import Registry
 from labelloop.store.runs import Claim, RunStore
 
@@ -36,7 +36,7 @@ class Ending:
     detail: dict[str, Any] | None = None
 
 
-def next_wish(kind: str, runs: Iterable[Run], deployments: Iterable[Deployment]) -> str:
+def next_wish(kind: str, runs: Iterable[Run], deployments: Iterable[LogEntry]) -> str:
     """What the next run of a kind is to answer."""
     answered = (*(r.wish for r in runs if r.done), *(d.wish for d in deployments))
     return f"{kind}-{1 + max(_numbers(kind, answered), default=0)}"
@@ -55,7 +55,7 @@ def left_by(run: Run, registry: Registry) -> Ending:
     return _delivered(entry, registry) if entry else Ending("failed", ("its worker died before the run ended",))
 
 
-def _delivered(entry: Deployment, registry: Registry) -> Ending:
+def _delivered(entry: LogEntry, registry: Registry) -> Ending:
     try:
         version = registry.version(entry.version)
     except NotFoundError:  # beyond retention
@@ -136,5 +136,5 @@ class Verdicts:
     def _done(self, wish: str) -> Run | None:
         return next((r for r in self._runs.all() if r.done and r.wish == wish), None)
 
-    def _deployed(self, wish: str) -> Deployment | None:
+    def _deployed(self, wish: str) -> LogEntry | None:
         return next((d for d in self._registry.deployments() if d.wish == wish), None)

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from labelloop.clock import LABEL_STUDIO_FORMAT, parse
 from labelloop.errors import StudioError
 from labelloop.labels.results import LabelSchema, kind
-from labelloop.records.tasks import Annotation, Choice, Seen, Task
+from labelloop.records.tasks import Annotation, QueuePlace, Seen, Task
 from labelloop.studio.empties import delete_empty
 from labelloop.studio.http import OnCall, Reread, StudioHttp
 from labelloop.studio.pieces import Pieces, rows_of
@@ -200,7 +200,7 @@ class Studio:
 
     # --- predictions
 
-    def push(self, project: int, schema: LabelSchema, version: str, places: Sequence[tuple[int, Choice]]) -> int:
+    def push(self, project: int, schema: LabelSchema, version: str, places: Sequence[tuple[int, QueuePlace]]) -> int:
         """Store predictions for (task id, choice); blind ones and those without a label get an empty result.
 
         StudioError where fewer were stored than sent: invalid items are otherwise dropped in silence.
@@ -363,7 +363,7 @@ def _names(versions: str, version: str) -> bool:
     return version in versions.replace(" ", "").split(",") or len(versions) >= CUT_OFF
 
 
-def _prediction(task: int, choice: Choice, schema: LabelSchema, version: str) -> dict[str, Any]:
+def _prediction(task: int, choice: QueuePlace, schema: LabelSchema, version: str) -> dict[str, Any]:
     shown = choice.label is not None and not choice.blind
     result = schema.result(choice.label, choice.probability) if shown and choice.label is not None else []
     return {"task": task, "result": result, "score": choice.priority, "model_version": version}

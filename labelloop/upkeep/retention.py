@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from labelloop.clock import parse
 from labelloop.config.project import Retention
 from labelloop.records.runs import Run
-from labelloop.records.versions import COLD_START, Deployment, Version, way_back
+from labelloop.records.versions import COLD_START, LogEntry, Version, way_back
 from labelloop.upkeep.object_kinds import ObjectKind, StoredObject
 
 EVERY = timedelta(days=1)  # how often a project is tidied
@@ -28,7 +28,7 @@ class References:
     """All that names something else, read whole."""
 
     versions: Sequence[Version]
-    deployments: Sequence[Deployment]  # oldest first
+    deployments: Sequence[LogEntry]  # oldest first
     backbones: Mapping[str, str | None]  # id -> the snapshot that it was fine-tuned on
     initial: str | None  # the backbone that the project began with
     runs: Sequence[Run]
@@ -151,7 +151,7 @@ def _with_references(name: str, why: str, versions: Mapping[str, Version]) -> It
         why, name = f"the reference of {name}", versions[name].reference or ""
 
 
-def live_since(log: Sequence[Deployment], since: datetime) -> list[str]:
+def live_since(log: Sequence[LogEntry], since: datetime) -> list[str]:
     """Versions that were live at some time since."""
     ends = [parse(d.at) for d in log[1:]]
     return [d.version for i, d in enumerate(log) if i == len(ends) or ends[i] >= since]

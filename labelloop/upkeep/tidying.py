@@ -17,7 +17,7 @@ from labelloop.objects.damage import UNREADABLE, Damage
 from labelloop.objects.formats import Kind, load, read, reading, write
 from labelloop.objects.storage import ObjectInfo, ObjectStore
 from labelloop.records.json import digest
-from labelloop.records.versions import Deployment
+from labelloop.records.versions import LogEntry
 from labelloop.remedies import remedy_of
 from labelloop.store.features import FeatureIndex
 from labelloop.store.registry import Registry
@@ -163,7 +163,7 @@ class Tidier:
         for start in range(0, len(names), BATCH):
             batch = names[start : start + BATCH]
 
-            def choose(deployments: Sequence[Deployment], batch: Sequence[str] = batch) -> list[str]:
+            def choose(deployments: Sequence[LogEntry], batch: Sequence[str] = batch) -> list[str]:
                 newest = replace(refs, deployments=deployments)
                 return [n for n in batch if n not in kept_versions(newest, young, self._policy, self._now())]
 

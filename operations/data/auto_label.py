@@ -19,8 +19,8 @@ from labelloop.objects.storage import ObjectStore
 from labelloop.records.json import digest
 from labelloop.records.snapshots import Snapshot
 from labelloop.records.versions import Version
-from labelloop.rules.auto_label.audit import Ground, Group, ground_of, groups_of
-from labelloop.rules.auto_label.rule import Answers, Audit, Bools, Decision, Promise, decide
+from labelloop.rules.auto_label.audit import AuditGroup, Ground, ground_of, groups_of
+from labelloop.rules.auto_label.rule import Audit, AutoLabelDecision, Bools, PoolAnswers, Promise, decide
 from labelloop.rules.schema import LabelRules, Names
 from labelloop.store.auto_labels import NAME, AutoLabel, AutoLabelStore, KeptPart, Manifest, lines_of
 from labelloop.store.catalogue import Catalogue
@@ -141,7 +141,7 @@ class _Model:
         features.update()
         return cls(head, names, features)
 
-    def answers(self, groups: Sequence[Group], report: Callable[[int, int], None]) -> Answers:
+    def answers(self, groups: Sequence[AuditGroup], report: Callable[[int, int], None]) -> PoolAnswers:
         """For the images that stand for the groups; chunk by chunk."""
         uris = [group.uri for group in groups]
         classes = np.zeros(len(uris), dtype=np.int64)
@@ -152,16 +152,16 @@ class _Model:
             rows = self.names.of(self.head.probabilities(features))
             classes[here], sureness[here] = rows.argmax(axis=1), rows.max(axis=1) * (1 - self.head.unseen(features))
             report(min(start + CHUNK, len(uris)), len(uris))
-        return Answers(classes, sureness)
+        return PoolAnswers(classes, sureness)
 
 
 @dataclass(frozen=True, slots=True)
 class _Predictions:
     audit: Audit
-    pool: Answers
+    pool: PoolAnswers
     names: tuple[str, ...]
 
-    def by_class(self, decision: Decision) -> tuple[Row, ...]:
+    def by_class(self, decision: AutoLabelDecision) -> tuple[Row, ...]:
         """By the class that the model names."""
         checked = self.audit.answers
         sure = decision.accepts(checked)
@@ -170,7 +170,7 @@ class _Predictions:
             for k, name in enumerate(self.names)
         )
 
-    def by_sureness(self, decision: Decision) -> tuple[Row, ...]:
+    def by_sureness(self, decision: AutoLabelDecision) -> tuple[Row, ...]:
         """The surest first."""
         ranges = list(zip(BINS, (*BINS[1:], float("inf")), strict=True))
         return tuple(
@@ -179,12 +179,12 @@ class _Predictions:
             for low, high in reversed(ranges)
         )  # fmt: skip
 
-    def _row(self, name: str, decision: Decision, pool: Bools, audit: Bools) -> Row:
+    def _row(self, name: str, decision: AutoLabelDecision, pool: Bools, audit: Bools) -> Row:
         labelled = int((pool & decision.accepts(self.pool)).sum())
         return Row(name, int(pool.sum()), labelled, int(audit.sum()), int((audit & ~self.audit.wrong).sum()))
 
 
-def _between(answers: Answers, low: float, high: float) -> Bools:
+def _between(answers: PoolAnswers, low: float, high: float) -> Bools:
     return np.asarray((answers.sureness >= low) & (answers.sureness < high), dtype=np.bool_)
 
 
@@ -213,7 +213,9 @@ def _deleted(store: ObjectStore) -> tuple[set[str], str]:
         return set(), f"images of removed tasks may be among them: {error}"
 
 
-def _labels(ground: Ground, predictions: _Predictions, decision: Decision, source: str) -> tuple[AutoLabel, ...]:
+def _labels(
+    ground: Ground, predictions: _Predictions, decision: AutoLabelDecision, source: str
+) -> tuple[AutoLabel, ...]:
     """A line for each image, copies too."""
     chosen = np.flatnonzero(decision.accepts(predictions.pool))
     pairs = (
@@ -227,7 +229,7 @@ def _labels(ground: Ground, predictions: _Predictions, decision: Decision, sourc
     )
 
 
-def _kept_parts(decision: Decision, names: Sequence[str]) -> list[KeptPart]:
+def _kept_parts(decision: AutoLabelDecision, names: Sequence[str]) -> list[KeptPart]:
     return [
         KeptPart(
             tuple(names[k] for k in part.classes), part.images, part.labelled, part.threshold, part.bound, part.audit,

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from labelloop.errors import ConflictError, StudioError
-from labelloop.records.images import Bucket
-from labelloop.records.tasks import Choice
+from labelloop.records.images import Split
+from labelloop.records.tasks import QueuePlace
 from labelloop.rules.split import shown_blind
 from labelloop.store.auto_labels import AutoLabel, is_auto
 from labelloop.store.projects import ProjectRecord
@@ -71,7 +71,7 @@ def withdraw(deployment: Deployment, record: ProjectRecord) -> dict[str, int]:
 
 
 def _is_blind(one: AutoLabel, record: ProjectRecord) -> bool:
-    return one.bucket != Bucket.TRAIN.value or shown_blind(one.group, record.config.queue.blind)
+    return one.bucket != Split.TRAIN.value or shown_blind(one.group, record.config.queue.blind)
 
 
 def _open_tasks(deployment: Deployment, record: ProjectRecord, report: Report) -> dict[str, list[int]]:
@@ -87,7 +87,7 @@ def _open_tasks(deployment: Deployment, record: ProjectRecord, report: Report) -
     return tasks
 
 
-def _places(labels: Sequence[AutoLabel], tasks: dict[str, list[int]]) -> Iterator[tuple[int, Choice]]:
+def _places(labels: Sequence[AutoLabel], tasks: dict[str, list[int]]) -> Iterator[tuple[int, QueuePlace]]:
     for one in labels:
-        choice = Choice(one.uri, one.probability, one.label, one.probability, blind=False, why="auto-label")
+        choice = QueuePlace(one.uri, one.probability, one.label, one.probability, blind=False, why="auto-label")
         yield from ((task, choice) for task in tasks.get(one.uri, ()))

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from labelloop.records.images import Bucket, ImageFacts
+from labelloop.records.images import ImageFacts, Split
 from labelloop.records.tasks import Task
 from labelloop.rules.schema import LabelRules
 from labelloop.store.catalogue import Catalogue
@@ -51,7 +51,7 @@ class DuplicateGroup:
     @property
     def why(self) -> str:
         """What it means for the loop."""
-        if self.bucket == Bucket.QUARANTINE.value:
+        if self.bucket == Split.QUARANTINE.value:
             return "the same picture is in two splits: neither trains nor judges"
         if self.contradicts:
             return "one picture, two classes: which one is right? Until then not learned"
@@ -79,5 +79,5 @@ def groups_of(images: Iterable[ImageFacts], tasks: Iterable[Task]) -> list[Dupli
                                 facts.sha256 == facts.group, facts.twins)  # fmt: skip
         by_group[facts.group, facts.bucket.value].append(member)
     groups = [DuplicateGroup(group, split, tuple(members)) for (group, split), members in by_group.items()]
-    shown = [g for g in groups if len(g.members) > 1 or g.bucket == Bucket.QUARANTINE.value]
-    return sorted(shown, key=lambda g: (not g.contradicts, g.bucket != Bucket.QUARANTINE.value, g.members[0].uri))
+    shown = [g for g in groups if len(g.members) > 1 or g.bucket == Split.QUARANTINE.value]
+    return sorted(shown, key=lambda g: (not g.contradicts, g.bucket != Split.QUARANTINE.value, g.members[0].uri))

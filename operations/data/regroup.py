@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from labelloop.clock import stamp
 from labelloop.errors import NotFoundError
 from labelloop.objects.damage import UNREADABLE
-from labelloop.records.images import Bucket, ImageFacts
+from labelloop.records.images import ImageFacts, Split
 from labelloop.store.catalogue import Catalogue
 from labelloop.store.projects import ProjectRecord
 from labelloop.store.registry import Registry
@@ -31,7 +31,7 @@ def regroup(deployment: Deployment, record: ProjectRecord) -> Regrouped:
     catalogue.update()
     released = released_of(catalogue, deployment.registry(record), SnapshotStore(store))
     if released:
-        catalogue.add([replace(f, group="", twin="", middle="", bucket=Bucket.TRAIN) for f in released], stamp())
+        catalogue.add([replace(f, group="", twin="", middle="", bucket=Split.TRAIN) for f in released], stamp())
     decided = sum(bool(f.group) for f in catalogue.images.values())
     return Regrouped(len(released), len({f.group for f in released}), decided - len(released))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from labelloop.records.images import Bucket
+from labelloop.records.images import Split
 from labelloop.store.projects import ProjectRecord
 from labelloop.studio.wiring import ConnectedBackend
 from operations.doctor import storage, studio
@@ -156,7 +156,7 @@ def _setup(scene: Scene, record: ProjectRecord) -> TimedReply:
 def _probe(scene: Scene, record: ProjectRecord) -> TimedReply | None:
     """A few images that the model may answer: those of test and audit are never shown to it here."""
     facts = scene.catalogue(record).images.values()
-    uris = [f.uri for f in facts if f.bucket is Bucket.TRAIN and not f.problem][:PROBED]
+    uris = [f.uri for f in facts if f.bucket is Split.TRAIN and not f.problem][:PROBED]
     if not uris:
         return None
     key = record.schema.data_key

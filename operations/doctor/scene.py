@@ -14,8 +14,7 @@ from labelloop.queue.heartbeat import alive
 from labelloop.queue.jobs import JobState
 from labelloop.records.runs import Run
 from labelloop.records.snapshots import Snapshot
-from labelloop.records.versions import COLD_START
-from labelloop.records.versions import Deployment as Deployed
+from labelloop.records.versions import COLD_START, LogEntry
 from labelloop.store.catalogue import Catalogue
 from labelloop.store.projects import ProjectRecord
 from labelloop.store.registry import Registry
@@ -103,7 +102,7 @@ class Scene:
         """Its models."""
         return self.once(("registry", record.key), lambda: self.deployment.registry(record))
 
-    def live(self, record: ProjectRecord) -> Deployed | None:
+    def live(self, record: ProjectRecord) -> LogEntry | None:
         """The last entry of the deployment log."""
         return self.once(("live", record.key), self.registry(record).live)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from labelloop.records.evidence import Evaluation
 from labelloop.records.runs import AGAIN, Run
-from labelloop.records.versions import Deployment, Version
+from labelloop.records.versions import LogEntry, Version
 from labelloop.rules.revisions import Revision, tally
 from labelloop.rules.uncounted import Uncounted
 from operations.history.run_rows import evaluation_of, seconds
@@ -40,7 +40,7 @@ class Project:
     """What the page needs to know of the project now."""
 
     title: str
-    deployments: Sequence[Deployment]
+    deployments: Sequence[LogEntry]
     rollback_target: str | None
 
 
@@ -87,7 +87,7 @@ def run_page(
     )  # fmt: skip
 
 
-def spans(version: str, deployments: Sequence[Deployment]) -> tuple[Span, ...]:
+def spans(version: str, deployments: Sequence[LogEntry]) -> tuple[Span, ...]:
     """When a version was live, oldest first."""
     ends = [d.at for d in deployments[1:]] + [None]
     return tuple(

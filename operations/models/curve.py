@@ -35,7 +35,7 @@ class CurvePage:
             "waiting": dict(self.kept.waiting), "images_left": self.kept.left,
             "now": asdict(forecast.now) if forecast.now else None, "ahead": [asdict(f) for f in forecast.ahead],
             "target": forecast.target, "labels_to_target": asdict(forecast.reach) if forecast.reach else None,
-            "told": forecast.told, "advice": asdict(forecast.advice),
+            "told": forecast.sentence, "advice": asdict(forecast.advice),
         }  # fmt: skip
 
 

@@ -10,8 +10,7 @@ from labelloop.queue.channels import NUDGE_CHANNEL, publish
 from labelloop.queue.jobs import RETRAIN
 from labelloop.queue.leases import RedisLease
 from labelloop.records.evidence import Outcome
-from labelloop.records.versions import Deployment as Deployed
-from labelloop.records.versions import Version
+from labelloop.records.versions import LogEntry, Version
 from labelloop.store.pauses import Pause, PauseStore
 from labelloop.store.projects import ProjectRecord
 from operations.deployment import Deployment
@@ -62,7 +61,7 @@ def reminder(deployment: Deployment, record: ProjectRecord) -> str | None:
     return f"learning is {paused.in_words}; `labelloop resume` ends it" if paused else None
 
 
-def left_over(versions: Sequence[Version], deployments: Sequence[Deployed], since: str) -> tuple[str, ...]:
+def left_over(versions: Sequence[Version], deployments: Sequence[LogEntry], since: str) -> tuple[str, ...]:
     """Retrained versions that passed the gate after ``since`` and never went live: hours of work. Pure.
 
     Refreshes are left out: their labels are learned again at once.

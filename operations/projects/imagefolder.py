@@ -13,14 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from labelloop.config.shares import BucketShares
+from labelloop.config.shares import SplitShares
 from labelloop.decoding.endings import HEAD, NO_ENDING, SUFFIXES, no_format, no_image
 from labelloop.errors import SettingsError
 from labelloop.images.reader import LeftOut
 from labelloop.names import LONGEST, carried, encodable
 from labelloop.objects.storage import ObjectStore
-from labelloop.records.images import Bucket
-from labelloop.rules.split import bucket_of, group_of
+from labelloop.records.images import Split
+from labelloop.rules.split import group_of, split_of
 
 LABELS = "labels.csv"  # in the folder: file,label
 NOT_UTF8 = "its name is not UTF-8: rename it"
@@ -201,7 +201,7 @@ def upload(store: ObjectStore, files: Sequence[LabelledFile], prefix: str, repor
     return len(new)
 
 
-def pick_seeds(files: Sequence[LabelledFile], count: int, shares: BucketShares) -> list[LabelledFile]:
+def pick_seeds(files: Sequence[LabelledFile], count: int, shares: SplitShares) -> list[LabelledFile]:
     """``count`` images of the train split, the classes in turn; the same ones every time."""
     queues: Mapping[str, Iterator[LabelledFile]] = {
         label: _train_files([f for f in files if f.label == label], shares) for label in classes_of(files)
@@ -218,10 +218,10 @@ def pick_seeds(files: Sequence[LabelledFile], count: int, shares: BucketShares) 
     return picked
 
 
-def _train_files(files: Sequence[LabelledFile], shares: BucketShares) -> Iterator[LabelledFile]:
+def _train_files(files: Sequence[LabelledFile], shares: SplitShares) -> Iterator[LabelledFile]:
     """In the order of their names' hashes, which is as good as random. Read only as far as they are needed."""
     for file in sorted(files, key=lambda f: _hidden(Path(f.name)) if f.name else f.key):
-        if bucket_of(group_of(file.path.read_bytes()), shares) is Bucket.TRAIN:
+        if split_of(group_of(file.path.read_bytes()), shares) is Split.TRAIN:
             yield file
 
 

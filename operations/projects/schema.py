@@ -10,7 +10,7 @@ from typing import Any
 from labelloop.config.project import parse_config
 from labelloop.labels.results import parse_label_config
 from labelloop.queue.channels import NUDGE_CHANNEL, publish
-from labelloop.records.images import Bucket
+from labelloop.records.images import Split
 from labelloop.records.tasks import Task
 from labelloop.rules.migration import Proposal, Wishes, decide, propose, undecided
 from labelloop.rules.schema import LabelRules
@@ -20,7 +20,7 @@ from labelloop.store.snapshots import SnapshotStore
 from operations.deployment import Deployment
 
 NOWHERE = "unknown"  # split of an image that has not been read yet
-SPLITS = (*(b.value for b in Bucket), NOWHERE)
+SPLITS = (*(b.value for b in Split), NOWHERE)
 Counts = Mapping[str, Mapping[str, int]]  # class -> split -> labels
 
 
@@ -117,7 +117,7 @@ class SchemaReader:
         """What would count afterwards; SettingsError where a wish cannot be."""
         old = LabelRules.of(self._record.config)
         counts = self._counts(self._tasks)
-        label_map = decide(old.label_map, wishes, given=counts, classes=self._classes)
+        label_map = decide(old.label_map, wishes, labelled=counts, classes=self._classes)
         new = replace(old, label_map=label_map)
         before, after = (self._counts(rules.task(t) for t in self._tasks) for rules in (old, new))
         return Effect(label_map, before, after, self._undecided(new))

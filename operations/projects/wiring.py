@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from labelloop.config.networks import AUTO, BY_CONFIG, NO_WEIGHTS, PIXELS, Choice
+from labelloop.config.networks import AUTO, BY_CONFIG, NO_WEIGHTS, PIXELS, NetworkChoice
 from labelloop.config.project import ProjectConfig, parse_config
 from labelloop.config.settings import Settings
 from labelloop.errors import LabelloopError, StudioError
@@ -36,7 +36,7 @@ class Wish:
     image_uri: str  # s3://bucket/prefix/
     classes: tuple[str, ...] = ()  # for a new project
     adopt: int | None = None  # id of a project that exists
-    choose: Callable[[], Choice] | None = field(default=None, repr=False)  # of a network; none: as the config is
+    choose: Callable[[], NetworkChoice] | None = field(default=None, repr=False)  # of a network; none: as the config is
 
 
 def wire(studio: Studio, projects: ProjectStore, settings: Settings, wish: Wish) -> tuple[ProjectRecord, list[Finding]]:

@@ -33,7 +33,7 @@ LEAST = 1e-3  # probability below which a class surprises no more: a single imag
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class PairedAnswers:
     """Of challenger and champion (None: there is none) beside the truth; (n,) each."""
 
     truth: Strings
@@ -44,10 +44,10 @@ class Answers:
     once: Bools | None = None  # images whose group speaks once: groups were drawn, not images; None: none of them
 
     @staticmethod
-    def none() -> Answers:
+    def none() -> PairedAnswers:
         """To no image."""
         empty = np.array([], dtype=np.str_)
-        return Answers(empty, empty, empty)
+        return PairedAnswers(empty, empty, empty)
 
     def compared(self, on: str) -> Comparison | None:
         """None where there is no champion."""
@@ -67,13 +67,13 @@ class Answers:
         groups = np.arange(n).astype(np.str_) if self.groups is None else self.groups
         return groups, np.zeros(n, dtype=np.bool_) if self.once is None else self.once
 
-    def and_of(self, other: Answers) -> Answers:
+    def and_of(self, other: PairedAnswers) -> PairedAnswers:
         """These and the others. No group is in both: groups do not cross splits."""
         theirs = None
         if self.theirs is not None and other.theirs is not None:
             theirs = np.concatenate([self.theirs, other.theirs])
         (mine, once), (others, others_once) = self._grouped, other._grouped
-        return Answers(
+        return PairedAnswers(
             np.concatenate([self.truth, other.truth]), np.concatenate([self.ours, other.ours]), theirs,
             np.concatenate([self.comparable, other.comparable]),
             np.concatenate([np.char.add("1:", mine), np.char.add("2:", others)]), np.concatenate([once, others_once]),
@@ -105,14 +105,14 @@ def paired(
     )
 
 
-def recalls(answers: Answers) -> tuple[ClassRecall, ...]:
+def recalls(answers: PairedAnswers) -> tuple[ClassRecall, ...]:
     """One row per class of the truth; the bounds of all drops hold together (Bonferroni)."""
     names = sorted(set(answers.truth.tolist()))
     z = float(norm.ppf(1 - 0.025 / max(len(names), 1)))
     return tuple(_recall(name, answers, z) for name in names)
 
 
-def _recall(name: str, answers: Answers, z: float) -> ClassRecall:
+def _recall(name: str, answers: PairedAnswers, z: float) -> ClassRecall:
     rows = answers.truth == name
     ours, clusters = answers.ours[rows] == name, answers.clusters(rows)
     n, (_, high) = clusters.units, share_interval(ours, clusters)
@@ -126,18 +126,18 @@ def _recall(name: str, answers: Answers, z: float) -> ClassRecall:
     return ClassRecall(name, n, clusters.mean(ours), high, clusters.mean(theirs), drop_high, clusters.mean(among))
 
 
-def pre_labels(probabilities: Floats, unseen: Floats | None, given: Ints, groups: Strings | None = None) -> PreLabels:
-    """What people would have been shown, of answers out of fold (n, classes); ``given`` (n,) class numbers.
+def pre_labels(probabilities: Floats, unseen: Floats | None, truth: Ints, groups: Strings | None = None) -> PreLabels:
+    """What people would have been shown, of answers out of fold (n, classes); ``truth`` (n,) class numbers.
 
     The only label of its class is as good as an image of a class without one. Where the head that serves knows of no
     such class, it says nothing of it.
     """
-    learned = probabilities[np.arange(len(given)), given] > 0
+    learned = probabilities[np.arange(len(truth)), truth] > 0
     shown = learned if unseen is None else speaks(probabilities.max(axis=1), unseen)
-    correct = shown & (probabilities.argmax(axis=1) == given)
-    of_each = np.bincount(given[shown], minlength=1)
+    correct = shown & (probabilities.argmax(axis=1) == truth)
+    of_each = np.bincount(truth[shown], minlength=1)
     only = int((~learned & ~shown).sum())
-    alike = np.arange(len(given)).astype(np.str_) if groups is None else groups
+    alike = np.arange(len(truth)).astype(np.str_) if groups is None else groups
     clusters = clusters_of(alike[shown])
     worth = None if clusters.is_plain else min(independent(correct[shown], clusters), float(shown.sum()))
     return PreLabels(
@@ -146,17 +146,17 @@ def pre_labels(probabilities: Floats, unseen: Floats | None, given: Ints, groups
     )  # fmt: skip
 
 
-def best_renaming(given: Ints, answers: Ints, classes: Sequence[str]) -> Renaming:
-    """The exchange of class names under which ``answers`` (n,) would agree best with ``given`` (n,).
+def best_renaming(truth: Ints, answers: Ints, classes: Sequence[str]) -> Renaming:
+    """The exchange of class names under which ``answers`` (n,) would agree best with ``truth`` (n,).
 
     Source: the assignment problem on the confusion matrix (Kuhn 1955), as scipy solves it.
     """
     confusion = np.zeros((len(classes), len(classes)), dtype=np.int64)
-    np.add.at(confusion, (answers, given), 1)
+    np.add.at(confusion, (answers, truth), 1)
     rows, columns = linear_sum_assignment(confusion, maximize=True)
     pairs = zip(rows.tolist(), columns.tolist(), strict=True)
     moved = tuple(f"{classes[a]} → {classes[b]}" for a, b in pairs if a != b)
-    return Renaming(float(confusion[rows, columns].sum() / max(len(given), 1)), moved)
+    return Renaming(float(confusion[rows, columns].sum() / max(len(truth), 1)), moved)
 
 
 def surprise(

@@ -16,7 +16,7 @@ from labelloop.model.classifier import Classifier, load_classifier
 from labelloop.model.net import Backbone
 from labelloop.records.arrays import Floats
 from labelloop.records.evidence import Artefact
-from labelloop.records.images import Bucket
+from labelloop.records.images import Split
 from labelloop.records.snapshots import Snapshot
 from labelloop.records.versions import BackboneRecord, Version
 from retrain_worker.context import ProjectContext
@@ -54,7 +54,7 @@ def _loaded(project: ProjectContext, record: BackboneRecord) -> Backbone:
 
 
 def served_champion(project: ProjectContext, version: Version | None, loaded: Backbone | None = None) -> Served | None:
-    """The live version in the same way; None where there is none or it is damaged."""
+    """The champion in the same way; None where there is none or it is damaged."""
     if version is None:
         return None
     try:
@@ -70,9 +70,9 @@ def tried_out(project: ProjectContext, ours: Served, theirs: Served | None, snap
 
 
 def to_try(project: ProjectContext, snapshot: Snapshot, backbone: str) -> list[str]:
-    """Labelled images with features, those of the test bucket first."""
+    """Labelled images with features, those of the test split first."""
     examples = examples_of(snapshot, project.catalogue, project.features(backbone))
-    return [e.uri for e in sorted(examples, key=lambda e: e.bucket is not Bucket.TEST)]
+    return [e.uri for e in sorted(examples, key=lambda e: e.bucket is not Split.TEST)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +124,10 @@ def _one_image(side: Served, data: bytes) -> Callable[[], object]:
 
 def _images(project: ProjectContext, uris: Sequence[str]) -> dict[str, bytes]:
     """The bytes of the first images that can be read."""
-    found: dict[str, bytes] = {}
+    images: dict[str, bytes] = {}
     for uri in uris:
         with suppress(ImageUnreadableError):
-            found[uri] = project.images.read(uri)[0]
-        if len(found) == IMAGES:
+            images[uri] = project.images.read(uri)[0]
+        if len(images) == IMAGES:
             break
-    return found
+    return images

@@ -17,10 +17,10 @@ from labelloop.errors import NotEnoughLabelsError
 from labelloop.model.classifier import Classifier, load_classifier
 from labelloop.records.arrays import Floats
 from labelloop.records.evidence import Comparison, Contradiction, Evaluation, LossComparison, Recognised
-from labelloop.records.images import Bucket, Example
+from labelloop.records.images import Example, Split
 from labelloop.rules.schema import AS_GIVEN, LabelRules
 from labelloop.rules.trigger import labels_each
-from retrain_worker.evidence.answers import Answers, best_renaming, pre_labels, recalls, surprise
+from retrain_worker.evidence.answers import PairedAnswers, best_renaming, pre_labels, recalls, surprise
 from retrain_worker.evidence.clusters import clusters_of, share_interval
 from retrain_worker.evidence.contradiction import contradiction
 from retrain_worker.heads.calibration import Sureness, calibration, expected_calibration_error
@@ -33,7 +33,7 @@ Strings = NDArray[np.str_]
 
 @dataclass(frozen=True, slots=True)
 class LabelSets:
-    """What each arm may learn from; all buckets, collapsed to one label per task."""
+    """What each arm may learn from; all splits, collapsed to one label per task."""
 
     grown: Sequence[Example]
     champion: Sequence[Example] | None = None  # None: there is no champion
@@ -50,7 +50,7 @@ class Recipe:
     rules: LabelRules = AS_GIVEN  # how the classes of the champion's head are called now
     pool: Floats | None = None  # (p, features): a sample of train images that nobody has labelled
     batch: int = 10  # new labels after which a refresh comes
-    known: Sequence[str] = ()  # classes that people can choose
+    choosable: Sequence[str] = ()  # classes
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,39 +116,41 @@ def refresh_evidence(sets: LabelSets, rows: Rows, *, champion: Classifier | None
     )
     side = Side(champion, rows, recipe.rules) if champion else None
     if side and sets.champion is not None:
-        news = _news(sets.grown, sets.champion, side, batches=evaluation.new_labels / recipe.batch)
-        evaluation = replace(evaluation, contradiction=news)
+        against = _contradiction(sets.grown, sets.champion, side, batches=evaluation.new_labels / recipe.batch)
+        evaluation = replace(evaluation, contradiction=against)
     unseen = table.answers(fitted.oof, arms.get("champion"))
     return Learned(
         fitted,
-        with_test_bucket(evaluation, sets.grown, challenger=Side(fitted.head, rows), champion=side, unseen=unseen),
+        with_test_split(evaluation, sets.grown, challenger=Side(fitted.head, rows), champion=side, unseen=unseen),
     )
 
 
-def _news(
+def _contradiction(
     grown: Sequence[Example], learned: Sequence[Example], champion: Side, *, batches: float
 ) -> Contradiction | None:
     """What the champion that serves says of labels that it never learned, of classes that it knows.
 
     An answer that somebody has changed is left out: the champion learned the earlier one, and contradicts for that.
     """
-    known = {e.unit for e in learned}
+    units = {e.unit for e in learned}
     classes = champion.labels
-    new = [e for unit, e in sorted(_train(grown)[0].items()) if unit not in known and e.label in classes]
-    said = champion.probabilities([e.uri for e in new])
-    return contradiction(said, codes([e.label for e in new], classes), [e.task_id for e in new], batches=batches)
+    new = [e for unit, e in sorted(_train(grown)[0].items()) if unit not in units and e.label in classes]
+    probabilities = champion.probabilities([e.uri for e in new])
+    return contradiction(
+        probabilities, codes([e.label for e in new], classes), [e.task_id for e in new], batches=batches
+    )
 
 
 def _renamed(champion: Classifier, labels: Sequence[Example], class_min: int) -> tuple[str, ...]:
     """Classes of the head that its own labels have no more, and the other way round: people decided otherwise."""
-    gone = set(champion.labels) - {e.label for e in labels}
+    left = set(champion.labels) - {e.label for e in labels}
     agreed, _ = _train(labels)
-    came = set(entering([e.label for e in agreed.values()], class_min)[0]) - set(champion.labels)
-    return tuple(sorted(gone | came))
+    joined = set(entering([e.label for e in agreed.values()], class_min)[0]) - set(champion.labels)
+    return tuple(sorted(left | joined))
 
 
 def retrain_evidence(sets: LabelSets, rows: Rows, *, champion: Side | None, recipe: Recipe) -> Learned:
-    """Fit on the new backbone's features (``rows``); the test bucket compares with the champion on its own.
+    """Fit on the new backbone's features (``rows``); the test split compares with the champion on its own.
 
     Out-of-fold figures cover only labels that the new backbone never saw (``recipe.backbone_saw``); those of them that
     the champion has not learned either are compared, too.
@@ -161,24 +163,26 @@ def retrain_evidence(sets: LabelSets, rows: Rows, *, champion: Side | None, reci
         evaluation = replace(evaluation, comparison=later.compared("labels given since, that neither had learned"))
     return Learned(
         fitted,
-        with_test_bucket(evaluation, sets.grown, challenger=Side(fitted.head, rows), champion=champion, unseen=later),
+        with_test_split(evaluation, sets.grown, challenger=Side(fitted.head, rows), champion=champion, unseen=later),
     )
 
 
-def _later(table: _Table, fitted: FittedHead, learned: Sequence[Example] | None, champion: Side | None) -> Answers:
+def _later(
+    table: _Table, fitted: FittedHead, learned: Sequence[Example] | None, champion: Side | None
+) -> PairedAnswers:
     """Test, then train: what came after the fine-tune had begun and the champion has not learned either.
 
     The challenger answers out of fold. People saw these images because the champion was unsure of them.
     """
     if champion is None or learned is None:
-        return Answers.none()
-    known = _train(learned)[0]
-    rows = [i for i, unit in enumerate(table.units) if table.judged[i] and unit not in known]
+        return PairedAnswers.none()
+    units = _train(learned)[0]
+    rows = [i for i, unit in enumerate(table.units) if table.judged[i] and unit not in units]
     truth = np.array([table.labels[i] for i in rows], dtype=np.str_)
-    said = fitted.oof[rows]
-    return Answers(
-        truth, _named(said, table.classes), champion.answers([table.uris[i] for i in rows]),
-        _named(said, table.classes, champion.labels), np.array([table.groups[i] for i in rows], dtype=np.str_),
+    probabilities = fitted.oof[rows]
+    return PairedAnswers(
+        truth, _named(probabilities, table.classes), champion.answers([table.uris[i] for i in rows]),
+        _named(probabilities, table.classes, champion.labels), np.array([table.groups[i] for i in rows], dtype=np.str_),
     )  # fmt: skip
 
 
@@ -218,7 +222,7 @@ def entering(labels: Collection[str], class_min: int) -> tuple[tuple[str, ...], 
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """One row per picture of the train bucket that any arm knows."""
+    """One row per picture of the train split that any arm knows."""
 
     units: tuple[str, ...]
     groups: tuple[str, ...]  # related pictures share a fold
@@ -236,8 +240,8 @@ class _Table:
     @property
     def arm_classes(self) -> tuple[str, ...]:
         """Columns of what an arm says: those of the head first, then what only an arm knows."""
-        given = {label for arm in self.arms.values() for label in arm if label is not None}
-        return self.classes + tuple(sorted(given - set(self.classes)))
+        labels = {label for arm in self.arms.values() for label in arm if label is not None}
+        return self.classes + tuple(sorted(labels - set(self.classes)))
 
     @property
     def champion_classes(self) -> set[str]:
@@ -248,16 +252,16 @@ class _Table:
         """Both out of fold on the judged rows; None where there is no such arm."""
         return self.answers(challenger, arm).compared("train labels, out of fold")
 
-    def answers(self, challenger: Floats, arm: Floats | None) -> Answers:
+    def answers(self, challenger: Floats, arm: Floats | None) -> PairedAnswers:
         """Of both on the judged rows, out of fold."""
         truth = np.array([label or "" for label in self.labels], dtype=np.str_)
-        seen = self.judged
-        ours = _named(challenger[seen], self.classes)
-        groups = np.array(self.groups, dtype=np.str_)[seen]
+        judged = self.judged
+        ours = _named(challenger[judged], self.classes)
+        groups = np.array(self.groups, dtype=np.str_)[judged]
         if arm is None:
-            return Answers(truth[seen], ours, None, groups=groups)
-        common = _named(challenger[seen], self.classes, self.champion_classes)
-        return Answers(truth[seen], ours, _named(arm[seen], self.arm_classes), common, groups)
+            return PairedAnswers(truth[judged], ours, None, groups=groups)
+        common = _named(challenger[judged], self.classes, self.champion_classes)
+        return PairedAnswers(truth[judged], ours, _named(arm[judged], self.arm_classes), common, groups)
 
     def surprised(self, challenger: Floats, champion: Floats | None) -> LossComparison | None:
         """Both out of fold on the judged rows whose label the champion has learned, too, among the classes of both.
@@ -281,9 +285,9 @@ def _table(sets: LabelSets, recipe: Recipe) -> _Table:
     reference = _train(sets.reference)[0] if sets.reference is not None else None
     if reference == champion:
         reference = None  # a second arm with the same labels says nothing more
-    known = {**(reference or {}), **(champion or {}), **grown}
-    units = tuple(sorted(known))
-    groups = tuple(known[unit].group for unit in units)
+    examples = {**(reference or {}), **(champion or {}), **grown}
+    units = tuple(sorted(examples))
+    groups = tuple(examples[unit].group for unit in units)
     classes, waiting = entering([e.label for e in grown.values()], recipe.class_min)
     if len(classes) < 2:
         have = ", ".join(f"{name} {n}" for name, n in sorted(Counter(e.label for e in grown.values()).items()))
@@ -292,23 +296,23 @@ def _table(sets: LabelSets, recipe: Recipe) -> _Table:
     unseen = np.array([g not in recipe.backbone_saw for g in groups], dtype=np.bool_)
     named = {"champion": champion, "reference": reference}
     return _Table(
-        units=units, groups=groups, uris=tuple(known[u].uri for u in units), labels=labels,
+        units=units, groups=groups, uris=tuple(examples[u].uri for u in units), labels=labels,
         judged=unseen & np.array([label is not None for label in labels], dtype=np.bool_), unseen=unseen,
         classes=classes, waiting=waiting, changes=_changes(champion or {}, grown), conflicts=conflicts,
         arms={k: _column(v, units, recipe.class_min) for k, v in named.items() if v is not None},
         weights=None if all(e.weight == 1.0 for e in grown.values())
-        else np.array([known[u].weight for u in units], dtype=np.float32),
+        else np.array([examples[u].weight for u in units], dtype=np.float32),
     )  # fmt: skip
 
 
 def _train(examples: Sequence[Example]) -> tuple[dict[str, Example], tuple[str, ...]]:
-    return one_per_unit([e for e in examples if e.bucket is Bucket.TRAIN])
+    return one_per_unit([e for e in examples if e.bucket is Split.TRAIN])
 
 
-def _column(found: Mapping[str, Example], units: Sequence[str], class_min: int) -> tuple[str | None, ...]:
+def _column(examples: Mapping[str, Example], units: Sequence[str], class_min: int) -> tuple[str | None, ...]:
     """An arm's label of every row; None where it has none or the class does not enter its head."""
-    classes, _ = entering([e.label for e in found.values()], class_min)
-    return tuple(found[u].label if u in found and found[u].label in classes else None for u in units)
+    classes, _ = entering([e.label for e in examples.values()], class_min)
+    return tuple(examples[u].label if u in examples and examples[u].label in classes else None for u in units)
 
 
 def _changes(before: Mapping[str, Example], after: Mapping[str, Example]) -> int:
@@ -324,12 +328,12 @@ def _fit(table: _Table, rows: Rows, recipe: Recipe) -> tuple[FittedHead, dict[st
         arm_classes=table.arm_classes, weights=table.weights, pool=recipe.pool,
         missing=len(_missing(table, recipe)),
     )  # fmt: skip
-    fitted, found = fit(lesson, recipe.head)
-    return fitted, dict(zip(table.arms, found, strict=True))
+    fitted, arms = fit(lesson, recipe.head)
+    return fitted, dict(zip(table.arms, arms, strict=True))
 
 
 def _missing(table: _Table, recipe: Recipe) -> tuple[str, ...]:
-    return tuple(name for name in recipe.known if name not in table.classes)
+    return tuple(name for name in recipe.choosable if name not in table.classes)
 
 
 def _common(kind: str, table: _Table, fitted: FittedHead, rows: Rows) -> Evaluation:
@@ -337,22 +341,22 @@ def _common(kind: str, table: _Table, fitted: FittedHead, rows: Rows) -> Evaluat
     learned = sum(label is not None for label in table.labels)
     evaluation = Evaluation(kind, learned, table.changes, table.classes, dict(table.waiting), conflicts=table.conflicts)
     evaluation = _with_known(evaluation, table, fitted.head, rows)
-    given = codes(table.labels, table.classes)[table.judged]
-    if not len(given):
+    truth = codes(table.labels, table.classes)[table.judged]
+    if not len(truth):
         return evaluation
     probabilities = fitted.oof[table.judged]
-    correct = probabilities.argmax(axis=1) == given
+    correct = probabilities.argmax(axis=1) == truth
     right = int(correct.sum())
     groups = np.array(table.groups, dtype=np.str_)[table.judged]
     low, high = share_interval(correct, clusters_of(groups))
-    counts = [np.bincount(part, minlength=len(table.classes)).tolist() for part in (given, given[correct])]
+    counts = [np.bincount(part, minlength=len(table.classes)).tolist() for part in (truth, truth[correct])]
     return replace(
-        evaluation, accuracy=right / len(given), accuracy_low=low, accuracy_high=high,
-        majority=float(np.bincount(given).max() / len(given)), judged_on=len(given),
-        ece=expected_calibration_error(probabilities, given), log_loss=log_loss(probabilities, given),
+        evaluation, accuracy=right / len(truth), accuracy_low=low, accuracy_high=high,
+        majority=float(np.bincount(truth).max() / len(truth)), judged_on=len(truth),
+        ece=expected_calibration_error(probabilities, truth), log_loss=log_loss(probabilities, truth),
         recognised=tuple(Recognised(*row) for row in zip(table.classes, *counts, strict=True)),
         shown=pre_labels(
-            probabilities, None if fitted.unseen is None else fitted.unseen[table.judged], given, groups
+            probabilities, None if fitted.unseen is None else fitted.unseen[table.judged], truth, groups
         ),
     )  # fmt: skip
 
@@ -361,38 +365,43 @@ def _with_known(evaluation: Evaluation, table: _Table, head: Classifier, rows: R
     """What the head that would serve says of its own training labels, as it was written down and read again."""
     served = load_classifier(head.dump(), head.labels)
     learned = [i for i, label in enumerate(table.labels) if label is not None]
-    given = codes([table.labels[i] for i in learned], served.labels)
+    truth = codes([table.labels[i] for i in learned], served.labels)
     answers = served.probabilities(rows([table.uris[i] for i in learned])).argmax(axis=1)
-    known = float((answers == given).mean())
-    return replace(evaluation, known_accuracy=known, renaming=best_renaming(given, answers, served.labels))
+    accuracy = float((answers == truth).mean())
+    return replace(evaluation, known_accuracy=accuracy, renaming=best_renaming(truth, answers, served.labels))
 
 
-def with_test_bucket(
-    evaluation: Evaluation, examples: Sequence[Example], *, challenger: Side, champion: Side | None, unseen: Answers
+def with_test_split(
+    evaluation: Evaluation,
+    examples: Sequence[Example],
+    *,
+    challenger: Side,
+    champion: Side | None,
+    unseen: PairedAnswers,
 ) -> Evaluation:
-    """Add what the heads that serve say of the test bucket; a class that a head lacks counts as wrong.
+    """Add what the heads that serve say of the test split; a class that a head lacks counts as wrong.
 
-    ``unseen``: answers on train labels that judge, too; with the test bucket they give the recalls.
-    A group speaks once, with the mean of its pictures: groups were drawn into the bucket, not pictures.
+    ``unseen``: answers on train labels that judge, too; with the test split they give the recalls.
+    A group speaks once, with the mean of its pictures: groups were drawn into the split, not pictures.
     """
-    kept, _ = one_per_picture([e for e in examples if e.bucket is Bucket.TEST])
+    kept, _ = one_per_picture([e for e in examples if e.bucket is Split.TEST])
     uris, groups = [e.uri for e in kept], np.array([e.group for e in kept], dtype=np.str_)
     truth = np.array([e.label for e in kept], dtype=np.str_)
     first = np.sort(np.unique(groups, return_index=True)[1])  # one picture of each group, where no formula knows groups
     ours, theirs = challenger.probabilities(uris), champion.probabilities(uris) if champion else None
     once = np.ones(len(truth), dtype=np.bool_)
-    found, before = Answers(truth, _named(ours, challenger.labels), None, None, groups, once), None
+    answers, before = PairedAnswers(truth, _named(ours, challenger.labels), None, None, groups, once), None
     sureness = _sureness(ours[first], challenger.labels, truth[first])
     if champion and theirs is not None:
         common = _named(ours, challenger.labels, champion.labels)
-        found = replace(found, theirs=_named(theirs, champion.labels), among=common)
+        answers = replace(answers, theirs=_named(theirs, champion.labels), among=common)
         before = _sureness(theirs[first], champion.labels, truth[first])
     evaluation = replace(
-        evaluation, test_comparison=found.compared("labels of the random test bucket"),
-        recalls=recalls(unseen.and_of(found)), calibration=calibration(sureness, before),
+        evaluation, test_comparison=answers.compared("labels of the random test split"),
+        recalls=recalls(unseen.and_of(answers)), calibration=calibration(sureness, before),
     )  # fmt: skip
     if not len(truth):
         return evaluation
-    right, clusters = found.ours == truth, found.clusters()
+    right, clusters = answers.ours == truth, answers.clusters()
     high = share_interval(right, clusters)[1]
     return replace(evaluation, test_n=clusters.units, test_accuracy=clusters.mean(right), test_high=high)

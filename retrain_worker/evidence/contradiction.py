@@ -20,23 +20,23 @@ NAMED_NATS = 1.0  # beyond what was expected of a label: then its task is named
 NAMED = 10  # tasks
 
 
-def contradiction(probabilities: Floats, given: Ints, tasks: Sequence[int], *, batches: float) -> Contradiction | None:
-    """How far ``given`` (n,), class numbers, are from what ``probabilities`` (n, classes) expect; None without any.
+def contradiction(probabilities: Floats, labels: Ints, tasks: Sequence[int], *, batches: float) -> Contradiction | None:
+    """How far ``labels`` (n,), class numbers, are from what ``probabilities`` (n, classes) expect; None without any.
 
     Were the probabilities right, the loss of each label would be on average the entropy of its row. The deviation is
     the sum of what lies above, in standard errors of that sum.
     """
-    if not len(given):
+    if not len(labels):
         return None
     sure = (1 - SLIP) * probabilities.astype(np.float64) + SLIP / probabilities.shape[1]
     sure /= sure.sum(axis=1, keepdims=True)
     losses = -np.log(sure)
     entropy = (sure * losses).sum(axis=1)
     spread = (sure * losses**2).sum(axis=1) - entropy**2
-    loss = losses[np.arange(len(given)), given]
+    loss = losses[np.arange(len(labels)), labels]
     above = loss - entropy
     most = [tasks[i] for i in np.argsort(-above, kind="stable")[:NAMED] if above[i] > NAMED_NATS]
     error = np.sqrt(np.maximum(spread, LEAST_SPREAD).sum())
     return Contradiction(
-        len(given), float(loss.mean()), float(entropy.mean()), float(above.sum() / error), batches, tuple(most)
+        len(labels), float(loss.mean()), float(entropy.mean()), float(above.sum() / error), batches, tuple(most)
     )

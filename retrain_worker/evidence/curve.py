@@ -13,7 +13,7 @@ from labelloop.clock import now
 from labelloop.errors import CorruptArtefactError, NotFoundError
 from labelloop.model.classifier import Classifier
 from labelloop.records.curve import RIGHT, UNKNOWN, WRONG, KeptCurve, Point
-from labelloop.records.images import JUDGING, Bucket, Example
+from labelloop.records.images import JUDGING, Example, Split
 from labelloop.records.snapshots import Snapshot
 from labelloop.records.tasks import Task
 from labelloop.records.versions import Version, way_back
@@ -38,9 +38,9 @@ def follow(project: ProjectContext) -> KeptCurve | None:
     if live is None or latest is None:
         return None
     project.catalogue.update()
-    found = _judged(project, project.registry.version(live.version), project.snapshot(latest.snapshot))
-    keep_curve(project.store, found)
-    return found
+    curve = _judged(project, project.registry.version(live.version), project.snapshot(latest.snapshot))
+    keep_curve(project.store, curve)
+    return curve
 
 
 def follow_quietly(project: ProjectContext) -> None:
@@ -64,9 +64,9 @@ def _judged(project: ProjectContext, live: Version, snapshot: Snapshot) -> KeptC
         if head and v.backbone in features
     ]
     doubled, differ = twice([t for t in snapshot.tasks.values() if t.uri in {e.uri for e in random}])
-    buckets = Counter(e.bucket for e in random)
+    splits = Counter(e.bucket for e in random)
     return KeptCurve(
-        at=now(), snapshot=snapshot.id, live=live.name, test=buckets[Bucket.TEST], audit=buckets[Bucket.AUDIT],
+        at=now(), snapshot=snapshot.id, live=live.name, test=splits[Split.TEST], audit=splits[Split.AUDIT],
         points=tuple(points), waiting=_waiting(project, examples), left=_left(project, snapshot),
         doubled=doubled, differ=differ,
     )  # fmt: skip
@@ -79,13 +79,13 @@ def _line(project: ProjectContext) -> list[Version]:
 
 
 def thinned(versions: Sequence[Version], live: Version) -> list[Version]:
-    """At most `VERSIONS`, fewest labels first; the live one is the last, so that the curve ends with it."""
+    """At most `VERSIONS`, fewest labels first; the champion is the last, so that the curve ends with it."""
     line = sorted((v for v in versions if v.name != live.name), key=lambda v: (v.evaluation.labels, v.number))
     line = [v for v in line if v.evaluation.labels <= live.evaluation.labels]
     if len(line) >= VERSIONS:
         labels = np.array([v.evaluation.labels for v in line])
-        wanted = np.linspace(labels[0], labels[-1], VERSIONS - 1)
-        line = [line[i] for i in sorted({int(np.abs(labels - w).argmin()) for w in wanted})]
+        targets = np.linspace(labels[0], labels[-1], VERSIONS - 1)
+        line = [line[i] for i in sorted({int(np.abs(labels - w).argmin()) for w in targets})]
     return [*line, live]
 
 
@@ -99,16 +99,16 @@ def _head(project: ProjectContext, version: Version) -> Classifier | None:
 
 
 def _features(project: ProjectContext, versions: Sequence[Version]) -> dict[str, FeatureStore]:
-    """By backbone, the live one's first; of those that served long ago no features are kept."""
+    """By backbone, the champion's first; of those that served long ago no features are kept."""
     *others, live = versions
     newest = dict.fromkeys(v.backbone for v in (live, *sorted(others, key=lambda v: -v.number)))
     return {b: project.features(b) for b in list(newest)[:GENERATIONS]}
 
 
-def _point(version: Version, side: Side, random: Sequence[Example], known: Container[str]) -> Point:
-    seen = [e for e in random if e.uri in known]
-    answers = side.answers([e.uri for e in seen]).tolist()
-    wrong = {e.uri: RIGHT if answer == e.label else WRONG for e, answer in zip(seen, answers, strict=True)}
+def _point(version: Version, side: Side, random: Sequence[Example], featurised: Container[str]) -> Point:
+    examples = [e for e in random if e.uri in featurised]
+    answers = side.answers([e.uri for e in examples]).tolist()
+    wrong = {e.uri: RIGHT if answer == e.label else WRONG for e, answer in zip(examples, answers, strict=True)}
     return Point(
         version=version.name, kind=version.kind, labels=version.evaluation.labels, backbone=version.backbone,
         head=str(version.recipe.get("head", "linear")), at=version.created_at,
@@ -118,7 +118,7 @@ def _point(version: Version, side: Side, random: Sequence[Example], known: Conta
 
 def _waiting(project: ProjectContext, examples: Sequence[Example]) -> dict[str, int]:
     """Classes that people can choose and the head hardly knows yet, for want of labels."""
-    agreed, _ = one_per_unit([e for e in examples if e.bucket is Bucket.TRAIN])
+    agreed, _ = one_per_unit([e for e in examples if e.bucket is Split.TRAIN])
     counts = Counter(e.label for e in agreed.values())
     record = project.record
     names = project.rules.choosable(record.schema.classes)
@@ -127,19 +127,19 @@ def _waiting(project: ProjectContext, examples: Sequence[Example]) -> dict[str, 
 
 
 def _left(project: ProjectContext, snapshot: Snapshot) -> int:
-    """Images of the train bucket that nobody has answered, nor a duplicate of them."""
+    """Images of the train split that nobody has answered, nor a duplicate of them."""
     images = project.catalogue.images
     taken = {images[t.uri].unit for t in snapshot.tasks.values() if t.uri in images}
-    train = {f.unit for f in images.values() if f.bucket is Bucket.TRAIN and f.group and not f.problem}
+    train = {f.unit for f in images.values() if f.bucket is Split.TRAIN and f.group and not f.problem}
     return len(train - taken)
 
 
 def twice(tasks: Sequence[Task]) -> tuple[int, int]:
     """(tasks that two people or more have labelled, those of them with different classes)."""
-    given: list[Mapping[int, str]] = []
+    labels_by_person: list[Mapping[int, str]] = []
     for task in tasks:
         answers = [a for a in task.annotations if a.label and not a.cancelled and a.completed_by is not None]
         answers.sort(key=lambda a: (a.updated_at, a.id))  # of one person the newest counts
-        given.append({a.completed_by: a.label for a in answers if a.completed_by is not None and a.label})
-    several = [labels for labels in given if len(labels) > 1]
+        labels_by_person.append({a.completed_by: a.label for a in answers if a.completed_by is not None and a.label})
+    several = [labels for labels in labels_by_person if len(labels) > 1]
     return len(several), sum(len(set(labels.values())) > 1 for labels in several)

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Container, Sequence
 
-from labelloop.config.project import Weights
+from labelloop.config.project import LabelWeights
 from labelloop.images.reader import short
-from labelloop.records.images import Bucket, Example
+from labelloop.records.images import Example, Split
 from labelloop.records.snapshots import Snapshot
 from labelloop.records.tasks import Task
 from labelloop.rules.outdated import outdated
 from labelloop.store.catalogue import Catalogue
 from labelloop.store.features import lacks
 
-EQUAL = Weights()
+EQUAL = LabelWeights()
 NAMED = 3
 LACKING = "`labelloop status` says why"
 
 
 def examples_of(
-    snapshot: Snapshot, catalogue: Catalogue, featurised: Container[str], weights: Weights = EQUAL
+    snapshot: Snapshot, catalogue: Catalogue, featurised: Container[str], weights: LabelWeights = EQUAL
 ) -> list[Example]:
     """One example per labelled task whose image is known, readable and has features."""
-    found = []
+    examples = []
     for task in snapshot.tasks.values():
         facts = catalogue.images.get(task.uri)
         answer = task.counted
@@ -38,8 +38,8 @@ def examples_of(
         if outdated(catalogue.images, task.uri, answer):  # other bytes came after the snapshot was frozen
             continue
         weight = weights.of(task.label, answer.completed_by)
-        found.append(Example(task.id, task.uri, facts.group, facts.bucket, task.label, weight, facts.twins))
-    return found
+        examples.append(Example(task.id, task.uri, facts.group, facts.bucket, task.label, weight, facts.twins))
+    return examples
 
 
 def without_features(snapshot: Snapshot, catalogue: Catalogue, featurised: Container[str]) -> list[Task]:
@@ -58,4 +58,4 @@ def without_words(tasks: Sequence[Task]) -> str:
 def train_groups(snapshot: Snapshot, catalogue: Catalogue) -> frozenset[str]:
     """The duplicate groups of a snapshot that a model may have learned from."""
     facts = [catalogue.images.get(t.uri) for t in snapshot.tasks.values() if t.label is not None]
-    return frozenset(f.group for f in facts if f and f.bucket is Bucket.TRAIN)
+    return frozenset(f.group for f in facts if f and f.bucket is Split.TRAIN)

@@ -1,4 +1,4 @@
-"""A version's images in, their features under its backbone out: kept ones, and anew what was tidied away.
+"""A version's images in, their features under its backbone out: kept, or recomputed where they were tidied away.
 
 Nothing is written: what nobody keeps any more is computed from the pixels for this one time.
 """
@@ -36,13 +36,13 @@ def rows_under(context: Context, project: ProjectContext, backbone: str, uris: S
     parts: list[Floats] = [np.zeros((0, record.dimension), dtype=np.float32)]
     if there:
         parts.append(kept.rows(there))
-    for uri, row in _anew(context, project, record, [uri for uri in uris if uri not in kept]):
+    for uri, row in _recomputed(context, project, record, [uri for uri in uris if uri not in kept]):
         there.append(uri)
         parts.append(row[None])
     return Rows({uri: i for i, uri in enumerate(there)}, np.concatenate(parts))
 
 
-def _anew(
+def _recomputed(
     context: Context, project: ProjectContext, record: BackboneRecord, uris: Sequence[str]
 ) -> Iterator[tuple[str, Floats]]:
     """As a worker does it: the same pixels through the same network."""
@@ -52,7 +52,7 @@ def _anew(
     with ThreadPoolExecutor(READERS) as pool:
         for start in range(0, len(uris), BATCH):
             batch = pool.map(lambda uri: read(project, backbone, uri), uris[start : start + BATCH])
-            found = [(r.facts.uri, r.pixels) for r in batch if r.pixels is not None]
-            if found:
-                rows = backbone.features(np.stack([pixels for _, pixels in found]))
-                yield from zip([uri for uri, _ in found], rows, strict=True)
+            images = [(r.facts.uri, r.pixels) for r in batch if r.pixels is not None]
+            if images:
+                rows = backbone.features(np.stack([pixels for _, pixels in images]))
+                yield from zip([uri for uri, _ in images], rows, strict=True)

@@ -29,9 +29,9 @@ class Sureness:
         return float(np.abs(gaps).sum() / len(self.sure))
 
 
-def expected_calibration_error(probabilities: Floats, given: NDArray[np.int64]) -> float:
+def expected_calibration_error(probabilities: Floats, truth: NDArray[np.int64]) -> float:
     """Of (n, classes) probabilities on class numbers (n,); n is at least 1."""
-    return Sureness(probabilities.max(axis=1), probabilities.argmax(axis=1) == given).error()
+    return Sureness(probabilities.max(axis=1), probabilities.argmax(axis=1) == truth).error()
 
 
 def calibration(ours: Sureness, theirs: Sureness | None) -> Calibration | None:

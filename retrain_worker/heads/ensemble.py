@@ -21,7 +21,7 @@ from labelloop.model.onnx_member import start
 from labelloop.records.arrays import Floats
 from labelloop.rules.split import fold_of
 from retrain_worker.heads.logistic import ABSENT, Bools, Ints, Rotated, best_temperature, codes, judges, rotate
-from retrain_worker.heads.members import MEMBERS, Part
+from retrain_worker.heads.members import MEMBERS, MemberTask
 
 FOLDS = 3
 LEAST = 1e-6  # of a probability whose logarithm is taken
@@ -42,10 +42,10 @@ class EnsembleRecipe:
     @property
     def names(self) -> tuple[str, ...]:
         """Who is asked to take part, cheap to dear; SettingsError for a name that is none."""
-        asked = tuple(MEMBERS) if self.members is None else self.members
-        if not asked or set(asked) - set(MEMBERS):
-            raise SettingsError(f"an ensemble's members are some of {', '.join(MEMBERS)}, not {', '.join(asked)}")
-        return tuple(name for name in MEMBERS if name in asked)
+        members = tuple(MEMBERS) if self.members is None else self.members
+        if not members or set(members) - set(MEMBERS):
+            raise SettingsError(f"an ensemble's members are some of {', '.join(MEMBERS)}, not {', '.join(members)}")
+        return tuple(name for name in MEMBERS if name in members)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def fit_ensemble(  # noqa: PLR0913 -- the columns of a table, and a recipe
     if len(np.unique(targets[targets >= 0])) < 2:
         raise NotEnoughLabelsError("an ensemble needs labels of two classes")
     with threadpool_limits(limits=1):  # sums in one order: the same result on any number of cores
-        table = _Table.of(features, targets, groups, len(classes), weights)
+        table = _LabelTable.of(features, targets, groups, len(classes), weights)
         work = _Work(recipe)
         voters = work.fit(table)
     judged, sharpen = judges(targets >= 0, trusted)
@@ -113,17 +113,19 @@ def cross_fit_ensemble(
         raise SettingsError("arms are compared under the members of one fit: name them in the recipe")
     with threadpool_limits(limits=1):
         rotated = rotate(features)
-        tables = [_Table.of(features, codes(s, classes), groups, len(classes), weights, rotated) for s in label_sets]
+        tables = [
+            _LabelTable.of(features, codes(s, classes), groups, len(classes), weights, rotated) for s in label_sets
+        ]
         return [_arm(table, recipe) for table in tables]
 
 
-def _arm(table: _Table, recipe: EnsembleRecipe) -> Floats:
+def _arm(table: _LabelTable, recipe: EnsembleRecipe) -> Floats:
     oofs = [table.out_of_fold(_fits(table, table.hidden, name, recipe, _never)) for name in recipe.names]
     return _mean(oofs).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
-class _Table:
+class _LabelTable:
     """One label set on the features. ``hidden`` (FOLDS, n): the targets without each fold."""
 
     features: Floats
@@ -143,7 +145,7 @@ class _Table:
         classes: int,
         weights: Floats | None = None,
         rotated: Rotated | None = None,
-    ) -> _Table:
+    ) -> _LabelTable:
         """Folds by group, so that duplicates share one and folds never move."""
         folds = np.array([fold_of(group, FOLDS) for group in groups], dtype=np.int64)
         hidden = np.where(folds[None] == np.arange(FOLDS)[:, None], -1, targets[None])
@@ -151,10 +153,10 @@ class _Table:
         say = np.ones(len(rows), dtype=np.float32) if weights is None else weights
         return cls(rows, rotated or rotate(rows), targets, folds, hidden, classes, say)
 
-    def part(self, targets: Ints, seed: int, tick: Callable[[], None]) -> Part:
+    def part(self, targets: Ints, seed: int, tick: Callable[[], None]) -> MemberTask:
         """What a fit to these targets sees."""
         mine = targets >= 0
-        return Part(
+        return MemberTask(
             self.features[mine], self.rotated.rows[mine], self.rotated, targets[mine], self.weights[mine], self.classes,
             seed, tick,
         )  # fmt: skip
@@ -172,16 +174,16 @@ class _Table:
 
     def temperature(self, votes: Doubles, judged: Bools, sharpen: bool) -> float:
         """What suits the out-of-fold votes of the judged rows; at least 1 where they must not be sharpened."""
-        known = np.array([np.isin(np.arange(self.classes), hidden) for hidden in self.hidden])[self.folds]
-        logits = np.where(known, np.log(np.maximum(votes, LEAST)), ABSENT).astype(np.float32)
+        learned = np.array([np.isin(np.arange(self.classes), hidden) for hidden in self.hidden])[self.folds]
+        logits = np.where(learned, np.log(np.maximum(votes, LEAST)), ABSENT).astype(np.float32)
         best = best_temperature(logits[judged], self.targets[judged])
         return best if sharpen else max(best, 1.0)
 
 
 def _only(targets: Ints, classes: int) -> Doubles:
     """What can be said where there are labels of one class or of none (classes,)."""
-    seen = np.isin(np.arange(classes), targets).astype(np.float64)
-    return np.asarray(seen if seen.any() else np.full(classes, 1 / classes), dtype=np.float64)
+    labelled = np.isin(np.arange(classes), targets).astype(np.float64)
+    return np.asarray(labelled if labelled.any() else np.full(classes, 1 / classes), dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,8 +204,8 @@ class _Work:
     left_out: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
-    def fit(self, table: _Table) -> dict[str, _Voter]:
-        """Whoever is done within the budget; the first is, whatever it takes."""
+    def fit(self, table: _LabelTable) -> dict[str, _Voter]:
+        """Members done within the budget; the first always takes part."""
         voters: dict[str, _Voter] = {}
         end = self.recipe.clock() + self.recipe.budget_s
         for name in self.recipe.names:
@@ -216,7 +218,7 @@ class _Work:
             self.seconds[name] = self.recipe.clock() - began
         return voters
 
-    def _voter(self, table: _Table, name: str, end: float) -> _Voter:
+    def _voter(self, table: _LabelTable, name: str, end: float) -> _Voter:
         def tick() -> None:
             if self.recipe.clock() >= end:
                 raise _OutOfTimeError
@@ -228,7 +230,7 @@ class _Work:
 
 
 def _fits(
-    table: _Table, blocks: Ints, name: str, recipe: EnsembleRecipe, tick: Callable[[], None]
+    table: _LabelTable, blocks: Ints, name: str, recipe: EnsembleRecipe, tick: Callable[[], None]
 ) -> list[bytes | None]:
     """One model per row of targets; None where these name fewer than two classes."""
     seed = recipe.seed + list(MEMBERS).index(name)

@@ -56,7 +56,7 @@ class Rotated:
 
 
 @dataclass(frozen=True, slots=True)
-class FittedHead:
+class LinearFit:
     """A head and its out-of-fold answers."""
 
     head: Head
@@ -115,7 +115,7 @@ def fit_head(  # noqa: PLR0913 -- the columns of a table, and a recipe
     strength: float | None = None,
     trusted: Bools | None = None,
     weights: Floats | None = None,
-) -> FittedHead:
+) -> LinearFit:
     """Choose the strength by cross-validation, calibrate out of fold, fit on all labels.
 
     ``strength``: that of the last fit; then only it and its neighbours on the grid are tried. ``trusted``
@@ -133,7 +133,7 @@ def fit_head(  # noqa: PLR0913 -- the columns of a table, and a recipe
     head = rotated.head(best.solutions[FOLDS], classes, best.temperature)
     oof = softmax(best.logits / np.float32(best.temperature))
     tried = tuple((t.strength, t.loss) for t in search.tried)
-    return FittedHead(head, best.strength, oof, best.solutions[:FOLDS], tried, best.cost)
+    return LinearFit(head, best.strength, oof, best.solutions[:FOLDS], tried, best.cost)
 
 
 def cross_fit(  # noqa: PLR0913 -- the columns of a table, and a recipe
@@ -148,7 +148,7 @@ def cross_fit(  # noqa: PLR0913 -- the columns of a table, and a recipe
 ) -> list[Floats]:
     """Out-of-fold probabilities (n, classes) of every row, for each label set, all under one recipe.
 
-    A row whose label is None (or no class) is predicted, never fitted. ``start``: `FittedHead.folds` of the
+    A row whose label is None (or no class) is predicted, never fitted. ``start``: `LinearFit.folds` of the
     same classes; the same folds were hidden there, so that it tells nothing about the rows it is judged on.
     """
     if not label_sets:
@@ -196,12 +196,12 @@ class _Search:
         return self.tried
 
     def _judge(self, strength: float, solutions: Floats, logits: Floats) -> _Try:
-        mine, given = logits[self.judged], self.targets[self.judged]
-        temperature = best_temperature(mine, given)
+        mine, truth = logits[self.judged], self.targets[self.judged]
+        temperature = best_temperature(mine, truth)
         if not self.sharpen:
             temperature = max(temperature, 1.0)
-        loss = log_loss(softmax(mine / np.float32(temperature)), given)
-        cost = len(given) * loss + DOUBT * float(np.log10(strength / USUAL)) ** 2
+        loss = log_loss(softmax(mine / np.float32(temperature)), truth)
+        cost = len(truth) * loss + DOUBT * float(np.log10(strength / USUAL)) ** 2
         return _Try(strength, loss, cost, temperature, solutions, logits)
 
 
@@ -277,11 +277,11 @@ def solve(rotated: Rotated, mass: Floats, strength: float, start: Floats | None 
     penalty = np.append(np.full(rotated.rows.shape[1], strength), 0.0) / stretch**2
     shape = (members, classes, len(stretch))
     begin = np.zeros(shape) if start is None else start.astype(np.float64) * stretch
-    found = minimize(
+    optimum = minimize(
         _Loss(columns, mass, penalty.astype(np.float32)), begin.ravel(), jac=True, method="L-BFGS-B",
         options={"maxiter": 100, "maxcor": 8, "gtol": 1e-6, "ftol": 1e-7},
     )  # fmt: skip
-    return np.asarray(found.x.reshape(shape) / stretch, dtype=np.float32)
+    return np.asarray(optimum.x.reshape(shape) / stretch, dtype=np.float32)
 
 
 class _Loss:
@@ -320,19 +320,19 @@ def softmax(logits: Floats) -> Floats:
 
 def log_loss(probabilities: Floats, targets: Ints) -> float:
     """Mean negative log probability of the given class, each at most that of one in a million."""
-    given = probabilities[np.arange(len(targets)), targets]
-    return float(-np.log(np.clip(given.astype(np.float64), 1e-6, 1.0)).mean())
+    of_truth = probabilities[np.arange(len(targets)), targets]
+    return float(-np.log(np.clip(of_truth.astype(np.float64), 1e-6, 1.0)).mean())
 
 
 def best_temperature(logits: Floats, targets: Ints) -> float:
     """The divisor of the logits with the least log loss; a weak prior holds it near 1 at few labels."""
-    known = logits[np.arange(len(targets)), targets] > ABSENT / 2
-    if not known.any():
+    learned = logits[np.arange(len(targets)), targets] > ABSENT / 2
+    if not learned.any():
         return 1.0
 
     def cost(log_t: float) -> float:
-        loss = log_loss(softmax(logits[known] / np.float32(np.exp(log_t))), targets[known])
-        return float(known.sum()) * loss + log_t**2
+        loss = log_loss(softmax(logits[learned] / np.float32(np.exp(log_t))), targets[learned])
+        return float(learned.sum()) * loss + log_t**2
 
     return float(np.exp(minimize_scalar(cost, bounds=(-2.0, 2.0), method="bounded").x))
 

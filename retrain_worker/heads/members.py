@@ -1,7 +1,7 @@
 """Labelled features in, the ONNX bytes of one fitted member out: the six that vote in an ensemble.
 
 Every fit is single-threaded and seeded, so that its result depends on neither the number of threads nor their order.
-Libraries are imported where they are used: whoever fits linear heads never loads them.
+Libraries are imported where they are used: fitting linear heads never loads them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LEAVES = 64  # of a tree of the forest
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class MemberTask:
     """What one fit sees. ``targets`` (n,): class numbers, of two classes at least."""
 
     features: Floats  # (n, dimension)
@@ -54,10 +54,10 @@ class Part:
         return int(np.clip(BOOSTED // len(np.unique(self.targets)), FEWEST, MOST))
 
 
-Fit = Callable[[Part], bytes]
+Fit = Callable[[MemberTask], bytes]
 
 
-def svm(part: Part) -> bytes:
+def svm(part: MemberTask) -> bytes:
     """One against the rest for each class, with an RBF kernel on principal components.
 
     These are centred and have one common scale: at 100 and 300 labels that was better than one scale per feature
@@ -74,7 +74,7 @@ def svm(part: Part) -> bytes:
     return kernel_model(Kernel(basis, shift, rows[used], weight[used], bias))
 
 
-def vector_machines(part: Part) -> tuple[Floats, dict[int, Any]]:
+def vector_machines(part: MemberTask) -> tuple[Floats, dict[int, Any]]:
     """The components (m, k) that were learned from, and class number -> scikit-learn's machine on their kernel."""
     from sklearn.svm import SVC
 
@@ -105,13 +105,13 @@ def spread(targets: Ints, limit: int, seed: int) -> Ints:
     return np.sort(order[np.argsort(rank[order], kind="stable")][:limit])
 
 
-def forest(part: Part) -> bytes:
+def forest(part: MemberTask) -> bytes:
     """Random trees, each grown leaf by leaf."""
     trees = of_forest(grown_forest(part).estimators_, part.classes, part.seen[0].tolist())
-    return trees_model(trees, dimension=part.features.shape[1], strict=False, seen=None)
+    return trees_model(trees, dimension=part.features.shape[1], strict=False, labelled=None)
 
 
-def grown_forest(part: Part) -> Any:
+def grown_forest(part: MemberTask) -> Any:
     """scikit-learn's forest, grown in steps so that time can run out between them."""
     from sklearn.ensemble import RandomForestClassifier
 
@@ -122,19 +122,19 @@ def grown_forest(part: Part) -> Any:
     return grown
 
 
-def lightgbm(part: Part) -> bytes:
+def lightgbm(part: MemberTask) -> bytes:
     """Small trees grown leaf by leaf."""
-    seen = part.seen[0].tolist()
-    trees = of_lightgbm(lightgbm_booster(part).model_to_string(), part.classes, seen)
-    return trees_model(trees, dimension=part.features.shape[1], strict=False, seen=seen)
+    labelled = part.seen[0].tolist()
+    trees = of_lightgbm(lightgbm_booster(part).model_to_string(), part.classes, labelled)
+    return trees_model(trees, dimension=part.features.shape[1], strict=False, labelled=labelled)
 
 
-def lightgbm_booster(part: Part) -> Any:
+def lightgbm_booster(part: MemberTask) -> Any:
     """LightGBM's own model."""
     library = _lightgbm()
-    seen, places = part.seen
+    labelled, places = part.seen
     options = {
-        "objective": "multiclass", "num_class": len(seen), "num_leaves": 7, "learning_rate": 0.15,
+        "objective": "multiclass", "num_class": len(labelled), "num_leaves": 7, "learning_rate": 0.15,
         "feature_fraction": 0.1, "min_data_in_leaf": 3, "min_sum_hessian_in_leaf": 1e-3, "max_bin": 63,
         "min_data_in_bin": 1, "use_missing": False, "seed": part.seed, "num_threads": 1, "deterministic": True,
         "force_col_wise": True, "verbose": -1,
@@ -158,20 +158,20 @@ class Shape:
 SHALLOW, MEDIUM, DEEP = Shape(2, 0.3, 0.8), Shape(4, 0.15, 0.8), Shape(6, 0.1, 0.6)
 
 
-def xgboost(part: Part, shape: Shape) -> bytes:
+def xgboost(part: MemberTask, shape: Shape) -> bytes:
     """Trees grown level by level on histograms; each sees a tenth of the features."""
-    seen = part.seen[0].tolist()
-    trees = of_xgboost(bytes(xgboost_booster(part, shape).save_raw("json")), part.classes, seen)
-    return trees_model(trees, dimension=part.features.shape[1], strict=True, seen=seen)
+    labelled = part.seen[0].tolist()
+    trees = of_xgboost(bytes(xgboost_booster(part, shape).save_raw("json")), part.classes, labelled)
+    return trees_model(trees, dimension=part.features.shape[1], strict=True, labelled=labelled)
 
 
-def xgboost_booster(part: Part, shape: Shape) -> Any:
+def xgboost_booster(part: MemberTask, shape: Shape) -> Any:
     """XGBoost's own model."""
     import xgboost as library
 
-    seen, places = part.seen
+    labelled, places = part.seen
     options = {
-        "objective": "multi:softprob", "num_class": len(seen), "tree_method": "hist", "max_bin": 64,
+        "objective": "multi:softprob", "num_class": len(labelled), "tree_method": "hist", "max_bin": 64,
         "colsample_bytree": 0.1, "min_child_weight": 0.2, "base_score": 0.0,  # the same for all classes says nothing
         "max_depth": shape.max_depth, "eta": shape.eta, "subsample": shape.subsample, "seed": part.seed, "nthread": 1,
         "verbosity": 0,

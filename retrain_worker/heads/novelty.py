@@ -46,7 +46,7 @@ class Classes:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class NoveltyTable:
     """What a novelty is learned from."""
 
     rows: Floats  # (n, features)
@@ -54,18 +54,18 @@ class Seen:
     pool: Floats  # (p, features) of images without a label
 
 
-def fit_novelty(seen: Seen, classes: Classes, folds: Ints) -> tuple[Novelty, Floats]:
+def fit_novelty(table: NoveltyTable, classes: Classes, folds: Ints) -> tuple[Novelty, Floats]:
     """The novelty, and what it says of each row by those that are not of its fold. O((n + p) x classes x features)."""
-    centre = unit(np.concatenate([seen.rows, seen.pool])).mean(axis=0)
-    rows = unit(unit(seen.rows) - centre)
-    labelled = seen.targets >= 0
-    known = _Known.of(rows[labelled], seen.targets[labelled], classes.labelled)
-    shape = Novelty(centre, unit(known.sums), 0.0, 0.0)
-    share = classes.share(len(known.rows))
-    far, near, spread = _places(known, shape.likeness(seen.pool) if len(seen.pool) >= TRIED_ON else None, share)
+    centre = unit(np.concatenate([table.rows, table.pool])).mean(axis=0)
+    rows = unit(unit(table.rows) - centre)
+    labelled = table.targets >= 0
+    clusters = _Clusters.of(rows[labelled], table.targets[labelled], classes.labelled)
+    shape = Novelty(centre, unit(clusters.sums), 0.0, 0.0)
+    share = classes.share(len(clusters.rows))
+    far, near, spread = _places(clusters, shape.likeness(table.pool) if len(table.pool) >= TRIED_ON else None, share)
     slope = (near - far) / spread**2
-    novelty = replace(shape, slope=slope, offset=classes.odds(len(known.rows)) + slope * (near + far) / 2)
-    return novelty, _out_of_fold(novelty, rows, seen.targets, folds, classes)
+    novelty = replace(shape, slope=slope, offset=classes.odds(len(clusters.rows)) + slope * (near + far) / 2)
+    return novelty, _out_of_fold(novelty, rows, table.targets, folds, classes)
 
 
 def _out_of_fold(novelty: Novelty, rows: Floats, targets: Ints, folds: Ints, classes: Classes) -> Floats:
@@ -73,17 +73,17 @@ def _out_of_fold(novelty: Novelty, rows: Floats, targets: Ints, folds: Ints, cla
     out = np.empty(len(rows), dtype=np.float32)
     for fold in np.unique(folds):
         mine, learned = folds == fold, (folds != fold) & (targets >= 0)
-        known = _Known.of(rows[learned], targets[learned], classes.labelled)
-        gone = int((known.counts == 0).sum())
-        there = Classes(classes.labelled - gone, classes.missing + gone)
-        more = there.odds(len(known.rows)) - classes.odds(int((targets >= 0).sum())) if there.labelled else np.inf
-        likeness = (rows[mine] @ unit(known.sums[known.counts > 0]).T).max(axis=1, initial=-1.0)
+        clusters = _Clusters.of(rows[learned], targets[learned], classes.labelled)
+        hidden = int((clusters.counts == 0).sum())
+        there = Classes(classes.labelled - hidden, classes.missing + hidden)
+        more = there.odds(len(clusters.rows)) - classes.odds(int((targets >= 0).sum())) if there.labelled else np.inf
+        likeness = (rows[mine] @ unit(clusters.sums[clusters.counts > 0]).T).max(axis=1, initial=-1.0)
         out[mine] = replace(novelty, offset=novelty.offset + more).of(likeness)
     return out
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _Clusters:
     """Labelled rows, seen from the centre of all that is seen, and the sums of their classes."""
 
     rows: Floats  # (n, features), each of length 1
@@ -92,30 +92,30 @@ class _Known:
     counts: Floats  # (classes,)
 
     @classmethod
-    def of(cls, rows: Floats, targets: Ints, classes: int) -> _Known:
+    def of(cls, rows: Floats, targets: Ints, classes: int) -> _Clusters:
         hot = (targets == np.arange(classes)[:, None]).astype(np.float32)
         return cls(rows, targets, hot @ rows, hot.sum(axis=1))
 
     def to_others(self) -> Floats:
         """(n,) likeness to the nearest class but the own one, as if that had no label."""
-        found = self.rows @ unit(self.sums).T
-        found[np.arange(len(found)), self.targets] = -1.0
-        return np.asarray(found.max(axis=1), dtype=np.float32)
+        likeness = self.rows @ unit(self.sums).T
+        likeness[np.arange(len(likeness)), self.targets] = -1.0
+        return np.asarray(likeness.max(axis=1), dtype=np.float32)
 
     def to_own(self) -> Floats:
         """(n,) likeness to the own class without the row itself; -1 where it is the only one."""
-        found = np.einsum("ij,ij->i", self.rows, unit(self.sums[self.targets] - self.rows))
-        return np.where(self.counts[self.targets] > 1, found, -1.0).astype(np.float32)
+        likeness = np.einsum("ij,ij->i", self.rows, unit(self.sums[self.targets] - self.rows))
+        return np.where(self.counts[self.targets] > 1, likeness, -1.0).astype(np.float32)
 
 
-def _places(known: _Known, tried: Floats | None, share: float) -> tuple[float, float, float]:
+def _places(clusters: _Clusters, tried: Floats | None, share: float) -> tuple[float, float, float]:
     """Likeness of images of a class without a label, of images of labelled ones, and the spread of both."""
-    others, each = known.to_others(), 1 / known.counts[known.targets]
+    others, each = clusters.to_others(), 1 / clusters.counts[clusters.targets]
     far, n = float(np.average(others, weights=each)), len(others)
     wide = np.sqrt((n * np.average((others - far) ** 2, weights=each) + SPREAD_SAYS * SPREAD**2) / (n + SPREAD_SAYS))
     least = far + APART * float(wide)
     if tried is None:
-        return far, max(float(np.maximum(others, known.to_own()).mean()), least), float(wide)
+        return far, max(float(np.maximum(others, clusters.to_own()).mean()), least), float(wide)
     near = max((float(tried.mean()) - share * far) / (1 - share), least)
     left = (float(tried.var()) - share * (1 - share) * (near - far) ** 2 - share * wide**2) / (1 - share)
     return far, near, float(np.sqrt((wide**2 + max(left, (wide / 2) ** 2)) / 2))

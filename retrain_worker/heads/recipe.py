@@ -14,6 +14,7 @@ from labelloop.model.head import Head
 from labelloop.records.arrays import Floats
 from retrain_worker.heads.logistic import (
     Bools,
+    LinearFit,
     Rotated,
     codes,
     cross_fit,
@@ -24,8 +25,7 @@ from retrain_worker.heads.logistic import (
     rotate_with_pool,
     solve,
 )
-from retrain_worker.heads.logistic import FittedHead as Fitted
-from retrain_worker.heads.novelty import Classes, Seen, fit_novelty
+from retrain_worker.heads.novelty import Classes, NoveltyTable, fit_novelty
 from retrain_worker.heads.spreading import neighbourhood
 
 RARE = 0.005  # share of images of classes without a label, below which none is ever likelier than the named one
@@ -101,7 +101,7 @@ class Linear:
 
     head: Head
     rotated: Rotated
-    found: Fitted
+    fit: LinearFit
     say: float
     unseen: Floats | None = None  # as in `FittedHead`
 
@@ -110,8 +110,8 @@ def fit_linear(lesson: Lesson, recipe: HeadRecipe) -> Linear:
     """With as much of the pool as the labels' own out-of-fold answers speak for: most of it where labels are few."""
     says = (0.0, POOL_SAY) if recipe.spec.pool and _pool_helps(lesson) else (0.0,)
     tried = [(say, rotated, _fitted(rotated, lesson, recipe, say)) for say, rotated in _tables(lesson, says, recipe)]
-    say, rotated, found = min(tried, key=lambda one: (one[2].cost, -one[0]))  # where nothing tells, the pool has a say
-    return _with_novelty(Linear(found.head, rotated, found, say), lesson)
+    say, rotated, best = min(tried, key=lambda one: (one[2].cost, -one[0]))  # where nothing tells, the pool has a say
+    return _with_novelty(Linear(best.head, rotated, best, say), lesson)
 
 
 def refit(lesson: Lesson, before: Linear) -> Linear:
@@ -119,20 +119,20 @@ def refit(lesson: Lesson, before: Linear) -> Linear:
     [(_, rotated)] = _tables(lesson, (before.say if _pool_helps(lesson) else 0.0,), HeadRecipe())
     targets = codes(lesson.labels, lesson.classes)
     mass = mass_of(rotated, targets[None], len(lesson.classes), lesson.weights)
-    solution = solve(rotated, mass, before.found.strength)[0]
+    solution = solve(rotated, mass, before.fit.strength)[0]
     head = rotated.head(solution, lesson.classes, before.head.temperature)
     return _with_novelty(replace(before, head=head, rotated=rotated, unseen=None), lesson)
 
 
 def _linear(lesson: Lesson, recipe: HeadRecipe) -> tuple[FittedHead, list[Floats]]:
     fitted = fit_linear(lesson, recipe)
-    found = fitted.found
+    solution = fitted.fit
     arms = cross_fit(
-        fitted.rotated, lesson.arms, lesson.groups, classes=lesson.arm_classes, strength=found.strength,
-        start=found.folds if lesson.arm_classes == lesson.classes else None, weights=lesson.weights,
+        fitted.rotated, lesson.arms, lesson.groups, classes=lesson.arm_classes, strength=solution.strength,
+        start=solution.folds if lesson.arm_classes == lesson.classes else None, weights=lesson.weights,
     )  # fmt: skip
-    kept = {"strength": found.strength, "pool": fitted.say}
-    return FittedHead(fitted.head, found.oof, kept, fitted.unseen), arms
+    kept = {"strength": solution.strength, "pool": fitted.say}
+    return FittedHead(fitted.head, solution.oof, kept, fitted.unseen), arms
 
 
 def _with_novelty(fitted: Linear, lesson: Lesson) -> Linear:
@@ -141,8 +141,8 @@ def _with_novelty(fitted: Linear, lesson: Lesson) -> Linear:
     if not lesson.missing or classes.share(lesson.learned) < RARE:
         return fitted
     targets = codes(lesson.labels, lesson.classes)
-    seen = Seen(lesson.rows, targets, lesson.rows[:0] if lesson.pool is None else lesson.pool)
-    novelty, unseen = fit_novelty(seen, classes, folds_of(lesson.groups))
+    table = NoveltyTable(lesson.rows, targets, lesson.rows[:0] if lesson.pool is None else lesson.pool)
+    novelty, unseen = fit_novelty(table, classes, folds_of(lesson.groups))
     return replace(fitted, head=replace(fitted.head, novelty=novelty), unseen=unseen)
 
 
@@ -160,7 +160,7 @@ def _tables(lesson: Lesson, says: Sequence[float], recipe: HeadRecipe) -> Iterat
             yield say, rotate_with_pool(lesson.rows, lesson.pool, near, say)
 
 
-def _fitted(rotated: Rotated, lesson: Lesson, recipe: HeadRecipe, say: float) -> Fitted:
+def _fitted(rotated: Rotated, lesson: Lesson, recipe: HeadRecipe, say: float) -> LinearFit:
     """The search begins at the strength of the last fit, if that had the pool's help or lacked it, too."""
     before = recipe.before.get("strength")
     alike = bool(recipe.before.get("pool")) == bool(say)
@@ -176,13 +176,13 @@ def _ensemble(lesson: Lesson, recipe: HeadRecipe) -> tuple[FittedHead, list[Floa
     how = ensemble.EnsembleRecipe(
         budget_s=recipe.spec.budget_s, members=recipe.spec.members, threads=recipe.spec.threads, seed=recipe.seed
     )
-    found = ensemble.fit_ensemble(
+    fitted = ensemble.fit_ensemble(
         lesson.rows, lesson.labels, lesson.groups, classes=lesson.classes, trusted=lesson.trusted, recipe=how,
         weights=lesson.weights,
     )  # fmt: skip
-    again = ensemble.EnsembleRecipe(members=found.members, threads=how.threads, seed=how.seed)
+    again = ensemble.EnsembleRecipe(members=fitted.members, threads=how.threads, seed=how.seed)
     arms = ensemble.cross_fit_ensemble(
         lesson.rows, lesson.arms, lesson.groups, classes=lesson.arm_classes, recipe=again, weights=lesson.weights
     )
-    kept = {"head": "ensemble", "members": list(found.members), "left_out": dict(found.left_out)}
-    return FittedHead(found.head, found.oof, kept), arms
+    kept = {"head": "ensemble", "members": list(fitted.members), "left_out": dict(fitted.left_out)}
+    return FittedHead(fitted.head, fitted.oof, kept), arms

@@ -36,14 +36,14 @@ class Neighbourhood:
         Each column sums to how sure the guess is, in [0, 1]; 0 where no label reaches. O(members x classes x n).
         """
         members, labelled = targets.shape
-        given = np.zeros((members, classes, self.graph.shape[0]), dtype=np.float32)
-        given[:, :, :labelled] = targets[:, None, :] == np.arange(classes)[None, :, None]
-        given /= np.maximum(given.sum(axis=2, keepdims=True), 1)
-        flat = given.reshape(members * classes, -1).T
-        found = flat
+        labels = np.zeros((members, classes, self.graph.shape[0]), dtype=np.float32)
+        labels[:, :, :labelled] = targets[:, None, :] == np.arange(classes)[None, :, None]
+        labels /= np.maximum(labels.sum(axis=2, keepdims=True), 1)
+        flat = labels.reshape(members * classes, -1).T
+        soft = flat
         for _ in range(STEPS):
-            found = (1 - STAY) * (self.graph @ found) + STAY * flat
-        return _sharpened(np.ascontiguousarray(found.T).reshape(given.shape))
+            soft = (1 - STAY) * (self.graph @ soft) + STAY * flat
+        return _sharpened(np.ascontiguousarray(soft.T).reshape(labels.shape))
 
 
 def neighbourhood(rows: Floats, *, seed: int = 0) -> Neighbourhood:

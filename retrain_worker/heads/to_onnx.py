@@ -35,26 +35,26 @@ class Tree:
     votes: Floats  # (nodes, classes): what a leaf adds
 
 
-def trees_model(trees: Sequence[Tree], *, dimension: int, strict: bool, seen: Sequence[int] | None) -> bytes:
+def trees_model(trees: Sequence[Tree], *, dimension: int, strict: bool, labelled: Sequence[int] | None) -> bytes:
     """Added up votes of trees. ``strict``: a feature equal to the threshold is high.
 
-    ``seen``: the votes are logits of these classes; None: they are probabilities already.
+    ``labelled``: the votes are logits of these classes; None: they are probabilities already.
     """
     classes = trees[0].votes.shape[1]
-    if seen is not None and len(seen) < classes:
-        trees = [*trees, _never(seen, classes)]
+    if labelled is not None and len(labelled) < classes:
+        trees = [*trees, _never(labelled, classes)]
     node = helper.make_node(
-        TREES, ["features"], ["votes" if seen is not None else "probabilities"], domain="ai.onnx.ml",
+        TREES, ["features"], ["votes" if labelled is not None else "probabilities"], domain="ai.onnx.ml",
         n_targets=classes, **_nodes(trees, b"BRANCH_LT" if strict else b"BRANCH_LEQ"), **_targets(trees),
     )  # fmt: skip
-    if seen is None:
+    if labelled is None:
         return _model([node], dimension, classes, {})
     return _model([node, helper.make_node("Softmax", ["votes"], ["probabilities"], axis=1)], dimension, classes, {})
 
 
-def _never(seen: Sequence[int], classes: int) -> Tree:
+def _never(labelled: Sequence[int], classes: int) -> Tree:
     """A tree of one leaf that speaks against the classes that were not seen."""
-    votes = np.where(np.isin(np.arange(classes), seen), 0, ABSENT)[None].astype(np.float32)
+    votes = np.where(np.isin(np.arange(classes), labelled), 0, ABSENT)[None].astype(np.float32)
     none = np.array([-1])
     return Tree(np.array([0]), np.zeros(1, np.float32), none, none, votes)
 
@@ -92,36 +92,36 @@ def kernel_model(kernel: Kernel) -> bytes:
     return _model(nodes, len(kernel.basis), len(kernel.bias), constants)
 
 
-def of_forest(estimators: Sequence[Any], classes: int, seen: Sequence[int]) -> list[Tree]:
+def of_forest(estimators: Sequence[Any], classes: int, labelled: Sequence[int]) -> list[Tree]:
     """scikit-learn's trees; each leaf votes with its share of each class."""
-    return [_of_sklearn(estimator.tree_, classes, seen, len(estimators)) for estimator in estimators]
+    return [_of_sklearn(estimator.tree_, classes, labelled, len(estimators)) for estimator in estimators]
 
 
-def _of_sklearn(tree: Any, classes: int, seen: Sequence[int], trees: int) -> Tree:
+def _of_sklearn(tree: Any, classes: int, labelled: Sequence[int], trees: int) -> Tree:
     leaf = tree.children_left < 0
     shares = tree.value[:, 0, :]
     votes = np.zeros((len(leaf), classes), np.float32)
-    votes[:, seen] = np.where(leaf[:, None], shares / shares.sum(axis=1, keepdims=True) / trees, 0)
+    votes[:, labelled] = np.where(leaf[:, None], shares / shares.sum(axis=1, keepdims=True) / trees, 0)
     feature, threshold = np.where(leaf, 0, tree.feature), np.where(leaf, 0, tree.threshold)
     return Tree(feature.astype(np.int64), rounded_down(threshold), tree.children_left, tree.children_right, votes)
 
 
-def of_xgboost(saved: bytes, classes: int, seen: Sequence[int]) -> list[Tree]:
+def of_xgboost(saved: bytes, classes: int, labelled: Sequence[int]) -> list[Tree]:
     """XGBoost's own JSON: leaves keep their value where branches keep their threshold."""
     model = json.loads(saved)["learner"]["gradient_booster"]["model"]
     return [
         _of_columns(
             feature=np.array(tree["split_indices"], np.int64), values=np.array(tree["split_conditions"]),
             low=np.array(tree["left_children"], np.int64), high=np.array(tree["right_children"], np.int64),
-            votes_for=(seen[which], classes),
+            votes_for=(labelled[which], classes),
         )
         for tree, which in zip(model["trees"], model["tree_info"], strict=True)
     ]  # fmt: skip
 
 
-def of_lightgbm(text: str, classes: int, seen: Sequence[int]) -> list[Tree]:
+def of_lightgbm(text: str, classes: int, labelled: Sequence[int]) -> list[Tree]:
     """LightGBM's own text: leaves are numbered apart from branches, and a link to one is its complement."""
-    return [_of_text(fields, seen[i % len(seen)], classes) for i, fields in enumerate(_sections(text))]
+    return [_of_text(fields, labelled[i % len(labelled)], classes) for i, fields in enumerate(_sections(text))]
 
 
 def _sections(text: str) -> Iterator[dict[str, str]]:
@@ -184,14 +184,14 @@ def _nodes(trees: Sequence[Tree], branch: bytes) -> dict[str, Any]:
 
 def _targets(trees: Sequence[Tree]) -> dict[str, Any]:
     """One entry per leaf and class that it speaks of; a leaf that adds nothing says so once."""
-    found: list[tuple[Ints, Ints, Ints, Floats]] = []
+    columns: list[tuple[Ints, Ints, Ints, Floats]] = []
     for number, tree in enumerate(trees):
         leaf = tree.low < 0
         speaks = (tree.votes != 0) & leaf[:, None]
         speaks[:, 0] |= leaf & ~speaks.any(axis=1)
         node, target = np.nonzero(speaks)
-        found.append((np.full(len(node), number), node, target, tree.votes[node, target]))
-    tree_ids, node_ids, targets, weights = (np.concatenate(column).tolist() for column in zip(*found, strict=True))
+        columns.append((np.full(len(node), number), node, target, tree.votes[node, target]))
+    tree_ids, node_ids, targets, weights = (np.concatenate(column).tolist() for column in zip(*columns, strict=True))
     return {
         "target_treeids": tree_ids, "target_nodeids": node_ids, "target_ids": targets, "target_weights": weights,
     }  # fmt: skip

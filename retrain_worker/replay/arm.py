@@ -18,8 +18,8 @@ GROWTH = 0.1  # and then this share of those given
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What whoever chooses may look at."""
+class ChoiceRequest:
+    """What a chooser may look at."""
 
     features: Floats  # (n, d) of the whole pool
     rows: Floats  # (n, k), as the head sees them
@@ -37,73 +37,73 @@ class Asked:
 class Chooser(Protocol):
     """Chooses ``asked.batch`` of ``asked.open``."""
 
-    def __call__(self, asked: Asked) -> Ints: ...
+    def __call__(self, choice: ChoiceRequest, /) -> Ints: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
+class ArmCurve:
     """Accuracy on the test images after so many labels."""
 
     labels: tuple[int, ...]
     accuracy: tuple[float, ...]
 
-    def until(self, most: int) -> Curve:
+    def until(self, most: int) -> ArmCurve:
         """As if there had been no more labels than that."""
         count = sum(n <= most for n in self.labels)
-        return Curve(self.labels[:count], self.accuracy[:count])
+        return ArmCurve(self.labels[:count], self.accuracy[:count])
 
 
 def checkpoints(most: int) -> tuple[int, ...]:
     """Label counts at which there is a new model: every ten up to a hundred, then a tenth more each."""
-    found = [SMALL]
-    while (step := found[-1] + max(SMALL, int(GROWTH * found[-1]))) <= most:
-        found.append(step)
-    return tuple(found)
+    counts = [SMALL]
+    while (step := counts[-1] + max(SMALL, int(GROWTH * counts[-1]))) <= most:
+        counts.append(step)
+    return tuple(counts)
 
 
-def run_arm(drawn: Draw, student: Student, chooser: Chooser, *, most: int, seed: int) -> Curve:
+def run_arm(drawn: Draw, student: Student, chooser: Chooser, *, most: int, seed: int) -> ArmCurve:
     """Label, learn, be tested, again and again. Deterministic for a seed."""
     size = len(drawn.pool.labels)
     labelled: Ints = np.zeros(0, dtype=np.int64)
     probabilities: Floats | None = None
     unseen: Floats | None = None
-    counts, found = checkpoints(min(most, size - SMALL)), []
+    counts, accuracies = checkpoints(min(most, size - SMALL)), []
     for count in counts:
         rest = np.ones(size, dtype=np.bool_)
         rest[labelled] = False
-        asked = Asked(
+        choice = ChoiceRequest(
             drawn.pool.features, student.rows, labelled, drawn.pool.labels[labelled], np.flatnonzero(rest),
             probabilities, unseen, student.probabilities, student.classes, count - len(labelled), 1000 * seed + count,
         )  # fmt: skip
-        labelled = np.concatenate([labelled, chooser(asked)])
+        labelled = np.concatenate([labelled, chooser(choice)])
         student.learn(labelled, drawn.pool.labels[labelled])
-        found.append(student.accuracy())
+        accuracies.append(student.accuracy())
         probabilities = student.probabilities(student.rows) if student.head else None
         unseen = student.unseen(student.rows) if student.head and student.head.novelty else None
-    return Curve(counts, tuple(found))
+    return ArmCurve(counts, tuple(accuracies))
 
 
 def by_policy(policy: str) -> Chooser:
     """The queue's own way to choose: `auto` or a strategy."""
 
-    def chooser(asked: Asked) -> Ints:
+    def chooser(choice: ChoiceRequest) -> Ints:
         missing = (
-            tuple(str(k) for k in range(asked.classes) if k not in asked.labels) if asked.unseen is not None else ()
+            tuple(str(k) for k in range(choice.classes) if k not in choice.labels) if choice.unseen is not None else ()
         )
-        situation = Situation(asked.probabilities is not None, missing=missing)
+        situation = Situation(choice.probabilities is not None, missing=missing)
         query = Query(
-            len(asked.open), lambda rows: asked.features[asked.open[rows]],
-            None if asked.probabilities is None else asked.probabilities[asked.open],
-            asked.features[asked.labelled], asked.labels, asked.batch, asked.seed,
-            None if asked.unseen is None else asked.unseen[asked.open],
+            len(choice.open), lambda rows: choice.features[choice.open[rows]],
+            None if choice.probabilities is None else choice.probabilities[choice.open],
+            choice.features[choice.labelled], choice.labels, choice.batch, choice.seed,
+            None if choice.unseen is None else choice.unseen[choice.open],
         )  # fmt: skip
-        return asked.open[strategy(choose(policy, situation).strategy).order(query, asked.batch)]
+        return choice.open[strategy(choose(policy, situation).strategy).order(query, choice.batch)]
 
     return chooser
 
 
-def mean_curve(curves: Sequence[Curve]) -> Curve:
+def mean_curve(curves: Sequence[ArmCurve]) -> ArmCurve:
     """Over seeds; all have the same checkpoints, or the shortest one's."""
     shortest = min(curves, key=lambda c: len(c.labels))
     cut = np.array([c.accuracy[: len(shortest.labels)] for c in curves])
-    return Curve(shortest.labels, tuple(float(v) for v in cut.mean(axis=0)))
+    return ArmCurve(shortest.labels, tuple(float(v) for v in cut.mean(axis=0)))

@@ -9,20 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
-from retrain_worker.replay.arm import Curve
+from labelloop.rules.intervals import Interval
+from retrain_worker.replay.arm import ArmCurve
 
 ROUNDS = 1000
 
 Doubles = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A figure with 95 % bounds by a bootstrap over seeds, both arms of a seed together."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +30,10 @@ class Saving:
     worst_at: int  # labels
 
 
-def compare(curves: Sequence[Curve], random: Sequence[Curve], name: str, *, seed: int = 0) -> Saving:
+def compare(curves: Sequence[ArmCurve], random: Sequence[ArmCurve], name: str, *, seed: int = 0) -> Saving:
     """The i-th curve of each is of the same draw."""
     counts = min((c.labels for c in (*curves, *random)), key=len)
-    ours, theirs = (np.array([c.accuracy[: len(counts)] for c in found]) for found in (curves, random))
+    ours, theirs = (np.array([c.accuracy[: len(counts)] for c in arm]) for arm in (curves, random))
     n = np.array(counts, dtype=np.float64)
     rng = np.random.default_rng(seed)
     draws = rng.integers(0, len(ours), size=(ROUNDS, len(ours)))

@@ -16,12 +16,12 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 TEST = 0.25  # of the groups, where nothing is held out from the beginning
-POOL = 0.85  # of the others, drawn anew for each seed: else strategies without chance would always do the same
+POOL = 0.85  # of the others, drawn again for each seed: else strategies without chance would always do the same
 LEAST = 40  # images, below which nothing can be told
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
+class LabelledImages:
     """Images whose labels are known."""
 
     features: Floats  # (n, d)
@@ -30,24 +30,24 @@ class Labelled:
 
 
 @dataclass(frozen=True, slots=True)
-class History:
+class ReplayHistory:
     """What is replayed."""
 
     name: str
     classes: tuple[str, ...]
-    images: Labelled
-    held_out: Labelled | None = None  # judged on with every seed; None: a part of ``images`` by seed
+    images: LabelledImages
+    held_out: LabelledImages | None = None  # judged on with every seed; None: a part of ``images`` by seed
 
 
 @dataclass(frozen=True, slots=True)
 class Draw:
     """One seed's world."""
 
-    pool: Labelled
-    test: Labelled
+    pool: LabelledImages
+    test: LabelledImages
 
 
-def draw(history: History, seed: int) -> Draw:
+def draw(history: ReplayHistory, seed: int) -> Draw:
     """The pool and the test images of a seed; a group is never on both sides. NotEnoughLabelsError."""
     if len(history.images.labels) < LEAST:
         raise NotEnoughLabelsError(
@@ -64,6 +64,6 @@ def _lots(groups: Sequence[str], salt: str) -> NDArray[np.float64]:
     return np.array([unit(f"replay:{salt}:{group}") for group in groups])
 
 
-def _part(images: Labelled, chosen: Bools) -> Labelled:
+def _part(images: LabelledImages, chosen: Bools) -> LabelledImages:
     rows = np.flatnonzero(chosen)
-    return Labelled(images.features[rows], images.labels[rows], [images.groups[i] for i in rows])
+    return LabelledImages(images.features[rows], images.labels[rows], [images.groups[i] for i in rows])

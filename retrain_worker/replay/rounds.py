@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from retrain_worker.replay.arm import Chooser, Curve, mean_curve, run_arm
+from retrain_worker.replay.arm import ArmCurve, Chooser, mean_curve, run_arm
 from retrain_worker.replay.comparison import Saving, compare
-from retrain_worker.replay.history import History, draw
+from retrain_worker.replay.history import ReplayHistory, draw
 from retrain_worker.replay.student import Student
 
 RANDOM = "random"
@@ -15,7 +15,7 @@ Report = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ReplayPlan:
     """How much is replayed."""
 
     seeds: int = 10
@@ -30,21 +30,21 @@ class Replayed:
 
     history: str
     classes: int
-    curves: Mapping[str, Sequence[Curve]]
+    curves: Mapping[str, Sequence[ArmCurve]]
 
     def savings(self) -> list[Saving]:
         """Every strategy against random, the largest area first."""
-        found = [compare(curves, self.curves[RANDOM], name) for name, curves in self.curves.items()]
-        return sorted(found, key=lambda saving: -saving.area)
+        savings = [compare(curves, self.curves[RANDOM], name) for name, curves in self.curves.items()]
+        return sorted(savings, key=lambda saving: -saving.area)
 
-    def means(self) -> Mapping[str, Curve]:
+    def means(self) -> Mapping[str, ArmCurve]:
         """Mean curves over the seeds."""
         return {name: mean_curve(curves) for name, curves in self.curves.items()}
 
 
-def replay(history: History, choosers: Mapping[str, Chooser], plan: Plan, report: Report) -> Replayed:
+def replay(history: ReplayHistory, choosers: Mapping[str, Chooser], plan: ReplayPlan, report: Report) -> Replayed:
     """Run every strategy on every seed. ``choosers`` holds `random`, against which the others are compared."""
-    curves: dict[str, list[Curve]] = {name: [] for name in choosers}
+    curves: dict[str, list[ArmCurve]] = {name: [] for name in choosers}
     for number in range(plan.seeds):
         seed = plan.first + number
         drawn = draw(history, seed)

@@ -25,7 +25,7 @@ COPIES: tuple[Disturbance | None, ...] = (None, *DISTURBANCES)  # None: the clea
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class ArmAnswers:
     """Of one arm: (readable images, classes) each. Empty for an arm whose backbone is not there."""
 
     clean: Floats | None = None
@@ -33,15 +33,15 @@ class Answers:
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
+class PixelAnswers:
     """What came of looking at the pixels."""
 
     readable: NDArray[np.bool_]  # (test images,); all where nobody looked
     problems: Mapping[str, str]  # uri -> why it was left out
-    arms: tuple[Answers, ...]
+    arms: tuple[ArmAnswers, ...]
 
 
-class Seen:
+class CopyFeatures:
     """What backbones make of images, clean and disturbed: an image goes past a backbone once, whatever heads follow.
 
     (copies, dimension) float32 of each image and backbone, in memory: 57 kB where a backbone has 2048 features.
@@ -70,19 +70,19 @@ class _Batch:
     problems: Mapping[str, str]
 
 
-def look(inputs: Inputs, classes: Sequence[str], seen: Seen | None = None) -> Looked:
+def look(inputs: Inputs, classes: Sequence[str], features: CopyFeatures | None = None) -> PixelAnswers:
     """Every test image past every backbone, if there are pixels; what ``load`` raises otherwise goes through.
 
-    ``seen``: what need not be looked at again; what is new is added to it.
+    ``features``: what need not be computed again; what is new is added to it.
     """
     backbones = list({a.backbone.record.id: a.backbone for a in inputs.arms if a.backbone}.values())
     if inputs.load is None or not backbones or not inputs.uris:
-        return Looked(np.ones(len(inputs.uris), dtype=np.bool_), {}, tuple(Answers() for _ in inputs.arms))
-    seen = seen or Seen()
-    problems = _see(inputs, backbones, seen)
+        return PixelAnswers(np.ones(len(inputs.uris), dtype=np.bool_), {}, tuple(ArmAnswers() for _ in inputs.arms))
+    features = features or CopyFeatures()
+    problems = _see(inputs, backbones, features)
     readable = [uri for uri in inputs.uris if uri not in problems]
-    arms = tuple(_answers(arm, readable, classes, seen) for arm in inputs.arms)
-    return Looked(np.array([uri not in problems for uri in inputs.uris], dtype=np.bool_), problems, arms)
+    arms = tuple(_answers(arm, readable, classes, features) for arm in inputs.arms)
+    return PixelAnswers(np.array([uri not in problems for uri in inputs.uris], dtype=np.bool_), problems, arms)
 
 
 def as_seen(squares: Pixels, backbone: Backbone) -> Pixels:
@@ -99,17 +99,17 @@ def plain(data: bytes, backbone: Backbone) -> Pixels:
     return decode(data, replace(backbone.square, steps=()))
 
 
-def _see(inputs: Inputs, backbones: Sequence[Backbone], seen: Seen) -> dict[str, str]:
+def _see(inputs: Inputs, backbones: Sequence[Backbone], features: CopyFeatures) -> dict[str, str]:
     """Add what is missing; uri -> why an image cannot be read."""
     problems: dict[str, str] = {}
-    missing = [uri for uri in inputs.uris if not all(seen.knows(b, uri) for b in backbones)]
+    missing = [uri for uri in inputs.uris if not all(features.knows(b, uri) for b in backbones)]
     for start in range(0, len(missing), AT_ONCE):
         inputs.progress(STAGE, start, len(missing))
         batch = _read(inputs, missing[start : start + AT_ONCE], backbones)
         problems.update(batch.problems)
         for backbone, squares in zip(backbones, batch.squares, strict=False):  # none where all were unreadable
-            if not all(seen.knows(backbone, uri) for uri in batch.uris):
-                _pass(inputs, backbone, batch.uris, squares, seen)
+            if not all(features.knows(backbone, uri) for uri in batch.uris):
+                _pass(inputs, backbone, batch.uris, squares, features)
     inputs.progress(STAGE, len(missing), len(missing))
     return problems
 
@@ -128,18 +128,18 @@ def _read(inputs: Inputs, uris: Sequence[str], backbones: Sequence[Backbone]) ->
     return _Batch(tuple(squares), stacked, problems)
 
 
-def _pass(inputs: Inputs, backbone: Backbone, uris: Sequence[str], squares: Pixels, seen: Seen) -> None:
+def _pass(inputs: Inputs, backbone: Backbone, uris: Sequence[str], squares: Pixels, features: CopyFeatures) -> None:
     """Features of all copies of a few images."""
     copies = (disturb(squares, uris, what, inputs.seed) if what else squares for what in COPIES)
-    found = np.stack([backbone.features(as_seen(images, backbone)) for images in copies], axis=1)
-    for uri, rows in zip(uris, found, strict=True):
-        seen.add(backbone, uri, rows)
+    rows_of_copies = np.stack([backbone.features(as_seen(images, backbone)) for images in copies], axis=1)
+    for uri, rows in zip(uris, rows_of_copies, strict=True):
+        features.add(backbone, uri, rows)
 
 
-def _answers(arm: Arm, uris: Sequence[str], classes: Sequence[str], seen: Seen) -> Answers:
+def _answers(arm: Arm, uris: Sequence[str], classes: Sequence[str], features: CopyFeatures) -> ArmAnswers:
     """(n, classes) of every copy; nothing for an arm whose backbone is not there, or without images."""
     if arm.backbone is None or not uris:
-        return Answers()
-    rows = [seen.rows(arm.backbone, uris, copy) for copy in range(len(COPIES))]
-    clean, *disturbed = (arm.aligned(arm.head.probabilities(found), classes) for found in rows)
-    return Answers(clean, dict(zip(DISTURBANCES, disturbed, strict=True)))
+        return ArmAnswers()
+    rows = [features.rows(arm.backbone, uris, copy) for copy in range(len(COPIES))]
+    clean, *disturbed = (arm.aligned(arm.head.probabilities(copy_rows), classes) for copy_rows in rows)
+    return ArmAnswers(clean, dict(zip(DISTURBANCES, disturbed, strict=True)))

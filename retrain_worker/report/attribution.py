@@ -62,25 +62,25 @@ class Attributor:
         """(3, size, size) uint8 as the network sees it, and the row of the head that is asked about."""
         normalised = self._backbone.normalise(torch.from_numpy(np.ascontiguousarray(image[None])))
         black = self._backbone.normalise(torch.zeros_like(torch.from_numpy(image[None])))
-        found = self._integrated(normalised, black, target)
+        shares = self._integrated(normalised, black, target)
         with torch.inference_mode():
             ours, none = self.model(torch.cat([normalised, black]))[:, target].tolist()
-        shown = _scaled(found.abs().sum(dim=1))
-        return Attribution(shown, ours - none, float(found.sum()), self._cam(normalised, target))
+        shown = _scaled(shares.abs().sum(dim=1))
+        return Attribution(shown, ours - none, float(shares.sum()), self._cam(normalised, target))
 
     def _integrated(self, image: Tensor, black: Tensor, target: int) -> Tensor:
         """(1, 3, H, W): each value's share of the logit."""
         method = IntegratedGradients(self.model)
-        found = method.attribute(image, black, target=target, n_steps=self._steps, internal_batch_size=AT_ONCE)
-        return torch.as_tensor(found).detach()
+        shares = method.attribute(image, black, target=target, n_steps=self._steps, internal_batch_size=AT_ONCE)
+        return torch.as_tensor(shares).detach()
 
     def _cam(self, image: Tensor, target: int) -> Floats | None:
         if self.layer.module is None:
             return None
         method = LayerGradCam(self.model, self.layer.module)
-        found = method.attribute(image, target=target, relu_attributions=True)
+        heat = method.attribute(image, target=target, relu_attributions=True)
         height, width = image.shape[-2:]
-        return _scaled(LayerAttribution.interpolate(found.detach(), (height, width), "bilinear")[:, 0])
+        return _scaled(LayerAttribution.interpolate(heat.detach(), (height, width), "bilinear")[:, 0])
 
 
 def last_map(backbone: Backbone) -> Layer:

@@ -13,18 +13,18 @@ FORMAT = 1
 _PICTURES = ("picture", "integrated", "grad_cam")
 
 
-def document(found: Findings) -> dict[str, Any]:
+def document(findings: Findings) -> dict[str, Any]:
     """The whole report without its pictures."""
-    inputs = found.inputs
-    unreadable = [{"uri": uri, "problem": problem} for uri, problem in found.unreadable.items()]
-    explained = asdict(found.explained) if found.explained else None
+    inputs = findings.inputs
+    unreadable = [{"uri": uri, "problem": problem} for uri, problem in findings.unreadable.items()]
+    explained = asdict(findings.explained) if findings.explained else None
     whole: dict[str, Any] = _plain({
-        "format": FORMAT, "run": asdict(inputs.origin), "verdict": asdict(inputs.verdict), "notes": found.notes,
-        "classes": found.classes,
-        "test": {"labels": len(inputs.uris), "judged": found.judged, "unreadable": unreadable},
-        "challenger": _arm(found.challenger), "champion": _arm(found.champion) if found.champion else None,
-        "comparison": _compared(found.compared) if found.compared else None,
-        "mistakes": {"count": found.wrong, "shown": [_without_pictures(asdict(m)) for m in found.mistakes]},
+        "format": FORMAT, "run": asdict(inputs.origin), "verdict": asdict(inputs.verdict), "notes": findings.notes,
+        "classes": findings.classes,
+        "test": {"labels": len(inputs.uris), "judged": findings.judged, "unreadable": unreadable},
+        "challenger": _arm(findings.challenger), "champion": _arm(findings.champion) if findings.champion else None,
+        "comparison": _compared(findings.compared) if findings.compared else None,
+        "mistakes": {"count": findings.wrong, "shown": [_without_pictures(asdict(m)) for m in findings.mistakes]},
         "attributions": explained and {**explained, "images": list(map(_without_pictures, explained["images"]))},
         "training": inputs.history, "seed": inputs.seed,
     })  # fmt: skip

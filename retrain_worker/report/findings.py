@@ -18,7 +18,7 @@ ROUGH = 0.2  # of what is to be explained, or of one logit where that is less
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class JudgedImages:
     """What the arms say of the test images that all of them can be judged on."""
 
     uris: tuple[str, ...]

@@ -43,12 +43,12 @@ FIGURES = (
 )
 
 
-def headlines(found: Findings) -> list[Headline]:
+def headlines(findings: Findings) -> list[Headline]:
     """Empty where nothing was judged."""
-    ours = found.challenger.measures
+    ours = findings.challenger.measures
     if ours is None:
         return []
-    return [_headline(figure, found, ours) for figure in FIGURES] + _top(found, ours)
+    return [_headline(figure, findings, ours) for figure in FIGURES] + _top(findings, ours)
 
 
 def percent(value: float | None) -> str:
@@ -66,26 +66,26 @@ def with_bounds(value: str, low: str, high: str) -> str:
     return f"{value} ({low.removesuffix(PERCENT)} to {high})"
 
 
-def _headline(figure: _Figure, found: Findings, ours: Measures) -> Headline:
-    champion = found.champion
+def _headline(figure: _Figure, findings: Findings, ours: Measures) -> Headline:
+    champion = findings.champion
     theirs = champion.measures if champion else None
-    told = _told(figure, found.challenger, ours)
-    if champion is None or theirs is None or found.compared is None:
-        return Headline(figure.name, figure.meaning, told, None, None, "unclear")
-    bounds = _bounds(figure, found.compared)
+    text = _told(figure, findings.challenger, ours)
+    if champion is None or theirs is None or findings.compared is None:
+        return Headline(figure.name, figure.meaning, text, None, None, "unclear")
+    bounds = _bounds(figure, findings.compared)
     difference = _value(figure, ours) - _value(figure, theirs)
     return Headline(
-        figure.name, figure.meaning, told, _told(figure, champion, theirs),
+        figure.name, figure.meaning, text, _told(figure, champion, theirs),
         _difference(figure, difference, bounds), _better(bounds, less_is_better=figure.less_is_better),
     )  # fmt: skip
 
 
-def _top(found: Findings, ours: Measures) -> list[Headline]:
-    theirs = dict(found.champion.measures.top) if found.champion and found.champion.measures else {}
+def _top(findings: Findings, ours: Measures) -> list[Headline]:
+    theirs = dict(findings.champion.measures.top) if findings.champion and findings.champion.measures else {}
     return [
         Headline(
             f"Top {k}", f"the label is among the {k} likeliest", percent(value),
-            percent(theirs.get(k)) if found.champion else None,
+            percent(theirs.get(k)) if findings.champion else None,
             points(value - theirs[k]) if k in theirs else None, "unclear",
         )
         for k, value in ours.top

@@ -43,13 +43,13 @@ class Arm:
     def aligned(self, probabilities: Floats, classes: Sequence[str]) -> Floats:
         """(n, head classes) to (n, classes); 0 for a class that the head does not know."""
         names = self.rules.names(self.head.labels)
-        found = np.zeros((len(probabilities), len(classes)), dtype=np.float32)
-        found[:, [classes.index(label) for label in names.labels]] = names.of(probabilities)
-        return found
+        aligned = np.zeros((len(probabilities), len(classes)), dtype=np.float32)
+        aligned[:, [classes.index(label) for label in names.labels]] = names.of(probabilities)
+        return aligned
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class RunOrigin:
     """Where the run came from. Times are UTC ISO 8601."""
 
     project: str  # title
@@ -65,7 +65,7 @@ class Origin:
 class Inputs:
     """Everything. ValueError where lengths do not fit, or an arm has no way to answer."""
 
-    origin: Origin
+    origin: RunOrigin
     verdict: Verdict
     classes: tuple[str, ...]  # in the order of the pages; others that turn up come after them
     challenger: Arm

@@ -9,8 +9,8 @@ import numpy as np
 
 from labelloop.records.arrays import Floats
 from retrain_worker.evidence.answers import paired
-from retrain_worker.report.answers import Answers, Looked
-from retrain_worker.report.findings import ArmFindings, Compared, Judged
+from retrain_worker.report.answers import ArmAnswers, PixelAnswers
+from retrain_worker.report.findings import ArmFindings, Compared, JudgedImages
 from retrain_worker.report.inputs import Arm, Inputs
 from retrain_worker.report.latency import Serving, serving
 from retrain_worker.report.measures import Ints, measure, predicted
@@ -18,20 +18,20 @@ from retrain_worker.report.resampling import Resampled
 from retrain_worker.report.robustness import Robustness, robustness
 
 
-def judge(inputs: Inputs, looked: Looked, classes: Sequence[str]) -> Judged:
+def judge(inputs: Inputs, looked: PixelAnswers, classes: Sequence[str]) -> JudgedImages:
     """All images where every arm brought probabilities, else those that could be read: the same for both."""
     kept = all(arm.probabilities is not None for arm in inputs.arms)
     there = np.ones(len(inputs.uris), dtype=np.bool_) if kept else looked.readable
     uris = tuple(uri for uri, use in zip(inputs.uris, there, strict=True) if use)
-    found = tuple(
+    probabilities = tuple(
         _probabilities(arm, answers, looked, kept=kept, classes=classes)
         for arm, answers in zip(inputs.arms, looked.arms, strict=True)
     )
-    return Judged(uris, _truth(inputs, classes)[there], found)
+    return JudgedImages(uris, _truth(inputs, classes)[there], probabilities)
 
 
 def measured(
-    inputs: Inputs, looked: Looked, judged: Judged, resampled: Resampled, classes: Sequence[str]
+    inputs: Inputs, looked: PixelAnswers, judged: JudgedImages, resampled: Resampled, classes: Sequence[str]
 ) -> list[ArmFindings]:
     """Every arm's figures."""
     truth = _truth(inputs, classes)[looked.readable]
@@ -46,13 +46,13 @@ def measured(
     ]  # fmt: skip
 
 
-def compare(judged: Judged, resampled: Resampled) -> Compared | None:
+def compare(judged: JudgedImages, resampled: Resampled) -> Compared | None:
     """None where there is no champion or nothing to judge on."""
     if len(judged.probabilities) < 2 or not judged.uris:
         return None
-    ours, theirs = (predicted(found) for found in judged.probabilities)
+    ours, theirs = (predicted(probabilities) for probabilities in judged.probabilities)
     truth, before, after = (np.asarray(codes.astype(np.str_)) for codes in (judged.truth, theirs, ours))
-    accuracy = paired(truth, champion=before, challenger=after, on="labels of the random test bucket")
+    accuracy = paired(truth, champion=before, challenger=after, on="labels of the random test split")
     gained = int(((after == truth) & (before != truth)).sum())
     lost = int(((before == truth) & (after != truth)).sum())
     return Compared(accuracy, gained, lost, resampled.difference)
@@ -63,14 +63,16 @@ def _truth(inputs: Inputs, classes: Sequence[str]) -> Ints:
     return np.array([place[label] for label in inputs.labels], dtype=np.int64)
 
 
-def _probabilities(arm: Arm, answers: Answers, looked: Looked, *, kept: bool, classes: Sequence[str]) -> Floats:
+def _probabilities(
+    arm: Arm, answers: ArmAnswers, looked: PixelAnswers, *, kept: bool, classes: Sequence[str]
+) -> Floats:
     if arm.probabilities is None:
         return answers.clean if answers.clean is not None else np.empty((0, len(classes)), dtype=np.float32)
-    found = arm.aligned(arm.probabilities, classes)
-    return found if kept else found[looked.readable]
+    aligned = arm.aligned(arm.probabilities, classes)
+    return aligned if kept else aligned[looked.readable]
 
 
-def _disturbed(answers: Answers, truth: Ints) -> tuple[Robustness, ...]:
+def _disturbed(answers: ArmAnswers, truth: Ints) -> tuple[Robustness, ...]:
     return () if answers.clean is None else robustness(answers.clean, answers.disturbed, truth)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelloop.records.arrays import Floats
+from labelloop.rules.intervals import Interval
 from retrain_worker.heads.calibration import BINS, expected_calibration_error
 from retrain_worker.heads.logistic import log_loss
 from retrain_worker.intervals import wilson
@@ -21,16 +22,7 @@ TOP = (2, 5)
 
 
 @dataclass(frozen=True, slots=True)
-class Interval:
-    """A figure with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, slots=True)
-class ClassRow:
+class ClassMeasures:
     """One class. Shares in [0, 1]; None where there is nothing to divide by."""
 
     name: str
@@ -65,20 +57,20 @@ class Measures:
     log_loss: float  # nats, each at most that of one in a million
     ece: float  # expected calibration error, equal-width bins
     top: tuple[tuple[int, float], ...]  # (k, share of images whose class is among the k likeliest)
-    classes: tuple[ClassRow, ...]
+    classes: tuple[ClassMeasures, ...]
     confusion: tuple[tuple[int, ...], ...]  # rows: true class, columns: answer
     bins: tuple[Bin, ...]
 
 
-def measure(probabilities: Floats, truth: Ints, classes: Sequence[str], known: Sequence[str]) -> Measures | None:
-    """(n, classes) and (n,) class numbers to figures; None where n is 0. ``known``: what the arm can answer with."""
+def measure(probabilities: Floats, truth: Ints, classes: Sequence[str], answerable: Sequence[str]) -> Measures | None:
+    """(n, classes) and (n,) class numbers to figures; None where n is 0. ``answerable``: the arm's classes."""
     if not len(truth):
         return None
     answers = predicted(probabilities)
     right = answers == truth
     matrix = confusion(answers, truth, len(classes))
     counts = np.bincount(truth, minlength=len(classes))
-    rows = tuple(_class_row(matrix, int(counts[k]), k, name, name in known) for k, name in enumerate(classes))
+    rows = tuple(_class_row(matrix, int(counts[k]), k, name, name in answerable) for k, name in enumerate(classes))
     judged = [row for row in rows if row.support]
     return Measures(
         n=len(truth), accuracy=share(int(right.sum()), len(truth)),
@@ -86,7 +78,7 @@ def measure(probabilities: Floats, truth: Ints, classes: Sequence[str], known: S
         macro_precision=_mean([row.precision or 0.0 for row in judged]),
         macro_f1=_mean([row.f1 or 0.0 for row in judged]),
         log_loss=log_loss(probabilities, truth), ece=expected_calibration_error(probabilities, truth),
-        top=tuple((k, among_top(probabilities, truth, k)) for k in TOP if k < len(known)),
+        top=tuple((k, among_top(probabilities, truth, k)) for k in TOP if k < len(answerable)),
         classes=rows, confusion=tuple(tuple(int(v) for v in row) for row in matrix),
         bins=reliability(probabilities.max(axis=1), right),
     )  # fmt: skip
@@ -99,8 +91,8 @@ def predicted(probabilities: Floats) -> Ints:
 
 def confusion(answers: Ints, truth: Ints, classes: int) -> Ints:
     """(classes, classes) counts, true class by answer; rows without an answer are left out."""
-    given = answers >= 0
-    cells = np.bincount(truth[given] * classes + answers[given], minlength=classes**2)
+    answered = answers >= 0
+    cells = np.bincount(truth[answered] * classes + answers[answered], minlength=classes**2)
     return cells.reshape(classes, classes)
 
 
@@ -111,10 +103,10 @@ def share(part: int, n: int) -> Interval:
 
 def among_top(probabilities: Floats, truth: Ints, k: int) -> float:
     """Share of rows whose class is one of the k likeliest; a class with probability 0 never is."""
-    given = probabilities[np.arange(len(truth)), truth][:, None]
+    of_truth = probabilities[np.arange(len(truth)), truth][:, None]
     before = np.arange(probabilities.shape[1])[None] < truth[:, None]
-    ahead = (probabilities > given) | ((probabilities == given) & before)
-    return float(((ahead.sum(axis=1) < k) & (given[:, 0] > 0)).mean())
+    ahead = (probabilities > of_truth) | ((probabilities == of_truth) & before)
+    return float(((ahead.sum(axis=1) < k) & (of_truth[:, 0] > 0)).mean())
 
 
 def reliability(sure: Floats, right: NDArray[np.bool_]) -> tuple[Bin, ...]:
@@ -130,12 +122,14 @@ def _bin(place: int, sure: Floats, right: NDArray[np.bool_]) -> Bin:
     return Bin(*edges, len(sure), float(sure.mean(dtype=np.float64)), float(right.mean()))
 
 
-def _class_row(matrix: Ints, support: int, k: int, name: str, known: bool) -> ClassRow:
+def _class_row(matrix: Ints, support: int, k: int, name: str, answerable: bool) -> ClassMeasures:
     hits, answers = int(matrix[k, k]), int(matrix[:, k].sum())
     if not support:
-        return ClassRow(name, known, 0, answers, None, None, None)
+        return ClassMeasures(name, answerable, 0, answers, None, None, None)
     precision = hits / answers if answers else None
-    return ClassRow(name, known, support, answers, precision, share(hits, support), 2 * hits / (support + answers))
+    return ClassMeasures(
+        name, answerable, support, answers, precision, share(hits, support), 2 * hits / (support + answers)
+    )
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -7,18 +7,20 @@ from collections.abc import Sequence
 from labelloop.decoding.square import shrink
 from labelloop.errors import ImageUnreadableError
 from retrain_worker.report.drawing.pictures import SIDE, jpeg
-from retrain_worker.report.findings import Judged, Mistake
+from retrain_worker.report.findings import JudgedImages, Mistake
 from retrain_worker.report.inputs import Inputs
 from retrain_worker.report.measures import predicted
 
 
-def mistakes(inputs: Inputs, judged: Judged, places: Sequence[int], classes: Sequence[str]) -> tuple[Mistake, ...]:
+def mistakes(
+    inputs: Inputs, judged: JudgedImages, places: Sequence[int], classes: Sequence[str]
+) -> tuple[Mistake, ...]:
     """One for each place."""
     return tuple(_mistake(inputs, judged, place, classes) for place in places)
 
 
-def _mistake(inputs: Inputs, judged: Judged, place: int, classes: Sequence[str]) -> Mistake:
-    rows = [found[place] for found in judged.probabilities]
+def _mistake(inputs: Inputs, judged: JudgedImages, place: int, classes: Sequence[str]) -> Mistake:
+    rows = [probabilities[place] for probabilities in judged.probabilities]
     ours, *theirs = (int(predicted(row[None])[0]) for row in rows)
     truth = int(judged.truth[place])
     return Mistake(

@@ -12,15 +12,15 @@ FEW_OF_CLASS = 10
 NAMED = 8  # names in one sentence
 
 
-def notes(found: Findings) -> tuple[str, ...]:
+def notes(findings: Findings) -> tuple[str, ...]:
     """Sentences, the most important first."""
-    measures = found.challenger.measures
-    about = (*_labels(measures), *_classes(measures), *_comparison(found)) if measures else _nothing(found)
-    return (*about, *_unreadable(found), *_pixels(found))
+    measures = findings.challenger.measures
+    about = (*_labels(measures), *_classes(measures), *_comparison(findings)) if measures else _nothing(findings)
+    return (*about, *_unreadable(findings), *_pixels(findings))
 
 
-def _nothing(found: Findings) -> list[str]:
-    if found.inputs.uris:
+def _nothing(findings: Findings) -> list[str]:
+    if findings.inputs.uris:
         return ["None of the test images could be read, so this page has no accuracy."]
     return [
         "There are no test labels yet, so this page has no accuracy. They come by themselves: a random "
@@ -42,18 +42,20 @@ def _classes(measures: Measures) -> list[str]:
     none = [row.name for row in measures.classes if not row.support]
     few = [f"{row.name} ({row.support})" for row in measures.classes if 0 < row.support < FEW_OF_CLASS]
     unknown = [f"{row.name} ({row.support})" for row in measures.classes if row.support and not row.known]
-    told = []
+    sentences = []
     if none:
-        told.append(f"No test labels, so nothing is known of: {_names(none)}.")
+        sentences.append(f"No test labels, so nothing is known of: {_names(none)}.")
     if few:
-        told.append(f"Fewer than {FEW_OF_CLASS} test labels, so their rows say little: {_names(few)}.")
+        sentences.append(f"Fewer than {FEW_OF_CLASS} test labels, so their rows say little: {_names(few)}.")
     if unknown:
-        told.append(f"The model does not know these classes, so all their labels count as wrong: {_names(unknown)}.")
-    return told
+        sentences.append(
+            f"The model does not know these classes, so all their labels count as wrong: {_names(unknown)}."
+        )
+    return sentences
 
 
-def _comparison(found: Findings) -> list[str]:
-    compared = found.compared
+def _comparison(findings: Findings) -> list[str]:
+    compared = findings.compared
     if compared is None:
         return ["There is no champion to compare with: this is the first model, or the only one that can be read."]
     if compared.accuracy.low <= 0 <= compared.accuracy.high:
@@ -61,16 +63,16 @@ def _comparison(found: Findings) -> list[str]:
     return []
 
 
-def _unreadable(found: Findings) -> list[str]:
-    if not found.unreadable:
+def _unreadable(findings: Findings) -> list[str]:
+    if not findings.unreadable:
         return []
-    return [f"{_count(len(found.unreadable), 'test image')} could not be read and left out; they are listed below."]
+    return [f"{_count(len(findings.unreadable), 'test image')} could not be read and left out; they are listed below."]
 
 
-def _pixels(found: Findings) -> list[str]:
-    if found.explained is not None or not found.inputs.uris:
+def _pixels(findings: Findings) -> list[str]:
+    if findings.explained is not None or not findings.inputs.uris:
         return []
-    if found.inputs.sees_pixels:
+    if findings.inputs.sees_pixels:
         return ["An ensemble's trees have no gradient, so there are no attributions."]
     return ["Made from kept features, without pixels: robustness and attributions are not part of it."]
 

@@ -10,9 +10,9 @@ import structlog
 
 from labelloop.extras import extras_named, missing_extra
 from labelloop.model.head import Head
-from retrain_worker.report.answers import Looked, look
+from retrain_worker.report.answers import PixelAnswers, look
 from retrain_worker.report.document import document
-from retrain_worker.report.findings import Explanations, Findings, Judged
+from retrain_worker.report.findings import Explanations, Findings, JudgedImages
 from retrain_worker.report.inputs import Inputs, classes_of
 from retrain_worker.report.judging import compare, judge, measured
 from retrain_worker.report.mistakes import mistakes
@@ -31,7 +31,7 @@ class Report:
     html: str
 
 
-def make_report(inputs: Inputs, looked: Looked | None = None) -> Report:
+def make_report(inputs: Inputs, looked: PixelAnswers | None = None) -> Report:
     """Look, measure, explain, write. What ``load`` and ``progress`` raise goes through, unreadable images aside.
 
     ``looked``: what `look` found on the same images and arms before, so that it need not be done again.
@@ -39,13 +39,13 @@ def make_report(inputs: Inputs, looked: Looked | None = None) -> Report:
     with extras_named():
         from retrain_worker.report.page import page  # matplotlib: a retrain needs it for nothing else
 
-    found = find(inputs, looked)
-    report = Report(document(found), page(found))
-    log.info("report", action="report", run=inputs.origin.run, judged=found.judged, letters=len(report.html))
+    findings = find(inputs, looked)
+    report = Report(document(findings), page(findings))
+    log.info("report", action="report", run=inputs.origin.run, judged=findings.judged, letters=len(report.html))
     return report
 
 
-def find(inputs: Inputs, looked: Looked | None = None) -> Findings:
+def find(inputs: Inputs, looked: PixelAnswers | None = None) -> Findings:
     """Everything there is to tell."""
     classes = classes_of(inputs)
     looked = looked or look(inputs, classes)
@@ -53,15 +53,15 @@ def find(inputs: Inputs, looked: Looked | None = None) -> Findings:
     resampled = resample(judged.probabilities, judged.truth, inputs.seed)
     challenger, *champion = measured(inputs, looked, judged, resampled, classes)
     wrong = most_confident_mistakes(judged)
-    found = Findings(
+    findings = Findings(
         inputs=inputs, classes=classes, judged=len(judged.uris), unreadable=looked.problems, challenger=challenger,
         champion=champion[0] if champion else None, compared=compare(judged, resampled), wrong=len(wrong),
         mistakes=mistakes(inputs, judged, wrong[:MISTAKES], classes), explained=_explained(inputs, judged, classes),
     )  # fmt: skip
-    return replace(found, notes=notes(found))
+    return replace(findings, notes=notes(findings))
 
 
-def _explained(inputs: Inputs, judged: Judged, classes: Sequence[str]) -> Explanations | None:
+def _explained(inputs: Inputs, judged: JudgedImages, classes: Sequence[str]) -> Explanations | None:
     """Of the challenger alone; None without pixels or for a head that has no gradient."""
     if not inputs.sees_pixels or not isinstance(inputs.challenger.head, Head):
         return None

@@ -39,14 +39,14 @@ def resample(arms: Sequence[Floats], truth: Ints, seed: int) -> Resampled:
     places = [draw.integers(0, len(truth), len(truth)) for _ in range(DRAWS)]
     drawn = [_figures(probabilities, truth, places) for probabilities in arms]
     both = {name: drawn[0][name] - drawn[1][name] for name in drawn[0]} if len(arms) == 2 else {}
-    return Resampled(tuple(_all_bounds(found) for found in drawn), _all_bounds(both))
+    return Resampled(tuple(_all_bounds(figures) for figures in drawn), _all_bounds(both))
 
 
 def _figures(probabilities: Floats, truth: Ints, places: Sequence[Ints]) -> dict[str, Doubles]:
     """Each figure on each draw, (draws,)."""
     answers, classes = predicted(probabilities), probabilities.shape[1]
-    given = probabilities[np.arange(len(truth)), truth].astype(np.float64)
-    losses = -np.log(np.clip(given, FLOOR, 1.0))
+    of_truth = probabilities[np.arange(len(truth)), truth].astype(np.float64)
+    losses = -np.log(np.clip(of_truth, FLOOR, 1.0))
     rows = [(*_shares(answers[p], truth[p], classes), losses[p].mean()) for p in places]
     return dict(zip((*MEANS, "log_loss"), np.array(rows).T, strict=True))
 
@@ -55,10 +55,10 @@ def _shares(answers: Ints, truth: Ints, classes: int) -> tuple[float, ...]:
     """The `MEANS` over the classes that were drawn."""
     matrix = confusion(answers, truth, classes)
     hits, support = matrix.diagonal(), np.bincount(truth, minlength=classes)
-    there, given = support > 0, matrix.sum(axis=0)
-    recall, precision = hits / np.maximum(support, 1), hits / np.maximum(given, 1)
-    f1 = 2 * hits / np.maximum(support + given, 1)
-    return tuple(float(figure[there].mean()) for figure in (recall, precision, f1))
+    present, answered = support > 0, matrix.sum(axis=0)
+    recall, precision = hits / np.maximum(support, 1), hits / np.maximum(answered, 1)
+    f1 = 2 * hits / np.maximum(support + answered, 1)
+    return tuple(float(figure[present].mean()) for figure in (recall, precision, f1))
 
 
 def _all_bounds(figures: Mapping[str, Doubles]) -> dict[str, Bounds]:

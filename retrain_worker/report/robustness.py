@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from labelloop.decoding.square import Pixels
 from labelloop.records.arrays import Floats
 from labelloop.records.json import digest
-from retrain_worker.report.measures import Interval, Ints, predicted, share
+from labelloop.rules.intervals import Interval
+from retrain_worker.report.measures import Ints, predicted, share
 
 NOISE, BLUR = "noise", "blur"
 
@@ -58,7 +59,9 @@ def robustness(clean: Floats, disturbed: Mapping[Disturbance, Floats], truth: In
     if not len(truth):
         return ()
     before = predicted(clean)
-    return tuple(_robustness(what, before, predicted(found), truth) for what, found in disturbed.items())
+    return tuple(
+        _robustness(what, before, predicted(probabilities), truth) for what, probabilities in disturbed.items()
+    )
 
 
 def _robustness(what: Disturbance, before: Ints, after: Ints, truth: Ints) -> Robustness:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from labelloop.rules.split import unit
-from retrain_worker.report.findings import Judged
+from retrain_worker.report.findings import JudgedImages
 from retrain_worker.report.measures import predicted
 
 MISTAKES = 16
 EXPLAINED = 12
 
 
-def most_confident_mistakes(judged: Judged) -> list[int]:
+def most_confident_mistakes(judged: JudgedImages) -> list[int]:
     """Places of all wrong answers, the surest first."""
     if not judged.uris:
         return []
@@ -21,13 +21,13 @@ def most_confident_mistakes(judged: Judged) -> list[int]:
     return sorted(wrong.tolist(), key=lambda place: (-float(ours[place].max()), judged.uris[place]))
 
 
-def to_explain(judged: Judged, seed: int) -> list[int]:
+def to_explain(judged: JudgedImages, seed: int) -> list[int]:
     """Places: half the surest mistakes, then right answers, one class after the other."""
     wrong = most_confident_mistakes(judged)[: EXPLAINED // 2]
     return [*wrong, *_right_ones(judged, seed)[: EXPLAINED - len(wrong)]]
 
 
-def _right_ones(judged: Judged, seed: int) -> list[int]:
+def _right_ones(judged: JudgedImages, seed: int) -> list[int]:
     """A first of each class, then a second of each: by a hash, since the surest would all look alike."""
     if not judged.uris:
         return []

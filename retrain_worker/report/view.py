@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from labelloop.rules.intervals import Interval
 from retrain_worker.report.drawing.canvas import Picture
 from retrain_worker.report.drawing.class_figures import confusion_picture, recall_picture
 from retrain_worker.report.drawing.figures import learning_picture, reliability_picture, robustness_picture
 from retrain_worker.report.findings import ArmFindings, Findings
 from retrain_worker.report.headline import headlines, percent, points, with_bounds
 from retrain_worker.report.latency import Serving
-from retrain_worker.report.measures import ClassRow, Interval
+from retrain_worker.report.measures import ClassMeasures
 from retrain_worker.report.robustness import NOISE, Robustness
 
 VERDICTS = {"promote": "Promoted", "hold": "Held back", "reject": "Rejected"}
@@ -28,37 +29,38 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
 
-def view(found: Findings) -> dict[str, Any]:
+def view(findings: Findings) -> dict[str, Any]:
     """What `page.html` asks for, by name."""
-    inputs = found.inputs
+    inputs = findings.inputs
     return {
         "origin": inputs.origin, "verdict": inputs.verdict, "outcome": VERDICTS[inputs.verdict.outcome],
-        "challenger": found.challenger.name, "champion": found.champion.name if found.champion else None,
-        "notes": found.notes, "labels": len(inputs.uris), "judged": found.judged, "headlines": headlines(found),
-        "compared": _compared(found), "pictures": _pictures(found), "learning": inputs.history is not None,
-        "classes": class_table(found), "mistakes": found.mistakes, "wrong": found.wrong,
-        "explained": found.explained, "robustness": robustness_table(found), "serving": serving_table(found),
-        "curves": _curves(found), "unreadable": _unreadable(found), "provenance": provenance(found),
+        "challenger": findings.challenger.name, "champion": findings.champion.name if findings.champion else None,
+        "notes": findings.notes, "labels": len(inputs.uris), "judged": findings.judged,
+        "headlines": headlines(findings),
+        "compared": _compared(findings), "pictures": _pictures(findings), "learning": inputs.history is not None,
+        "classes": class_table(findings), "mistakes": findings.mistakes, "wrong": findings.wrong,
+        "explained": findings.explained, "robustness": robustness_table(findings), "serving": serving_table(findings),
+        "curves": _curves(findings), "unreadable": _unreadable(findings), "provenance": provenance(findings),
         "percent": percent,
     }  # fmt: skip
 
 
-def class_table(found: Findings) -> Table | None:
+def class_table(findings: Findings) -> Table | None:
     """None where nothing was judged."""
-    ours = found.challenger.measures
-    theirs = found.champion.measures if found.champion else None
+    ours = findings.challenger.measures
+    theirs = findings.champion.measures if findings.champion else None
     if ours is None:
         return None
-    names = (f"{found.champion.name}: recall",) if found.champion and theirs else ()
+    names = (f"{findings.champion.name}: recall",) if findings.champion and theirs else ()
     head = ("class", "labels", "answers", "precision", "recall", "F1", *names)
     others = theirs.classes if theirs else ours.classes
     rows = zip(ours.classes, others, strict=True)
     return Table(head, tuple(_class_row(row, other if theirs else None) for row, other in rows))
 
 
-def robustness_table(found: Findings) -> Table | None:
+def robustness_table(findings: Findings) -> Table | None:
     """None where nothing was disturbed."""
-    arms = [arm for arm in (found.challenger, found.champion) if arm and arm.robustness]
+    arms = [arm for arm in (findings.challenger, findings.champion) if arm and arm.robustness]
     if not arms:
         return None
     names = ("accuracy", "against clean", "changed")
@@ -67,9 +69,9 @@ def robustness_table(found: Findings) -> Table | None:
     return Table(head, tuple((_disturbance(row[0]), *(cell for r in row for cell in _robust(r))) for row in rows))
 
 
-def serving_table(found: Findings) -> Table | None:
+def serving_table(findings: Findings) -> Table | None:
     """None where no backbone was at hand."""
-    arms = [arm for arm in (found.challenger, found.champion) if arm and arm.serving]
+    arms = [arm for arm in (findings.challenger, findings.champion) if arm and arm.serving]
     columns = [_serving(arm.serving) for arm in arms if arm.serving]
     if not columns:
         return None
@@ -77,27 +79,27 @@ def serving_table(found: Findings) -> Table | None:
     return Table(("", *(arm.name for arm in arms)), rows)
 
 
-def provenance(found: Findings) -> Table:
+def provenance(findings: Findings) -> Table:
     """Where the run and its arms came from."""
-    origin = found.inputs.origin
+    origin = findings.inputs.origin
     rows = [
         ("project", origin.project), ("run", f"{origin.run} ({origin.kind})"), ("made", origin.created_at),
         ("snapshot", origin.snapshot), ("configuration", origin.config), ("code", origin.code),
-        ("seed", str(found.inputs.seed)),
-        *(row for arm in (found.challenger, found.champion) if arm for row in _backbone(arm)),
-        *_training(found.inputs.history or {}),
+        ("seed", str(findings.inputs.seed)),
+        *(row for arm in (findings.challenger, findings.champion) if arm for row in _backbone(arm)),
+        *_training(findings.inputs.history or {}),
     ]  # fmt: skip
     return Table(("", ""), tuple(rows))
 
 
-def _class_row(row: ClassRow, champion: ClassRow | None) -> tuple[str, ...]:
+def _class_row(row: ClassMeasures, champion: ClassMeasures | None) -> tuple[str, ...]:
     name = row.name if row.known else f"{row.name} (not among its classes)"
     cells = (name, str(row.support), str(row.predicted), percent(row.precision), _interval(row.recall), percent(row.f1))
     return (*cells, _interval(champion.recall)) if champion else cells
 
 
-def _interval(found: Interval | None) -> str:
-    return with_bounds(percent(found.value), percent(found.low), percent(found.high)) if found else NONE
+def _interval(interval: Interval | None) -> str:
+    return with_bounds(percent(interval.value), percent(interval.low), percent(interval.high)) if interval else NONE
 
 
 def _disturbance(row: Robustness) -> str:
@@ -146,37 +148,38 @@ def _training(history: Any) -> list[tuple[str, str]]:
     return [("training", f"{len(history['epochs'])} epochs, the best was {best}, in {precision}{resumed}")]
 
 
-def _compared(found: Findings) -> str | None:
-    if found.compared is None or found.champion is None:
+def _compared(findings: Findings) -> str | None:
+    if findings.compared is None or findings.champion is None:
         return None
-    told = found.compared.accuracy
+    accuracy = findings.compared.accuracy
     return (
-        f"On the same {told.n} labels the two answer {told.changed} images differently: {found.challenger.name} alone "
-        f"is right on {found.compared.gained}, {found.champion.name} alone on {found.compared.lost}."
+        f"On the same {accuracy.n} labels the two answer {accuracy.changed} images differently: "
+        f"{findings.challenger.name} alone is right on {findings.compared.gained}, "
+        f"{findings.champion.name} alone on {findings.compared.lost}."
     )
 
 
-def _pictures(found: Findings) -> Sequence[Picture]:
+def _pictures(findings: Findings) -> Sequence[Picture]:
     """Of accuracy; none where nothing was judged."""
-    ours = found.challenger.measures
+    ours = findings.challenger.measures
     if ours is None:
         return []
-    challenger = (found.challenger.name, ours)
-    theirs = found.champion.measures if found.champion else None
-    champion = (found.champion.name, theirs) if found.champion and theirs else None
+    challenger = (findings.challenger.name, ours)
+    theirs = findings.champion.measures if findings.champion else None
+    champion = (findings.champion.name, theirs) if findings.champion and theirs else None
     drawn = [confusion_picture(*challenger), *([confusion_picture(*champion)] if champion else [])]
     return [*drawn, reliability_picture(challenger, champion), recall_picture(challenger, champion)]
 
 
-def _unreadable(found: Findings) -> list[str]:
+def _unreadable(findings: Findings) -> list[str]:
     """The JSON document has them all."""
-    told = [f"{uri}: {problem}" for uri, problem in found.unreadable.items()]
-    return told[:LISTED] + ([f"and {len(told) - LISTED} more"] if len(told) > LISTED else [])
+    lines = [f"{uri}: {problem}" for uri, problem in findings.unreadable.items()]
+    return lines[:LISTED] + ([f"and {len(lines) - LISTED} more"] if len(lines) > LISTED else [])
 
 
-def _curves(found: Findings) -> dict[str, Picture | None]:
-    champion = (found.champion.name, found.champion.robustness) if found.champion else None
+def _curves(findings: Findings) -> dict[str, Picture | None]:
+    champion = (findings.champion.name, findings.champion.robustness) if findings.champion else None
     return {
-        "learning": learning_picture(found.inputs.history or {}),
-        "robustness": robustness_picture((found.challenger.name, found.challenger.robustness), champion),
+        "learning": learning_picture(findings.inputs.history or {}),
+        "robustness": robustness_picture((findings.challenger.name, findings.challenger.robustness), champion),
     }

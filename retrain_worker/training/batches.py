@@ -87,10 +87,10 @@ class _Reader:
         threading.Thread(target=self._run, name="batches", daemon=True).start()
 
     def next(self) -> Batch:
-        found = self._ready.get()
-        if isinstance(found, BaseException):
-            raise found
-        return found
+        batch = self._ready.get()
+        if isinstance(batch, BaseException):
+            raise batch
+        return batch
 
     def stop(self) -> None:
         self._stop.set()

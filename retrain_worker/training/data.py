@@ -31,7 +31,7 @@ Report = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class PixelSource:
     """Where the pixels come from."""
 
     images: Reader
@@ -40,28 +40,30 @@ class Source:
     contents: Mapping[str, str]  # uri -> hash of the bytes that were labelled
 
 
-def parts_of(examples: Sequence[Example], source: Source, policy: Retrain, class_min: int, report: Report) -> Parts:
-    """Train and validation part of agreed examples of the train bucket; NotEnoughLabelsError, StorageError."""
+def parts_of(
+    examples: Sequence[Example], source: PixelSource, policy: Retrain, class_min: int, report: Report
+) -> Parts:
+    """Train and validation part of agreed examples of the train split; NotEnoughLabelsError, StorageError."""
     agreed = list(one_per_unit(examples)[0].values())
     classes, _ = entering([e.label for e in agreed], class_min)
     if len(classes) < 2:
         raise NotEnoughLabelsError("a retrain needs two classes with enough labels each")
-    wanted = [e for e in agreed if e.label in classes]
-    divided = divide(wanted, policy.validation)
-    lost = _fetch(source, wanted, report)
-    train, validation = ([e for e in found if source.contents[e.uri] not in lost] for found in divided)
+    learnable = [e for e in agreed if e.label in classes]
+    divided = divide(learnable, policy.validation)
+    lost = _fetch(source, learnable, report)
+    train, validation = ([e for e in part if source.contents[e.uri] not in lost] for part in divided)
     if len({e.label for e in train}) < 2:
         raise NotEnoughLabelsError("too few labelled images can be read: a retrain needs two classes")
     return Parts(_part(source, train, classes), _part(source, validation, classes), classes)
 
 
-def _part(source: Source, examples: Sequence[Example], classes: Sequence[str]) -> Part:
+def _part(source: PixelSource, examples: Sequence[Example], classes: Sequence[str]) -> Part:
     targets = np.array([classes.index(e.label) for e in examples], dtype=np.int64)
     images = source.cache.images([source.contents[e.uri] for e in examples])
     return Part(images, targets, np.array([e.weight for e in examples], dtype=np.float32))
 
 
-def _fetch(source: Source, examples: Sequence[Example], report: Report) -> set[str]:
+def _fetch(source: PixelSource, examples: Sequence[Example], report: Report) -> set[str]:
     """Bring the cache up to date; content hashes that cannot be had any more."""
     missing = set(source.cache.missing([source.contents[e.uri] for e in examples]))
     todo = list({source.contents[e.uri]: e.uri for e in examples if source.contents[e.uri] in missing}.values())
@@ -78,7 +80,7 @@ def _fetch(source: Source, examples: Sequence[Example], report: Report) -> set[s
     return lost
 
 
-def _pixels(source: Source, uri: str) -> Pixels | None:
+def _pixels(source: PixelSource, uri: str) -> Pixels | None:
     """None for an image that is gone, broken or no longer the one that was labelled: it is left out."""
     try:
         return source.backbone.decode(_labelled(source, uri))
@@ -87,7 +89,7 @@ def _pixels(source: Source, uri: str) -> Pixels | None:
         return None
 
 
-def _labelled(source: Source, uri: str) -> bytes:
+def _labelled(source: PixelSource, uri: str) -> bytes:
     data = _read(source.images, uri)
     if digest(data) != source.contents[uri]:
         raise ImageUnreadableError("its bytes are not those that were labelled")

@@ -32,7 +32,7 @@ from labelloop.records.json import fields_of
 from labelloop.records.versions import BackboneRecord
 from retrain_worker.training.batches import Shard
 from retrain_worker.training.checkpoint import Checkpoint, Keeper
-from retrain_worker.training.fit import Epoch, History, Report, Run, fit
+from retrain_worker.training.fit import Epoch, FineTune, FineTuneHistory, Report, fit
 from retrain_worker.training.parts import Part, Parts
 from retrain_worker.training.pixel_cache import Images, MappedImages, mapped
 
@@ -45,7 +45,7 @@ GRACE_S = 10.0
 class Launch:
     """What `fit` takes, and how many processes share it."""
 
-    run: Run
+    run: FineTune
     head: Head | None
     processes: int
     folder: Path
@@ -56,26 +56,26 @@ def processes_for(policy: Retrain) -> int:
     return policy.processes or max(1, torch.cuda.device_count())
 
 
-def fit_on_all(launch: Launch) -> History:
+def fit_on_all(launch: Launch) -> FineTuneHistory:
     """`fit` in several processes; the backbone then holds the best epoch's weights, as there. LabelloopError."""
     _write(launch)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(launch.processes),
                "-m", "retrain_worker.training.distributed", str(launch.folder)]  # fmt: skip
     with _started(command) as process:
-        said = _follow(process, launch)
+        output = _follow(process, launch)
     if process.returncode:
         raise LabelloopError(
-            f"torchrun ended with code {process.returncode}: {' | '.join(said[-5:]) or 'it said nothing'}"
+            f"torchrun ended with code {process.returncode}: {' | '.join(output[-5:]) or 'it said nothing'}"
         )
     launch.run.backbone.module.load_state_dict(read_tensors((launch.folder / BEST).read_bytes()))
     launch.run.backbone.module.eval()
     return history_from(json.loads((launch.folder / RESULT).read_text()))
 
 
-def history_from(data: dict[str, Any]) -> History:
-    """The inverse of `History.to_json`."""
+def history_from(data: dict[str, Any]) -> FineTuneHistory:
+    """The inverse of `FineTuneHistory.to_json`."""
     epochs = tuple(Epoch(**e) for e in data["epochs"])
-    return History(**{**data, "epochs": epochs})
+    return FineTuneHistory(**{**data, "epochs": epochs})
 
 
 @contextmanager
@@ -101,25 +101,25 @@ def _started(command: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
 
 def _follow(process: subprocess.Popen[str], launch: Launch) -> list[str]:
     """Hand progress and checkpoints on; what else was said."""
-    said: list[str] = []
+    output: list[str] = []
     assert process.stdout is not None
     for line in process.stdout:
-        told = _parsed(line)
-        if told is None:
-            said = [*said[-40:], line.strip()]
-        elif "report" in told:
-            launch.run.report(*told["report"])
-        elif "saved" in told:
+        message = _parsed(line)
+        if message is None:
+            output = [*output[-40:], line.strip()]
+        elif "report" in message:
+            launch.run.report(*message["report"])
+        elif "saved" in message:
             launch.run.keeper.save(_read_checkpoint(launch.folder))
-    return said
+    return output
 
 
 def _parsed(line: str) -> dict[str, Any] | None:
     try:
-        found = json.loads(line)
+        message = json.loads(line)
     except ValueError:
         return None
-    return found if isinstance(found, dict) and found.keys() & {"report", "saved"} else None
+    return message if isinstance(message, dict) and message.keys() & {"report", "saved"} else None
 
 
 def _write(launch: Launch) -> None:
@@ -140,9 +140,9 @@ def _write(launch: Launch) -> None:
         "classes": run.parts.classes, "head": launch.head.labels if launch.head else None, "images": files,
     }  # fmt: skip
     (folder / JOB).write_text(json.dumps(job))
-    found = run.keeper.load()
-    if found:
-        _write_checkpoint(folder, found)
+    checkpoint = run.keeper.load()
+    if checkpoint:
+        _write_checkpoint(folder, checkpoint)
 
 
 def _in_a_file(images: Images, path: Path) -> MappedImages:
@@ -203,7 +203,7 @@ def main(folder: Path) -> None:
     dist.destroy_process_group()
 
 
-def _load(folder: Path, device: str, shard: Shard) -> tuple[Run, Head | None]:
+def _load(folder: Path, device: str, shard: Shard) -> tuple[FineTune, Head | None]:
     job = json.loads((folder / JOB).read_text())
     record = BackboneRecord(**fields_of(BackboneRecord, job["backbone"]))
     backbone = net.load(record, (folder / WEIGHTS).read_bytes(), device=device)
@@ -213,15 +213,15 @@ def _load(folder: Path, device: str, shard: Shard) -> tuple[Run, Head | None]:
     head = load_head((folder / HEAD).read_bytes(), tuple(job["head"])) if job["head"] else None
     keeper: Keeper = FolderKeeper(folder)
     report: Report = _report if shard.rank == 0 else lambda *_: None
-    run = Run(
+    run = FineTune(
         backbone, parts, Retrain(**job["policy"]), job["seed"], keeper, report, shard=shard, wrap=_wrapped(device),
         agree=_agreed,
     )  # fmt: skip
     return run, head
 
 
-def _part(found: Mapping[str, Any], arrays: Any, name: str) -> Part:
-    images = mapped(Path(found["file"]), found["shape"], arrays[f"{name}_places"])
+def _part(described: Mapping[str, Any], arrays: Any, name: str) -> Part:
+    images = mapped(Path(described["file"]), described["shape"], arrays[f"{name}_places"])
     return Part(images, arrays[f"{name}_targets"], arrays[f"{name}_weights"])
 
 
@@ -234,9 +234,9 @@ def _wrapped(device: str) -> Callable[[nn.Module], nn.Module]:
     return wrap
 
 
-def _agreed(found: Any) -> Any:
+def _agreed(value: Any) -> Any:
     """What the first process found, in all of them: figures that differ in the last digit must not part their ways."""
-    box = [found]
+    box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
 

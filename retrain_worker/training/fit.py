@@ -57,7 +57,7 @@ class Epoch:
 
 
 @dataclass(frozen=True, slots=True)
-class History:
+class FineTuneHistory:
     """How a run went."""
 
     epochs: tuple[Epoch, ...]
@@ -72,7 +72,7 @@ class History:
         return asdict(self)
 
 
-class Classifier(nn.Module):
+class LogitsNet(nn.Module):
     """Normalised images to logits."""
 
     def __init__(self, backbone: nn.Module, dimension: int, classes: int) -> None:
@@ -87,7 +87,7 @@ class Classifier(nn.Module):
 
 
 @dataclass
-class Run:
+class FineTune:
     """One fine-tune. `fit` is the way in."""
 
     backbone: Backbone
@@ -99,13 +99,13 @@ class Run:
     shard: Shard = field(default_factory=Shard)
     wrap: Callable[[nn.Module], nn.Module] = lambda module: module  # DistributedDataParallel, where there are several
     after: Callable[[Epoch], bool] = lambda _: False  # after each epoch: whether to end here
-    told: Callable[[Epoch], None] = lambda _: None  # hears of each epoch
-    agree: Callable[[Any], Any] = lambda found: found  # of several processes: what the first one found
+    on_epoch: Callable[[Epoch], None] = lambda _: None
+    agree: Callable[[Any], Any] = lambda value: value  # of several processes: the value of the first
 
     def __post_init__(self) -> None:
         torch.manual_seed(self.seed)
         self.learned = _balanced(self.parts, self.policy)
-        self.model = Classifier(self.backbone.module, self.backbone.record.dimension, len(self.parts.classes))
+        self.model = LogitsNet(self.backbone.module, self.backbone.record.dimension, len(self.parts.classes))
         self.model.to(self.backbone.device)
         self.optimiser = make_optimiser(self.backbone.module, self.model.layer, self.policy)
         self.per_epoch = steps_per_epoch(len(self.parts.train), self.policy.batch_size, self.shard.world)
@@ -124,7 +124,7 @@ class Run:
             self.model.layer.weight.copy_(torch.from_numpy(head.weight[rows] / head.temperature))
             self.model.layer.bias.copy_(torch.from_numpy(head.bias[rows] / head.temperature))
 
-    def run(self) -> History:
+    def run(self) -> FineTuneHistory:
         """To the end, or until nothing is gained any more; the backbone then holds the best epoch's weights."""
         self._resume()
         if self.policy.compile:
@@ -135,7 +135,7 @@ class Run:
             self._epoch(step)
             if self.shard.rank == 0:
                 self.keeper.save(self._checkpoint())
-            self.told(self.epochs[-1])
+            self.on_epoch(self.epochs[-1])
             ended = self.after(self.epochs[-1])
         self.model.load_state_dict({k: v.to(self.backbone.device) for k, v in self.best.items()})
         self.model.eval()
@@ -160,17 +160,17 @@ class Run:
         torch.manual_seed(_seed(self.seed, number))  # dropout: by epoch, not by what was drawn before
         _train_mode(self.model, freeze_norm=freezes_norm(policy, self.backbone))
         order = epoch_order(part, number, seed=self.seed, balance=policy.balance, classes=len(self.parts.classes))
-        total, seen = torch.zeros((), device=self.backbone.device), 0
+        total, count = torch.zeros((), device=self.backbone.device), 0
         for i, batch in enumerate(batches(part, order, policy.batch_size, self.shard, waits)):
             loss = self._step(step, batch, _seed(self.seed, number, i, self.shard.rank))
             self.schedule.step()
             if self.average:
                 self.average.update_parameters(self.model)
             total += loss * len(batch.targets)
-            seen += len(batch.targets)
+            count += len(batch.targets)
             done = (number - 1) * self.per_epoch + i + 1
             self.report(f"fine-tune on {len(part)} labels", done, policy.epochs * self.per_epoch)
-        return float(total) / seen
+        return float(total) / count
 
     def learn_from(self, batch: Batch, number: int) -> float:
         """One step outside of an epoch; the loss before it."""
@@ -212,9 +212,9 @@ class Run:
 
     def _is_best(self, epoch: Epoch) -> bool:
         assert epoch.validation_accuracy is not None and epoch.validation_loss is not None
-        known = self.epochs[self.best_epoch - 1]
-        assert known.validation_accuracy is not None and known.validation_loss is not None
-        return (epoch.validation_accuracy, -epoch.validation_loss) > (known.validation_accuracy, -known.validation_loss)
+        best = self.epochs[self.best_epoch - 1]
+        assert best.validation_accuracy is not None and best.validation_loss is not None
+        return (epoch.validation_accuracy, -epoch.validation_loss) > (best.validation_accuracy, -best.validation_loss)
 
     def _exhausted(self) -> bool:
         return self.policy.patience is not None and len(self.epochs) - self.best_epoch >= self.policy.patience
@@ -235,29 +235,29 @@ class Run:
         return Checkpoint(len(self.epochs), tensors, notes)
 
     def _resume(self) -> None:
-        found = self.keeper.load()
-        if found is None:
+        checkpoint = self.keeper.load()
+        if checkpoint is None:
             return
-        self.model.load_state_dict(of("model", found.tensors))
-        self.best, self.best_epoch = of("best", found.tensors), int(found.facts["best"])
-        restore_optimiser(self.optimiser, of("optimiser", found.tensors), found.facts["optimiser"])
-        self.schedule.load_state_dict(found.facts["schedule"])
+        self.model.load_state_dict(of("model", checkpoint.tensors))
+        self.best, self.best_epoch = of("best", checkpoint.tensors), int(checkpoint.facts["best"])
+        restore_optimiser(self.optimiser, of("optimiser", checkpoint.tensors), checkpoint.facts["optimiser"])
+        self.schedule.load_state_dict(checkpoint.facts["schedule"])
         if self.average:
-            self.average.load_state_dict(of("average", found.tensors))
-        self.epochs = [Epoch(**e) for e in found.facts["epochs"]]
-        self.resumed_at = found.epoch
-        log.info("resuming from a checkpoint", action="checkpoint", epoch=found.epoch)
+            self.average.load_state_dict(of("average", checkpoint.tensors))
+        self.epochs = [Epoch(**e) for e in checkpoint.facts["epochs"]]
+        self.resumed_at = checkpoint.epoch
+        log.info("resuming from a checkpoint", action="checkpoint", epoch=checkpoint.epoch)
 
-    def _history(self) -> History:
+    def _history(self) -> FineTuneHistory:
         seconds = sum(e.seconds for e in self.epochs)
         images = len(self.epochs) * len(self.parts.train)
         waited = sum(e.waited_s for e in self.epochs)
-        return History(
+        return FineTuneHistory(
             tuple(self.epochs), self.best_epoch, images / seconds, waited / seconds, self.precision, self.resumed_at
         )
 
 
-def fit(run: Run, head: Head | None = None) -> History:
+def fit(run: FineTune, head: Head | None = None) -> FineTuneHistory:
     """Fine-tune ``run.backbone`` in place. ``head``: what the layer on top begins with, classes by name."""
     if head is not None and run.policy.warm_head and set(run.parts.classes) <= set(head.labels):
         run.begin_with(head)
@@ -279,10 +279,10 @@ def evaluate(model: nn.Module, backbone: Backbone, part: Part, precision: str) -
     return losses / len(part), right / len(part)
 
 
-def precision_of(asked: str, device: torch.device) -> str:
+def precision_of(setting: str, device: torch.device) -> str:
     """bf16 where the processor has it, else fp32: by what there is and not by a stopwatch, so that runs repeat."""
-    if asked != "auto":
-        return asked
+    if setting != "auto":
+        return setting
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     return "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"

@@ -44,12 +44,12 @@ def make_optimiser(backbone: nn.Module, layer: nn.Module, policy: Retrain) -> Op
 
 def blocks(backbone: nn.Module) -> list[nn.Module]:
     """The backbone's parts from the image upwards, each a depth of its own: stages are opened, layers are not."""
-    found: list[nn.Module] = []
+    parts: list[nn.Module] = []
     for part in _opened(backbone):
         if any(p.requires_grad for p in part.parameters()):
-            found.append(part)
+            parts.append(part)
     loose = nn.ParameterList(p for p in backbone.parameters(recurse=False) if p.requires_grad)
-    return [loose, *found] if len(loose) else found
+    return [loose, *parts] if len(loose) else parts
 
 
 def _opened(module: nn.Module) -> Iterable[nn.Module]:
@@ -146,15 +146,15 @@ class _Plateau:
 
 def _plain(state: State) -> dict[str, Any]:
     """Only what JSON holds; the schedulers inside a sequence by their own states."""
-    found: dict[str, Any] = {}
+    plain: dict[str, Any] = {}
     for name, value in state.items():
         if name == "_schedulers":
-            found[name] = [_plain(s) for s in value]
+            plain[name] = [_plain(s) for s in value]
         elif isinstance(value, int | float | str | bool | type(None)):
-            found[name] = value
+            plain[name] = value
         elif isinstance(value, list) and all(isinstance(v, int | float) for v in value):
-            found[name] = list(value)
-    return found
+            plain[name] = list(value)
+    return plain
 
 
 def _restore(inner: LRScheduler | ReduceLROnPlateau, state: State) -> None:
@@ -166,5 +166,5 @@ def _restore(inner: LRScheduler | ReduceLROnPlateau, state: State) -> None:
 
 def rates(optimiser: Optimizer) -> tuple[float, float]:
     """The highest and the lowest learning rate now."""
-    found = [float(g["lr"]) for g in optimiser.param_groups]
-    return max(found), min(found)
+    all_rates = [float(g["lr"]) for g in optimiser.param_groups]
+    return max(all_rates), min(all_rates)

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from labelloop.records.images import Bucket, Example
+from labelloop.records.images import Example, Split
 from labelloop.rules.split import unit
 from retrain_worker.training.pixel_cache import Images
 
@@ -40,11 +40,11 @@ class Parts:
 def divide(examples: Sequence[Example], share: float) -> tuple[list[Example], list[Example]]:
     """Train and validation examples, by hash of the duplicate group: a later label moves none of them.
 
-    A class keeps at least one example to learn from. ValueError for an example of another bucket than train.
+    A class keeps at least one example to learn from. ValueError for an example of another split than train.
     """
-    foreign = next((e for e in examples if e.bucket is not Bucket.TRAIN), None)
+    foreign = next((e for e in examples if e.bucket is not Split.TRAIN), None)
     if foreign is not None:
-        raise ValueError(f"{foreign.uri} is in the {foreign.bucket} bucket, which never trains")
+        raise ValueError(f"{foreign.uri} is in the {foreign.bucket} split, which never trains")
     train = [e for e in examples if unit(f"validation:{e.group}") >= share]
     learned = {e.label for e in train}
     kept = [e for e in examples if unit(f"validation:{e.group}") < share]

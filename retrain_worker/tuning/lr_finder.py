@@ -14,7 +14,7 @@ from retrain_worker.context import Context, ProjectContext
 from retrain_worker.retrain import source_of, start_of, train_examples
 from retrain_worker.training.batches import Shard, Waits, batches, epoch_order
 from retrain_worker.training.data import parts_of
-from retrain_worker.training.fit import Run
+from retrain_worker.training.fit import FineTune
 from retrain_worker.training.warm import warm_head
 
 LOW, HIGH = 1e-6, 1.0
@@ -32,7 +32,7 @@ def find(context: Context, project: ProjectContext, name: str, by: str) -> dict[
     examples = train_examples(project, project.snapshot(latest.snapshot))
     class_min = project.record.config.refresh.class_min
     parts = parts_of(examples, source_of(project, backbone), policy, class_min, progress.report)
-    run = Run(
+    run = FineTune(
         backbone, parts, policy.model_copy(update={"schedule": "constant", "ema": 0.0}), project.record.config.seed
     )
     if policy.warm_head:
@@ -47,7 +47,9 @@ def find(context: Context, project: ProjectContext, name: str, by: str) -> dict[
     return {"suggestion": curve.suggestion}
 
 
-def range_test(run: Run, progress: JobProgress, steps: int = STEPS) -> tuple[list[float], list[float], float | None]:
+def range_test(
+    run: FineTune, progress: JobProgress, steps: int = STEPS
+) -> tuple[list[float], list[float], float | None]:
     """Rates, losses, and the rate at which it diverged; the network is changed: throw it away."""
     shares = [group["lr"] / run.policy.learning_rate for group in run.optimiser.param_groups]
     rates: list[float] = []
@@ -68,7 +70,7 @@ def range_test(run: Run, progress: JobProgress, steps: int = STEPS) -> tuple[lis
     return rates, losses, None
 
 
-def _endless(run: Run, steps: int) -> Iterator[Any]:
+def _endless(run: FineTune, steps: int) -> Iterator[Any]:
     """Batches of one epoch after the other."""
     done, number, policy = 0, 0, run.policy
     while done < steps:

@@ -1,6 +1,6 @@
 """Ended trials in, the settings of the next one out, and whether a running one is worth going on (Optuna).
 
-Nothing of Optuna's is kept: its study is built anew from our records each time, so that workers need no database of
+Nothing of Optuna's is kept: its study is rebuilt from our records each time, so that workers need no database of
 their own and a lost queue loses nothing. Sources: TPE, Bergstra et al. 2011; Hyperband, Li et al. 2018.
 """
 
@@ -21,7 +21,7 @@ WARM_UP = 5  # complete trials before the median says anything
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
-class Proposal:
+class TrialProposal:
     """The settings of trial ``number``, a function of (search, trials that have ended, number)."""
 
     def __init__(self, search: Search, ended: Sequence[Trial], number: int, params: Mapping[str, Any] | None) -> None:
@@ -43,13 +43,13 @@ class Proposal:
         return bool(self._trial.should_prune())
 
 
-def distribution(found: Range) -> BaseDistribution:
+def distribution(bounds: Range) -> BaseDistribution:
     """The same range in Optuna's words."""
-    if found.integer:
-        return IntDistribution(*found.integer, step=found.step)
-    if found.real:
-        return FloatDistribution(*found.real, log=found.log)
-    return CategoricalDistribution(found.choice)
+    if bounds.integer:
+        return IntDistribution(*bounds.integer, step=bounds.step)
+    if bounds.real:
+        return FloatDistribution(*bounds.real, log=bounds.log)
+    return CategoricalDistribution(bounds.choice)
 
 
 def _sampler(search: Search, number: int) -> optuna.samplers.BaseSampler:

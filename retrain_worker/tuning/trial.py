@@ -21,9 +21,9 @@ from retrain_worker.evidence.artefact import in_turn
 from retrain_worker.retrain import source_of, train_examples
 from retrain_worker.training.checkpoint import StoredKeeper
 from retrain_worker.training.data import parts_of
-from retrain_worker.training.fit import Epoch, History, Run, fit
+from retrain_worker.training.fit import Epoch, FineTune, FineTuneHistory, fit
 from retrain_worker.training.warm import warm_head
-from retrain_worker.tuning.search import Proposal
+from retrain_worker.tuning.search import TrialProposal
 
 log = structlog.get_logger()
 
@@ -40,12 +40,12 @@ class _Ending:
 def run_trial(context: Context, project: ProjectContext, study_name: str, number: int, worker: str = "") -> Trial:
     """Run or resume it; the record says how it ended. Errors of stores are raised: the trial is tried again."""
     studies = StudyStore(project.store)
-    study, known = studies.get(study_name), studies.trial(study_name, number)
-    if known and known.ended:
-        return known
+    study, earlier = studies.get(study_name), studies.trial(study_name, number)
+    if earlier and earlier.ended:
+        return earlier
     ended = [t for t in studies.trials(study_name) if t.ended]
-    proposal = Proposal(study.rules, ended, number, known.params if known else None)
-    attempt = known.attempt + 1 if known else 1
+    proposal = TrialProposal(study.rules, ended, number, earlier.params if earlier else None)
+    attempt = earlier.attempt + 1 if earlier else 1
     trial = Trial(number, proposal.params, attempt=attempt, worker=worker, started_at=now())
     if not studies.take(study_name, trial):
         return studies.trial(study_name, number) or trial
@@ -77,7 +77,7 @@ def _ended(studies: StudyStore, study: str, trial: Trial) -> Trial:
     return trial
 
 
-def _tried(context: Context, project: ProjectContext, study: Study, trial: Trial, proposal: Proposal) -> Trial:
+def _tried(context: Context, project: ProjectContext, study: Study, trial: Trial, proposal: TrialProposal) -> Trial:
     progress, ending, began = JobProgress.of_job(), _Ending(), time.monotonic()
     config = study.config_with(trial.params)
     backbone = net.build(
@@ -95,7 +95,7 @@ def _tried(context: Context, project: ProjectContext, study: Study, trial: Trial
         ending.superseded = kept is None or not kept.same_run(trial)
         return ending.pruned or ending.cancelled or ending.superseded
 
-    run = Run(backbone, parts, config.retrain, config.seed, keeper, progress.report, after=after)
+    run = FineTune(backbone, parts, config.retrain, config.seed, keeper, progress.report, after=after)
     history = fit(run, warm_head(parts, backbone) if config.retrain.warm_head else None)
     if not ending.superseded:  # the checkpoint is by now another worker's
         keeper.clear()
@@ -103,11 +103,11 @@ def _tried(context: Context, project: ProjectContext, study: Study, trial: Trial
     return _with_figures(replace(trial, state=state), history, backbone, time.monotonic() - began)
 
 
-def _with_figures(trial: Trial, history: History, backbone: Backbone, seconds: float) -> Trial:
-    found = history.epochs[history.best - 1]
+def _with_figures(trial: Trial, history: FineTuneHistory, backbone: Backbone, seconds: float) -> Trial:
+    best = history.epochs[history.best - 1]
     curve = tuple((e.validation_accuracy or 0.0, e.validation_loss or 0.0) for e in history.epochs)
     return replace(
-        trial, accuracy=found.validation_accuracy, loss=found.validation_loss, curve=curve,
+        trial, accuracy=best.validation_accuracy, loss=best.validation_loss, curve=curve,
         figures={**_size(backbone), "seconds": seconds, "epochs": len(history.epochs), "best_epoch": history.best,
                  "images_per_s": history.images_per_s},
     )  # fmt: skip

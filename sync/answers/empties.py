@@ -1,7 +1,7 @@
 """Empty answers of a frozen snapshot in; deleted in Label Studio, so that their tasks are shown again, out.
 
 Label Studio shows no task again that has an answer, an empty one included. Each is recorded in the state bucket before
-it is deleted. Whoever dies in between leaves the answer, and it is found again.
+it is deleted. A watcher that dies in between leaves the answer, and it is found again.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Empties:
     """One project's. Does nothing unless the project was made by labelloop, or its config says so."""
 
     def __init__(self, project: ProjectRecord, store: ObjectStore, studio: Studio) -> None:
-        wanted = project.config.answers.reopen_empty
-        self._wanted = project.made if wanted is None else wanted
+        setting = project.config.answers.reopen_empty
+        self._wanted = project.made if setting is None else setting
         self._store, self._studio = store, studio
         self._looked_at = ""  # snapshot
         self._waiting: dict[tuple[int, int], tuple[Task, Annotation]] = {}

@@ -17,7 +17,7 @@ from labelloop.studio.client import TaskFeed
 from labelloop.studio.rows import NOBODY, TaskStub
 from sync.answers.sweep import EPOCH, Sweep, earlier, find_missing
 from sync.answers.task_groups import TaskGroupKeeper
-from sync.answers.task_index import Board
+from sync.answers.task_index import TaskIndex
 
 log = structlog.get_logger()
 OVERLAP = timedelta(seconds=5)  # transactions that commit late carry an earlier `updated_at`
@@ -44,7 +44,7 @@ class Changes:
 
 
 class Feed:
-    """Keeps `tasks` (annotated) and `board` (all) equal to Label Studio. Memory only: rebuilt at every start."""
+    """Keeps `tasks` (annotated) and `task_index` (all) equal to Label Studio. Memory only: rebuilt at every start."""
 
     def __init__(
         self, studio: TaskFeed, project: int, schema: LabelSchema, *, shown: Shown,
@@ -55,7 +55,7 @@ class Feed:
         self._clock = clock
         self.task_groups: TaskGroupKeeper | None = None  # told what tasks say of their images' groups
         self.tasks: dict[int, Task] = {}
-        self.board = Board()
+        self.task_index = TaskIndex()
         self.cursor = EPOCH
         self.moved: set[int] = set()  # tasks that differ from what was frozen last; see `frozen`
         self.annotations = 0  # of all `tasks`
@@ -74,7 +74,7 @@ class Feed:
 
     def look_again(self, uris: Iterable[str]) -> None:
         """Other bytes may have been found in these files: mark the answers that were given to what stood there."""
-        shown = {i for uri in uris for i in self.board.tasks_of.get(uri, ())}
+        shown = {i for uri in uris for i in self.task_index.tasks_of.get(uri, ())}
         for number in shown & self.tasks.keys():
             task = self.tasks[number]
             marked = tuple(replace(a, outdated=self._outdated(task.uri, a)) for a in task.annotations)
@@ -102,7 +102,7 @@ class Feed:
         return changes
 
     def reconcile(self) -> Changes:
-        """Read every task at once: at the start, and for whoever wants to be sure."""
+        """Read every task at once: at the start, and for a caller that wants to be sure."""
         self._sweep = None
         changes, done = self.sweep()
         while not done:
@@ -114,7 +114,7 @@ class Feed:
         """Read one more page of every task, and at the end take out what is gone; True then."""
         if self._sweep is None:
             self.unreadable.pop(NOBODY, None)
-            self._sweep = Sweep(self._studio, self._project, self._schema, {*self.board.ids(), *self.tasks})
+            self._sweep = Sweep(self._studio, self._project, self._schema, {*self.task_index.ids(), *self.tasks})
         stubs = self._sweep.page()
         if stubs is not None:
             return self._swept(self._sweep, stubs), False
@@ -129,7 +129,7 @@ class Feed:
 
     def surplus(self) -> int:
         """How many more tasks are known than Label Studio has: a cheap sign that some were deleted."""
-        return len(self.board) - self._studio.task_count(self._project)
+        return len(self.task_index) - self._studio.task_count(self._project)
 
     def task_count_differs(self) -> bool:
         """True where tasks were deleted, or have come since the last poll."""
@@ -137,7 +137,9 @@ class Feed:
 
     def find_deleted(self, surplus: int) -> Changes | None:
         """Look for as many deleted tasks and take them out; None where reading everything is quicker."""
-        missing = find_missing(self._studio, self._project, sorted(self.board.ids()), surplus)  # O(tasks), but rare
+        missing = find_missing(
+            self._studio, self._project, sorted(self.task_index.ids()), surplus
+        )  # O(tasks), but rare
         return None if missing is None else self._take_out(self._confirmed(missing))
 
     def _swept(self, sweep: Sweep, stubs: list[TaskStub]) -> Changes:
@@ -149,32 +151,32 @@ class Feed:
 
     def _confirmed(self, missing: set[int]) -> set[int]:
         """Labels hang on it: what seems to be gone is asked for by its id, or proved by the number where it is much."""
-        known = len(self.board) + sum(1 for i in self.tasks if i not in self.board)
-        if len(missing) > MANY and known - len(missing) == self._studio.task_count(self._project):
+        count = len(self.task_index) + sum(1 for i in self.tasks if i not in self.task_index)
+        if len(missing) > MANY and count - len(missing) == self._studio.task_count(self._project):
             return missing
         there = self._studio.tasks(self._project, self._schema, sorted(missing))
         return missing - {task.id for task in there}
 
     def _take_out(self, missing: Iterable[int]) -> Changes:
-        gone = 0
+        annotated = 0
         for task in missing:
-            known = self.tasks.get(task)
+            before = self.tasks.get(task)
             self.unreadable.pop(task, None)
             if self.task_groups is not None:
                 self.task_groups.remove(task)
-            uri = self.board.remove(task) or (known.uri if known else "")
-            if uri and uri not in self.board.tasks_of:
+            uri = self.task_index.remove(task) or (before.uri if before else "")
+            if uri and uri not in self.task_index.tasks_of:
                 self.deleted.add(uri)
-            gone += known is not None
+            annotated += before is not None
             self._drop(task)
-        return Changes(gone=gone)
+        return Changes(gone=annotated)
 
     def _read(self, pages: Iterable[list[TaskStub]]) -> Changes:
         stale: dict[int, TaskStub] = {}
         new, cursor, last = 0, self.cursor, earlier(now(), -AHEAD)
         for page in pages:
             for stub in filter(None, map(self._readable, page)):
-                new += stub.id not in self.board
+                new += stub.id not in self.task_index
                 if self._is_stale(stub):
                     stale[stub.id] = stub
                 self._place(stub)
@@ -193,10 +195,10 @@ class Feed:
         if self.unreadable.get(stub.id) != stub.problem:
             log.warning("a task cannot be read", action="read", task=stub.id, reason=stub.problem)
         self.unreadable[stub.id] = stub.problem
-        return replace(stub, uri=self.board.uri_of(stub.id)) if stub.id else None
+        return replace(stub, uri=self.task_index.uri_of(stub.id)) if stub.id else None
 
     def _place(self, stub: TaskStub) -> None:
-        left = self.board.put(stub.id, stub.uri, answered=bool(stub.annotations))
+        left = self.task_index.put(stub.id, stub.uri, answered=bool(stub.annotations))
         if left:  # its task was changed, or deleted and its id used again
             self.deleted.add(left)
         self.deleted.discard(stub.uri)  # somebody brought it back
@@ -204,10 +206,10 @@ class Feed:
             self.task_groups.put(stub.id, stub.uri, stub.said)
 
     def _is_stale(self, stub: TaskStub) -> bool:
-        known = self.tasks.get(stub.id)
-        if known is None:
+        before = self.tasks.get(stub.id)
+        if before is None:
             return bool(stub.annotations)
-        return stub.id in self._unread or _moves(known) != stub.annotations or known.uri != stub.uri
+        return stub.id in self._unread or _moves(before) != stub.annotations or before.uri != stub.uri
 
     def _is_foreign(self, annotation: Annotation) -> bool:
         """It could not be read then; perhaps it can be now."""
@@ -217,14 +219,14 @@ class Feed:
         emptied = [i for i, stub in stale.items() if not stub.annotations]
         for i in emptied:
             self._drop(i)
-        wanted = [i for i, stub in stale.items() if stub.annotations]
-        return len(emptied) + sum(map(self._keep, self._studio.tasks(self._project, self._schema, wanted)))
+        annotated = [i for i, stub in stale.items() if stub.annotations]
+        return len(emptied) + sum(map(self._keep, self._studio.tasks(self._project, self._schema, annotated)))
 
     def _keep(self, task: Task) -> bool:
-        known = self.tasks.get(task.id)
-        task = replace(task, uri=task.uri or self.board.uri_of(task.id))  # its data may be unreadable now
-        merged = replace(task, annotations=tuple(self._remember(task, a, known) for a in task.annotations))
-        if merged == known or (known is None and not merged.annotations):
+        before = self.tasks.get(task.id)
+        task = replace(task, uri=task.uri or self.task_index.uri_of(task.id))  # its data may be unreadable now
+        merged = replace(task, annotations=tuple(self._remember(task, a, before) for a in task.annotations))
+        if merged == before or (before is None and not merged.annotations):
             return False
         self._drop(task.id)
         if merged.annotations:
@@ -234,18 +236,18 @@ class Feed:
         return True
 
     def _drop(self, task: int) -> None:
-        known = self.tasks.pop(task, None)
-        if known is not None:
-            self.annotations -= len(known.annotations)
+        before = self.tasks.pop(task, None)
+        if before is not None:
+            self.annotations -= len(before.annotations)
             self.moved.add(task)
 
-    def _remember(self, task: Task, annotation: Annotation, known: Task | None) -> Annotation:
+    def _remember(self, task: Task, annotation: Annotation, before: Task | None) -> Annotation:
         """Keep what was seen, and what was given, at first sight: Label Studio forgets both, and we the window."""
-        old = _same(annotation, known.annotations if known else ())
-        if known is not None and old is not None:
+        old = _same(annotation, before.annotations if before else ())
+        if before is not None and old is not None:
             annotation = replace(annotation, given=_given(old, annotation))
             if old.updated_at == annotation.updated_at:  # nobody has looked since
-                of = old.of or known.uri
+                of = old.of or before.uri
                 annotation = replace(annotation, of=of if of != task.uri else None, bulk=old.bulk or annotation.bulk)
         seen = old.seen if old and old.seen else self._shown(task.uri, annotation)
         if annotation.bulk:  # nobody had anything before them
@@ -253,8 +255,8 @@ class Feed:
         return replace(annotation, seen=seen, outdated=self._outdated(task.uri, annotation))
 
 
-def _same(annotation: Annotation, known: Iterable[Annotation]) -> Annotation | None:
-    return next((a for a in known if (a.id, a.created_at) == (annotation.id, annotation.created_at)), None)
+def _same(annotation: Annotation, kept: Iterable[Annotation]) -> Annotation | None:
+    return next((a for a in kept if (a.id, a.created_at) == (annotation.id, annotation.created_at)), None)
 
 
 def _given(before: Annotation, now: Annotation) -> str | None:

@@ -48,13 +48,13 @@ class Sweep:
         self._pages, self._next = None, self._since
 
 
-def find_missing(studio: TaskFeed, project: int, known: Sequence[int], surplus: int) -> set[int] | None:
+def find_missing(studio: TaskFeed, project: int, tasks: Sequence[int], surplus: int) -> set[int] | None:
     """Which ``surplus`` of these tasks (ids, ascending) Label Studio has no more; None: too many to search for.
 
     Ranges whose count differs are halved: a few small requests for one deleted task, however large the project.
     """
-    gone: set[int] = set()
-    ranges = [(0, len(known), surplus)]
+    missing: set[int] = set()
+    ranges = [(0, len(tasks), surplus)]
     searched = 0
     while ranges:
         begin, end, lacking = ranges.pop()
@@ -62,13 +62,13 @@ def find_missing(studio: TaskFeed, project: int, known: Sequence[int], surplus: 
         if searched > SEARCHES:
             return None
         if end - begin <= LEAF:
-            part = known[begin:end]
-            gone |= set(part) - studio.task_ids(project, (part[0], part[-1]))
+            part = tasks[begin:end]
+            missing |= set(part) - studio.task_ids(project, (part[0], part[-1]))
             continue
         middle = (begin + end) // 2
-        lower = middle - begin - studio.task_count(project, (known[begin], known[middle - 1]))
+        lower = middle - begin - studio.task_count(project, (tasks[begin], tasks[middle - 1]))
         ranges += [part for part in ((begin, middle, lower), (middle, end, lacking - lower)) if part[2] > 0]
-    return gone
+    return missing
 
 
 def earlier(moment: str, by: timedelta) -> str:

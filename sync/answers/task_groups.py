@@ -29,7 +29,7 @@ class TaskGroupKeeper:
         self._written: dict[str, str] = {}  # shard -> hash of what stands there
         self._pace, self._at = Pace(EVERY_S, SHARE), 0.0
 
-    def put(self, task: int, uri: str, said: Said) -> None:
+    def put(self, task: int, uri: str, fields: Said) -> None:
         """A task as it is now."""
         if not self._fields:
             return
@@ -37,8 +37,8 @@ class TaskGroupKeeper:
             self.remove(task)
         shard = shard_of(uri)
         answers = self._shards[shard].setdefault(uri, {}) if uri else {}
-        if uri and answers.get(task) != said:
-            answers[task] = said
+        if uri and answers.get(task) != fields:
+            answers[task] = fields
             self._uris[task] = uri
             self._changed.add(shard)
 
@@ -90,5 +90,5 @@ class TaskGroupKeeper:
 
 def merged(answers: Mapping[int, Said]) -> Said:
     """Of all tasks of one image: the group of the first one that names any, and the test set where one says so."""
-    said = [answers[task] for task in sorted(answers)]
-    return Said(next((one.group for one in said if one.group), ""), any(one.test for one in said))
+    by_task = [answers[task] for task in sorted(answers)]
+    return Said(next((one.group for one in by_task if one.group), ""), any(one.test for one in by_task))

@@ -5,14 +5,14 @@ from __future__ import annotations
 Ids = tuple[int, ...]
 
 
-class Board:
+class TaskIndex:
     """All tasks of one project. Every method costs the same however many there are."""
 
     def __init__(self) -> None:
         self.tasks_of: dict[str, Ids] = {}  # uri -> tasks that show it
         self.open: dict[str, Ids] = {}  # the same, without those that somebody has answered
         self._uris: dict[int, str] = {}
-        self._news: set[str] = set()
+        self._changed: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._uris)
@@ -50,18 +50,18 @@ class Board:
         _set(self.tasks_of, uri, task, present=False)
         if uri in self.tasks_of:
             return ""
-        self._news.add(uri)
+        self._changed.add(uri)
         return uri
 
-    def news(self) -> set[str]:
+    def take_changed(self) -> set[str]:
         """Images that tasks began or ceased to show since the last call."""
-        found, self._news = self._news, set()
-        return found
+        changed, self._changed = self._changed, set()
+        return changed
 
     def _show(self, task: int, uri: str) -> None:
         if uri:
             if uri not in self.tasks_of:
-                self._news.add(uri)
+                self._changed.add(uri)
             _set(self.tasks_of, uri, task, present=True)
 
 

@@ -1,4 +1,4 @@
-"""An image's address in, its bytes out, whoever has it: Label Studio under our account, or an allowed host."""
+"""An image's address in, its bytes out: from Label Studio under our account, or an allowed host."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Fetcher:
         """The bytes; ImageUnreadableError where asking again is useless, SourceAwayError where it may help."""
         if source_of(uri) is CopySource.WEB:
             return self._web.get(uri)
-        found = self._from_studio(uri)
-        if found.location is None:
-            return found
-        return replace(self._web.get(found.location), location=None)  # without our token: it leads elsewhere
+        fetched = self._from_studio(uri)
+        if fetched.location is None:
+            return fetched
+        return replace(self._web.get(fetched.location), location=None)  # without our token: it leads elsewhere
 
     def _from_studio(self, uri: str) -> Fetched:
         parts = urlsplit(uri)

@@ -60,12 +60,12 @@ class Hosts:
 
     def target(self, url: str) -> Target | str:
         """Where a URL leads, or why it may not be followed."""
-        found = _target(url)
-        if found is None:
+        target = _target(url)
+        if target is None:
             return f"{short(url)} is no http:// or https:// address of a host, without user and password"
-        if self._lists(found):
-            return found
-        return f"{short(url)} is on {found.name}, which is not allowed; add it to LABELLOOP_IMAGE_HOSTS"
+        if self._lists(target):
+            return target
+        return f"{short(url)} is on {target.name}, which is not allowed; add it to LABELLOOP_IMAGE_HOSTS"
 
     def refusal(self, target: Target, address: Address) -> str | None:
         """Why a listed target may not be connected to under this address, or None where it may."""
@@ -86,15 +86,15 @@ class Hosts:
 
 def parse_hosts(words: Sequence[str], *, private: bool) -> Hosts:
     """From the settings; SettingsError names the entry that is none."""
-    found = set()
+    hosts = set()
     for word in words:
         target = _target(f"http://{word}")
         if target is None or not target.port or set(word) & set("/*#?"):
             raise SettingsError(
                 f"LABELLOOP_IMAGE_HOSTS: {word!r} is no host or host:port (no scheme, path or wildcard)"
             )
-        found.add((target.host, target.port if urlsplit(f"http://{word}").port else None))
-    return Hosts(frozenset(found), private)
+        hosts.add((target.host, target.port if urlsplit(f"http://{word}").port else None))
+    return Hosts(frozenset(hosts), private)
 
 
 def _target(url: str) -> Target | None:
@@ -115,8 +115,8 @@ def _target(url: str) -> Target | None:
 
 def _is_closed(address: Address) -> bool:
     """Whether a name may never lead there, or to what lies inside: link-local, or a cloud's metadata."""
-    found = (address, *_inside(address))
-    return any(a.is_link_local or any(a in net for net in METADATA) for a in found)
+    addresses = (address, *_inside(address))
+    return any(a.is_link_local or any(a in net for net in METADATA) for a in addresses)
 
 
 def _is_public(address: Address) -> bool:

@@ -70,10 +70,10 @@ class Imports:
         self._thread = threading.Thread(target=self._sync, args=words, name="storage-sync", daemon=True)
         self._thread.start()
 
-    def forget(self, gone: Set[str]) -> None:
+    def forget(self, uris: Set[str]) -> None:
         """These objects have changed or are gone: under the same name they would be new."""
-        if not self._offered.isdisjoint(gone):
-            self._offered -= gone
+        if not self._offered.isdisjoint(uris):
+            self._offered -= uris
 
     def join(self) -> None:
         """Wait for the sync that runs; for tests."""

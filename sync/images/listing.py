@@ -22,11 +22,11 @@ Start = Callable[[Callable[[], None]], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ListingChanges:
     """How the bucket differs from the listing before."""
 
     changed: dict[str, str]  # uri -> etag of images that are new, or have other bytes
-    gone: set[str]
+    removed: set[str]
     left_out: Mapping[str, LeftOut] = field(default_factory=dict)  # objects that are no images, by reason
 
 
@@ -35,7 +35,7 @@ class Lister:
 
     def __init__(self, listing: Listing, *, start: Start | None = None) -> None:
         self._listing, self._start = listing, start or _in_thread
-        self._found: Found | None = None
+        self._found: ListingChanges | None = None
         self._busy = False
         self._again_at, self._pace = float("-inf"), Pace(LIST_EVERY_S, SHARE)
         self.etags: dict[str, str] = {}  # as `take` has told it
@@ -43,18 +43,18 @@ class Lister:
         self.listed = False  # whether any listing was taken
         self.problem: str | None = None
 
-    def take(self) -> Found | None:
+    def take(self) -> ListingChanges | None:
         """How the bucket has changed; None where no listing has ended since the last call. Begins the next one."""
-        found, self._found = self._found, None
-        if found is not None:
-            self.listed, self.left_out = True, found.left_out
-            self.etags.update(found.changed)
-            for uri in found.gone:
+        changes, self._found = self._found, None
+        if changes is not None:
+            self.listed, self.left_out = True, changes.left_out
+            self.etags.update(changes.changed)
+            for uri in changes.removed:
                 del self.etags[uri]
-        if found is None and not self._busy and time.monotonic() > self._again_at:
+        if changes is None and not self._busy and time.monotonic() > self._again_at:
             self._busy = True
             self._start(self._run)
-        return found
+        return changes
 
     def _run(self) -> None:
         began = time.monotonic()
@@ -68,7 +68,7 @@ class Lister:
             self._again_at = time.monotonic() + self._pace.rest_s(time.monotonic() - began)
             self._busy = False
 
-    def _differences(self) -> Found:
+    def _differences(self) -> ListingChanges:
         """`etags` stands still meanwhile: it changes only in `take`, and not before this is found."""
         changed: dict[str, str] = {}
         unseen = set(self.etags)
@@ -77,7 +77,7 @@ class Lister:
             unseen.discard(uri)
             if self.etags.get(uri) != etag:
                 changed[uri] = etag
-        return Found(changed, unseen, listing.left_out if isinstance(listing, ImageListing) else {})
+        return ListingChanges(changed, unseen, listing.left_out if isinstance(listing, ImageListing) else {})
 
 
 def _in_thread(run: Callable[[], None]) -> None:

@@ -51,7 +51,7 @@ class Mirroring:
         self._failed: dict[str, str] = {}  # uri -> why
         self._done: list[MirroredImage] = []  # not yet in a list
         self._flushed = float("-inf")
-        self._news: set[str] = set()
+        self._new: set[str] = set()
         self._threads = 0
         self._copied = -1  # how many there are; not known before the first turn
 
@@ -79,13 +79,13 @@ class Mirroring:
                 uri = heapq.heappop(self._later)[1]
                 if uri in self._tries:
                     self._waiting[uri] = None
-            wanted = min(AT_ONCE, len(self._waiting) or bool(self._done))
-            start = range(self._threads, wanted)
-            self._threads = max(self._threads, wanted)
-            found, self._news = self._news, set()
+            threads = min(AT_ONCE, len(self._waiting) or bool(self._done))
+            start = range(self._threads, threads)
+            self._threads = max(self._threads, threads)
+            ready, self._new = self._new, set()
         for _ in start:
             threading.Thread(target=self._work, name="mirror", daemon=True).start()
-        return found
+        return ready
 
     def forget(self, uri: str) -> None:
         """No task shows it any more: it is not asked for again."""
@@ -126,8 +126,8 @@ class Mirroring:
     def _copy(self, uri: str) -> None:
         assert self._fetch is not None
         try:
-            found = self._fetch(uri)
-            self._add(self._mirror.keep(uri, found.data, etag=found.etag, modified=found.modified))
+            fetched = self._fetch(uri)
+            self._add(self._mirror.keep(uri, fetched.data, etag=fetched.etag, modified=fetched.modified))
         except ImageUnreadableError as error:
             self._fail(uri, str(error), useless=True)
         except LabelloopError as error:  # the source or our bucket is away
@@ -171,7 +171,7 @@ class Mirroring:
                     self._tries.pop(uri, None)
                     self._failed.pop(uri, None)
                 self._copied += len(good)
-                self._news |= {c.uri for c in copies}
+                self._new |= {c.uri for c in copies}
             log.info("copied", action="mirror", count=len(good), refused=len(copies) - len(good))
 
     @contextmanager

@@ -17,7 +17,7 @@ from labelloop.records.images import ImageFacts
 from labelloop.records.json import canonical, digest
 from labelloop.store.catalogue import Catalogue
 from labelloop.store.features import FeatureIndex
-from sync.answers.task_index import Board
+from sync.answers.task_index import TaskIndex
 from sync.images.imports import Import, Imports
 from sync.images.listing import Lister, Listing
 from sync.images.mirror import Mirroring
@@ -25,7 +25,7 @@ from sync.images.waiting import Waiting
 
 CHUNK = 64  # images per featurise job: progress is visible, a killed job costs little
 READ_EVERY_S = 5.0  # catalogue and features where no job of ours is under way: only a retrain adds to them then
-DECIDE_AFTER_S = 10.0  # without any image under way, until buckets are decided by those that came
+DECIDE_AFTER_S = 10.0  # without any image under way, until splits are decided by those that came
 ACTIVE_JOBS = 16  # queued at once; the rest is derived again as they finish
 
 
@@ -38,7 +38,7 @@ class PoolState:
     unreadable: int = 0
     refused: int = 0  # in the bucket, and Label Studio makes no task of them
     refused_one: str = ""  # one of these
-    undecided: int = 0  # read, and not in a bucket yet: that takes more images
+    undecided: int = 0  # read, and not in a split yet: that takes more images
 
     @property
     def missing(self) -> int:
@@ -46,8 +46,8 @@ class PoolState:
         return self.images - self.featurised - self.unreadable
 
 
-class Pool:
-    """One project's images: every one becomes a task, gets a bucket and features, before anyone labels it."""
+class ImagePool:
+    """One project's images: every one becomes a task, gets a split and features, before anyone labels it."""
 
     def __init__(
         self, key: str, listing: Listing, import_new: Import, queue: JobQueue,
@@ -59,26 +59,28 @@ class Pool:
         self._read_at = float("-inf")
         self._index: FeatureIndex | None = None
         self._etags: dict[str, str] = {}  # every image -> its ETag; empty where only a task names it
-        self._stale: set[str] = set()  # images of which something has changed
+        self._stale: set[str] = set()  # images that have changed
         self._waiting = Waiting()  # images without features
         self._uncopied: set[str] = set()  # images without features, and without a copy that workers can read
         self._unreadable: set[str] = set()
         self.overwritten: set[str] = set()  # files in which other bytes were found, not looked at yet
         self._both = 0  # images that are in both
-        self._undecided: set[str] = set()  # images without a bucket, which nobody is shown yet
+        self._undecided: set[str] = set()  # images without a split, which nobody is shown yet
         self._by_task = by_task
         self._taskless: set[str] = set()  # those of them that wait for a task
         self._held = LocalAges()  # since when nothing but a decision is missing
         self._unimported: set[str] = set()  # in the bucket, without a task, and nobody removed it
         self.state = PoolState()
 
-    def turn(self, board: Board, catalogue: Catalogue, index: FeatureIndex | None, *, deleted: Set[str]) -> None:
+    def turn(
+        self, task_index: TaskIndex, catalogue: Catalogue, index: FeatureIndex | None, *, deleted: Set[str]
+    ) -> None:
         """Take in what has changed of tasks, bucket, catalogue and index, and queue what lacks features.
 
         ``deleted``: images whose task a person removed; alone they are no reason to sync again.
         """
-        self._stale |= board.news() | (self._mirroring.turn() if self._mirroring else set())
-        listed = self._listed(board)
+        self._stale |= task_index.take_changed() | (self._mirroring.turn() if self._mirroring else set())
+        listed = self._listed(task_index)
         active = set(self._queue.active(FEATURISE, self._key))  # before the index: what ended since is in it
         if (
             active
@@ -89,7 +91,7 @@ class Pool:
         ):
             self._read(catalogue, index)
         while self._stale:
-            self._judge(self._stale.pop(), board, catalogue, deleted)
+            self._judge(self._stale.pop(), task_index, catalogue, deleted)
         lacking = len(self._waiting) + len(self._uncopied) + len(self._unreadable) - self._both
         refused = self._importing.refused(self._unimported)
         waits = len(self._undecided) - len(self._taskless)
@@ -126,17 +128,17 @@ class Pool:
         """Objects of the bucket that are no images by their names, by reason."""
         return self._lister.left_out
 
-    def _listed(self, board: Board) -> bool:
+    def _listed(self, task_index: TaskIndex) -> bool:
         """Take in the newest listing of the bucket; False where there is none since the last call."""
-        found = self._lister.take()
-        if found is None:
+        changes = self._lister.take()
+        if changes is None:
             return False
-        for uri, etag in found.changed.items():
+        for uri, etag in changes.changed.items():
             self._etags[uri] = etag
-        for uri in found.gone - board.tasks_of.keys():
+        for uri in changes.removed - task_index.tasks_of.keys():
             self._etags.pop(uri, None)
-        self._importing.forget(found.changed.keys() | found.gone)
-        self._stale |= found.changed.keys() | found.gone
+        self._importing.forget(changes.changed.keys() | changes.removed)
+        self._stale |= changes.changed.keys() | changes.removed
         return True
 
     def _read(self, catalogue: Catalogue, index: FeatureIndex | None) -> None:
@@ -150,10 +152,10 @@ class Pool:
             self._stale |= touched
         self._read_at = time.monotonic()
 
-    def _judge(self, uri: str, board: Board, catalogue: Catalogue, deleted: Set[str]) -> None:
+    def _judge(self, uri: str, task_index: TaskIndex, catalogue: Catalogue, deleted: Set[str]) -> None:
         """Where one image stands now."""
         self._both -= self._is_both(uri)
-        shown, listed = uri in board.tasks_of, uri in self._lister.etags
+        shown, listed = uri in task_index.tasks_of, uri in self._lister.etags
         if shown:
             self._etags.setdefault(uri, "")  # tasks that point elsewhere than the listed prefix count, too
         elif not listed:
@@ -198,7 +200,7 @@ class Pool:
         self._decide(active)
 
     def _decide(self, active: set[str]) -> None:
-        """Have the buckets decided by what is known, where the rest does not come: unread images must not stop all."""
+        """Have the splits decided by what is known, where the rest does not come: unread images must not stop all."""
         ready = self._undecided - self._taskless
         held = self._held.ages_s({self._key} if ready and not self._waiting and not active else ())
         if any(age > DECIDE_AFTER_S for age in held.values()):

@@ -12,7 +12,7 @@ RETRY_CAP = 8
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _Request:
     """The last job that was queued for an image."""
 
     job: str
@@ -25,13 +25,13 @@ class _Asked:
 
 
 class Waiting:
-    """Heaps instead of lists that are sorted anew: each call costs what it hands out."""
+    """Heaps instead of lists that are sorted again: each call costs what it hands out."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._waiting: set[str] = set()
         self._next: list[str] = []  # a heap; may name images that wait no more
-        self._asked: dict[str, _Asked] = {}
+        self._asked: dict[str, _Request] = {}
         self._later: list[tuple[float, str]] = []  # a heap of those that were asked for, by when they are due again
 
     def __len__(self) -> int:
@@ -52,18 +52,18 @@ class Waiting:
     def take(self, count: int, active: Collection[str]) -> list[str]:
         """Up to ``count`` images that are due, by name. ``active``: ids of jobs that wait or run."""
         self._bring_back(active)
-        found: list[str] = []
-        while self._next and len(found) < count:
+        due: list[str] = []
+        while self._next and len(due) < count:
             uri = heapq.heappop(self._next)
-            if uri in self._waiting and uri not in found[-1:]:  # the same name may lie there twice
-                found.append(uri)
-        return found
+            if uri in self._waiting and uri not in due[-1:]:  # the same name may lie there twice
+                due.append(uri)
+        return due
 
     def asked(self, uris: Sequence[str], job: str) -> None:
         """A job was queued for these."""
         for uri in uris:
             before = self._asked.get(uri)
-            self._asked[uri] = asked = _Asked(job, self._clock(), before.times + 1 if before else 1)
+            self._asked[uri] = asked = _Request(job, self._clock(), before.times + 1 if before else 1)
             heapq.heappush(self._later, (asked.again_at, uri))
 
     def _bring_back(self, active: Collection[str]) -> None:
@@ -71,10 +71,10 @@ class Waiting:
         moment = self._clock()
         while self._later and self._later[0][0] < moment:
             _, uri = heapq.heappop(self._later)
-            asked = self._asked.get(uri)
-            if asked is None or uri not in self._waiting or asked.again_at > moment:
+            request = self._asked.get(uri)
+            if request is None or uri not in self._waiting or request.again_at > moment:
                 continue
-            if asked.job in active:
+            if request.job in active:
                 heapq.heappush(self._later, (moment + RETRY_S, uri))
             else:
                 heapq.heappush(self._next, uri)

@@ -37,10 +37,10 @@ class Fetched:
 def resolve(host: str, port: int) -> list[Address]:
     """The addresses of a name; SourceAwayError."""
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
         raise SourceAwayError(f"{host} cannot be resolved: {error}") from error
-    return [ipaddress.ip_address(str(info[4][0]).partition("%")[0]) for info in found]
+    return [ipaddress.ip_address(str(info[4][0]).partition("%")[0]) for info in infos]
 
 
 class Web:
@@ -56,10 +56,10 @@ class Web:
         """The bytes; ImageUnreadableError where asking again is useless, SourceAwayError where it may help."""
         end = time.monotonic() + self._total_s
         for _ in range(REDIRECTS + 1):
-            found = self._ask(url, end)
-            if found.location is None:
-                return found
-            url = _joined(url, found.location)
+            fetched = self._ask(url, end)
+            if fetched.location is None:
+                return fetched
+            url = _joined(url, fetched.location)
         raise ImageUnreadableError(f"{short(url)} redirects more than {REDIRECTS} times")
 
     def _ask(self, url: str, end: float) -> Fetched:
@@ -81,14 +81,14 @@ class Web:
 
     def _addresses(self, target: Target) -> list[str]:
         """Where a name leads, if all of it is allowed. Nobody resolves it again: the next answer may be another."""
-        found = [target.address] if target.address is not None else self._resolve(target.host, target.port)
-        for address in found:
+        addresses = [target.address] if target.address is not None else self._resolve(target.host, target.port)
+        for address in addresses:
             why = self._hosts.refusal(target, address)
             if why:
                 raise ImageUnreadableError(why)
-        if not found:
+        if not addresses:
             raise SourceAwayError(f"{target.host} has no address")
-        return [str(address) for address in found]
+        return [str(address) for address in addresses]
 
     def _read(self, url: str, answer: httpcore.Response) -> Fetched:
         headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in answer.headers}

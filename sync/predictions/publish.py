@@ -11,18 +11,18 @@ import structlog
 
 from labelloop.errors import StorageError
 from labelloop.labels.results import LabelSchema
-from labelloop.records.tasks import Choice
+from labelloop.records.tasks import QueuePlace
 from labelloop.rules.schema import LabelRules
 from labelloop.store.projects import ProjectRecord
 from labelloop.store.scores import Scores, ScoreStore
 from labelloop.studio.client import Studio
-from sync.predictions.push_size import Bearing
+from sync.predictions.push_size import PushSize
 from sync.predictions.retired import Retired
 from sync.predictions.shown import Seeing
 
 LONG_AGO = datetime.fromtimestamp(0, UTC)
 IDLE_S = 3.0  # nobody has submitted for so long: time for what can wait
-GROWTH = 0.5  # while images stream in: make the order anew each time the pool has grown by this share
+GROWTH = 0.5  # while images stream in: recompute the order each time the pool has grown by this share
 FRONT = 50  # of a window, at first; at once, as people are served meanwhile. The rest follows where nobody is waiting
 MOST = 3  # windows of one version that wait in Label Studio at once
 
@@ -41,12 +41,12 @@ class Published:
 
 
 class Publisher:
-    """Keeps one project's predictions and its model version equal to the registry's live version."""
+    """Keeps one project's predictions and its model version equal to the registry's champion."""
 
     def __init__(self, studio: Studio, project: ProjectRecord, schema: LabelSchema, scores: ScoreStore) -> None:
         self._studio, self._project, self._schema, self._scores = studio, project, schema, scores
         self._rules = LabelRules.of(project.config)
-        self._bearing = Bearing()
+        self._push_size = PushSize()
         self._retired = Retired()
         self._attempt: Published | None = None  # what a push that failed would have led to
         self.published: Published | None = None
@@ -55,14 +55,14 @@ class Publisher:
 
     def adopt(self, version: str, open_tasks: OpenTasks) -> None:
         """After a restart: take what is in Label Studio as pushed, so that nothing is pushed twice."""
-        self._retired.found(self._studio.prediction_counts(self._project.id))
+        self._retired.recount(self._studio.prediction_counts(self._project.id))
         if self._studio.project(self._project.id).model_version != version:
             return
-        self.published = self._standing(version, open_tasks)
+        self.published = self._already_pushed(version, open_tasks)
         if self.published:
             self.seeing.switched(version, LONG_AGO, LONG_AGO)
 
-    def place(self, version: str, uri: str) -> Choice | None:
+    def place(self, version: str, uri: str) -> QueuePlace | None:
         """An image's place in a version's order, as it is shown; None where that cannot be found out."""
         try:
             scores = self._scores.newest(version)
@@ -82,8 +82,8 @@ class Publisher:
             return False
         self.order = scores.policy
         window = self._project.config.queue.window
-        front = self._bearing.size(FRONT, window)
-        if self._bearing.rests and (self._attempt or self._left(open_tasks)):
+        front = self._push_size.size(FRONT, window)
+        if self._push_size.rests and (self._attempt or self._left(open_tasks)):
             return True
         self._settle()
         done = self.published
@@ -98,7 +98,7 @@ class Publisher:
         return True
 
     def wants_order(self, version: str, pool: int, open_tasks: OpenTasks, *, settled: bool, snapshot: str) -> bool:
-        """True where the order should be made anew: none yet, ``pool`` (images) grew, or the window runs out.
+        """True where the order should be recomputed: none yet, ``pool`` (images) grew, or the window runs out.
 
         The same labels give the same order: what it leaves out (unreadable images, duplicates) it leaves out again.
         """
@@ -126,7 +126,7 @@ class Publisher:
         return count
 
     def withdraw(self, schema: LabelSchema) -> None:
-        """Label Studio has lost classes: what was pushed is taken back, and pushed anew with those of ``schema``."""
+        """Label Studio has lost classes: what was pushed is taken back, and pushed again with those of ``schema``."""
         self._schema = schema
         if self.published and self.published.tasks:
             self._studio.delete_predictions(self._project.id, self.published.version)
@@ -153,20 +153,20 @@ class Publisher:
 
     def _begin(self, version: str, scores: Scores, open_tasks: OpenTasks, front: int) -> None:
         """Show another version: one that was live before with what still stands of it, a new one with its front."""
-        standing = self._standing(version, open_tasks)
-        if standing is None:
+        pushed = self._already_pushed(version, open_tasks)
+        if pushed is None:
             self._push(scores, open_tasks, front, fresh=True)
         else:
             self._switch(version)
-            self.published = standing
+            self.published = pushed
 
-    def _standing(self, version: str, tasks: OpenTasks) -> Published | None:
+    def _already_pushed(self, version: str, tasks: OpenTasks) -> Published | None:
         """What Label Studio still has of a version, task by task; None where that is nothing.
 
         Places are gone through from the first again: those whose tasks have a prediction are left out.
         """
         scores = self._scores.newest(version)
-        if scores is None or not self._retired.standing(version):
+        if scores is None or not self._retired.count(version):
             return None
         images = {task: uri for uri, those in tasks.items() for task in those}
         there = self._studio.predicted_tasks(self._project.id, version)
@@ -175,11 +175,11 @@ class Publisher:
     def _push(self, scores: Scores, open_tasks: OpenTasks, size: int, *, fresh: bool = False) -> None:
         """Fresh: the first push of a version. Else only tasks that have no prediction of this version yet."""
         before = self.published
-        known = {} if fresh or before is None else before.tasks
+        already = {} if fresh or before is None else before.tasks
         same = before is not None and not fresh and before.scores == scores.id
         start = before.next_place if same and before else 0
-        places, stop = _window(scores.places, open_tasks, known, start, size)
-        tasks = {**known, **{task: choice.uri for task, choice in places}}
+        places, stop = _window(scores.places, open_tasks, already, start, size)
+        tasks = {**already, **{task: choice.uri for task, choice in places}}
         after = Published(scores.version, scores.id, stop, tasks)
         if places:
             self._attempt = after
@@ -188,13 +188,13 @@ class Publisher:
         self.published = after
         log.info("pushed the window", action="push", version=scores.version, count=len(places))
 
-    def _send(self, version: str, places: Sequence[tuple[int, Choice]]) -> None:
+    def _send(self, version: str, places: Sequence[tuple[int, QueuePlace]]) -> None:
         shown = [(task, self._rules.shown(choice, self._schema.classes)) for task, choice in places]
         began = time.monotonic()
         try:
             self._studio.push(self._project.id, self._schema, version, shown)
         finally:  # one that fails after a minute says most about what the server bears
-            self._bearing.took(len(shown), time.monotonic() - began)
+            self._push_size.took(len(shown), time.monotonic() - began)
 
     def _settle(self) -> None:
         """After a push that failed: it may have arrived all the same, and then must not be sent again."""
@@ -202,14 +202,14 @@ class Publisher:
         if attempt is None:
             return
         there = self._studio.prediction_counts(self._project.id).get(attempt.version, 0)
-        more = there - self._retired.standing(attempt.version)
+        more = there - self._retired.count(attempt.version)
         if more > 0:
             self._took_in(more)
             self.published = attempt
         self._attempt = None
 
     def _took_in(self, count: int) -> None:
-        """Label Studio has what we tried to push. It refuses a version of which it has nothing, so switch only now."""
+        """Label Studio has what we tried to push. It refuses a version that it has nothing of, so switch only now."""
         after = self._attempt
         assert after is not None
         self._retired.pushed(after.version, count)
@@ -228,12 +228,12 @@ class Publisher:
 
 
 def _window(
-    places: tuple[Choice, ...], open_tasks: OpenTasks, known: Container[int], start: int, size: int
-) -> tuple[list[tuple[int, Choice]], int]:
+    places: tuple[QueuePlace, ...], open_tasks: OpenTasks, already: Container[int], start: int, size: int
+) -> tuple[list[tuple[int, QueuePlace]], int]:
     """(task id, choice) of the next ``size`` places that are still open, and where the next window begins."""
-    found: list[tuple[int, Choice]] = []
+    places_of_tasks: list[tuple[int, QueuePlace]] = []
     for i in range(start, len(places)):
-        if len(found) >= size:
-            return found, i
-        found += [(task, places[i]) for task in open_tasks.get(places[i].uri, ()) if task not in known]
-    return found, len(places)
+        if len(places_of_tasks) >= size:
+            return places_of_tasks, i
+        places_of_tasks += [(task, places[i]) for task in open_tasks.get(places[i].uri, ()) if task not in already]
+    return places_of_tasks, len(places)

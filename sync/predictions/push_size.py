@@ -10,7 +10,7 @@ REST = 4.0  # times as long as a push took, nothing is pushed: most of the time 
 MOST_REST_S = 300.0
 
 
-class Bearing:
+class PushSize:
     """What one server bears, by what it did with the pushes so far."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

@@ -1,7 +1,7 @@
 """Predictions of replaced versions in Label Studio: kept while a page that shows one may still be open.
 
 A page submits with the id of the prediction that it was opened with, and Label Studio refuses an answer whose
-prediction is gone: whoever looked at one image for longer than a refresh takes would lose their label.
+prediction is gone: a person who looked at one image for longer than a refresh takes would lose their label.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ class Retired:
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
-        self._replaced = LocalAges()  # its ages begin anew with the watcher: then they are kept longer
+        self._replaced = LocalAges()  # its ages begin again with the watcher: then they are kept longer
 
-    def found(self, counts: Mapping[str, int]) -> None:
+    def recount(self, counts: Mapping[str, int]) -> None:
         """What Label Studio says that it has."""
         self._counts = dict(counts)
 
-    def pushed(self, version: str, count: int) -> None:
+    def pushed(self, version: str, more: int) -> None:
         """So many more of this version."""
-        self._counts[version] = self.standing(version) + count
+        self._counts[version] = self.count(version) + more
 
-    def standing(self, version: str) -> int:
+    def count(self, version: str) -> int:
         """Predictions of one version that are there now."""
         return self._counts.get(version, 0)
 
@@ -42,10 +42,10 @@ class Retired:
 
     def due(self, live: str, ours: Iterable[str], idle_s: float) -> str | None:
         """The version whose predictions may go next, the longest replaced first; others than ``ours`` never."""
-        ages = self._replaced.ages_s(v for v in ours if v != live and self.standing(v))
+        ages = self._replaced.ages_s(v for v in ours if v != live and self.count(v))
         if not ages:
             return None
         oldest = max(ages, key=lambda version: ages[version])
-        crowded = sum(map(self.standing, ages)) > MOST
+        crowded = sum(map(self.count, ages)) > MOST
         keep_s, quiet_s = (LEAST_S, PRESSED_S) if crowded else (KEEP_S, QUIET_S)
         return oldest if ages[oldest] >= keep_s and idle_s >= quiet_s else None

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from labelloop.clock import parse
-from labelloop.records.tasks import Annotation, Choice, Seen
+from labelloop.records.tasks import Annotation, QueuePlace, Seen
 from labelloop.records.versions import COLD_START
 from labelloop.rules.acquisition.order import QUOTA
 
 KEPT = 500  # switches
 DOUBT = timedelta(seconds=0.3)  # around a switch, beside the time that it took: two clocks, and the page's own loading
 
-Look = Callable[[str, str], Choice | None]  # (version, uri) -> its place in that version's order
+Look = Callable[[str, str], QueuePlace | None]  # (version, uri) -> its place in that version's order
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +44,11 @@ class Seeing:
 
     def of(self, uri: str, annotation: Annotation) -> Seen | None:
         """What the author had before them; None where nothing was, or where that cannot be told."""
-        told = self._filled(uri, annotation.seen)
+        before_them = self._filled(uri, annotation.seen)
         opened = _opened(annotation)
         later = [s for s in self._switches if s.ended > opened and s.began < parse(annotation.created_at)]
         if not later:
-            return told
+            return before_them
         before, switch = self._before(later[0]), later[0]
         shown = self._shown(before, uri) if before else None
         if opened < switch.began or shown is None:
@@ -56,25 +56,25 @@ class Seeing:
         return shown if _alike(shown, self._shown(switch.version, uri)) else None
 
     def _before(self, switch: Switch) -> str | None:
-        known = list(self._switches)
-        place = known.index(switch)
-        return known[place - 1].version if place else None
+        switches = list(self._switches)
+        place = switches.index(switch)
+        return switches[place - 1].version if place else None
 
-    def _filled(self, uri: str, told: Seen | None) -> Seen | None:
+    def _filled(self, uri: str, seen: Seen | None) -> Seen | None:
         """With the answer that was kept from the author."""
-        if told is None or not told.blind or told.version == COLD_START:
-            return told
-        place = self._look(told.version, uri)
+        if seen is None or not seen.blind or seen.version == COLD_START:
+            return seen
+        place = self._look(seen.version, uri)
         if place is None or not place.blind:  # nothing was shown, but not by design
-            return Seen(told.version, None, blind=True)
-        return _seen(told.version, place)
+            return Seen(seen.version, None, blind=True)
+        return _seen(seen.version, place)
 
     def _shown(self, version: str, uri: str) -> Seen | None:
         place = self._look(version, uri)
         return _seen(version, place) if place else None
 
 
-def _seen(version: str, place: Choice) -> Seen:
+def _seen(version: str, place: QueuePlace) -> Seen:
     if place.label is None:
         return Seen(version, None, blind=True)
     chosen = place.blind and place.why != QUOTA

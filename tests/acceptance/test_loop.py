@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from labelloop.records.images import Bucket
+from labelloop.records.images import Split
 from sync.predictions.publish import IDLE_S
 from tests.acceptance.conftest import PER_CLASS, Loop, labelloop, until
 
@@ -62,8 +62,8 @@ def test_quota_tasks_come_from_test_and_audit_and_are_blind(loop: Loop) -> None:
     drawn = [p for p in places if p["why"] == "quota"]
     assert 5 <= len(drawn) <= 25  # a quarter at most, as long as the next retrain lacks test labels
     assert all(p["blind"] for p in drawn)
-    assert {catalogue[p["uri"]] for p in drawn} <= {Bucket.TEST, Bucket.AUDIT}
-    assert {catalogue[p["uri"]] for p in places if p["why"] != "quota"} == {Bucket.TRAIN}
+    assert {catalogue[p["uri"]] for p in drawn} <= {Split.TEST, Split.AUDIT}
+    assert {catalogue[p["uri"]] for p in places if p["why"] != "quota"} == {Split.TRAIN}
     assert sum(p["blind"] for p in places) - len(drawn) < 20  # one in twenty, by chance
 
 

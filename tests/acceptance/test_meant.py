@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from labelloop.records.tasks import Choice, Task
+from labelloop.records.tasks import QueuePlace, Task
 from labelloop.rules.schema import BULK, OUTDATED, LabelRules
 from labelloop.store.catalogue import Catalogue
 from labelloop.store.snapshots import SnapshotStore
@@ -53,7 +53,7 @@ def test_a_ground_truth_counts_whoever_answers_later(loop: Loop, task: int) -> N
 
 def test_answers_that_were_copied_from_predictions_do_not_count_until_a_person_looks(loop: Loop, task: int) -> None:
     studio, project = loop.studio, loop.project.id
-    studio.push(project, loop.schema, "copied", [(task, Choice("", 0.5, "3", 0.9, blind=False, why="test"))])
+    studio.push(project, loop.schema, "copied", [(task, QueuePlace("", 0.5, "3", 0.9, blind=False, why="test"))])
     body = {"selectedItems": {"all": False, "included": [task]}, "ordering": [], "project": project,
             "model_version": "copied"}  # fmt: skip
     studio.http.call("POST", "api/dm/actions/", params={"id": "predictions_to_annotations", "project": project},

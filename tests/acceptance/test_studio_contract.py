@@ -14,7 +14,7 @@ import pytest
 
 from labelloop.errors import StudioError
 from labelloop.labels.results import LabelSchema, make_label_config, parse_label_config
-from labelloop.records.tasks import Annotation, Choice, Seen, Task
+from labelloop.records.tasks import Annotation, QueuePlace, Seen, Task
 from labelloop.studio.client import Studio, TaskFeed
 from labelloop.studio.pieces import NO_DATA
 from labelloop.studio.rows import TaskStub
@@ -69,7 +69,7 @@ class World(Protocol):
     def touch(self, task: int) -> None:
         """Move the task's time without touching its annotations."""
 
-    def push(self, version: str, places: list[tuple[int, Choice]]) -> int: ...
+    def push(self, version: str, places: list[tuple[int, QueuePlace]]) -> int: ...
 
     def switch(self, version: str) -> None: ...
 
@@ -99,7 +99,7 @@ class FakeWorld:
         self.fake.delete_annotation(task, annotation)
         self.fake.use_annotation_again(task, annotation, label)
 
-    def push(self, version: str, places: list[tuple[int, Choice]]) -> int:
+    def push(self, version: str, places: list[tuple[int, QueuePlace]]) -> int:
         return self.fake.push(1, SCHEMA, version, places)
 
     def switch(self, version: str) -> None:
@@ -172,7 +172,7 @@ class RealWorld:
     def touch(self, task: int) -> None:
         self._call("PATCH", f"api/tasks/{task}/", json={"meta": {"touched": True}})
 
-    def push(self, version: str, places: list[tuple[int, Choice]]) -> int:
+    def push(self, version: str, places: list[tuple[int, QueuePlace]]) -> int:
         return self.studio.push(self.project, SCHEMA, version, places)
 
     def switch(self, version: str) -> None:
@@ -315,7 +315,7 @@ class TestContract:
 
     def test_an_answer_that_was_copied_from_a_prediction_is_told_from_that_of_a_person(self, world: World) -> None:
         copied, given = world.add_task("s3://images/1.png"), world.add_task("s3://images/2.png")
-        places = [(t, Choice("s3://images/1.png", 0.5, "cat", 0.9, blind=False, why="t")) for t in (copied, given)]
+        places = [(t, QueuePlace("s3://images/1.png", 0.5, "cat", 0.9, blind=False, why="t")) for t in (copied, given)]
         world.push("v1", places)
         world.switch("v1")
         world.confirm_in_bulk(copied)
@@ -403,7 +403,7 @@ class TestContract:
     def test_pushed_predictions_move_nothing_and_are_counted_until_they_are_retired(self, world: World) -> None:
         task = world.add_task("s3://images/1.png")
         since = newest(world)
-        place = Choice("s3://images/1.png", 0.5, "cat", 0.9, False, "uncertain")
+        place = QueuePlace("s3://images/1.png", 0.5, "cat", 0.9, False, "uncertain")
         assert world.push("v1", [(task, place)]) == 1
         assert world.push("v2", [(task, place)]) == 1
         assert stubs(world, since) == []
@@ -414,7 +414,7 @@ class TestContract:
     def test_the_tasks_that_have_a_prediction_of_one_version_are_known(self, world: World) -> None:
         uris = [f"s3://images/{i}.png" for i in range(PAGE)]
         tasks = [world.add_task(uri) for uri in uris]
-        places = [(t, Choice(u, 0.5, "cat", 0.9, False, "uncertain")) for t, u in zip(tasks, uris, strict=True)]
+        places = [(t, QueuePlace(u, 0.5, "cat", 0.9, False, "uncertain")) for t, u in zip(tasks, uris, strict=True)]
         world.push("v1", places[:2])
         world.push("v10", places[1:])
         world.push("v2", places)
@@ -432,7 +432,7 @@ class TestContract:
     @pytest.mark.parametrize("blind", [False, True])
     def test_an_answer_remembers_the_prediction_that_was_shown(self, world: World, blind: bool) -> None:
         task = world.add_task("s3://images/1.png")
-        world.push("v1", [(task, Choice("s3://images/1.png", 0.5, "cat", 0.9, blind, "uncertain"))])
+        world.push("v1", [(task, QueuePlace("s3://images/1.png", 0.5, "cat", 0.9, blind, "uncertain"))])
         world.switch("v1")
         world.annotate(task, "dog")
         (answer,) = whole(world, task)[0].annotations
@@ -442,7 +442,7 @@ class TestContract:
     def test_an_answer_is_refused_once_the_prediction_of_its_page_is_gone(self, world: World) -> None:
         task = world.add_task("s3://images/1.png")
         for version in ("v1", "v2"):
-            world.push(version, [(task, Choice("s3://images/1.png", 0.5, "cat", 0.9, False, "uncertain"))])
+            world.push(version, [(task, QueuePlace("s3://images/1.png", 0.5, "cat", 0.9, False, "uncertain"))])
         world.switch("v1")
         page = world.opened(task)
         world.switch("v2")
@@ -479,7 +479,7 @@ class TestContract:
         feed.find_deleted(feed.surplus())
         assert {i: t.annotations for i, t in feed.tasks.items()} == {
             t.id: t.annotations for t in whole(world, *tasks) if t.annotations}  # fmt: skip
-        assert {s.id: s.uri for s in stubs(world)} == {i: feed.board.uri_of(i) for i in feed.board.ids()}
+        assert {s.id: s.uri for s in stubs(world)} == {i: feed.task_index.uri_of(i) for i in feed.task_index.ids()}
 
 
 def test_the_fake_has_every_method_of_the_feed() -> None:

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from labelloop.images.mirror import Mirror
-from labelloop.records.images import Bucket
+from labelloop.records.images import Split
 from labelloop.records.json import digest
-from labelloop.rules.split import bucket_of, group_of
+from labelloop.rules.split import group_of, split_of
 from labelloop.store.features import FeatureIndex
 from labelloop.store.snapshots import SnapshotStore
 from tests.acceptance.conftest import Loop, labelloop, until
@@ -27,7 +27,7 @@ def drawing(loop: Loop) -> bytes:
         pixels = np.random.default_rng(seed).integers(0, 255, (40, 40), dtype=np.uint8)
         out = io.BytesIO()
         Image.fromarray(pixels).save(out, "PNG")
-        if bucket_of(group_of(out.getvalue()), shares) is Bucket.TRAIN:
+        if split_of(group_of(out.getvalue()), shares) is Split.TRAIN:
             return out.getvalue()
     raise AssertionError("no such picture")
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from labelloop.config.key_groups import name_of
-from labelloop.records.images import Bucket, ImageFacts
+from labelloop.records.images import ImageFacts, Split
 from labelloop.records.json import digest
 from labelloop.store.catalogue import Catalogue
 from labelloop.store.projects import ProjectRecord
@@ -77,7 +77,7 @@ def test_patients_stand_together_and_an_own_test_set_is_the_test_bucket(loop: Lo
         placed = facts(loop, record)
     patients = {(PurePosixPath(key).parts[1], one.group, one.bucket) for key, one in placed.items()}
     assert len(patients) == len({one.group for one in placed.values()}) == 12
-    assert {key for key, one in placed.items() if one.bucket is Bucket.TEST} == {
+    assert {key for key, one in placed.items() if one.bucket is Split.TEST} == {
         k for k in images if k.startswith("test/")
     }
 
@@ -118,4 +118,4 @@ def test_fields_of_tasks_name_groups_and_a_project_that_exists_is_grouped_again(
         name: digest(f"test set:{group}".encode()) if name < "08.png" else group for name, group in names.items()
     }
     assert [after[name].group for name in ("22.png", "23.png")] == [before[n].group for n in ("22.png", "23.png")]
-    assert {name for name, one in after.items() if one.bucket is Bucket.TEST} == {n for n in images if n < "08.png"}
+    assert {name for name, one in after.items() if one.bucket is Split.TEST} == {n for n in images if n < "08.png"}

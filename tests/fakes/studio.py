@@ -12,12 +12,12 @@ from typing import Any
 from labelloop.clock import LABEL_STUDIO_FORMAT
 from labelloop.errors import StudioError
 from labelloop.labels.results import LabelSchema, storable
-from labelloop.records.tasks import Annotation, Choice, Seen, Task
+from labelloop.records.tasks import Annotation, QueuePlace, Seen, Task
 from labelloop.studio.client import StudioProject
 from labelloop.studio.pieces import NO_ANSWER, NO_DATA
 from labelloop.studio.rows import UNREADABLE, TaskStub, annotation_of
 
-Shown = tuple[str, Choice]  # a prediction: its version, and what it says
+Shown = tuple[str, QueuePlace]  # a prediction: its version, and what it says
 
 
 class FakeStudio:
@@ -27,7 +27,7 @@ class FakeStudio:
         self._schema, self._page = schema, page
         self._tasks: dict[int, Task] = {}
         self._moves: list[tuple[str, int]] = []  # (time, task) of every change, oldest first: few of them are read
-        self._predictions: dict[int, list[tuple[str, Choice]]] = {}
+        self._predictions: dict[int, list[tuple[str, QueuePlace]]] = {}
         self._clock = datetime(2026, 1, 1, tzinfo=UTC)
         self._ids = 0
         self.model_version: str | None = None
@@ -68,7 +68,7 @@ class FakeStudio:
         there = (self._tasks[i] for i in ids if i in self._tasks)
         return [replace(task, uri="") if task.id in self._spoiled else task for task in there]
 
-    def push(self, _project: int, _schema: LabelSchema, version: str, places: Sequence[tuple[int, Choice]]) -> int:
+    def push(self, _project: int, _schema: LabelSchema, version: str, places: Sequence[tuple[int, QueuePlace]]) -> int:
         for task, choice in places:
             self._predictions.setdefault(task, []).append((version, choice))
         self.pushed.append((version, len(places)))
@@ -200,7 +200,7 @@ class FakeStudio:
         return self._clock.strftime(LABEL_STUDIO_FORMAT)
 
 
-def _seen(version: str, choice: Choice) -> Seen:
+def _seen(version: str, choice: QueuePlace) -> Seen:
     if choice.blind or choice.label is None:
         return Seen(version, None, blind=True)
     probability = None if choice.probability is None else round(choice.probability, 4)

@@ -19,14 +19,14 @@ import httpx
 from embedded.loop import BACKEND_MEMORY
 from embedded.ports import LOOPBACK, pick_port
 from labelloop.config.settings import load_settings
-from labelloop.config.shares import BucketShares
+from labelloop.config.shares import SplitShares
 from labelloop.objects.s3_client import s3_client
 from labelloop.objects.storage import S3Store
 from labelloop.queue.channels import DEPLOY_CHANNEL, publish
 from labelloop.queue.connection import connect
-from labelloop.records.images import Bucket
+from labelloop.records.images import Split
 from labelloop.records.versions import BackboneRecord, Version
-from labelloop.rules.split import bucket_of, group_of, shown_blind
+from labelloop.rules.split import group_of, shown_blind, split_of
 from tests.integration.conftest import KEYS
 from tests.unit.worlds.backend import World, picture
 
@@ -98,7 +98,7 @@ class Served:
         groups = {i: group_of(picture(i)) for i in range(100)}
         share = self.world.record.config.queue.blind
         seeds = [i for i, g in groups.items()
-                 if bucket_of(g, BucketShares()) is Bucket.TRAIN and not shown_blind(g, share)][:TASKS]  # fmt: skip
+                 if split_of(g, SplitShares()) is Split.TRAIN and not shown_blind(g, share)][:TASKS]  # fmt: skip
         for seed in seeds:
             self.images.put(f"animals/{seed}.png", picture(seed))
         return seeds

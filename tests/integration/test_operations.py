@@ -27,7 +27,7 @@ from labelloop.queue.connection import connect
 from labelloop.queue.heartbeat import Heartbeat, alive
 from labelloop.queue.jobs import FEATURISE, REFRESH, JobQueue, job_id
 from labelloop.records.evidence import Evaluation, Verdict
-from labelloop.records.images import Bucket, ImageFacts
+from labelloop.records.images import ImageFacts, Split
 from labelloop.records.snapshots import Latest
 from labelloop.records.tasks import Annotation, Task
 from labelloop.records.versions import BackboneRecord
@@ -75,7 +75,7 @@ class World:
         record = BackboneRecord("b", "pixels", {}, {}, 2, "", "made up")
         self.registry.add_backbone(record, b"")
         self.registry.set_initial_backbone(record)
-        Catalogue(self.store).add([ImageFacts(u, "e", u, u, Bucket.TRAIN) for u in uris], "1")
+        Catalogue(self.store).add([ImageFacts(u, "e", u, u, Split.TRAIN) for u in uris], "1")
         FeatureStore(self.store, "b", cache / "made").add("1", uris, ["e"] * 40, rows)
         tasks = [Task(i, u, now(), (Annotation(i, now(), now(), ["cat", "dog"][i % 2]),)) for i, u in enumerate(uris)]
         snapshots = SnapshotStore(self.store)

@@ -23,7 +23,7 @@ from labelloop.objects.s3_client import s3_client
 from labelloop.objects.storage import S3Store
 from labelloop.queue.connection import connect
 from labelloop.queue.jobs import FEATURISE, JobKind, JobQueue
-from labelloop.records.images import Bucket, ImageFacts
+from labelloop.records.images import ImageFacts, Split
 from labelloop.records.json import digest
 from labelloop.store.catalogue import Catalogue
 from labelloop.store.projects import ProjectRecord, ProjectStore
@@ -144,7 +144,7 @@ def test_a_project_is_grouped_again_by_what_its_tasks_say(scene_of_24: Scene) ->
     tasks = [scene.studio.add_task(uri) for uri in scene.uris]
     before = scene.decided()
     assert len({one.group for one in before.values()}) == IMAGES
-    assert {one.bucket for one in before.values()} == {Bucket.TRAIN}
+    assert {one.bucket for one in before.values()} == {Split.TRAIN}
     for number, task in enumerate(tasks):
         scene.studio.change_data(task, said(number))
     scene.configure(**BY_FIELD)
@@ -158,7 +158,7 @@ def test_a_project_is_grouped_again_by_what_its_tasks_say(scene_of_24: Scene) ->
     expected = [digest(f"test set:{name}".encode()) if i < 8 else name for i, name in enumerate(names)]
     assert [after[uri].group for uri in scene.uris[:22]] == expected
     assert [after[uri].group for uri in scene.uris[22:]] == [before[uri].group for uri in scene.uris[22:]]
-    assert [uri for uri, one in sorted(after.items()) if one.bucket is Bucket.TEST] == scene.uris[:8]
+    assert [uri for uri, one in sorted(after.items()) if one.bucket is Split.TEST] == scene.uris[:8]
     assert {uri: one.twins for uri, one in after.items()} == {uri: one.twins for uri, one in before.items()}
     scene.begin()
     scene.turn()

@@ -21,7 +21,7 @@ from labelloop.objects.storage import S3Store
 from labelloop.queue.connection import connect
 from labelloop.queue.jobs import REFRESH, JobQueue
 from labelloop.records.evidence import Outcome
-from labelloop.records.images import Bucket, ImageFacts
+from labelloop.records.images import ImageFacts, Split
 from labelloop.records.snapshots import Latest, Snapshot
 from labelloop.records.tasks import Annotation, Task
 from labelloop.rules.schema import LabelRules
@@ -31,9 +31,9 @@ from labelloop.store.requests import RequestStore
 from labelloop.store.runs import RunStore
 from labelloop.store.snapshots import SnapshotStore
 from retrain_worker.context import Context, ProjectContext
-from retrain_worker.refresh import Judged, refresh
+from retrain_worker.refresh import RunResult, refresh
 from retrain_worker.score import score
-from sync.plan import Plan, Planner
+from sync.plan import Planner, TurnPlan
 from tests.integration.conftest import KEYS
 
 CLASSES = ("cat", "dog", "fox", "owl")
@@ -70,10 +70,10 @@ class World:
         self.record = replace(self.record, config=config, label_config=make_label_config(classes))
         self.projects.put(self.record)
 
-    def learn(self) -> Judged:
+    def learn(self) -> RunResult:
         return refresh(self.context, self.project, self.snapshot.id)
 
-    def plan(self) -> Plan:
+    def plan(self) -> TurnPlan:
         project = self.project
         planner = Planner(
             project.record, RunStore(project.store), RequestStore(project.store), self.queue, project.snapshots,
@@ -98,7 +98,7 @@ class World:
         tasks, facts, rows = [], [], []
         for i in range(PER_CLASS * len(CLASSES)):
             uri, label = f"s3://images/t/{i}", CLASSES[i % len(CLASSES)]
-            bucket = Bucket.TEST if i % 5 == 0 else Bucket.TRAIN
+            bucket = Split.TEST if i % 5 == 0 else Split.TRAIN
             facts.append(ImageFacts(uri, "e", f"h{i}", f"h{i}", bucket))
             rows.append(centres[i % len(CLASSES)] + chance.normal(size=backbone.record.dimension))
             tasks.append(Task(i + 1, uri, now(), (Annotation(i + 1, now(), now(), label),)))

@@ -11,9 +11,9 @@ import numpy as np
 
 from labelloop.model.head import speaks
 from labelloop.records.arrays import Floats
-from labelloop.records.images import JUDGING, Bucket
+from labelloop.records.images import JUDGING, Split
 from labelloop.records.json import digest
-from labelloop.records.tasks import Choice
+from labelloop.records.tasks import QueuePlace
 from labelloop.rules.acquisition.query import Ints, Query, Read
 from labelloop.rules.acquisition.quota import Quota
 from labelloop.rules.acquisition.select import SHORTLIST
@@ -24,7 +24,7 @@ QUOTA = "quota"  # why an image that is drawn at random comes
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
+class LabelledRows:
     """Train images that are labelled: ``features`` (m, d); ``labels`` (m,) columns of the model, -1: it has none."""
 
     features: Floats = field(default_factory=lambda: np.zeros((0, 0), dtype=np.float32))
@@ -32,41 +32,41 @@ class Labelled:
 
 
 @dataclass(frozen=True, slots=True)
-class Pool:
+class UnlabelledPool:
     """Images that may be shown: neither labelled nor skipped, nor a duplicate of one that is."""
 
     uris: Sequence[str]
     groups: Sequence[str]
-    buckets: Sequence[Bucket]
+    splits: Sequence[Split]
     read: Read  # row numbers -> features; of a large pool only a part is ever read
     labels: tuple[str, ...] = ()  # class order of ``probabilities``
     probabilities: Floats | None = None  # (n, classes); None: no model yet
-    labelled: Labelled = field(default_factory=Labelled)
+    labelled: LabelledRows = field(default_factory=LabelledRows)
     unseen: Floats | None = None  # (n,) how likely each is of a class that the model does not know; None: not at all
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class QueuePlan:
     """How the queue is ordered."""
 
     strategy: str
     window: int = 200  # places
-    batch: int = 10  # labels until the next model, which plans anew
+    batch: int = 10  # labels until the next model, which plans again
     seed: int = 0
     blind: float = 0.0  # share of the train images that is shown without pre-label
 
 
-def plan_queue(pool: Pool, *, quota: Quota, plan: Plan) -> tuple[Choice, ...]:
+def plan_queue(pool: UnlabelledPool, *, quota: Quota, plan: QueuePlan) -> tuple[QueuePlace, ...]:
     """The next ``plan.window`` images, lowest priority first.
 
     The random quota is drawn from test and audit and is blind; the strategy chooses from train only, of which a share
     is blind, too.
     """
     rows = _representatives(pool)
-    train = np.array([i for i in rows if pool.buckets[i] is Bucket.TRAIN], dtype=np.int64)
+    train = np.array([i for i in rows if pool.splits[i] is Split.TRAIN], dtype=np.int64)
     chosen = _chosen(pool, train, plan)
-    random = [i for i in rows if pool.buckets[i] in JUDGING]
-    quota = _within_reach(quota, Counter(pool.buckets[i] for i in random))
+    random = [i for i in rows if pool.splits[i] in JUDGING]
+    quota = _within_reach(quota, Counter(pool.splits[i] for i in random))
     drawn = _drawn(pool, random, quota, plan.seed)
     hidden = {row for row, _ in chosen if shown_blind(pool.groups[row], plan.blind)} | {row for row, _ in drawn}
     if not quota.labels:
@@ -78,7 +78,7 @@ def plan_queue(pool: Pool, *, quota: Quota, plan: Plan) -> tuple[Choice, ...]:
     )
 
 
-def _representatives(pool: Pool) -> list[int]:
+def _representatives(pool: UnlabelledPool) -> list[int]:
     """One row per unit: the first by uri."""
     first: dict[str, int] = {}
     for row in sorted(range(len(pool.uris)), key=pool.uris.__getitem__):
@@ -86,7 +86,7 @@ def _representatives(pool: Pool) -> list[int]:
     return list(first.values())
 
 
-def _chosen(pool: Pool, train: Ints, plan: Plan) -> list[tuple[int, str]]:
+def _chosen(pool: UnlabelledPool, train: Ints, plan: QueuePlan) -> list[tuple[int, str]]:
     """Train rows in the order of their worth, with the reason."""
     query = Query(
         len(train), lambda k: pool.read(train[k]),
@@ -101,24 +101,24 @@ def _chosen(pool: Pool, train: Ints, plan: Plan) -> list[tuple[int, str]]:
     return [(int(row), plan.strategy if k < short else "rest") for k, row in enumerate(ranked)]
 
 
-def _within_reach(quota: Quota, images: Mapping[Bucket, int]) -> Quota:
-    """What a bucket has no images for is not waited for."""
-    return replace(quota, lacking={bucket: min(n, images.get(bucket, 0)) for bucket, n in quota.lacking.items()})
+def _within_reach(quota: Quota, images: Mapping[Split, int]) -> Quota:
+    """What a split has no images for is not waited for."""
+    return replace(quota, lacking={split: min(n, images.get(split, 0)) for split, n in quota.lacking.items()})
 
 
-def _drawn(pool: Pool, rows: Sequence[int], quota: Quota, seed: int) -> list[tuple[int, str]]:
+def _drawn(pool: UnlabelledPool, rows: Sequence[int], quota: Quota, seed: int) -> list[tuple[int, str]]:
     """Random, and the same for ever: by hash of the group, so that new images do not reshuffle old ones.
 
-    What the next verdict lacks comes first; within a bucket the draw stays a draw.
+    What the next verdict lacks comes first; within a split the draw stays a draw.
     """
     lots = sorted(rows, key=lambda row: lot(seed, pool.groups[row]))
-    left = {bucket: deque(row for row in lots if pool.buckets[row] is bucket) for bucket in JUDGING}
-    drawn: Counter[Bucket] = Counter()
+    left = {split: deque(row for row in lots if pool.splits[row] is split) for split in JUDGING}
+    drawn: Counter[Split] = Counter()
     first: list[int] = []
-    while (bucket := quota.bucket(drawn)) is not None:
-        bucket = bucket if left[bucket] else next(b for b in JUDGING if left[b])
-        drawn[bucket] += 1
-        first.append(left[bucket].popleft())
+    while (split := quota.split(drawn)) is not None:
+        split = split if left[split] else next(b for b in JUDGING if left[b])
+        drawn[split] += 1
+        first.append(left[split].popleft())
     early = set(first)
     return [(row, QUOTA) for row in (*first, *(row for row in lots if row not in early))]
 
@@ -156,16 +156,16 @@ def _mixed(
     return places
 
 
-def _speaks(pool: Pool, row: int) -> bool:
+def _speaks(pool: UnlabelledPool, row: int) -> bool:
     """Whether the model names a class: not where one that it does not know is likelier."""
     if pool.probabilities is None:
         return False
     return pool.unseen is None or bool(speaks(pool.probabilities[row].max(), pool.unseen[row]))
 
 
-def _choice(pool: Pool, row: int, *, why: str, priority: float, blind: bool) -> Choice:
+def _choice(pool: UnlabelledPool, row: int, *, why: str, priority: float, blind: bool) -> QueuePlace:
     if pool.probabilities is None or not _speaks(pool, row):
-        return Choice(pool.uris[row], priority, None, None, blind, why)
+        return QueuePlace(pool.uris[row], priority, None, None, blind, why)
     best = int(pool.probabilities[row].argmax())
     sure = float(pool.probabilities[row, best]) * (1 - (float(pool.unseen[row]) if pool.unseen is not None else 0.0))
-    return Choice(pool.uris[row], priority, pool.labels[best], sure, blind, why)
+    return QueuePlace(pool.uris[row], priority, pool.labels[best], sure, blind, why)

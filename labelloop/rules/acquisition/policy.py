@@ -77,19 +77,19 @@ def doubts_of(sureness: Floats, right: np.ndarray[tuple[int, ...], np.dtype[np.b
 def choose(policy: str, situation: Situation) -> Chosen:
     """The strategy to order the queue by now. SettingsError where ``policy`` is neither auto nor a strategy."""
     if policy != AUTO:
-        return _asked(policy, situation)
+        return _configured(policy, situation)
     if not situation.has_model:
-        return _told(COLD, "no model yet")
+        return _chosen(COLD, "no model yet")
     doubts = situation.doubts
     if doubts.settled and doubts.high is not None and doubts.high < TRUSTED:
-        return _told(
+        return _chosen(
             COLD,
             f"on {doubts.n} random labels, wrong predictions were hardly less sure than right ones "
             f"(in {doubts.auc:.0%} of pairs, at most {doubts.high:.0%})",
         )
     if situation.missing:
-        return _told(SEEKING, _not_known(situation.missing))
-    return _told(WARM, _why_warm(doubts))
+        return _chosen(SEEKING, _not_known(situation.missing))
+    return _chosen(WARM, _why_warm(doubts))
 
 
 def _not_known(missing: tuple[str, ...]) -> str:
@@ -99,18 +99,18 @@ def _not_known(missing: tuple[str, ...]) -> str:
 
 def _why_warm(doubts: Doubts) -> str:
     if not doubts.settled:
-        wanted = f"needs {SETTLED}, at least {OF_EACH} right and {OF_EACH} wrong"
-        return f"{doubts.n} random labels, {doubts.wrong} answered wrongly; {wanted}"
-    told = f"a wrong prediction was less sure than a right one in {doubts.auc:.0%} of pairs"
-    return f"on {doubts.n} random labels, {told}"
+        needs = f"needs {SETTLED}, at least {OF_EACH} right and {OF_EACH} wrong"
+        return f"{doubts.n} random labels, {doubts.wrong} answered wrongly; {needs}"
+    share = f"a wrong prediction was less sure than a right one in {doubts.auc:.0%} of pairs"
+    return f"on {doubts.n} random labels, {share}"
 
 
-def _asked(policy: str, situation: Situation) -> Chosen:
-    wanted = strategy(policy)
-    if wanted.needs_model and not situation.has_model:
-        return _told(COLD, f"no model yet; later {policy}, as configured")
-    return _told(policy, "as configured")
+def _configured(policy: str, situation: Situation) -> Chosen:
+    chosen = strategy(policy)
+    if chosen.needs_model and not situation.has_model:
+        return _chosen(COLD, f"no model yet; later {policy}, as configured")
+    return _chosen(policy, "as configured")
 
 
-def _told(name: str, why: str) -> Chosen:
+def _chosen(name: str, why: str) -> Chosen:
     return Chosen(name, f"{name}: {strategy(name).words} ({why})")

@@ -58,15 +58,15 @@ def _clusters(rows: Floats, count: int, *, seed: int) -> Ints:
 
 
 def standing_for_the_unsure(utility: Floats, query: Query) -> Ints:
-    """Images that stand for many others of which the model is unsure (Uncertainty Herding, arXiv 2412.20644)."""
+    """Images that stand for many others that the model is unsure of (Uncertainty Herding, arXiv 2412.20644)."""
     crowd = query.sample(CROWD)
     near = query.read(crowd)
     space = space_of(near, seed=query.seed)
-    others, known = space.of(near), _in(space, query.labelled)
+    others, labelled = space.of(near), _in(space, query.labelled)
     radius = radius_of(others)
     candidates = query.best(utility, CANDIDATES)
     picked = herd(
-        space.of(query.read(candidates)), others, covered_by(others, known, radius), utility[crowd],
+        space.of(query.read(candidates)), others, covered_by(others, labelled, radius), utility[crowd],
         count=SHORTLIST * query.batch, radius=radius,
     )  # fmt: skip
     return candidates[picked]
@@ -74,13 +74,13 @@ def standing_for_the_unsure(utility: Floats, query: Query) -> Ints:
 
 def standing_for_most(utility: Floats, query: Query) -> Ints:
     """Images that together stand for most others (MaxHerding, arXiv 2412.20644). Needs no model."""
-    seen = query.sample(CANDIDATES)
-    features = query.read(seen)
+    sample = query.sample(CANDIDATES)
+    features = query.read(sample)
     space = space_of(features, seed=query.seed)
     rows = space.of(features)
     radius = radius_of(rows)
     covered = covered_by(rows, _in(space, query.labelled), radius)
-    return seen[herd(rows, rows, covered, np.ones(len(rows), np.float32), count=FRONT, radius=radius)]
+    return sample[herd(rows, rows, covered, np.ones(len(rows), np.float32), count=FRONT, radius=radius)]
 
 
 def _in(space: Space, labelled: Floats) -> Floats:

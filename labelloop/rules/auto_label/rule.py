@@ -49,7 +49,7 @@ class Promise:
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class PoolAnswers:
     """What the model says of images: class numbers (n,) and their calibrated probabilities (n,)."""
 
     classes: Ints
@@ -60,13 +60,13 @@ class Answers:
 class Audit:
     """Images drawn at random from ``drawn_from`` images, those that people have labelled included."""
 
-    answers: Answers
+    answers: PoolAnswers
     wrong: Bools  # (n,) whether people said anything else
     drawn_from: int
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ClassPart:
     """Classes that share a threshold, and what speaks for it; refused where there is none."""
 
     classes: tuple[int, ...]
@@ -80,12 +80,12 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class AutoLabelDecision:
     """What may be labelled; nothing where every part is refused."""
 
     promise: Promise
     drawn: int  # audit images
-    parts: tuple[Part, ...]
+    parts: tuple[ClassPart, ...]
 
     @property
     def labelled(self) -> int:
@@ -97,11 +97,11 @@ class Decision:
         """Their share of the pool; 0 where it is empty."""
         return self.labelled / max(1, sum(part.images for part in self.parts))
 
-    def why(self, part: Part) -> str:
+    def why(self, part: ClassPart) -> str:
         """Why a part is refused, and what to do, in words."""
         if not part.images:
             return "no image is left to label"
-        found = f"{part.wrong} of {part.audit} audit images wrong"
+        errors = f"{part.wrong} of {part.audit} audit images wrong"
         least = self.promise.least
         promise = f"{percent(self.promise.precision)} at a confidence of {percent(self.promise.confidence)}"
         needs = (
@@ -109,15 +109,17 @@ class Decision:
             if self.drawn >= least
             else (f"{least} without an error, have {self.drawn}")
         )
-        return f"{found if self.drawn else 'no audit label yet'}; a promise of {promise} needs {needs}; {_remedy(part)}"
+        return (
+            f"{errors if self.drawn else 'no audit label yet'}; a promise of {promise} needs {needs}; {_remedy(part)}"
+        )
 
-    def accepts(self, answers: Answers) -> Bools:
+    def accepts(self, answers: PoolAnswers) -> Bools:
         """Which of these answers (n,) may stand as labels."""
-        found = np.zeros(len(answers.classes), dtype=np.bool_)
+        accepted = np.zeros(len(answers.classes), dtype=np.bool_)
         for part in self.parts:
             if part.threshold is not None:
-                found |= np.isin(answers.classes, part.classes) & (answers.sureness >= part.threshold)
-        return found
+                accepted |= np.isin(answers.classes, part.classes) & (answers.sureness >= part.threshold)
+        return accepted
 
 
 def percent(share: float) -> str:
@@ -125,7 +127,7 @@ def percent(share: float) -> str:
     return f"{100 * share:.6g} %"
 
 
-def _remedy(part: Part) -> str:
+def _remedy(part: ClassPart) -> str:
     if part.further is None:
         return "more audit labels do not help: the model must improve first"
     return f"about {part.further} more audit labels needed at this error rate"
@@ -185,9 +187,9 @@ def few(images: int, bad: Ints, drawn: int, wrong: Ints | int) -> Doubles:
     The hypergeometric distribution, as scipy.stats has it, fast for many at once.
     """
     limits = np.broadcast_to(wrong, bad.shape)
-    found = np.arange(int(limits.max(initial=-1)) + 1)[:, None]
-    possible = (found <= limits) & (found <= bad) & (drawn - found <= images - bad) & (found <= drawn)
-    ways = _choose(bad, found) + _choose(images - bad, drawn - found) - _choose(np.array(images), np.array(drawn))
+    counts = np.arange(int(limits.max(initial=-1)) + 1)[:, None]
+    possible = (counts <= limits) & (counts <= bad) & (drawn - counts <= images - bad) & (counts <= drawn)
+    ways = _choose(bad, counts) + _choose(images - bad, drawn - counts) - _choose(np.array(images), np.array(drawn))
     return np.asarray(np.exp(np.where(possible, ways, -np.inf)).sum(axis=0), dtype=np.float64)
 
 
@@ -196,15 +198,15 @@ def _choose(of: Ints, some: Ints) -> Doubles:
     return np.asarray(gammaln(of + 1) - gammaln(some + 1) - gammaln(np.maximum(of - some, 0) + 1), dtype=np.float64)
 
 
-def decide(audit: Audit, pool: Answers, promise: Promise) -> Decision:
+def decide(audit: Audit, pool: PoolAnswers, promise: Promise) -> AutoLabelDecision:
     """Which answers for the ``pool`` may stand as labels; the promise is kept by all parts at once."""
     parts = parts_of(audit, pool, promise)
     level = (1 - promise.confidence) / max(1, len(parts))
     test = _Test(audit.drawn_from, len(audit.wrong), promise.precision, level)
-    return Decision(promise, len(audit.wrong), tuple(_part(classes, audit, pool, test) for classes in parts))
+    return AutoLabelDecision(promise, len(audit.wrong), tuple(_part(classes, audit, pool, test) for classes in parts))
 
 
-def parts_of(audit: Audit, pool: Answers, promise: Promise) -> list[tuple[int, ...]]:
+def parts_of(audit: Audit, pool: PoolAnswers, promise: Promise) -> list[tuple[int, ...]]:
     """The classes that the model names, as they share thresholds: by how many audit images there are, not how good."""
     named, counts = np.unique(np.concatenate([audit.answers.classes, pool.classes]), return_counts=True)
     if not promise.per_class:
@@ -216,32 +218,32 @@ def parts_of(audit: Audit, pool: Answers, promise: Promise) -> list[tuple[int, .
     return [*own, others] if others else own
 
 
-def _part(classes: tuple[int, ...], audit: Audit, pool: Answers, test: _Test) -> Part:
+def _part(classes: tuple[int, ...], audit: Audit, pool: PoolAnswers, test: _Test) -> ClassPart:
     steps = _steps(classes, audit, pool)
     if not len(steps.pool):
-        return Part(classes, 0, 0, 0)
+        return ClassPart(classes, 0, 0, 0)
     images, starts = int(steps.pool[-1]), _starts(steps, test)
-    found = _search(steps, test, starts)
-    if found is None:
+    last = _search(steps, test, starts)
+    if last is None:
         _, checked, wrong = steps.row(min(starts, default=-1))
-        return Part(classes, images, checked, wrong, further=_further(steps, test))
-    place, level = found
+        return ClassPart(classes, images, checked, wrong, further=_further(steps, test))
+    place, level = last
     labelled, checked, wrong = steps.row(place)
     bound = 1 - test.most_wrong(wrong, level) / labelled
-    return Part(classes, images, checked, wrong, float(steps.threshold[place]), labelled, bound)
+    return ClassPart(classes, images, checked, wrong, float(steps.threshold[place]), labelled, bound)
 
 
 def _search(steps: _Steps, test: _Test, starts: Sequence[int]) -> tuple[int, float] | None:
     """(place, level) of the last step that passes: each start brings its share, and it goes on until a step fails."""
-    luck, level, found = test.luck(test.allowed(steps.pool), steps.wrong), 0.0, None
+    luck, level, last = test.luck(test.allowed(steps.pool), steps.wrong), 0.0, None
     for place in range(len(luck)):
         if place in starts:
             level += test.level / len(starts)
         if steps.pool[place] and level and luck[place] <= level:
-            found = place, level
+            last = place, level
         else:
             level = 0.0
-    return found
+    return last
 
 
 def _starts(steps: _Steps, test: _Test) -> list[int]:
@@ -259,7 +261,7 @@ def _starts(steps: _Steps, test: _Test) -> list[int]:
     return [int(passes.argmax())] if passes.any() else []
 
 
-def _steps(classes: tuple[int, ...], audit: Audit, pool: Answers) -> _Steps:
+def _steps(classes: tuple[int, ...], audit: Audit, pool: PoolAnswers) -> _Steps:
     ours, theirs = np.isin(audit.answers.classes, classes), np.isin(pool.classes, classes)
     checked, free = audit.answers.sureness[ours], pool.sureness[theirs]
     everything = np.sort(np.concatenate([checked, free]))[::-1]

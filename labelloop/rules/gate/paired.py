@@ -56,38 +56,38 @@ def _judge_first(evaluation: Evaluation) -> Verdict:
     return _hold("first model: not yet shown to beat the largest class", figures)
 
 
-def _judge_few(evaluation: Evaluation, found: PreLabels) -> Verdict:
+def _judge_few(evaluation: Evaluation, shown: PreLabels) -> Verdict:
     """Few labels: the pre-labels out of fold must be right more often than wrong, and than the largest class.
 
     By an exact test (mid-p, one side), in which images of one group count as many as they are worth (Rao and Scott
     1992). Only where a class has two labels can any be right; what the head does not name
     out of fold, people would not have been shown. And it must know half of the classes that people can choose.
     """
-    told = (
-        f"few labels: {found.right} pre-labels right out of fold, {found.wrong} wrong, {found.hidden} not shown; "
-        f"{_labels_alone(found.only)}{_worth(found)}",
+    figures = (
+        f"few labels: {shown.right} pre-labels right out of fold, {shown.wrong} wrong, {shown.hidden} not shown; "
+        f"{_labels_alone(shown.only)}{_worth(shown)}",
         coverage(evaluation),
     )
     if len(evaluation.classes) < COVERED * (len(evaluation.classes) + len(evaluation.missing)):
-        return _hold("first model: knows fewer than half of the classes", *told[::-1])
-    if few_level(found) < FEW_LEVEL:
-        return Verdict(Outcome.PROMOTE, ("first model: pre-labels are right more often than wrong", *told))
-    return _hold("first model: not yet shown that pre-labels are right more often than wrong", *told)
+        return _hold("first model: knows fewer than half of the classes", *figures[::-1])
+    if few_level(shown) < FEW_LEVEL:
+        return Verdict(Outcome.PROMOTE, ("first model: pre-labels are right more often than wrong", *figures))
+    return _hold("first model: not yet shown that pre-labels are right more often than wrong", *figures)
 
 
-def _worth(found: PreLabels) -> str:
+def _worth(shown: PreLabels) -> str:
     """Where groups make labels say less than as many images would that are not related."""
-    n = found.right + found.wrong
-    if found.independent is None or found.independent > n - 0.5:
+    n = shown.right + shown.wrong
+    if shown.independent is None or shown.independent > n - 0.5:
         return ""
-    return f"; related images: the {n} shown say as much as {found.independent:.0f} that are not"
+    return f"; related images: the {n} shown say as much as {shown.independent:.0f} that are not"
 
 
-def few_level(found: PreLabels) -> float:
+def few_level(shown: PreLabels) -> float:
     """How likely as many right pre-labels are by chance: of as many wrong ones, or of naming the largest class."""
-    shown, chance = found.right + found.wrong, max(0.5, found.majority)
-    n = shown if found.independent is None else found.independent
-    right = n * found.right / max(shown, 1)
+    named, chance = shown.right + shown.wrong, max(0.5, shown.majority)
+    n = named if shown.independent is None else shown.independent
+    right = n * shown.right / max(named, 1)
     return (_at_least(right + 1, n, chance) + _at_least(right, n, chance)) / 2
 
 
@@ -98,12 +98,12 @@ def _at_least(right: float, n: float, chance: float) -> float:
 
 def coverage(evaluation: Evaluation) -> str:
     """How many of the classes that people can choose the head knows, in words."""
-    known, missing = len(evaluation.classes), evaluation.missing
+    count, missing = len(evaluation.classes), evaluation.missing
     if not missing:
-        return f"knows all {known} classes"
+        return f"knows all {count} classes"
     be = "has" if len(missing) == 1 else "have"
     return (
-        f"knows {known} of {known + len(missing)} classes: {', '.join(missing)} {be} too few labels; "
+        f"knows {count} of {count + len(missing)} classes: {', '.join(missing)} {be} too few labels; "
         "images that look like another class get no pre-label"
     )
 
@@ -112,7 +112,7 @@ def _labels_alone(n: int) -> str:
     return f"{labels_in_words(n)}, the only one of {'its class' if n == 1 else 'each class'}, cannot be judged"
 
 
-def _judge_refresh(evaluation: Evaluation, found: Comparison, policy: Gate) -> Verdict:
+def _judge_refresh(evaluation: Evaluation, comparison: Comparison, policy: Gate) -> Verdict:
     """New labels under an old recipe: accept unless they are shown, or look, to do harm.
 
     Proof of improvement is not asked for: on actively chosen labels it comes only every few hundred. Arms
@@ -121,43 +121,49 @@ def _judge_refresh(evaluation: Evaluation, found: Comparison, policy: Gate) -> V
     """
     if evaluation.new_labels == 0 and not evaluation.renamed:
         return _hold("no new labels since the champion")
-    if found.n == 0:
+    if comparison.n == 0:
         return _judge_unseen(evaluation, policy)
-    told = (told_of(found), *_waiting(evaluation))
-    earlier, news = evaluation.earlier, evaluation.contradiction
-    told = (*told, *([_told_loss(earlier)] if earlier else []), *([_told_news(news, policy)] if news else []))
-    if found.high < 0:
-        return _reject(f"new labels make it worse: {_look_at(news)}", *told)
-    doubt = _doubt(evaluation, found, policy)
-    return _hold(doubt, *told) if doubt else _bounded(evaluation, told, policy)
+    figures = (figures_of(comparison), *_waiting(evaluation))
+    earlier, contradiction = evaluation.earlier, evaluation.contradiction
+    figures = (
+        *figures,
+        *([_losses_of(earlier)] if earlier else []),
+        *([_contradiction_of(contradiction, policy)] if contradiction else []),
+    )
+    if comparison.high < 0:
+        return _reject(f"new labels make it worse: {_look_at(contradiction)}", *figures)
+    doubt = _doubt(evaluation, comparison, policy)
+    return _hold(doubt, *figures) if doubt else _bounded(evaluation, figures, policy)
 
 
-def _doubt(evaluation: Evaluation, found: Comparison, policy: Gate) -> str | None:
+def _doubt(evaluation: Evaluation, comparison: Comparison, policy: Gate) -> str | None:
     """Why new labels look as if they did harm; None where nothing says so, or their gain is proven."""
-    earlier, news = evaluation.earlier, evaluation.contradiction
-    if found.low > 0:
+    earlier, contradiction = evaluation.earlier, evaluation.contradiction
+    if comparison.low > 0:
         return None
-    if news and _contradicts(news, policy):
-        return f"new labels contradict confident predictions of the champion: {_look_at(news)}; {LEARNED_ANYWAY}"
-    if earlier and _spoilt(earlier, policy) and (news is None or news.deviation > DOUBTED):
-        return f"new labels spoil the earlier ones: {_look_at(news)}; decided again with the next labels"
-    if not earlier and loses(found, policy.tolerance):  # people changed every label there was
+    if contradiction and _contradicts(contradiction, policy):
+        return (
+            f"new labels contradict confident predictions of the champion: {_look_at(contradiction)}; {LEARNED_ANYWAY}"
+        )
+    if earlier and _spoilt(earlier, policy) and (contradiction is None or contradiction.deviation > DOUBTED):
+        return f"new labels spoil the earlier ones: {_look_at(contradiction)}; decided again with the next labels"
+    if not earlier and loses(comparison, policy.tolerance):  # people changed every label there was
         return f"looks worse by more than {points(policy.tolerance)}, not yet proven"
     return None
 
 
-def _contradicts(news: Contradiction, policy: Gate) -> bool:
-    """Whether the live version would hardly ever have given these labels, and nobody has said yet that they stay.
+def _contradicts(contradiction: Contradiction, policy: Gate) -> bool:
+    """Whether the champion would hardly ever have given these labels, and nobody has said yet that they stay.
 
     It may be wrong itself, and surely so: then people leave the labels, and it learns them.
     """
-    return news.deviation > policy.contradiction and news.batches < LOOKS
+    return contradiction.deviation > policy.contradiction and contradiction.batches < LOOKS
 
 
-def _look_at(news: Contradiction | None) -> str:
-    if news is None or not news.tasks:
+def _look_at(contradiction: Contradiction | None) -> str:
+    if contradiction is None or not contradiction.tasks:
         return "check the newest"
-    return f"check task{'s' if len(news.tasks) > 1 else ''} {', '.join(map(str, news.tasks))}"
+    return f"check task{'s' if len(contradiction.tasks) > 1 else ''} {', '.join(map(str, contradiction.tasks))}"
 
 
 def _spoilt(earlier: LossComparison, policy: Gate) -> bool:
@@ -169,23 +175,23 @@ def _spoilt(earlier: LossComparison, policy: Gate) -> bool:
     return earlier.difference > max(policy.loss_tolerance, _chance(earlier))
 
 
-def _chance(found: Paired) -> float:
+def _chance(pair: Paired) -> float:
     """A difference that chance exceeds, on one side, once in ten."""
-    return Z_TENTH * (found.high - found.low) / (2 * Z95)
+    return Z_TENTH * (pair.high - pair.low) / (2 * Z95)
 
 
-def _bounded(evaluation: Evaluation, told: tuple[str, ...], policy: Gate) -> Verdict:
+def _bounded(evaluation: Evaluation, figures: tuple[str, ...], policy: Gate) -> Verdict:
     """Small losses within tolerance may not add up against the reference version.
 
-    Where people renamed or dropped a class the live version cannot name what they see: the sum waits for more labels.
+    Where people renamed or dropped a class the champion cannot name what they see: the sum waits for more labels.
     """
     reference = evaluation.reference
     lost = reference and loses(reference, max(policy.reference_tolerance, _chance(reference)))
     if reference and lost and not evaluation.renamed:
         bound = f"lost more than {points(policy.reference_tolerance)} in all since the reference version"
         outcome = Outcome.REJECT if reference.high < 0 else Outcome.HOLD
-        return Verdict(outcome, (bound, f"reference: {told_of(reference)}", *told))
-    return Verdict(Outcome.PROMOTE, (_learned(evaluation, policy), *told))
+        return Verdict(outcome, (bound, f"reference: {figures_of(reference)}", *figures))
+    return Verdict(Outcome.PROMOTE, (_learned(evaluation, policy), *figures))
 
 
 def _learned(evaluation: Evaluation, policy: Gate) -> str:
@@ -193,8 +199,8 @@ def _learned(evaluation: Evaluation, policy: Gate) -> str:
     if evaluation.renamed:
         names = ", ".join(evaluation.renamed)
         learned += f"; follows the renamed, merged or dropped classes ({names})"
-    found = evaluation.comparison
-    if found and found.difference < -policy.tolerance:
+    comparison = evaluation.comparison
+    if comparison and comparison.difference < -policy.tolerance:
         if evaluation.earlier:
             return f"{learned}; no loss on the earlier labels, too few new ones to count"
         return f"{learned}; one image lost, too few to count"
@@ -202,71 +208,76 @@ def _learned(evaluation: Evaluation, policy: Gate) -> str:
 
 
 def _judge_unseen(evaluation: Evaluation, policy: Gate) -> Verdict:
-    """No label that the backbone has not seen: only the test bucket can tell."""
-    found = evaluation.test_comparison
+    """No label that the backbone has not seen: only the test split can tell."""
+    comparison = evaluation.test_comparison
     why = "the backbone was trained on every label: only the test split counts"
-    if found is None or found.n < policy.min_test_labels:
-        return _hold(why, _not_enough(found, policy))
-    if found.high < 0:
-        return _reject(why, told_of(found))
-    if loses(found, policy.tolerance):
-        return _hold(why, told_of(found))
-    return Verdict(Outcome.PROMOTE, (why, told_of(found)))
+    if comparison is None or comparison.n < policy.min_test_labels:
+        return _hold(why, _not_enough(comparison, policy))
+    if comparison.high < 0:
+        return _reject(why, figures_of(comparison))
+    if loses(comparison, policy.tolerance):
+        return _hold(why, figures_of(comparison))
+    return Verdict(Outcome.PROMOTE, (why, figures_of(comparison)))
 
 
-def _judge_retrain(found: Comparison, policy: Gate) -> Verdict:
+def _judge_retrain(comparison: Comparison, policy: Gate) -> Verdict:
     """A new backbone is dear to swap: it must be shown not to be worse, and must not look worse."""
-    if found.high < 0:
-        return _reject("the new backbone is worse", told_of(found))
-    if found.low > 0:
-        return Verdict(Outcome.PROMOTE, ("the new backbone is better", told_of(found)))
-    if found.n < policy.min_test_labels:
-        return _hold(_not_enough(found, policy), told_of(found))
-    if found.changed == 0:
-        return _hold("same predictions on every test image: a swap gains nothing", told_of(found))
-    if found.low >= -policy.tolerance and found.difference >= 0:
-        return Verdict(Outcome.PROMOTE, ("the new backbone is at least as good", told_of(found)))
-    return _hold(_not_enough(found, policy), told_of(found))
+    if comparison.high < 0:
+        return _reject("the new backbone is worse", figures_of(comparison))
+    if comparison.low > 0:
+        return Verdict(Outcome.PROMOTE, ("the new backbone is better", figures_of(comparison)))
+    if comparison.n < policy.min_test_labels:
+        return _hold(_not_enough(comparison, policy), figures_of(comparison))
+    if comparison.changed == 0:
+        return _hold("same predictions on every test image: a swap gains nothing", figures_of(comparison))
+    if comparison.low >= -policy.tolerance and comparison.difference >= 0:
+        return Verdict(Outcome.PROMOTE, ("the new backbone is at least as good", figures_of(comparison)))
+    return _hold(_not_enough(comparison, policy), figures_of(comparison))
 
 
-def loses(found: Comparison, tolerance: float) -> bool:
+def loses(comparison: Comparison, tolerance: float) -> bool:
     """Whether the bare figure is beyond tolerance; a single image never is."""
-    return found.difference < -max(tolerance, 1.5 / found.n)
+    return comparison.difference < -max(tolerance, 1.5 / comparison.n)
 
 
-def _not_enough(found: Comparison | None, policy: Gate) -> str:
-    if found is None or found.n == 0:
+def _not_enough(comparison: Comparison | None, policy: Gate) -> str:
+    if comparison is None or comparison.n == 0:
         return "not enough evidence: no test labels"
-    half = (found.high - found.low) / 2
-    needed = max(policy.min_test_labels, found.n + 1, math.ceil(found.n * (half / policy.tolerance) ** 2))
+    half = (comparison.high - comparison.low) / 2
+    needed = max(policy.min_test_labels, comparison.n + 1, math.ceil(comparison.n * (half / policy.tolerance) ** 2))
     size = float(f"{needed:.2g}")
     return (
-        f"not enough evidence: {found.n} test labels, about {size:.0f} needed "
+        f"not enough evidence: {comparison.n} test labels, about {size:.0f} needed "
         f"to detect a difference of {points(policy.tolerance)}"
     )
 
 
-def told_of(found: Comparison) -> str:
+def accuracies_of(comparison: Comparison, count: str) -> str:
+    """Both accuracies; ``count``: on how many."""
+    return f"{comparison.on}: {comparison.challenger:.3f} against {comparison.champion:.3f} on {count}"
+
+
+def figures_of(comparison: Comparison) -> str:
     """Both accuracies and their difference, with its interval."""
     return (
-        f"{found.on}: {found.challenger:.3f} against {found.champion:.3f} on {labels_in_words(found.n)} "
-        f"(difference {100 * found.difference:+.1f} points, "
-        f"95 % interval {100 * found.low:+.1f} to {100 * found.high:+.1f})"
+        f"{accuracies_of(comparison, labels_in_words(comparison.n))} "
+        f"(difference {100 * comparison.difference:+.1f} points, "
+        f"95 % interval {100 * comparison.low:+.1f} to {100 * comparison.high:+.1f})"
     )
 
 
-def _told_loss(found: LossComparison) -> str:
+def _losses_of(losses: LossComparison) -> str:
     return (
-        f"{found.on}: log loss {found.challenger:.3f} against {found.champion:.3f} on {labels_in_words(found.n)} "
-        f"(difference {found.difference:+.3f}, 95 % interval {found.low:+.3f} to {found.high:+.3f}; less is better)"
+        f"{losses.on}: log loss {losses.challenger:.3f} against {losses.champion:.3f} on {labels_in_words(losses.n)} "
+        f"(difference {losses.difference:+.3f}, 95 % interval {losses.low:+.3f} to {losses.high:+.3f}; less is better)"
     )
 
 
-def _told_news(news: Contradiction, policy: Gate) -> str:
-    plausible = "not plausible" if news.deviation > policy.contradiction else "plausible"
+def _contradiction_of(contradiction: Contradiction, policy: Gate) -> str:
+    plausible = "not plausible" if contradiction.deviation > policy.contradiction else "plausible"
     return (
-        f"{news.n} new label{'' if news.n == 1 else 's'}: log loss {news.loss:.3f}, champion expected "
-        f"{news.expected:.3f} ({news.deviation:+.1f} SE): {plausible}"
+        f"{contradiction.n} new label{'' if contradiction.n == 1 else 's'}: log loss {contradiction.loss:.3f}, "
+        f"champion expected {contradiction.expected:.3f} ({contradiction.deviation:+.1f} SE): {plausible}"
     )
 
 

@@ -16,16 +16,16 @@ def judge(evaluation: Evaluation, policy: Gate) -> Verdict:
     """Whether the challenger goes live: only where no rule objects, and approval is not a person's."""
     comparison = compared(evaluation, policy)
     first = Check("comparison", comparison.outcome, "; ".join(comparison.reasons[:1]))
-    found = [check for rule in RULES if (check := rule(evaluation, policy))]
-    against = sorted((c for c in found if SEVERITY[c.outcome]), key=lambda c: -SEVERITY[c.outcome])
+    checks = [check for rule in RULES if (check := rule(evaluation, policy))]
+    against = sorted((c for c in checks if SEVERITY[c.outcome]), key=lambda c: -SEVERITY[c.outcome])
     worst = max([comparison.outcome, *(c.outcome for c in against)], key=lambda o: SEVERITY[o])
     reasons = tuple(c.reason for c in against)
     if SEVERITY[comparison.outcome] == SEVERITY[worst]:  # the graver reason stands first
         reasons = (*comparison.reasons, *reasons)
     else:
         reasons = (*reasons, *comparison.reasons)
-    reasons += tuple(c.reason for c in found if c.warns)
-    return _approved(Verdict(worst, reasons, (first, *found)), evaluation, policy)
+    reasons += tuple(c.reason for c in checks if c.warns)
+    return _approved(Verdict(worst, reasons, (first, *checks)), evaluation, policy)
 
 
 def _approved(verdict: Verdict, evaluation: Evaluation, policy: Gate) -> Verdict:

@@ -3,7 +3,7 @@
 `looks` makes one look of each answer, `figures` counts, `unread` tests, `report` puts it together; `words` says it.
 """
 
-from labelloop.rules.value.looks import Kind, Look, in_order, looks_of
+from labelloop.rules.value.looks import Look, Showing, in_order, looks_of
 from labelloop.rules.value.report import Unread, Value, unread_from, value_of, warnings_of
 
-__all__ = ["Kind", "Look", "Unread", "Value", "in_order", "looks_of", "unread_from", "value_of", "warnings_of"]
+__all__ = ["Look", "Showing", "Unread", "Value", "in_order", "looks_of", "unread_from", "value_of", "warnings_of"]

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from labelloop.rules.intervals import newcombe, wilson
-from labelloop.rules.value.looks import Kind, Look
+from labelloop.rules.intervals import Interval, newcombe, wilson
+from labelloop.rules.value.looks import Look, Showing
 
 FEW = 5  # answers without a pre-label, of one person, below which their times are not compared
 NEWEST = 500  # shown ones whose times are resampled
@@ -31,15 +31,6 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True)
-class Interval:
-    """An estimate with its bounds."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, slots=True)
 class Anchoring:
     """What seeing the model's answer does, on images of the same kind."""
 
@@ -49,7 +40,7 @@ class Anchoring:
 
 
 @dataclass(frozen=True, slots=True)
-class Times:
+class AnswerTimes:
     """Seconds for an answer on chosen images; medians, so that a break beside the open page counts for nothing."""
 
     shown: float | None = None
@@ -70,7 +61,7 @@ class Checked:
 
 
 @dataclass(frozen=True, slots=True)
-class ClassRow:
+class ClassOverrides:
     """One class as the model named it."""
 
     name: str
@@ -86,19 +77,19 @@ def rate(hits: int, of: int) -> Rate:
 
 def share(looks: Iterable[Look], *, departed: bool) -> Rate:
     """How many departed from the model, or did not; skips are left out."""
-    found = [look.departed for look in looks if not look.skipped]
-    return rate(sum(d is departed for d in found), len(found))
+    departures = [look.departed for look in looks if not look.skipped]
+    return rate(sum(d is departed for d in departures), len(departures))
 
 
-def of_kind(looks: Iterable[Look], *kinds: Kind) -> list[Look]:
+def of_kind(looks: Iterable[Look], *kinds: Showing) -> list[Look]:
     """Those that came so."""
     return [look for look in looks if look.kind in kinds]
 
 
 def anchoring(looks: Sequence[Look]) -> Anchoring:
     """Only chosen images: what is drawn at random is easier."""
-    shown = share(of_kind(looks, Kind.SHOWN), departed=False)
-    hidden = share(of_kind(looks, Kind.HIDDEN), departed=False)
+    shown = share(of_kind(looks, Showing.SHOWN), departed=False)
+    hidden = share(of_kind(looks, Showing.HIDDEN), departed=False)
     if shown.share is None or hidden.share is None:
         return Anchoring(shown, hidden, None)
     low, high = newcombe((shown.hits, shown.of), (hidden.hits, hidden.of))
@@ -107,53 +98,53 @@ def anchoring(looks: Sequence[Look]) -> Anchoring:
 
 def checked(looks: Sequence[Look]) -> Checked:
     """By a ground truth, by somebody else's answer, by a later correction."""
-    shown, blind = of_kind(looks, Kind.SHOWN), of_kind(looks, Kind.HIDDEN, Kind.DRAWN)
+    shown, blind = of_kind(looks, Showing.SHOWN), of_kind(looks, Showing.HIDDEN, Showing.DRAWN)
     return Checked(_right(shown), _right(blind), _corrected(shown), _corrected(blind))
 
 
-def classes(looks: Sequence[Look]) -> tuple[ClassRow, ...]:
+def classes(looks: Sequence[Look]) -> tuple[ClassOverrides, ...]:
     """Those that are surely overridden often come first."""
-    shown = [look for look in of_kind(looks, Kind.SHOWN) if look.predicted is not None and not look.skipped]
+    shown = [look for look in of_kind(looks, Showing.SHOWN) if look.predicted is not None and not look.skipped]
     names = {look.predicted for look in shown if look.predicted is not None}
     rows = [_class_row(name, [look for look in shown if look.predicted == name]) for name in names]
     return tuple(sorted(rows, key=lambda row: (-row.overrides.low, row.name)))
 
 
-def times(people: Mapping[int, Sequence[Look]]) -> Times:
+def times(people: Mapping[int, Sequence[Look]]) -> AnswerTimes:
     """Each person is compared with themselves: minutes saved are shown answers x their difference of medians.
 
     The interval is a bootstrap over answers, each person's and kind's by themselves, the last NEWEST of them.
     """
-    looks = [look for found in people.values() for look in found]
-    pairs = [(_seconds(found, Kind.SHOWN), _seconds(found, Kind.HIDDEN)) for found in people.values()]
+    looks = [look for own in people.values() for look in own]
+    pairs = [(_seconds(own, Showing.SHOWN), _seconds(own, Showing.HIDDEN)) for own in people.values()]
     enough = [(s, h) for s, h in pairs if min(len(s), len(h)) >= FEW]
     rest = sum(len(s) for s, h in pairs if min(len(s), len(h)) < FEW)
-    shown, hidden = (median(of_kind(looks, kind)) for kind in (Kind.SHOWN, Kind.HIDDEN))
-    return Times(shown, hidden, _saved(enough) if enough else None, len(enough), rest)
+    shown, hidden = (median(of_kind(looks, kind)) for kind in (Showing.SHOWN, Showing.HIDDEN))
+    return AnswerTimes(shown, hidden, _saved(enough) if enough else None, len(enough), rest)
 
 
 def median(looks: Iterable[Look]) -> float | None:
     """Seconds; None where no time is known."""
-    found = [look.seconds for look in looks if look.seconds is not None]
-    return float(np.median(found)) if found else None
+    seconds = [look.seconds for look in looks if look.seconds is not None]
+    return float(np.median(seconds)) if seconds else None
 
 
 def _right(looks: Iterable[Look]) -> Rate:
-    known = [look.right for look in looks if look.right is not None]
-    return rate(sum(known), len(known))
+    verdicts = [look.right for look in looks if look.right is not None]
+    return rate(sum(verdicts), len(verdicts))
 
 
 def _corrected(looks: Sequence[Look]) -> Rate:
     return rate(sum(look.corrected for look in looks), len(looks))
 
 
-def _class_row(name: str, looks: Sequence[Look]) -> ClassRow:
+def _class_row(name: str, looks: Sequence[Look]) -> ClassOverrides:
     instead = Counter(look.said for look in looks if look.departed and look.said is not None).most_common(1)
     other, count = instead[0] if instead else (None, 0)
-    return ClassRow(name, share(looks, departed=True), other, count)
+    return ClassOverrides(name, share(looks, departed=True), other, count)
 
 
-def _seconds(looks: Iterable[Look], kind: Kind) -> Doubles:
+def _seconds(looks: Iterable[Look], kind: Showing) -> Doubles:
     return np.array([look.seconds for look in of_kind(looks, kind) if look.seconds is not None], dtype=np.float64)
 
 

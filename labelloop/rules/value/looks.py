@@ -10,7 +10,7 @@ from labelloop.records.tasks import Annotation, Seen, Task
 from labelloop.rules.schema import AS_GIVEN, LabelRules
 
 
-class Kind(StrEnum):
+class Showing(StrEnum):
     """How an image came to a person."""
 
     SHOWN = "shown"  # chosen by the model, with its pre-label
@@ -25,7 +25,7 @@ class Look:
     task: int
     who: int | None  # Label Studio's account
     at: str  # UTC
-    kind: Kind
+    kind: Showing
     predicted: str | None  # what the model said, as the class counts now; None: it counts no more
     probability: float | None  # of that, in [0, 1]; None: not known
     said: str | None  # what the person said, as the class counts now; None: skipped, or it counts no more
@@ -38,7 +38,7 @@ class Look:
     @property
     def accepted(self) -> bool:
         """The pre-label was there, and it was taken."""
-        return self.kind is Kind.SHOWN and not self.departed
+        return self.kind is Showing.SHOWN and not self.departed
 
 
 def looks_of(tasks: Iterable[Task], rules: LabelRules = AS_GIVEN) -> list[Look]:
@@ -56,49 +56,49 @@ def in_order(looks: Iterable[Look]) -> list[Look]:
 
 def _looks(task: Task, rules: LabelRules) -> Iterator[Look]:
     for annotation in task.annotations:
-        seen, said = annotation.seen, annotation.given or annotation.label
+        seen, label = annotation.seen, annotation.given or annotation.label
         if seen is None or seen.label is None or annotation.seed or annotation.problem:
             continue
-        if said is not None or (annotation.cancelled and not seen.blind):  # a blind skip tells nothing of the model
+        if label is not None or (annotation.cancelled and not seen.blind):  # a blind skip tells nothing of the model
             yield _look(task, annotation, seen, rules)
 
 
 def _look(task: Task, annotation: Annotation, seen: Seen, rules: LabelRules) -> Look:
-    said = annotation.given or annotation.label
+    label = annotation.given or annotation.label
     lead = annotation.lead_time_s
     return Look(
         task=task.id, who=annotation.completed_by, at=annotation.created_at, kind=_kind(seen),
-        predicted=_now(seen.label, rules), probability=seen.probability, said=_now(said, rules),
-        departed=_departed(said, seen, rules), skipped=said is None,
+        predicted=_now(seen.label, rules), probability=seen.probability, said=_now(label, rules),
+        departed=_departed(label, seen, rules), skipped=label is None,
         seconds=lead if lead is not None and lead > 0 else None,
         right=_right(task, annotation, rules), corrected=annotation.given is not None,
     )  # fmt: skip
 
 
-def _kind(seen: Seen) -> Kind:
+def _kind(seen: Seen) -> Showing:
     if not seen.blind:
-        return Kind.SHOWN
-    return Kind.HIDDEN if seen.chosen else Kind.DRAWN
+        return Showing.SHOWN
+    return Showing.HIDDEN if seen.chosen else Showing.DRAWN
 
 
 def _now(label: str | None, rules: LabelRules) -> str | None:
     return rules.resolve(label) if label is not None else None
 
 
-def _departed(said: str | None, seen: Seen, rules: LabelRules) -> bool:
+def _departed(label: str | None, seen: Seen, rules: LabelRules) -> bool:
     """By the names of that time: who corrected a class did look, although the two have been merged since.
 
     What was hidden may stand under a name that an older order gave it.
     """
-    if said is None or said == seen.label:
-        return said is None
-    return not (seen.blind and _now(said, rules) == _now(seen.label, rules))
+    if label is None or label == seen.label:
+        return label is None
+    return not (seen.blind and _now(label, rules) == _now(seen.label, rules))
 
 
 def _right(task: Task, annotation: Annotation, rules: LabelRules) -> bool | None:
     """None where nobody else has a say on this image, or the person said nothing."""
-    said, known = annotation.given or annotation.label, _known(task, annotation)
-    return None if said is None or known is None else _now(said, rules) == _now(known, rules)
+    label, truth = annotation.given or annotation.label, _known(task, annotation)
+    return None if label is None or truth is None else _now(label, rules) == _now(truth, rules)
 
 
 def _known(task: Task, annotation: Annotation) -> str | None:

@@ -9,10 +9,10 @@ from typing import Any
 from labelloop.records.json import fields_of
 from labelloop.rules.value.figures import (
     Anchoring,
+    AnswerTimes,
     Checked,
-    ClassRow,
+    ClassOverrides,
     Rate,
-    Times,
     anchoring,
     checked,
     classes,
@@ -21,7 +21,7 @@ from labelloop.rules.value.figures import (
     share,
     times,
 )
-from labelloop.rules.value.looks import Kind, Look
+from labelloop.rules.value.looks import Look, Showing
 from labelloop.rules.value.unread import Evidence, evidence
 
 
@@ -62,9 +62,9 @@ class Value:
     looks: int
     anchoring: Anchoring
     drawn: Rate  # answers that are the model's, of those drawn at random: how good it is. Without people named below
-    times: Times  # without them, too: nobody saves time by not looking
+    times: AnswerTimes  # without them, too: nobody saves time by not looking
     checked: Checked
-    classes: tuple[ClassRow, ...]
+    classes: tuple[ClassOverrides, ...]
     people: tuple[Person, ...]
     warnings: tuple[Unread, ...]
 
@@ -76,25 +76,25 @@ class Value:
 def value_of(looks: Sequence[Look]) -> Value:
     """Of a project's looks, oldest first."""
     people = by_person(looks)
-    found = {who: evidence(mine) for who, mine in people.items()}
-    named = {who for who, e in found.items() if e.named}
+    evidence_of = {who: evidence(mine) for who, mine in people.items()}
+    named = {who for who, e in evidence_of.items() if e.named}
     trusted = [look for look in looks if look.who not in named]
     return Value(
-        looks=len(looks), anchoring=anchoring(looks), drawn=share(of_kind(trusted, Kind.DRAWN), departed=False),
+        looks=len(looks), anchoring=anchoring(looks), drawn=share(of_kind(trusted, Showing.DRAWN), departed=False),
         times=times(by_person(trusted)), checked=checked(looks),
-        classes=classes(looks), people=tuple(_person(who, mine, found[who]) for who, mine in people.items()),
-        warnings=tuple(_unread(who, people[who], found[who]) for who in people if who in named),
+        classes=classes(looks), people=tuple(_person(who, mine, evidence_of[who]) for who, mine in people.items()),
+        warnings=tuple(_unread(who, people[who], evidence_of[who]) for who in people if who in named),
     )  # fmt: skip
 
 
 def warnings_of(looks: Sequence[Look]) -> tuple[Unread, ...]:
     """Only those who should be talked with."""
-    found = ((who, mine, evidence(mine)) for who, mine in by_person(looks).items())
-    return tuple(_unread(who, mine, e) for who, mine, e in found if e.named)
+    rows = ((who, mine, evidence(mine)) for who, mine in by_person(looks).items())
+    return tuple(_unread(who, mine, e) for who, mine, e in rows if e.named)
 
 
 def by_person(looks: Sequence[Look]) -> Mapping[int, list[Look]]:
-    """Who -> their looks, oldest first; whoever answered most comes first. Not without an account: it may be many."""
+    """Who -> their looks, oldest first; most answers first. Not without an account: it may be many."""
     people: dict[int, list[Look]] = {}
     for look in looks:
         if look.who is not None:
@@ -102,21 +102,21 @@ def by_person(looks: Sequence[Look]) -> Mapping[int, list[Look]]:
     return dict(sorted(people.items(), key=lambda item: (-len(item[1]), item[0])))
 
 
-def _person(who: int, looks: Sequence[Look], found: Evidence) -> Person:
-    shown, blind = of_kind(looks, Kind.SHOWN), of_kind(looks, Kind.HIDDEN, Kind.DRAWN)
+def _person(who: int, looks: Sequence[Look], doubts: Evidence) -> Person:
+    shown, blind = of_kind(looks, Showing.SHOWN), of_kind(looks, Showing.HIDDEN, Showing.DRAWN)
     return Person(
         who, len(looks), overrides=share(shown, departed=True), blind=share(blind, departed=False),
-        seconds_shown=median(shown), seconds_blind=median(blind), evidence=found,
+        seconds_shown=median(shown), seconds_blind=median(blind), evidence=doubts,
     )  # fmt: skip
 
 
-def _unread(who: int, looks: Sequence[Look], found: Evidence) -> Unread:
-    since = looks[found.since :]
-    blind = of_kind(since, Kind.HIDDEN, Kind.DRAWN)
+def _unread(who: int, looks: Sequence[Look], doubts: Evidence) -> Unread:
+    since = looks[doubts.since :]
+    blind = of_kind(since, Showing.HIDDEN, Showing.DRAWN)
     accepted = sorted((k for k in since if k.accepted), key=lambda k: k.probability or 0.0)
     return Unread(
-        who, found.odds, found.noticed or len(looks), since[0].at,
-        overrides=share(of_kind(since, Kind.SHOWN), departed=True), blind=share(blind, departed=True),
+        who, doubts.odds, doubts.noticed or len(looks), since[0].at,
+        overrides=share(of_kind(since, Showing.SHOWN), departed=True), blind=share(blind, departed=True),
         seconds_accepted=median(accepted), seconds_blind=median(blind), accepted=len(accepted),
         wrong=sum(1 - (k.probability or 0.0) for k in accepted if k.probability is not None),
         tasks=tuple(dict.fromkeys(k.task for k in accepted)),

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from labelloop.rules.value.looks import Kind, Look
+from labelloop.rules.value.looks import Look, Showing
 
 LEVEL = 0.01  # chance that somebody who looks is ever named
 BLOCK = 10  # looks
@@ -31,7 +31,7 @@ SLIP = 0.05  # of what they answer without a pre-label is a slip, which a pre-la
 ERRORS = 0.5  # errors among chosen images, in units of 1 - p: late, the model is better than it says (docs/value.md)
 LEAST = 1e-4  # weight of a look at which the model is quite sure
 
-Cell = tuple[Kind, float, bool]  # a look: kind, probability, departed
+Cell = tuple[Showing, float, bool]  # a look: kind, probability, departed
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ def _begins(block: int) -> float:
 def _log_ratios(block: tuple[Cell, ...]) -> tuple[float, ...]:
     """Log likelihood ratio of a block for each of SHARES against somebody who looks."""
     departed = [cell[2] for cell in block]
-    shown = [cell[0] is Kind.SHOWN for cell in block]
+    shown = [cell[0] is Showing.SHOWN for cell in block]
     if not any(departed) or all(departed) or all(shown) or not any(shown):
         return (0.0,) * len(SHARES)  # it cannot tell the two apart
     odds = [_odds(kind, probability) for kind, probability, _ in block]
@@ -111,12 +111,12 @@ def _log_ratios(block: tuple[Cell, ...]) -> tuple[float, ...]:
     )
 
 
-def _odds(kind: Kind, probability: float) -> float:
+def _odds(kind: Showing, probability: float) -> float:
     """Of a departure by somebody who looks, up to a factor that the whole block has in common."""
     wrong = 1 - probability
-    if kind is Kind.SHOWN:
+    if kind is Showing.SHOWN:
         return max((1 - MISSED) * ERRORS * wrong, LEAST)
-    return (wrong if kind is Kind.DRAWN else ERRORS * wrong) + SLIP
+    return (wrong if kind is Showing.DRAWN else ERRORS * wrong) + SLIP
 
 
 def _log_likelihood(odds: Sequence[float], departed: Sequence[bool]) -> float:

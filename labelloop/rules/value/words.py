@@ -19,14 +19,14 @@ def headline(warning: Unread, name: str) -> str:
 def reasons(warning: Unread) -> list[str]:
     """How sure that is, and what supports it."""
     odds = "a million" if warning.odds >= MANY else f"{warning.odds:,.0f}"
-    found = [
+    sentences = [
         f"since {warning.since[:16].replace('T', ' ')} UTC, clear after {warning.noticed} answers: less likely than "
         f"1 in {odds} for somebody who looks at each image"
     ]
     fast, slow = warning.seconds_accepted, warning.seconds_blind
     if fast is not None and slow is not None and fast < slow / 2:
-        found.append(f"a pre-label is accepted in {fast:.1f} s, an image without one takes {slow:.1f} s (medians)")
-    return found
+        sentences.append(f"a pre-label is accepted in {fast:.1f} s, an image without one takes {slow:.1f} s (medians)")
+    return sentences
 
 
 def advice(warning: Unread) -> str:

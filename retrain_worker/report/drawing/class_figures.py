@@ -26,7 +26,7 @@ from retrain_worker.report.drawing.canvas import (
     plot,
     short,
 )
-from retrain_worker.report.measures import ClassRow, Ints, Measures
+from retrain_worker.report.measures import ClassMeasures, Ints, Measures
 
 MOST = 40  # classes in one picture
 CELLS = ((6, 0.52), (12, 0.40), (20, 0.34), (MOST, 0.30))  # classes up to, inches of a cell
@@ -112,16 +112,16 @@ def recall_picture(challenger: Named, champion: Named | None) -> Picture:
         return picture(figure, _recall_words(challenger, len(rows)))
 
 
-def _bars(axes: Axes, rows: Sequence[ClassRow], shift: float, colour: str, label: str) -> None:
+def _bars(axes: Axes, rows: Sequence[ClassMeasures], shift: float, colour: str, label: str) -> None:
     places = [k + shift for k, row in enumerate(rows) if row.recall]
-    found = [row.recall for row in rows if row.recall]
-    values = np.array([r.value for r in found])
-    spread = np.abs(np.array([[r.low for r in found], [r.high for r in found]]) - values)
+    recalls = [row.recall for row in rows if row.recall]
+    values = np.array([r.value for r in recalls])
+    spread = np.abs(np.array([[r.low for r in recalls], [r.high for r in recalls]]) - values)
     axes.barh(places, values, height=0.36, color=colour, alpha=0.8, label=short(label, IN_LEGEND))
     axes.errorbar(values, places, xerr=spread, fmt="none", ecolor=INK, elinewidth=0.9, capsize=2)
 
 
-def _recall_axes(axes: Axes, rows: Sequence[ClassRow]) -> None:
+def _recall_axes(axes: Axes, rows: Sequence[ClassMeasures]) -> None:
     axes.set_yticks(range(len(rows)), [short(row.name) for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(0, 1.0)
@@ -133,13 +133,13 @@ def _recall_axes(axes: Axes, rows: Sequence[ClassRow]) -> None:
             axes.text(0.01, k, "no test labels", va="center", fontsize=SIZE - 1, style="italic")
 
 
-def _weakest(rows: Sequence[ClassRow]) -> list[ClassRow]:
+def _weakest(rows: Sequence[ClassMeasures]) -> list[ClassMeasures]:
     """All, or of many the `MOST` of lowest recall; in their order."""
     order = sorted(range(len(rows)), key=lambda k: (_recall_of(rows[k]), k))[:MOST]
     return [rows[k] for k in sorted(order)]
 
 
-def _recall_of(row: ClassRow) -> float:
+def _recall_of(row: ClassMeasures) -> float:
     return row.recall.value if row.recall else 2.0
 
 

@@ -137,12 +137,12 @@ def robustness_picture(
 
 
 def _severities(axes: Axes, kind: str, name: str, rows: Sequence[Robustness], colour: str, marker: str) -> None:
-    found = [row for row in rows if row.kind == kind]
-    clean = found[0].clean
-    shares = [clean, *(row.accuracy for row in found)]
+    of_kind = [row for row in rows if row.kind == kind]
+    clean = of_kind[0].clean
+    shares = [clean, *(row.accuracy for row in of_kind)]
     values = np.array([share.value for share in shares])
     spread = np.abs(np.array([[share.low for share in shares], [share.high for share in shares]]) - values)
-    axes.errorbar((0, *(row.severity for row in found)), values, yerr=spread, color=colour, marker=marker,
+    axes.errorbar((0, *(row.severity for row in of_kind)), values, yerr=spread, color=colour, marker=marker,
                   markersize=4, linewidth=1.2, capsize=2, label=short(name, IN_LEGEND))  # fmt: skip
 
 

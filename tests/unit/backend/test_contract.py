@@ -23,9 +23,9 @@ from labelloop.config.project import parse_config
 from labelloop.config.settings import load_settings
 from labelloop.images.mirror import Mirror, MirroredImage
 from labelloop.labels.results import make_label_config
-from labelloop.records.images import Bucket, ImageFacts
+from labelloop.records.images import ImageFacts, Split
 from labelloop.records.json import digest
-from labelloop.rules.split import bucket_of, group_of, shown_blind
+from labelloop.rules.split import group_of, shown_blind, split_of
 from labelloop.store.catalogue import Catalogue
 from ml_backend import large as large_module
 from ml_backend import projects as projects_module
@@ -40,7 +40,7 @@ PASSWORD = "letmein"
 SETTINGS = load_settings({"LABELLOOP_BACKEND_PASSWORD": PASSWORD})
 AUTH = {"Authorization": "Basic " + base64.b64encode(f"labelloop:{PASSWORD}".encode()).decode()}
 CONFIG = World().record.config
-CHOSEN = [s for s in range(60) if bucket_of(group_of(picture(s)), CONFIG.buckets.shares()) is Bucket.TRAIN]
+CHOSEN = [s for s in range(60) if split_of(group_of(picture(s)), CONFIG.buckets.shares()) is Split.TRAIN]
 HIDDEN = [s for s in CHOSEN if shown_blind(group_of(picture(s)), CONFIG.queue.blind)]  # by chance
 TRAIN = [s for s in CHOSEN if s not in HIDDEN]
 BLIND = [s for s in range(60) if s not in CHOSEN]
@@ -297,7 +297,7 @@ def test_the_recorded_bucket_outranks_the_computed_one(live: Stage) -> None:
     tasks = live.images(TRAIN[0], BLIND[0])
     facts = [
         ImageFacts(t["data"]["image"], "e", digest(b"1"), "g", bucket)
-        for t, bucket in zip(tasks, (Bucket.AUDIT, Bucket.TRAIN), strict=True)
+        for t, bucket in zip(tasks, (Split.AUDIT, Split.TRAIN), strict=True)
     ]
     Catalogue(live.world.own).add(facts, stamp())
     assert [bool(r["result"]) for r in live.predict(tasks)] == [False, True]
@@ -312,7 +312,7 @@ def test_a_near_duplicate_is_blind_where_its_group_is(live: Stage) -> None:
     tasks = live.images(HIDDEN[0], TRAIN[0])
     groups = (group_of(picture(TRAIN[0])), group_of(picture(HIDDEN[0])))
     facts = [
-        ImageFacts(t["data"]["image"], "e", digest(b"1"), g, Bucket.TRAIN) for t, g in zip(tasks, groups, strict=True)
+        ImageFacts(t["data"]["image"], "e", digest(b"1"), g, Split.TRAIN) for t, g in zip(tasks, groups, strict=True)
     ]
     Catalogue(live.world.own).add(facts, stamp())
     assert [bool(r["result"]) for r in live.predict(tasks)] == [True, False]

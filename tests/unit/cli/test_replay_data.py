@@ -17,11 +17,11 @@ from labelloop.clock import stamp
 from labelloop.config.project import ProjectConfig
 from labelloop.config.settings import load_settings
 from labelloop.errors import ConflictError, SettingsError
-from labelloop.records.images import JUDGING, Bucket
+from labelloop.records.images import JUDGING, Split
 from labelloop.store.features import Floats
 from operations.deployment import Deployment
 from operations.projects.imagefolder import LabelledFile
-from retrain_worker.replay.history import History
+from retrain_worker.replay.history import ReplayHistory
 from tests.unit.worlds.learning import LearningWorld, digits
 
 CONFIG = ProjectConfig()
@@ -36,7 +36,7 @@ def folder(root: Path, pictures: Sequence[tuple[bytes, str]]) -> Path:
     return root
 
 
-def read(images: Path, keep: Path, test: Path | None = None) -> History:
+def read(images: Path, keep: Path, test: Path | None = None) -> ReplayHistory:
     return history_of_folders(images, test, CONFIG, load_settings({}), keep=keep, report=lambda *_: None)
 
 
@@ -118,7 +118,7 @@ def test_a_run_that_is_interrupted_leaves_nothing_half_written(
     assert [path.suffix for path in keep.iterdir()] == [".npz"]
 
 
-def of_project(world: LearningWorld, cache: Path) -> History:
+def of_project(world: LearningWorld, cache: Path) -> ReplayHistory:
     deployment = SimpleNamespace(within=lambda _: world.project.store, registry=lambda _: world.project.registry)
     return history_of_project(cast("Deployment", deployment), world.project.record, cache)
 
@@ -127,7 +127,7 @@ def test_a_projects_own_labels_are_judged_on_its_random_ones(tmp_path: Path) -> 
     world = LearningWorld(tmp_path, images=200)
     with pytest.raises(ConflictError, match="nothing is labelled yet"):
         of_project(world, tmp_path / "cache")
-    train, random = world.uris(Bucket.TRAIN)[:50], world.uris(*JUDGING)
+    train, random = world.uris(Split.TRAIN)[:50], world.uris(*JUDGING)
     assert len(random) >= 40
     world.label([*train, *random])
     history = of_project(world, tmp_path / "cache")
@@ -141,9 +141,9 @@ def test_a_projects_own_labels_are_judged_on_its_random_ones(tmp_path: Path) -> 
 @pytest.mark.parametrize("random", [10, 40])
 def test_what_is_in_quarantine_is_neither_learned_from_nor_judged_on(tmp_path: Path, random: int) -> None:
     world = LearningWorld(tmp_path, images=200)
-    train, judging = world.uris(Bucket.TRAIN)[:50], world.uris(*JUDGING)[:random]
+    train, judging = world.uris(Split.TRAIN)[:50], world.uris(*JUDGING)[:random]
     images = world.project.catalogue.images
-    apart = [replace(images[u], bucket=Bucket.QUARANTINE) for u in train[:5]]
+    apart = [replace(images[u], bucket=Split.QUARANTINE) for u in train[:5]]
     world.project.catalogue.add(apart, stamp())
     world.project.catalogue.update()
     world.label([*train, *judging])

@@ -10,7 +10,7 @@ import pytest
 from labelloop.config.key_groups import group_by, in_test_set
 from labelloop.config.project import ProjectConfig, parse_config
 from labelloop.errors import SettingsError
-from labelloop.records.images import Bucket
+from labelloop.records.images import Split
 from tests.unit.likeness.test_near import jpeg, png, scene
 from tests.unit.worker.test_settle import take, world_of
 
@@ -51,7 +51,7 @@ def test_a_test_set_is_a_folder_of_the_project_or_an_address() -> None:
 
 def test_defaults_change_no_hash() -> None:
     assert ProjectConfig().hash == parse_config({"buckets": {"group_by": "", "test_set": ""}}, "t").hash
-    assert "group_by" not in ProjectConfig().buckets.bearing
+    assert "group_by" not in ProjectConfig().buckets.non_defaults
     assert ProjectConfig().hash != parse_config({"buckets": {"group_by": "{group}/*"}}, "t").hash
 
 
@@ -62,7 +62,7 @@ def test_images_of_a_patient_stand_in_one_bucket_and_each_counts(tmp_path: Path)
     assert len({f.group for f in placed}) == 15
     assert len({f.twins for f in placed}) == 60
     assert len({(f.group, f.bucket) for f in placed}) == 15
-    assert {f.bucket for f in placed} == {Bucket.TRAIN, Bucket.TEST, Bucket.AUDIT}
+    assert {f.bucket for f in placed} == {Split.TRAIN, Split.TEST, Split.AUDIT}
     late = take(world, {"s3://images/p03/late.png": png(scene(99))})[0]
     assert (late.group, late.bucket) in {(f.group, f.bucket) for f in placed if "/p03/" in f.uri}
 
@@ -73,7 +73,7 @@ def test_an_own_test_set_is_the_test_bucket_and_nothing_else_is(tmp_path: Path) 
     images["s3://images/rest/copy.jpg"] = jpeg(scene(0), 60)
     placed = {f.uri: f for f in take(world, images)}
     copy = placed.pop("s3://images/rest/copy.jpg")
-    assert {f.bucket for u, f in placed.items() if "/test/" in u} == {Bucket.TEST}
-    assert Bucket.TEST not in {f.bucket for u, f in placed.items() if "/rest/" in u}
-    assert copy.bucket is Bucket.TEST  # a copy of a test image never trains, and counts once with it
+    assert {f.bucket for u, f in placed.items() if "/test/" in u} == {Split.TEST}
+    assert Split.TEST not in {f.bucket for u, f in placed.items() if "/rest/" in u}
+    assert copy.bucket is Split.TEST  # a copy of a test image never trains, and counts once with it
     assert copy.unit == placed["s3://images/test/0.png"].unit

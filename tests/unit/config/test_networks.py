@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from labelloop.config import networks
-from labelloop.config.networks import AUTO, NO_WEIGHTS, PIXELS, TINY, Choice, choose
+from labelloop.config.networks import AUTO, NO_WEIGHTS, PIXELS, TINY, NetworkChoice, choose
 from labelloop.config.project import BackboneSpec, ProjectConfig
 from labelloop.errors import SettingsError
 from labelloop.labels.results import make_label_config
@@ -43,7 +43,7 @@ def test_photographs_get_the_most_accurate_network_that_a_processor_bears() -> N
 def test_a_slow_network_needs_a_gpu() -> None:
     slow = next(row.name for row in networks.NETWORKS if row.images_per_cpu_s < networks.CPU_RATE)
     assert choose([640], at_hand(slow), gpu=True).name == slow
-    assert choose([640], at_hand(slow), gpu=False) == Choice(PIXELS, NO_WEIGHTS)
+    assert choose([640], at_hand(slow), gpu=False) == NetworkChoice(PIXELS, NO_WEIGHTS)
 
 
 def test_the_next_best_is_taken_where_the_best_cannot_be_had() -> None:
@@ -93,7 +93,7 @@ def record(config: ProjectConfig, network: str = "") -> ProjectRecord:
 
 
 def chosen(config: ProjectConfig, known: ProjectRecord | None = None) -> ProjectRecord:
-    wish = Wish(config, "s3://i/t/", choose=lambda: Choice(LITE, "because"))
+    wish = Wish(config, "s3://i/t/", choose=lambda: NetworkChoice(LITE, "because"))
     return with_network(record(config), known, wish)
 
 

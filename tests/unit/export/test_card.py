@@ -9,7 +9,7 @@ import pytest
 
 from labelloop.export.card import VersionOrigin, card
 from labelloop.records.evidence import Outcome
-from labelloop.records.images import Bucket
+from labelloop.records.images import Split
 from labelloop.store.configs import keep_config, kept_config
 from tests.unit.worlds.learning import LearningWorld
 
@@ -19,7 +19,7 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> VersionOrigin:
     folder: Path = tmp_path_factory.mktemp("world")
     small = {"name": "small_cnn", "image_size": 16, "options": {"filters": [8], "dense": 16, "dropout": 0.0}}
     world = LearningWorld(folder, images=200, config={"backbone": small})
-    name = world.label([*world.uris(Bucket.TRAIN)[:80], *world.uris(Bucket.TEST)])
+    name = world.label([*world.uris(Split.TRAIN)[:80], *world.uris(Split.TEST)])
     assert world.refresh(name).verdict.outcome is Outcome.PROMOTE
     keep_config(world.project.store, world.config)
     version, registry = world.live(), world.project.registry

@@ -13,7 +13,7 @@ import pytest
 
 from labelloop.errors import NotFoundError, SettingsError
 from labelloop.export.labels import ExportFilter, ExportRow, csv_row, safe_cell
-from labelloop.records.images import Bucket
+from labelloop.records.images import Split
 from labelloop.records.tasks import Task
 from operations.data.export import collect, replace_file, write_csv, write_json
 from tests.unit.worlds.operations import PREFIX, OpsWorld, seen
@@ -23,7 +23,7 @@ from tests.unit.worlds.operations import PREFIX, OpsWorld, seen
 def world(tmp_path: Path) -> OpsWorld:
     world = OpsWorld()
     world.images(["1.png", "2.png", "3.png"], tmp=tmp_path)
-    world.images(["4.png"], Bucket.TEST, tmp=tmp_path)
+    world.images(["4.png"], Split.TEST, tmp=tmp_path)
     world.answer(1, "1.png", "cat", seen=seen("dog"), lead_time_s=2.5)
     world.answer(1, "1.png", "dog", minute=5, ground_truth=True, by=8)
     world.answer(2, "2.png", None, cancelled=True)
@@ -55,7 +55,7 @@ def test_one_row_per_labelled_task_with_the_answer_that_counts(world: OpsWorld, 
 
 def test_buckets_and_skipped_ones_on_demand(world: OpsWorld, tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
-    assert [r["task_id"] for r in rows(world, path, split=Bucket.TEST)] == ["4"]
+    assert [r["task_id"] for r in rows(world, path, split=Split.TEST)] == ["4"]
     skipped = {r["task_id"]: r for r in rows(world, path, with_skipped=True)}
     assert list(skipped) == ["1", "2", "3", "4", "5"]
     assert (skipped["2"]["label"], skipped["2"]["skipped"], skipped["2"]["annotator"]) == ("", "true", "7")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from labelloop.config.shares import BucketShares
+from labelloop.config.shares import SplitShares
 from labelloop.errors import CorruptObjectError
 from labelloop.export.labels import ExportFilter
 from labelloop.images.file_names import NAMES, file_names, keep_names
@@ -95,9 +95,9 @@ def test_what_an_older_release_has_uploaded_keeps_its_key(tmp_path: Path) -> Non
 def test_seeds_are_drawn_by_hash_whatever_the_keys_are(tmp_path: Path) -> None:
     tree(tmp_path, *(f"v/{i:02d}.png" for i in range(20)))
     (tmp_path / "labels.csv").write_text("file,label\n" + "".join(f"v/{i:02d}.png,{'ab'[i % 2]}\n" for i in range(20)))
-    seeds = [f.name for f in pick_seeds(scan(tmp_path, "p/"), 6, BucketShares(0, 0))]
+    seeds = [f.name for f in pick_seeds(scan(tmp_path, "p/"), 6, SplitShares(0, 0))]
     assert seeds != sorted(seeds)
-    assert seeds == [f.name for f in pick_seeds(scan(tmp_path, "another/"), 6, BucketShares(0, 0))]
+    assert seeds == [f.name for f in pick_seeds(scan(tmp_path, "another/"), 6, SplitShares(0, 0))]
 
 
 def test_names_add_up_and_a_damaged_object_is_read_from_its_copy() -> None:

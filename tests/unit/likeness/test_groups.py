@@ -6,21 +6,21 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from labelloop.config.shares import BucketShares
+from labelloop.config.shares import SplitShares
 from labelloop.likeness.groups import Rules, place
 from labelloop.likeness.proof import Kinship
 from labelloop.likeness.relatives import Relative, crowd_cap
 from labelloop.records.given import Given
-from labelloop.records.images import Bucket, ImageFacts
+from labelloop.records.images import ImageFacts, Split
 from labelloop.records.tasks import Annotation, Task
 from labelloop.rules.auto_label.audit import ground_of
 from labelloop.rules.auto_label.audit import groups_of as audit_groups
 from labelloop.rules.revisions import aside
-from labelloop.rules.split import bucket_of
+from labelloop.rules.split import split_of
 from operations.data.duplicates import groups_of
 from tests.unit.worlds.learning import AT
 
-SHARES = BucketShares()
+SHARES = SplitShares()
 SAME, SCENE, UNSURE, MIRRORED = Kinship.SAME, Kinship.SCENE, Kinship.UNSURE, Kinship.MIRRORED
 
 
@@ -59,7 +59,7 @@ def test_only_the_same_is_one_picture_and_all_kin_share_a_bucket() -> None:
     kin = {("b", "a"): SAME, ("c", "a"): SCENE, ("d", "a"): UNSURE, ("e", "a"): MIRRORED}
     facts = placed(kin, "a", "b", "c", "d", "e", "f")
     assert {facts[u].group for u in "abcde"} == {"sha-a"}
-    assert {facts[u].bucket for u in "abcde"} == {bucket_of("sha-a", SHARES)}
+    assert {facts[u].bucket for u in "abcde"} == {split_of("sha-a", SHARES)}
     assert facts["f"].group == "sha-f"
     assert [facts[u].twin for u in "abcdef"] == ["sha-a", "sha-a", "sha-c", "sha-d", "sha-e", "sha-f"]
 
@@ -86,29 +86,29 @@ def test_two_new_groups_become_one_where_a_third_image_is_both() -> None:
 
 
 def test_what_was_decided_stays_and_who_is_on_two_sides_is_on_none() -> None:
-    before = [ImageFacts("x", "e", "sha-x", "gx", Bucket.TRAIN), ImageFacts("y", "e", "sha-y", "gy", Bucket.TEST)]
+    before = [ImageFacts("x", "e", "sha-x", "gx", Split.TRAIN), ImageFacts("y", "e", "sha-y", "gy", Split.TEST)]
     facts = placed({("a", "x"): SAME, ("a", "y"): MIRRORED, ("b", "y"): SAME, ("c", "x"): SCENE, ("c", "y"): SCENE},
                    "a", "b", "c", known=before)  # fmt: skip
-    assert facts["a"].bucket is Bucket.QUARANTINE
-    assert (facts["b"].group, facts["b"].bucket, facts["b"].twins) == ("gy", Bucket.TEST, "gy")  # an old record's group
-    assert (facts["c"].group, facts["c"].bucket) == ("gx", Bucket.TRAIN)  # likeness is no proof of a leak
+    assert facts["a"].bucket is Split.QUARANTINE
+    assert (facts["b"].group, facts["b"].bucket, facts["b"].twins) == ("gy", Split.TEST, "gy")  # an old record's group
+    assert (facts["c"].group, facts["c"].bucket) == ("gx", Split.TRAIN)  # likeness is no proof of a leak
 
 
 def test_the_same_bytes_are_the_same_picture_without_a_look() -> None:
-    before = [ImageFacts("x", "e", "sha", "g", Bucket.TEST, twin="t")]
-    (copy,) = place([ImageFacts("y", "e", "sha")], before, Told(), Rules(SHARES, 8), {"g": Bucket.TEST})
-    assert (copy.group, copy.twin, copy.bucket) == ("g", "t", Bucket.TEST)
+    before = [ImageFacts("x", "e", "sha", "g", Split.TEST, twin="t")]
+    (copy,) = place([ImageFacts("y", "e", "sha")], before, Told(), Rules(SHARES, 8), {"g": Split.TEST})
+    assert (copy.group, copy.twin, copy.bucket) == ("g", "t", Split.TEST)
 
 
 def test_groups_and_test_set_of_people_come_first() -> None:
-    stated = {"t1": Given("p1", Bucket.TEST), "r1": Given("p2"), "r2": Given("p2")}
-    rules = Rules(BucketShares(test=0.0), 8, lambda f: stated.get(f.uri, Given()), own_test=True)
+    stated = {"t1": Given("p1", Split.TEST), "r1": Given("p2"), "r2": Given("p2")}
+    rules = Rules(SplitShares(test=0.0), 8, lambda f: stated.get(f.uri, Given()), own_test=True)
     facts = placed({("r1", "t1"): SAME, ("z", "t1"): SCENE}, "r1", "r2", "t1", "z", rules=rules)
-    assert (facts["t1"].group, facts["t1"].bucket) == ("p1", Bucket.TEST)
-    assert facts["r1"].bucket is Bucket.QUARANTINE  # its patient trains, its picture judges
+    assert (facts["t1"].group, facts["t1"].bucket) == ("p1", Split.TEST)
+    assert facts["r1"].bucket is Split.QUARANTINE  # its patient trains, its picture judges
     assert facts["r2"].group == "p2"
-    assert facts["r2"].bucket is not Bucket.TEST
-    assert facts["z"].bucket is not Bucket.TEST  # the same scene is no copy
+    assert facts["r2"].bucket is not Split.TEST
+    assert facts["z"].bucket is not Split.TEST  # the same scene is no copy
 
 
 def test_the_cap_grows_with_the_pool() -> None:
@@ -123,8 +123,8 @@ def test_contradictions_are_questions_and_labels_beside_others_are_counted() -> 
     images = {
         uri: ImageFacts(uri, "e", f"sha-{uri}", group, bucket, twin=twin)
         for uri, group, bucket, twin in (
-            ("a", "g", Bucket.TRAIN, "t"), ("b", "g", Bucket.TRAIN, "t"), ("c", "g", Bucket.TRAIN, "u"),
-            ("d", "h", Bucket.AUDIT, "v"), ("e", "h", Bucket.AUDIT, "w"), ("f", "q", Bucket.QUARANTINE, "q"),
+            ("a", "g", Split.TRAIN, "t"), ("b", "g", Split.TRAIN, "t"), ("c", "g", Split.TRAIN, "u"),
+            ("d", "h", Split.AUDIT, "v"), ("e", "h", Split.AUDIT, "w"), ("f", "q", Split.QUARANTINE, "q"),
         )
     }  # fmt: skip
     tasks = [task(i, uri, label) for i, (uri, label) in enumerate(zip("abcdef", "xyyxyx", strict=True), 1)]
@@ -134,11 +134,11 @@ def test_contradictions_are_questions_and_labels_beside_others_are_counted() -> 
     counts = aside(tasks, images, set(images))
     assert [n for why, n in counts.items() if "two classes" in why] == [2]
     assert [n for why, n in counts.items() if "reports in their place" in why] == [1]
-    assert [n for why, n in counts.items() if "two buckets" in why] == [1]
+    assert [n for why, n in counts.items() if "two splits" in why] == [1]
 
 
 def test_of_a_group_the_audit_sample_holds_one_picture() -> None:
-    images = [ImageFacts(u, "e", u, "patient", Bucket.AUDIT, twin=u) for u in "abc"]
+    images = [ImageFacts(u, "e", u, "patient", Split.AUDIT, twin=u) for u in "abc"]
     groups = audit_groups(images, [task(1, "b", "cat")], set("abc"))
     ground = ground_of(groups, 0)
     assert [g.uri for g in ground.sample] == ["b"]

@@ -14,9 +14,9 @@ from sklearn.datasets import load_sample_image
 from labelloop.clock import stamp
 from labelloop.errors import ImageUnreadableError
 from labelloop.likeness.near import BITS, NEAR, NearIndex, perceptual_hash
-from labelloop.records.images import Bucket, ImageFacts
+from labelloop.records.images import ImageFacts, Split
 from labelloop.records.tasks import Annotation, Task
-from labelloop.rules.split import bucket_of, group_of
+from labelloop.rules.split import group_of, split_of
 from operations.data.duplicates import groups_of
 from retrain_worker.featurise import featurise
 from tests.unit.worlds.learning import AT, LearningWorld, digits
@@ -110,7 +110,7 @@ def test_a_near_duplicate_shares_group_and_bucket_whenever_it_comes(world: Learn
     first, other = facts(world, {"a.png": png(scene(1)), "b.png": png(scene(2))})
     assert (first.group, first.bucket) == (
         group_of(png(scene(1))),
-        bucket_of(first.group, world.config.buckets.shares()),
+        split_of(first.group, world.config.buckets.shares()),
     )
     assert other.group != first.group
     same, twin = facts(world, {"a.jpg": jpeg(scene(1)), "a2.jpg": jpeg(scene(1), 30)})
@@ -120,12 +120,12 @@ def test_a_near_duplicate_shares_group_and_bucket_whenever_it_comes(world: Learn
 def test_an_image_between_two_buckets_neither_trains_nor_judges(world: LearningWorld) -> None:
     """An older release has placed two forms of one picture apart."""
     forms = {"one.png": png(photograph()), "other.jpg": jpeg(photograph(), 60)}
-    for (name, data), bucket in zip(forms.items(), (Bucket.TRAIN, Bucket.TEST), strict=True):
+    for (name, data), bucket in zip(forms.items(), (Split.TRAIN, Split.TEST), strict=True):
         uri, own = f"s3://images/{name}", group_of(data)
         world.images.kept[uri] = data
         world.project.catalogue.add([ImageFacts(uri, "etag", own, own, bucket, phash=perceptual_hash(data))], stamp())
     (bridge,) = facts(world, {"bridge.jpg": jpeg(photograph(), 80)})
-    assert bridge.bucket is Bucket.QUARANTINE
+    assert bridge.bucket is Split.QUARANTINE
     assert bridge.group == bridge.sha256
 
 
@@ -149,7 +149,7 @@ def test_shifted_turned_cropped_and_bordered_forms_share_a_bucket_and_count_once
 @pytest.mark.parametrize("name", ["0" * 64, "f" * 64])
 def test_two_workers_at_the_same_time_leave_no_pair_on_both_sides(world: LearningWorld, name: str) -> None:
     """The other one has looked before ours was there, whoever comes first by name."""
-    rival = ImageFacts("s3://images/rival.png", "e", name, name, Bucket.TEST, phash=perceptual_hash(png(scene(5))))
+    rival = ImageFacts("s3://images/rival.png", "e", name, name, Split.TEST, phash=perceptual_hash(png(scene(5))))
     data = jpeg(scene(5), 50)
     world.images.kept[rival.uri] = png(scene(5))
     add = world.project.catalogue.add
@@ -164,7 +164,7 @@ def test_two_workers_at_the_same_time_leave_no_pair_on_both_sides(world: Learnin
 
     world.project.catalogue.add = and_the_other_worker  # type: ignore[method-assign, assignment]
     (image,) = facts(world, {"b.jpg": data})
-    assert image.bucket is Bucket.QUARANTINE
+    assert image.bucket is Split.QUARANTINE
 
 
 def test_without_near_duplicates_only_the_same_bytes_are_the_same(tmp_path: Path) -> None:
@@ -177,14 +177,14 @@ def test_without_near_duplicates_only_the_same_bytes_are_the_same(tmp_path: Path
 
 
 def test_groups_are_listed_with_what_becomes_of_them() -> None:
-    def facts(name: str, group: str, bucket: Bucket = Bucket.TRAIN) -> ImageFacts:
+    def facts(name: str, group: str, bucket: Split = Split.TRAIN) -> ImageFacts:
         return ImageFacts(name, "e", name, group, bucket)
 
     def task(number: int, uri: str, label: str) -> Task:
         return Task(number, uri, AT, (Annotation(number, AT, AT, label),))
 
     images = [facts("a", "a"), facts("b", "a"), facts("c", "c"), facts("d", "c"), facts("e", "e")]
-    images += [facts("f", "f", Bucket.QUARANTINE), ImageFacts("g", "e", problem="broken")]
+    images += [facts("f", "f", Split.QUARANTINE), ImageFacts("g", "e", problem="broken")]
     groups = groups_of(images, [task(1, "c", "cat"), task(2, "d", "dog"), task(3, "a", "cat")])
     assert [[m.uri for m in g.members] for g in groups] == [["c", "d"], ["f"], ["a", "b"]]
     assert [g.contradicts for g in groups] == [True, False, False]

@@ -44,7 +44,7 @@ KERNEL = kernel_model(
         RNG.normal(size=(6, 3)), np.zeros(3),
     )
 )  # fmt: skip
-TREES = trees_model(stumps(), dimension=D, strict=True, seen=range(3))
+TREES = trees_model(stumps(), dimension=D, strict=True, labelled=range(3))
 
 
 def head_of(*models: bytes, labels: tuple[str, ...] = LABELS) -> EnsembleHead:
@@ -256,7 +256,7 @@ def test_a_tree_too_deep_for_the_runtime_is_refused() -> None:
     low[-1] = high[-1] = -1
     votes = np.zeros((n, 3), np.float32)
     deep = Tree(np.zeros(n, np.int64), np.zeros(n, np.float32), low, high, votes)
-    data = head_of(trees_model([deep], dimension=D, strict=True, seen=range(3))).dump()
+    data = head_of(trees_model([deep], dimension=D, strict=True, labelled=range(3))).dump()
     with pytest.raises(CorruptArtefactError, match="too large"):
         load_classifier(data, LABELS)
 

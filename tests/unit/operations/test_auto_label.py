@@ -25,8 +25,8 @@ from labelloop.errors import ConflictError, CorruptArtefactError, LabelloopError
 from labelloop.labels.results import make_label_config
 from labelloop.model.head import Head
 from labelloop.records.evidence import Outcome, Verdict
-from labelloop.records.images import Bucket, ImageFacts
-from labelloop.records.tasks import Annotation, Choice, Task
+from labelloop.records.images import ImageFacts, Split
+from labelloop.records.tasks import Annotation, QueuePlace, Task
 from labelloop.rules.acquisition import lot
 from labelloop.rules.auto_label.rule import Promise
 from labelloop.rules.split import shown_blind
@@ -43,7 +43,7 @@ from tests.fakes.studio import FakeStudio
 from tests.unit.worlds.operations import DAY, PREFIX, OpsDeployment, OpsWorld, evaluation
 
 CLASSES = ("cat", "dog")
-SHARES = {Bucket.TRAIN: 700, Bucket.TEST: 100, Bucket.AUDIT: 200}
+SHARES = {Split.TRAIN: 700, Split.TEST: 100, Split.AUDIT: 200}
 
 
 def quiet(_what: str, _done: int, _of: int) -> None:
@@ -71,7 +71,7 @@ class World(OpsWorld):
         self.fake = self.deployment.fake = FakeStudio(self.record.schema)
         draw = np.random.default_rng(0)
         self.truth: dict[str, str] = {}
-        self.buckets: dict[str, Bucket] = {}
+        self.buckets: dict[str, Split] = {}
         logits = draw.uniform(0, 4, 1000)
         rows = np.zeros((1000, 2), dtype=np.float32)
         for i, bucket in enumerate(b for b, n in SHARES.items() for _ in range(n)):
@@ -92,7 +92,7 @@ class World(OpsWorld):
     def group(self, uri: str) -> str:
         return f"g-{uri}"
 
-    def drawn(self, bucket: Bucket = Bucket.AUDIT) -> list[str]:
+    def drawn(self, bucket: Split = Split.AUDIT) -> list[str]:
         """As the random quota shows them."""
         mine = [u for u, b in self.buckets.items() if b is bucket]
         return sorted(mine, key=lambda u: lot(self.record.config.seed, self.group(u)))
@@ -113,7 +113,7 @@ class World(OpsWorld):
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     world = World(tmp_path)
-    train = [u for u, b in world.buckets.items() if b is Bucket.TRAIN]
+    train = [u for u, b in world.buckets.items() if b is Split.TRAIN]
     world.label(*world.drawn()[:150], *train[:50])
     return world
 
@@ -258,9 +258,9 @@ def test_a_class_that_counts_no_more_makes_the_answer_wrong(tmp_path: Path) -> N
 
 def test_predictions_lie_beside_the_queue(world: World) -> None:
     studio = world.fake
-    train = [u for u in world.uris if world.buckets[u] is Bucket.TRAIN][60:70]
+    train = [u for u in world.uris if world.buckets[u] is Split.TRAIN][60:70]
     studio.push(
-        1, world.record.schema, "v1", [(world.numbers[u], Choice(u, 0.5, "cat", 0.5, False, "")) for u in train]
+        1, world.record.schema, "v1", [(world.numbers[u], QueuePlace(u, 0.5, "cat", 0.5, False, "")) for u in train]
     )
     studio.update_project(1, model_version="v1")
     proposal = world.propose()
@@ -274,7 +274,7 @@ def test_predictions_lie_beside_the_queue(world: World) -> None:
     assert studio.prediction_counts(1) == {"v1": 10, "auto-v1": len(pushable)}
     held = {t: c for t, ps in studio._predictions.items() for v, c in ps if v == "auto-v1"}
     assert all(0 <= c.priority <= 1 and c.label and not c.blind for c in held.values())
-    judging = {world.numbers[u] for u, b in world.buckets.items() if b is not Bucket.TRAIN}
+    judging = {world.numbers[u] for u, b in world.buckets.items() if b is not Split.TRAIN}
     chance = {world.numbers[u] for u in world.uris if shown_blind(world.group(u), hidden)}
     assert not (judging | chance) & held.keys()  # whoever opened one would see what the model says
 
@@ -310,7 +310,7 @@ def test_the_watcher_neither_counts_nor_retires_them(world: World, monkeypatch: 
     done = push(world.deployment, world.record, world.propose(), quiet)
     scores = ScoreStore(world.store)
     open_tasks = {u: [world.numbers[u]] for u in world.uris}
-    scores.add("v1", snapshot=None, pool=10, policy="", places=[Choice(world.uris[60], 0.5, "cat", 0.6, False, "")])
+    scores.add("v1", snapshot=None, pool=10, policy="", places=[QueuePlace(world.uris[60], 0.5, "cat", 0.6, False, "")])
     publisher = Publisher(world.fake, world.record, world.record.schema, scores)  # type: ignore[arg-type]
     publisher.publish("v1", open_tasks)
     monkeypatch.setattr(sync.predictions.retired, "KEEP_S", 0)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from labelloop.config.shares import BucketShares
+from labelloop.config.shares import SplitShares
 from labelloop.decoding.endings import SUFFIXES
 from labelloop.decoding.square import FORMATS
 from labelloop.errors import SettingsError
@@ -143,7 +143,7 @@ def test_classes_that_do_not_fit_are_refused(folder: Path, tmp_path: Path) -> No
 def test_seeds_are_drawn_from_what_has_a_label(folder: Path) -> None:
     table(folder, "file,label", "0.png,cat", "1.png,dog", "2.png,dog", "3.png,cat")
     files = scan(folder, "p/")
-    seeds = pick_seeds(files, 10, BucketShares(0, 0))
+    seeds = pick_seeds(files, 10, SplitShares(0, 0))
     assert sorted(f.path.name for f in seeds) == ["0.png", "1.png", "2.png", "3.png"]
     assert [f.label for f in seeds][:2] == ["cat", "dog"]  # in turn
     assert classes_of(files) == ("cat", "dog")

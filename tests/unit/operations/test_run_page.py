@@ -15,7 +15,7 @@ from cli.views.snapshots import diff_view, snapshots_table
 from labelloop.errors import NotFoundError
 from labelloop.queue.failed import FailedJob, choose
 from labelloop.records.evidence import Comparison
-from labelloop.records.images import Bucket
+from labelloop.records.images import Split
 from labelloop.records.runs import AGAIN, Run
 from operations.history.jobs import held
 from operations.history.run_page import hints, spans
@@ -43,7 +43,7 @@ def world(tmp_path: Path) -> OpsWorld:
     """Two snapshots, three runs: v1 promoted, one held, v2 promoted and live."""
     world = OpsWorld()
     world.images([f"{i}.png" for i in range(1, 8)], tmp=tmp_path)
-    world.images(["8.png"], Bucket.TEST, tmp=tmp_path)
+    world.images(["8.png"], Split.TEST, tmp=tmp_path)
     for i in range(1, 5):
         world.answer(i, f"{i}.png", "cat" if i % 2 else "dog")
     first = world.freeze()
@@ -161,7 +161,7 @@ def test_a_version_that_was_live_twice_has_two_spans(world: OpsWorld) -> None:
 
 
 def test_a_retrain_is_told_by_its_test_labels() -> None:
-    compared = Comparison("labels of the random test bucket", 60, 0.9, 0.91, 0.01, -0.02, 0.04, 3)
+    compared = Comparison("labels of the random test split", 60, 0.9, 0.91, 0.01, -0.02, 0.04, 3)
     judged = replace(evaluation(), kind="retrain", test_accuracy=0.91, test_n=60, test_comparison=compared)
     assert evidence(judged) == "test 0.910 +1.0"
     assert evidence(replace(judged, test_accuracy=None)) == ""

@@ -15,7 +15,7 @@ from labelloop.config.project import ProjectConfig
 from labelloop.errors import SettingsError
 from labelloop.labels.results import make_label_config
 from labelloop.objects.storage import MemoryStore
-from labelloop.records.images import Bucket, ImageFacts
+from labelloop.records.images import ImageFacts, Split
 from labelloop.records.snapshots import Latest
 from labelloop.records.tasks import Annotation, Task
 from labelloop.rules.migration import Wishes
@@ -25,7 +25,7 @@ from labelloop.store.registry import Registry
 from labelloop.store.snapshots import SnapshotStore
 from operations.projects.schema import SchemaReader, write
 
-GIVEN = {"1": ("cat", Bucket.TRAIN), "2": ("cat", Bucket.TEST), "3": ("dog", Bucket.TRAIN), "4": ("cat", None)}
+GIVEN = {"1": ("cat", Split.TRAIN), "2": ("cat", Split.TEST), "3": ("dog", Split.TRAIN), "4": ("cat", None)}
 
 
 class World:

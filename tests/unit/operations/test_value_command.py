@@ -20,7 +20,7 @@ from labelloop.rules.schema import LabelRules
 from labelloop.rules.value import Look, looks_of
 from operations.models.value import value
 from operations.status import ProjectStatus, Status, _Stores
-from sync.guard import Guard
+from sync.guard import ReviewGuard
 from sync.metrics import SyncMetrics
 from tests.unit.worlds.operations import OpsWorld
 from tests.unit.worlds.value import looks_like_one, never_looks, stream, task, tasks_of
@@ -106,10 +106,10 @@ def test_renamed_classes_are_shown_as_they_count_now() -> None:
 
 
 @pytest.fixture
-def guard(monkeypatch: pytest.MonkeyPatch) -> Iterator[Guard]:
+def guard(monkeypatch: pytest.MonkeyPatch) -> Iterator[ReviewGuard]:
     clock = SimpleNamespace(now=100.0)
     monkeypatch.setattr(sync.guard, "time", SimpleNamespace(monotonic=lambda: clock.now))
-    watching = Guard(LabelRules())
+    watching = ReviewGuard(LabelRules())
     watching.clock = clock  # type: ignore[attr-defined]
     yield watching
 

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from defusedxml.ElementTree import fromstring
 
+from labelloop.rules.intervals import Interval
 from retrain_worker.report.drawing.canvas import LONGEST, Picture, letters, short
 from retrain_worker.report.drawing.class_figures import MOST, confusion_picture, recall_picture
 from retrain_worker.report.drawing.figures import learning_picture, reliability_picture, robustness_picture
-from retrain_worker.report.measures import Interval, Measures, measure
+from retrain_worker.report.measures import Measures, measure
 from retrain_worker.report.robustness import DISTURBANCES, Robustness
 from tests.unit.worlds.report import HISTORY, HOSTILE
 

@@ -8,19 +8,28 @@ import pytest
 
 from labelloop.config.project import Gate
 from labelloop.config.project import Queue as QueueConfig
-from labelloop.config.shares import BucketShares
+from labelloop.config.shares import SplitShares
 from labelloop.config.training import Retrain
 from labelloop.errors import SettingsError
 from labelloop.records.arrays import Floats
-from labelloop.records.images import Bucket
-from labelloop.records.tasks import Choice
-from labelloop.rules.acquisition import STRATEGIES, Labelled, Plan, Pool, Query, Quota, plan_queue, strategy
+from labelloop.records.images import Split
+from labelloop.records.tasks import QueuePlace
+from labelloop.rules.acquisition import (
+    STRATEGIES,
+    LabelledRows,
+    Query,
+    QueuePlan,
+    Quota,
+    UnlabelledPool,
+    plan_queue,
+    strategy,
+)
 from labelloop.rules.acquisition.coverage import covered_by, herd, radius_of
 from labelloop.rules.acquisition.query import Ints, top
 from labelloop.rules.acquisition.select import most_useful, spread_over_clusters
 from labelloop.rules.acquisition.space import leading, space_of
 from labelloop.rules.acquisition.uncertainty import margin
-from labelloop.rules.split import bucket_of, shown_blind
+from labelloop.rules.split import shown_blind, split_of
 
 RNG = np.random.default_rng(0)
 N = 400
@@ -28,14 +37,14 @@ BLOBS = np.repeat(np.eye(8, 16, dtype=np.float32) * 20, N // 8, axis=0) + RNG.no
 PROBABILITIES = RNG.dirichlet(np.ones(3), N).astype(np.float32)
 URIS = [f"s3://b/{i:04d}.jpg" for i in range(N)]
 GROUPS = [f"g{i}" for i in range(N)]
-BUCKETS = [bucket_of(g, BucketShares()) for g in GROUPS]
+BUCKETS = [split_of(g, SplitShares()) for g in GROUPS]
 
 
 def read(rows: Ints) -> Floats:
     return BLOBS[rows]
 
 
-POOL = Pool(URIS, GROUPS, BUCKETS, read, ("a", "b", "c"), PROBABILITIES)
+POOL = UnlabelledPool(URIS, GROUPS, BUCKETS, read, ("a", "b", "c"), PROBABILITIES)
 COLD = replace(POOL, probabilities=None)
 
 
@@ -43,9 +52,9 @@ def _part(kept: list[int], rows: Ints) -> Floats:
     return read(np.array(kept)[rows])
 
 
-def queue(pool: Pool = POOL, quota: Quota | None = None, **plan: float | str) -> tuple[Choice, ...]:
+def queue(pool: UnlabelledPool = POOL, quota: Quota | None = None, **plan: float | str) -> tuple[QueuePlace, ...]:
     name = "herding" if pool.probabilities is None else "cluster-margin"
-    return plan_queue(pool, quota=quota or Quota(), plan=Plan(**{"strategy": name, **plan}))  # type: ignore[arg-type]
+    return plan_queue(pool, quota=quota or Quota(), plan=QueuePlan(**{"strategy": name, **plan}))  # type: ignore[arg-type]
 
 
 def asking(size: int = N, batch: int = 10) -> Query:
@@ -206,18 +215,18 @@ def test_covered_is_one_at_a_label_and_falls_with_distance() -> None:
 def test_only_train_images_are_chosen_and_only_others_drawn() -> None:
     bucket = dict(zip(URIS, BUCKETS, strict=True))
     for place in queue(window=40):
-        assert place.blind is (place.why == "quota") is (bucket[place.uri] is not Bucket.TRAIN)
+        assert place.blind is (place.why == "quota") is (bucket[place.uri] is not Split.TRAIN)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.25])
 @pytest.mark.parametrize("stop", [1, 3, 7, 10])
 def test_the_quota_holds_over_any_restart(share: float, stop: int) -> None:
     """Each time after `stop` labels a new model plans the queue anew."""
-    given: list[Choice] = []
+    given: list[QueuePlace] = []
     left = set(URIS)
     for _ in range(0, 100, stop):
         rows = [i for i in range(N) if URIS[i] in left]
-        pool = Pool(
+        pool = UnlabelledPool(
             [URIS[i] for i in rows], [GROUPS[i] for i in rows], [BUCKETS[i] for i in rows],
             partial(_part, rows), POOL.labels, PROBABILITIES[rows],
         )  # fmt: skip
@@ -230,9 +239,9 @@ def test_the_quota_holds_over_any_restart(share: float, stop: int) -> None:
 
 def test_the_quota_rises_while_the_next_verdict_lacks_labels() -> None:
     plain = Quota(0.1, labels=100, random=10)
-    wanting = replace(plain, most=0.25, lacking={Bucket.TEST: 20}, ahead=100)
+    wanting = replace(plain, most=0.25, lacking={Split.TEST: 20}, ahead=100)
     assert (plain.now, wanting.now) == (0.1, 0.2)  # 25 random ones, of which 20 are of the test bucket
-    assert replace(wanting, lacking={Bucket.TEST: 90}).now == 0.25
+    assert replace(wanting, lacking={Split.TEST: 90}).now == 0.25
     assert replace(wanting, ahead=0).now == 0.25
     assert replace(wanting, ahead=None).now == 0.1
     assert sum(c.blind for c in queue(quota=plain, window=40)) == 4
@@ -241,18 +250,18 @@ def test_the_quota_rises_while_the_next_verdict_lacks_labels() -> None:
 
 def test_of_the_random_images_every_fifth_is_of_the_bucket_that_lacks_less() -> None:
     bucket = dict(zip(URIS, BUCKETS, strict=True))
-    for first, other in ((Bucket.TEST, Bucket.AUDIT), (Bucket.AUDIT, Bucket.TEST)):
+    for first, other in ((Split.TEST, Split.AUDIT), (Split.AUDIT, Split.TEST)):
         quota = Quota(0.1, labels=100, random=10, most=0.25, lacking={first: 20}, ahead=10)
         found = [bucket[c.uri] for c in queue(quota=quota, window=40) if c.blind]
         assert found == 2 * [*4 * [first], other]
-    short = Quota(0.1, labels=100, random=10, most=0.25, lacking={Bucket.TEST: 1, Bucket.AUDIT: 5}, ahead=10)
+    short = Quota(0.1, labels=100, random=10, most=0.25, lacking={Split.TEST: 1, Split.AUDIT: 5}, ahead=10)
     found = [bucket[c.uri] for c in queue(quota=short, window=12) if c.blind]
-    assert found == [Bucket.TEST, Bucket.AUDIT, Bucket.AUDIT]
+    assert found == [Split.TEST, Split.AUDIT, Split.AUDIT]
 
 
 def test_what_a_bucket_has_no_images_for_is_not_waited_for() -> None:
-    none_left = replace(POOL, buckets=[Bucket.TRAIN if b is Bucket.TEST else b for b in BUCKETS])
-    quota = Quota(0.1, labels=100, random=10, most=0.25, lacking={Bucket.TEST: 40}, ahead=100)
+    none_left = replace(POOL, splits=[Split.TRAIN if b is Split.TEST else b for b in BUCKETS])
+    quota = Quota(0.1, labels=100, random=10, most=0.25, lacking={Split.TEST: 40}, ahead=100)
     assert sum(c.blind for c in queue(none_left, quota, window=40)) == 4
     assert sum(c.blind for c in queue(quota=quota, window=40)) == 10
 
@@ -264,7 +273,7 @@ def test_who_is_behind_catches_up_without_a_page_of_nothing_but_random_images() 
 
 
 def test_who_has_more_than_most_goes_on_at_the_plain_share() -> None:
-    quota = Quota(0.1, labels=600, random=400, most=0.25, lacking={Bucket.AUDIT: 20}, ahead=100)
+    quota = Quota(0.1, labels=600, random=400, most=0.25, lacking={Split.AUDIT: 20}, ahead=100)
     assert sum(c.blind for c in queue(quota=quota, window=40)) == 4
 
 
@@ -274,23 +283,21 @@ def life(orders: int, after: int) -> list[tuple[int, int, int]]:
     A retrain is judged, and held, after every 200 train labels.
     """
     groups = [f"g{i}" for i in range(3000)]
-    bucket = {group: bucket_of(group, BucketShares()) for group in groups}
+    bucket = {group: split_of(group, SplitShares()) for group in groups}
     given: list[str] = []
     found = []
     for _ in range(orders):
         have = Counter(bucket[g] for g in given)
-        random = have[Bucket.TEST] + have[Bucket.AUDIT]
-        wanted = {Bucket.TEST: 50 - have[Bucket.TEST], Bucket.AUDIT: 59 - have[Bucket.AUDIT]}
+        random = have[Split.TEST] + have[Split.AUDIT]
+        wanted = {Split.TEST: 50 - have[Split.TEST], Split.AUDIT: 59 - have[Split.AUDIT]}
         lacking = {b: n for b, n in wanted.items() if n > 0}
         policy = QueueConfig()
-        quota = Quota(
-            policy.quota, len(given), random, policy.quota_most, lacking, ahead=200 - have[Bucket.TRAIN] % 200
-        )
+        quota = Quota(policy.quota, len(given), random, policy.quota_most, lacking, ahead=200 - have[Split.TRAIN] % 200)
         left = sorted(set(groups) - set(given))
-        pool = Pool(left, left, [bucket[g] for g in left], lambda rows: np.zeros((len(rows), 2), np.float32))
-        given += [c.uri for c in plan_queue(pool, quota=quota, plan=Plan("random", window=40))[:after]]
+        pool = UnlabelledPool(left, left, [bucket[g] for g in left], lambda rows: np.zeros((len(rows), 2), np.float32))
+        given += [c.uri for c in plan_queue(pool, quota=quota, plan=QueuePlan("random", window=40))[:after]]
         have = Counter(bucket[g] for g in given)
-        found.append((have[Bucket.TRAIN], have[Bucket.TEST], have[Bucket.AUDIT]))
+        found.append((have[Split.TRAIN], have[Split.TEST], have[Split.AUDIT]))
     return found
 
 
@@ -312,12 +319,12 @@ def test_the_next_verdict_has_its_evidence_however_often_the_queue_is_ordered_an
 
 def test_what_is_labelled_reaches_the_strategy() -> None:
     """All but one blob have a label: herding begins with the other one."""
-    pool = replace(COLD, buckets=[Bucket.TRAIN] * N, labelled=Labelled(BLOBS[:350:50], np.zeros(7, np.int64)))
+    pool = replace(COLD, splits=[Split.TRAIN] * N, labelled=LabelledRows(BLOBS[:350:50], np.zeros(7, np.int64)))
     assert URIS.index(queue(pool)[0].uri) >= 350
 
 
 def hidden(share: float) -> set[str]:
-    return {u for u, g, b in zip(URIS, GROUPS, BUCKETS, strict=True) if b is Bucket.TRAIN and shown_blind(g, share)}
+    return {u for u, g, b in zip(URIS, GROUPS, BUCKETS, strict=True) if b is Split.TRAIN and shown_blind(g, share)}
 
 
 def test_a_share_of_the_chosen_images_is_blind_and_nothing_else_changes() -> None:
@@ -349,7 +356,7 @@ def test_the_first_page_of_a_new_project_is_a_pre_labelled_one() -> None:
 def test_random_images_keep_their_order_when_others_come_or_go() -> None:
     whole = [c.uri for c in queue(window=N) if c.blind]
     kept = [i for i in range(N) if i % 3]
-    part = Pool(
+    part = UnlabelledPool(
         [URIS[i] for i in kept],
         [GROUPS[i] for i in kept],
         [BUCKETS[i] for i in kept],
@@ -364,12 +371,12 @@ def test_random_images_keep_their_order_when_others_come_or_go() -> None:
 
 def test_first_chosen_is_the_least_sure_in_train() -> None:
     first = next(c for c in queue() if not c.blind)
-    train = [i for i in range(N) if BUCKETS[i] is Bucket.TRAIN]
+    train = [i for i in range(N) if BUCKETS[i] is Split.TRAIN]
     assert first.uri == URIS[train[int(margin(PROBABILITIES[train]).argmax())]]
 
 
 def test_duplicates_are_shown_once() -> None:
-    doubled = replace(POOL, groups=[f"g{i // 2}" for i in range(N)], buckets=[Bucket.TRAIN] * N)
+    doubled = replace(POOL, groups=[f"g{i // 2}" for i in range(N)], splits=[Split.TRAIN] * N)
     found = [c.uri for c in queue(doubled, window=N)]
     assert len(found) == len(set(found)) == N // 2
     assert all(URIS.index(u) % 2 == 0 for u in found)
@@ -398,8 +405,8 @@ def test_labels_are_the_models() -> None:
 
 
 def test_the_queue_goes_on_where_one_side_is_used_up() -> None:
-    test_only = replace(POOL, buckets=[Bucket.TEST] * N)
+    test_only = replace(POOL, splits=[Split.TEST] * N)
     assert len(queue(test_only, window=50)) == 50
-    train_only = replace(POOL, buckets=[Bucket.TRAIN] * N)
+    train_only = replace(POOL, splits=[Split.TRAIN] * N)
     assert len(queue(train_only, window=50)) == 50
-    assert queue(Pool([], [], [], read)) == ()
+    assert queue(UnlabelledPool([], [], [], read)) == ()

@@ -8,7 +8,7 @@ import pytest
 
 from labelloop.errors import ConflictError, NotFoundError
 from labelloop.records.evidence import Outcome
-from labelloop.records.images import Bucket
+from labelloop.records.images import Split
 from labelloop.rules.approvals import state, waiting
 from tests.unit.worlds.learning import LearningWorld
 
@@ -19,7 +19,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> LearningWorld:
     folder: Path = tmp_path_factory.mktemp("world")
     small = {"name": "small_cnn", "image_size": 16, "options": {"filters": [8], "dense": 16, "dropout": 0.0}}
     world = LearningWorld(folder, images=200, config={"gate": {"approval": "manual"}, "backbone": small})
-    train = world.uris(Bucket.TRAIN)
+    train = world.uris(Split.TRAIN)
     for n in (50, 80):
         judged = world.refresh(world.label(train[:n]))
         assert (judged.verdict.outcome, judged.verdict.awaits) == (Outcome.HOLD, True)

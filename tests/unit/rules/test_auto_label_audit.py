@@ -7,16 +7,16 @@ from dataclasses import replace
 
 import pytest
 
-from labelloop.records.images import Bucket, ImageFacts
+from labelloop.records.images import ImageFacts, Split
 from labelloop.records.tasks import Annotation, Seen, Task
 from labelloop.rules.acquisition import lot
-from labelloop.rules.auto_label.audit import Ground, Group, State, ground_of, groups_of
+from labelloop.rules.auto_label.audit import AnswerState, AuditGroup, Ground, ground_of, groups_of
 
 AT = "2026-01-01T00:00:00Z"
 SEED = 7
 
 
-def facts(count: int, bucket: Bucket = Bucket.AUDIT, prefix: str = "a") -> list[ImageFacts]:
+def facts(count: int, bucket: Split = Split.AUDIT, prefix: str = "a") -> list[ImageFacts]:
     return [ImageFacts(f"{prefix}{i}", "e", f"{prefix}{i}", f"group-{prefix}{i}", bucket) for i in range(count)]
 
 
@@ -37,7 +37,7 @@ def in_order(images: Iterable[ImageFacts]) -> list[str]:
 def test_the_sample_is_what_was_worked_off_of_the_random_order() -> None:
     images = facts(300)
     drawn = in_order(images)
-    found = ground([*images, *facts(900, Bucket.TRAIN, "t")], [task(uri) for uri in drawn[:120]])
+    found = ground([*images, *facts(900, Split.TRAIN, "t")], [task(uri) for uri in drawn[:120]])
     assert [g.uri for g in found.sample] == drawn[:120]
     assert (found.images, len(found.rest), found.gaps, found.later) == (1200, 1080, 0, 0)
     assert found.open_audit == 180
@@ -79,7 +79,7 @@ def test_what_nobody_could_be_right_about_is_in_the_sample_without_a_label(
     answers: Sequence[Task], label: str | None
 ) -> None:
     (group,) = ground(facts(1), answers).sample
-    assert (group.state, group.label) == (State.ANSWERED, label)
+    assert (group.state, group.label) == (AnswerState.ANSWERED, label)
 
 
 def test_an_answer_with_a_prediction_in_sight_does_not_count() -> None:
@@ -89,12 +89,12 @@ def test_an_answer_with_a_prediction_in_sight_does_not_count() -> None:
     tasks = [task(uri, seen=hidden) for uri in drawn[:60]] + [task(drawn[60], seen=shown)]
     found = ground(images, tasks)
     assert (len(found.sample), found.seen, len(found.rest)) == (60, 1, 39)
-    chosen = facts(2, Bucket.TRAIN, "t")
+    chosen = facts(2, Split.TRAIN, "t")
     assert ground(chosen, [task("t0", seen=shown)]).seen == 0  # the model chose it: nothing else is expected
 
 
 def test_images_that_show_the_same_count_once() -> None:
-    images = [replace(f, group="same") for f in facts(3, Bucket.TRAIN, "t")]
+    images = [replace(f, group="same") for f in facts(3, Split.TRAIN, "t")]
     found = ground([*images, *facts(2)], [])
     (same,) = [g for g in found.rest if g.id == "same"]
     assert same.uris == ("t0", "t1", "t2")
@@ -104,15 +104,15 @@ def test_images_that_show_the_same_count_once() -> None:
 
 
 def test_what_cannot_be_labelled_is_no_part_of_it() -> None:
-    good, broken, between, gone = facts(4, Bucket.TRAIN, "t")
-    images = [good, replace(broken, problem="it cannot be decoded"), replace(between, bucket=Bucket.QUARANTINE), gone]
+    good, broken, between, gone = facts(4, Split.TRAIN, "t")
+    images = [good, replace(broken, problem="it cannot be decoded"), replace(between, bucket=Split.QUARANTINE), gone]
     found = ground_of(groups_of(images, [task("t1"), task("t2")], {"t0", "t1", "t2"}), SEED)
     assert ([g.uri for g in found.rest], found.images) == (["t0"], 1)
 
 
 def test_test_images_that_were_drawn_at_random_leave_the_count_and_chosen_ones_stay_in_it() -> None:
     """A random draw leaves the rest as it is; people who chose may have taken the right answers away."""
-    audit, test, train = facts(100), facts(100, Bucket.TEST, "x"), facts(400, Bucket.TRAIN, "t")
+    audit, test, train = facts(100), facts(100, Split.TEST, "x"), facts(400, Split.TRAIN, "t")
     tasks = [task(uri) for uri in in_order(audit)[:50] + in_order(test)[:80] + [f.uri for f in train[:150]]]
     found = ground([*audit, *test, *train], tasks)
     assert found.images == 600 - 80
@@ -121,4 +121,4 @@ def test_test_images_that_were_drawn_at_random_leave_the_count_and_chosen_ones_s
 
 def test_nothing_is_nothing() -> None:
     assert ground([], []) == Ground((), (), 0, 0, 0, 0, 0)
-    assert Group("g", ("b", "c"), Bucket.TRAIN).uri == "b"
+    assert AuditGroup("g", ("b", "c"), Split.TRAIN).uri == "b"

@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import binom, hypergeom
 
 from labelloop.records.arrays import Floats
-from labelloop.rules.auto_label.rule import Answers, Audit, Bools, Decision, Ints, Promise, decide, few
+from labelloop.rules.auto_label.rule import Audit, AutoLabelDecision, Bools, Ints, PoolAnswers, Promise, decide, few
 
 P95, P99 = Promise(), Promise(precision=0.99)
 
@@ -22,10 +22,10 @@ class Images:
     wrong: Bools
     classes: Ints
 
-    def answers(self, rows: Ints) -> Answers:
-        return Answers(self.classes[rows], self.sureness[rows])
+    def answers(self, rows: Ints) -> PoolAnswers:
+        return PoolAnswers(self.classes[rows], self.sureness[rows])
 
-    def decide(self, audit: int, seed: int, promise: Promise = P95, gone: int = 0) -> tuple[Decision, float]:
+    def decide(self, audit: int, seed: int, promise: Promise = P95, gone: int = 0) -> tuple[AutoLabelDecision, float]:
         """By so many audit images drawn at random; and how many of the labels given are right.
 
         ``gone``: the model is right about so many others, and people have labelled just these.
@@ -96,7 +96,7 @@ def test_where_the_model_is_too_bad_no_number_of_audit_labels_is_named() -> None
 
 
 def test_no_pool_and_no_audit_labels() -> None:
-    nothing = Answers(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
+    nothing = PoolAnswers(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
     empty = Audit(nothing, np.zeros(0, dtype=np.bool_), 0)
     found = decide(empty, nothing, P95)
     assert (found.labelled, found.why(found.parts[0])) == (0, "no image is left to label")

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from labelloop.records.evidence import PreLabels
-from labelloop.records.images import Bucket, Example
+from labelloop.records.images import Example, Split
 from labelloop.rules.gate.paired import few_level
 from labelloop.rules.intervals import wilson
 from labelloop.rules.paired_intervals import paired_interval
-from retrain_worker.evidence.answers import Answers, paired, pre_labels, recalls, surprise
+from retrain_worker.evidence.answers import PairedAnswers, paired, pre_labels, recalls, surprise
 from retrain_worker.evidence.clusters import (
     Clusters,
     Doubles,
@@ -91,8 +91,8 @@ def test_images_of_no_group_count_as_ever() -> None:
     gained, lost = int((right & (before != truth)).sum()), int((~right & (before == truth)).sum())
     difference = right.astype(np.float64) - (before == truth)
     assert difference_interval(difference, apart) == pytest.approx(paired_interval(gained, lost, 60))
-    grouped = Answers(truth, after, before, None, np.arange(60).astype(np.str_), np.ones(60, dtype=np.bool_))
-    assert recalls(grouped) == recalls(Answers(truth, after, before))
+    grouped = PairedAnswers(truth, after, before, None, np.arange(60).astype(np.str_), np.ones(60, dtype=np.bool_))
+    assert recalls(grouped) == recalls(PairedAnswers(truth, after, before))
     p, q = (rng.dirichlet(np.ones(3), 60).astype(np.float32) for _ in range(2))
     codes = rng.integers(0, 3, 60)
     assert surprise(codes, champion=p, challenger=q, on="x", clusters=apart) == surprise(
@@ -108,8 +108,8 @@ def test_a_group_of_copies_says_no_more_than_one_of_them() -> None:
     truth, ours = np.array(["a", "b"] * 10), np.array(["a"] * 20)
     theirs = np.array(["b"] * 20)
     names, once = np.arange(20).astype(np.str_), np.ones(20, dtype=np.bool_)
-    one = Answers(truth, ours, theirs, None, names, once)
-    many = Answers(*(np.repeat(column, 30) for column in (truth, ours, theirs, ours, names, once)))
+    one = PairedAnswers(truth, ours, theirs, None, names, once)
+    many = PairedAnswers(*(np.repeat(column, 30) for column in (truth, ours, theirs, ours, names, once)))
     plain, found = one.compared("x"), many.compared("x")
     assert plain is not None
     assert found is not None
@@ -121,13 +121,13 @@ def test_a_group_of_copies_says_no_more_than_one_of_them() -> None:
 
 def test_every_picture_of_a_patient_speaks_and_copies_are_one() -> None:
     given = [(1, "a", "x"), (2, "a", "x"), (3, "b", "y"), (4, "c", "x"), (5, "c", "y")]
-    taken = [Example(n, f"u{n}", "patient", Bucket.TEST, label, twin=twin) for n, twin, label in given]
+    taken = [Example(n, f"u{n}", "patient", Split.TEST, label, twin=twin) for n, twin, label in given]
     assert [e.uri for e in one_per_picture(taken)[0]] == ["u1", "u3"]
     assert one_per_picture(taken)[1] == ("u4", "u5")
     assert [e.uri for e in one_per_unit(taken)[0].values()] == ["u1"]
 
 
-def patients(count: int, bucket: Bucket) -> list[Example]:
+def patients(count: int, bucket: Split) -> list[Example]:
     """So many images, twelve of each patient."""
     given = examples(0, count, bucket=bucket)
     return [replace(e, group=f"{bucket}-{i // 12}", twin=e.uri) for i, e in enumerate(given)]
@@ -138,7 +138,7 @@ SWAPPED = {"a": "b", "b": "c", "c": "a"}
 
 def test_the_gate_sees_patients_and_not_their_images() -> None:
     """The head is wrong about every image of half of the test patients."""
-    train, test = examples(0, 60), [replace(e, uri=f"u{i + 60:03d}") for i, e in enumerate(patients(120, Bucket.TEST))]
+    train, test = examples(0, 60), [replace(e, uri=f"u{i + 60:03d}") for i, e in enumerate(patients(120, Split.TEST))]
     given = [replace(e, label=SWAPPED[e.label]) if int(e.group[-1]) % 2 else e for e in test]
     assert len({e.group for e in given}) == 10
     found = refresh_evidence(LabelSets([*train, *given]), rows, champion=None, recipe=RECIPE).evaluation
@@ -152,7 +152,7 @@ def test_the_gate_sees_patients_and_not_their_images() -> None:
 
 
 def test_a_first_model_of_few_patients_is_less_sure_of_itself() -> None:
-    patients_of = patients(60, Bucket.TRAIN)
+    patients_of = patients(60, Split.TRAIN)
     given = [replace(e, label=SWAPPED[e.label]) if e.group.endswith("4") else e for e in patients_of]
     apart = [replace(e, group=e.uri) for e in given]
     found, naive = (

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from labelloop.records.curve import Points
-from labelloop.rules.learning_curve import FAR, Curve, Interval, curve_of
+from labelloop.rules.learning_curve import FAR, ForecastCurve, ForecastInterval, curve_of
 from tests.unit.worlds.curve import LABELS, points, power
 
 TRUTHS = {
@@ -17,7 +17,7 @@ TRUTHS = {
 }
 
 
-def holds(found: Interval, truth: float) -> tuple[bool, bool]:
+def holds(found: ForecastInterval, truth: float) -> tuple[bool, bool]:
     return found.low <= truth <= found.high, found.lowest <= truth <= found.highest
 
 
@@ -123,6 +123,6 @@ def test_versions_with_the_same_labels_and_very_early_ones_do_no_harm() -> None:
 
 def test_thousands_of_random_labels_are_no_burden() -> None:
     """Images that all versions treat alike are counted, not listed."""
-    found: Curve = curve_of(points(TRUTHS["steep"], 20_000))
+    found: ForecastCurve = curve_of(points(TRUTHS["steep"], 20_000))
     assert found.images == 20_000
     assert found.accuracy().width < 0.03

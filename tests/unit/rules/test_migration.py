@@ -6,7 +6,7 @@ import pytest
 
 from labelloop.errors import SettingsError
 from labelloop.labels.results import LabelSchema, make_label_config, parse_label_config
-from labelloop.rules.migration import Kind, Wishes, changed, decide, propose, told, undecided
+from labelloop.rules.migration import ProposedStep, Wishes, changed, decide, in_words, propose, undecided
 
 
 def schema(*classes: str) -> LabelSchema:
@@ -16,7 +16,7 @@ def schema(*classes: str) -> LabelSchema:
 def test_classes_with_labels_that_are_gone_wait_for_a_decision() -> None:
     waiting = undecided(["cat", "dog", "cat", "owl"], ("dog", "feline"))
     assert waiting == {"cat": 2, "owl": 1}
-    assert told(waiting) == ("class 'cat' (2 labels)", "class 'owl' (1 label)")
+    assert in_words(waiting) == ("class 'cat' (2 labels)", "class 'owl' (1 label)")
     assert undecided(["dog"], ("dog", "feline")) == {}
 
 
@@ -36,14 +36,20 @@ def test_a_control_with_labels_must_keep_its_name() -> None:
 @pytest.mark.parametrize(
     ("waiting", "classes", "labelled", "kind", "new"),
     [
-        (["cat"], ("dog", "feline"), ("cat", "dog"), Kind.RENAME, "feline"),  # one went, one came
-        (["cat"], ("dog", "Cat", "owl"), ("cat", "dog"), Kind.RENAME, "Cat"),  # of two new ones the one that is alike
-        (["cats"], ("dog", "cat"), ("cats", "dog", "cat"), Kind.MERGE, "cat"),
-        (["cat"], ("dog", "owl"), ("cat", "dog", "owl"), Kind.DROP, None),
+        (["cat"], ("dog", "feline"), ("cat", "dog"), ProposedStep.RENAME, "feline"),  # one went, one came
+        (
+            ["cat"],
+            ("dog", "Cat", "owl"),
+            ("cat", "dog"),
+            ProposedStep.RENAME,
+            "Cat",
+        ),  # of two new ones the one that is alike
+        (["cats"], ("dog", "cat"), ("cats", "dog", "cat"), ProposedStep.MERGE, "cat"),
+        (["cat"], ("dog", "owl"), ("cat", "dog", "owl"), ProposedStep.DROP, None),
     ],
 )
 def test_the_likeliest_is_proposed(
-    waiting: list[str], classes: tuple[str, ...], labelled: tuple[str, ...], kind: Kind, new: str | None
+    waiting: list[str], classes: tuple[str, ...], labelled: tuple[str, ...], kind: ProposedStep, new: str | None
 ) -> None:
     (proposal,) = propose(waiting, classes, labelled)
     assert (proposal.kind, proposal.new) == (kind, new)
@@ -64,18 +70,20 @@ GIVEN, CLASSES = ("cat", "dog", "owl"), ("dog", "feline", "owl")
 
 
 def test_maps_drops_and_second_thoughts() -> None:
-    renamed = decide({}, Wishes({"cat": "feline"}), given=GIVEN, classes=CLASSES)
+    renamed = decide({}, Wishes({"cat": "feline"}), labelled=GIVEN, classes=CLASSES)
     assert renamed == {"cat": "feline"}
-    dropped = decide(renamed, Wishes(drops=("cat",)), given=GIVEN, classes=CLASSES)
+    dropped = decide(renamed, Wishes(drops=("cat",)), labelled=GIVEN, classes=CLASSES)
     assert dropped == {"cat": None}
-    back = decide(dropped, Wishes(keeps=("cat",)), given=GIVEN, classes=(*CLASSES, "cat"))
+    back = decide(dropped, Wishes(keeps=("cat",)), labelled=GIVEN, classes=(*CLASSES, "cat"))
     assert back == {}
 
 
 def test_a_second_rename_goes_on_from_the_first_and_can_be_taken_back_alone() -> None:
-    twice = decide({"cat": "feline"}, Wishes({"feline": "felis"}), given=(*GIVEN, "feline"), classes=("dog", "felis"))
+    twice = decide(
+        {"cat": "feline"}, Wishes({"feline": "felis"}), labelled=(*GIVEN, "feline"), classes=("dog", "felis")
+    )
     assert twice == {"cat": "feline", "feline": "felis"}
-    back = decide(twice, Wishes(keeps=("feline",)), given=GIVEN, classes=("dog", "feline"))
+    back = decide(twice, Wishes(keeps=("feline",)), labelled=GIVEN, classes=("dog", "feline"))
     assert back == {"cat": "feline"}
 
 
@@ -94,4 +102,4 @@ def test_a_second_rename_goes_on_from_the_first_and_can_be_taken_back_alone() ->
 )
 def test_what_cannot_be_decided_says_why(label_map: dict[str, str | None], wishes: Wishes, reason: str) -> None:
     with pytest.raises(SettingsError, match=reason):
-        decide(label_map, wishes, given=GIVEN, classes=CLASSES)
+        decide(label_map, wishes, labelled=GIVEN, classes=CLASSES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Collection
 
-from labelloop.records.images import Bucket, ImageFacts
+from labelloop.records.images import ImageFacts, Split
 from labelloop.records.snapshots import Snapshot
 from labelloop.records.tasks import Annotation, Task
 from labelloop.rules.revisions import Use, revisions, tally
@@ -20,7 +20,7 @@ class FakeCatalogue:
         self.images = images
 
 
-def facts(uri: str, *, group: str = "", bucket: Bucket = Bucket.TRAIN, problem: str | None = None) -> ImageFacts:
+def facts(uri: str, *, group: str = "", bucket: Split = Split.TRAIN, problem: str | None = None) -> ImageFacts:
     return ImageFacts(uri, "e", "", group or uri, bucket, problem)
 
 
@@ -38,7 +38,7 @@ def uses(tasks: list[Task], images: list[ImageFacts], featurised: Collection[str
 
 
 def test_every_annotation_has_a_use() -> None:
-    images = [facts("1"), facts("2", bucket=Bucket.TEST), facts("3", bucket=Bucket.AUDIT), facts("4", problem="gone"),
+    images = [facts("1"), facts("2", bucket=Split.TEST), facts("3", bucket=Split.AUDIT), facts("4", problem="gone"),
               facts("5"), facts("6"), facts("7")]  # fmt: skip
     tasks = [task(1, "cat", "dog", None), task(2, "cat"), task(3, "cat"), task(4, "cat"), task(5, "owl"), task(6, None),
              task(8, "cat")]  # fmt: skip
@@ -56,12 +56,12 @@ def test_of_images_that_show_the_same_one_trains_and_contradictions_none() -> No
 
 
 def test_of_an_audit_group_one_picture_speaks_and_different_labels_are_no_contradiction() -> None:
-    images = [ImageFacts(u, "e", "", "patient", Bucket.AUDIT, twin=u) for u in ("a", "b", "c")]
+    images = [ImageFacts(u, "e", "", "patient", Split.AUDIT, twin=u) for u in ("a", "b", "c")]
     given = [task(1, "cat", uri="a"), task(2, "dog", uri="b"), task(3, "cat", uri="c")]
     assert uses(given, images) == [Use.AUDIT, Use.RELATED, Use.RELATED]
-    test = [ImageFacts(u, "e", "", "patient", Bucket.TEST, twin=u) for u in ("a", "b", "c")]
+    test = [ImageFacts(u, "e", "", "patient", Split.TEST, twin=u) for u in ("a", "b", "c")]
     assert uses(given, test) == [Use.TEST] * 3  # together once: see `retrain_worker.evidence.clusters`
-    train = [ImageFacts(u, "e", "", "patient", Bucket.TRAIN, twin=u) for u in ("a", "b", "c")]
+    train = [ImageFacts(u, "e", "", "patient", Split.TRAIN, twin=u) for u in ("a", "b", "c")]
     assert uses(given, train) == [Use.TRAINED] * 3
 
 
@@ -77,22 +77,22 @@ def test_what_trained_is_what_the_fit_learned_from() -> None:
     names = [*["cat", "dog"] * 15, "owl", "owl", None, None, None]
     images, tasks = {}, []
     for i in range(400):
-        bucket = rng.choice(list(Bucket))
+        bucket = rng.choice(list(Split))
         images[str(i)] = facts(str(i), group=rng.choice(groups) + bucket, bucket=bucket,
                                problem="bad" if rng.random() < 0.1 else None)  # fmt: skip
         tasks.append(task(i, *(rng.choice(names) for _ in range(rng.randint(1, 2)))))
     featurised = {u for u in images if rng.random() < 0.9}
     snapshot = Snapshot("s", {t.id: t for t in tasks})
-    learned = [e for e in examples_of(snapshot, FakeCatalogue(images), featurised) if e.bucket is Bucket.TRAIN]  # type: ignore[arg-type]
+    learned = [e for e in examples_of(snapshot, FakeCatalogue(images), featurised) if e.bucket is Split.TRAIN]  # type: ignore[arg-type]
     agreed, conflicts = one_per_unit(learned)
     classes, waiting = entering([e.label for e in agreed.values()], 9)
     found = revisions(tasks, images, featurised, classes)
     assert waiting
     assert conflicts
     assert {r.task for r in found if r.use is Use.TRAINED} == {e.task_id for e in agreed.values() if e.label in classes}
-    train = {uri for uri, f in images.items() if f.bucket is Bucket.TRAIN}
+    train = {uri for uri, f in images.items() if f.bucket is Split.TRAIN}
     assert {r.uri for r in found if r.use is Use.CONFLICT} & train == set(conflicts)
-    for use, bucket in ((Use.TEST, Bucket.TEST), (Use.AUDIT, Bucket.AUDIT)):
+    for use, bucket in ((Use.TEST, Split.TEST), (Use.AUDIT, Split.AUDIT)):
         given = examples_of(snapshot, FakeCatalogue(images), featurised)  # type: ignore[arg-type]
         judging = [e for e in given if e.bucket is bucket]
         kept = one_per_picture(judging)[0] if use is Use.TEST else one_per_unit(judging)[0].values()

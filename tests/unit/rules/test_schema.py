@@ -10,7 +10,7 @@ from labelloop.errors import SettingsError
 from labelloop.model.head import Head
 from labelloop.objects.storage import MemoryStore
 from labelloop.records.snapshots import Snapshot
-from labelloop.records.tasks import Annotation, Choice, Seen, Task
+from labelloop.records.tasks import Annotation, QueuePlace, Seen, Task
 from labelloop.rules.schema import AS_GIVEN, LabelRules
 from labelloop.store.snapshots import SnapshotStore
 from retrain_worker.evidence.collect import Side
@@ -131,7 +131,7 @@ def test_a_champion_answers_under_the_names_of_now() -> None:
 
 
 def test_a_place_of_an_older_order_is_shown_under_the_name_of_now() -> None:
-    place = Choice("u", 0.1, "cat", 0.8, blind=False, why="uncertain")
+    place = QueuePlace("u", 0.1, "cat", 0.8, blind=False, why="uncertain")
     assert AS_GIVEN.shown(place, {"cat"}) is place
     assert LabelRules({"cat": "feline"}).shown(place, {"feline"}).label == "feline"
     gone = AS_GIVEN.shown(place, {"feline"})

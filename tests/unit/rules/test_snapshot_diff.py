@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from labelloop.records.tasks import Annotation, Task
-from labelloop.rules.snapshot_diff import AnnotationCounts, What, diff
+from labelloop.rules.snapshot_diff import AnnotationCounts, ChangeKind, diff
 
 
 def answer(number: int, label: str | None, *, at: str = "1", by: int | None = 7, **more: object) -> Annotation:
@@ -27,24 +27,24 @@ EMPTY = answer(1, None)
 @pytest.mark.parametrize(
     ("before", "after", "what", "classes"),
     [
-        (None, task(CAT), What.ADDED, (None, "cat")),
-        (task(SKIP), task(replace(CAT, updated_at="3")), What.ADDED, (None, "cat")),
-        (task(CAT), task(DOG), What.RELABELLED, ("cat", "dog")),
-        (task(CAT), task(CAT, answer(2, "dog", at="3")), What.RELABELLED, ("cat", "dog")),
-        (task(CAT), None, What.REMOVED, ("cat", None)),
-        (task(CAT), task(EMPTY), What.REMOVED, ("cat", None)),
-        (task(SKIP), None, What.REMOVED, (None, None)),
-        (task(CAT), task(SKIP), What.SKIPPED, ("cat", None)),
-        (None, task(SKIP), What.SKIPPED, (None, None)),
-        (task(CAT), task(CAT, answer(2, "cat", at="3")), What.REVISED, ("cat", "cat")),
-        (task(CAT), task(replace(CAT, ground_truth=True)), What.REVISED, ("cat", "cat")),
-        (task(CAT), task(CAT, uri="s3://i/2.png"), What.REVISED, ("cat", "cat")),
-        (task(SKIP), task(replace(SKIP, lead_time_s=1.0)), What.REVISED, (None, None)),
-        (None, task(EMPTY), What.REVISED, (None, None)),
+        (None, task(CAT), ChangeKind.ADDED, (None, "cat")),
+        (task(SKIP), task(replace(CAT, updated_at="3")), ChangeKind.ADDED, (None, "cat")),
+        (task(CAT), task(DOG), ChangeKind.RELABELLED, ("cat", "dog")),
+        (task(CAT), task(CAT, answer(2, "dog", at="3")), ChangeKind.RELABELLED, ("cat", "dog")),
+        (task(CAT), None, ChangeKind.REMOVED, ("cat", None)),
+        (task(CAT), task(EMPTY), ChangeKind.REMOVED, ("cat", None)),
+        (task(SKIP), None, ChangeKind.REMOVED, (None, None)),
+        (task(CAT), task(SKIP), ChangeKind.SKIPPED, ("cat", None)),
+        (None, task(SKIP), ChangeKind.SKIPPED, (None, None)),
+        (task(CAT), task(CAT, answer(2, "cat", at="3")), ChangeKind.REVISED, ("cat", "cat")),
+        (task(CAT), task(replace(CAT, ground_truth=True)), ChangeKind.REVISED, ("cat", "cat")),
+        (task(CAT), task(CAT, uri="s3://i/2.png"), ChangeKind.REVISED, ("cat", "cat")),
+        (task(SKIP), task(replace(SKIP, lead_time_s=1.0)), ChangeKind.REVISED, (None, None)),
+        (None, task(EMPTY), ChangeKind.REVISED, (None, None)),
     ],
 )
 def test_every_way_a_task_can_change(
-    before: Task | None, after: Task | None, what: What, classes: tuple[str | None, str | None]
+    before: Task | None, after: Task | None, what: ChangeKind, classes: tuple[str | None, str | None]
 ) -> None:
     found = diff({1: before} if before else {}, {1: after} if after else {})
     assert [(c.what, (c.before, c.after)) for c in found.changes] == [(what, classes)]
@@ -62,7 +62,7 @@ def test_a_deleted_answer_whose_id_came_back_is_two_events() -> None:
     reused = replace(CAT, created_at="5", updated_at="5", label="dog")
     found = diff({1: task(CAT)}, {1: task(reused)})
     assert found.annotations == AnnotationCounts(added=1, removed=1)
-    assert found.changes[0].what is What.RELABELLED
+    assert found.changes[0].what is ChangeKind.RELABELLED
 
 
 def test_classes_people_and_order() -> None:

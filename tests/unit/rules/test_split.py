@@ -2,9 +2,9 @@ from collections import Counter
 
 import pytest
 
-from labelloop.config.shares import BucketShares
-from labelloop.records.images import Bucket
-from labelloop.rules.split import bucket_of, fold_of, group_of, shown_blind
+from labelloop.config.shares import SplitShares
+from labelloop.records.images import Split
+from labelloop.rules.split import fold_of, group_of, shown_blind, split_of
 
 GROUPS = [group_of(str(i).encode()) for i in range(6000)]
 BLIND = [55, 95, 97]
@@ -13,16 +13,16 @@ BUCKETS = ["train", "train", "train", "train", "train", "audit", "train", "test"
 
 
 def test_buckets_have_their_shares() -> None:
-    found = Counter(bucket_of(g, BucketShares(0.10, 0.05)) for g in GROUPS)
-    assert found[Bucket.TEST] / len(GROUPS) == pytest.approx(0.10, abs=0.015)
-    assert found[Bucket.AUDIT] / len(GROUPS) == pytest.approx(0.05, abs=0.012)
+    found = Counter(split_of(g, SplitShares(0.10, 0.05)) for g in GROUPS)
+    assert found[Split.TEST] / len(GROUPS) == pytest.approx(0.10, abs=0.015)
+    assert found[Split.AUDIT] / len(GROUPS) == pytest.approx(0.05, abs=0.012)
 
 
 def test_buckets_and_folds_never_change() -> None:
     """Written down once: a change here would let test images train."""
-    shares = BucketShares()
+    shares = SplitShares()
     assert [fold_of(f"image-{i}", 5) for i in range(12)] == FOLDS
-    assert [bucket_of(f"image-{i}", shares).value for i in range(12)] == BUCKETS
+    assert [split_of(f"image-{i}", shares).value for i in range(12)] == BUCKETS
 
 
 def test_same_bytes_share_bucket_and_fold() -> None:
@@ -30,7 +30,7 @@ def test_same_bytes_share_bucket_and_fold() -> None:
 
 
 def test_folds_are_even_and_independent_of_buckets() -> None:
-    train = [g for g in GROUPS if bucket_of(g, BucketShares()) is Bucket.TRAIN]
+    train = [g for g in GROUPS if split_of(g, SplitShares()) is Split.TRAIN]
     for groups in (GROUPS, train):
         counts = Counter(fold_of(g, 5) for g in groups)
         assert set(counts) == set(range(5))
@@ -53,7 +53,7 @@ def test_which_images_are_blind_never_changes() -> None:
 
 def test_blind_images_are_independent_of_buckets_and_folds() -> None:
     blind = [g for g in GROUPS if shown_blind(g, 0.3)]
-    test = sum(bucket_of(g, BucketShares()) is Bucket.TEST for g in blind)
+    test = sum(split_of(g, SplitShares()) is Split.TEST for g in blind)
     assert test / len(blind) == pytest.approx(0.10, abs=0.02)
     counts = Counter(fold_of(g, 5) for g in blind)
     assert max(counts.values()) < 1.3 * min(counts.values())

@@ -22,9 +22,9 @@ def look(found: KeptCurve, **policy: Any) -> Outlook:
 def test_labels_to_a_target_with_their_interval() -> None:
     found = look(kept(points(STEEP, 600)), target=0.88)
     assert found.advice.act is Act.GO_ON
-    assert found.told.startswith("about ")
-    assert " more labels to 88 % (between " in found.told
-    assert found.advice.reasons[0] == found.told
+    assert found.sentence.startswith("about ")
+    assert " more labels to 88 % (between " in found.sentence
+    assert found.advice.reasons[0] == found.sentence
     assert found.advice.reasons[1].startswith("the next 100 labels: about +")
     assert found.reach
     assert found.reach.middle
@@ -33,8 +33,8 @@ def test_labels_to_a_target_with_their_interval() -> None:
 def test_without_a_target_it_says_what_the_next_labels_bring() -> None:
     found = look(kept(points(STEEP, 300)))
     assert found.advice.act is Act.GO_ON
-    assert "% right (" in found.told
-    assert "100 more labels: about +" in found.told
+    assert "% right (" in found.sentence
+    assert "100 more labels: about +" in found.sentence
     assert len(found.advice.reasons) == 1
 
 
@@ -43,12 +43,12 @@ def test_a_target_is_reached_only_with_its_lower_bound() -> None:
     reached = look(many, target=0.92)
     assert reached.advice.act is Act.STOP
     assert reached.advice.reasons[0].startswith("92 % is reached: 97 % right, at least 96.")
-    assert reached.advice.reasons[0] == reached.told
+    assert reached.advice.reasons[0] == reached.sentence
     assert "`labelloop auto-label`" in reached.advice.instead[0]
     unsure = look(few, target=0.92, gain=0.0)
     assert unsure.advice.act is Act.CANNOT_TELL
-    assert "but 60 random labels do not prove it" in unsure.told
-    assert "queue.quota" in unsure.told
+    assert "but 60 random labels do not prove it" in unsure.sentence
+    assert "queue.quota" in unsure.sentence
 
 
 def test_the_bound_is_the_live_versions_own() -> None:
@@ -67,19 +67,19 @@ def test_little_to_come_is_a_reason_to_stop_and_names_another_way() -> None:
     assert found.advice.act is Act.STOP
     assert "the next 100 labels bring at most 0." in found.advice.reasons[0]
     assert "(stop.gain)" in found.advice.reasons[0]
-    assert "97 % is out of reach with this backbone" in found.told
+    assert "97 % is out of reach with this backbone" in found.sentence
     assert any("a fine-tune may bring more" in other for other in found.advice.instead)
     assert look(flat, gain=0.0).advice.act is Act.GO_ON
 
 
 def test_too_few_random_labels_say_so_and_how_many_it_takes() -> None:
     none = look(kept(points(STEEP, 12), test=0, audit=0, points=()))
-    assert none.told == "too little evidence: 0 random labels; about 32 are needed"
+    assert none.sentence == "too little evidence: 0 random labels; about 32 are needed"
     for images, error in ((12, STEEP), (30, power(0.5, 0.1))):
         few = look(kept(points(error, images)), target=0.9)
         assert few.advice.act is Act.CANNOT_TELL
-        assert few.told.startswith(f"too little evidence: {images} random labels; about ")
-        assert int(few.told.split("about ")[1].split()[0]) > images
+        assert few.sentence.startswith(f"too little evidence: {images} random labels; about ")
+        assert int(few.sentence.split("about ")[1].split()[0]) > images
         assert few.now is None
         assert not few.ahead
 
@@ -100,7 +100,7 @@ def test_a_new_project_is_told_to_go_on() -> None:
 def test_a_live_version_that_cannot_be_read_is_not_taken_for_a_lack_of_labels() -> None:
     found = look(kept(points(STEEP, 100), live="v99"))
     assert found.advice.act is Act.CANNOT_TELL
-    assert "v99 could not be judged" in found.told
+    assert "v99 could not be judged" in found.sentence
 
 
 def test_where_only_random_labels_are_given_there_is_still_a_forecast() -> None:
@@ -116,8 +116,8 @@ def test_where_nothing_is_left_there_is_nothing_to_label() -> None:
 
 
 def test_more_labels_than_images_are_said_to_be_so() -> None:
-    assert "no more images are left" in look(kept(points(STEEP, 600), left=20), target=0.88).told
-    assert "no more images are left" not in look(kept(points(STEEP, 600)), target=0.88).told
+    assert "no more images are left" in look(kept(points(STEEP, 600), left=20), target=0.88).sentence
+    assert "no more images are left" not in look(kept(points(STEEP, 600)), target=0.88).sentence
 
 
 def test_a_model_that_differs_as_people_differ_is_good_enough() -> None:

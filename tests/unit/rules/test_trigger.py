@@ -6,13 +6,13 @@ import pytest
 
 from labelloop.config.project import ProjectConfig, Refresh, parse_config
 from labelloop.errors import SettingsError
-from labelloop.rules.cron import Times, cron_times
-from labelloop.rules.trigger import ATTEMPTS, Decision, Progress, decide, moved
+from labelloop.rules.cron import CronTimes, cron_times
+from labelloop.rules.trigger import ATTEMPTS, Decision, TrainingNeeds, decide, moved
 
 CONFIG = ProjectConfig(refresh=Refresh(class_min=3))  # a project of before; retrain after max(200, a quarter more)
 FEW = ProjectConfig()  # refresh after 10, a class enters with its first label
-NEW = Progress({"cat": 0, "dog": 0, "owl": 0}, changes=0)
-LIVE = Progress(
+NEW = TrainingNeeds({"cat": 0, "dog": 0, "owl": 0}, changes=0)
+LIVE = TrainingNeeds(
     {"cat": 20, "dog": 20, "owl": 20}, changes=0, new_for_backbone=60, judged=True, live=True, since_refresh_s=60
 )
 
@@ -21,7 +21,7 @@ def kinds(decision: Decision) -> list[str]:
     return [a.kind for a in decision.actions]
 
 
-def labelled(cat: int, dog: int, owl: int = 0) -> Progress:
+def labelled(cat: int, dog: int, owl: int = 0) -> TrainingNeeds:
     return replace(NEW, labels={"cat": cat, "dog": dog, "owl": owl}, changes=cat + dog + owl)
 
 
@@ -200,10 +200,10 @@ def test_one_class_alone_is_never_enough() -> None:
 
 
 def test_two_classes_are_enough_for_a_project_of_two() -> None:
-    two = Progress({"cat": 3, "dog": 2}, changes=5)
+    two = TrainingNeeds({"cat": 3, "dog": 2}, changes=5)
     assert (decide(two, FEW).until_refresh, kinds(decide(two, FEW))) == (0, ["refresh"])
-    assert decide(Progress({"cat": 4, "dog": 0}, changes=4), FEW).until_refresh == 1
-    assert decide(Progress({"cat": 9, "dog": 0}, changes=9), CONFIG).until_refresh == 3
+    assert decide(TrainingNeeds({"cat": 4, "dog": 0}, changes=4), FEW).until_refresh == 1
+    assert decide(TrainingNeeds({"cat": 9, "dog": 0}, changes=9), CONFIG).until_refresh == 3
 
 
 def test_labels_beyond_what_a_refresh_needs_are_no_debt() -> None:
@@ -285,7 +285,7 @@ def test_a_time_that_nobody_was_there_for_is_made_up() -> None:
         return datetime(2026, 1, day, hour, tzinfo=UTC)
 
     assert not cron_times("0 3 * * *", at(1, 4), at(1, 23)).due
-    assert cron_times("0 0 31 2 *", at(1, 4), at(1, 23)) == Times()  # an old config may hold it: it never comes
+    assert cron_times("0 0 31 2 *", at(1, 4), at(1, 23)) == CronTimes()  # an old config may hold it: it never comes
     assert cron_times("0 3 * * *", at(1, 4), at(2, 4)).due
     assert cron_times("0 3 * * *", at(1, 4), at(9, 12)).due
     assert cron_times("0 3 * * *", at(1, 4), at(1, 23)).next == "2026-01-02 03:00 UTC"

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from labelloop.records.tasks import Seen
 from labelloop.rules.schema import LabelRules
-from labelloop.rules.value import Kind, Look, looks_of
+from labelloop.rules.value import Look, Showing, looks_of
 from tests.unit.worlds.value import answer, at, task
 
 SHOWN = Seen("v1", "cat", probability=0.6)
@@ -22,10 +22,10 @@ def only(*found: Look) -> Look:
 def test_one_look_of_each_kind() -> None:
     tasks = [task(1, "cat", SHOWN, lead_time_s=2.5), task(2, "dog", HIDDEN), task(3, "cat", DRAWN)]
     first, second, third = looks_of(tasks)
-    assert first == Look(1, 7, at(1), Kind.SHOWN, "cat", 0.6, "cat", departed=False, seconds=2.5)
+    assert first == Look(1, 7, at(1), Showing.SHOWN, "cat", 0.6, "cat", departed=False, seconds=2.5)
     assert first.accepted
-    assert (second.kind, second.departed, second.accepted) == (Kind.HIDDEN, True, False)
-    assert (third.kind, third.departed, third.accepted) == (Kind.DRAWN, False, False)
+    assert (second.kind, second.departed, second.accepted) == (Showing.HIDDEN, True, False)
+    assert (third.kind, third.departed, third.accepted) == (Showing.DRAWN, False, False)
 
 
 def test_the_oldest_comes_first() -> None:

@@ -9,16 +9,16 @@ from dataclasses import asdict, replace
 import pytest
 
 from labelloop.rules.intervals import newcombe
-from labelloop.rules.value import Kind, Look, unread_from, value_of, warnings_of
+from labelloop.rules.value import Look, Showing, unread_from, value_of, warnings_of
 from labelloop.rules.value.words import advice, headline, reasons
 from tests.unit.worlds.value import looks_like_one, never_looks, stream
 
 
-def look(kind: Kind, *, departed: bool = False, **more: object) -> Look:
+def look(kind: Showing, *, departed: bool = False, **more: object) -> Look:
     return replace(Look(1, 7, "t", kind, "cat", 0.6, "dog" if departed else "cat", departed), **more)  # type: ignore[arg-type]
 
 
-def timed(kind: Kind, seconds: Sequence[float], who: int = 7) -> list[Look]:
+def timed(kind: Showing, seconds: Sequence[float], who: int = 7) -> list[Look]:
     return [look(kind, seconds=s, who=who) for s in seconds]
 
 
@@ -39,8 +39,8 @@ def test_nothing_is_claimed_without_answers() -> None:
 
 
 def test_seeing_the_answer_is_compared_on_chosen_images_alone() -> None:
-    looks = [look(Kind.SHOWN)] * 9 + [look(Kind.SHOWN, departed=True)] + [look(Kind.DRAWN, departed=True)] * 50
-    looks += [look(Kind.HIDDEN)] * 3 + [look(Kind.HIDDEN, departed=True)] * 7
+    looks = [look(Showing.SHOWN)] * 9 + [look(Showing.SHOWN, departed=True)] + [look(Showing.DRAWN, departed=True)] * 50
+    looks += [look(Showing.HIDDEN)] * 3 + [look(Showing.HIDDEN, departed=True)] * 7
     found = value_of(looks).anchoring
     assert (found.shown.share, found.hidden.share) == (0.9, 0.3)
     assert found.effect is not None
@@ -49,13 +49,13 @@ def test_seeing_the_answer_is_compared_on_chosen_images_alone() -> None:
 
 
 def test_a_skip_is_neither_taken_nor_overridden() -> None:
-    looks = [look(Kind.SHOWN), look(Kind.SHOWN, departed=True, skipped=True)]
+    looks = [look(Showing.SHOWN), look(Showing.SHOWN, departed=True, skipped=True)]
     assert value_of(looks).anchoring.shown.of == 1
 
 
 def test_minutes_saved_are_each_persons_own() -> None:
-    quick = timed(Kind.SHOWN, [2.0] * 60) + timed(Kind.HIDDEN, [3.0] * 6)
-    slow = timed(Kind.SHOWN, [10.0] * 6, who=8) + timed(Kind.HIDDEN, [30.0] * 6, who=8)
+    quick = timed(Showing.SHOWN, [2.0] * 60) + timed(Showing.HIDDEN, [3.0] * 6)
+    slow = timed(Showing.SHOWN, [10.0] * 6, who=8) + timed(Showing.HIDDEN, [30.0] * 6, who=8)
     found = value_of(quick + slow).times
     assert found.saved is not None
     assert found.saved.value == pytest.approx((60 * 1.0 + 6 * 20.0) / 60)  # medians over both would say 16
@@ -64,8 +64,8 @@ def test_minutes_saved_are_each_persons_own() -> None:
 
 def test_a_break_beside_the_open_page_saves_no_time() -> None:
     hidden = [5.0] * 9
-    plain = value_of(timed(Kind.SHOWN, [2.0] * 30) + timed(Kind.HIDDEN, hidden)).times.saved
-    after = value_of(timed(Kind.SHOWN, [2.0] * 30) + timed(Kind.HIDDEN, [*hidden, 3600.0])).times.saved
+    plain = value_of(timed(Showing.SHOWN, [2.0] * 30) + timed(Showing.HIDDEN, hidden)).times.saved
+    after = value_of(timed(Showing.SHOWN, [2.0] * 30) + timed(Showing.HIDDEN, [*hidden, 3600.0])).times.saved
     assert plain is not None
     assert after is not None
     assert after.value == pytest.approx(plain.value)
@@ -73,8 +73,8 @@ def test_a_break_beside_the_open_page_saves_no_time() -> None:
 
 
 def test_the_interval_of_saved_minutes_holds_the_truth_and_widens_with_less() -> None:
-    few = value_of(timed(Kind.SHOWN, [1, 2, 3] * 20) + timed(Kind.HIDDEN, [2, 4, 6, 3, 5])).times.saved
-    many = value_of(timed(Kind.SHOWN, [1, 2, 3] * 20) + timed(Kind.HIDDEN, [2, 4, 6, 3, 5] * 20)).times.saved
+    few = value_of(timed(Showing.SHOWN, [1, 2, 3] * 20) + timed(Showing.HIDDEN, [2, 4, 6, 3, 5])).times.saved
+    many = value_of(timed(Showing.SHOWN, [1, 2, 3] * 20) + timed(Showing.HIDDEN, [2, 4, 6, 3, 5] * 20)).times.saved
     assert few is not None
     assert many is not None
     assert few.low < 2 < few.high
@@ -82,7 +82,7 @@ def test_the_interval_of_saved_minutes_holds_the_truth_and_widens_with_less() ->
 
 
 def test_people_with_too_few_answers_are_left_out_and_counted() -> None:
-    looks = timed(Kind.SHOWN, [2.0] * 20) + timed(Kind.HIDDEN, [4.0] * 4)
+    looks = timed(Showing.SHOWN, [2.0] * 20) + timed(Showing.HIDDEN, [4.0] * 4)
     found = value_of(looks).times
     assert (found.saved, found.people, found.left_out) == (None, 0, 20)
     assert (found.shown, found.hidden) == (2.0, 4.0)
@@ -96,10 +96,10 @@ def test_nobody_saves_time_by_not_looking() -> None:
 
 
 def test_classes_that_are_surely_overridden_come_first() -> None:
-    looks = [look(Kind.SHOWN, departed=True, predicted="owl")]
-    looks += [look(Kind.SHOWN, departed=i < 15) for i in range(20)]
-    looks += [look(Kind.SHOWN, departed=i < 1, predicted="fox", said="cat" if i < 1 else "fox") for i in range(20)]
-    looks += [look(Kind.SHOWN, predicted=None)]  # a class that counts no more
+    looks = [look(Showing.SHOWN, departed=True, predicted="owl")]
+    looks += [look(Showing.SHOWN, departed=i < 15) for i in range(20)]
+    looks += [look(Showing.SHOWN, departed=i < 1, predicted="fox", said="cat" if i < 1 else "fox") for i in range(20)]
+    looks += [look(Showing.SHOWN, predicted=None)]  # a class that counts no more
     rows = value_of(looks).classes
     assert [(row.name, row.overrides.hits, row.overrides.of) for row in rows] == [
         ("cat", 15, 20), ("owl", 1, 1), ("fox", 1, 20)]  # fmt: skip
@@ -107,8 +107,8 @@ def test_classes_that_are_surely_overridden_come_first() -> None:
 
 
 def test_what_others_said_of_the_answers() -> None:
-    looks = [look(Kind.SHOWN, right=True), look(Kind.SHOWN, right=False), look(Kind.HIDDEN, right=True)]
-    looks += [look(Kind.DRAWN, corrected=True), look(Kind.SHOWN)]
+    looks = [look(Showing.SHOWN, right=True), look(Showing.SHOWN, right=False), look(Showing.HIDDEN, right=True)]
+    looks += [look(Showing.DRAWN, corrected=True), look(Showing.SHOWN)]
     found = value_of(looks).checked
     assert (found.shown.hits, found.shown.of, found.blind.hits, found.blind.of) == (1, 2, 1, 1)
     assert (found.corrected_shown.hits, found.corrected_blind.hits, found.corrected_blind.of) == (0, 1, 2)

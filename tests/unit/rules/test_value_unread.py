@@ -8,7 +8,7 @@ from itertools import combinations
 
 import pytest
 
-from labelloop.rules.value import Kind, Look
+from labelloop.rules.value import Look, Showing
 from labelloop.rules.value.unread import (
     BLOCK,
     LEVEL,
@@ -75,7 +75,7 @@ def test_whoever_looks_again_is_named_no_more() -> None:
 
 
 def test_without_blind_images_nobody_can_be_named() -> None:
-    shown = [look for look in stream(never_looks, 500) if look.kind is Kind.SHOWN]
+    shown = [look for look in stream(never_looks, 500) if look.kind is Showing.SHOWN]
     assert evidence(shown).odds == pytest.approx(1)
 
 
@@ -90,7 +90,7 @@ def test_images_of_which_the_model_said_no_probability_are_left_out() -> None:
 
 def test_corrections_count_against_it() -> None:
     looks = stream(never_looks, 60)
-    corrects = [replace(look, departed=look.kind is Kind.SHOWN) for look in stream(never_looks, 20, first=60)]
+    corrects = [replace(look, departed=look.kind is Showing.SHOWN) for look in stream(never_looks, 20, first=60)]
     assert evidence([*looks, *corrects]).odds < 0.1 * evidence(looks).odds
 
 
@@ -112,7 +112,13 @@ def test_the_prior_of_when_they_stopped_is_one() -> None:
 
 def test_on_average_a_block_of_somebody_at_the_limit_multiplies_by_one() -> None:
     """Exactly, over all ways in which departures can fall: the martingale, at the edge of what is tolerated."""
-    cells = [(Kind.SHOWN, 0.4), (Kind.SHOWN, 0.7), (Kind.HIDDEN, 0.5), (Kind.DRAWN, 0.9), (Kind.SHOWN, 0.6)]
+    cells = [
+        (Showing.SHOWN, 0.4),
+        (Showing.SHOWN, 0.7),
+        (Showing.HIDDEN, 0.5),
+        (Showing.DRAWN, 0.9),
+        (Showing.SHOWN, 0.6),
+    ]
     odds = [_odds(kind, p) for kind, p in cells]
     for count in range(1, 5):
         total = [0.0] * len(SHARES)
@@ -140,4 +146,4 @@ def test_the_level_holds_at_the_limit_of_what_is_tolerated() -> None:
 def test_a_quite_sure_model_breaks_nothing() -> None:
     looks = [replace(look, probability=1.0) for look in stream(looks_like_one, 60)]
     assert math.isfinite(evidence(looks).odds)
-    assert evidence([Look(1, 7, "t", Kind.SHOWN, "cat", 0.0, "dog", True)] * 50).odds == pytest.approx(1)
+    assert evidence([Look(1, 7, "t", Showing.SHOWN, "cat", 0.0, "dog", True)] * 50).odds == pytest.approx(1)

@@ -14,12 +14,12 @@ import torch
 
 from labelloop.model.net import Backbone
 from labelloop.records.evidence import Outcome
-from labelloop.records.images import Bucket
+from labelloop.records.images import Split
 from retrain_worker import retrain
 from retrain_worker.evidence.artefact import in_turn
 from retrain_worker.heads import recipe as heads
-from retrain_worker.heads.logistic import FittedHead, fit_head
-from retrain_worker.refresh import Judged
+from retrain_worker.heads.logistic import LinearFit, fit_head
+from retrain_worker.refresh import RunResult
 from tests.unit.worlds.learning import LearningWorld
 
 SMALL = {
@@ -41,17 +41,17 @@ def trainable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LearningWorl
 
 
 def _with_champion(world: LearningWorld) -> LearningWorld:
-    snapshot = world.label([*world.uris(Bucket.TRAIN)[:150], *world.uris(Bucket.TEST)])
+    snapshot = world.label([*world.uris(Split.TRAIN)[:150], *world.uris(Split.TEST)])
     assert world.refresh(snapshot).verdict.outcome is Outcome.PROMOTE
     return world
 
 
-def stopped_by(judged: Judged) -> dict[str, Outcome]:
+def stopped_by(judged: RunResult) -> dict[str, Outcome]:
     return {c.rule: c.outcome for c in judged.verdict.checks if c.outcome is not Outcome.PROMOTE}
 
 
 def test_shuffled_labels(world: LearningWorld) -> None:
-    uris = [u for u in world.labels if u not in world.uris(Bucket.TEST)]
+    uris = [u for u in world.labels if u not in world.uris(Split.TEST)]
     shuffled = np.random.default_rng(0).permutation([world.labels[u] for u in uris])
     judged = world.refresh(world.label([], dict(zip(uris, map(str, shuffled), strict=True))))
     assert judged.verdict.outcome is Outcome.REJECT
@@ -60,7 +60,7 @@ def test_shuffled_labels(world: LearningWorld) -> None:
 
 
 def test_class_names_in_another_order(world: LearningWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    def swapped(*args: Any, **options: Any) -> FittedHead:
+    def swapped(*args: Any, **options: Any) -> LinearFit:
         fitted = fit_head(*args, **options)
         names = list(fitted.head.labels)
         names[3], names[8] = names[8], names[3]
@@ -68,7 +68,7 @@ def test_class_names_in_another_order(world: LearningWorld, monkeypatch: pytest.
         return replace(fitted, head=replace(fitted.head, labels=tuple(names)))
 
     monkeypatch.setattr(heads, "fit_head", swapped)
-    judged = world.refresh(world.label(world.uris(Bucket.TRAIN)[:170]))
+    judged = world.refresh(world.label(world.uris(Split.TRAIN)[:170]))
     assert judged.verdict.outcome is Outcome.REJECT
     assert stopped_by(judged)["class order"] is Outcome.REJECT
     (reason,) = [r for r in judged.verdict.reasons if "swapped" in r]
@@ -77,8 +77,8 @@ def test_class_names_in_another_order(world: LearningWorld, monkeypatch: pytest.
 
 
 def test_a_class_that_it_is_blind_to(world: LearningWorld) -> None:
-    eights = [u for u in world.uris(Bucket.TRAIN) if world.truth[u] == "8"]
-    judged = world.refresh(world.label(world.uris(Bucket.TRAIN)[150:300], dict.fromkeys(eights, "3")))
+    eights = [u for u in world.uris(Split.TRAIN) if world.truth[u] == "8"]
+    judged = world.refresh(world.label(world.uris(Split.TRAIN)[150:300], dict.fromkeys(eights, "3")))
     assert judged.verdict.outcome is Outcome.REJECT
     assert stopped_by(judged)["class recall"] is Outcome.REJECT
     assert any("loses a class: 8 recognised" in r for r in judged.verdict.reasons)
@@ -92,7 +92,7 @@ def test_inputs_that_are_scaled_otherwise_in_serving(trainable: LearningWorld, m
         return featurise(context, project, backbone, *rest)
 
     monkeypatch.setattr(retrain, "featurise_under", unscaled)
-    judged = trainable.retrain(trainable.label(trainable.uris(Bucket.TRAIN)[:200]))
+    judged = trainable.retrain(trainable.label(trainable.uris(Split.TRAIN)[:200]))
     assert judged.verdict.outcome is Outcome.REJECT
     assert stopped_by(judged)["artefact"] is Outcome.REJECT
     assert "the artefact to serve differs from the one evaluated" in judged.verdict.reasons[0]
@@ -107,7 +107,7 @@ def test_a_network_that_answers_late(trainable: LearningWorld, monkeypatch: pyte
         return model
 
     monkeypatch.setattr(retrain, "served", late)
-    judged = trainable.retrain(trainable.label(trainable.uris(Bucket.TRAIN)[:220]))
+    judged = trainable.retrain(trainable.label(trainable.uris(Split.TRAIN)[:220]))
     assert judged.verdict.outcome is not Outcome.PROMOTE
     assert stopped_by(judged)["latency"] is Outcome.HOLD
     assert any(r.startswith("too slow: ") for r in judged.verdict.reasons)
@@ -119,7 +119,7 @@ def test_forty_per_cent_more_are_seen_whatever_the_machine_does_meanwhile() -> N
 
 
 def test_a_champion_against_itself(trainable: LearningWorld) -> None:
-    snapshot = trainable.label(trainable.uris(Bucket.TRAIN)[:240])
+    snapshot = trainable.label(trainable.uris(Split.TRAIN)[:240])
     first = trainable.retrain(snapshot)
     assert first.version is not None
     live = trainable.live().name
@@ -137,7 +137,7 @@ def test_the_same_inputs_give_the_same_figures(tmp_path: Path) -> None:
     for name in "ab":
         world = _with_champion(LearningWorld(tmp_path / name, images=300, config=SMALL))
         torch.manual_seed(ord(name))
-        judged = world.retrain(world.label(world.uris(Bucket.TRAIN)[:160]))
+        judged = world.retrain(world.label(world.uris(Split.TRAIN)[:160]))
         figures.append((replace(judged.evaluation, artefact=None), _epochs(judged.training)))  # that has a stopwatch
     assert figures[0] == figures[1]
 

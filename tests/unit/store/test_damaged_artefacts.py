@@ -18,8 +18,8 @@ from cli.main import app
 from labelloop.errors import CorruptObjectError
 from labelloop.model.net import dump
 from labelloop.records.evidence import Outcome, Verdict
-from labelloop.records.images import Bucket
-from labelloop.rules.split import bucket_of
+from labelloop.records.images import Split
+from labelloop.rules.split import split_of
 from labelloop.store.features import FeatureStore
 from labelloop.store.registry import Registry
 from labelloop.upkeep.rollback import intact_way_back
@@ -31,7 +31,7 @@ from operations.doctor import models
 from retrain_worker import refresh, retrain
 from retrain_worker.featurise import featurise
 from sync.inspect import Inspection
-from sync.weights import Weights
+from sync.weights import WeightsPublisher
 from tests.unit.worlds.backend import World, lease, world_of
 from tests.unit.worlds.damage import Queue, here
 from tests.unit.worlds.learning import LearningWorld
@@ -181,7 +181,7 @@ def test_a_retrain_goes_on_without_the_champions_head(
         monkeypatch.setattr(module, "judge", lambda *_: Verdict(Outcome.PROMOTE, ("forced",)))
     world = LearningWorld(tmp_path, images=200, config=CNN)
     for count in (60, 100):
-        snapshot = world.label([*world.uris(Bucket.TRAIN)[:count], *world.uris(Bucket.TEST)[: count // 3]])
+        snapshot = world.label([*world.uris(Split.TRAIN)[:count], *world.uris(Split.TEST)[: count // 3]])
         world.refresh(snapshot)
     for name in ("v1", "v2") if both else ("v2",):
         world.project.store.put(world.project.registry.version(name).head_key, b"junk")
@@ -216,7 +216,7 @@ def test_the_watcher_asks_once_for_weights_that_can_be_built_again() -> None:
     world.corrupt(weights_of(world, "v1"))
     queue: Any = Queue()
     damage = Registry(world.own, lease).damage
-    weights = Weights(world.record.key, world.own, Registry(world.own, lease), queue)
+    weights = WeightsPublisher(world.record.key, world.own, Registry(world.own, lease), queue)
     inspection = Inspection(world.own, damage, {"backbones/": weights.repair}, weights)
     for _ in range(3):
         inspection.turn()
@@ -252,7 +252,7 @@ def test_an_image_whose_catalogue_is_gone_gets_the_same_split_from_its_content(t
     fresh.catalogue.update()
     assert {uri: (f.group, f.bucket) for uri, f in fresh.catalogue.images.items()} == before
     shares = fresh.record.config.buckets.shares()
-    assert all(bucket is bucket_of(group, shares) for group, bucket in before.values())
+    assert all(bucket is split_of(group, shares) for group, bucket in before.values())
 
 
 def test_a_labelled_image_without_features_is_held_while_its_split_is_lost(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from labelloop.errors import CorruptArtefactError
 from labelloop.objects.storage import MemoryStore
-from labelloop.records.images import Bucket, ImageFacts
+from labelloop.records.images import ImageFacts, Split
 from labelloop.store.catalogue import Catalogue
 from labelloop.store.features import FeatureIndex, FeatureStore
 
@@ -79,20 +79,20 @@ def test_other_rows_under_a_shards_name_are_refused(tmp_path: Path) -> None:
 def test_catalogue_reads_what_was_added_since(tmp_path: Path) -> None:
     store = MemoryStore()
     reader, writer = Catalogue(store), Catalogue(store)
-    writer.add([ImageFacts("a", "e", "h", "h", Bucket.TEST)], "1")
+    writer.add([ImageFacts("a", "e", "h", "h", Split.TEST)], "1")
     reader.update()
     writer.add([ImageFacts("a", "e2", problem="cannot be read"), ImageFacts("b", "e", "h", "h")], "2")
     reader.update()
     assert reader.images["a"].problem == "cannot be read"
-    assert reader.images["b"].bucket is Bucket.TRAIN
+    assert reader.images["b"].bucket is Split.TRAIN
 
 
 def test_the_bucket_of_a_group_is_that_of_its_first_image() -> None:
     catalogue = Catalogue(MemoryStore())
-    catalogue.add([ImageFacts("a", "e", "h", "h", Bucket.TRAIN)], "1")
-    catalogue.add([ImageFacts("b", "e", "h", "h", Bucket.TEST)], "2")
+    catalogue.add([ImageFacts("a", "e", "h", "h", Split.TRAIN)], "1")
+    catalogue.add([ImageFacts("b", "e", "h", "h", Split.TEST)], "2")
     catalogue.update()
-    assert catalogue.splits == {"h": Bucket.TRAIN}
+    assert catalogue.splits == {"h": Split.TRAIN}
 
 
 STAMP = "20260101T0000{:02d}000000-aaaaaa"

@@ -25,7 +25,7 @@ from labelloop.objects import formats
 from labelloop.objects.formats import CURRENT, FIELD, MIGRATIONS, Kind, load, read, write
 from labelloop.objects.storage import MemoryStore
 from labelloop.records.given import NOTHING_SAID, Said
-from labelloop.records.images import Bucket
+from labelloop.records.images import Split
 from labelloop.records.json import canonical, digest, fields_of
 from labelloop.records.tasks import Annotation, Seen, Task, task_from, task_line
 from labelloop.store.auto_labels import AutoLabelStore
@@ -122,7 +122,7 @@ def latest(store: MemoryStore) -> None:
 def catalogue(store: MemoryStore) -> None:
     images = Catalogue(store)
     images.update()
-    assert images.images["s3://images/p/1.png"].bucket is Bucket.TEST
+    assert images.images["s3://images/p/1.png"].bucket is Split.TEST
     assert images.images["s3://images/p/2.png"].problem == "it cannot be decoded"
 
 

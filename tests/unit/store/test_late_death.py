@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from labelloop.errors import CancelledError
-from labelloop.records.images import Bucket
+from labelloop.records.images import Split
 from labelloop.rules.attempts import begun
 from retrain_worker import retrain
 from tests.unit.worlds.learning import LearningWorld
@@ -35,7 +35,7 @@ def test_the_second_attempt_goes_on_from_the_last_epoch(
         raise SystemExit(step)
 
     world.configure({"seed": len(step)})  # a run of its own
-    train = world.uris(Bucket.TRAIN)
+    train = world.uris(Split.TRAIN)
     world.labels.pop(train[-1], None)
     snapshot = world.label(train[:-1])
     with monkeypatch.context() as patched, pytest.raises(SystemExit):
@@ -62,5 +62,5 @@ def test_a_run_that_is_cancelled_after_its_last_epoch_leaves_nothing(
     world.configure({"seed": 99})
     monkeypatch.setattr(retrain, "look_at", cancelled)
     with pytest.raises(CancelledError):
-        world.retrain(world.label(world.uris(Bucket.TRAIN)))
+        world.retrain(world.label(world.uris(Split.TRAIN)))
     assert checkpoints(world) == []

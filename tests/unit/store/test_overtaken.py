@@ -10,7 +10,7 @@ import pytest
 from labelloop.code import code_version
 from labelloop.errors import ConflictError
 from labelloop.records.evidence import Outcome, Verdict
-from labelloop.records.images import Bucket
+from labelloop.records.images import Split
 from retrain_worker import refresh, retrain
 from retrain_worker.jobs import _of_a_retrain
 from tests.unit.worlds.learning import LearningWorld
@@ -26,7 +26,7 @@ def world(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[LearningWo
     for module in (refresh, retrain):
         monkeypatch.setattr(module, "judge", lambda *_: Verdict(Outcome.PROMOTE, ("forced",)))
     world = LearningWorld(tmp_path, images=200, config=CONFIG)
-    world.refresh(world.label([*world.uris(Bucket.TRAIN)[:60], *world.uris(Bucket.TEST)[:20]]))
+    world.refresh(world.label([*world.uris(Split.TRAIN)[:60], *world.uris(Split.TEST)[:20]]))
     yield world
 
 
@@ -37,7 +37,7 @@ def labelling(world: LearningWorld, step: Callable[..., Any], times: int) -> Cal
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         result = step(*args, **kwargs)
         if next(left, None) is not None:
-            open_ones = [u for u in world.uris(Bucket.TRAIN, Bucket.TEST) if u not in world.labels]
+            open_ones = [u for u in world.uris(Split.TRAIN, Split.TEST) if u not in world.labels]
             world.refresh(world.label(open_ones[:10]))
         return result
 
@@ -55,7 +55,7 @@ def test_who_is_overtaken_is_judged_again_and_goes_live(world: LearningWorld, mo
     assert live.parent == before.version  # it was judged against what was live
     assert live.snapshot == world.project.snapshots.latest().snapshot  # type: ignore[union-attr]
     assert [v.kind for v in world.project.registry.versions()].count("retrain") == 1
-    test = sum(1 for u in world.uris(Bucket.TEST) if u in world.labels)
+    test = sum(1 for u in world.uris(Split.TEST) if u in world.labels)
     assert (live.evaluation.test_n, live.evaluation.robustness.n) == (test, test)  # type: ignore[union-attr]
 
 
@@ -72,7 +72,7 @@ def test_an_image_is_looked_at_once_however_often_the_head_is_made(
 
     monkeypatch.setattr(retrain, "judge", noted)
     monkeypatch.setattr(retrain, "_learn", labelling(world, retrain._learn, 2))
-    labelled = {u for u in world.uris(Bucket.TEST) if u in world.labels}
+    labelled = {u for u in world.uris(Split.TEST) if u in world.labels}
     world.retrain(world.project.snapshots.latest().snapshot)  # type: ignore[union-attr]
     assert len(read) == 3
     assert labelled <= set(read[0])

@@ -10,7 +10,7 @@ import pytest
 
 from labelloop.errors import StudioError
 from labelloop.labels.results import LabelSchema
-from labelloop.records.tasks import Annotation, Choice, Seen, Task
+from labelloop.records.tasks import Annotation, QueuePlace, Seen, Task
 from labelloop.studio.rows import TaskStub
 from sync.answers.feed import OVERLAP_EVERY_S, Changes, Feed, Shown
 from tests.fakes.studio import FakeStudio
@@ -97,7 +97,7 @@ def test_what_happened_while_nobody_watched_is_found(studio: FakeStudio) -> None
 
 def test_the_hidden_answer_of_a_blind_task_is_kept_at_first_sight(studio: FakeStudio) -> None:
     task = studio.add_task("s3://images/1")
-    studio.push(1, SCHEMA, "v3", [(task, Choice("s3://images/1", 0.1, "dog", 0.9, True, "quota"))])
+    studio.push(1, SCHEMA, "v3", [(task, QueuePlace("s3://images/1", 0.1, "dog", 0.9, True, "quota"))])
     studio.model_version = "v3"
     annotation = studio.annotate(task, "cat")
     feed = feed_of(studio, lambda _uri, _answer: Seen("v3", "dog", blind=True))
@@ -232,7 +232,7 @@ def test_a_task_without_an_image_is_kept_and_harmless(studio: FakeStudio) -> Non
     feed = feed_of(studio)
     assert feed.poll()
     assert not feed.poll()
-    assert feed.board.tasks_of == {}
+    assert feed.task_index.tasks_of == {}
 
 
 class Counting(FakeStudio):
@@ -303,11 +303,11 @@ def test_a_sweep_between_polls_finds_what_is_gone_and_loses_nothing(studio: Fake
             steps.pop(0)()
             feed.poll()
     feed.poll()
-    assert tasks[0] not in feed.board
+    assert tasks[0] not in feed.task_index
     assert tasks[0] not in feed.tasks
     assert feed.tasks.keys() == {*tasks[1:4], tasks[5]}
     assert feed.moved == {tasks[0], tasks[5]}
-    assert len(feed.board.tasks_of["s3://images/x"]) == 1
+    assert len(feed.task_index.tasks_of["s3://images/x"]) == 1
 
 
 def test_a_sweep_that_breaks_off_does_not_take_the_rest_for_deleted() -> None:
@@ -325,7 +325,7 @@ def test_a_sweep_that_breaks_off_does_not_take_the_rest_for_deleted() -> None:
     while not done:
         changes, done = feed.sweep()
         assert not changes
-    assert len(feed.board) == 9
+    assert len(feed.task_index) == 9
     assert feed.deleted == set()
 
 
@@ -401,7 +401,7 @@ def test_an_id_that_is_used_again_is_another_task(studio: FakeStudio) -> None:
     studio.use_again(task, "s3://images/2")
     feed.poll()
     assert feed.tasks == {}
-    assert feed.board.tasks_of == {"s3://images/2": (task,)}
+    assert feed.task_index.tasks_of == {"s3://images/2": (task,)}
     assert feed.deleted == {"s3://images/1"}
 
 
@@ -453,8 +453,8 @@ def test_any_history_keeps_the_board_and_what_moved_exact(studio: FakeStudio, se
         shown.setdefault(stub.uri, set()).add(stub.id)
         if not stub.annotations:
             unanswered.setdefault(stub.uri, set()).add(stub.id)
-    assert {u: set(ids) for u, ids in feed.board.tasks_of.items()} == shown
-    assert {u: set(ids) for u, ids in feed.board.open.items()} == unanswered
+    assert {u: set(ids) for u, ids in feed.task_index.tasks_of.items()} == shown
+    assert {u: set(ids) for u, ids in feed.task_index.open.items()} == unanswered
     assert feed.annotations == sum(len(s.annotations) for s in stubs)
     assert not feed.deleted & shown.keys()
 

@@ -13,7 +13,7 @@ import pytest
 import sync.answers.empties
 from bench.watcher import LABELLED, World
 from labelloop.clock import LABEL_STUDIO_FORMAT, now, stamp
-from labelloop.config.networks import Choice
+from labelloop.config.networks import NetworkChoice
 from labelloop.config.project import ProjectConfig, parse_config
 from labelloop.config.settings import load_settings
 from labelloop.errors import StudioError
@@ -21,7 +21,7 @@ from labelloop.labels.instruction import ENTER, SUBMIT
 from labelloop.labels.label_config import asks_for_a_class
 from labelloop.labels.results import CONFIRMED_MARK, LabelSchema, make_label_config, parse_label_config
 from labelloop.objects.storage import MemoryStore
-from labelloop.records.images import MOST_EARLIER, Bucket, Bytes, ImageFacts
+from labelloop.records.images import MOST_EARLIER, Bytes, ImageFacts, Split
 from labelloop.records.json import canonical, digest
 from labelloop.records.snapshots import Snapshot
 from labelloop.records.tasks import Annotation, Seen, Task, annotation_from, task_from, task_line
@@ -170,9 +170,9 @@ def test_a_copied_prediction_stays_one_when_its_prediction_is_deleted_and_ends_w
 
 
 def test_bytes_are_remembered_with_their_times_and_only_so_many() -> None:
-    facts = ImageFacts(URI, "e", "a", "a", Bucket.TEST)
+    facts = ImageFacts(URI, "e", "a", "a", Split.TEST)
     second = facts.overwritten("b", at(10))
-    assert (second.bucket, second.group, second.earlier) == (Bucket.TEST, "", (Bytes("a", at(10)),))
+    assert (second.bucket, second.group, second.earlier) == (Split.TEST, "", (Bytes("a", at(10)),))
     assert [second.changed_after(at(m)) for m in (5, 10, 15)] == [at(10), None, None]
     back = second.overwritten("a", at(20))
     assert [back.changed_after(at(m)) for m in (5, 15, 25)] == [None, at(20), None]
@@ -254,7 +254,7 @@ def test_an_overwritten_image_keeps_its_bucket_and_tells_what_stood_there(tmp_pa
     world = LearningWorld(tmp_path, images=60)
     images = world.project.catalogue.images
     spare = world._take(2)
-    for bucket, new in zip((Bucket.TEST, Bucket.TRAIN), spare, strict=True):
+    for bucket, new in zip((Split.TEST, Split.TRAIN), spare, strict=True):
         uri = world.uris(bucket)[0]
         before = images[uri]
         world.images.kept[uri] = world.images.kept.pop(new)
@@ -274,13 +274,13 @@ def test_an_overwritten_image_keeps_its_bucket_and_tells_what_stood_there(tmp_pa
 def test_an_image_overwritten_with_one_of_another_bucket_stands_in_none(tmp_path: Path) -> None:
     world = LearningWorld(tmp_path, images=60)
     images = world.project.catalogue.images
-    (train, same), test = world.uris(Bucket.TRAIN)[:2], world.uris(Bucket.TEST)[0]
+    (train, same), test = world.uris(Split.TRAIN)[:2], world.uris(Split.TEST)[0]
     world.images.kept[train] = world.images.kept[test]
-    world.images.kept[same] = world.images.kept[world.uris(Bucket.TRAIN)[2]]
+    world.images.kept[same] = world.images.kept[world.uris(Split.TRAIN)[2]]
     featurise(world.context, world.project, [train, same])
     world.project.catalogue.update()
     assert (images[train].bucket, images[test].bucket, images[same].bucket) == (
-        Bucket.QUARANTINE, Bucket.TEST, Bucket.TRAIN,
+        Split.QUARANTINE, Split.TEST, Split.TRAIN,
     )  # fmt: skip
 
 
@@ -371,7 +371,7 @@ def test_empty_answers_of_a_project_that_we_made_are_recorded_then_deleted_a_few
     names = sorted(info.key for info in world.watch._store.list(PREFIX))
     assert sorted(int(name.rpartition("-")[2].removesuffix(".json")) for name in names) == sorted(given)
     world.watch.turn(nudged=True)
-    assert all(world.uris[world.ids.index(t)] in world.watch.feed.board.open for t in tasks)
+    assert all(world.uris[world.ids.index(t)] in world.watch.feed.task_index.open for t in tasks)
 
 
 @pytest.mark.parametrize(
@@ -460,7 +460,7 @@ def test_a_project_that_we_make_says_how_to_label_and_is_known_as_ours_afterward
     api = StudioApi()
     store = ProjectStore(MemoryStore(), "main")
     settings = load_settings({"LABELLOOP_IMAGE_BUCKETS": "images", "LABELLOOP_STUDIO_URL": "http://studio"})
-    choice = Choice("pixels", "a test")
+    choice = NetworkChoice("pixels", "a test")
     wish = Wish(ProjectConfig(name="pets"), "s3://images/p/", ("cat", "<b>"), choose=lambda: choice)
 
     def wired(wish: Wish) -> ProjectRecord:

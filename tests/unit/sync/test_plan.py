@@ -16,7 +16,7 @@ from labelloop.config.project import parse_config
 from labelloop.labels.results import make_label_config
 from labelloop.objects.storage import MemoryStore
 from labelloop.queue.jobs import JobKind
-from labelloop.records.images import Bucket, ImageFacts
+from labelloop.records.images import ImageFacts, Split
 from labelloop.records.runs import AGAIN, WITHOUT
 from labelloop.records.snapshots import Snapshot
 from labelloop.records.tasks import Annotation, Task
@@ -28,7 +28,7 @@ from labelloop.store.registry import Registry
 from labelloop.store.requests import RequestStore
 from labelloop.store.runs import RunStore
 from labelloop.store.snapshots import SnapshotStore
-from sync.plan import Plan, Planner
+from sync.plan import Planner, TurnPlan
 
 CONFIG = parse_config({"refresh": {"after": 4, "throttle_s": 0}}, "the test")
 RECORD = ProjectRecord("main", 1, 0, "t", CONFIG, make_label_config(["cat", "dog"]), "s3://images/t/")
@@ -77,12 +77,12 @@ class World:
     def label(self, *names: str, tmp: Any) -> None:
 
         uris = [f"s3://images/t/{len(self.labels) + i}" for i in range(len(names))]
-        self.catalogue.add([ImageFacts(u, "e", u, u, Bucket.TRAIN) for u in uris], f"s{len(self.labels)}")
+        self.catalogue.add([ImageFacts(u, "e", u, u, Split.TRAIN) for u in uris], f"s{len(self.labels)}")
         rows = np.zeros((len(uris), 2), dtype=np.float32)
         FeatureStore(self.store, "b", tmp).add(f"s{len(self.labels)}", uris, ["e"] * len(uris), rows)
         self.labels += names
 
-    def plan(self) -> Plan:
+    def plan(self) -> TurnPlan:
         self.catalogue.update()
         self.index.update()
         return self.planner.plan(self.snapshot(), None, self.catalogue, self.index)

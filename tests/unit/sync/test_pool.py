@@ -20,11 +20,11 @@ from labelloop.queue.jobs import JobKind
 from labelloop.records.images import ImageFacts
 from labelloop.store.catalogue import Catalogue
 from labelloop.store.features import FeatureIndex, FeatureStore
-from sync.answers.task_index import Board
+from sync.answers.task_index import TaskIndex
 from sync.images.imports import Imports
 from sync.images.listing import Lister
 from sync.images.mirror import Mirroring
-from sync.images.pool import ACTIVE_JOBS, CHUNK, Pool
+from sync.images.pool import ACTIVE_JOBS, CHUNK, ImagePool
 from sync.images.waiting import RETRY_S, Waiting
 from sync.images.web import Fetched
 
@@ -44,7 +44,7 @@ class World:
     """A bucket, its tasks, and a worker that does what is queued."""
 
     def __init__(self, tmp: Path) -> None:
-        self.store, self.queue, self.board = MemoryStore(), FakeQueue(), Board()
+        self.store, self.queue, self.task_index = MemoryStore(), FakeQueue(), TaskIndex()
         self.bucket: dict[str, str] = {}
         self.deleted: set[str] = set()
         self.refused: set[str] = set()  # by Label Studio's own filter
@@ -52,14 +52,14 @@ class World:
         self.catalogue = Catalogue(self.store)
         self.index = FeatureIndex(self.store, "b")
         self.features = FeatureStore(self.store, "b", tmp)
-        self.pool = Pool("p", lambda: list(self.bucket.items()), self._import, self.queue)  # type: ignore[arg-type]
+        self.pool = ImagePool("p", lambda: list(self.bucket.items()), self._import, self.queue)  # type: ignore[arg-type]
         self.pool._lister = Lister(lambda: list(self.bucket.items()), start=lambda run: run())
 
     def turn(self, *, listed: bool = True) -> None:
         if listed:
             self.pool._lister._again_at = float("-inf")
-            self.pool.turn(self.board, self.catalogue, self.index, deleted=self.deleted)
-        self.pool.turn(self.board, self.catalogue, self.index, deleted=self.deleted)
+            self.pool.turn(self.task_index, self.catalogue, self.index, deleted=self.deleted)
+        self.pool.turn(self.task_index, self.catalogue, self.index, deleted=self.deleted)
         self.pool._importing.join()
 
     def work(self, *, broken: frozenset[str] = frozenset()) -> None:
@@ -92,7 +92,7 @@ class World:
         self.imports += 1
         for number, uri in enumerate(self.bucket):
             if uri not in self.deleted and uri not in self.refused:
-                self.board.put(number, uri, answered=False)
+                self.task_index.put(number, uri, answered=False)
 
 
 @pytest.fixture
@@ -139,10 +139,10 @@ def test_an_image_with_new_bytes_is_asked_for_again(world: World) -> None:
 
 
 def test_an_image_that_is_only_named_by_a_task_counts_and_goes_with_it(world: World) -> None:
-    world.board.put(7, "s3://elsewhere/x.png", answered=False)
+    world.task_index.put(7, "s3://elsewhere/x.png", answered=False)
     world.turn()
     assert world.asked() == {"s3://elsewhere/x.png"}
-    world.board.remove(7)
+    world.task_index.remove(7)
     world.turn()
     assert world.pool.state.images == 0
 
@@ -153,7 +153,7 @@ def test_new_images_become_tasks_but_deleted_ones_alone_do_not(world: World) -> 
     assert world.imports == 1
     world.turn()
     assert world.imports == 1
-    world.board.remove(0)
+    world.task_index.remove(0)
     world.deleted = {uris(1)[0]}
     world.turn()
     assert world.imports == 1
@@ -206,7 +206,7 @@ def test_a_turn_without_changes_looks_at_no_image(world: World, monkeypatch: pyt
     world.work()
     world.turn()
     judged: list[str] = []
-    monkeypatch.setattr(Pool, "_judge", lambda _self, uri, *_: judged.append(uri))
+    monkeypatch.setattr(ImagePool, "_judge", lambda _self, uri, *_: judged.append(uri))
     world.turn(listed=False)
     world.turn()
     assert judged == []
@@ -339,22 +339,22 @@ def test_a_large_bucket_is_listed_seldom(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_the_board_follows_answers_changes_and_deletes() -> None:
-    board = Board()
-    board.put(1, "a", answered=False)
-    board.put(2, "a", answered=False)
-    board.put(3, "", answered=False)
-    assert (board.tasks_of, board.open, len(board)) == ({"a": (1, 2)}, {"a": (1, 2)}, 3)
-    assert board.put(1, "a", answered=True) == ""
-    assert board.open == {"a": (2,)}
-    assert board.put(1, "a", answered=False) == ""
-    assert board.put(2, "b", answered=True) == ""
-    assert (board.tasks_of, board.open) == ({"a": (1,), "b": (2,)}, {"a": (1,)})
-    assert board.news() == {"a", "b"}
-    assert board.put(1, "c", answered=False) == "a"
-    assert board.remove(2) == "b"
-    assert board.remove(2) == ""
-    assert board.news() == {"a", "b", "c"}
-    assert board.news() == set()
+    task_index = TaskIndex()
+    task_index.put(1, "a", answered=False)
+    task_index.put(2, "a", answered=False)
+    task_index.put(3, "", answered=False)
+    assert (task_index.tasks_of, task_index.open, len(task_index)) == ({"a": (1, 2)}, {"a": (1, 2)}, 3)
+    assert task_index.put(1, "a", answered=True) == ""
+    assert task_index.open == {"a": (2,)}
+    assert task_index.put(1, "a", answered=False) == ""
+    assert task_index.put(2, "b", answered=True) == ""
+    assert (task_index.tasks_of, task_index.open) == ({"a": (1,), "b": (2,)}, {"a": (1,)})
+    assert task_index.take_changed() == {"a", "b"}
+    assert task_index.put(1, "c", answered=False) == "a"
+    assert task_index.remove(2) == "b"
+    assert task_index.remove(2) == ""
+    assert task_index.take_changed() == {"a", "b", "c"}
+    assert task_index.take_changed() == set()
 
 
 def test_images_from_elsewhere_wait_for_their_copy_and_are_counted_meanwhile(world: World) -> None:
@@ -365,7 +365,7 @@ def test_images_from_elsewhere_wait_for_their_copy_and_are_counted_meanwhile(wor
         return Fetched(b"bytes")
 
     world.pool._mirroring = Mirroring(Mirror(world.store), fetch)
-    world.board.put(7, upload, answered=False)
+    world.task_index.put(7, upload, answered=False)
     world.bucket = dict.fromkeys(uris(1), "e")
     world.turn()
     assert world.asked() == set(uris(1))
@@ -388,7 +388,7 @@ def test_an_image_that_cannot_be_copied_is_left_to_a_worker_to_record(world: Wor
         raise ImageUnreadableError("not allowed")
 
     world.pool._mirroring = Mirroring(Mirror(world.store), refuse)
-    world.board.put(7, url, answered=False)
+    world.task_index.put(7, url, answered=False)
     end = time.monotonic() + 10
     while url not in world.asked():
         world.turn()
@@ -397,7 +397,7 @@ def test_an_image_that_cannot_be_copied_is_left_to_a_worker_to_record(world: Wor
     world.turn()
     assert (world.pool.state.unreadable, world.pool.state.missing) == (1, 0)
     assert world.pool._mirroring.state.problem == "not allowed"
-    world.board.remove(7)
+    world.task_index.remove(7)
     world.turn()
     assert world.pool._mirroring.state.failed == 0
 
@@ -438,7 +438,7 @@ def test_an_image_whose_task_says_where_it_stands_waits_for_the_task(
     world.turn(listed=False)
     assert world.queue.jobs == {}
     assert (world.pool.state.undecided, world.pool.state.featurised, world.pool.settled) == (1, 3, True)
-    world.board.put(7, uris(3)[2], answered=False)
+    world.task_index.put(7, uris(3)[2], answered=False)
     world.turn(listed=False)
     assert list(world.queue.jobs.values()) == [[uris(3)[2]]]
     assert (world.pool.state.undecided, world.pool.state.featurised, world.pool.settled) == (1, 2, False)

@@ -83,7 +83,7 @@ def test_a_sweep_goes_on_although_people_label_without_pause(world: World, monke
 
 def test_tasks_that_the_feed_does_not_show_are_looked_for_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     watch = world.watch
-    monkeypatch.setattr(world.studio, "task_count", lambda *_: len(watch.feed.board) + 5)
+    monkeypatch.setattr(world.studio, "task_count", lambda *_: len(watch.feed.task_index) + 5)
     sweeps = []
     monkeypatch.setattr(watch.feed, "sweep", lambda: (sweeps.append(1), (sync.answers.recorder.Changes(), True))[1])
     watch.answers._sweep_at = float("inf")
@@ -101,7 +101,7 @@ def test_the_order_is_pushed_once_and_again_after_a_restart_not_at_all(world: Wo
     world.watch.turn(nudged=True)
     world.watch.turn(nudged=True)
     assert world.studio.pushed == pushed
-    assert len(world.watch.feed.board) == 1200
+    assert len(world.watch.feed.task_index) == 1200
 
 
 def test_a_reading_that_an_error_interrupted_goes_on_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,11 +15,11 @@ from labelloop.config.project import ProjectConfig, parse_config
 from labelloop.errors import StudioError
 from labelloop.labels.results import LabelSchema
 from labelloop.objects.storage import MemoryStore
-from labelloop.records.tasks import Annotation, Choice, Seen
+from labelloop.records.tasks import Annotation, QueuePlace, Seen
 from labelloop.store.projects import ProjectRecord
 from labelloop.store.scores import ScoreStore
 from sync.predictions.publish import Publisher
-from sync.predictions.push_size import Bearing
+from sync.predictions.push_size import PushSize
 from sync.predictions.retired import KEEP_S
 from tests.fakes.studio import FakeStudio
 
@@ -38,7 +38,7 @@ class World:
     open_tasks: dict[str, list[int]]
 
     def order(self, version: str, uris: list[str], pool: int = 10) -> None:
-        places = [Choice(u, (i + 1) / 20, "cat", 0.6, False, "uncertain") for i, u in enumerate(uris)]
+        places = [QueuePlace(u, (i + 1) / 20, "cat", 0.6, False, "uncertain") for i, u in enumerate(uris)]
         self.scores.add(version, snapshot=None, pool=pool, policy="random: at random", places=places)
 
     def restarted(self) -> Publisher:
@@ -93,7 +93,7 @@ def test_a_new_version_gets_the_front_at_once_and_the_rest_while_nobody_waits(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sync.predictions.publish, "FRONT", 2)
-    monkeypatch.setattr(Bearing, "took", lambda *_: None)  # nothing is learned of this server
+    monkeypatch.setattr(PushSize, "took", lambda *_: None)  # nothing is learned of this server
     world.order("v1", list(world.open_tasks))
     world.publisher.publish("v1", world.open_tasks)
     world.publisher.publish("v1", world.open_tasks, idle_s=1.0)
@@ -108,7 +108,7 @@ def test_a_slow_server_is_left_alone_but_nobody_without_an_order(world: World, m
     uris = list(world.open_tasks)
     world.order("v1", uris)
     world.publisher.publish("v1", world.open_tasks)
-    monkeypatch.setattr(Bearing, "rests", property(lambda _: True))
+    monkeypatch.setattr(PushSize, "rests", property(lambda _: True))
     world.order("v2", uris)
     world.publisher.publish("v2", world.open_tasks)
     assert world.studio.model_version == "v1"
@@ -200,7 +200,7 @@ def test_after_a_day_a_replaced_version_goes_and_what_is_not_ours_stays(
     for version in ("v1", "v2"):
         world.order(version, list(world.open_tasks))
         world.publisher.publish(version, world.open_tasks)
-    world.studio.push(1, SCHEMA, "theirs", [(1, Choice("s3://images/t/0", 0.5, "cat", 0.5, False, "rest"))])
+    world.studio.push(1, SCHEMA, "theirs", [(1, QueuePlace("s3://images/t/0", 0.5, "cat", 0.5, False, "rest"))])
     ours = ["cold", "v1", "v2"]
     assert world.publisher.retire(ours, idle_s=600) == 0
     time_passes(monkeypatch, KEEP_S)
@@ -233,11 +233,11 @@ def test_a_version_that_comes_back_is_shown_with_what_still_stands(world: World)
 def test_a_push_that_failed_is_never_in_label_studio_twice(
     world: World, monkeypatch: pytest.MonkeyPatch, arrived: bool
 ) -> None:
-    monkeypatch.setattr(Bearing, "took", lambda *_: None)  # nothing is learned of this server
+    monkeypatch.setattr(PushSize, "took", lambda *_: None)  # nothing is learned of this server
     world.order("v1", list(world.open_tasks))
     push = world.studio.push
 
-    def fails(project: int, schema: LabelSchema, version: str, places: Sequence[tuple[int, Choice]]) -> int:
+    def fails(project: int, schema: LabelSchema, version: str, places: Sequence[tuple[int, QueuePlace]]) -> int:
         if arrived:
             push(project, schema, version, places)
         raise StudioError("Label Studio did not answer within 60 s")
@@ -257,11 +257,11 @@ def test_a_push_that_failed_slowly_is_not_repeated_at_once(world: World, monkeyp
     monkeypatch.setattr(time, "monotonic", lambda: next(took))
     monkeypatch.setattr(world.studio, "push", lambda *_: (_ for _ in ()).throw(StudioError("no answer within 60 s")))
     world.order("v1", list(world.open_tasks))
-    bearing = Bearing(lambda: 60.0)
-    world.publisher._bearing = bearing
+    push_size = PushSize(lambda: 60.0)
+    world.publisher._push_size = push_size
     with pytest.raises(StudioError):
         world.publisher.publish("v1", world.open_tasks)
-    assert bearing.rests
+    assert push_size.rests
     assert world.publisher.publish("v1", world.open_tasks)  # does not try
 
 
@@ -274,7 +274,7 @@ def test_a_model_version_that_somebody_changed_is_set_back(world: World) -> None
 
 
 def test_the_hidden_answer_of_a_blind_place_is_known(world: World) -> None:
-    places = [Choice("s3://images/t/0", 0.1, "dog", 0.8, True, "quota")]
+    places = [QueuePlace("s3://images/t/0", 0.1, "dog", 0.8, True, "quota")]
     world.scores.add("v1", snapshot=None, pool=1, policy="", places=places)
     assert world.publisher.place("v1", "s3://images/t/0") == places[0]
     assert world.publisher.place("v1", "s3://images/t/1") is None
@@ -331,7 +331,7 @@ def test_order_after_order_does_not_pile_up_predictions() -> None:
     open_tasks = {f"s3://images/t/{i}": [studio.add_task(f"s3://images/t/{i}")] for i in range(100)}
     uris = list(open_tasks)
     for first in range(0, 40, 4):  # each time other images come first
-        places = [Choice(u, 0.5, None, None, False, "cold-start") for u in uris[first : first + 20]]
+        places = [QueuePlace(u, 0.5, None, None, False, "cold-start") for u in uris[first : first + 20]]
         scores.add("v1", snapshot=None, pool=first, policy="", places=places)
         publisher.publish("v1", open_tasks)
     assert studio.prediction_counts(1) == {"v1": 12}

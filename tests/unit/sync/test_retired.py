@@ -21,7 +21,7 @@ def moment(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def having(**counts: int) -> Retired:
     """With these predictions in Label Studio."""
     retired = Retired()
-    retired.found(counts)
+    retired.recount(counts)
     return retired
 
 
@@ -85,4 +85,4 @@ def test_pushes_add_up() -> None:
     retired = Retired()
     retired.pushed("v1", 50)
     retired.pushed("v1", 150)
-    assert retired.standing("v1") == 200
+    assert retired.count("v1") == 200

@@ -7,18 +7,18 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from labelloop.clock import LABEL_STUDIO_FORMAT
-from labelloop.records.tasks import Annotation, Choice, Seen
+from labelloop.records.tasks import Annotation, QueuePlace, Seen
 from sync.predictions.shown import DOUBT, KEPT, Seeing
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 URI, OTHER = "s3://images/1", "s3://images/2"
 PLACES = {
-    ("v1", URI): Choice(URI, 0.1, "cat", 0.6, False, "uncertain"),
-    ("v2", URI): Choice(URI, 0.1, "dog", 0.7, False, "uncertain"),
-    ("v3", URI): Choice(URI, 0.1, "dog", 0.8, False, "uncertain"),
-    ("v4", URI): Choice(URI, 0.1, "fox", 0.9, True, "uncertain"),
-    ("v4", OTHER): Choice(OTHER, 0.2, "fox", 0.9, True, "quota"),
-    ("v5", URI): Choice(URI, 0.1, None, None, False, "uncertain"),
+    ("v1", URI): QueuePlace(URI, 0.1, "cat", 0.6, False, "uncertain"),
+    ("v2", URI): QueuePlace(URI, 0.1, "dog", 0.7, False, "uncertain"),
+    ("v3", URI): QueuePlace(URI, 0.1, "dog", 0.8, False, "uncertain"),
+    ("v4", URI): QueuePlace(URI, 0.1, "fox", 0.9, True, "uncertain"),
+    ("v4", OTHER): QueuePlace(OTHER, 0.2, "fox", 0.9, True, "quota"),
+    ("v5", URI): QueuePlace(URI, 0.1, None, None, False, "uncertain"),
 }
 
 

@@ -16,7 +16,7 @@ from labelloop.labels.results import LabelSchema
 from labelloop.objects.damage import Damage
 from labelloop.objects.storage import MemoryStore
 from labelloop.records.given import NOTHING_SAID, Given, Said
-from labelloop.records.images import Bucket
+from labelloop.records.images import Split
 from labelloop.store.projects import ProjectRecord
 from labelloop.store.task_groups import SHARDS, TaskGroups, dump, key_of, shard_of
 from labelloop.studio.rows import stub_of
@@ -224,7 +224,7 @@ def test_images_of_a_patient_stand_in_one_bucket_and_the_test_set_is_theirs(tmp_
     groups = {(int(f.uri[-7:-4]) // 4, f.group, f.bucket) for f in placed}
     assert len(groups) == len({f.group for f in placed}) == 15
     assert len({f.twins for f in placed}) == 60
-    assert {f.uri for f in placed if f.bucket is Bucket.TEST} == {uri_of(i) for i in range(60) if i % 20 < 4}
+    assert {f.uri for f in placed if f.bucket is Split.TEST} == {uri_of(i) for i in range(60) if i % 20 < 4}
     keeper.put(99, uri_of(99), FIELDS.of({"patient": "p1"}))
     turn(keeper)
     late = take(world, {uri_of(99): png(scene(99))})[0]

@@ -13,7 +13,7 @@ from labelloop.config.project import Retention
 from labelloop.objects.storage import ObjectInfo
 from labelloop.records.evidence import Evaluation, Outcome, Verdict
 from labelloop.records.runs import Run
-from labelloop.records.versions import Deployment, Version
+from labelloop.records.versions import LogEntry, Version
 from labelloop.upkeep.object_kinds import ObjectKind, StoredObject, classify
 from labelloop.upkeep.retention import NEW, Contents, References, Retained, is_due, live_since, mark, sweep
 
@@ -38,12 +38,12 @@ def at(days_ago: float) -> str:
     return (NOW - timedelta(days=days_ago)).strftime(LABEL_STUDIO_FORMAT)
 
 
-def log(*entries: tuple[str, float] | tuple[str, float, str]) -> list[Deployment]:
+def log(*entries: tuple[str, float] | tuple[str, float, str]) -> list[LogEntry]:
     """(version, days ago[, action]), oldest first."""
-    deployments: list[Deployment] = []
+    deployments: list[LogEntry] = []
     for i, (name, days, *action) in enumerate(entries, 1):
         previous = deployments[-1].version if deployments else None
-        deployments.append(Deployment(i, name, str(action[0]) if action else "deploy", previous, "t", "", at(days), i))
+        deployments.append(LogEntry(i, name, str(action[0]) if action else "deploy", previous, "t", "", at(days), i))
     return deployments
 
 
@@ -52,7 +52,7 @@ def run(name: str, *, days: float, snapshot: str = "s", outcome: str = "hold", v
 
 
 def refs(
-    versions: Sequence[Version] = (), deployments: Sequence[Deployment] = (), runs: Sequence[Run] = (),
+    versions: Sequence[Version] = (), deployments: Sequence[LogEntry] = (), runs: Sequence[Run] = (),
     *, initial: str | None = "b1", backbones: Sequence[str] = (),
 ) -> References:  # fmt: skip
     return References(versions, deployments, {b: f"tuned-{b}" for b in backbones}, initial, runs, "latest")

@@ -22,7 +22,7 @@ from labelloop.clock import stamp
 from labelloop.config.project import Stop
 from labelloop.errors import CorruptArtefactError, LabelloopError, NotFoundError
 from labelloop.records.curve import UNKNOWN, KeptCurve
-from labelloop.records.images import JUDGING, Bucket
+from labelloop.records.images import JUDGING, Split
 from labelloop.records.tasks import Annotation, Task
 from labelloop.records.versions import Version
 from labelloop.rules.stop_advice import outlook
@@ -44,7 +44,7 @@ TRAIN, RANDOM = 30, 8  # labels in each step
 def grown(tmp_path_factory: pytest.TempPathFactory) -> LearningWorld:
     """Three versions or four, each with more labels."""
     world = LearningWorld(tmp_path_factory.mktemp("world"), images=500)
-    train, random = world.uris(Bucket.TRAIN), world.uris(*JUDGING)
+    train, random = world.uris(Split.TRAIN), world.uris(*JUDGING)
     for step in range(1, 5):
         world.refresh(world.label(train[: step * TRAIN] + random[: step * RANDOM]))
     return world
@@ -180,7 +180,7 @@ def test_classes_are_read_as_they_are_called_now(world: LearningWorld) -> None:
 def test_classes_below_the_minimum_and_images_that_are_left(world: LearningWorld) -> None:
     found = followed(world)
     assert found.waiting == {}
-    train = len(world.uris(Bucket.TRAIN))
+    train = len(world.uris(Split.TRAIN))
     assert found.left == train - 4 * TRAIN
     before = dict(world.labels)
     world.labels = {u: label for u, label in before.items() if label != "7"}
@@ -328,7 +328,7 @@ def test_the_command_judges_all_versions_where_nobody_has(tmp_path: Path) -> Non
     with pytest.raises(NotFoundError, match="no model yet"):
         learning_curve(world.deployment, world.record, curve_here)
     names = [f"{i}.png" for i in range(6)]
-    world.images(names, Bucket.TEST, tmp=tmp_path)
+    world.images(names, Split.TEST, tmp=tmp_path)
     for i, name in enumerate(names):
         world.answer(i, name, "cat" if i < 4 else "dog")
     world.deploy(world.version(world.freeze().id))

@@ -15,7 +15,7 @@ from labelloop.model import net
 from labelloop.model.net import Backbone
 from retrain_worker.training.checkpoint import Checkpoint
 from retrain_worker.training.distributed import Launch, fit_on_all, processes_for
-from retrain_worker.training.fit import Run, fit
+from retrain_worker.training.fit import FineTune, fit
 from retrain_worker.training.parts import Part, Parts
 from retrain_worker.training.pixel_cache import PixelCache
 from retrain_worker.training.warm import warm_head
@@ -60,8 +60,8 @@ class Kept:
 def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
     one, two, kept, told = backbone(), backbone(), Kept(), list[Any]()
     head = warm_head(PARTS, one)
-    alone = fit(Run(one, PARTS, POLICY, 0), head)
-    run = Run(two, PARTS, POLICY, 0, kept, lambda *step: told.append(step))
+    alone = fit(FineTune(one, PARTS, POLICY, 0), head)
+    run = FineTune(two, PARTS, POLICY, 0, kept, lambda *step: told.append(step))
     both = fit_on_all(Launch(run, head, 2, tmp_path))
     for name, value in one.module.state_dict().items():
         np.testing.assert_allclose(two.module.state_dict()[name].numpy(), value.numpy(), atol=1e-4)
@@ -71,7 +71,7 @@ def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
     assert kept.last is not None
     assert kept.last.epoch == 2
     again = backbone()
-    resumed = fit_on_all(Launch(Run(again, PARTS, POLICY, 0, kept), head, 2, tmp_path / "again"))
+    resumed = fit_on_all(Launch(FineTune(again, PARTS, POLICY, 0, kept), head, 2, tmp_path / "again"))
     assert resumed.resumed_at == 2
     assert resumed.epochs == both.epochs
 
@@ -87,8 +87,8 @@ def test_weights_of_classes_count_once_and_no_pixel_is_copied(tmp_path: Path) ->
     train = Part(images, PARTS.train.targets[rows], PARTS.train.weights[rows])
     parts = Parts(train, PARTS.validation, PARTS.classes)
     one, two = backbone(), backbone()
-    fit(Run(one, parts, policy, 0), None)
-    run = Run(two, parts, policy, 0)
+    fit(FineTune(one, parts, policy, 0), None)
+    run = FineTune(two, parts, policy, 0)
     fit_on_all(Launch(run, None, 1, tmp_path / "run"))
     assert list((tmp_path / "run").glob("train.*")) == []
     assert np.array_equal(run.parts.train.weights, np.ones(len(rows)))
@@ -102,7 +102,7 @@ def test_a_cancelled_run_leaves_no_process(tmp_path: Path) -> None:
     def cancelled(*_: Any) -> None:
         raise CancelledError("cancelled by ann")
 
-    run = Run(backbone(), PARTS, POLICY, 0, report=cancelled)
+    run = FineTune(backbone(), PARTS, POLICY, 0, report=cancelled)
     with pytest.raises(CancelledError):
         fit_on_all(Launch(run, None, 1, tmp_path))
     running = [p for p in Path("/proc").glob("[0-9]*/cmdline") if str(tmp_path).encode() in _read(p)]
@@ -117,7 +117,7 @@ def _read(path: Path) -> bytes:
 
 
 def test_what_went_wrong_in_a_process_is_told(tmp_path: Path) -> None:
-    run = Run(backbone(), PARTS, POLICY, 0)
+    run = FineTune(backbone(), PARTS, POLICY, 0)
     run.parts = Parts(
         Part(PARTS.train.images, PARTS.train.targets + 7, PARTS.train.weights), PARTS.validation, PARTS.classes
     )

@@ -14,7 +14,7 @@ from labelloop.records.arrays import Floats
 from retrain_worker.heads import ensemble, members
 from retrain_worker.heads.ensemble import FOLDS, EnsembleRecipe, FittedEnsemble, cross_fit_ensemble, fit_ensemble
 from retrain_worker.heads.logistic import codes
-from retrain_worker.heads.members import MEMBERS, Part
+from retrain_worker.heads.members import MEMBERS, MemberTask
 
 CLASSES = ("mole", "ant", "zebra")
 QUICK = ("svm", "lightgbm")
@@ -100,7 +100,7 @@ def test_duplicates_never_stand_in_two_folds(monkeypatch: pytest.MonkeyPatch) ->
     features, labels, _ = blobs(30)
     seen: list[set[bytes]] = []
 
-    def spy(part: Part) -> bytes:
+    def spy(part: MemberTask) -> bytes:
         seen.append({row.tobytes() for row in part.features})
         return MEMBERS["svm"](part)
 
@@ -118,7 +118,9 @@ def test_a_label_of_a_row_does_not_move_its_own_out_of_fold_answer() -> None:
     features, labels, groups = blobs(60)
     changed: list[str | None] = [*labels]
     changed[7] = "ant" if labels[7] != "ant" else "mole"
-    first, second = (ensemble._Table.of(features, codes(column, CLASSES), groups, 3) for column in (labels, changed))
+    first, second = (
+        ensemble._LabelTable.of(features, codes(column, CLASSES), groups, 3) for column in (labels, changed)
+    )
     answers = [t.out_of_fold(ensemble._fits(t, t.hidden, "svm", SOME, lambda: None)) for t in (first, second)]
     np.testing.assert_array_equal(answers[0][7], answers[1][7])
     others = first.folds != first.folds[7]

@@ -15,7 +15,7 @@ from retrain_worker.heads.members import (
     MEMBERS,
     SHALLOW,
     SLOPE,
-    Part,
+    MemberTask,
     grown_forest,
     kernel,
     lightgbm_booster,
@@ -36,12 +36,14 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(members, "FOREST", 40)
 
 
-def part_of(features: Floats, targets: Ints, classes: int) -> Part:
+def part_of(features: Floats, targets: Ints, classes: int) -> MemberTask:
     rotated = rotate(features)
-    return Part(features, rotated.rows, rotated, targets, np.ones(len(targets), np.float32), classes, 7, lambda: None)
+    return MemberTask(
+        features, rotated.rows, rotated, targets, np.ones(len(targets), np.float32), classes, 7, lambda: None
+    )
 
 
-def drawn(classes: int, rows: int = 120, present: int | None = None) -> Part:
+def drawn(classes: int, rows: int = 120, present: int | None = None) -> MemberTask:
     rng = np.random.default_rng(classes)
     targets = np.arange(rows) % (present or classes)
     centres = rng.normal(size=(classes, DIMENSION))
@@ -50,14 +52,14 @@ def drawn(classes: int, rows: int = 120, present: int | None = None) -> Part:
     return part_of(features, targets, classes)
 
 
-def far_and_near(part: Part) -> Floats:
+def far_and_near(part: MemberTask) -> Floats:
     rng = np.random.default_rng(0)
     near = rng.normal(size=(200, DIMENSION)).astype(np.float32) * 3
     far = [np.full((1, DIMENSION), v, np.float32) for v in (0, -0.0, 1e-38, 1e30, -1e30, 3e38, -3e38)]
     return np.concatenate([part.features, near, *far])
 
 
-def native(part: Part, name: str, rows: Floats) -> Floats:
+def native(part: MemberTask, name: str, rows: Floats) -> Floats:
     """What the library itself says (n, classes that have rows)."""
     if name == "random_forest":
         return np.asarray(grown_forest(part).predict_proba(rows))
@@ -93,7 +95,7 @@ def test_a_class_without_labels_gets_nothing(name: str) -> None:
     np.testing.assert_allclose(found[:, :3], native(part, name, rows), rtol=0, atol=1e-5)
 
 
-def at(thresholds: list[tuple[int, float]], part: Part) -> Floats:
+def at(thresholds: list[tuple[int, float]], part: MemberTask) -> Floats:
     """Rows that lie exactly at a threshold, and one step of float32 to each side of it."""
     rows = []
     for i, (feature, threshold) in enumerate(thresholds):
@@ -166,7 +168,7 @@ def test_only_support_vectors_are_kept() -> None:
 def test_trees_give_the_same_bytes_again() -> None:
     part = drawn(3)
     trees = of_forest(grown_forest(part).estimators_, 3, range(3))
-    first, second = (trees_model(trees, dimension=DIMENSION, strict=False, seen=None) for _ in range(2))
+    first, second = (trees_model(trees, dimension=DIMENSION, strict=False, labelled=None) for _ in range(2))
     assert first == second
 
 

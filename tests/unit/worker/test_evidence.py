@@ -7,11 +7,11 @@ import pytest
 from labelloop.errors import NotEnoughLabelsError
 from labelloop.model.head import Head
 from labelloop.records.arrays import Floats
-from labelloop.records.images import Bucket, Example
+from labelloop.records.images import Example, Split
 from labelloop.rules.intervals import wilson
 from labelloop.rules.paired_intervals import mean_interval, paired_interval
 from labelloop.rules.schema import LabelRules
-from retrain_worker.evidence.answers import Answers, paired, recalls, surprise
+from retrain_worker.evidence.answers import PairedAnswers, paired, recalls, surprise
 from retrain_worker.evidence.collect import (
     LabelSets,
     Recipe,
@@ -35,7 +35,7 @@ def rows(uris: Sequence[str]) -> Floats:
     return np.stack([FEATURES[u] for u in uris])
 
 
-def examples(start: int, stop: int, *, bucket: Bucket = Bucket.TRAIN, **labels: str) -> list[Example]:
+def examples(start: int, stop: int, *, bucket: Split = Split.TRAIN, **labels: str) -> list[Example]:
     given = {**{u: TRUTH[u] for u in sorted(TRUTH)[start:stop]}, **labels}
     return [Example(i, u, f"g-{u}", bucket, label) for i, (u, label) in enumerate(given.items())]
 
@@ -133,10 +133,10 @@ def test_a_champion_of_two_classes_does_not_hold_up_one_of_three() -> None:
 def test_a_recall_falls_only_among_classes_that_both_know() -> None:
     truth, sure = np.array(["a"] * 20), np.array(["a"] * 20)
     unsure = np.array(["a", "c"] * 10)
-    [more_names] = recalls(Answers(truth, unsure, sure, among=sure))
+    [more_names] = recalls(PairedAnswers(truth, unsure, sure, among=sure))
     assert (more_names.challenger, more_names.among, more_names.champion) == (0.5, 1.0, 1.0)
     assert more_names.drop_high >= 0
-    [worse] = recalls(Answers(truth, unsure, sure))
+    [worse] = recalls(PairedAnswers(truth, unsure, sure))
     assert (worse.among, worse.champion) == (0.5, 1.0)
     assert worse.drop_high < 0
 
@@ -220,7 +220,7 @@ def test_a_backbone_that_saw_all_leaves_nothing_to_judge_on() -> None:
 
 def test_test_and_audit_labels_never_train() -> None:
     train = examples(0, 60)
-    held = examples(60, 90, bucket=Bucket.TEST) + examples(90, 120, bucket=Bucket.AUDIT)
+    held = examples(60, 90, bucket=Split.TEST) + examples(90, 120, bucket=Split.AUDIT)
     lies = [replace(e, label="a") for e in held]
     honest = refresh_evidence(LabelSets([*train, *held]), rows, champion=None, recipe=RECIPE)
     lied = refresh_evidence(LabelSets([*train, *lies]), rows, champion=None, recipe=RECIPE)
@@ -233,7 +233,7 @@ def test_test_and_audit_labels_never_train() -> None:
 
 def test_test_comparison_is_of_the_heads_that_serve() -> None:
     champion = Head(("a",), np.zeros((1, 12), np.float32), np.zeros(1, np.float32))
-    sets = LabelSets([*examples(0, 60), *examples(60, 90, bucket=Bucket.TEST)], champion=examples(0, 30))
+    sets = LabelSets([*examples(0, 60), *examples(60, 90, bucket=Split.TEST)], champion=examples(0, 30))
     compared = refresh_evidence(sets, rows, champion=champion, recipe=RECIPE).evaluation.test_comparison
     assert compared is not None
     assert compared.champion == pytest.approx(1 / 3)
@@ -246,7 +246,7 @@ def test_retrain_compares_two_feature_sets_on_the_test_bucket() -> None:
         Head(("a", "b"), np.eye(2, 3, dtype=np.float32), np.zeros(2, np.float32)),
         lambda u: np.stack([noise[x] for x in u]),
     )
-    sets = LabelSets([*examples(0, 60), *examples(60, 120, bucket=Bucket.TEST)], champion=examples(0, 40))
+    sets = LabelSets([*examples(0, 60), *examples(60, 120, bucket=Split.TEST)], champion=examples(0, 40))
     saw = frozenset(e.group for e in examples(0, 60))
     found = retrain_evidence(sets, rows, champion=old, recipe=Recipe(backbone_saw=saw)).evaluation
     assert (found.kind, found.new_labels, found.accuracy, found.comparison) == ("retrain", 20, None, None)
@@ -280,8 +280,8 @@ def test_retrain_without_test_labels_says_so() -> None:
 
 
 def test_contradicting_duplicates_are_left_out_and_listed() -> None:
-    twins = [Example(1, "x", "g", Bucket.TRAIN, "a"), Example(2, "y", "g", Bucket.TRAIN, "b")]
-    same = [Example(3, "p", "h", Bucket.TRAIN, "a"), Example(4, "q", "h", Bucket.TRAIN, "a")]
+    twins = [Example(1, "x", "g", Split.TRAIN, "a"), Example(2, "y", "g", Split.TRAIN, "b")]
+    same = [Example(3, "p", "h", Split.TRAIN, "a"), Example(4, "q", "h", Split.TRAIN, "a")]
     agreed, conflicts = one_per_unit([*twins, *same])
     assert {g: e.uri for g, e in agreed.items()} == {"h": "p"}
     assert conflicts == ("x", "y")
@@ -344,9 +344,9 @@ def test_an_interval_of_a_mean_covers_the_truth(n: int) -> None:
 def test_the_bounds_of_all_classes_hold_together() -> None:
     """Of many classes one looks worse by chance: what each must show grows with how many there are (Bonferroni)."""
     truth, ours, theirs = (np.array(list(text) * 10) for text in ("aaaaaaaa", "aaaaaabb", "aaaaaaaa"))
-    (alone,) = recalls(Answers(truth, ours, theirs))
+    (alone,) = recalls(PairedAnswers(truth, ours, theirs))
     others = np.array([f"class{i}" for i in range(9)])
-    among = recalls(Answers(*(np.concatenate([part, others]) for part in (truth, ours, theirs))))
+    among = recalls(PairedAnswers(*(np.concatenate([part, others]) for part in (truth, ours, theirs))))
     assert alone.drop_high == pytest.approx(paired_interval(0, 20, 80)[1])
     assert alone.drop_high < among[0].drop_high
     assert among[0].drop_high == pytest.approx(paired_interval(0, 20, 80, z=2.807034)[1])  # 99.5 % of each of ten
@@ -359,7 +359,7 @@ def test_hardly_ever_does_any_of_many_classes_seem_lost_by_chance() -> None:
     lost = 0
     for _ in range(families):
         ours, theirs = (np.where(draw.random(len(truth)) < 0.7, truth, "wrong") for _ in range(2))
-        lost += any(r.drop_high < 0 for r in recalls(Answers(truth, ours, theirs)))
+        lost += any(r.drop_high < 0 for r in recalls(PairedAnswers(truth, ours, theirs)))
     assert lost / families < 0.04  # each on its own would make one in four
 
 
@@ -398,7 +398,7 @@ def test_a_head_that_boasts_more_than_the_champion_is_told_from_chance() -> None
 
 
 def test_the_probabilities_of_the_heads_that_serve_are_judged_on_the_test_bucket() -> None:
-    test = examples(180, 240, bucket=Bucket.TEST)
+    test = examples(180, 240, bucket=Split.TEST)
     champion = refresh_evidence(LabelSets(examples(0, 60)), rows, champion=None, recipe=Recipe()).fitted.head
     sets = LabelSets([*examples(0, 90), *test], champion=examples(0, 60))
     for found in (
@@ -417,7 +417,7 @@ def test_the_probabilities_of_the_heads_that_serve_are_judged_on_the_test_bucket
 def test_after_a_rename_the_champion_is_compared_under_the_new_names() -> None:
     rules = LabelRules({"a": "alpha"})
     grown = [replace(e, label="alpha") if e.label == "a" else e for e in examples(0, 60)]
-    test = [replace(e, label="alpha") if e.label == "a" else e for e in examples(180, 240, bucket=Bucket.TEST)]
+    test = [replace(e, label="alpha") if e.label == "a" else e for e in examples(180, 240, bucket=Split.TEST)]
     champion = refresh_evidence(LabelSets(examples(0, 60)), rows, champion=None, recipe=Recipe()).fitted.head
     sets = LabelSets([*grown, *test], champion=grown)  # old snapshots are read through the same rules
     found = refresh_evidence(sets, rows, champion=champion, recipe=replace(RECIPE, rules=rules)).evaluation

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from labelloop.errors import CorruptArtefactError
 from labelloop.model.net import Backbone
 from labelloop.queue.progress import JobProgress
-from labelloop.records.images import Bucket
+from labelloop.records.images import Split
 from labelloop.records.versions import COLD_START
 from retrain_worker.featurise import featurise, featurise_under
 from retrain_worker.score import score
@@ -52,7 +52,7 @@ def test_an_image_without_finite_numbers_gets_a_problem_and_stops_nobody(
     others = [u for u in came if u not in broken]
     monkeypatch.undo()
     np.testing.assert_array_equal(features.rows(others), fresh(world, others))
-    assert score(world.context, world.project, COLD_START) == len(world.uris(*Bucket)) - 1
+    assert score(world.context, world.project, COLD_START) == len(world.uris(*Split)) - 1
 
 
 def fresh(world: LearningWorld, uris: list[str]) -> NDArray[np.float32]:

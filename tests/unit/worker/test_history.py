@@ -7,7 +7,7 @@ import pytest
 
 from labelloop.model.head import Head
 from labelloop.records.arrays import Floats
-from labelloop.records.images import JUDGING, Bucket
+from labelloop.records.images import JUDGING, Split
 from labelloop.records.versions import COLD_START
 from labelloop.rules.acquisition import Quota
 from labelloop.store.features import FeatureStore
@@ -22,7 +22,7 @@ from tests.unit.worlds.learning import LearningWorld
 def world(tmp_path_factory: pytest.TempPathFactory) -> LearningWorld:
     """Sixty train and forty test labels, and a live version."""
     world = LearningWorld(tmp_path_factory.mktemp("standing"), images=400, config={"queue": {"quota_most": 0.3}})
-    world.refresh(world.label([*world.uris(Bucket.TRAIN)[:60], *world.uris(Bucket.TEST)[:40]]))
+    world.refresh(world.label([*world.uris(Split.TRAIN)[:60], *world.uris(Split.TEST)[:40]]))
     return world
 
 
@@ -48,9 +48,9 @@ def test_a_head_learns_from_unlabelled_train_images_alone(
     monkeypatch.setattr(type(features), "rows", spy)
     found = unlabelled(world.project, features, given)
     assert found is not None
-    assert len(found) == len(asked) == len(world.uris(Bucket.TRAIN)) - 60
+    assert len(found) == len(asked) == len(world.uris(Split.TRAIN)) - 60
     bucket = {u: world.project.catalogue.images[u].bucket for u in asked}
-    assert set(bucket.values()) == {Bucket.TRAIN}
+    assert set(bucket.values()) == {Split.TRAIN}
     assert not set(asked) & world.labels.keys()
 
 
@@ -72,7 +72,7 @@ def test_the_sample_is_the_same_whoever_draws_it_and_moves_little(
 def test_a_head_that_takes_no_pool_learns_from_labels_alone(tmp_path: Path) -> None:
     """Unlabelled images still tell what a class without a label looks like."""
     world = LearningWorld(tmp_path, images=60, config={"head": {"pool": False}})
-    world.refresh(world.label([u for u in world.uris(Bucket.TRAIN) if world.truth[u] != "7"]))
+    world.refresh(world.label([u for u in world.uris(Split.TRAIN) if world.truth[u] != "7"]))
     live = world.live()
     assert live.recipe["pool"] == 0.0
     head = world.project.registry.head(live)
@@ -85,7 +85,7 @@ def test_doubts_are_judged_on_the_random_test_labels(world: LearningWorld) -> No
     head = world.project.registry.head(world.live())
     situation = situation_of(given, features, head, world.project)
     assert situation.has_model
-    assert situation.doubts.n == len({e.group for e in given if e.bucket is Bucket.TEST}) == 40
+    assert situation.doubts.n == len({e.group for e in given if e.bucket is Split.TEST}) == 40
     assert situation.doubts.auc is None or situation.doubts.auc > 0.5
     assert not situation_of(given, features, None, world.project).has_model
 
@@ -94,7 +94,7 @@ def test_labelled_images_reach_the_strategies_with_their_columns(world: Learning
     given, features = examples(world)
     found = labelled_of(given, features, ("3", "7"))
     assert found.features.shape == (60, features.rows([given[0].uri]).shape[1])
-    named = [e.label for e in given if e.bucket is Bucket.TRAIN]
+    named = [e.label for e in given if e.bucket is Split.TRAIN]
     assert (found.labels == 0).sum() == named.count("3")
     assert (found.labels == -1).sum() == 60 - named.count("3") - named.count("7")
 
@@ -109,16 +109,16 @@ def standing_quota(world: LearningWorld, **gate: int) -> Quota:
 def test_the_quota_knows_what_the_next_verdict_and_a_bound_lack(world: LearningWorld) -> None:
     quota = standing_quota(world)
     assert (quota.labels, quota.random) == (100, 40)
-    assert quota.lacking == {Bucket.TEST: world.config.gate.min_test_labels - 40, Bucket.AUDIT: 59}
+    assert quota.lacking == {Split.TEST: world.config.gate.min_test_labels - 40, Split.AUDIT: 59}
     assert quota.ahead == world.config.retrain.after - 60
-    assert standing_quota(world, min_test_labels=40).lacking == {Bucket.AUDIT: 59}
+    assert standing_quota(world, min_test_labels=40).lacking == {Split.AUDIT: 59}
 
 
 def test_a_retrain_that_was_held_is_counted_from_as_the_planner_does(tmp_path: Path) -> None:
     """Else the share would fall back just when it was too small."""
     world = LearningWorld(tmp_path, images=400, config={"retrain": {"after": 100}})
-    train = world.uris(Bucket.TRAIN)
-    first = world.label([*train[:110], *world.uris(Bucket.TEST)[:30]])
+    train = world.uris(Split.TRAIN)
+    first = world.label([*train[:110], *world.uris(Split.TEST)[:30]])
     assert standing_quota(world).ahead == 0
     run = world.project.runs.start("retrain", snapshot=first, config="", attempt=1, worker="w")
     world.label(train[:150], wrong={train[0]: "another"})
@@ -133,7 +133,7 @@ def test_of_many_labelled_images_a_strategy_sees_a_sample_and_not_the_last_by_na
     world: LearningWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given, features = examples(world)
-    train = sorted((e for e in given if e.bucket is Bucket.TRAIN), key=lambda e: e.uri)
+    train = sorted((e for e in given if e.bucket is Split.TRAIN), key=lambda e: e.uri)
     classes = tuple(sorted({e.label for e in train}))
     whole = labelled_of(given, features, classes)
     monkeypatch.setattr(standing, "LABELLED_MOST", 30)
@@ -150,7 +150,7 @@ def test_of_many_labelled_images_a_strategy_sees_a_sample_and_not_the_last_by_na
 def test_weak_classes_are_told_by_what_is_missed_out_of_fold_in_train(world: LearningWorld) -> None:
     version = world.live()
     found = version.evaluation.recognised
-    train = Counter(world.truth[u] for u in world.labels if u in set(world.uris(Bucket.TRAIN)))
+    train = Counter(world.truth[u] for u in world.labels if u in set(world.uris(Split.TRAIN)))
     assert {r.name: r.n for r in found} == {name: train[name] for name in version.labels}  # none of test
     right = version.evaluation.accuracy
     assert right is not None
@@ -159,7 +159,7 @@ def test_weak_classes_are_told_by_what_is_missed_out_of_fold_in_train(world: Lea
 
 def test_a_model_all_of_whose_classes_were_dropped_is_none(tmp_path: Path) -> None:
     world = LearningWorld(tmp_path, images=600)
-    known = [u for u in world.uris(Bucket.TRAIN) if world.truth[u] in {"3", "7"}]  # more than FEW of the gate
+    known = [u for u in world.uris(Split.TRAIN) if world.truth[u] in {"3", "7"}]  # more than FEW of the gate
     world.refresh(world.label(known))
     world.configure({"label_map": {"3": None, "7": None}})
     live = world.live()
@@ -206,7 +206,7 @@ def test_a_project_whose_classes_have_no_label_yet_looks_for_them_and_names_noth
     tmp_path: Path,
 ) -> None:
     world = LearningWorld(tmp_path, images=900)
-    world.refresh(world.label([u for u in world.uris(Bucket.TRAIN) if world.truth[u] in set("012345")][:40]))
+    world.refresh(world.label([u for u in world.uris(Split.TRAIN) if world.truth[u] in set("012345")][:40]))
     live = world.live()
     assert live.evaluation.missing == tuple("6789")
     assert live.verdict.reasons[2].startswith("knows 6 of 10 classes: 6, 7, 8, 9 have too few labels")
@@ -221,7 +221,7 @@ def test_a_project_whose_classes_have_no_label_yet_looks_for_them_and_names_noth
     assert sum(place.label is not None for place in new) < 0.6 * len(new)  # else all, each of them wrong
     old = [place for place in found.places if world.truth[place.uri] in set("012345")]
     assert sum(place.label == world.truth[place.uri] for place in old) > 0.5 * len(old)
-    world.refresh(world.label(world.uris(Bucket.TRAIN)[:120]))
+    world.refresh(world.label(world.uris(Split.TRAIN)[:120]))
     assert world.live().evaluation.missing == ()
     assert score(world.context, world.project, world.live().name)
     later = world.project.scores.newest(world.live().name)

@@ -12,15 +12,15 @@ from labelloop.errors import CorruptArtefactError
 from labelloop.model.head import Head, Novelty, load_head, speaks
 from labelloop.records.arrays import Floats
 from labelloop.records.evidence import PreLabels, evaluation_from
-from labelloop.records.images import Bucket, Example
+from labelloop.records.images import Example, Split
 from labelloop.records.json import to_dict
 from labelloop.rules.acquisition import Query, strategy
 from labelloop.rules.split import unit
 from retrain_worker.evidence.collect import LabelSets, Learned, Recipe, refresh_evidence
 from retrain_worker.heads.logistic import USUAL
-from retrain_worker.heads.novelty import Classes, Seen, fit_novelty
+from retrain_worker.heads.novelty import Classes, NoveltyTable, fit_novelty
 from retrain_worker.heads.recipe import HeadRecipe, Lesson, fit_linear
-from retrain_worker.replay.history import Draw, Labelled
+from retrain_worker.replay.history import Draw, LabelledImages
 from retrain_worker.replay.student import Student
 
 CLASSES = tuple("abcdef")
@@ -42,13 +42,13 @@ class Pictures:
 
     @property
     def examples(self) -> list[Example]:
-        return [Example(int(i), f"{i}", f"g{i}", Bucket.TRAIN, CLASSES[self.truth[i]]) for i in self.labelled]
+        return [Example(int(i), f"{i}", f"g{i}", Split.TRAIN, CLASSES[self.truth[i]]) for i in self.labelled]
 
     def features(self, uris: Sequence[str]) -> Floats:
         return self.rows[[int(u) for u in uris]]
 
     def learned(self, *, known: Sequence[str] = CLASSES, pool: bool = True, class_min: int = 1) -> Learned:
-        recipe = Recipe(class_min=class_min, known=known, pool=self.rows[self.pool] if pool else None)
+        recipe = Recipe(class_min=class_min, choosable=known, pool=self.rows[self.pool] if pool else None)
         return refresh_evidence(LabelSets(self.examples), self.features, champion=None, recipe=recipe)
 
 
@@ -139,7 +139,7 @@ def test_whatever_the_rows_are_it_is_a_probability_that_falls_with_likeness(seed
     rows[rng.random(len(rows)) < 0.3] = rows[0]  # the same picture, many times
     rows[rng.random(len(rows)) < 0.1] = 0
     pool = rows[rng.integers(0, len(rows), int(rng.integers(0, 60)))]
-    novelty, oof = fit_novelty(Seen(rows, targets, pool), Classes(classes, 3), rng.integers(0, 5, len(rows)))
+    novelty, oof = fit_novelty(NoveltyTable(rows, targets, pool), Classes(classes, 3), rng.integers(0, 5, len(rows)))
     line = novelty.of(np.linspace(-1, 1, 50, dtype=np.float32))
     for found in (novelty.probabilities(rows), oof, line):
         assert np.isfinite(found).all()
@@ -155,7 +155,7 @@ def test_out_of_fold_an_image_does_not_know_its_own_label(seed: int) -> None:
     targets, rows = world.truth[world.labelled], world.rows[world.labelled]
     folds = rng.integers(0, 5, len(rows))
     classes, pool = Classes(4, 2), world.rows[world.pool]
-    novelty, found = fit_novelty(Seen(rows, targets, pool), classes, folds)
+    novelty, found = fit_novelty(NoveltyTable(rows, targets, pool), classes, folds)
     moved = rows.copy()
     mine = folds == folds[0]
     learned = ~mine & (targets >= 0)
@@ -260,11 +260,11 @@ def test_a_replay_learns_what_a_refresh_learns(seed: int) -> None:
     """One head: the same labels and unlabelled images give the same probabilities, of classes without a label, too."""
     world = Pictures(seed, known=4, labelled=15)
     groups = [f"g{i}" for i in range(len(world.rows))]
-    part = Labelled(world.rows, world.truth, groups)
+    part = LabelledImages(world.rows, world.truth, groups)
     student = Student.of(Draw(part, part), len(CLASSES))
     student.learn(world.labelled, world.truth[world.labelled])
     rest = sorted(set(range(700)) - set(world.labelled.tolist()), key=lambda i: unit(f"pool:{groups[i]}"))
-    recipe = Recipe(known=CLASSES, pool=world.rows[rest])
+    recipe = Recipe(choosable=CLASSES, pool=world.rows[rest])
     head = head_of(refresh_evidence(LabelSets(world.examples), world.features, champion=None, recipe=recipe))
     np.testing.assert_allclose(student.probabilities(world.rows)[:, :4], head.probabilities(world.rows), atol=0.02)
     np.testing.assert_allclose(student.unseen(world.rows), head.unseen(world.rows), atol=0.01)
@@ -275,7 +275,7 @@ def test_an_ensemble_waits_until_every_class_has_a_label_or_there_are_fifty() ->
     found = []
     for known, labelled in ((3, 20), (3, 60), (6, 40)):
         world = Pictures(0, known=known, labelled=labelled)
-        recipe = Recipe(known=CLASSES, pool=world.rows[world.pool], head=HeadRecipe(spec))
+        recipe = Recipe(choosable=CLASSES, pool=world.rows[world.pool], head=HeadRecipe(spec))
         found.append(refresh_evidence(LabelSets(world.examples), world.features, champion=None, recipe=recipe).fitted)
     assert [fitted.recipe.get("head", "linear") for fitted in found] == ["linear", "ensemble", "ensemble"]
     assert found[0].head.unseen(world.rows).any()

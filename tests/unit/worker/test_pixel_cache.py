@@ -15,10 +15,10 @@ from labelloop.config.project import BackboneSpec
 from labelloop.config.training import Retrain
 from labelloop.errors import ImageUnreadableError, NotEnoughLabelsError, StorageError
 from labelloop.model import net
-from labelloop.records.images import Bucket, Example
+from labelloop.records.images import Example, Split
 from labelloop.records.json import digest
 from retrain_worker.training import data as module
-from retrain_worker.training.data import Source, parts_of
+from retrain_worker.training.data import PixelSource, parts_of
 from retrain_worker.training.pixel_cache import INDEX, ROWS, PixelCache
 
 
@@ -96,21 +96,21 @@ def picture(n: int) -> bytes:
     return out.getvalue()
 
 
-def examples(count: int, bucket: Bucket = Bucket.TRAIN) -> list[Example]:
+def examples(count: int, bucket: Split = Split.TRAIN) -> list[Example]:
     return [Example(n, f"s3://images/{n}", f"group{n}", bucket, "ab"[n % 2]) for n in range(count)]
 
 
-Make = Callable[..., Source]
+Make = Callable[..., PixelSource]
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> Make:
-    def make(count: int, **trouble: object) -> Source:
+    def make(count: int, **trouble: object) -> PixelSource:
         found = {f"s3://images/{n}": picture(n) for n in range(count)}
         backbone = net.build(BackboneSpec(name="pixels"), [])
         cache = PixelCache(tmp_path, backbone.record.preprocessing, backbone.square.size)
         contents = {uri: digest(data) for uri, data in found.items()}
-        return Source(Pictures(found, **trouble), backbone, cache, contents)  # type: ignore[arg-type]
+        return PixelSource(Pictures(found, **trouble), backbone, cache, contents)  # type: ignore[arg-type]
 
     return make
 
@@ -132,8 +132,8 @@ def test_each_image_is_fetched_and_decoded_once(source: Make) -> None:
         assert [parts.classes[t] for t in part.targets] == ["ab"[int(n) % 2] for n in shown]
 
 
-@pytest.mark.parametrize("bucket", [Bucket.TEST, Bucket.AUDIT])
-def test_an_image_that_judges_is_refused_before_it_is_read(source: Make, bucket: Bucket) -> None:
+@pytest.mark.parametrize("bucket", [Split.TEST, Split.AUDIT])
+def test_an_image_that_judges_is_refused_before_it_is_read(source: Make, bucket: Split) -> None:
     made = source(20)
     trap = Example(5, "s3://images/5", "group5", bucket, "a")
     with pytest.raises(ValueError, match="never trains"):

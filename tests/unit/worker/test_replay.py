@@ -6,24 +6,24 @@ import pytest
 
 from cli.views.replay import as_json, plot_replay, replay_view
 from labelloop.errors import NotEnoughLabelsError
-from retrain_worker.replay.arm import Asked, Curve, by_policy, checkpoints, mean_curve, run_arm
+from retrain_worker.replay.arm import ArmCurve, ChoiceRequest, by_policy, checkpoints, mean_curve, run_arm
 from retrain_worker.replay.comparison import compare, reached
-from retrain_worker.replay.history import History, Ints, Labelled, draw
-from retrain_worker.replay.rounds import Plan, replay
+from retrain_worker.replay.history import Ints, LabelledImages, ReplayHistory, draw
+from retrain_worker.replay.rounds import ReplayPlan, replay
 from retrain_worker.replay.student import Student
 
 RNG = np.random.default_rng(0)
 
 
-def blobs(n: int, *, rare: bool = False) -> Labelled:
+def blobs(n: int, *, rare: bool = False) -> LabelledImages:
     """Six classes in sixteen dimensions; ``rare``: of four of them there are few."""
     shares = [0.4, 0.4, 0.05, 0.05, 0.05, 0.05] if rare else [1 / 6] * 6
     truth = RNG.choice(6, n, p=shares)
     rows = 4 * np.eye(6, 16)[truth] + RNG.normal(size=(n, 16))
-    return Labelled(rows.astype(np.float32), truth.astype(np.int64), [f"g{i // 2}" for i in range(n)])
+    return LabelledImages(rows.astype(np.float32), truth.astype(np.int64), [f"g{i // 2}" for i in range(n)])
 
 
-HISTORY = History("blobs", tuple("abcdef"), blobs(600, rare=True))
+HISTORY = ReplayHistory("blobs", tuple("abcdef"), blobs(600, rare=True))
 
 
 def test_a_draw_parts_no_group_and_depends_on_the_seed() -> None:
@@ -43,7 +43,7 @@ def test_what_is_held_out_judges_every_seed_and_the_pool_still_varies() -> None:
 
 def test_too_few_images_are_refused_in_words() -> None:
     with pytest.raises(NotEnoughLabelsError, match="a replay needs 40"):
-        draw(History("few", ("a",), blobs(12)), 0)
+        draw(ReplayHistory("few", ("a",), blobs(12)), 0)
 
 
 def test_checkpoints_come_every_ten_and_then_every_tenth() -> None:
@@ -86,7 +86,7 @@ def test_an_arm_repeats_itself_and_never_asks_twice(policy: str) -> None:
     drawn, asked = draw(HISTORY, 0), []
     student = Student.of(drawn, 6)
 
-    def spy(question: Asked) -> Ints:
+    def spy(question: ChoiceRequest) -> Ints:
         asked.append(by_policy(policy)(question))
         return asked[-1]
 
@@ -98,7 +98,7 @@ def test_an_arm_repeats_itself_and_never_asks_twice(policy: str) -> None:
 
 def test_covering_finds_rare_classes_before_chance_does() -> None:
     found = replay(
-        HISTORY, {name: by_policy(name) for name in ("random", "auto")}, Plan(seeds=5, most=60), lambda *_: None
+        HISTORY, {name: by_policy(name) for name in ("random", "auto")}, ReplayPlan(seeds=5, most=60), lambda *_: None
     )
     means = found.means()
     assert means["auto"].accuracy[1] > means["random"].accuracy[1]
@@ -117,15 +117,15 @@ def test_labels_to_reach_lie_between_checkpoints_and_lucky_ones_do_not_count() -
 
 
 def test_random_against_itself_saves_nothing() -> None:
-    curves = [Curve((10, 20, 30), (0.2, 0.4 + 0.01 * k, 0.5)) for k in range(5)]
+    curves = [ArmCurve((10, 20, 30), (0.2, 0.4 + 0.01 * k, 0.5)) for k in range(5)]
     same = compare(curves, curves, "random")
     assert same.times_fewer.value == same.times_fewer.low == same.times_fewer.high == 1
     assert same.gain.value == same.worst.value == 0
 
 
 def test_an_order_that_never_arrives_is_said_to_never_arrive() -> None:
-    random = [Curve((10, 20, 30), (0.2, 0.4, 0.6))] * 3
-    bad = [Curve((10, 20, 30), (0.1, 0.2, 0.3))] * 3
+    random = [ArmCurve((10, 20, 30), (0.2, 0.4, 0.6))] * 3
+    bad = [ArmCurve((10, 20, 30), (0.1, 0.2, 0.3))] * 3
     found = compare(bad, random, "bad")
     assert found.labels == np.inf
     assert found.times_fewer.value == 0
@@ -134,8 +134,8 @@ def test_an_order_that_never_arrives_is_said_to_never_arrive() -> None:
 
 
 def test_curves_are_cut_to_a_budget_and_to_the_shortest() -> None:
-    long, short = Curve((10, 20, 30), (0.1, 0.2, 0.3)), Curve((10, 20), (0.3, 0.4))
-    assert long.until(25) == Curve((10, 20), (0.1, 0.2))
+    long, short = ArmCurve((10, 20, 30), (0.1, 0.2, 0.3)), ArmCurve((10, 20), (0.3, 0.4))
+    assert long.until(25) == ArmCurve((10, 20), (0.1, 0.2))
     assert mean_curve([long, short]).accuracy == pytest.approx((0.2, 0.3))
 
 
@@ -144,7 +144,7 @@ def test_seeds_may_begin_anywhere() -> None:
     chooser = {"random": by_policy("random")}
     both, second = (
         replay(HISTORY, chooser, plan, lambda *_: None).curves["random"]
-        for plan in (Plan(seeds=2, most=40), Plan(seeds=1, most=40, first=1))
+        for plan in (ReplayPlan(seeds=2, most=40), ReplayPlan(seeds=1, most=40, first=1))
     )
     assert second == [both[1]]
     assert both[0] != both[1]
@@ -152,7 +152,10 @@ def test_seeds_may_begin_anywhere() -> None:
 
 def test_what_was_found_is_shown_drawn_and_written(tmp_path) -> None:  # type: ignore[no-untyped-def]
     found = replay(
-        HISTORY, {name: by_policy(name) for name in ("random", "herding")}, Plan(seeds=2, most=40), lambda *_: None
+        HISTORY,
+        {name: by_policy(name) for name in ("random", "herding")},
+        ReplayPlan(seeds=2, most=40),
+        lambda *_: None,
     )
     from rich.console import Console
 

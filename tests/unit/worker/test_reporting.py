@@ -18,14 +18,14 @@ import cli.here.versions
 from cli.main import app
 from labelloop.errors import ImageUnreadableError, NotFoundError
 from labelloop.records.evidence import Calibration
-from labelloop.records.images import Bucket
+from labelloop.records.images import Split
 from labelloop.rules.paired_intervals import mean_interval, paired_interval
 from labelloop.store.reports import kept_report
 from retrain_worker import retrain
-from retrain_worker.refresh import Judged
-from retrain_worker.report.answers import Looked
+from retrain_worker.refresh import RunResult
+from retrain_worker.report.answers import PixelAnswers
 from retrain_worker.reporting import Sight, report_of_version
-from retrain_worker.training.fit import History
+from retrain_worker.training.fit import FineTuneHistory
 from retrain_worker.verify import Figure, Verified, verify
 from tests.unit.worlds.learning import LearningWorld
 from tests.unit.worlds.report import inputs, pixels
@@ -39,17 +39,19 @@ CONFIG = {
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LearningWorld]:
     world = LearningWorld(tmp_path_factory.mktemp("world"), images=300, config=CONFIG)
-    world.refresh(world.label([*world.uris(Bucket.TRAIN)[:100], *world.uris(Bucket.TEST)]))
+    world.refresh(world.label([*world.uris(Split.TRAIN)[:100], *world.uris(Split.TEST)]))
     yield world
 
 
 @pytest.fixture(scope="module")
-def retrained(world: LearningWorld) -> Judged:
-    return world.retrain(world.label(world.uris(Bucket.TRAIN)))
+def retrained(world: LearningWorld) -> RunResult:
+    return world.retrain(world.label(world.uris(Split.TRAIN)))
 
 
-def test_a_retrain_is_judged_on_disturbed_images_and_leaves_a_report(world: LearningWorld, retrained: Judged) -> None:
-    test = world.uris(Bucket.TEST)
+def test_a_retrain_is_judged_on_disturbed_images_and_leaves_a_report(
+    world: LearningWorld, retrained: RunResult
+) -> None:
+    test = world.uris(Split.TEST)
     found = retrained.evaluation.robustness
     assert found is not None
     assert found.n == len(test)
@@ -67,7 +69,7 @@ def test_a_retrain_is_judged_on_disturbed_images_and_leaves_a_report(world: Lear
     assert kept.html.startswith("<!doctype html>")
 
 
-def test_the_report_says_what_the_version_was_judged_on(world: LearningWorld, retrained: Judged) -> None:
+def test_the_report_says_what_the_version_was_judged_on(world: LearningWorld, retrained: RunResult) -> None:
     kept = kept_report(world.project.store, retrained.version or "")
     assert kept is not None
     assert kept.json["challenger"]["measures"]["accuracy"]["value"] == pytest.approx(retrained.evaluation.test_accuracy)
@@ -86,7 +88,7 @@ def test_a_refresh_is_reported_from_kept_features_alone(world: LearningWorld) ->
 
 
 def test_a_report_made_again_does_not_take_the_place_of_one_that_saw_pixels(
-    world: LearningWorld, retrained: Judged
+    world: LearningWorld, retrained: RunResult
 ) -> None:
     before = kept_report(world.project.store, retrained.version or "")
     version = world.project.registry.version(retrained.version or "")
@@ -96,7 +98,7 @@ def test_a_report_made_again_does_not_take_the_place_of_one_that_saw_pixels(
 
 def test_a_report_without_test_labels_says_so(tmp_path: Path) -> None:
     world = LearningWorld(tmp_path, images=150)
-    world.refresh(world.label(world.uris(Bucket.TRAIN)[:80]))
+    world.refresh(world.label(world.uris(Split.TRAIN)[:80]))
     made = report_of_version(world.context, world.project, world.live())
     assert made.json["test"]["judged"] == 0
     assert made.json["notes"][0].startswith("There are no test labels yet")
@@ -104,8 +106,8 @@ def test_a_report_without_test_labels_says_so(tmp_path: Path) -> None:
 
 def test_features_that_are_no_longer_kept_are_made_again(tmp_path: Path) -> None:
     world = LearningWorld(tmp_path, images=150, config=CONFIG)
-    world.refresh(world.label([*world.uris(Bucket.TRAIN)[:80], *world.uris(Bucket.TEST)]))
-    world.refresh(world.label(world.uris(Bucket.TRAIN)[80:90]))
+    world.refresh(world.label([*world.uris(Split.TRAIN)[:80], *world.uris(Split.TEST)]))
+    world.refresh(world.label(world.uris(Split.TRAIN)[80:90]))
     version = world.live()
     assert version.parent is not None
     for info in list(world.project.store.list("features/")):
@@ -137,7 +139,7 @@ def test_features_that_are_no_longer_kept_are_made_again(tmp_path: Path) -> None
     ],
 )
 def test_what_a_version_was_judged_on_can_be_computed_again(
-    world: LearningWorld, retrained: Judged, figure: str, change: dict[str, Any]
+    world: LearningWorld, retrained: RunResult, figure: str, change: dict[str, Any]
 ) -> None:
     version = world.project.registry.version(retrained.version or "")
     found = verify(world.context, world.project, version)
@@ -170,15 +172,15 @@ def refuse(uri: str) -> tuple[bytes, str]:
 
 
 def test_a_report_that_cannot_be_made_costs_no_run(
-    world: LearningWorld, retrained: Judged, monkeypatch: pytest.MonkeyPatch
+    world: LearningWorld, retrained: RunResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:
         raise ValueError("no pen")
 
     monkeypatch.setattr(retrain, "report_of_run", broken)
     version = world.project.registry.version(retrained.version or "")
-    history = History((), 0, 0.0, 0.0, "fp32")
-    sight = Sight(inputs(pixels()), Looked(np.zeros(0, dtype=np.bool_), {}, ()))
+    history = FineTuneHistory((), 0, 0.0, 0.0, "fp32")
+    sight = Sight(inputs(pixels()), PixelAnswers(np.zeros(0, dtype=np.bool_), {}, ()))
     assert retrain._report(world.project, retrain.Entered(version, None, sight), history) is None
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from labelloop.clock import stamp
 from labelloop.likeness.groups import KNOWN_FIRST, can_place
 from labelloop.likeness.relatives import crowd_cap
-from labelloop.records.images import Bucket, ImageFacts
+from labelloop.records.images import ImageFacts, Split
 from labelloop.records.snapshots import Latest
 from labelloop.records.tasks import Annotation, Task
 from labelloop.records.versions import COLD_START
@@ -135,9 +135,9 @@ def test_contradicting_twins_do_not_count_and_related_pictures_do(tmp_path: Path
 
 
 def test_records_of_before_read_as_they_were(tmp_path: Path) -> None:
-    old = ImageFacts("s3://images/a.png", "e", "sha", "group", Bucket.TEST, phash="0" * 64)
+    old = ImageFacts("s3://images/a.png", "e", "sha", "group", Split.TEST, phash="0" * 64)
     assert (old.twins, old.unit) == ("group", "group")
-    assert replace(old, bucket=Bucket.TRAIN).unit == "group"
+    assert replace(old, bucket=Split.TRAIN).unit == "group"
     world = world_of(tmp_path)
     world.project.snapshots.set_latest(Latest(world.freeze({}), 0, AT, AT))
 
@@ -147,14 +147,14 @@ def test_a_project_of_before_is_grouped_again_where_no_label_has_judged(tmp_path
     catalogue = world.project.catalogue
     world.images.kept |= {uri: data for uri, (data, _) in taken.items()}
     first = next(iter(taken))
-    old = [ImageFacts(u, "etag", group_of(d), group_of(taken[first][0]), Bucket.TEST) for u, (d, _) in taken.items()]
+    old = [ImageFacts(u, "etag", group_of(d), group_of(taken[first][0]), Split.TEST) for u, (d, _) in taken.items()]
     catalogue.add(old, stamp())
     catalogue.update()
     released = released_of(catalogue, world.project.registry, world.project.snapshots)
     assert len(released) == 30
-    catalogue.add([replace(f, group="", twin="", middle="", bucket=Bucket.TRAIN) for f in released], stamp())
+    catalogue.add([replace(f, group="", twin="", middle="", bucket=Split.TRAIN) for f in released], stamp())
     assert settle(world.project) == 30
     featurise(world.context, world.project, sorted(taken))
     catalogue.update()
     assert len({f.twins for f in catalogue.images.values()}) >= 28
-    assert {f.bucket for f in catalogue.images.values()} > {Bucket.TRAIN}
+    assert {f.bucket for f in catalogue.images.values()} > {Split.TRAIN}

@@ -12,12 +12,12 @@ import pytest
 
 from labelloop.config.settings import load_settings
 from labelloop.records.evidence import Evaluation, Outcome, Verdict
-from retrain_worker.tracking import Ended, Mlflow, Origin, TensorBoard, Tracking, flat, tracking
+from retrain_worker.tracking import Mlflow, TensorBoard, TrackedResult, TrackedRun, Tracking, flat, tracking
 from retrain_worker.training.fit import Epoch
 
-ORIGIN = Origin("digits", "main-1", "5f2a" * 8, "9b1f", flat({"backbone": {"name": "pixels"}, "epochs": 2}))
+ORIGIN = TrackedRun("digits", "main-1", "5f2a" * 8, "9b1f", flat({"backbone": {"name": "pixels"}, "epochs": 2}))
 EPOCHS = (Epoch(1, 1.2, 1.1, 0.4, 0.1, 3.0, 0.1), Epoch(2, 0.7, 0.8, 0.7, 0.05, 3.0, 0.1))
-ENDED = Ended(
+ENDED = TrackedResult(
     "v3", replace(Evaluation("retrain", 10, 10, ("a", "b")), test_accuracy=0.9, ece=0.05),
     Verdict(Outcome.PROMOTE, ("the new backbone is better",)), "<!doctype html>",
 )  # fmt: skip
@@ -95,7 +95,7 @@ class Broken:
         if epoch.number == 2:
             raise OSError("disk full")
 
-    def end(self, ended: Ended) -> None:
+    def end(self, ended: TrackedResult) -> None:
         self.asked += 1
 
 

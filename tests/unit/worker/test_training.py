@@ -16,11 +16,11 @@ from labelloop.config.training import Retrain
 from labelloop.model import net
 from labelloop.model.head import Head
 from labelloop.objects.storage import MemoryStore
-from labelloop.records.images import Bucket, Example
+from labelloop.records.images import Example, Split
 from retrain_worker.training.augment import SETS, Augmenter
 from retrain_worker.training.batches import Shard, Waits, batches, epoch_order, steps_per_epoch
 from retrain_worker.training.checkpoint import NoKeeper, StoredKeeper
-from retrain_worker.training.fit import History, Run, fit, freezes_norm
+from retrain_worker.training.fit import FineTune, FineTuneHistory, fit, freezes_norm
 from retrain_worker.training.optimiser import blocks, make_optimiser
 from retrain_worker.training.parts import Part, Parts, class_weights, divide, weighted
 
@@ -41,14 +41,16 @@ def digits() -> Parts:
     return Parts(part(pixels[:300], targets[:300]), part(pixels[300:500], targets[300:500]), CLASSES)
 
 
-def tuned(parts: Parts, *, seed: int = 0, keeper: Any = None, report: Any = None, **policy: Any) -> tuple[Run, History]:
+def tuned(
+    parts: Parts, *, seed: int = 0, keeper: Any = None, report: Any = None, **policy: Any
+) -> tuple[FineTune, FineTuneHistory]:
     backbone = net.build(BackboneSpec(name="pixels"), []).clone()
     settings = {"epochs": 3, "backbone_rate": 1.0, "precision": "fp32", **policy}
-    run = Run(backbone, parts, Retrain(**settings), seed, keeper or NoKeeper(), report or (lambda *_: None))
+    run = FineTune(backbone, parts, Retrain(**settings), seed, keeper or NoKeeper(), report or (lambda *_: None))
     return run, fit(run)
 
 
-def weights_of(run: Run) -> dict[str, torch.Tensor]:
+def weights_of(run: FineTune) -> dict[str, torch.Tensor]:
     return {k: v.clone() for k, v in run.model.state_dict().items()}
 
 
@@ -104,12 +106,12 @@ def test_a_killed_run_ends_as_if_nothing_had_been(digits: Parts, policy: dict[st
     assert list(store.list("")) == []
 
 
-def dropping(parts: Parts, *, keeper: Any = None, report: Any = None, epochs: int = 3) -> Run:
+def dropping(parts: Parts, *, keeper: Any = None, report: Any = None, epochs: int = 3) -> FineTune:
     """A network with dropout, fine-tuned."""
     options = {"filters": [8], "dense": 16, "dropout": 0.5}
     backbone = net.build(BackboneSpec(name="small_cnn", image_size=12, options=options), [])
     policy = Retrain(epochs=epochs, backbone_rate=1.0, precision="fp32")
-    run = Run(backbone, parts, policy, 0, keeper or NoKeeper(), report or (lambda *_: None))
+    run = FineTune(backbone, parts, policy, 0, keeper or NoKeeper(), report or (lambda *_: None))
     fit(run)
     return run
 
@@ -180,7 +182,7 @@ def test_the_layer_begins_as_the_head(digits: Parts) -> None:
     labels = tuple(reversed(CLASSES))
     head = Head(labels, draw.normal(size=(10, backbone.record.dimension)).astype(np.float32),
                 draw.normal(size=10).astype(np.float32), 2.0)  # fmt: skip
-    run = Run(backbone, digits, Retrain(precision="fp32"), 0)
+    run = FineTune(backbone, digits, Retrain(precision="fp32"), 0)
     run.begin_with(head)
     run.model.eval()
     images = digits.validation.images[:20]
@@ -200,7 +202,7 @@ def test_balance_reaches_the_loss(digits: Parts) -> None:
 def test_a_head_that_lacks_a_class_is_not_begun_with(digits: Parts) -> None:
     backbone = net.build(BackboneSpec(name="pixels"), []).clone()
     head = Head(("0", "1"), np.zeros((2, backbone.record.dimension), np.float32), np.zeros(2, np.float32))
-    run = Run(backbone, digits, Retrain(epochs=1, precision="fp32"), 0)
+    run = FineTune(backbone, digits, Retrain(epochs=1, precision="fp32"), 0)
     assert fit(run, head).best == 1
 
 
@@ -210,7 +212,7 @@ def test_the_averaged_weights_are_the_average_of_the_steps(digits: Parts) -> Non
     backbone = net.build(BackboneSpec(name="small_cnn", image_size=12, options=TINY), [])
     none = Parts(digits.train, part(digits.validation.images[:0], digits.validation.targets[:0]), CLASSES)
     policy = Retrain(epochs=1, backbone_rate=1.0, precision="fp32", ema=0.7, learning_rate=0.05)
-    run = Run(backbone, none, policy, 0, report=lambda *_: seen.append(weights_of(run)))
+    run = FineTune(backbone, none, policy, 0, report=lambda *_: seen.append(weights_of(run)))
     fit(run)
     assert len(seen) == steps_per_epoch(300, 32)
     expected = seen[0]
@@ -226,7 +228,7 @@ def test_statistics_of_norms_move_only_where_they_are_not_frozen(digits: Parts, 
     backbone = net.build(BackboneSpec(name="mobilenetv3_small_050", image_size=32, pretrained=False), [])
     few = Parts(part(digits.train.images[:64], digits.train.targets[:64]), digits.validation, CLASSES)
     before = {k: v.clone() for k, v in backbone.module.named_buffers() if "running" in k}
-    fit(Run(backbone, few, Retrain(epochs=1, precision="fp32", freeze_norm=frozen), 0))
+    fit(FineTune(backbone, few, Retrain(epochs=1, precision="fp32", freeze_norm=frozen), 0))
     after = dict(backbone.module.named_buffers())
     assert before
     assert all(torch.equal(before[k], after[k]) is frozen for k in before)
@@ -244,9 +246,9 @@ def test_norms_are_frozen_where_the_network_came_with_weights() -> None:
 def test_a_backbone_whose_rate_is_zero_stays_as_it_is(digits: Parts) -> None:
     backbone = net.build(BackboneSpec(name="small_cnn", image_size=12, options=TINY), [])
     before = {k: v.clone() for k, v in backbone.module.state_dict().items()}
-    fit(Run(backbone, digits, Retrain(epochs=1, precision="fp32", backbone_rate=0.0), 0))
+    fit(FineTune(backbone, digits, Retrain(epochs=1, precision="fp32", backbone_rate=0.0), 0))
     assert same(before, backbone.module.state_dict())
-    fit(Run(backbone, digits, Retrain(epochs=1, precision="fp32", backbone_rate=0.1), 0))
+    fit(FineTune(backbone, digits, Retrain(epochs=1, precision="fp32", backbone_rate=0.1), 0))
     assert not same(before, backbone.module.state_dict())
 
 
@@ -300,7 +302,7 @@ def test_an_error_of_the_reader_reaches_the_trainer() -> None:
 # --- parts
 
 
-def example(n: int, label: str, bucket: Bucket = Bucket.TRAIN) -> Example:
+def example(n: int, label: str, bucket: Split = Split.TRAIN) -> Example:
     return Example(n, f"s3://images/{n}", f"group{n}", bucket, label)
 
 
@@ -313,7 +315,7 @@ def test_growing_moves_no_image_between_the_parts() -> None:
 
 
 def test_images_of_other_buckets_are_refused() -> None:
-    for bucket in (Bucket.TEST, Bucket.AUDIT):
+    for bucket in (Split.TEST, Split.AUDIT):
         with pytest.raises(ValueError, match="never trains"):
             divide([example(1, "a"), example(2, "b", bucket)], 0.2)
 

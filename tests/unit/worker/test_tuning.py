@@ -12,7 +12,7 @@ import yaml
 from labelloop.config.project import ProjectConfig, parse_config
 from labelloop.errors import SettingsError
 from labelloop.queue.jobs import TRIAL
-from labelloop.records.images import Bucket
+from labelloop.records.images import Split
 from labelloop.store.lr_curves import kept, smoothed, steepest
 from labelloop.store.studies import (
     ATTEMPTS,
@@ -27,10 +27,10 @@ from labelloop.store.studies import (
     parse_search,
 )
 from operations.models.tune import StudyResults, apply, as_yaml, differences
-from retrain_worker.training.fit import Run
+from retrain_worker.training.fit import FineTune
 from retrain_worker.tuning import trial as module
 from retrain_worker.tuning.lr_finder import HIGH, LOW, find
-from retrain_worker.tuning.search import Proposal
+from retrain_worker.tuning.search import TrialProposal
 from retrain_worker.tuning.trial import run_trial
 from sync.studies import Studies
 from tests.unit.worlds.learning import LearningWorld
@@ -51,7 +51,7 @@ def search(**changes: Any) -> Search:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> LearningWorld:
     world = LearningWorld(tmp_path_factory.mktemp("world"), images=250, config=SMALL)
-    world.label([*world.uris(Bucket.TRAIN), *world.uris(Bucket.TEST)])
+    world.label([*world.uris(Split.TRAIN), *world.uris(Split.TEST)])
     return world
 
 
@@ -95,14 +95,14 @@ def test_settings_that_do_not_fit_are_refused_before_any_trial(world: LearningWo
 @pytest.mark.parametrize("path", sorted((ROOT / "configs/tune").glob("*.yaml")), ids=lambda p: p.stem)
 def test_the_presets_can_begin(path: Path, world: LearningWorld) -> None:
     _, study = begun(world, parse_search(yaml.safe_load(path.read_text()), path.name))
-    proposal = Proposal(study.rules, [], 0, None)
+    proposal = TrialProposal(study.rules, [], 0, None)
     assert set(proposal.params) == set(study.rules.space)
     study.config_with(proposal.params)
 
 
 def test_a_grid_goes_through_all_points() -> None:
     grid = search(sampler="grid", space={"retrain.epochs": {"choice": [1, 2]}, "retrain.ema": {"choice": [0.0, 0.9]}})
-    points = [Proposal(grid, [], n, None).params for n in range(grid.count)]
+    points = [TrialProposal(grid, [], n, None).params for n in range(grid.count)]
     assert points == [
         {"retrain.epochs": e, "retrain.ema": d} for e in (1, 2) for d in (0.0, 0.9)
     ]  # fmt: skip
@@ -130,9 +130,9 @@ def ended(number: int, accuracy: float, rate: float, *, state: str = "complete")
 def test_a_proposal_is_a_function_of_what_has_ended(sampler: str) -> None:
     asked = search(sampler=sampler)
     done = [ended(n, 0.5 + n / 100, 0.01) for n in range(12)]
-    assert Proposal(asked, done, 12, None).params == Proposal(asked, done, 12, None).params
-    assert Proposal(asked, done, 12, None).params != Proposal(asked, done, 13, None).params
-    assert Proposal(asked, done, 12, {"retrain.learning_rate": 0.05, "backbone.options.filters.0": 8}).params == {
+    assert TrialProposal(asked, done, 12, None).params == TrialProposal(asked, done, 12, None).params
+    assert TrialProposal(asked, done, 12, None).params != TrialProposal(asked, done, 13, None).params
+    assert TrialProposal(asked, done, 12, {"retrain.learning_rate": 0.05, "backbone.options.filters.0": 8}).params == {
         "retrain.learning_rate": 0.05, "backbone.options.filters.0": 8,
     }  # fmt: skip
 
@@ -143,17 +143,17 @@ def test_tpe_goes_where_it_was_good() -> None:
         Trial(n, {"retrain.learning_rate": rate}, state="complete", accuracy=0.9 if rate > 0.03 else 0.3, loss=1.0)
         for n, rate in enumerate([0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.05, 0.06, 0.08, 0.09] * 2)
     ]
-    proposed = [Proposal(asked, done, 20 + n, None).params["retrain.learning_rate"] for n in range(10)]
+    proposed = [TrialProposal(asked, done, 20 + n, None).params["retrain.learning_rate"] for n in range(10)]
     assert sum(rate > 0.02 for rate in proposed) >= 8
 
 
 def test_the_median_ends_what_is_hopeless() -> None:
     done = [ended(n, 0.8, 0.01) for n in range(6)]
     asked = search(pruner="median")
-    bad, good = Proposal(asked, done, 6, None), Proposal(asked, done, 6, None)
+    bad, good = TrialProposal(asked, done, 6, None), TrialProposal(asked, done, 6, None)
     assert [bad.hopeless(1, 0.1), bad.hopeless(2, 0.1)] == [False, True]
     assert [good.hopeless(1, 0.9), good.hopeless(2, 0.9)] == [False, False]
-    assert not Proposal(search(), done, 6, None).hopeless(2, 0.0)
+    assert not TrialProposal(search(), done, 6, None).hopeless(2, 0.0)
 
 
 def test_the_best_is_complete_accurate_and_sure() -> None:
@@ -174,7 +174,7 @@ def test_a_trial_learns_and_is_judged_without_test_or_audit_images(world: Learni
     assert found.accuracy == max(a for a, _ in found.curve)
     assert found.figures["parameters"] > 100
     assert found.figures["bytes"] > 400
-    assert set(world.images.read_uris) <= set(world.uris(Bucket.TRAIN))
+    assert set(world.images.read_uris) <= set(world.uris(Split.TRAIN))
     assert run_trial(world.context, world.project, study.name, 0) == found
     assert missing(study, studies.trials(study.name)) == [1, 2]
 
@@ -183,15 +183,15 @@ def test_a_killed_trial_goes_on_with_the_same_settings(world: LearningWorld, mon
     studies, study = begun(world, search(trials=2))
     whole = run_trial(world.context, world.project, study.name, 1)
     _, again = begun(world, search(trials=2))
-    learn = Run._epoch
+    learn = FineTune._epoch
 
-    def killed(run: Run, step: Any) -> None:
+    def killed(run: FineTune, step: Any) -> None:
         if run.epochs:
             raise KeyboardInterrupt
         learn(run, step)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "_epoch", killed)
+        patch.setattr(FineTune, "_epoch", killed)
         with pytest.raises(KeyboardInterrupt):
             run_trial(world.context, world.project, again.name, 1)
     begun_trial = studies.trial(again.name, 1)
@@ -217,15 +217,15 @@ def test_a_trial_that_always_fails_ends_as_failed(world: LearningWorld, monkeypa
 def test_a_trial_that_was_believed_dead_changes_nothing(world: LearningWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     """It froze in its first epoch, and another worker has run the trial meanwhile."""
     studies, study = begun(world, search(trials=1))
-    learn, left, others = Run._epoch, ["a freeze"], list[Trial]()
+    learn, left, others = FineTune._epoch, ["a freeze"], list[Trial]()
 
-    def frozen(run: Run, step: Any) -> None:
+    def frozen(run: FineTune, step: Any) -> None:
         if left:
             left.clear()
             others.append(run_trial(world.context, world.project, study.name, 0, "another"))
         learn(run, step)
 
-    monkeypatch.setattr(Run, "_epoch", frozen)
+    monkeypatch.setattr(FineTune, "_epoch", frozen)
     found = run_trial(world.context, world.project, study.name, 0, "frozen")
     assert (found.worker, found.attempt, found.state) == ("another", 2, "complete")
     assert studies.trial(study.name, 0) == others[0] == found

@@ -21,7 +21,7 @@ from labelloop.config.settings import load_settings
 from labelloop.labels.results import make_label_config
 from labelloop.likeness.near import NearIndex
 from labelloop.objects.storage import MemoryStore
-from labelloop.records.images import Bucket
+from labelloop.records.images import Split
 from labelloop.records.snapshots import Latest
 from labelloop.records.tasks import Annotation, Task
 from labelloop.records.versions import Version
@@ -33,7 +33,7 @@ from labelloop.store.scores import ScoreStore
 from labelloop.store.snapshots import SnapshotStore
 from retrain_worker.context import Context, ProjectContext
 from retrain_worker.featurise import featurise
-from retrain_worker.refresh import Judged, refresh
+from retrain_worker.refresh import RunResult, refresh
 from retrain_worker.retrain import retrain
 
 CLASSES = tuple(str(n) for n in range(10))
@@ -128,7 +128,7 @@ class LearningWorld:
         featurise(self.context, self.project, self._take(images))
         self.project.catalogue.update()
 
-    def uris(self, *buckets: Bucket) -> list[str]:
+    def uris(self, *buckets: Split) -> list[str]:
         """Usable images of these buckets, one per duplicate group, in a fixed order."""
         kept = self.project.catalogue.images
         groups = {f.group: f.uri for f in sorted(kept.values(), key=lambda f: f.uri, reverse=True)}
@@ -150,10 +150,10 @@ class LearningWorld:
         self.project.snapshots.set_latest(Latest(snapshot.id, 1, AT, AT))
         return snapshot.id
 
-    def refresh(self, snapshot: str) -> Judged:
+    def refresh(self, snapshot: str) -> RunResult:
         return refresh(self.context, self.project, snapshot)
 
-    def retrain(self, snapshot: str) -> Judged:
+    def retrain(self, snapshot: str) -> RunResult:
         judged = retrain(self.context, self.project, snapshot)
         judged.afterwards()
         return judged

@@ -11,7 +11,7 @@ import pytest
 
 import sync.plan
 from labelloop.queue.jobs import JobKind
-from labelloop.records.images import Bucket
+from labelloop.records.images import Split
 from labelloop.records.runs import Run
 from labelloop.store.features import FeatureIndex
 from labelloop.store.requests import RequestStore
@@ -66,7 +66,7 @@ class OnceWorld:
         monkeypatch.setattr(jobs, "context", lambda: self.learning.context)
         monkeypatch.setattr(jobs, "_score", lambda *_: None)
         self.planner = self.another_watcher()
-        self.learning.label([*self.learning.uris(Bucket.TRAIN)[:40], *self.learning.uris(Bucket.TEST)[:15]])
+        self.learning.label([*self.learning.uris(Split.TRAIN)[:40], *self.learning.uris(Split.TEST)[:15]])
 
     def another_watcher(self) -> Planner:
         snapshots = SnapshotStore(self.project.store)

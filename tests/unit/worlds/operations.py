@@ -21,7 +21,7 @@ from labelloop.labels.results import make_label_config
 from labelloop.model.head import Head
 from labelloop.objects.storage import MemoryStore
 from labelloop.records.evidence import Comparison, Evaluation, Outcome, Verdict
-from labelloop.records.images import Bucket, ImageFacts
+from labelloop.records.images import ImageFacts, Split
 from labelloop.records.json import digest, to_dict
 from labelloop.records.runs import Run
 from labelloop.records.snapshots import Latest, Snapshot
@@ -82,7 +82,7 @@ class OpsWorld:
         self.registry = Registry(self.store, lease)
         self.tasks: dict[int, Task] = {}
 
-    def images(self, names: Sequence[str], bucket: Bucket = Bucket.TRAIN, *, group: str = "", tmp: Path) -> None:
+    def images(self, names: Sequence[str], bucket: Split = Split.TRAIN, *, group: str = "", tmp: Path) -> None:
         """Known images with features; ``group``: all of them show the same."""
         uris = [PREFIX + name for name in names]
         facts = [ImageFacts(u, "e", digest(image_bytes(u)), group or u, bucket) for u in uris]

@@ -17,11 +17,11 @@ from labelloop.model.head import Head
 from labelloop.model.net import Backbone
 from labelloop.records.evidence import Outcome, Verdict
 from retrain_worker.heads.logistic import fit_head, rotate
-from retrain_worker.report.inputs import Arm, Inputs, Origin
+from retrain_worker.report.inputs import Arm, Inputs, RunOrigin
 
 HOSTILE = "<script>alert('x')</script>"
 CLASSES = ("rows", "columns", HOSTILE)
-ORIGIN = Origin("Shapes & <b>more</b>", "run-1", "retrain", "2026-05-04T09:12:44Z", "5f2a", "9b1f", "0.1.0+3f2a")
+ORIGIN = RunOrigin("Shapes & <b>more</b>", "run-1", "retrain", "2026-05-04T09:12:44Z", "5f2a", "9b1f", "0.1.0+3f2a")
 HOLD = Verdict(Outcome.HOLD, ("not enough evidence: 24 test labels", 'on "shapes" <i>only</i>'))
 HISTORY = {
     "epochs": [

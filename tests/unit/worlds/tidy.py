@@ -14,10 +14,10 @@ from labelloop.config.project import Retention
 from labelloop.model.head import Head
 from labelloop.objects.storage import ObjectStore
 from labelloop.records.evidence import Evaluation, Outcome, Verdict
-from labelloop.records.images import Bucket, ImageFacts
+from labelloop.records.images import ImageFacts, Split
 from labelloop.records.json import digest
 from labelloop.records.snapshots import Latest
-from labelloop.records.tasks import Annotation, Choice, Task
+from labelloop.records.tasks import Annotation, QueuePlace, Task
 from labelloop.records.versions import BackboneRecord, Version
 from labelloop.store.catalogue import Catalogue
 from labelloop.store.features import FeatureStore
@@ -82,7 +82,7 @@ class World:
         uris = [f"s3://images/{i}.png" for i in images]
         rows = np.full((len(uris), 4), len(images), dtype=np.float32)
         FeatureStore(self.store, backbone, self.cache).add(shard, uris, ["e"] * len(uris), rows)
-        self.catalogue.add([ImageFacts(u, "e", digest(u.encode()), u, Bucket.TRAIN) for u in uris], shard)
+        self.catalogue.add([ImageFacts(u, "e", digest(u.encode()), u, Split.TRAIN) for u in uris], shard)
 
     def version(self, backbone: str, snapshot: str, *, deploy: bool = True) -> Version:
         """Fitted, run recorded, ordered and (``deploy``) live."""
@@ -98,7 +98,7 @@ class World:
         ))  # fmt: skip
         if deploy:
             self.promote(version.name)
-        place = Choice("s3://images/1.png", 0.5, "cat", 0.9, blind=False, why="uncertain")
+        place = QueuePlace("s3://images/1.png", 0.5, "cat", 0.9, blind=False, why="uncertain")
         self.scores.add(version.name, snapshot=snapshot, pool=1, policy="p", places=[place])
         self.runs.end(run, "promote", ("good",), version=version.name)
         return version

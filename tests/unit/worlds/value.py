@@ -9,7 +9,7 @@ from typing import Any
 
 from labelloop.clock import LABEL_STUDIO_FORMAT
 from labelloop.records.tasks import Annotation, Seen, Task
-from labelloop.rules.value import Kind, Look
+from labelloop.rules.value import Look, Showing
 
 MORNING = datetime(2026, 3, 1, 8, tzinfo=UTC)
 Person = Callable[[random.Random, bool, bool], bool]  # (chance, is the model right, is it shown) -> departs
@@ -35,9 +35,9 @@ def stream(
     chance = random.Random(seed)
     found = []
     for i in range(first, first + number):
-        kind = Kind.DRAWN if i % 10 == 9 else Kind.HIDDEN if chance.random() < blind else Kind.SHOWN
-        wrong = (1 - right) * (0.4 if kind is Kind.DRAWN else 1.0) * chance.uniform(0.5, 1.5)
-        departs = person(chance, chance.random() >= wrong, kind is Kind.SHOWN)
+        kind = Showing.DRAWN if i % 10 == 9 else Showing.HIDDEN if chance.random() < blind else Showing.SHOWN
+        wrong = (1 - right) * (0.4 if kind is Showing.DRAWN else 1.0) * chance.uniform(0.5, 1.5)
+        departs = person(chance, chance.random() >= wrong, kind is Showing.SHOWN)
         said = "dog" if departs else "cat"
         probability = max(0.0, 1 - wrong * overstated)
         found.append(Look(i, 7, at(i), kind, "cat", probability, said, departs))
@@ -61,6 +61,6 @@ def answer(number: int, label: str | None, seen: Seen | None = None, *, by: int 
 def tasks_of(looks: list[Look], *, first: int = 1, by: int = 7, seconds: float | None = None) -> Iterator[Task]:
     """As Label Studio would have them."""
     for i, look in enumerate(looks):
-        blind = look.kind is not Kind.SHOWN
-        seen = Seen("v1", look.predicted, blind, look.probability, look.kind is Kind.HIDDEN)
+        blind = look.kind is not Showing.SHOWN
+        seen = Seen("v1", look.predicted, blind, look.probability, look.kind is Showing.HIDDEN)
         yield task(first + i, look.said, seen, by=by, lead_time_s=seconds)
