@@ -47,7 +47,7 @@ ROOMS = {
     ),
     "retrain": Room(
         ("retrain_worker.retrain",),
-        ("tests/unit/worker/test_retrain.py", "tests/unit/store/test_overtaken.py"),
+        ("tests/unit/worker/test_retrain.py", "tests/unit/jobs/test_overtaken.py"),
         0.60,
     ),
     "fit": Room(

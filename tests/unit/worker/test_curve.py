@@ -320,7 +320,7 @@ def test_the_command_reads_what_a_worker_kept_and_asks_for_another_target() -> N
     assert learning_curve(world.deployment, world.record, curve_here).outlook.target == 0.88
     other = learning_curve(world.deployment, world.record, curve_here, target=0.6)
     assert other.outlook.target == 0.6
-    assert other.outlook.told.startswith("60 % is reached")
+    assert other.outlook.sentence.startswith("60 % is reached")
 
 
 def test_the_command_judges_all_versions_where_nobody_has(tmp_path: Path) -> None:

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 
 from labelloop.records.evidence import ClassRecall, Comparison, Renaming
-from labelloop.records.images import Bucket, Example
+from labelloop.records.images import Example, Split
 from labelloop.rules.intervals import wilson
-from retrain_worker.evidence.answers import Answers, best_renaming, paired, pre_labels, recalls
+from retrain_worker.evidence.answers import PairedAnswers, best_renaming, paired, pre_labels, recalls
 from retrain_worker.evidence.collect import LabelSets, Recipe, Side, refresh_evidence, retrain_evidence
 from retrain_worker.heads.calibration import expected_calibration_error
 from tests.unit.worker.test_evidence import RECIPE, TRUTH, examples, rows
 
 
 def test_all_figures_rest_on_the_judged_rows() -> None:
-    conflict = [Example(900 + i, f"u23{i}", "one picture", Bucket.TRAIN, "ab"[i]) for i in range(2)]
-    other = [Example(910 + i, f"u22{i}", "another picture", Bucket.TRAIN, "ab"[i]) for i in range(2)]
+    conflict = [Example(900 + i, f"u23{i}", "one picture", Split.TRAIN, "ab"[i]) for i in range(2)]
+    other = [Example(910 + i, f"u22{i}", "another picture", Split.TRAIN, "ab"[i]) for i in range(2)]
     recipe = Recipe(known=("a", "b", "c", "owl"))
     found = refresh_evidence(LabelSets([*examples(0, 60), *conflict, *other]), rows, champion=None, recipe=recipe)
     e = found.evaluation
@@ -39,7 +39,7 @@ def test_all_figures_rest_on_the_judged_rows() -> None:
 
 
 def test_the_test_bucket_gives_its_share_with_its_bound() -> None:
-    sets = LabelSets([*examples(0, 60), *examples(60, 100, bucket=Bucket.TEST)])
+    sets = LabelSets([*examples(0, 60), *examples(60, 100, bucket=Split.TEST)])
     e = refresh_evidence(sets, rows, champion=None, recipe=Recipe()).evaluation
     assert e.test_accuracy is not None
     assert e.test_high == pytest.approx(wilson(round(e.test_accuracy * 40), 40)[1])
@@ -58,7 +58,7 @@ def test_weights_of_labels_reach_the_head() -> None:
 
 
 def test_what_both_are_compared_on_is_named() -> None:
-    sets = LabelSets([*examples(0, 60), *examples(180, 200, bucket=Bucket.TEST)], champion=examples(0, 40))
+    sets = LabelSets([*examples(0, 60), *examples(180, 200, bucket=Split.TEST)], champion=examples(0, 40))
     champion = refresh_evidence(LabelSets(examples(0, 40)), rows, champion=None, recipe=RECIPE).fitted.head
     e = refresh_evidence(sets, rows, champion=champion, recipe=RECIPE).evaluation
     assert e.comparison is not None
@@ -78,7 +78,7 @@ def test_classes_that_only_the_challenger_knows_cost_no_recall() -> None:
     """It finds fewer of the earlier ones as it now has more names to give: asked for theirs alone it loses nothing."""
     two = [e for e in examples(0, 60) if e.label != "c"]
     champion = refresh_evidence(LabelSets(two), rows, champion=None, recipe=RECIPE).fitted.head
-    sets = LabelSets([*examples(0, 90), *examples(150, 240, bucket=Bucket.TEST)], champion=two)
+    sets = LabelSets([*examples(0, 90), *examples(150, 240, bucket=Split.TEST)], champion=two)
     saw = frozenset(e.group for e in examples(0, 30))
     for e in (
         refresh_evidence(sets, rows, champion=champion, recipe=RECIPE).evaluation,
@@ -126,12 +126,12 @@ def test_nothing_in_common_leaves_the_interval_open() -> None:
     empty = np.array([], dtype=np.str_)
     found = paired(empty, champion=empty, challenger=empty, on="nothing")
     assert found == Comparison("nothing", 0, 0.0, 0.0, 0.0, -1.0, 1.0, 0)
-    assert Answers.none().compared("nothing") == found
-    assert recalls(Answers.none()) == ()
+    assert PairedAnswers.none().compared("nothing") == found
+    assert recalls(PairedAnswers.none()) == ()
 
 
 def test_a_recall_without_a_champion_is_told_with_its_bound() -> None:
     truth, ours = np.array(list("aaab")), np.array(list("aabb"))
-    assert recalls(Answers(truth, ours, None)) == (
+    assert recalls(PairedAnswers(truth, ours, None)) == (
         ClassRecall("a", 3, pytest.approx(2 / 3), wilson(2, 3)[1]), ClassRecall("b", 1, 1.0, wilson(1, 1)[1]),
     )  # fmt: skip

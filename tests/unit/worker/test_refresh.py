@@ -13,7 +13,7 @@ import pytest
 from labelloop.code import code_version
 from labelloop.errors import ConflictError, NotEnoughLabelsError
 from labelloop.records.evidence import Comparison, Evaluation, Outcome, Verdict
-from labelloop.records.images import Bucket, Example
+from labelloop.records.images import Example, Split
 from labelloop.records.versions import Version
 from labelloop.store.configs import keep_config
 from retrain_worker import refresh
@@ -28,7 +28,7 @@ def grown(folder: Path, steps: Collection[int] = STEPS, **config: Any) -> Learni
     """A project after so many refreshes that went live."""
     world = LearningWorld(folder, images=300, config=config)
     for n in steps:
-        world.label([*world.uris(Bucket.TEST)[:TEST], *world.uris(Bucket.TRAIN)[:n]])
+        world.label([*world.uris(Split.TEST)[:TEST], *world.uris(Split.TRAIN)[:n]])
         assert world.refresh(newest(world)).verdict.outcome is Outcome.PROMOTE
     return world
 
@@ -47,11 +47,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> LearningWorld:
 
 def more(world: LearningWorld, n: int = 10) -> str:
     """A snapshot with so many more train labels."""
-    return world.label([u for u in world.uris(Bucket.TRAIN) if u not in world.labels][:n])
+    return world.label([u for u in world.uris(Split.TRAIN) if u not in world.labels][:n])
 
 
 def uris(examples: Collection[Example] | None) -> set[str]:
-    return {e.uri for e in examples or () if e.bucket is Bucket.TRAIN}
+    return {e.uri for e in examples or () if e.bucket is Split.TRAIN}
 
 
 # --- what is compared
@@ -71,7 +71,7 @@ def test_each_version_names_its_parent_and_what_bounds_summed_up_losses(world: L
 def test_each_arm_learns_from_the_labels_of_its_version(world: LearningWorld) -> None:
     project, live = world.project, world.live()
     sets = label_sets(project, project.snapshot(newest(world)), live, project.features(live.backbone))
-    train = world.uris(Bucket.TRAIN)
+    train = world.uris(Split.TRAIN)
     assert uris(sets.reference) == set(train[: STEPS[0]])  # of v1
     assert uris(sets.champion) == uris(sets.grown) == set(train[: STEPS[-1]])
     assert label_sets(project, project.snapshot(newest(world)), None, project.features(live.backbone)).champion is None
@@ -201,7 +201,7 @@ def test_who_is_always_overtaken_leaves_nothing(tmp_path: Path, monkeypatch: pyt
 def test_labelled_images_without_features_are_named(tmp_path: Path) -> None:
     world = grown(tmp_path, STEPS[:1])
     lost = world._take(3)[0]  # no worker has seen it yet
-    judged = world.refresh(world.label([lost, *world.uris(Bucket.TRAIN)[60:80]]))
+    judged = world.refresh(world.label([lost, *world.uris(Split.TRAIN)[60:80]]))
     assert judged.without == (lost,)
     assert judged.evaluation.labels == 80
     assert judged.verdict.reasons[-1].startswith(
@@ -212,7 +212,7 @@ def test_labelled_images_without_features_are_named(tmp_path: Path) -> None:
 def test_too_few_labels_say_which_images_are_waited_for(tmp_path: Path) -> None:
     world = LearningWorld(tmp_path, images=60)
     lost = world._take(1)
-    one = [u for u in world.uris(Bucket.TRAIN) if world.truth[u] == "3"]
+    one = [u for u in world.uris(Split.TRAIN) if world.truth[u] == "3"]
     with pytest.raises(NotEnoughLabelsError, match=r"^needs two classes with a label each: 3 \d; learned without 1 "):
         world.refresh(world.label([*one[:3], *lost]))
     world.labels.clear()

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from labelloop.records.evidence import Outcome
-from labelloop.records.images import Bucket
-from retrain_worker.refresh import Judged
+from labelloop.records.images import Split
+from retrain_worker.refresh import RunResult
 from tests.unit.worlds.learning import LearningWorld
 
 CONFIG = {
@@ -28,16 +28,16 @@ class Tuned:
 
     def __init__(self, folder: Path) -> None:
         self.world = world = LearningWorld(folder, images=240, config=CONFIG)
-        train = world.uris(Bucket.TRAIN)
-        first = world.label([*train[:SEEN], *world.uris(Bucket.TEST)[:TEST]])
+        train = world.uris(Split.TRAIN)
+        first = world.label([*train[:SEEN], *world.uris(Split.TEST)[:TEST]])
         assert world.refresh(first).verdict.outcome is Outcome.PROMOTE
         self.first = first
         self.later = world.label(train[SEEN : SEEN + MEANWHILE])
-        self.retrained: Judged = world.retrain(first)
+        self.retrained: RunResult = world.retrain(first)
         self.promote(self.retrained)
-        self.refreshed: Judged = world.refresh(world.label(train[SEEN + MEANWHILE :][:AFTER]))
+        self.refreshed: RunResult = world.refresh(world.label(train[SEEN + MEANWHILE :][:AFTER]))
 
-    def promote(self, judged: Judged) -> None:
+    def promote(self, judged: RunResult) -> None:
         """A person's word."""
         assert judged.version is not None
         registry = self.world.project.registry
@@ -81,7 +81,7 @@ def test_images_that_the_champion_cannot_see_do_not_judge_it(tuned: Tuned) -> No
     world = tuned.world
     before = set(world.truth)
     world.add(40)
-    new = [u for u in world.uris(Bucket.TRAIN, Bucket.TEST) if u not in before]
+    new = [u for u in world.uris(Split.TRAIN, Split.TEST) if u not in before]
     old = world.project.features(world.project.registry.version("v1").backbone)
     assert not any(u in old for u in new)
     registry, newest = world.project.registry, world.label(new)
