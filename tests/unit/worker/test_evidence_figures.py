@@ -17,7 +17,7 @@ from tests.unit.worker.test_evidence import RECIPE, TRUTH, examples, rows
 def test_all_figures_rest_on_the_judged_rows() -> None:
     conflict = [Example(900 + i, f"u23{i}", "one picture", Split.TRAIN, "ab"[i]) for i in range(2)]
     other = [Example(910 + i, f"u22{i}", "another picture", Split.TRAIN, "ab"[i]) for i in range(2)]
-    recipe = Recipe(known=("a", "b", "c", "owl"))
+    recipe = Recipe(choosable=("a", "b", "c", "owl"))
     found = refresh_evidence(LabelSets([*examples(0, 60), *conflict, *other]), rows, champion=None, recipe=recipe)
     e = found.evaluation
     assert e.missing == ("owl",)
@@ -64,7 +64,7 @@ def test_what_both_are_compared_on_is_named() -> None:
     assert e.comparison is not None
     assert e.earlier is not None
     assert e.test_comparison is not None
-    assert (e.comparison.on, e.test_comparison.on) == ("train labels, out of fold", "labels of the random test bucket")
+    assert (e.comparison.on, e.test_comparison.on) == ("train labels, out of fold", "labels of the random test split")
     assert (e.earlier.on, e.earlier.n) == ("labels that both have learned", 40)
     assert e.earlier.low < e.earlier.difference < e.earlier.high
     saw = frozenset(x.group for x in examples(0, 40))
