@@ -63,14 +63,17 @@ test: setup ## all tests: unit, integration, acceptance (TESTS=tests/unit for so
 	@if [ -n "$(TESTS)" ]; then exec $(BIN)/pytest $(TESTS) $(ARGS); fi
 	code=0
 	# those that wait for servers first: while they wait, others compute
-	OMP_NUM_THREADS=1 $(BIN)/pytest tests/integration tests/unit --numprocesses auto --dist loadfile \
-	  $(if $(ARGS),,--cov --cov-report=) $(ARGS) || code=$$?
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/integration tests/unit --numprocesses auto --dist loadfile $(ARGS) || code=$$?
 	$(BIN)/pytest tests/acceptance tests/faults $(ARGS) || code=$$?
 	exit $$code
 
 .PHONY: faults
 faults: setup ## break everything, on and on, and look whether all heals (SCHEDULES=100 ACTIONS=200 SEED=0)
 	@$(BIN)/python -m tests.faults.run --schedules $(or $(SCHEDULES),100) --actions $(or $(ACTIONS),200) --seed $(or $(SEED),0) $(ARGS)
+
+.PHONY: coverage
+coverage: setup ## branch coverage of the unit and integration tests, by room; fails below the floor
+	@OMP_NUM_THREADS=1 $(BIN)/pytest tests/integration tests/unit --numprocesses auto --dist loadfile --cov --cov-report=term:skip-covered $(ARGS)
 
 .PHONY: mutants
 mutants: setup ## change the rules one line at a time: do their tests notice? (ROOMS="gate split", ARGS="--children 8")
