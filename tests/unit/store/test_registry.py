@@ -13,6 +13,8 @@ from labelloop.errors import ConflictError, CorruptArtefactError, NotFoundError,
 from labelloop.model.head import Head
 from labelloop.objects.storage import MemoryStore
 from labelloop.records.evidence import Evaluation, Outcome, Verdict
+from labelloop.records.json import digest
+from labelloop.records.versions import BackboneRecord
 from labelloop.store.registry import Draft, Registry
 
 
@@ -175,3 +177,15 @@ def test_rollback_after_an_old_version_was_promoted_goes_one_step(registry: Regi
     go(registry, "v4", "v1")
     go(registry, "v1", "v4", "rollback")
     assert registry.rollback_target() == "v3"
+
+
+def test_weights_are_written_again_only_as_they_were_recorded(store: MemoryStore, registry: Registry) -> None:
+    weights = b"the weights"
+    record = BackboneRecord("net-1", "pixels", {}, {}, 4, digest(weights), "by hand")
+    registry.add_backbone(record, weights)
+    store.put("backbones/net-1/weights.safetensors", b"damaged")
+    with pytest.raises(CorruptArtefactError, match="not the weights of net-1"):
+        registry.put_weights(record, b"others")
+    assert store.get("backbones/net-1/weights.safetensors") == b"damaged"
+    registry.put_weights(record, weights)
+    assert registry.backbone_weights(record) == weights
