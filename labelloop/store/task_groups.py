@@ -33,8 +33,8 @@ def key_of(shard: str) -> str:
 
 def dump(fields: Fields, images: Mapping[str, Said]) -> bytes:
     """The bytes of one shard."""
-    said = {uri: one.group + (TEST if one.test else "") for uri, one in images.items()}
-    return write(Kind.TASK_GROUPS, {"fields": fields.key, "images": said})
+    texts = {uri: one.group + (TEST if one.test else "") for uri, one in images.items()}
+    return write(Kind.TASK_GROUPS, {"fields": fields.key, "images": texts})
 
 
 def shard_from(raw: bytes, key: str) -> tuple[str, dict[str, Said]]:
@@ -65,14 +65,14 @@ class TaskGroups:
     def update(self) -> None:
         """Take what the watcher has written since. Of a damaged shard nothing is known until it is written again."""
         listed = {info.key: info for info in self._store.list(PREFIX)}
-        for gone in self._shards.keys() - listed.keys():
-            del self._shards[gone], self._etags[gone]
+        for key in self._shards.keys() - listed.keys():
+            del self._shards[key], self._etags[key]
         changed = [info for key, info in listed.items() if self._etags.get(key) != info.etag]
         for info in changed:
             self._shards.pop(info.key, None)
             self._etags.pop(info.key, None)
-        found = self._damage.intact(changed, lambda key: shard_from(self._store.get(key), key))
-        for key, shard in found.items():
+        shards = self._damage.intact(changed, lambda key: shard_from(self._store.get(key), key))
+        for key, shard in shards.items():
             self._shards[key], self._etags[key] = shard, listed[key].etag
 
     def of(self, uri: str, fields: Fields) -> Said | None:
