@@ -182,13 +182,6 @@ _PARTS: Mapping[str, type] = {
 }  # fmt: skip
 
 
-def verdict_from(data: Mapping[str, Any]) -> Verdict:
-    """The inverse of `to_dict` for a verdict."""
-    rows = (fields_of(Check, c) for c in data.get("checks", ()))
-    checks = tuple(Check(c["rule"], Outcome(c["outcome"]), c["reason"], bool(c.get("warns"))) for c in rows)
-    return Verdict(Outcome(data["outcome"]), tuple(data["reasons"]), checks, bool(data.get("awaits")))
-
-
 def evaluation_from(data: Mapping[str, Any]) -> Evaluation:
     """The inverse of `to_dict` for an evaluation."""
     values = dict(fields_of(Evaluation, data))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from labelloop.config.project import Gate
+from labelloop.objects.formats import typed
 from labelloop.records.evidence import (
     Artefact,
     Calibration,
@@ -19,7 +20,6 @@ from labelloop.records.evidence import (
     Renaming,
     Verdict,
     evaluation_from,
-    verdict_from,
 )
 from labelloop.records.json import canonical, to_dict
 from labelloop.rules import gate
@@ -485,7 +485,7 @@ def test_evidence_and_verdict_are_read_as_they_were_written() -> None:
     verdict = judge(evidence, POLICY)
     assert any(check.warns for check in verdict.checks)
     assert evaluation_from(json.loads(canonical(to_dict(evidence)))) == evidence
-    assert verdict_from(json.loads(canonical(to_dict(verdict)))) == verdict
+    assert typed(Verdict, json.loads(canonical(to_dict(verdict)))) == verdict
     older = to_dict(evidence)
     for name in ("calibration", "head_changed"):
         del older[name]
