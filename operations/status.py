@@ -123,7 +123,7 @@ class ProjectStatus:
     advice_why: tuple[str, ...] = ()  # ... and why
     anchored: tuple[str, ...] = ()  # who may accept pre-labels unread, with the figures
     damaged: tuple[UnreadableObject, ...] = ()  # objects that cannot be read
-    without: tuple[str, ...] = ()  # labelled images of which nothing is learned yet, and why
+    without: tuple[str, ...] = ()  # labelled images that nothing is learned from yet, and why
     without_count: int = 0
 
 

@@ -105,7 +105,7 @@ class ProjectWatch:
         weights = WeightsPublisher(project.key, store, self.registry, deps.queue)
         menders: dict[str, Mender] = {
             INITIAL: lambda _: self.registry.repair_initial(), "snapshots/": self.snapshots.repair,
-            "backbones/": weights.repair, TASK_GROUPS: self.task_groups.mend,
+            "backbones/": weights.repair, TASK_GROUPS: self.task_groups.repair,
         }  # fmt: skip
         self.inspection = Inspection(store, damage, menders, weights)
         self.guard = ReviewGuard(LabelRules.of(project.config))
@@ -277,7 +277,7 @@ class ProjectWatch:
         }
 
     def _without(self) -> dict[str, Any]:
-        """Labelled images of which nothing is learned yet, and why."""
+        """Labelled images that nothing is learned from yet, and why."""
         lacking = self.plan.without if self.plan else ()
         tasks = [f"task {number} ({short(uri)}): {self._why_without(uri)}" for number, uri in lacking[:NAMED]]
         return {"count": len(lacking), "tasks": tasks}

@@ -115,7 +115,7 @@ class Evaluation:
 
     kind: str  # refresh | retrain
     labels: int  # train labels the challenger learned from
-    new_labels: int  # of which the champion has not seen (added or changed)
+    new_labels: int  # added or changed since the champion learned
     classes: tuple[str, ...]
     waiting: Mapping[str, int] = field(default_factory=dict)  # classes below the minimum -> labels they have
     accuracy: float | None = None  # out of fold, over train labels the backbone never saw

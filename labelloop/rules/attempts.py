@@ -34,7 +34,7 @@ def failed_tries(runs: Iterable[Run], kind: str, snapshot: str, *, retries: Coll
 def begun(runs: Iterable[Run], kind: str, snapshot: str, *, retries: Collection[str] = ()) -> str:
     """The snapshot to run on: that of a try which ended without a verdict, whose epochs are kept; else the newest.
 
-    Where a person asked for another try the newest, too: what they have mended may be labels.
+    Where a person asked for another try the newest, too: they may have corrected labels.
     """
     without = [r for r in tries(runs, kind, snapshot) if r.outcome in {"failed", "running"}]
     goes_on = bool(without) and set(retries) <= set(without[-1].answers)

@@ -1,6 +1,6 @@
 """What tasks say of their images' groups, as the watcher has read it: workers never ask Label Studio.
 
-Sixteen objects by hash of the address; only hashes of the groups' names are kept. The watcher can write them anew at
+Sixteen objects by hash of the address; only hashes of the groups' names are kept. The watcher can write them again at
 any time. An image that stands in none of them has no task yet, or the watcher has not come to it: it is to wait.
 """
 

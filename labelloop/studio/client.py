@@ -18,7 +18,6 @@ from labelloop.studio.empties import delete_empty
 from labelloop.studio.http import OnCall, Reread, StudioHttp
 from labelloop.studio.pieces import Pieces, rows_of
 from labelloop.studio.rows import NEVER, NOBODY, TaskStub, moment, newest_of, number_of, raw_uri, seen_of, text, whole
-from labelloop.studio.rows import annotation_of as _annotation  # noqa: F401  # the name it has had here
 from labelloop.studio.rows import stub_of as _stub
 from labelloop.studio.rows import task_of as _task
 

@@ -62,7 +62,7 @@ class TaskGroupKeeper:
             self._changed.discard(shard)
         self._at = time.monotonic() + self._pace.rest_s(time.monotonic() - began)
 
-    def mend(self, keys: Iterable[str]) -> None:
+    def repair(self, keys: Iterable[str]) -> None:
         """Write damaged shards again; what nobody reads any more is deleted."""
         damaged = set(keys)
         for shard in SHARDS:

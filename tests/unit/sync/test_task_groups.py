@@ -188,7 +188,7 @@ def test_a_damaged_record_makes_images_wait_and_is_written_again() -> None:
         groups.update()
         assert groups.of(uri_of(1), FIELDS) is None
         assert damage.keys() == [key]
-    keeper.mend([key])
+    keeper.repair([key])
     groups.update()
     assert (groups.of(uri_of(1), FIELDS), damage.keys()) == (Said(name_of("a")), [])
     store.put(key, good.replace(b'"format":1', b'"format":9'))
