@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from labelloop.clock import stamp
 from labelloop.likeness.groups import KNOWN_FIRST, can_place
@@ -21,6 +22,7 @@ from labelloop.records.versions import COLD_START
 from labelloop.rules.revisions import Use, revisions
 from labelloop.rules.split import group_of
 from operations.data.regroup import released_of
+from retrain_worker import settle as settle_module
 from retrain_worker.featurise import featurise
 from retrain_worker.refresh import refresh
 from retrain_worker.score import score
@@ -158,3 +160,17 @@ def test_a_project_of_before_is_grouped_again_where_no_label_has_judged(tmp_path
     catalogue.update()
     assert len({f.twins for f in catalogue.images.values()}) >= 28
     assert {f.bucket for f in catalogue.images.values()} > {Split.TRAIN}
+
+
+def test_pictures_are_compared_with_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several wait for each other on a busy machine: small matrices took ten times as long."""
+    threads: list[int] = []
+
+    def noted(*_: object) -> int:
+        threads.extend(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+        return 0
+
+    monkeypatch.setattr(settle_module, "_settle", noted)
+    with threadpool_limits(limits=2):
+        settle_module.settle(None)  # type: ignore[arg-type]
+    assert set(threads) == {1}
