@@ -56,6 +56,19 @@ def test_a_damaged_bucket_is_served_learned_from_told_and_healed(loop: Loop) -> 
     damaged = {newest(store, prefix): b"\xff\x00junk" for prefix in LASTING}
     damaged |= {"snapshots/latest.json": b"[1]", newest(store, "catalogue/"): b"{}"}
     good = {key: store.get(key) for key in damaged}
+    try:
+        damage(loop, record, damaged, good)
+    finally:  # the tests that follow have the same stack
+        for key, raw in good.items():
+            if store.get(key) == damaged[key]:
+                store.delete(key) if key.startswith("requests/") else store.put(key, raw)
+    until(lambda: not loop.picture().damaged, 90, "nothing damaged")
+    assert newest(store, VERSIONS)
+
+
+def damage(loop: Loop, record: ProjectRecord, damaged: dict[str, bytes], good: dict[str, bytes]) -> None:
+    """Put junk where ``damaged`` says; every process starts on it, answers, learns, and what can be derived heals."""
+    store = loop.deployment.within(record)
     for key, junk in damaged.items():
         store.put(key, junk)
     loop.deployment.store.put(f"index/{record.key}.json", b"{}")
@@ -74,11 +87,6 @@ def test_a_damaged_bucket_is_served_learned_from_told_and_healed(loop: Loop) -> 
         until(lambda key=key: store.get(key) != damaged.get(key), 60, f"{key} healed")  # type: ignore[misc]
     until(lambda: _is_whole(loop, record), 60, "the project's record healed")
     assert store.exists(copy_key("record.json"))
-    for key, raw in good.items():
-        if key.startswith(LASTING):
-            store.put(key, raw) if not key.startswith("requests/") else store.delete(key)
-    until(lambda: not loop.picture().damaged, 90, "nothing damaged")
-    assert newest(store, VERSIONS)
 
 
 def _is_whole(loop: Loop, record: ProjectRecord) -> bool:

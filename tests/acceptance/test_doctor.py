@@ -40,12 +40,20 @@ def wait_until_well(loop: Loop, seconds: float) -> None:
         time.sleep(1)
 
 
+unwell: list[str] = []  # what was found, while it lasts
+
+
 @pytest.fixture
 def well(loop: Loop) -> Iterator[Loop]:
-    """A stack on which all is well, before the test and after it."""
-    wait_until_well(loop, 180)
-    yield loop
-    wait_until_well(loop, 90)
+    """A stack on which all is well, before the test and after it; one that stays unwell is waited for once."""
+    try:
+        wait_until_well(loop, 5 if unwell else 180)
+        yield loop
+        wait_until_well(loop, 5 if unwell else 90)
+    except AssertionError as error:
+        unwell.append(str(error))
+        raise
+    unwell.clear()
 
 
 def test_all_is_green_on_a_fresh_stack(well: Loop) -> None:
