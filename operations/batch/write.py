@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from botocore.exceptions import BotoCoreError, ClientError
 
 from labelloop.errors import SettingsError, StorageError
+from labelloop.export.labels import safe_cell
 from labelloop.extras import extras_named
 from labelloop.records.batches import Guess
 from operations.aside import aside_of, target_of
@@ -57,7 +58,7 @@ def write(out: str, kind: str, version: str, guesses: Iterable[Guess], deploymen
                 for guess in guesses:
                     counts[bool(guess.problem)] += 1
                     if guess.problem:
-                        rows.writerow((guess.file, guess.problem))
+                        rows.writerow((safe_cell(guess.file), safe_cell(guess.problem)))
                     else:
                         yield guess
 
@@ -101,7 +102,9 @@ def _csv(path: Path, version: str, guesses: Iterator[Guess]) -> None:
     with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(COLUMNS)
-        rows.writerows((g.file, g.label, g.probability, json.dumps(dict(g.top)), version) for g in guesses)
+        rows.writerows(
+            (safe_cell(g.file), safe_cell(g.label), g.probability, json.dumps(dict(g.top)), version) for g in guesses
+        )
 
 
 def _jsonl(path: Path, version: str, guesses: Iterator[Guess]) -> None:
