@@ -22,7 +22,7 @@ Run = Callable[[Pixels], Floats]  # (n, 3, size, size) uint8 to (n, dimension)
 
 SAME = 1e-4  # largest difference, relative to the largest value: what an order of sums may do
 SAMPLE = 8  # images to compare and to measure by
-ROUNDS = 3
+ROUNDS = 5
 CHEAP_S = 1e-3  # of one image: there is nothing to win
 
 
@@ -56,7 +56,7 @@ def choose(by_torch: Run, network: Callable[[], Pixelwise], size: int) -> Chosen
     PyTorch where OpenVINO is missing, cannot hold the network, gives other numbers or is no faster.
     """
     sample = np.random.default_rng(0).integers(0, 256, (SAMPLE, 3, size, size), dtype=np.uint8)
-    expected, spent = by_torch(sample), _seconds(by_torch, sample)
+    expected, (spent,) = by_torch(sample), _seconds(sample, by_torch)
     if spent < CHEAP_S:
         return Chosen("torch", by_torch, f"PyTorch needs {spent * 1e3:.1f} ms an image: there is nothing to win")
     try:
@@ -67,7 +67,7 @@ def choose(by_torch: Run, network: Callable[[], Pixelwise], size: int) -> Chosen
     off = float(np.abs(found - expected).max()) / max(float(np.abs(expected).max()), 1e-6)
     if not off <= SAME:  # also catches NaN
         return Chosen("torch", by_torch, f"OpenVINO is {off:.1g} off, {SAME:.0e} is allowed")
-    other = _seconds(run, sample)
+    other, spent = _seconds(sample, run, by_torch)
     figures = f"OpenVINO {other * 1e3:.1f} ms an image, PyTorch {spent * 1e3:.1f}, {off:.0e} apart"
     return Chosen("openvino", run, figures) if other < spent else Chosen("torch", by_torch, figures)
 
@@ -105,11 +105,12 @@ def silent_openvino() -> Any:
     return openvino
 
 
-def _seconds(run: Run, images: Pixels) -> float:
-    """Of one image; the quickest round, for other work only slows."""
-    spent = []
+def _seconds(images: Pixels, *runs: Run) -> list[float]:
+    """Of one image, by each, in turn: the quickest round, for other work only slows."""
+    spent: list[list[float]] = [[] for _ in runs]
     for _ in range(ROUNDS):
-        began = time.perf_counter()
-        run(images)
-        spent.append(time.perf_counter() - began)
-    return min(spent) / len(images)
+        for run, times in zip(runs, spent, strict=True):
+            began = time.perf_counter()
+            run(images)
+            times.append(time.perf_counter() - began)
+    return [min(times) / len(images) for times in spent]
