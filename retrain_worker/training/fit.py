@@ -6,7 +6,6 @@ not tear apart what the backbone knows.
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -308,7 +307,7 @@ def _balanced(parts: Parts, policy: Retrain) -> Part:
 
 def _can_compile() -> bool:
     """Torch writes C++ and has it compiled: without a compiler the run goes on as it is."""
-    found = shutil.which(os.environ.get("CXX") or "g++") or shutil.which("clang++")
+    found = shutil.which("g++") or shutil.which("clang++")
     if not found:
         log.warning("retrain.compile needs g++ or clang++, and there is neither: not compiled", action="compile")
     return found is not None
