@@ -17,15 +17,14 @@ from retrain_worker.exports.formats import KINDS, Format
 NAME = "classify.py"
 TEMPLATE = Template('''\
 """Classify images: python classify.py IMAGE... Needs this folder and the packages $packages."""
-import json
-import sys
+import json, os, sys
 from pathlib import Path
-$imports
+$quiet$imports
 FOLDER = Path(__file__).parent
 LABELS = json.loads((FOLDER / "model.json").read_text(encoding="utf-8"))["labels"]
 $opened
-def pixels(path):
-    """The square that the model takes: (1, 3, $size, $size) uint8 RGB."""
+
+def pixels(path):  # the square that the model takes: (1, 3, $size, $size) uint8 RGB
     image = Image.open(path)
     image.draft("RGB", ($longest, $longest))
     image = ImageOps.exif_transpose(image)
@@ -47,6 +46,10 @@ CROPPED = """\
     side = min(image.size) * $crop
     box = [(image.width - side) / 2, (image.height - side) / 2, (image.width + side) / 2, (image.height + side) / 2]"""
 SQUASHED = "    box = (0, 0, *image.size)"
+QUIET: Mapping[Format, str] = {  # before their import: they would tell their makers of every start
+    Format.ONNX: 'os.environ["ORT_DISABLE_TELEMETRY"] = "1"\n',
+    Format.OPENVINO: 'sys.modules["openvino_telemetry"] = None\n',
+}
 MORE = """ + f"\\t{rest[0][0]:.4f} of a class without a label\""""
 STEPS: Mapping[str, str] = {  # as `labelloop.decoding.pixel_steps`
     "gray": "image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)",
@@ -85,8 +88,9 @@ def example(form: Format, square: Square, *, unseen: bool) -> str:
     said = "MODEL(torch.from_numpy(pixels(path)))" if unseen else "[MODEL(torch.from_numpy(pixels(path)))]"
     crop = SQUASHED if square.squash else Template(CROPPED).substitute(crop=square.crop)
     return TEMPLATE.substitute(
-        packages=", ".join(packages(form, square)), imports="\n".join(_imports(form, square)), opened=OPENED[form],
-        size=square.size, longest=math.ceil(square.size / square.crop), box=crop, how=square.interpolation.upper(),
+        packages=", ".join(packages(form, square)), quiet=QUIET.get(form, ""),
+        imports="\n".join(_imports(form, square)), opened=OPENED[form], size=square.size,
+        longest=math.ceil(square.size / square.crop), box=crop, how=square.interpolation.upper(),
         steps="".join(f"    {line}\n" for line in _steps(square.steps)),
         asked="    " + Template(ASKED[form]).substitute(said=said), more=MORE if unseen else "",
     )  # fmt: skip

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 
 IMAGES = "args_0"  # what the converter calls the first argument
-FLOAT = ("FULLY_CONNECTED", "SOFTMAX", "LOGISTIC", "MUL", "SUB", "DIV", "SUM", "SQRT", "RSQRT", "BATCH_MATMUL",
-         "TRANSPOSE", "REDUCE_MAX", "MAXIMUM", "MINIMUM", "EXP", "RESHAPE", "CAST")  # fmt: skip
+FLOAT = (  # what the head is made of, and what goes in and comes out
+    "INPUT", "OUTPUT", "FULLY_CONNECTED", "SOFTMAX", "LOGISTIC", "MUL", "SUB", "DIV", "SUM", "SQRT", "RESHAPE",
+    "MAXIMUM", "BATCH_MATMUL", "TRANSPOSE",
+)  # fmt: skip
 
 
 def convert(program: str, target: str, images: str | None) -> None:
@@ -38,10 +40,9 @@ def _quantise(path: str, images: Any) -> None:
     plan = quantizer.Quantizer(path)
     plan.load_quantization_recipe(recipe.static_wi8_ai8())
     for name in FLOAT:
-        if name in TFLOperationName.__members__:
-            plan.update_quantization_recipe(
-                regex=".*", operation_name=TFLOperationName[name], algorithm_key=AlgorithmName.NO_QUANTIZE
-            )
+        plan.update_quantization_recipe(
+            regex=".*", operation_name=TFLOperationName[name], algorithm_key=AlgorithmName.NO_QUANTIZE
+        )
     ranges = plan.calibrate({"serving_default": [{IMAGES: image[None]} for image in images]})
     plan.quantize(ranges).export_model(path, overwrite=True)
 

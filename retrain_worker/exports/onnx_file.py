@@ -128,8 +128,8 @@ def _voting(parts: Parts) -> onnx.ModelProto:
         constants += own.initializer
         votes.append(f"{vote}/double")
     nodes += [
-        helper.make_node("Mean", votes, ["mean"]),
-        helper.make_node("Pow", ["mean", "sharpness"], ["raised"]),
+        helper.make_node("Sum", votes, ["votes"]),  # the mean, but for a factor that the division takes out
+        helper.make_node("Pow", ["votes", "sharpness"], ["raised"]),
         helper.make_node("ReduceSum", ["raised", AXIS], ["sum"], keepdims=1),
         helper.make_node("Div", ["raised", "sum"], ["shares"]),
         helper.make_node("MatMul", ["shares", "sums"], ["named"]),  # classes that were merged or dropped since
