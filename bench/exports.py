@@ -108,8 +108,8 @@ def main() -> None:
     parser.add_argument("--tflite", action="store_true", help="also TFLite; builds its environment (6 GB) if need be")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    files = [f for f in scan(given.images, "") if f.label]
-    np.random.default_rng(0).shuffle(files)
+    found = [f for f in scan(given.images, "") if f.label]
+    files = [found[i] for i in np.random.default_rng(0).permutation(len(found))]
     for name in given.networks.split(","):
         parts, pixels = prepared(name, files[: given.count + FITTED], list(load_settings().weights_dirs))
         _show(served(name, parts, pixels[FITTED:]))

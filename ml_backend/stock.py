@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import atexit
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from flask import Flask
 from label_studio_ml.api import init_app
@@ -36,8 +36,6 @@ def serving() -> Backend:
 class LabelloopModel(LabelStudioMLBase):  # type: ignore[misc]
     """A project of labelloop, as the stock server asks for it."""
 
-    backend: ClassVar[Callable[[], Backend]] = staticmethod(serving)
-
     def __init__(self, project_id: str | None = None, label_config: str | None = None) -> None:
         """Without the base's own: it writes into a database that knows projects by their bare number."""
         self.project_id, self._given_config = project_id or "", label_config or ""
@@ -45,7 +43,7 @@ class LabelloopModel(LabelStudioMLBase):  # type: ignore[misc]
     @property
     def model_version(self) -> str:
         """The version that answers now."""
-        return self.backend().setup(self._project().reference, self._given_config)
+        return serving().setup(self._project().reference, self._given_config)
 
     @property
     def label_config(self) -> str:
@@ -63,15 +61,15 @@ class LabelloopModel(LabelStudioMLBase):  # type: ignore[misc]
         self, tasks: Sequence[Mapping[str, Any]], context: Mapping[str, Any] | None = None, **_: Any
     ) -> list[Result]:  # fmt: skip
         """One result per task, in order, each with its version."""
-        return self.backend().predict(self._project().reference, self._given_config, tasks)
+        return serving().predict(self._project().reference, self._given_config, tasks)
 
     def fit(self, event: str, data: Mapping[str, Any], **_: Any) -> dict[str, bool]:
         """A hint to the watcher; trains nothing."""
-        return {"queued": self.backend().nudge(self._project().id, event)}
+        return {"queued": serving().nudge(self._project().id, event)}
 
     def _project(self) -> ProjectRecord:
         """RequestError where the number names none, or two: one of a Label Studio that was set up anew."""
-        known = [r for r in self.backend().directory.all() if str(r.id) == self.project_id]
+        known = [r for r in serving().directory.all() if str(r.id) == self.project_id]
         if len(known) == 1:
             return known[0]
         if known:
@@ -88,6 +86,6 @@ def create_app() -> Flask:
     """The stock server with our model, behind the same user and password as our own."""
     settings = load_settings()
     configure_logs(json=settings.log_json, service="backend", secrets=settings.secrets)
-    LabelloopModel.backend()
+    serving()
     app: Flask = init_app(LabelloopModel, settings.backend_user, settings.backend_password)
     return app

@@ -59,10 +59,10 @@ def stock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
             warnings.simplefilter("ignore")  # pydantic, of how upstream writes its records
             from label_studio_ml.api import init_app
 
-            from ml_backend.stock import LabelloopModel
+            from ml_backend import stock
 
-        monkeypatch.setattr(LabelloopModel, "backend", staticmethod(lambda: backend))
-        served: FlaskClient = init_app(LabelloopModel).test_client()
+        monkeypatch.setattr(stock, "serving", lambda: backend)
+        served: FlaskClient = init_app(stock.LabelloopModel).test_client()
         return served
 
     yield client
