@@ -7,14 +7,19 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from labelloop.errors import ConflictError
+from labelloop.model.ensemble import EnsembleHead
 from retrain_worker.exports.formats import Outputs, Run
 from retrain_worker.exports.parts import Parts, Pixels
 
 BATCH = 32
 AGREE, AGREE_INT8 = 0.995, 0.97  # least share of images with the same top class
 APART = 0.01  # most that a probability may differ by; int8 rounds further and is judged by its classes alone
+USUAL = (
+    0.95  # share of images on which that holds of an ensemble: at a threshold of a tree a last digit takes another way
+)
 
 Report = Callable[[str, int, int], None]
 
@@ -27,7 +32,9 @@ class Measured:
     splits: Mapping[str, int]  # where they were taken from
     agreement: float  # share with the same top class
     largest_difference: float  # of any probability, in [0, 1]
-    quantised: bool
+    usual_difference: float  # `USUAL` of the images differ by no more
+    quantised: bool = False
+    stepwise: bool = False  # an ensemble of trees
 
     @property
     def least(self) -> float:
@@ -50,9 +57,12 @@ class Measured:
                 f"{self.least:.1%} are needed. "
                 + ("Leave --quantise out" if self.quantised else "Use another format, or another backbone")
             )
-        if not (self.quantised or self.largest_difference <= APART):  # also NaN
+        if self.quantised:
+            return
+        difference = self.usual_difference if self.stepwise else self.largest_difference
+        if not difference <= APART:  # also NaN
             raise ConflictError(
-                f"not exported: a probability is {self.largest_difference:.2g} off the served model's on one of "
+                f"not exported: probabilities are up to {difference:.2g} off the served model's on "
                 f"{self.images} images, {APART} is allowed. Use another format, or another backbone"
             )
 
@@ -65,19 +75,25 @@ def measure(
     parts: Parts, run: Run, pixels: Pixels, splits: Mapping[str, int], *, quantised: bool, report: Report
 ) -> Measured:  # fmt: skip
     """``pixels`` (n, 3, size, size), through the served model and through the export."""
-    same, apart = 0, 0.0
+    same, parted = 0, list[NDArray[np.float64]]()
     for start in range(0, len(pixels), BATCH):
         part = pixels[start : start + BATCH]
         expected, found = parts.reference(part), run(part)
         same += int((expected.probabilities.argmax(axis=1) == found.probabilities.argmax(axis=1)).sum())
-        apart = max(apart, _apart(expected, found))
+        parted.append(_apart(expected, found))
         report("check", min(start + BATCH, len(pixels)), len(pixels))
-    return Measured(len(pixels), splits, same / len(pixels), apart, quantised)
+    apart = np.sort(np.concatenate(parted))
+    usual, stepwise = float(apart[int(USUAL * (len(apart) - 1))]), isinstance(parts.classifier, EnsembleHead)
+    return Measured(
+        len(pixels), splits, same / len(pixels), float(apart[-1]), usual, quantised=quantised, stepwise=stepwise
+    )
 
 
-def _apart(expected: Outputs, found: Outputs) -> float:
-    """Infinity where a number is missing."""
-    pairs = [(expected.probabilities, found.probabilities), (expected.unseen, found.unseen)]
-    differences = [np.abs(a - b).max() for a, b in pairs if a is not None and b is not None]
-    worst = float(max(differences))
-    return worst if np.isfinite(worst) and (expected.unseen is None) == (found.unseen is None) else float("inf")
+def _apart(expected: Outputs, found: Outputs) -> NDArray[np.float64]:
+    """(n,): the largest difference of each image; infinity where a number is missing."""
+    worst = np.abs(expected.probabilities.astype(np.float64) - found.probabilities).max(axis=1)
+    if expected.unseen is not None and found.unseen is not None:
+        worst = np.maximum(worst, np.abs(expected.unseen.astype(np.float64) - found.unseen))
+    elif expected.unseen is not None or found.unseen is not None:
+        worst = np.full_like(worst, np.inf)
+    return np.asarray(np.where(np.isfinite(worst), worst, np.inf), dtype=np.float64)

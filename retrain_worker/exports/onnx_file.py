@@ -20,7 +20,7 @@ from retrain_worker.exports.parts import Parts, Pixels, programs
 if TYPE_CHECKING:
     import onnx
 
-OPSET = 20
+OPSET, IR_VERSION = 20, 10  # what runtimes of the last two years read
 NAME = "model.onnx"
 BATCH = 8  # images that calibrate at once
 AXIS = "one"
@@ -39,7 +39,7 @@ def write(parts: Parts, folder: Path, calibration: Pixels | None) -> None:
     if calibration is not None:
         body = _quantised(body, calibration)
     head = _graph(linear, _features(parts), ("features",), parts.outputs) if linear else _voting(parts)
-    head.ir_version = body.ir_version
+    head.ir_version = body.ir_version = IR_VERSION
     head = compose.add_prefix(head, "head/", rename_inputs=False, rename_outputs=False)
     model = compose.merge_models(body, head, io_map=[("features", "features")], producer_name="labelloop")
     onnx.checker.check_model(model)
@@ -144,7 +144,7 @@ def _voting(parts: Parts) -> onnx.ModelProto:
         constants,
     )  # fmt: skip
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", 3)]
-    return helper.make_model(graph, opset_imports=opsets)
+    return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
 
 
 def _member(data: bytes, prefix: str) -> tuple[onnx.GraphProto, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import time
 import warnings
@@ -57,9 +58,8 @@ def stock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     def client(backend: Backend) -> FlaskClient:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydantic, of how upstream writes its records
-            from label_studio_ml.api import init_app
-
-            from ml_backend import stock
+            init_app = importlib.import_module("label_studio_ml.api").init_app
+            stock = importlib.import_module("ml_backend.stock")
 
         monkeypatch.setattr(stock, "serving", lambda: backend)
         served: FlaskClient = init_app(stock.LabelloopModel).test_client()
