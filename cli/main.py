@@ -7,6 +7,7 @@ from cli.commands import (
     curve,
     data,
     doctor,
+    exports,
     learning,
     models,
     predict,
@@ -25,8 +26,8 @@ from cli.terminal.app import app
 
 # importing them registers their verbs
 COMMANDS = (
-    stack, value, doctor, projects, models, predict, curve, tune, runs, snapshots, queue, learning, acquisition, data,
-    schema, simulate, upkeep,
+    stack, value, doctor, projects, models, predict, exports, curve, tune, runs, snapshots, queue, learning,
+    acquisition, data, schema, simulate, upkeep,
 )  # fmt: skip
 
 __all__ = ["COMMANDS", "app"]

@@ -15,14 +15,16 @@ import timm
 import torch
 from PIL import Image
 
-from labelloop.model.runners import silent_openvino
+from labelloop.config.telemetry import tell_nobody
 
 
 class Classifier(litserve.LitAPI):  # type: ignore[misc]
     """A request is a list of tasks, as Label Studio sends them; requests are batched."""
 
     def setup(self, device: str) -> None:
-        openvino = silent_openvino()
+        tell_nobody()
+        import openvino
+
         name, file = os.environ["BENCH_NETWORK"], os.environ.get("BENCH_FILE", "")
         overlay = {"pretrained_cfg_overlay": {"file": file}} if file else {}
         model = timm.create_model(name, pretrained=bool(file), num_classes=1000 if file else 0, **overlay).eval()

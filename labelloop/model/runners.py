@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from labelloop.config.telemetry import tell_nobody
 from labelloop.decoding.square import Pixels
 
 Floats = NDArray[np.float32]
@@ -74,7 +73,9 @@ def choose(by_torch: Run, network: Callable[[], Pixelwise], size: int) -> Chosen
 
 def openvino_run(network: Pixelwise, size: int) -> Run:
     """The network compiled for this CPU, in full precision; safe to call from several threads, one after the other."""
-    openvino = silent_openvino()
+    tell_nobody()
+    import openvino
+
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # of the tracer, about shapes that are fixed here
         model = openvino.convert_model(
@@ -95,14 +96,6 @@ def openvino_run(network: Pixelwise, size: int) -> Run:
             return np.array(request.infer([np.ascontiguousarray(images)])[0], dtype=np.float32)
 
     return run
-
-
-def silent_openvino() -> Any:
-    """The library without its telemetry, which would report each conversion to an analytics service."""
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # it falls back to a stub
-    import openvino
-
-    return openvino
 
 
 def _seconds(images: Pixels, *runs: Run) -> list[float]:
