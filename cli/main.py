@@ -7,6 +7,7 @@ from cli.commands import (
     curve,
     data,
     doctor,
+    keys,
     learning,
     models,
     projects,
@@ -25,7 +26,7 @@ from cli.terminal.app import app
 # importing them registers their verbs
 COMMANDS = (
     stack, value, doctor, projects, models, curve, tune, runs, snapshots, queue, learning, acquisition, data, schema,
-    simulate, upkeep,
+    simulate, keys, upkeep,
 )  # fmt: skip
 
 __all__ = ["COMMANDS", "app"]

@@ -24,7 +24,7 @@ THEMES: Mapping[str, Sequence[str]] = {  # headings of --help with their verbs, 
     "Labels and people": ("value", "schema", "duplicates", "auto-label", "export", "snapshots"),
     "Models": ("models", "card", "report", "verify", "promote", "reject", "rollback", "retrain"),
     "Training": ("tune", "compare", "lr-find", "runs", "run"),
-    "Upkeep": ("queue", "pause", "resume", "gc", "backup", "restore"),
+    "Upkeep": ("queue", "pause", "resume", "keys", "gc", "backup", "restore"),
 }
 
 

@@ -52,6 +52,7 @@ class Kind(StrEnum):
     TIDY = "tidy"
     BACKUP = "backup"
     TASK_GROUPS = "task_groups"  # one shard
+    API_KEY = "api_key"
     AUTO_LABELS = "auto_labels"  # the manifest; it speaks for the lines beside it, too
 
 
