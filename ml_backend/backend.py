@@ -15,7 +15,11 @@ from labelloop.objects.s3_client import IMPATIENT, s3_client
 from labelloop.objects.storage import S3Store
 from labelloop.queue.connection import redis_client
 from labelloop.records.versions import COLD_START
+from labelloop.store.api_keys import ApiKeyStore
 from labelloop.store.projects import ProjectRecord, ProjectStore
+from labelloop.web.callers import Callers
+from labelloop.web.known_keys import KnownKeys
+from ml_backend.classify.service import Classifier
 from ml_backend.contract import RequestError
 from ml_backend.hints import Hints
 from ml_backend.live import LiveModels, LiveProject
@@ -38,6 +42,7 @@ class Backend:
     predictor: Predictor
     metrics: Metrics
     hints: Hints | None = None
+    classifier: Classifier | None = None  # of the REST API's images
     places: Places = field(default_factory=Places)
     setups: Places = field(default_factory=lambda: Places(SETUPS_AT_ONCE, waiting=0))
     leaving: threading.Event = field(default_factory=threading.Event)
@@ -45,6 +50,8 @@ class Backend:
     def start(self) -> None:
         """Begin to follow the deployment logs."""
         self.live.start()
+        if self.classifier:
+            self.classifier.callers.keys.start()
         if self.hints:
             self.hints.start()
 
@@ -52,6 +59,8 @@ class Backend:
         """End all threads."""
         if self.hints:
             self.hints.stop()
+        if self.classifier:
+            self.classifier.callers.keys.stop()
         self.live.stop()
         self.directory.stop()
 
@@ -79,7 +88,7 @@ class Backend:
         with self.places.place(reference):  # before anything that could hang
             record = self._project(reference)
             schema = _schema(record, label_config)
-            live = self._loaded(record)
+            live = self.loaded(record)
             return self.predictor.predict(PredictCall(record, live, schema, live.model, is_abandoned), tasks)
 
     def versions(self, reference: str) -> dict[str, Any]:
@@ -98,7 +107,7 @@ class Backend:
             raise RequestError(f"labelloop does not know project {reference[:64]!r}: run `labelloop init` for it", 404)
         return record
 
-    def _loaded(self, record: ProjectRecord) -> LiveProject:
+    def loaded(self, record: ProjectRecord) -> LiveProject:
         """The project after its first load; RequestError where that takes too long."""
         live = self.live.get(record)
         if not live.settled(PREDICT_WAIT_S):
@@ -113,9 +122,10 @@ def make_backend(settings: Settings) -> Backend:
     directory = Directory(ProjectStore(store, settings.studio_server))
     metrics = Metrics(shared_counters())
     live = LiveModels(store, directory.all, metrics)
-    predictor = Predictor(image_reader(settings, s3), metrics)
+    reader = image_reader(settings, s3)
+    classifier = Classifier(Callers(KnownKeys(ApiKeyStore(store))), reader)
     hints = Hints(redis_client(settings), live.nudge, live.facts)
-    return Backend(directory, live, predictor, metrics, hints)
+    return Backend(directory, live, Predictor(reader, metrics), metrics, hints, classifier)
 
 
 def _schema(record: ProjectRecord, label_config: str) -> LabelSchema:
