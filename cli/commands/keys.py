@@ -53,6 +53,9 @@ def add(  # noqa: PLR0913 -- a command's options are its interface
     key = deployment.project(project).key if project else ""
     new = store.add(name, wanted, by=me(), project=key, days=days, per_minute=per_minute)
     _show_once(new, as_json=as_json)
+    if deployment.settings.api_url and not as_json:
+        err.print(f"try it: curl {deployment.settings.api_url}/v1/projects -H 'Authorization: Bearer KEY'; "
+                  f"more: {deployment.settings.api_url}/docs", highlight=False, soft_wrap=True)  # fmt: skip
 
 
 def list_keys(as_json: AsJson = False, state_dir: StateDir = DEFAULT_STATE) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from labelloop.records.api_keys import ApiKey, Scope
-from labelloop.rules.api_keys import KeyRefusal, lacks
+from labelloop.records.api_keys import ApiKey
+from labelloop.rules.api_keys import KeyRefusal
 from labelloop.web.known_keys import KnownKeys
 from labelloop.web.problems import ProblemAnswer, ProblemError
 from labelloop.web.rates import Rates
@@ -20,12 +20,11 @@ class Callers:
         answer = self.keys.find(authorization)
         return ProblemAnswer(answer.status, answer.reason) if isinstance(answer, KeyRefusal) else None
 
-    def enter(self, authorization: str | None, scope: Scope) -> ApiKey:
-        """The key, for one request, which is counted; ProblemError (401, 403, 429, 503)."""
+    def enter(self, authorization: str | None) -> ApiKey:
+        """The key, for one request, which is counted; ProblemError (401, 429, 503). What it may, `lacks` says."""
         key = self.keys.find(authorization)
         if isinstance(key, KeyRefusal):
             raise ProblemError(key.status, key.reason)
-        must(lacks(key, scope))
         if wait_s := self._rates.wait_s(key):
             raise ProblemError(429, f"key {key.id} may ask {key.per_minute} times a minute; go on in {wait_s} s",
                                retry_s=wait_s)  # fmt: skip

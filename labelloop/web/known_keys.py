@@ -57,11 +57,16 @@ class KnownKeys:
         if parts is None:
             return KeyRefusal(401, UNKNOWN)
         copy = self._copy
-        if copy is None or time.monotonic() - copy.at > self._stale_s:
+        if copy is None or not self.known():
             return NOT_READ
         key = copy.keys.get(parts[0])
         why = refusal(key, parts[1], datetime.now(UTC))
         return why or key or NOT_READ
+
+    def known(self) -> bool:
+        """Whether the keys were read, and not too long ago."""
+        copy = self._copy
+        return copy is not None and time.monotonic() - copy.at <= self._stale_s
 
     def read(self) -> None:
         """Once; what cannot be read now stays as it was."""

@@ -8,8 +8,9 @@ import secrets
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from flask import Response
+from flask import Response, g, request
 from pydantic import BaseModel, ConfigDict, Field
+from werkzeug.exceptions import HTTPException
 
 from labelloop.errors import LabelloopError
 
@@ -81,3 +82,17 @@ def title_of(status: int) -> str:
         return HTTPStatus(status).phrase
     except ValueError:
         return "Error"
+
+
+def request_id() -> str:
+    """Of the request that is being answered."""
+    if "request_id" not in g:
+        g.request_id = request_id_of(request.headers.get(REQUEST_ID))
+    return str(g.request_id)
+
+
+def http_problem(error: HTTPException) -> ProblemAnswer:
+    """What the web framework refuses: 404, 405, 413."""
+    allowed = getattr(error, "valid_methods", None)
+    headers = (("Allow", ", ".join(sorted(allowed))),) if allowed else ()
+    return ProblemAnswer(error.code or 500, error.description or error.name, headers=headers)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import structlog
-from flask import Blueprint, Flask, Response, g, request
+from flask import Blueprint, Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from labelloop.errors import CorruptObjectError, FormatError, SettingsError, StorageError
@@ -12,7 +12,7 @@ from labelloop.rules.api_keys import lacks
 from labelloop.store.projects import ProjectRecord
 from labelloop.web.callers import must
 from labelloop.web.classify_types import MAX_BODY, PATH
-from labelloop.web.problems import REQUEST_ID, ProblemAnswer, ProblemError, request_id_of
+from labelloop.web.problems import REQUEST_ID, ProblemAnswer, ProblemError, http_problem, request_id
 from ml_backend.backend import Backend
 from ml_backend.classify.wish import wish_of
 from ml_backend.contract import RequestError
@@ -30,7 +30,8 @@ def add_classify(app: Flask, backend: Backend) -> None:
 
     @routes.post(PATH)
     def classify() -> Response:
-        key = classifier.callers.enter(request.headers.get("Authorization"), Scope.PREDICT)
+        key = classifier.callers.enter(request.headers.get("Authorization"))
+        must(lacks(key, Scope.PREDICT))
         request.max_content_length = MAX_BODY
         wish = wish_of(request)
         record = _project(backend, key, wish.options.project)
@@ -46,13 +47,6 @@ def add_classify(app: Flask, backend: Backend) -> None:
 def is_ours(path: str) -> bool:
     """Whether a path is of the REST API, with keys and problems, and not of Label Studio's contract."""
     return path.startswith("/v1/")
-
-
-def request_id() -> str:
-    """Of the request that is being answered."""
-    if "request_id" not in g:
-        g.request_id = request_id_of(request.headers.get(REQUEST_ID))
-    return str(g.request_id)
 
 
 def as_problem(error: Exception) -> Response:
@@ -76,13 +70,6 @@ def _problem_of(error: Exception) -> ProblemAnswer:
             return http_problem(error)
     log.error("request failed", action="request", endpoint=request.endpoint, request_id=request_id(), exc_info=error)
     return ProblemAnswer(500, "labelloop failed on this request; the backend's log has the stack")
-
-
-def http_problem(error: HTTPException) -> ProblemAnswer:
-    """What the web framework refuses: 404, 405, 413."""
-    allowed = getattr(error, "valid_methods", None)
-    headers = (("Allow", ", ".join(sorted(allowed))),) if allowed else ()
-    return ProblemAnswer(error.code or 500, error.description or error.name, headers=headers)
 
 
 def _project(backend: Backend, key: ApiKey, name: str) -> ProjectRecord:

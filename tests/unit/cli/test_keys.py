@@ -11,15 +11,22 @@ from typer.testing import CliRunner
 
 import cli.connect
 from cli.main import app
+from labelloop.config.settings import load_settings
 from labelloop.objects.storage import MemoryStore
 from labelloop.rules.api_keys import parts_of
 from labelloop.store.api_keys import ApiKeyStore
+
+URL = "http://127.0.0.1:9292"
 
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> MemoryStore:
     store = MemoryStore()
-    deployment = SimpleNamespace(store=store, project=lambda _name: SimpleNamespace(key="main-1-0"))
+    deployment = SimpleNamespace(
+        settings=load_settings({"LABELLOOP_API_URL": URL}),
+        store=store,
+        project=lambda _name: SimpleNamespace(key="main-1-0"),
+    )
     monkeypatch.setattr(cli.connect, "open_deployment", lambda _state: deployment)
     return store
 
@@ -37,6 +44,7 @@ def test_a_key_is_shown_once_and_alone_on_standard_output(bucket: MemoryStore) -
     assert parts is not None
     assert "camera [7]" in shown.stderr
     assert "not shown again" in shown.stderr
+    assert f"{URL}/docs" in shown.stderr
     (row,) = json.loads(run("list", "--json").stdout)
     assert (row["id"], row["scopes"], row["project"], row["state"]) == (
         parts[0],
