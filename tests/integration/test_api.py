@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -31,6 +33,8 @@ from labelloop.web.classify_types import MAX_BODY
 from tests.integration.conftest import VALKEY_PASSWORD
 from tests.integration.serving import Served, environment, started, wait_for
 from tests.unit.worlds.backend import picture
+
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass
@@ -123,6 +127,19 @@ def test_one_address_before_both(running: Running) -> None:
     wait_for(lambda: running.classify(headers).json()["version"] == "v2", 10)
     back = running.client.post(f"/v1/projects/{project}/rollback", headers=headers, json={})
     assert back.json()["champion"] == before
+
+
+def test_the_examples_of_the_documents_run(running: Running, tmp_path: Path) -> None:
+    (tmp_path / "photo.png").write_bytes(picture(1))
+    examples = re.findall(r"```sh\n(.*?)```", (ROOT / "docs/api.md").read_text(), flags=re.S)[1:]
+    assert len(examples) == 7
+    env = {**os.environ, "API": running.url, "KEY": running.key(*Scope)["Authorization"].removeprefix("Bearer "),
+           "PROJECT": running.served.world.record.key, "NO_PROXY": "*"}  # fmt: skip
+    for example in examples:
+        done = subprocess.run(["bash", "-eu", "-c", example], cwd=tmp_path, env=env, capture_output=True, check=True)
+        body = json.loads(done.stdout)
+        assert "problem" not in body, body
+        assert "detail" not in body, body
 
 
 def test_a_revoked_key_ends_within_seconds_in_both_processes(running: Running) -> None:
