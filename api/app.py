@@ -64,6 +64,7 @@ def make_app(api: Api) -> OpenAPI:
     """The handlers; starts nothing."""
     app = documented("api")
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+    app.url_map.merge_slashes = False  # another path is another path: 404, no redirect
     add_edges(app, api.callers)
     app.register_api(v1(api.answers, api.onward))
     add_document(app)

@@ -21,8 +21,10 @@ AWAY = "the backend that has the models does not answer; try again soon"
 class Onward:
     """The way to the backend. Safe to share between threads."""
 
-    def __init__(self, backend_url: str) -> None:
-        self._client = httpx.Client(base_url=backend_url, timeout=TIMES, limits=CONNECTIONS, trust_env=False)
+    def __init__(self, backend_url: str, transport: httpx.BaseTransport | None = None) -> None:
+        self._client = httpx.Client(
+            base_url=backend_url, timeout=TIMES, limits=CONNECTIONS, trust_env=False, transport=transport
+        )
 
     def send(self, path: str, request: Request, request_id: str) -> Response:
         """The backend's answer; ProblemError (503) where there is none that can be passed on."""

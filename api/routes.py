@@ -42,7 +42,7 @@ def v1(answers: Answers, onward: Onward) -> APIBlueprint:
     _add_reading(routes, answers)
     _add_changing(routes, answers)
 
-    @routes.post("/classify", tags=[PREDICT], responses=answers_of(Classification, 409, 413, 415),
+    @routes.post("/classify", tags=[PREDICT], responses=answers_of(Classification, 404, 409, 413, 415),
                  openapi_extensions={"requestBody": CLASSIFY_BODY})  # fmt: skip
     def classify() -> Response:
         """Classify one or several images.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from labelloop.web.problems import Problem
 
@@ -16,23 +16,36 @@ MAX_TOP = 1000
 MAX_URI = 2048
 
 
-class ImageIn(BaseModel):
-    """One image: its bytes in base64, or its address."""
+class SentImage(BaseModel):
+    """An image that comes with the request."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", title="SentImage")
 
-    base64: str | None = Field(default=None, description="The file (JPEG, PNG, WebP, …) in base64.")
-    uri: str | None = Field(
-        default=None, max_length=MAX_URI, examples=["s3://images/digits/7.png"],
-        description="An image of the project: where its images lie, or an upload that labelloop has copied. Nothing is "
-        "fetched from the web.",
+    base64: str = Field(description="The file (JPEG, PNG, WebP, …) in base64.")
+
+
+class NamedImage(BaseModel):
+    """An image of the project, by its address."""
+
+    model_config = ConfigDict(extra="forbid", title="NamedImage")
+
+    uri: str = Field(
+        max_length=MAX_URI, examples=["s3://images/digits/7.png"],
+        description="Where the project's images lie, or an upload that labelloop has copied. Nothing is fetched "
+        "from the web.",
     )  # fmt: skip
 
-    @model_validator(mode="after")
-    def _one(self) -> ImageIn:
-        if (self.base64 is None) == (self.uri is None):
-            raise ValueError("give base64 or uri, one of them")
-        return self
+
+def _kind_of(image: Any) -> str | None:
+    """By the name of its one field."""
+    names = set(image) if isinstance(image, dict) else set()
+    return next((name for name in ("base64", "uri") if name in names), None)
+
+
+ImageIn = Annotated[
+    Annotated[SentImage, Tag("base64")] | Annotated[NamedImage, Tag("uri")],
+    Discriminator(_kind_of, custom_error_type="image", custom_error_message="give base64 or uri, one of them"),
+]
 
 
 class Options(BaseModel):

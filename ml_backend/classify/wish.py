@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from werkzeug.exceptions import BadRequest, UnsupportedMediaType
 
 from labelloop.errors import ImageUnreadableError
-from labelloop.web.classify_types import MAX_IMAGES, ClassifyBody, Options
+from labelloop.web.classify_types import MAX_IMAGES, ClassifyBody, NamedImage, Options, SentImage
 from labelloop.web.problems import ProblemError
 
 FILES = "image"  # the name of the files in a form
@@ -62,7 +62,11 @@ def _json(request: Request) -> Wish:
     except (BadRequest, UnsupportedMediaType, RecursionError) as error:
         raise ProblemError(400, "the body is no valid JSON") from error
     body = _checked(ClassifyBody, data)
-    return Wish(body, tuple(GivenImage(text=image.base64, uri=image.uri) for image in body.images))
+    return Wish(body, tuple(_given(image) for image in body.images))
+
+
+def _given(image: SentImage | NamedImage) -> GivenImage:
+    return GivenImage(text=image.base64) if isinstance(image, SentImage) else GivenImage(uri=image.uri)
 
 
 def _form(request: Request) -> Wish:

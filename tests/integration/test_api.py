@@ -10,104 +10,52 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 
 from embedded.ports import LOOPBACK, pick_port
 from embedded.services import ServicePlace, valkey_service
 from embedded.supervisor import Supervisor
-from labelloop.config.settings import load_settings
-from labelloop.objects.s3_client import s3_client
-from labelloop.objects.storage import S3Store
 from labelloop.records.api_keys import Scope
-from labelloop.store.api_keys import ApiKeyStore
 from labelloop.web.classify_types import MAX_BODY
+from tests.integration.api_processes import Running, no_auth, running_api
 from tests.integration.conftest import VALKEY_PASSWORD
-from tests.integration.serving import Served, environment, started, wait_for
+from tests.integration.serving import wait_for
 from tests.unit.worlds.backend import picture
 
 ROOT = Path(__file__).parents[2]
 
 
 @dataclass
-class Running:
-    """Backend and front door; ``redis`` is stopped in one test."""
+class Redis:
+    """A server of our own: one test stops it."""
 
-    served: Served
-    process: subprocess.Popen[bytes]
     url: str
-    keys: ApiKeyStore
-    client: httpx.Client
-    redis: Supervisor
-
-    def key(self, *scopes: Scope, **more: Any) -> dict[str, str]:
-        """A header that counts by now."""
-        whole = self.keys.add("test", scopes, by="anna", **more).whole
-        headers = {"Authorization": f"Bearer {whole}"}
-        wait_for(lambda: self.client.get("/v1/nothing", headers=headers).status_code == 404, 10)
-        wait_for(lambda: self.served.client.post("/v1/nothing", headers=headers, auth=no_auth).status_code == 404, 10)
-        return headers
-
-    def classify(self, headers: dict[str, str], data: bytes | None = None) -> httpx.Response:
-        return self.client.post("/v1/classify", headers=headers, files={"image": ("a.png", data or picture(1))})
-
-
-def no_auth(request: httpx.Request) -> httpx.Request:
-    """Leaves the header as it is: the client's own password is for Label Studio's contract."""
-    return request
+    stop: Callable[[], None]
 
 
 @pytest.fixture(scope="module")
-def running(s3_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    folder = tmp_path_factory.mktemp("api")
-    (folder / "valkey").mkdir()
-    place = ServicePlace(folder / "valkey", pick_port(), folder / "valkey.log", dict(os.environ))
-    redis = Supervisor([valkey_service(place, VALKEY_PASSWORD)], mark=str(folder))
-    redis.start()
-    redis.wait_ready()
-    url = f"http://{LOOPBACK}:{pick_port()}"
-    env = {
-        **environment(s3_endpoint, f"redis://:{VALKEY_PASSWORD}@{LOOPBACK}:{place.port}/0"),
-        "LABELLOOP_API_URL": url,
-    }
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    folder = tmp_path_factory.mktemp("valkey")
+    place = ServicePlace(folder, pick_port(), folder / "valkey.log", dict(os.environ))
+    supervisor = Supervisor([valkey_service(place, VALKEY_PASSWORD)], mark=str(folder))
+    supervisor.start()
     try:
-        with started(env, folder / "backend.log") as served:
-            served.deploy(served.world.add(served.world.backbone(), 1))
-            settings = load_settings(env)
-            keys = ApiKeyStore(S3Store(s3_client(settings), settings.state_bucket))
-            process = front_door(env, url, folder / "api.log")
-            with httpx.Client(base_url=url, timeout=30) as client:
-                wait_for(lambda: ready(client), 60)
-                yield Running(served, process, url, keys, client, redis)
-            process.send_signal(signal.SIGTERM)
-            process.wait(timeout=30)
+        supervisor.wait_ready()
+        yield Redis(f"redis://:{VALKEY_PASSWORD}@{LOOPBACK}:{place.port}/0", supervisor.stop)
     finally:
-        redis.stop()
+        supervisor.stop()
 
 
-def front_door(env: dict[str, str], url: str, log: Path) -> subprocess.Popen[bytes]:
-    with log.open("wb") as out:
-        return subprocess.Popen(
-            [sys.executable, "-m", "gunicorn", "--config", "python:api.serve", "--worker-class",
-             "ml_backend.drain.BufferingWorker", "--bind", url.removeprefix("http://"), "--no-control-socket",
-             "api.app:create_app()"],
-            env={**os.environ, **env}, stdout=out, stderr=out, start_new_session=True,
-        )  # fmt: skip
-
-
-def ready(client: httpx.Client) -> bool:
-    try:
-        return client.get("/ready").status_code == 200
-    except httpx.TransportError:
-        return False
+@pytest.fixture(scope="module")
+def running(s3_endpoint: str, redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with running_api(s3_endpoint, redis.url, tmp_path_factory.mktemp("api")) as made:
+        yield made
 
 
 def test_one_address_before_both(running: Running) -> None:
@@ -189,10 +137,10 @@ def test_who_sends_slowly_holds_up_nobody(running: Running) -> None:
         assert time.monotonic() - began < 5
 
 
-def test_keys_and_limits_hold_while_redis_is_away(running: Running) -> None:
+def test_keys_and_limits_hold_while_redis_is_away(running: Running, redis: Redis) -> None:
     headers, few = running.key(*Scope), running.key(Scope.READ, per_minute=60)
     project = running.served.world.record.key
-    running.redis.stop()
+    redis.stop()
     assert running.classify(headers).status_code == 200
     assert running.client.get("/v1/projects", headers={"Authorization": "Bearer x"}).status_code == 401
     fresh = running.key(Scope.PREDICT)  # a new one counts, too

@@ -108,7 +108,7 @@ def test_nothing_but_the_projects_images_is_read(api: ApiWorld, uri: str) -> Non
 @pytest.mark.parametrize(("body", "says"), [
     ({}, "images"), ([], "body"), (None, "body"), ("x", "body"), ({"images": []}, "images"),
     ({"images": [{}]}, "base64 or uri"),
-    ({"images": [{"base64": "", "uri": "s3://x/y"}]}, "one of them"), ({"images": [{"url": "x"}]}, "url"),
+    ({"images": [{"base64": "", "uri": "s3://x/y"}]}, "uri"), ({"images": [{"url": "x"}]}, "one of them"),
     ({"images": [{"base64": 1}]}, "base64"), ({"images": [{"base64": "eA=="}] * (MAX_IMAGES + 1)}, "images"),
     ({"images": [{"base64": "eA=="}], "top_k": 0}, "top_k"), ({"images": [{"base64": "eA=="}], "top_k": 1e99}, "top_k"),
     ({"images": [{"base64": "eA=="}], "mood": 1}, "mood"), ({"images": [{"uri": "x" * 5000}]}, "uri"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
+from flask import Flask
 from flask.testing import FlaskClient
 
 from api.answers import Answers
@@ -42,12 +44,13 @@ class Front:
         return self.client.open(path, method=method, headers=headers, **more)
 
 
-def front(ops: OpsWorld | None = None, backend_url: str = NOWHERE) -> Front:
-    """Starts nothing."""
+def front(ops: OpsWorld | None = None, backend: Flask | None = None) -> Front:
+    """Starts nothing. ``backend``: the app that has the models, called without a server between."""
     ops = ops or OpsWorld()
     object.__setattr__(ops.deployment, "queue", JobQueue(ops.deployment.queue.redis))
     store = ApiKeyStore(ops.root)
     known = KnownKeys(store)
     known.read()
-    app = make_app(Api(Answers(ops.deployment), Onward(backend_url), Callers(known)))
+    onward = Onward(NOWHERE, httpx.WSGITransport(app=backend) if backend else None)
+    app = make_app(Api(Answers(ops.deployment), onward, Callers(known)))
     return Front(ops, app.test_client(), store, known)
