@@ -22,7 +22,7 @@ from tests.unit.worlds.api import api_world
 from tests.unit.worlds.backend import World
 from tests.unit.worlds.front import Front, front
 
-EXAMPLES = 12  # of each operation and kind
+EXAMPLES = 6  # of each operation and kind
 
 
 @pytest.fixture(scope="module")
