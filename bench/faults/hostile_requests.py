@@ -199,8 +199,10 @@ def ask(running: Running, key: str, request: Hostile) -> tuple[int, str]:
         answer = running.client.request(request.method, request.path, content=request.body, headers=headers)
     except httpx.ReadTimeout:
         return 0, "it hangs"
-    except httpx.TransportError as error:  # of what this client cannot send, or the server hangs up on
-        return 0, "" if isinstance(error, httpx.LocalProtocolError) else f"{type(error).__name__}"
+    except (httpx.LocalProtocolError, httpx.InvalidURL):  # this client cannot send it
+        return 0, ""
+    except httpx.TransportError as error:
+        return 0, type(error).__name__
     took = time.monotonic() - began
     return answer.status_code, fault_of(answer.status_code, answer.headers, answer.content, took,
                                         head=request.method == "HEAD")  # fmt: skip
