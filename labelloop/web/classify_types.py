@@ -14,6 +14,7 @@ MAX_BODY = 32 * MIB
 MAX_IMAGES = 32
 MAX_TOP = 1000
 MAX_URI = 2048
+MAX_MAPS = 4
 
 
 class SentImage(BaseModel):
@@ -60,6 +61,9 @@ class Options(BaseModel):
     )  # fmt: skip
     top_k: int = Field(3, ge=1, le=MAX_TOP, description="So many of the likeliest classes.")
     probabilities: bool = Field(False, description="Also the probability of every class.")
+    heat_map: bool = Field(
+        False, description=f"Also where the model looks, for {MAX_MAPS} images at most: dozens of predictions for each."
+    )
 
 
 class ClassifyBody(Options):
@@ -100,6 +104,10 @@ class ClassifiedImage(BaseModel):
     unlabelled_class: float | None = Field(description="How likely it is of a class that nobody has labelled yet.")
     top: list[Guess] = Field(description="The likeliest classes, best first.")
     probabilities: dict[str, float] | None = Field(default=None, description="Of every class, where asked for.")
+    heat_map: list[list[float]] | None = Field(
+        default=None, description="Where asked for, 7 rows of 7: the probability that the likeliest class loses where "
+        "that part of what the network sees is hidden.",
+    )  # fmt: skip
     problem: Problem | None = Field(default=None, description="Why this image has no answer; the others have theirs.")
 
 

@@ -17,11 +17,12 @@ from labelloop.images.reader import Reader, short
 from labelloop.model.head import speaks
 from labelloop.records.arrays import Floats
 from labelloop.records.versions import COLD_START
-from labelloop.rules.schema import LabelRules
+from labelloop.rules.schema import LabelRules, Names
 from labelloop.store.projects import ProjectRecord
 from labelloop.web.callers import Callers
-from labelloop.web.classify_types import Classification, ClassifiedImage, Guess, Options
+from labelloop.web.classify_types import MAX_MAPS, Classification, ClassifiedImage, Guess, Options
 from labelloop.web.problems import ProblemAnswer, ProblemError
+from ml_backend.classify.heat import Chances, heat_map
 from ml_backend.classify.wish import GivenImage, Wish
 from ml_backend.large import Large, LargeCall
 from ml_backend.live import LiveProject
@@ -79,6 +80,8 @@ class Classifier:
         model = live.model
         if model is None:
             raise ProblemError(409, f"project {record.key} has no model yet ({COLD_START}): label a few images first")
+        if wish.options.heat_map and len(wish.images) > MAX_MAPS:
+            raise ProblemError(422, f"heat_map: {len(wish.images)} images; heat maps are drawn for {MAX_MAPS} at most")
         call = ClassifyCall(record, live, model, self.reader)
         with self.large.call() as large:
             seen = self._see(call, wish.images, large)
@@ -137,29 +140,49 @@ def _guarded(call: ClassifyCall, image: GivenImage, until: float | None) -> Seen
         return Seen(problem=ProblemAnswer(503, "object storage cannot be reached; try again soon"))
 
 
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """The model as a function of pixels, with classes under the names that they have now."""
+
+    model: LiveModel
+    names: Names
+    options: Options
+
+    def rows(self, pixels: Pixels) -> tuple[Floats, Floats]:
+        """(n, 3, size, size) to (n, classes) of those with a label, which sum to 1, and (n,) of one without."""
+        features = self.model.engine.features(pixels)
+        return self.names.of(self.model.head.probabilities(features)), self.model.head.unseen(features)
+
+    def answer(self, pixels: Pixels, row: Floats, unseen: Floats) -> ClassifiedImage:
+        """The answer's probabilities leave room for a class without a label."""
+        labels, options = self.names.labels, self.options
+        chances = [_chance(p * (1 - unseen)) for p in row]
+        order = sorted(range(len(labels)), key=lambda n: -chances[n])
+        sure = bool(len(row)) and bool(speaks(row.max(keepdims=True), unseen).all())
+        return ClassifiedImage(
+            label=labels[order[0]] if sure else None,
+            probability=chances[order[0]] if sure else None,
+            unsure=None if sure else UNSURE,
+            unlabelled_class=_chance(unseen),
+            top=[Guess(label=labels[n], probability=chances[n]) for n in order[: options.top_k]],
+            probabilities=dict(zip(labels, chances, strict=True)) if options.probabilities else None,
+            heat_map=heat_map(pixels, self._chances_of(order[0])) if options.heat_map and order else None,
+        )
+
+    def _chances_of(self, column: int) -> Chances:
+        def chances(pixels: Pixels) -> Floats:
+            rows, unseen = self.rows(pixels)
+            return np.asarray(rows[:, column] * (1 - unseen), dtype=np.float32)
+
+        return chances
+
+
 def answers(call: ClassifyCall, seen: Sequence[Seen], options: Options) -> list[ClassifiedImage]:
     """One for each image, in order."""
-    head, engine = call.model.head, call.model.engine
-    features = engine.features(np.stack([one.pixels for one in seen if one.pixels is not None]))
-    names = LabelRules.of(call.record.config).names(head.labels)
-    rows = iter(zip(names.of(head.probabilities(features)), head.unseen(features), strict=True))
-    return [_failed(one.problem) if one.problem else _answer(*next(rows), names.labels, options) for one in seen]
-
-
-def _answer(row: Floats, unseen: Floats, labels: tuple[str, ...], options: Options) -> ClassifiedImage:
-    """``row`` (classes,): of the classes with a label; the answer's probabilities leave room for one without."""
-    chances = [_chance(p * (1 - unseen)) for p in row]
-    order = sorted(range(len(labels)), key=lambda n: -chances[n])[: options.top_k]
-    top = [Guess(label=labels[n], probability=chances[n]) for n in order]
-    sure = bool(len(row)) and bool(speaks(row.max(keepdims=True), unseen).all())
-    return ClassifiedImage(
-        label=top[0].label if sure else None,
-        probability=top[0].probability if sure else None,
-        unsure=None if sure else UNSURE,
-        unlabelled_class=_chance(unseen),
-        top=top,
-        probabilities=dict(zip(labels, chances, strict=True)) if options.probabilities else None,
-    )
+    judge = Judge(call.model, LabelRules.of(call.record.config).names(call.model.head.labels), options)
+    readable = np.stack([one.pixels for one in seen if one.pixels is not None])
+    rows = iter(zip(readable, *judge.rows(readable), strict=True))
+    return [_failed(one.problem) if one.problem else judge.answer(*next(rows)) for one in seen]
 
 
 def _failed(problem: ProblemAnswer | None) -> ClassifiedImage:
