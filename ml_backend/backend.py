@@ -19,6 +19,7 @@ from labelloop.store.api_keys import ApiKeyStore
 from labelloop.store.projects import ProjectRecord, ProjectStore
 from labelloop.web.callers import Callers
 from labelloop.web.known_keys import KnownKeys
+from ml_backend.classify.neighbours import Neighbours
 from ml_backend.classify.service import Classifier
 from ml_backend.contract import RequestError
 from ml_backend.hints import Hints
@@ -123,7 +124,8 @@ def make_backend(settings: Settings) -> Backend:
     metrics = Metrics(shared_counters())
     live = LiveModels(store, directory.all, metrics)
     reader = image_reader(settings, s3)
-    classifier = Classifier(Callers(KnownKeys(ApiKeyStore(store))), reader)
+    neighbours = Neighbours(store, settings.cache_dir, settings.cache_max_bytes)
+    classifier = Classifier(Callers(KnownKeys(ApiKeyStore(store))), reader, neighbours)
     hints = Hints(redis_client(settings), live.nudge, live.facts)
     return Backend(directory, live, Predictor(reader, metrics), metrics, hints, classifier)
 

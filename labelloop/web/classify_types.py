@@ -14,6 +14,7 @@ MAX_BODY = 32 * MIB
 MAX_IMAGES = 32
 MAX_TOP = 1000
 MAX_URI = 2048
+MAX_NEIGHBOURS = 20
 MAX_MAPS = 4
 
 
@@ -61,6 +62,9 @@ class Options(BaseModel):
     )  # fmt: skip
     top_k: int = Field(3, ge=1, le=MAX_TOP, description="So many of the likeliest classes.")
     probabilities: bool = Field(False, description="Also the probability of every class.")
+    neighbours: int = Field(
+        0, ge=0, le=MAX_NEIGHBOURS, description="So many of the labelled images that are most like each image."
+    )
     heat_map: bool = Field(
         False, description=f"Also where the model looks, for {MAX_MAPS} images at most: dozens of predictions for each."
     )
@@ -92,6 +96,14 @@ class Guess(BaseModel):
     probability: float = Field(ge=0, le=1)
 
 
+class Neighbour(BaseModel):
+    """A labelled image that neither judges models nor is shown blind."""
+
+    uri: str
+    label: str
+    likeness: float = Field(description="Cosine of the features; 1 for the same picture.")
+
+
 class ClassifiedImage(BaseModel):
     """What the model says of one image, in the order of the request."""
 
@@ -104,6 +116,9 @@ class ClassifiedImage(BaseModel):
     unlabelled_class: float | None = Field(description="How likely it is of a class that nobody has labelled yet.")
     top: list[Guess] = Field(description="The likeliest classes, best first.")
     probabilities: dict[str, float] | None = Field(default=None, description="Of every class, where asked for.")
+    neighbours: list[Neighbour] | None = Field(
+        default=None, description="Where asked for, the labelled images that are most like this one, best first."
+    )
     heat_map: list[list[float]] | None = Field(
         default=None, description="Where asked for, 7 rows of 7: the probability that the likeliest class loses where "
         "that part of what the network sees is hidden.",

@@ -23,6 +23,7 @@ from labelloop.web.callers import Callers
 from labelloop.web.classify_types import MAX_MAPS, Classification, ClassifiedImage, Guess, Options
 from labelloop.web.problems import ProblemAnswer, ProblemError
 from ml_backend.classify.heat import Chances, heat_map
+from ml_backend.classify.neighbours import Neighbours
 from ml_backend.classify.wish import GivenImage, Wish
 from ml_backend.large import Large, LargeCall
 from ml_backend.live import LiveProject
@@ -72,6 +73,7 @@ class Classifier:
 
     callers: Callers
     reader: Reader
+    neighbours: Neighbours | None = None
     places: Places = field(default_factory=lambda: Places(PLACES, WAITING))
     large: Large = field(default_factory=lambda: Large(images=1, calls=2))
 
@@ -89,8 +91,9 @@ class Classifier:
         if len(problems) == len(seen):
             raise ProblemError(problems[0].status, problems[0].detail)
         return Classification(
-            project=record.key, version=model.name, backbone=model.engine.id, images=answers(call, seen, wish.options)
-        )
+            project=record.key, version=model.name, backbone=model.engine.id,
+            images=answers(call, seen, wish.options, self.neighbours),
+        )  # fmt: skip
 
     def _see(self, call: ClassifyCall, images: Sequence[GivenImage], large: LargeCall) -> list[Seen]:
         """Small ones by the project's readers, side by side; large ones after them, one by one."""
@@ -148,9 +151,8 @@ class Judge:
     names: Names
     options: Options
 
-    def rows(self, pixels: Pixels) -> tuple[Floats, Floats]:
-        """(n, 3, size, size) to (n, classes) of those with a label, which sum to 1, and (n,) of one without."""
-        features = self.model.engine.features(pixels)
+    def rows(self, features: Floats) -> tuple[Floats, Floats]:
+        """(n, features) to (n, classes) of those with a label, which sum to 1, and (n,) of one without."""
         return self.names.of(self.model.head.probabilities(features)), self.model.head.unseen(features)
 
     def answer(self, pixels: Pixels, row: Floats, unseen: Floats) -> ClassifiedImage:
@@ -171,18 +173,27 @@ class Judge:
 
     def _chances_of(self, column: int) -> Chances:
         def chances(pixels: Pixels) -> Floats:
-            rows, unseen = self.rows(pixels)
+            rows, unseen = self.rows(self.model.engine.features(pixels))
             return np.asarray(rows[:, column] * (1 - unseen), dtype=np.float32)
 
         return chances
 
 
-def answers(call: ClassifyCall, seen: Sequence[Seen], options: Options) -> list[ClassifiedImage]:
+def answers(
+    call: ClassifyCall, seen: Sequence[Seen], options: Options, neighbours: Neighbours | None = None
+) -> list[ClassifiedImage]:
     """One for each image, in order."""
     judge = Judge(call.model, LabelRules.of(call.record.config).names(call.model.head.labels), options)
     readable = np.stack([one.pixels for one in seen if one.pixels is not None])
-    rows = iter(zip(readable, *judge.rows(readable), strict=True))
-    return [_failed(one.problem) if one.problem else judge.answer(*next(rows)) for one in seen]
+    features = call.model.engine.features(readable)
+    made = [judge.answer(*row) for row in zip(readable, *judge.rows(features), strict=True)]
+    if options.neighbours and neighbours:
+        end_turn()
+        labelled = neighbours.of(call.record, call.live, call.model.engine.id)
+        for image, near in zip(made, labelled.nearest(features, options.neighbours), strict=True):
+            image.neighbours = near
+    rest = iter(made)
+    return [_failed(one.problem) if one.problem else next(rest) for one in seen]
 
 
 def _failed(problem: ProblemAnswer | None) -> ClassifiedImage:
