@@ -16,6 +16,7 @@ from api.classify import Onward
 from api.document import add_document, documented
 from api.door import ApiDoor
 from api.edges import add_edges
+from api.metrics import ApiMetrics, add_metrics
 from api.pages import add_pages
 from api.routes import v1
 from labelloop.config.settings import Settings, load_settings
@@ -29,6 +30,7 @@ from labelloop.store.api_keys import ApiKeyStore
 from labelloop.store.projects import ProjectStore
 from labelloop.web.callers import Callers
 from labelloop.web.classify_types import MAX_BODY
+from labelloop.web.exposition import expose
 from labelloop.web.known_keys import KnownKeys
 from labelloop.web.problems import ProblemError
 from operations.deployment import Deployment
@@ -44,6 +46,7 @@ class Api:
     answers: Answers
     onward: Onward
     callers: Callers
+    metrics: ApiMetrics = field(default_factory=ApiMetrics)
     leaving: threading.Event = field(default_factory=threading.Event)
 
 
@@ -57,6 +60,7 @@ def create_app(settings: Settings | None = None) -> OpenAPI:
     api.callers.keys.start()
     heart.start()
     atexit.register(heart.stop)
+    expose(api.metrics.registry, settings)
     return make_app(api)
 
 
@@ -65,13 +69,14 @@ def make_app(api: Api) -> OpenAPI:
     app = documented("api")
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     app.url_map.merge_slashes = False  # another path is another path: 404, no redirect
+    add_metrics(app, api.metrics)
     add_edges(app, api.callers)
     app.register_api(v1(api.answers, api.onward))
     add_document(app)
     add_pages(app)
     _add_probes(app, api)
     app.extensions[EXTENSION] = api
-    app.extensions[DOOR] = ApiDoor(api.callers)
+    app.extensions[DOOR] = ApiDoor(api.callers, api.metrics.refused)
     return app
 
 

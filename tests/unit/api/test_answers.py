@@ -135,6 +135,25 @@ def test_a_fault_of_ours_shows_no_stack(door: Front, monkeypatch: pytest.MonkeyP
     assert "inside" not in problem(door.ask("GET", "/v1/projects", door.key()), 500)
 
 
+def test_every_answer_is_counted_and_no_path_of_a_stranger_is_a_label(door: Front) -> None:
+    api = door.client.application.extensions["labelloop"]
+    for path in ("/v1/projects", "/v1/nothing", "/" + "x" * 50):
+        door.ask("GET", path, door.key())
+    at: ApiDoor = door.client.application.extensions["labelloop-door"]
+    for path in ("/v1/classify", "/v1/projects/a/status", "/v1/" + "x" * 50, "/"):
+        at.count(path, 401)
+    counted = {
+        (sample.labels["endpoint"], sample.labels["status"]): sample.value
+        for metric in api.metrics.requests.collect() for sample in metric.samples if sample.name.endswith("_total")
+    }  # fmt: skip
+    assert counted == {
+        ("v1.projects", "200"): 1,
+        ("unknown", "404"): 2,
+        ("v1.classify", "401"): 1,
+        ("unknown", "401"): 3,
+    }
+
+
 # --- the document
 
 
