@@ -1,5 +1,6 @@
 # One image for all of labelloop's services; the command says which one a container is:
 #   ml-backend       gunicorn … "ml_backend.app:create_app()"   (the whole line is in docker-compose.yml)
+#   api              gunicorn … "api.app:create_app()"
 #   sync             python -m sync
 #   worker-refresh   python -m retrain_worker refresh score
 #   worker-features  python -m retrain_worker features
@@ -59,6 +60,7 @@ COPY sync ./sync
 COPY retrain_worker ./retrain_worker
 COPY operations ./operations
 COPY embedded ./embedded
+COPY api ./api
 COPY cli ./cli
 RUN python -m compileall -q .
 USER 10001:10001

@@ -27,7 +27,7 @@ from embedded.services import ServicePlace, s3_service, valkey_service
 from embedded.supervisor import Supervisor
 from labelloop.records.versions import Version
 from tests.integration.conftest import S3_KEY
-from tests.integration.serving import Served, environment, next_version, started, wait_for
+from tests.integration.worlds.serving import Served, environment, next_version, started, wait_for
 
 VALKEY_PASSWORD = "of-the-bench"
 

@@ -38,7 +38,7 @@ from labelloop.records.images import ImageFacts, Split
 from labelloop.rules.split import group_of, shown_blind, split_of
 from labelloop.store.catalogue import Catalogue
 from labelloop.store.features import FeatureStore
-from tests.integration.serving import Served, environment, started, wait_for
+from tests.integration.worlds.serving import Served, environment, started, wait_for
 
 TICK = os.sysconf("SC_CLK_TCK")
 SIDES = {"small": (100, 100), "photo": (500, 375), "1MP": (1155, 866), "12MP": (4000, 3000)}

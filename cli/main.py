@@ -8,6 +8,7 @@ from cli.commands import (
     data,
     doctor,
     exports,
+    keys,
     learning,
     models,
     predict,
@@ -27,7 +28,7 @@ from cli.terminal.app import app
 # importing them registers their verbs
 COMMANDS = (
     stack, value, doctor, projects, models, predict, exports, curve, tune, runs, snapshots, queue, learning,
-    acquisition, data, schema, simulate, upkeep,
+    acquisition, data, schema, simulate, keys, upkeep,
 )  # fmt: skip
 
 __all__ = ["COMMANDS", "app"]

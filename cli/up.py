@@ -116,6 +116,7 @@ def _welcome(
         Text("labelloop is up", style="bold green"),
         *next_steps(deployment, record, state.directory, login=login),
         line("Queue", queue),
+        line("API", f"{state.api_url}/docs   keys: labelloop keys add NAME"),
         line("Network", network),
         *notes,
     ]

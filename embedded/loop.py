@@ -41,6 +41,7 @@ def loop_environment(state: StackState) -> dict[str, str]:
         "LABELLOOP_BACKEND_USER": hidden.backend_user,
         "LABELLOOP_BACKEND_PASSWORD": hidden.backend_password,
         "LABELLOOP_DASHBOARD_URL": state.dashboard_url,
+        "LABELLOOP_API_URL": state.api_url,
         "LABELLOOP_CACHE_DIR": str(state.directory / "cache"),
     }
 
@@ -56,6 +57,7 @@ def loop_services(state: StackState, env: Mapping[str, str], logs: Path) -> list
         replace(_worker(state, "refresh", ("refresh", "score"), resident, logs), niceness=5, awaited=False),
         replace(_worker(state, "features", ("features",), whole, logs), niceness=10, awaited=False),
         replace(_worker(state, "train", ("train", "tune"), whole, logs), niceness=10, awaited=False),
+        _api(state, resident, logs),
         _dashboard(state, env, logs),
     ]
 
@@ -137,6 +139,31 @@ def _backend(state: StackState, env: Mapping[str, str], logs: Path) -> ServiceSp
         ready=lambda: http_answers(f"{state.backend_url}/health"),
         ready_timeout_s=120.0,
         log=logs / "ml_backend.log",
+        stop_grace_s=25.0,
+        depends_on=STORES,
+    )
+
+
+def _api(state: StackState, env: Mapping[str, str], logs: Path) -> ServiceSpec:
+    """The front door of the REST API. One process, or each would count a key's requests apart."""
+    options = {
+        "--config": "python:api.serve",
+        "--worker-class": "ml_backend.drain.BufferingWorker",
+        "--workers": "1",
+        "--bind": f"{LOOPBACK}:{state.ports.api}",
+        "--graceful-timeout": "20",
+        "--timeout": "120",
+    }
+    flat = [word for pair in options.items() for word in pair]
+    return ServiceSpec(
+        name="api",
+        argv=(sys.executable, "-m", "gunicorn", *flat, "--no-control-socket", "api.app:create_app()"),
+        env={**env, **BACKEND_MEMORY},
+        ready=lambda: http_answers(f"{state.api_url}/health"),
+        ready_timeout_s=120.0,
+        log=logs / "api.log",
+        niceness=5,
+        awaited=False,
         stop_grace_s=25.0,
         depends_on=STORES,
     )

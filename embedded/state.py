@@ -32,6 +32,7 @@ class Ports:
     s3: int
     backend: int
     dashboard: int
+    api: int
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,11 @@ class StackState:
     def dashboard_url(self) -> str:
         """The queue's dashboard."""
         return _http(self.ports.dashboard)
+
+    @property
+    def api_url(self) -> str:
+        """The REST API, for programs; its page is under /docs."""
+        return _http(self.ports.api)
 
     @property
     def redis_url(self) -> str:

@@ -14,7 +14,7 @@ RECORD = 16 * 2**20
 INFLATED = 2**29  # a hundred times the shard of a project with millions of answers
 OF_A_PROJECT = "projects/any/"  # before a key that is known only within its project
 _RECORDS = re.compile(
-    r"index/.+|projects/[^/]+/(?:copies/record\.json\.gz|copies/backbones/.+|backbones/(?:initial|[^/]+/backbone)\.json"
+    r"(?:index|keys)/.+|projects/[^/]+/(?:copies/record\.json\.gz|copies/backbones/.+|backbones/(?:initial|[^/]+/backbone)\.json"
     r"|(?:deployments|models/versions|runs|requests|configs|studies|lr_curves)/.+|snapshots/latest\.json"
     r"|batches/.+|checkpoints/.+/note\.json|(?:paused|gc|set-up|curve)\.json)"
 )

@@ -22,6 +22,7 @@ PATTERNS = (  # what looks like a secret in any text: the first group stays
     r"(\b[a-z][a-z0-9+.-]*://)[^/\s:@\"']*:[^@\s/\"']+(?=@)",  # an address with a password
     rf"(?i)(\bauthorization{_QUOTE}\s*[:=]\s*{_QUOTE})(?:(?:token|bearer|basic)\s+)?[^\s\"',\\}}]+",
     r"(\b(?:Token|Bearer|Basic) )(?=\S*[0-9=+/_-])[A-Za-z0-9._~+/=-]{8,}",
+    r"(\bll_[0-9a-f]{12}_)[A-Za-z0-9_-]{43}",  # an API key: its id stays
     r"()\beyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*",  # a JSON web token
     r"(?i)(\bx-amz-(?:signature|credential|security-token)=)[^&\s\"']+",
     rf"(?i)((?:password|passwd|secret_?key|secret_access_key|access_token|api_?key|auth_pass){_QUOTE}\s*[:=]\s*{_QUOTE})"

@@ -8,6 +8,7 @@ UPGRADE = "it was written by a newer labelloop: upgrade this process"
 BACKUP = "or restore it with `labelloop restore`"
 _REMEDIES = (  # the first that fits: what is done without it, and what a person can do
     (r"index/.*|copies/record\..*", "its copy is used if intact; otherwise run `labelloop init --config` again"),
+    (r"keys/.*", "the API key lets nobody in: `labelloop keys remove` deletes it, `labelloop keys add` makes another"),
     (r"deployments/.*",
      f"the newest intact entry counts: if it is wrong, `labelloop promote` another version, {BACKUP}"),
     (r"models/versions/.*|models/heads/.*",

@@ -24,8 +24,9 @@ from labelloop.logs import configure_logs
 from labelloop.web.browsers import asked_by_page
 from ml_backend.auth import AccessGate
 from ml_backend.backend import Backend, make_backend
+from ml_backend.classify.route import add_classify, as_problem, is_ours
 from ml_backend.contract import RequestError, action_of_event, body_of, problem, project_of_event, tasks_of, text_of
-from ml_backend.door import MAX_BODY, NO_PAGES, RETRY, Door
+from ml_backend.entrance.door import MAX_BODY, NO_PAGES, RETRY, Door
 
 MAX_HINT = 4 * 1024 * 1024  # of an event, which comes without a password and says nothing that the poll would not find
 EXTENSION = "labelloop"  # where the app keeps its backend, for gunicorn's worker
@@ -55,7 +56,9 @@ def make_app(backend: Backend, gate: AccessGate) -> Flask:
     _add_edges(app, backend, gate)
     _add_contract(app, backend)
     _add_views(app, backend, gate)
-    app.extensions[DOOR] = Door(gate, _refusals(app, backend))
+    add_classify(app, backend)
+    callers = backend.classifier.callers if backend.classifier else None
+    app.extensions[DOOR] = Door(gate, _refusals(app, backend), callers)
     return app
 
 
@@ -111,7 +114,7 @@ def _add_edges(app: Flask, backend: Backend, gate: AccessGate) -> None:
             return problem(NO_PAGES, 403)
         if not gate.goes_by(request):
             return problem("labelloop: this backend goes by another name (LABELLOOP_BACKEND_URL)", 403)
-        if gate.permits(request):
+        if is_ours(request.path) or gate.permits(request):  # there, keys decide
             return None
         answer = problem("labelloop: wrong or missing basic auth user and password", 401)
         answer.headers["WWW-Authenticate"] = 'Basic realm="labelloop"'
@@ -126,7 +129,7 @@ def _add_edges(app: Flask, backend: Backend, gate: AccessGate) -> None:
 
     @app.errorhandler(Exception)
     def failed(error: Exception) -> Response:
-        return _as_response(error)
+        return as_problem(error) if is_ours(request.path) else _as_response(error)
 
 
 def _refusals(app: Flask, backend: Backend) -> Callable[[str, int], None]:

@@ -16,7 +16,12 @@ from labelloop.objects.s3_client import IMPATIENT, s3_client
 from labelloop.objects.storage import S3Store
 from labelloop.queue.connection import redis_client
 from labelloop.records.versions import COLD_START
+from labelloop.store.api_keys import ApiKeyStore
 from labelloop.store.projects import ProjectRecord, ProjectStore
+from labelloop.web.callers import Callers
+from labelloop.web.known_keys import KnownKeys
+from ml_backend.classify.neighbours import Neighbours
+from ml_backend.classify.service import Classifier
 from ml_backend.contract import RequestError
 from ml_backend.hints import Hints
 from ml_backend.kept import Sources
@@ -40,6 +45,7 @@ class Backend:
     predictor: Predictor
     metrics: Metrics
     hints: Hints | None = None
+    classifier: Classifier | None = None  # of the REST API's images
     places: Places = field(default_factory=Places)
     setups: Places = field(default_factory=lambda: Places(SETUPS_AT_ONCE, waiting=0))
     leaving: threading.Event = field(default_factory=threading.Event)
@@ -47,6 +53,8 @@ class Backend:
     def start(self) -> None:
         """Begin to follow the deployment logs."""
         self.live.start()
+        if self.classifier:
+            self.classifier.callers.keys.start()
         if self.hints:
             self.hints.start()
 
@@ -54,6 +62,8 @@ class Backend:
         """End all threads."""
         if self.hints:
             self.hints.stop()
+        if self.classifier:
+            self.classifier.callers.keys.stop()
         self.live.stop()
         self.directory.stop()
 
@@ -81,7 +91,7 @@ class Backend:
         with self.places.place(reference):  # before anything that could hang
             record = self._project(reference)
             schema = _schema(record, label_config)
-            live = self._loaded(record)
+            live = self.loaded(record)
             return self.predictor.predict(PredictCall(record, live, schema, live.model, is_abandoned), tasks)
 
     def versions(self, reference: str) -> dict[str, Any]:
@@ -100,7 +110,7 @@ class Backend:
             raise RequestError(f"labelloop does not know project {reference[:64]!r}: run `labelloop init` for it", 404)
         return record
 
-    def _loaded(self, record: ProjectRecord) -> LiveProject:
+    def loaded(self, record: ProjectRecord) -> LiveProject:
         """The project after its first load; RequestError where that takes too long."""
         live = self.live.get(record)
         if not live.settled(PREDICT_WAIT_S):
@@ -117,9 +127,10 @@ def make_backend(settings: Settings) -> Backend:
     reader = image_reader(settings, s3)
     sources = Sources(reader, partial(listed_etags, s3), settings.cache_dir, settings.cache_max_bytes)
     live = LiveModels(store, directory.all, metrics, sources=sources)
-    predictor = Predictor(reader, metrics)
+    neighbours = Neighbours(store, settings.cache_dir, settings.cache_max_bytes)
+    classifier = Classifier(Callers(KnownKeys(ApiKeyStore(store))), reader, neighbours)
     hints = Hints(redis_client(settings), live.nudge, live.facts)
-    return Backend(directory, live, predictor, metrics, hints)
+    return Backend(directory, live, Predictor(reader, metrics), metrics, hints, classifier)
 
 
 def _schema(record: ProjectRecord, label_config: str) -> LabelSchema:

@@ -17,7 +17,7 @@ from typing import Any
 from gunicorn.workers.base import Worker  # type: ignore[import-untyped]
 
 from ml_backend.app import DOOR, EXTENSION
-from ml_backend.front import Fronts
+from ml_backend.entrance.front import Fronts
 
 DRAIN_S = 5.0  # longer than two missed checks of the gateway (deploy/compose/haproxy.cfg) or of Kubernetes
 LINGER_S = 2.0  # a kept connection stays open as long: a request may be on its way already

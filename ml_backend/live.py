@@ -29,12 +29,12 @@ from labelloop.records.versions import LogEntry
 from labelloop.store.catalogue import Catalogue
 from labelloop.store.projects import ProjectRecord, project_store
 from labelloop.store.registry import Registry
+from ml_backend.entrance.turns import end_turn
 from ml_backend.kept import Kept, Sources
 from ml_backend.loader import Engines, LiveModel, load_model
 from ml_backend.metrics import Metrics
 from ml_backend.projects import Blinds
 from ml_backend.readers import Readers
-from ml_backend.turns import end_turn
 
 MAX_PROJECTS = 8
 MOST_TOLD = 50  # damaged objects in the heartbeat

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ml_backend.contract import RequestError
-from ml_backend.turns import end_turn
+from ml_backend.entrance.turns import end_turn
 
 PLACES = 8  # of each project; with those who wait, a few projects' worth fit into the lane's threads
 WAITING = 56

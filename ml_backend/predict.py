@@ -27,12 +27,12 @@ from labelloop.rules.schema import LabelRules, Names
 from labelloop.store.features import RowPlace
 from labelloop.store.projects import ProjectRecord
 from ml_backend.contract import RequestError
+from ml_backend.entrance.turns import end_turn
 from ml_backend.kept import Kept
 from ml_backend.large import Large, LargeCall
 from ml_backend.live import LiveProject
 from ml_backend.loader import LiveModel
 from ml_backend.metrics import Metrics
-from ml_backend.turns import end_turn
 
 CHUNK = 8  # images that are computed at once
 AHEAD = 4  # chunks that are read meanwhile

@@ -15,7 +15,7 @@ from labelloop.records.images import JUDGING, Split
 from labelloop.rules.split import group_of, shown_blind, split_of
 from labelloop.store.catalogue import Catalogue
 from labelloop.store.projects import LEFT_OUT, ProjectRecord, ProjectStore
-from ml_backend.turns import end_turn
+from ml_backend.entrance.turns import end_turn
 
 KEEP_S = 2.0  # how long a project's record is not asked for again
 CATALOGUE_EVERY_S = 2.0

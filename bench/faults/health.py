@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.tools.load import clients
-from tests.integration.hanging import connections, health_ms, percentiles, post, repeating, stopped, stores
+from tests.integration.worlds.hanging import connections, health_ms, percentiles, post, repeating, stopped, stores
 
 if TYPE_CHECKING:  # these import torch: the clients, in processes of their own, need none of it
-    from tests.integration.serving import Served
+    from tests.integration.worlds.serving import Served
     from tests.unit.worlds.backend import World
 
 SLOW_BODY = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
@@ -121,7 +121,7 @@ def situations(served: Served, s3: Any, redis: Any, folder: Path) -> dict[str, t
 
 def main() -> None:
     """Measure and print."""
-    from tests.integration.serving import environment, next_version, started, wait_for
+    from tests.integration.worlds.serving import environment, next_version, started, wait_for
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=6.0, help="of each situation")

@@ -14,8 +14,8 @@ import numpy as np
 
 from bench.deploys import stores
 from tests.hostile.worst import WORST
-from tests.integration.hostile import Attack, attack, upload_worst
-from tests.integration.serving import environment, next_version, started, wait_for
+from tests.integration.worlds.hostile import Attack, attack, upload_worst
+from tests.integration.worlds.serving import environment, next_version, started, wait_for
 
 
 def told(seen: Attack, clients: int) -> None:

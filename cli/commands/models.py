@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +14,6 @@ from cli.terminal.app import DEFAULT_STATE, AsJson, ProjectName, StateDir, comma
 from cli.terminal.screen import show_json, show_text
 from cli.terminal.values import Version
 from cli.terminal.values import version as version_name
-from labelloop.errors import LabelloopError
 from operations.people import me
 
 if TYPE_CHECKING:
@@ -24,6 +22,7 @@ if TYPE_CHECKING:
     from labelloop.store.registry import Registry
     from labelloop.store.reports import KeptReport
     from operations.deployment import Deployment
+    from operations.models.decisions import Decided
     from retrain_worker.verify import Verified
 
 
@@ -178,7 +177,11 @@ def promote(
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:  # fmt: skip
     """Make a version the champion, regardless of the gate."""
-    _deploy(state_dir, project, lambda _registry: version, "promote", why)
+    from cli.connect import open_deployment
+    from operations.models.decisions import promote as decide
+
+    deployment = open_deployment(state_dir)
+    _tell(decide(deployment, deployment.project(project), version, by=me(), why=why))
 
 
 @command
@@ -191,12 +194,11 @@ def reject(
 ) -> None:  # fmt: skip
     """Reject a version. It is not offered again, and the log keeps who rejected it and why."""
     from cli.connect import open_deployment
+    from operations.models.decisions import reject as decide
 
     deployment = open_deployment(state_dir)
-    record = deployment.project(project)
-    deployment.version(record, version)  # unknown: said before anything is decided
-    entry = deployment.registry(record).reject(version, by=me(), why=why)
-    out.print(f"{version} is rejected; {entry.version or 'nothing'} stays champion")
+    decided = decide(deployment, deployment.project(project), version, by=me(), why=why)
+    out.print(f"{version} is rejected; {decided.version or 'nothing'} stays champion")
 
 
 @command
@@ -206,16 +208,11 @@ def rollback(
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
     """Go back to the previous champion. Unreadable versions are skipped and named."""
-    _deploy(state_dir, project, _intact_way_back, "rollback", why)
+    from cli.connect import open_deployment
+    from operations.models.decisions import rollback as decide
 
-
-def _intact_way_back(registry: Registry) -> str | None:
-    from labelloop.upkeep.rollback import intact_way_back
-
-    back = intact_way_back(registry)
-    for name, reason in back.skipped:
-        out.print(f"{name} is skipped: {reason}", style="yellow", highlight=False, markup=False, soft_wrap=True)
-    return back.version
+    deployment = open_deployment(state_dir)
+    _tell(decide(deployment, deployment.project(project), by=me(), why=why))
 
 
 @command
@@ -256,24 +253,12 @@ def _say(text: str) -> None:
     out.print(text, style="yellow")
 
 
-def _deploy(state_dir: Path, name: str | None, choose: Callable[[Registry], str | None], action: str, why: str) -> None:
-    from cli.connect import open_deployment
-    from labelloop.queue.channels import DEPLOY_CHANNEL, publish
-    from operations.models.learning import reminder
-
-    deployment = open_deployment(state_dir)
-    record = deployment.project(name)
-    registry = deployment.registry(record)
-    target = choose(registry)
-    if target is None:
-        raise LabelloopError("there is no earlier version to go back to; see `labelloop models`")
-    registry.head(deployment.version(record, target))  # unknown or damaged: refused here, before any backend has to
-    live = registry.live()
-    if live and live.version == target:
-        out.print(f"{target} is already live: nothing changed", highlight=False)
+def _tell(decided: Decided) -> None:
+    for name, reason in decided.skipped:
+        out.print(f"{name} is skipped: {reason}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+    if not decided.changed:
+        out.print(f"{decided.version} is already live: nothing changed", highlight=False)
         return
-    entry = registry.deploy(target, expected=live.version if live else None, action=action, by=me(), why=why)
-    publish(deployment.queue.redis, DEPLOY_CHANNEL, record.key)
-    out.print(f"{entry.version} is live (was {entry.previous or 'nothing'}); backends follow within a second")
-    if paused := reminder(deployment, record):
-        out.print(paused, style="yellow", highlight=False)
+    out.print(f"{decided.version} is live (was {decided.previous or 'nothing'}); backends follow within a second")
+    if decided.paused:
+        out.print(decided.paused, style="yellow", highlight=False)

@@ -35,7 +35,7 @@ THEMES: Mapping[str, Sequence[str]] = {  # headings of --help with their verbs, 
         "retrain",
     ),
     "Training": ("tune", "compare", "lr-find", "runs", "run"),
-    "Upkeep": ("queue", "pause", "resume", "gc", "backup", "restore"),
+    "Upkeep": ("queue", "pause", "resume", "keys", "gc", "backup", "restore"),
 }
 
 

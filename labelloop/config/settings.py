@@ -50,6 +50,7 @@ class Settings:
     image_hosts_private: bool = False  # these names may lead to private addresses
     cache_max_bytes: int = 50 * GB
     tensorboard_dir: Path | None = None  # where train workers write what TensorBoard shows
+    api_url: str | None = None  # the REST API, as programs reach it
     dashboard_user: str = "labelloop"
     dashboard_password: str | None = field(default=None, repr=False)  # the dashboard's own; it shows nothing without
     mlflow_uri: str | None = field(default=None, repr=False)  # MLflow's own variable: a server that follows retrains
@@ -117,6 +118,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         backend_user=env.get("LABELLOOP_BACKEND_USER", "labelloop"),
         backend_password=None,
         dashboard_url=_url(env, "LABELLOOP_DASHBOARD_URL"),
+        api_url=(_url(env, "LABELLOOP_API_URL") or "").rstrip("/") or None,
         dashboard_user=env.get("LABELLOOP_DASHBOARD_USER", "labelloop"),
         cache_dir=_path(env.get("LABELLOOP_CACHE_DIR") or "~/.cache/labelloop", "LABELLOOP_CACHE_DIR"),
         weights_dirs=_weights(env),

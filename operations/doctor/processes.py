@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 from labelloop.code import code_version
 from labelloop.config.settings import Settings
+from labelloop.objects.damage import Damaged
 from labelloop.queue.jobs import KINDS
+from labelloop.records.api_keys import ApiKey
+from labelloop.rules.api_keys import state
+from labelloop.store.api_keys import ApiKeyStore
 from labelloop.store.projects import INDEX, ProjectRecord
 from operations.doctor import queue, storage
 from operations.doctor.checks import DoctorCheck
@@ -30,6 +35,7 @@ def checks(scene: Scene) -> list[DoctorCheck]:
         DoctorCheck(AREA, "whose watcher", lambda: whose(scene.alive(), scene.settings), needs),
         *[DoctorCheck(AREA, f"worker for {name}", partial(_worker, scene, name), needs) for name in names],
         DoctorCheck(AREA, "backend process", lambda: backend(scene.alive()), needs),
+        DoctorCheck(AREA, "API process", lambda: _api(scene), (*needs, storage.REACHED)),
         DoctorCheck(AREA, "code", lambda: code(scene.alive()), needs),
         DoctorCheck(AREA, "other Label Studios", lambda: servers(_indexed(scene), scene.settings), (storage.REACHED,)),
     ]
@@ -92,6 +98,20 @@ def backend(living: Living) -> Finding:
                                    "only", "check that the backend runs and reaches Redis")  # fmt: skip
 
 
+def api(living: Living, keys: Sequence[ApiKey], damaged: Sequence[Damaged]) -> Finding:
+    """Programs that have a key expect an answer."""
+    what, running = "API process", sum(name.startswith("api:") for name in living)
+    if damaged:
+        return warn(what, f"{damaged[0].key} cannot be read: {damaged[0].reason}", damaged[0].remedy)
+    valid = [key for key in keys if state(key, datetime.now(UTC)) == "valid"]
+    if running or not valid:
+        return fine(
+            what, f"heartbeat OK, {len(valid)} valid keys" if running else "none is running, and nobody has a key"
+        )
+    return wrong(what, f"none is running, and {len(valid)} keys were given out", "start it (docker-compose.yml has the "
+                 "command), or revoke the keys: labelloop keys revoke")  # fmt: skip
+
+
 def code(living: Living) -> Finding:
     """Two builds side by side work by chance."""
     builds = Counter(str(facts.get("code", "unknown")) for facts in living.values())
@@ -141,6 +161,11 @@ def serving(living: Living, key: str, live: str | None) -> Finding:
     if not backends:
         return fine(what, "no backend has loaded the project yet: its first request does")
     return fine(what, f"{live or 'no model yet'}, in {len(backends)} process{'es' if len(backends) > 1 else ''}")
+
+
+def _api(scene: Scene) -> Finding:
+    store = ApiKeyStore(scene.deployment.store)
+    return api(scene.alive(), store.all(), store.damage.all())
 
 
 def _worker(scene: Scene, name: str) -> Finding:

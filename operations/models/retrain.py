@@ -26,6 +26,13 @@ def ask(deployment: Deployment, record: ProjectRecord, *, by: str) -> Request:
     return request
 
 
+def ask_once(deployment: Deployment, record: ProjectRecord, *, by: str) -> tuple[Request, bool]:
+    """The open wish for a retrain, or a new one, and whether it is new: a program may ask as often as it likes."""
+    wishes = RequestStore(deployment.within(record)).open()
+    before = next((wish for wish in wishes if wish.what == RETRAIN.name), None)
+    return (before, False) if before else (ask(deployment, record, by=by), True)
+
+
 def wait_for(
     deployment: Deployment, record: ProjectRecord, request: Request, report: Report, say: Callable[[str], None]
 ) -> Run:

@@ -25,18 +25,19 @@ from embedded.ports import LOOPBACK, pick_port
 from labelloop.config.settings import load_settings
 from labelloop.objects.storage import MemoryStore
 from labelloop.store.projects import ProjectStore
-from ml_backend import front
 from ml_backend.app import make_app
 from ml_backend.auth import AccessGate
 from ml_backend.backend import Backend
-from ml_backend.door import HINTS, MIB, VIEWS
 from ml_backend.drain import CONNECTIONS, BufferingWorker
+from ml_backend.entrance import front
+from ml_backend.entrance.door import HINTS, MIB, VIEWS
 from ml_backend.live import LiveModels
 from ml_backend.metrics import Metrics
 from ml_backend.places import PLACES
 from ml_backend.predict import Predictor
 from ml_backend.projects import LOOKUP_S, Directory
-from tests.integration.hanging import (
+from tests.integration.test_drain import NoImages
+from tests.integration.worlds.hanging import (
     address,
     connections,
     get_s,
@@ -47,8 +48,7 @@ from tests.integration.hanging import (
     stores,
     wait,
 )
-from tests.integration.serving import Served, environment, next_version, started
-from tests.integration.test_drain import NoImages
+from tests.integration.worlds.serving import Served, environment, next_version, started
 from tests.unit.worlds.backend import World
 
 PASSWORD = "letmein"

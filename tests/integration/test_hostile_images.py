@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.hostile.worst import WORST
-from tests.integration.hostile import attack, upload_worst
-from tests.integration.serving import environment, next_version, started, wait_for
+from tests.integration.worlds.hostile import attack, upload_worst
+from tests.integration.worlds.serving import environment, next_version, started, wait_for
 
 NAMES = (  # those that are made quickly
     "webp-34-bytes", "webp-at-the-limit", "png-rgba-at-the-limit", "png-16-bit-gray", "png-ten-billion", "png-texts",

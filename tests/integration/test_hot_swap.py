@@ -14,7 +14,15 @@ import pytest
 from embedded.ports import LOOPBACK, pick_port
 from labelloop.queue.channels import NUDGE_CHANNEL
 from labelloop.queue.heartbeat import alive
-from tests.integration.serving import TASKS, Served, environment, next_version, started, wait_for, wait_for_version
+from tests.integration.worlds.serving import (
+    TASKS,
+    Served,
+    environment,
+    next_version,
+    started,
+    wait_for,
+    wait_for_version,
+)
 from tests.unit.worlds.backend import CLASSES
 
 CLIENTS = 4

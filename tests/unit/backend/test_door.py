@@ -9,7 +9,7 @@ import pytest
 
 from labelloop.config.settings import load_settings
 from ml_backend.auth import AccessGate
-from ml_backend.door import HINTS, LANE_OF, MAX_BODY, PREDICTS, VIEWS, BodyBudget, Door, lane_of, too_large
+from ml_backend.entrance.door import HINTS, LANE_OF, MAX_BODY, PREDICTS, VIEWS, BodyBudget, Door, lane_of, too_large
 
 GOOD = {"AUTHORIZATION": "Basic " + base64.b64encode(b"labelloop:letmein").decode()}
 DOOR = Door(AccessGate(load_settings({"LABELLOOP_BACKEND_PASSWORD": "letmein"})))

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from ml_backend.door import Lane, Refusal
-from ml_backend.lanes import PATIENCE_S, Lanes
+from ml_backend.entrance.door import Lane, Refusal
+from ml_backend.entrance.lanes import PATIENCE_S, Lanes
 
 ONE, TWO = Lane("one", threads=1, waiting=1), Lane("two", threads=1, waiting=1)
 

@@ -18,10 +18,10 @@ from ml_backend.app import make_app
 from ml_backend.auth import AccessGate
 from ml_backend.backend import Backend
 from ml_backend.contract import RequestError
+from ml_backend.entrance.turns import Turnstile, end_turn, turn
 from ml_backend.live import READERS
 from ml_backend.places import PLACES, STILL_S, Places
 from ml_backend.projects import KEEP_S, LOOKUP_S, UNKNOWN_LOOKUPS, Directory
-from ml_backend.turns import Turnstile, end_turn, turn
 from tests.unit.worlds.backend import FakeReader, World, make_backend, picture
 
 QUICK_S = 0.2  # beside other tests on a busy machine

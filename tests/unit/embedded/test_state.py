@@ -52,7 +52,7 @@ def a_state(directory: Path) -> StackState:
 
 def test_ports_and_secrets_are_the_same_at_the_next_start(tmp_path: Path) -> None:
     assert a_state(tmp_path) == a_state(tmp_path)
-    assert len(set(vars(a_state(tmp_path).ports).values())) == 5
+    assert len(set(vars(a_state(tmp_path).ports).values())) == 6
 
 
 def test_a_token_is_forty_hex_digits() -> None:

@@ -116,7 +116,7 @@ def test_services_wait_for_healthy_ones_only() -> None:
 
 def test_ports_are_published_on_loopback_and_few() -> None:
     ports = {name: port for name, s in SERVICES.items() for port in s.get("ports", ())}
-    assert set(ports) == {"label-studio", "dashboard"}
+    assert set(ports) == {"label-studio", "dashboard", "api"}
     assert all(port.startswith("127.0.0.1:") for port in ports.values())
 
 
@@ -136,6 +136,14 @@ def test_the_five_processes_are_there() -> None:
     backend = " ".join(BACKEND["command"])
     assert "ml_backend.app:create_app()" in backend
     assert "--workers=1" in backend
+
+
+def test_the_front_door_is_one_process_that_reads_whole_requests() -> None:
+    api = " ".join(OURS["api"]["command"])
+    assert "ml_backend.drain.DrainingWorker" in api
+    assert "--workers=1" in api
+    assert api.endswith("api.app:create_app()")
+    assert "LABELLOOP_BACKEND_URL" in OURS["api"]["environment"]
 
 
 def test_the_dashboard_only_shows_and_knows_its_own_secrets_alone() -> None:

@@ -18,7 +18,7 @@ from labelloop.logs import HIDDEN, LIBRARY, UNNAMED, SecretMask, configure_logs
 from ml_backend.serve import Lines
 
 ROOT = Path(__file__).parents[3]
-SERVICES = ("labelloop", "ml_backend", "sync", "retrain_worker")
+SERVICES = ("labelloop", "api", "ml_backend", "sync", "retrain_worker")
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
 SECTION = re.compile(r"^## Logs$(.*?)(?=^## |\Z)", flags=re.M | re.S)
 

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
+from api.metrics import ApiMetrics
 from labelloop.clock import now
 from labelloop.config.settings import load_settings
 from labelloop.queue.jobs import JobState
@@ -210,7 +211,7 @@ def test_metrics_are_shown_where_a_port_is_given_and_a_taken_one_stops_nobody() 
 
 
 def wrapped() -> Iterator[MetricWrapperBase]:
-    for metrics in (Metrics(), SyncMetrics(), WorkerMetrics()):
+    for metrics in (Metrics(), ApiMetrics(), SyncMetrics(), WorkerMetrics()):
         collectors = {c for c in metrics.registry._collector_to_names if isinstance(c, MetricWrapperBase)}
         yield from collectors
 
@@ -249,4 +250,4 @@ def test_prometheus_reads_the_alerts_and_every_service() -> None:
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
     ours = {name for name, s in services.items() if s["image"].startswith("labelloop:") and name != "dashboard"}
     assert names <= ours
-    assert {"sync", "ml-backend"} <= names
+    assert {"sync", "ml-backend", "api"} <= names

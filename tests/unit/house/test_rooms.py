@@ -7,7 +7,18 @@ from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
-PACKAGES = ("bench", "cli", "embedded", "labelloop", "ml_backend", "operations", "retrain_worker", "sync", "tests")
+PACKAGES = (
+    "api",
+    "bench",
+    "cli",
+    "embedded",
+    "labelloop",
+    "ml_backend",
+    "operations",
+    "retrain_worker",
+    "sync",
+    "tests",
+)
 MOST = 22
 READS_ENVIRONMENT = {
     "labelloop/config/settings.py",

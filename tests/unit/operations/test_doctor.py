@@ -17,8 +17,10 @@ from labelloop.config.project import ProjectConfig
 from labelloop.config.settings import load_settings
 from labelloop.errors import SettingsError, StorageError
 from labelloop.labels.results import make_label_config
+from labelloop.objects.damage import Damaged
 from labelloop.objects.storage import MemoryStore
 from labelloop.queue.jobs import JobState
+from labelloop.records.api_keys import ApiKey, Scope
 from labelloop.records.runs import Run
 from labelloop.store.projects import ProjectRecord
 from labelloop.store.requests import Request
@@ -314,6 +316,7 @@ def living(**changes: Any) -> dict[str, dict[str, Any]]:
 
 
 HOME = load_settings({})
+KEY = ApiKey("0123456789ab", "camera", "0" * 64, (Scope.READ,), "anna", "2026-01-01T00:00:00Z")
 
 
 @pytest.mark.parametrize(
@@ -330,6 +333,11 @@ HOME = load_settings({})
         (lambda: processes.worker(living(), "train"), Level.WRONG, "python -m retrain_worker train"),
         (lambda: processes.backend(living()), Level.OK, "heartbeat OK"),
         (lambda: processes.backend({}), Level.WARN, "heartbeat"),
+        (lambda: processes.api({"api:a:1": {}}, [KEY], []), Level.OK, "1 valid"),
+        (lambda: processes.api(living(), [], []), Level.OK, "nobody has a key"),
+        (lambda: processes.api(living(), [replace(KEY, revoked="2026-01-01T00:00:00Z")], []), Level.OK, "nobody"),
+        (lambda: processes.api(living(), [KEY], []), Level.WRONG, "1 keys were given out"),
+        (lambda: processes.api(living(), [], [Damaged("keys/x.json", "cut off")]), Level.WARN, "keys remove"),
         (lambda: processes.code(living()), Level.OK, code_version()),
         (lambda: processes.code(living(worker__old={"code": "0.0.9+x"})), Level.WARN, "worker:old"),
         (lambda: processes.code({"sync:a": {"code": "0.0.9+x"}}), Level.WARN, "this command"),

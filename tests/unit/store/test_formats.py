@@ -24,10 +24,12 @@ from labelloop.images.mirror import Mirror
 from labelloop.objects import formats
 from labelloop.objects.formats import CURRENT, FIELD, MIGRATIONS, Kind, load, read, write
 from labelloop.objects.storage import MemoryStore
+from labelloop.records.api_keys import Scope
 from labelloop.records.given import NOTHING_SAID, Said
 from labelloop.records.images import Split
 from labelloop.records.json import canonical, digest, fields_of
 from labelloop.records.tasks import Annotation, Seen, Task, task_from, task_line
+from labelloop.store.api_keys import ApiKeyStore
 from labelloop.store.auto_labels import AutoLabelStore
 from labelloop.store.catalogue import Catalogue
 from labelloop.store.curve import kept_curve
@@ -223,10 +225,16 @@ def task_groups(store: MemoryStore) -> None:
     assert found.of("s3://images/p/3.png", fields) is None
 
 
+def api_key(store: MemoryStore) -> None:
+    record = ApiKeyStore(store).get("0123456789ab")
+    assert (record.name, record.scopes, record.project) == ("camera 7", (Scope.READ, Scope.PREDICT), "main-1-0")
+    assert (record.per_minute, record.expires[:4], record.revoked) == (60, "2027", "")
+
+
 READERS: dict[str, Callable[[MemoryStore], None]] = {
     f.__name__: f
     for f in (version, deployment, backbone, run, snapshot, latest, catalogue, features, scores, request, pause,
-              project, tidy, mirror, backup, study, trial, lr_curve, curve, auto_labels, task_groups)
+              project, tidy, mirror, backup, study, trial, lr_curve, curve, auto_labels, task_groups, api_key)
 }  # fmt: skip
 HASHED = {"snapshot"}  # named by its bytes: nobody adds to one
 

@@ -50,6 +50,9 @@ class Nobody:
     def people(self) -> dict[int, str]:
         raise StudioError("away")
 
+    def version(self) -> str:
+        raise StudioError("away")
+
 
 class OpsDeployment(Deployment):
     """Without servers: the lease is free, Label Studio is away."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from waitress.task import ThreadedTaskDispatcher  # type: ignore[import-untyped]
 
-from ml_backend.door import BUSY, VIEWS, Lane
+from ml_backend.entrance.door import BUSY, VIEWS, Lane
 
 PATIENCE_S = 0.5  # in the line of a lane
 REFUSALS = Lane("refusals", threads=2, waiting=1_000_000)  # an answer that is ready; never refused itself

@@ -90,7 +90,8 @@ class Served:
     def stop(self) -> None:
         self.client.close()
         self.redis.close()
-        os.kill(self.process.pid, signal.SIGTERM)
+        if self.process.poll() is None:
+            os.kill(self.process.pid, signal.SIGTERM)
         self.process.wait(timeout=30)
 
     def _upload(self) -> list[int]:

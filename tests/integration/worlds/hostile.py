@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 from bench.tools.memory import Peak
-from tests.integration.serving import Served
+from tests.integration.worlds.serving import Served
 
 
 @dataclass

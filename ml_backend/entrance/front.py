@@ -19,9 +19,9 @@ from waitress.parser import HTTPRequestParser  # type: ignore[import-untyped]
 from waitress.server import TcpWSGIServer  # type: ignore[import-untyped]
 from waitress.task import WSGITask  # type: ignore[import-untyped]
 
-from ml_backend.door import FULL, HINTS, LANES, MAX_BODY, VIEWS, Door, Lane, Refusal, lane_of, too_large
-from ml_backend.lanes import Lanes
-from ml_backend.turns import turn
+from ml_backend.entrance.door import FULL, HINTS, MAX_BODY, VIEWS, Door, Lane, Refusal, too_large
+from ml_backend.entrance.lanes import Lanes
+from ml_backend.entrance.turns import turn
 
 HEADER_S = 10.0  # for a request's head, from its first byte or the connection
 BODY_S = 100.0  # for its body, and for an answer to be fetched: as long as Label Studio itself waits
@@ -62,9 +62,10 @@ class Arriving(HTTPRequestParser):  # type: ignore[misc]
 
     def refuse(self, why: Refusal) -> None:
         """Answer with this instead; the rest of the body is not waited for."""
-        self.error, self.completed, self.expect_continue = why, True, False
+        path = getattr(self, "path", "")
+        self.error, self.completed, self.expect_continue = self._door.worded(why, path, self.headers), True, False
         self._give_back()
-        self._door.count(getattr(self, "path", ""), why.status)
+        self._door.count(path, why.status)
 
     def close(self) -> None:
         """Its bytes are gone."""
@@ -73,7 +74,7 @@ class Arriving(HTTPRequestParser):  # type: ignore[misc]
 
     def _enter(self) -> None:
         if self.headers_finished and not self.empty:
-            self.lane = lane_of(self.path)
+            self.lane = self._door.lane_of(self.path)
             why = self._door.refusal(self.path, self.headers, self.content_length)
             if why:
                 self.refuse(why)
@@ -252,7 +253,7 @@ class Fronts:
 
     def __init__(self, app: Any, sockets: Sequence[socket.socket], door: Door, limit: int) -> None:
         self._map: dict[int, Any] = {}
-        self._lanes = Lanes(LANES)
+        self._lanes = Lanes(door.lanes)
         self._fronts = [Front(app, sock, door, self._lanes, limit, self._map) for sock in sockets]
         self._looked = 0.0
 

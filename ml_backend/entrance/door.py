@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from werkzeug.datastructures import Authorization
 
 from labelloop.web.browsers import asked_by_page
+from labelloop.web.callers import Callers
+from labelloop.web.classify_types import MAX_BODY as MAX_IMAGES_BODY
+from labelloop.web.classify_types import PATH as CLASSIFY_PATH
+from labelloop.web.problems import REQUEST_ID, ProblemAnswer, request_id_of, title_of
 from ml_backend.auth import OPEN, AccessGate
 from ml_backend.contract import reason_phrase
 
@@ -34,10 +38,11 @@ HINTS = Lane("hints", threads=2, waiting=256, max_body=4 * MIB, max_bodies=32 * 
 SETUPS = Lane("setups", threads=32, waiting=64, max_body=MIB)
 VERSIONS = Lane("versions", threads=4, waiting=16)
 PREDICTS = Lane("predicts", threads=128, waiting=64, max_body=MAX_BODY, max_bodies=256 * MIB)  # see `Places`
-LANES = (VIEWS, HINTS, SETUPS, VERSIONS, PREDICTS)
+CLASSIFIES = Lane("classifies", threads=16, waiting=32, max_body=MAX_IMAGES_BODY, max_bodies=4 * MAX_IMAGES_BODY)
+LANES = (VIEWS, HINTS, SETUPS, VERSIONS, PREDICTS, CLASSIFIES)
 LANE_OF = {
     "/health": VIEWS, "/ready": VIEWS, "/metrics": VIEWS, "/webhook": HINTS, "/setup": SETUPS,
-    "/versions": VERSIONS, "/predict": PREDICTS,
+    "/versions": VERSIONS, "/predict": PREDICTS, CLASSIFY_PATH: CLASSIFIES,
 }  # fmt: skip
 
 
@@ -48,9 +53,14 @@ class Refusal:
     status: int
     message: str
     header: tuple[str, str] | None = None
+    request_id: str = ""  # of a call of the REST API: its errors are problems
 
     def to_response(self, _ident: str | None = None) -> tuple[str, list[tuple[str, str]], bytes]:
         """Status line, headers and body, as waitress asks for them."""
+        if self.request_id:
+            problem = ProblemAnswer(self.status, self.message)
+            line = f"{self.status} {title_of(self.status)}"
+            return line, problem.all_headers(self.request_id), problem.body(self.request_id)
         headers = [("Content-Type", "application/json")]
         body = json.dumps({"error": self.message}).encode()
         return f"{self.status} {reason_phrase(self.message)}", headers + ([self.header] if self.header else []), body
@@ -89,8 +99,12 @@ class BodyBudget:
 class Door:
     """Looks at a request's head. ``count`` hears of every refusal: (path, status)."""
 
-    def __init__(self, gate: AccessGate, count: Callable[[str, int], None] = lambda *_: None) -> None:
-        self._gate, self.count = gate, count
+    lanes = LANES
+
+    def __init__(
+        self, gate: AccessGate, count: Callable[[str, int], None] = lambda *_: None, callers: Callers | None = None
+    ) -> None:
+        self._gate, self.count, self._callers = gate, count, callers
         self.budgets = {lane.name: BodyBudget(lane.max_bodies) for lane in LANES}
 
     def refusal(self, path: str, headers: Mapping[str, str], length: int) -> Refusal | None:
@@ -99,9 +113,20 @@ class Door:
             headers.get("ORIGIN"), headers.get("SEC_FETCH_SITE")
         ):  # before 401: no page makes a browser ask
             return PAGE
+        if path.startswith("/v1/"):
+            stranger = self._callers.refusal(headers.get("AUTHORIZATION")) if self._callers else None
+            return Refusal(stranger.status, stranger.detail) if stranger else too_large(lane_of(path), length)
         if path.removeprefix("/") not in OPEN and not self._known(headers.get("AUTHORIZATION")):
             return STRANGER
         return too_large(lane_of(path), length)
+
+    def lane_of(self, path: str) -> Lane:
+        """See `lane_of`."""
+        return lane_of(path)
+
+    def worded(self, why: Refusal, path: str, headers: Mapping[str, str]) -> Refusal:
+        """In the form that errors have on this path."""
+        return as_a_problem(why, headers) if path.startswith("/v1/") else why
 
     def _known(self, header: str | None) -> bool:
         return self._gate.knows(Authorization.from_header(header))
@@ -112,8 +137,13 @@ def lane_of(path: str) -> Lane:
     return LANE_OF.get(path, VIEWS)
 
 
+def as_a_problem(why: Refusal, headers: Mapping[str, str]) -> Refusal:
+    """The same, as the REST API says it."""
+    return replace(why, request_id=request_id_of(headers.get(REQUEST_ID.upper().replace("-", "_"))))
+
+
 def too_large(lane: Lane, size: int) -> Refusal | None:
     """Of a body, where it is."""
     if size <= lane.max_body:
         return None
-    return Refusal(413, f"the body has more than {lane.max_body:,} bytes; send fewer tasks at a time")
+    return Refusal(413, f"the body has more than {lane.max_body:,} bytes; send less at a time")

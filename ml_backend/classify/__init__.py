@@ -1,0 +1,1 @@
+"""`POST /v1/classify`: images of programs, answered by the same live models as Label Studio's."""

@@ -1,0 +1,1 @@
+"""Where requests come in: read whole, bounded, in lanes, before a thread sees them."""

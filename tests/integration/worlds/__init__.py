@@ -1,0 +1,1 @@
+"""Real processes that several tests and measurements begin."""
