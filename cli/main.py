@@ -10,6 +10,7 @@ from cli.commands import (
     keys,
     learning,
     models,
+    predict,
     projects,
     queue,
     runs,
@@ -25,8 +26,8 @@ from cli.terminal.app import app
 
 # importing them registers their verbs
 COMMANDS = (
-    stack, value, doctor, projects, models, curve, tune, runs, snapshots, queue, learning, acquisition, data, schema,
-    simulate, keys, upkeep,
+    stack, value, doctor, projects, models, predict, curve, tune, runs, snapshots, queue, learning, acquisition, data,
+    schema, simulate, keys, upkeep,
 )  # fmt: skip
 
 __all__ = ["COMMANDS", "app"]

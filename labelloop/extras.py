@@ -16,6 +16,7 @@ EXTRA_OF = {
     "onnx": "ensemble",
     "onnxruntime": "ensemble",
     "optuna": "tune",
+    "pyarrow": "parquet",
     "tensorboardX": "track",
     "xgboost": "ensemble",
 }

@@ -16,7 +16,7 @@ OF_A_PROJECT = "projects/any/"  # before a key that is known only within its pro
 _RECORDS = re.compile(
     r"(?:index|keys)/.+|projects/[^/]+/(?:copies/record\.json\.gz|copies/backbones/.+|backbones/(?:initial|[^/]+/backbone)\.json"
     r"|(?:deployments|models/versions|runs|requests|configs|studies|lr_curves)/.+|snapshots/latest\.json"
-    r"|checkpoints/.+/note\.json|(?:paused|gc|set-up|curve)\.json)"
+    r"|batches/.+|checkpoints/.+/note\.json|(?:paused|gc|set-up|curve)\.json)"
 )
 
 

@@ -34,6 +34,7 @@ _REMEDIES = (  # the first that fits: what is done without it, and what a person
     (r"auto-labels/.*", "it still counts as a look at the audit labels: recompute it with `labelloop auto-label`"),
     (r"curve\.json", "recompute it with `labelloop curve --anew`"),
     (r"reports/.*", "recompute it with `labelloop report --anew`"),
+    (r"batches/.*", "run the same `labelloop predict` again"),
     (r"lr_curves/.*", "recompute it with `labelloop tune lr`"),
     (r"gc\.json", "the project is cleaned up again within a day; nothing to do"),
     (r"names\.json|copies/names\..*", "its copy is used; if that is lost, too, upload the folder again with "

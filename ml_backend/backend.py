@@ -6,10 +6,11 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from labelloop.config.settings import Settings, shared_counters
-from labelloop.images.reader import image_reader
+from labelloop.images.reader import image_reader, listed_etags
 from labelloop.labels.results import LabelSchema, parse_label_config
 from labelloop.objects.s3_client import IMPATIENT, s3_client
 from labelloop.objects.storage import S3Store
@@ -23,6 +24,7 @@ from ml_backend.classify.neighbours import Neighbours
 from ml_backend.classify.service import Classifier
 from ml_backend.contract import RequestError
 from ml_backend.hints import Hints
+from ml_backend.kept import Sources
 from ml_backend.live import LiveModels, LiveProject
 from ml_backend.metrics import Metrics
 from ml_backend.places import Places
@@ -122,8 +124,9 @@ def make_backend(settings: Settings) -> Backend:
     store = S3Store(s3, settings.state_bucket)
     directory = Directory(ProjectStore(store, settings.studio_server))
     metrics = Metrics(shared_counters())
-    live = LiveModels(store, directory.all, metrics)
     reader = image_reader(settings, s3)
+    sources = Sources(reader, partial(listed_etags, s3), settings.cache_dir, settings.cache_max_bytes)
+    live = LiveModels(store, directory.all, metrics, sources=sources)
     neighbours = Neighbours(store, settings.cache_dir, settings.cache_max_bytes)
     classifier = Classifier(Callers(KnownKeys(ApiKeyStore(store))), reader, neighbours)
     hints = Hints(redis_client(settings), live.nudge, live.facts)

@@ -29,20 +29,27 @@ from labelloop.records.versions import LogEntry
 from labelloop.store.catalogue import Catalogue
 from labelloop.store.projects import ProjectRecord, project_store
 from labelloop.store.registry import Registry
+from ml_backend.kept import Kept, Sources
 from ml_backend.loader import Engines, LiveModel, load_model
 from ml_backend.metrics import Metrics
 from ml_backend.projects import Blinds
 from ml_backend.readers import Readers
 from ml_backend.turns import end_turn
 
-POLL_S = 1.0
-RETRY_S = 60.0  # a refused version is looked at again: somebody may have restored the artefact
 MAX_PROJECTS = 8
 MOST_TOLD = 50  # damaged objects in the heartbeat
 READERS = 8  # of each project: images that hang hold up no other project's
 MIRROR_EVERY_S = 1.0  # for images that are not copied yet
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often is looked."""
+
+    poll_s: float = 1.0
+    retry_s: float = 60.0  # at a refused version: somebody may have restored the artefact
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +66,15 @@ class LiveProject:
 
     def __init__(
         self, record: ProjectRecord, store: ObjectStore, engines: Engines, metrics: Metrics,
-        *, retry_s: float | None = None,
+        *, pace: Pace = Pace(), sources: Sources | None = None,
     ) -> None:  # fmt: skip
-        self._retry_s = retry_s
+        self._retry_s = pace.retry_s
         self.key = record.key
         own = project_store(store, record.key)
         self.damage = damage = Damage()
         self.blinds = Blinds(Catalogue(own, damage))
         self.mirror = Mirror(own, damage, every_s=MIRROR_EVERY_S)
+        self.kept = Kept(record.key, own, self.mirror, sources) if sources else None
         self.readers: Readers[Any] = Readers(READERS)
         self.model: LiveModel | None = None
         self.deployed: str | None = None  # what the log says, served or not
@@ -145,7 +153,7 @@ class LiveProject:
         """Load and swap; False where the version is (still) refused. StorageError where storage is away."""
         name = entry.version
         refusal = self._refused.get(name)
-        if refusal and refusal[1] == entry.number and time.monotonic() - refusal[2] < self._rest_s():
+        if refusal and refusal[1] == entry.number and time.monotonic() - refusal[2] < self._retry_s:
             return False
         try:
             self._swap(load_model(self._registry, self._engines, name, self.model))
@@ -160,11 +168,10 @@ class LiveProject:
             self._refuse(entry, f"{type(error).__name__}: {error}")
         return name not in self._refused
 
-    def _rest_s(self) -> float:
-        return RETRY_S if self._retry_s is None else self._retry_s
-
     def _swap(self, model: LiveModel) -> None:
         before = self.model
+        if self.kept:
+            self.kept.follow(model.engine.id)
         self.model = model  # the one atomic change: requests in flight finish on the reference they hold
         self._refused.pop(model.name, None)
         if model.name == self.deployed:
@@ -193,11 +200,11 @@ class LiveModels:
 
     def __init__(
         self, store: ObjectStore, projects: Callable[[], list[ProjectRecord]], metrics: Metrics,
-        *, limit: int = MAX_PROJECTS, poll_s: float = POLL_S, retry_s: float | None = None,
+        *, limit: int = MAX_PROJECTS, pace: Pace = Pace(), sources: Sources | None = None,
     ) -> None:  # fmt: skip
-        self._retry_s = retry_s
+        self._pace, self._sources = pace, sources
         self._store, self._projects, self._metrics = store, projects, metrics
-        self._limit, self._poll_s = limit, poll_s
+        self._limit = limit
         self._engines = Engines()
         self._live: OrderedDict[str, LiveProject] = OrderedDict()
         self._lock = threading.Lock()
@@ -251,7 +258,7 @@ class LiveModels:
 
     def _add(self, record: ProjectRecord) -> LiveProject:
         self._live[record.key] = live = LiveProject(
-            record, self._store, self._engines, self._metrics, retry_s=self._retry_s
+            record, self._store, self._engines, self._metrics, pace=self._pace, sources=self._sources
         )  # fmt: skip
         while len(self._live) > self._limit:
             key, _ = self._live.popitem(last=False)
@@ -265,7 +272,7 @@ class LiveModels:
         while not self._stop.is_set():
             for live in self.all():
                 self._follow(live)
-            self._wake.wait(self._poll_s)
+            self._wake.wait(self._pace.poll_s)
             self._wake.clear()
 
     def _begin(self) -> None:
@@ -275,7 +282,7 @@ class LiveModels:
                 self._preloaded = True
                 self._wake.set()
                 return
-            self._stop.wait(self._poll_s)
+            self._stop.wait(self._pace.poll_s)
 
     def _follow(self, live: LiveProject) -> None:
         """At most one load of a project at a time, so that each finds a thread."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ from labelloop.errors import CorruptArtefactError
 from labelloop.model.classifier import Classifier
 from labelloop.records.versions import Version
 from labelloop.store.registry import Registry
+from ml_backend.batcher import Batcher
 
 if TYPE_CHECKING:
     from labelloop.model.net import Backbone
@@ -26,14 +26,11 @@ TOLERANCE = 1e-3  # of a probability: machines round differently
 
 
 class Engine:
-    """One loaded backbone. Batches take turns: on shared cores two at once are slower than one after the other.
-
-    One thread computes them all: every further one would bring a pool of native threads of its own.
-    """
+    """One loaded backbone. Batches take turns: on shared cores two at once are slower than one after the other."""
 
     def __init__(self, backbone: Backbone) -> None:
         self.backbone = backbone
-        self._turn = ThreadPoolExecutor(1, thread_name_prefix="compute")
+        self._batcher = Batcher(backbone.features)
 
     @property
     def id(self) -> str:
@@ -49,7 +46,7 @@ class Engine:
 
     def features(self, images: Pixels) -> NDArray[np.float32]:
         """See `Backbone.features`."""
-        return self._turn.submit(self.backbone.features, images).result()
+        return self._batcher.features(images)
 
 
 class Engines:
@@ -77,6 +74,8 @@ class Engines:
                 backbone = net.load(record, registry.backbone_weights(record), device=net.best_device())
                 net.verify(backbone)  # runs the network: this is also the warm-up
                 engine = self._loaded[name] = Engine(backbone)
+                # aside: until it is done, this one answers
+                threading.Thread(target=backbone.quicken, name="quicken", daemon=True).start()
             return engine
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -16,15 +17,17 @@ from numpy.typing import NDArray
 
 from labelloop.decoding.square import Pixels
 from labelloop.errors import DecodersBusyError, ImageUnreadableError, StorageError
-from labelloop.images.mirror import MirroredReader, NotCopiedError
+from labelloop.images.mirror import MirroredReader, NotCopiedError, source_of
 from labelloop.images.reader import Reader
 from labelloop.labels.results import LabelSchema
 from labelloop.model.head import speaks
 from labelloop.names import encodable, shown
 from labelloop.records.versions import COLD_START
 from labelloop.rules.schema import LabelRules, Names
+from labelloop.store.features import RowPlace
 from labelloop.store.projects import ProjectRecord
 from ml_backend.contract import RequestError
+from ml_backend.kept import Kept
 from ml_backend.large import Large, LargeCall
 from ml_backend.live import LiveProject
 from ml_backend.loader import LiveModel
@@ -58,11 +61,17 @@ class PredictCall:
 
 @dataclass(frozen=True, slots=True)
 class ReadImage:
-    """One image after reading: pixels, or why there are none."""
+    """One image after reading: its pixels, its features where they are kept, or why there is neither."""
 
     pixels: Pixels | None = None
-    why: str = ""  # blind | missing | uncopied | refused | undecodable | storage | busy
+    row: Floats | None = None
+    why: str = ""  # blind | missing | uncopied | refused | undecodable | storage | busy | late
     costly: str = ""  # the address of an image that is too large to be decoded beside others
+
+    @property
+    def known(self) -> bool:
+        """Whether there is something to answer from."""
+        return self.pixels is not None or self.row is not None
 
 
 class Predictor:
@@ -73,37 +82,62 @@ class Predictor:
         self._large = Large()
 
     def predict(self, call: PredictCall, tasks: Sequence[Mapping[str, Any]]) -> list[Result]:
-        """One result per task, in order. StorageError where not one image could be had for storage's sake."""
+        """One result per task, in order; what time was too short for is empty.
+
+        StorageError where not one image could be had for storage's sake.
+        """
         if call.model is None:
             return [self._empty(call, "cold-start") for _ in tasks]
         names = LabelRules.of(call.record.config).names(call.model.head.labels)
-        results: list[Result] = []
+        found = self._answer_kept(call, call.model, tasks, names)
+        rest = [number for number in range(len(tasks)) if number not in found]
         with self._large.call() as large:
-            for chunk in self._chunks(call, tasks):
-                if not results and all(item.why == "storage" for item in chunk):  # nor would the others be had
+            for numbers, chunk in self._chunks(call, tasks, rest):
+                if not found and all(item.why in {"storage", "late"} for item in chunk):  # nor would the others be had
                     raise StorageError("object storage cannot be reached; ask again when it is back")
                 if call.is_abandoned():
                     raise RequestError("the caller has stopped waiting", 503)
                 images = [self._slowly(call, item.costly, large) if item.costly else item for item in chunk]
-                results += self._answer(call, call.model, images, names)
-        return results
+                found.update(zip(numbers, self._answer(call, call.model, images, names), strict=True))
+        return [found[number] for number in range(len(tasks))]
 
-    def _chunks(self, call: PredictCall, tasks: Sequence[Mapping[str, Any]]) -> Iterator[list[ReadImage]]:
+    def _answer_kept(
+        self, call: PredictCall, model: LiveModel, tasks: Sequence[Mapping[str, Any]], names: Names
+    ) -> dict[int, Result]:
+        """By number of the task: those whose features are kept, of the bytes that the bucket holds."""
+        kept, engine = call.live.kept, model.engine.id
+        if kept is None:
+            return {}
+        uris = [call.schema.uri(task.get("data")) for task in tasks]
+        places = kept.places(call.record, engine, uris)
+        same = [n for n, place in enumerate(places) if place is not None and kept.is_same(uris[n], place)]
+        blind = {n: call.live.blinds.recorded(call.record, uris[n]) for n in same}
+        open_ = [n for n in same if blind[n] is False]
+        rows = kept.rows(engine, [uris[n] for n in open_]) if open_ else None
+        found = {n: self._empty(call, "blind") for n in same if blind[n]}
+        if rows is not None:
+            found.update(zip(open_, self._say(call, model, rows, names), strict=True))
+        return found
+
+    def _chunks(
+        self, call: PredictCall, tasks: Sequence[Mapping[str, Any]], numbers: Sequence[int]
+    ) -> Iterator[tuple[Sequence[int], list[ReadImage]]]:
         """Read ahead by one chunk, never more: a long request must not fill the memory."""
         end = time.monotonic() + ANSWER_S
-        waiting: list[list[Future[ReadImage]]] = []
+        waiting: deque[tuple[Sequence[int], list[Future[ReadImage]]]] = deque()
         caller = object()
         try:
-            for start in range(0, len(tasks), CHUNK):
-                part = tasks[start : start + CHUNK]
-                waiting.append([call.live.readers.submit(caller, partial(self._look, call, task)) for task in part])
+            for start in range(0, len(numbers), CHUNK):
+                part = numbers[start : start + CHUNK]
+                looks = [call.live.readers.submit(caller, partial(self._look, call, tasks[n])) for n in part]
+                waiting.append((part, looks))
                 if len(waiting) > 1:
-                    yield _results(waiting[0], end)
-                    waiting.pop(0)
-            for futures in waiting:
-                yield _results(futures, end)
+                    yield waiting[0][0], _results(waiting[0][1], end)
+                    waiting.popleft()
+            for part, looks in waiting:
+                yield part, _results(looks, end)
         finally:  # a call that gives up leaves no work behind for the next one to wait for
-            for future in chain.from_iterable(waiting):
+            for future in chain.from_iterable(looks for _, looks in waiting):
                 future.cancel()
 
     def _look(self, call: PredictCall, task: Mapping[str, Any]) -> ReadImage:
@@ -143,6 +177,8 @@ class Predictor:
         blind = call.live.blinds.recorded(call.record, uri)
         if blind:
             return ReadImage(why="blind")
+        if blind is False and (row := _kept_row(call, uri)) is not None:
+            return ReadImage(row=row)
         data = self._bytes(call, uri)
         if blind is None and call.live.blinds.computed(call.record, uri, data):
             return ReadImage(why="blind")
@@ -169,48 +205,65 @@ class Predictor:
         return ReadImage(why=why)
 
     def _answer(self, call: PredictCall, model: LiveModel, images: Sequence[ReadImage], names: Names) -> list[Result]:
-        pixels = [item.pixels for item in images if item.pixels is not None]
-        if not any(label in call.schema.classes for label in names.labels):  # it knows none of Label Studio's classes
-            return [self._empty(call, item.why or "no-class") for item in images]
-        features = _features(model, pixels)
-        rows = iter(zip(names.of(model.head.probabilities(features)), model.head.unseen(features), strict=True))
-        return [
-            self._empty(call, item.why) if item.pixels is None else self._sure(call, *next(rows), names.labels)
-            for item in images
-        ]
+        said = iter(self._say(call, model, _features(model, images), names))
+        return [next(said) if item.known else self._empty(call, item.why) for item in images]
 
-    def _sure(self, call: PredictCall, row: Floats, unseen: Floats, labels: tuple[str, ...]) -> Result:
-        """The likeliest class; nothing where Label Studio has lost that one: the second best would only mislead.
+    def _say(self, call: PredictCall, model: LiveModel, features: Floats, names: Names) -> list[Result]:
+        """(n, dimension) to n results: the likeliest class, or nothing where naming it would only mislead.
 
-        Nor where the image is likelier of a class that nobody has labelled yet.
+        That is where Label Studio has lost this class, or where the image is likelier of a class that nobody has
+        labelled yet.
         """
-        best = int(row.argmax())
-        if labels[best] not in call.schema.classes:
-            return self._empty(call, "no-class")
-        if not speaks(row.max(keepdims=True), unseen):
-            return self._empty(call, "unseen-class")
-        probability = min(max(float(row[best] * (1 - unseen)), 0.0), 1.0)
-        self._metrics.images.labels("label").inc()
-        result = call.schema.result(labels[best], probability)
-        return {"result": result, "score": probability, "model_version": call.version}
+        known = [label in call.schema.classes for label in names.labels]
+        if not any(known):
+            return [self._empty(call, "no-class") for _ in features]
+        rows, unseen = names.of(model.head.probabilities(features)), model.head.unseen(features)
+        best, most = rows.argmax(axis=1), rows.max(axis=1)
+        sure = speaks(most, unseen)
+        scores = np.clip(most * (1 - unseen), 0, 1)
+        self._metrics.images.labels("label").inc(int((sure & np.array(known)[best]).sum()))
+        return [
+            self._empty(call, "no-class") if not known[label] else
+            self._empty(call, "unseen-class") if not speaks_up else
+            {"result": call.schema.result(names.labels[label], score), "score": score, "model_version": call.version}
+            for label, speaks_up, score in zip(best.tolist(), sure.tolist(), scores.tolist(), strict=True)
+        ]  # fmt: skip
 
     def _empty(self, call: PredictCall, why: str) -> Result:
         self._metrics.images.labels(why).inc()
         return {"result": [], "score": LAST, "model_version": call.version}
 
 
+def _kept_row(call: PredictCall, uri: str) -> Floats | None:
+    """(dimension,) of one image, where its kept features are of the bytes that S3 holds at this moment."""
+    kept = call.live.kept
+    assert call.model is not None
+    engine = call.model.engine.id
+    place = kept.places(call.record, engine, [uri])[0] if kept else None
+    if not kept or place is None or not (kept.is_same(uri, place) or _is_same_now(kept, uri, place)):
+        return None
+    rows = kept.rows(engine, [uri])
+    return None if rows is None else rows[0]
+
+
+def _is_same_now(kept: Kept, uri: str, place: RowPlace) -> bool:
+    """By a HEAD, where nothing else can tell: a listing may be older than the bytes."""
+    return source_of(uri) is None and kept.is_same_now(uri, place)
+
+
 def _results(futures: Sequence[Future[ReadImage]], end: float) -> list[ReadImage]:
-    """What was read; StorageError where it takes too long for anybody to be waiting still."""
+    """What was read by ``end``: after that Label Studio would throw the whole answer away."""
     end_turn()
-    try:
-        return [future.result(max(0.0, end - time.monotonic())) for future in futures]
-    except TimeoutError as error:
-        raise StorageError(f"the images could not be read within {ANSWER_S:.0f} s") from error
+    wait(futures, max(0.0, end - time.monotonic()))
+    return [future.result() if future.done() else ReadImage(why="late") for future in futures]
 
 
-def _features(model: LiveModel, pixels: Sequence[Pixels]) -> Floats:
-    """(n, features)."""
-    return model.engine.features(np.stack(pixels)) if pixels else np.empty((0, model.head.dimension), dtype=np.float32)
+def _features(model: LiveModel, images: Sequence[ReadImage]) -> Floats:
+    """(n, dimension) of those that are known, in order."""
+    pixels = [item.pixels for item in images if item.pixels is not None]
+    computed = iter(model.engine.features(np.stack(pixels)) if pixels else ())
+    rows = [next(computed) if item.row is None else item.row for item in images if item.known]
+    return np.stack(rows) if rows else np.empty((0, model.head.dimension), dtype=np.float32)
 
 
 def _named(task: Mapping[str, Any]) -> int | str | None:

@@ -169,6 +169,14 @@ def score(project: str, version: str) -> dict[str, Any]:
     return {"places": places}
 
 
+@_of_a_known_project
+def predict(project: str, batch: str, shard: int) -> dict[str, Any]:
+    """What a version says of one shard of a batch."""
+    from retrain_worker import predict as module
+
+    return {"read": module.predict(context(), context().project(project), batch, shard)}
+
+
 @dataclass(frozen=True, slots=True)
 class RunRequest:
     """What the watcher queued."""

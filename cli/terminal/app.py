@@ -22,7 +22,7 @@ THEMES: Mapping[str, Sequence[str]] = {  # headings of --help with their verbs, 
     "The loop": ("up", "status", "down", "init", "forget", "sync", "doctor", "rotate", "simulate"),
     "What to label next, and when to stop": ("curve", "replay"),
     "Labels and people": ("value", "schema", "duplicates", "auto-label", "export", "snapshots"),
-    "Models": ("models", "card", "report", "verify", "promote", "reject", "rollback", "retrain"),
+    "Models": ("predict", "models", "card", "report", "verify", "promote", "reject", "rollback", "retrain"),
     "Training": ("tune", "compare", "lr-find", "runs", "run"),
     "Upkeep": ("queue", "pause", "resume", "keys", "gc", "backup", "restore"),
 }

@@ -59,7 +59,17 @@ class ImageReader:
         except ClientError as error:
             raise _translated(error, uri) from error
         except (BotoCoreError, OSError) as error:  # time-outs, refused and broken connections
-            raise StorageError(f"{uri}: {error}; is the S3 endpoint up, and LABELLOOP_S3_ENDPOINT right?") from error
+            raise _away(error, uri) from error
+
+    def etag(self, uri: str) -> str:
+        """Of the bytes that are there now; ImageUnreadableError, StorageError."""
+        bucket, key = allowed(uri, self._buckets)
+        try:
+            return self._client.head_object(Bucket=bucket, Key=key)["ETag"].strip('"')
+        except ClientError as error:
+            raise _translated(error, uri) from error
+        except (BotoCoreError, OSError) as error:
+            raise _away(error, uri) from error
 
     def _check_size(self, uri: str, size: int) -> None:
         if size > self._max_bytes:
@@ -145,6 +155,12 @@ def list_images(client: S3Client, uri: str, first_bytes: FirstBytes | None = Non
     return ImageListing(S3Store(client, bucket).list(prefix), bucket, first_bytes)
 
 
+def listed_etags(client: S3Client, record: ProjectRecord) -> Iterator[tuple[str, str]]:
+    """(uri, etag) of every object under the project's image place, image or not; StorageError."""
+    bucket, _, prefix = record.image_uri.removeprefix("s3://").partition("/")
+    return ((f"s3://{bucket}/{info.key}", info.etag) for info in S3Store(client, bucket).list(prefix))
+
+
 def listing_of(client: S3Client, record: ProjectRecord) -> Callable[[], ImageListing]:
     """Lists a project's images whenever it is called; what is known of first bytes is kept from call to call."""
     bucket = record.image_uri.removeprefix("s3://").partition("/")[0]
@@ -162,6 +178,10 @@ def _translated(error: ClientError, uri: str) -> ImageUnreadableError | StorageE
     if 400 <= status < 500 and status not in {408, 429}:
         return ImageUnreadableError(f"{uri} cannot be read: {error}")
     return StorageError(f"{uri}: {error}; object storage has trouble, try again")
+
+
+def _away(error: Exception, uri: str) -> StorageError:
+    return StorageError(f"{uri}: {error}; is the S3 endpoint up, and LABELLOOP_S3_ENDPOINT right?")
 
 
 def short(uri: str) -> str:

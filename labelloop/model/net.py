@@ -6,12 +6,15 @@ import copy
 import difflib
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import structlog
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
@@ -20,7 +23,8 @@ from safetensors.torch import save as write_tensors
 from torch import Tensor, nn
 
 from labelloop.clock import now
-from labelloop.config.networks import AUTO, PIXELS, choose
+from labelloop.config import networks
+from labelloop.config.networks import AUTO, PIXELS
 from labelloop.config.project import BackboneSpec
 from labelloop.decoding.square import BY_VALUES, RESAMPLING, Pixels, Square, decode
 from labelloop.errors import CorruptArtefactError, SettingsError
@@ -28,13 +32,15 @@ from labelloop.model.cnn import SMALL_CNN, SmallCnn
 from labelloop.model.neck import Necked, split
 from labelloop.model.packaged import read_packaged
 from labelloop.model.pixels import PixelNet
+from labelloop.model.runners import Pixelwise, Run, choose
 from labelloop.model.weights import WeightsSource, find_weights, source_of
 from labelloop.records.json import canonical, digest
 from labelloop.records.versions import BackboneRecord
 
 Floats = NDArray[np.float32]
 
-BATCH = 32
+BATCH = 8  # images at a time: of 32, each costs PyTorch twice as much
+PAYS_AFTER = 256  # images: looking for the faster runner takes as long as it wins on so many
 CHECK_IMAGES = 2
 CHECK_VALUES = 64  # feature values kept per check image
 CHECK_TOLERANCE = 5e-3  # relative to the largest value: machines and thread counts round differently
@@ -44,6 +50,15 @@ OWN: Mapping[str, tuple[Any, str]] = {  # built in: (module, where its weights c
     SMALL_CNN: (SmallCnn, "random start, as it is built in without weights"),
 }
 RESERVED = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "num_classes"}
+
+log = structlog.get_logger()
+
+
+@contextmanager
+def _whole_floats() -> Iterator[None]:
+    """No TF32 on a GPU: features and heads must fit each other on every machine, and it is off by a hundredth."""
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        yield
 
 
 class Backbone:
@@ -57,6 +72,11 @@ class Backbone:
         shape = (1, 3, 1, 1)
         self._mean = torch.tensor(record.preprocessing["mean"], device=self.device).view(shape)
         self._std = torch.tensor(record.preprocessing["std"], device=self.device).view(shape)
+        self.runner = "torch"
+        self._run: Run = self._by_torch
+        self._computed = 0  # images, until a runner was chosen
+        self._choosing = threading.Lock()
+        self._chosen = self.device.type != "cpu"
 
     def decode(self, data: bytes) -> Pixels:
         """Image bytes to (3, size, size) uint8; ImageUnreadableError."""
@@ -71,10 +91,35 @@ class Backbone:
         """(n, 3, size, size) uint8 to (n, dimension) float32, without gradients, in batches."""
         if not len(images):
             return np.empty((0, self.record.dimension), dtype=np.float32)
-        with torch.inference_mode():
+        if not self._chosen:
+            self._computed += len(images)
+            if self._computed > PAYS_AFTER:
+                self.quicken()
+        return np.concatenate([self._run(images[i : i + BATCH]) for i in range(0, len(images), BATCH)])
+
+    def quicken(self) -> None:
+        """Compute with what is fastest here for the same numbers: seconds, once; `features` does it by itself.
+
+        The module must not be trained afterwards: `clone` it for that.
+        """
+        if self._chosen or not self._choosing.acquire(blocking=False):
+            return  # another thread is at it: until then, this one goes on as before
+        try:
+            if not self._chosen:
+                found = choose(self._by_torch, self._pixelwise, self.square.size)
+                self._run, self.runner, self._chosen = found.run, found.name, True
+                log.info("runner chosen", action="runner", backbone=self.record.id, runner=found.name, why=found.why)
+        finally:
+            self._choosing.release()
+
+    def _pixelwise(self) -> Pixelwise:
+        module = copy.deepcopy(self.module).to(memory_format=torch.contiguous_format)
+        return Pixelwise(module, self._mean.clone(), self._std.clone())
+
+    def _by_torch(self, images: Pixels) -> Floats:
+        with torch.inference_mode(), _whole_floats():
             tensor = torch.from_numpy(np.ascontiguousarray(images))
-            parts = [self.module(self.normalise(part)).float().cpu() for part in torch.split(tensor, BATCH)]
-        return np.ascontiguousarray(torch.cat(parts).numpy())
+            return np.array(self.module(self.normalise(tensor)).float().cpu().numpy())
 
     def clone(self) -> Backbone:
         """A copy whose module may be trained; the original keeps serving."""
@@ -104,7 +149,7 @@ def build(spec: BackboneSpec, weights_dirs: Sequence[Path], *, offline: bool = F
 
 def _chosen(weights_dirs: Sequence[Path], *, offline: bool, device: str) -> str:
     """Where nobody chose when a project was made: as `labelloop init` does for photographs."""
-    return choose((), lambda name: source_of(name, weights_dirs, offline=offline), gpu=device != "cpu").name
+    return networks.choose((), lambda name: source_of(name, weights_dirs, offline=offline), gpu=device != "cpu").name
 
 
 def check(spec: BackboneSpec, weights_dirs: Sequence[Path], *, offline: bool = False) -> None:

@@ -51,6 +51,7 @@ class Kind(StrEnum):
     CURVE = "curve"
     TIDY = "tidy"
     BACKUP = "backup"
+    BATCH = "batch"
     TASK_GROUPS = "task_groups"  # one shard
     API_KEY = "api_key"
     AUTO_LABELS = "auto_labels"  # the manifest; it speaks for the lines beside it, too

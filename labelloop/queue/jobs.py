@@ -45,7 +45,8 @@ RETRAIN = JobKind("retrain", "retrain_worker.jobs.retrain", "train", 6 * 3600)
 TRIAL = JobKind("trial", "retrain_worker.jobs.trial", "tune", 6 * 3600)
 LR_FIND = JobKind("lr_find", "retrain_worker.jobs.lr_find", "tune", 3600)
 TIDY = JobKind("tidy", "retrain_worker.jobs.tidy", "features", 3600)
-KINDS = {kind.name: kind for kind in (FEATURISE, REFRESH, SCORE, RETRAIN, TRIAL, LR_FIND, TIDY)}
+PREDICT = JobKind("predict", "retrain_worker.jobs.predict", "features", 1800)
+KINDS = {kind.name: kind for kind in (FEATURISE, REFRESH, SCORE, RETRAIN, TRIAL, LR_FIND, TIDY, PREDICT)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -261,7 +261,7 @@ class FeatureStore:
         for i, uri in enumerate(uris):
             place = self.index.places[uri]
             by_shard.setdefault(place.shard, []).append((i, place.row))
-        self._fetch(by_shard)
+        self.fetch(by_shard)
         out = np.empty((len(uris), 0), dtype=np.float32)
         for shard, pairs in by_shard.items():  # one gather per shard keeps reads sequential
             rows = self._map(shard)
@@ -271,8 +271,8 @@ class FeatureStore:
             out[list(places)] = rows[list(row_numbers)]
         return out
 
-    def _fetch(self, shards: Iterable[str]) -> None:
-        """Bring what is missing to this machine, several at a time."""
+    def fetch(self, shards: Iterable[str]) -> None:
+        """Bring what is missing to this machine, several at a time; NotFoundError, LostRowsError, StorageError."""
         missing = [shard for shard in shards if shard not in self._rows and not self._path(shard).exists()]
         if len(missing) > 1:
             with ThreadPoolExecutor(READERS) as pool:

@@ -14,6 +14,7 @@ from labelloop.images.mirror import copies_from
 from labelloop.limits import inflated
 from labelloop.objects.copies import PREFIX as COPIES
 from labelloop.objects.formats import Kind, as_object, load, read, reading
+from labelloop.records.batches import Batch
 from labelloop.records.curve import KeptCurve
 from labelloop.records.json import digest
 from labelloop.records.snapshots import Latest
@@ -93,6 +94,12 @@ def _object(raw: bytes, key: str) -> None:
             raise ValueError("it is empty")
 
 
+def _packed(raw: bytes, key: str) -> None:
+    with reading(key):
+        if not isinstance(json.loads(inflated(raw)), list):
+            raise ValueError("it must be a list")  # noqa: TRY004 -- of the data
+
+
 def _page(raw: bytes, key: str) -> None:
     with reading(key):
         if not raw.decode().rstrip().endswith("</html>"):
@@ -128,6 +135,8 @@ _READERS: tuple[tuple[re.Pattern[str], Read], ...] = tuple(
         (r"studies/[^/]+/study\.json", study_from),
         (r"studies/[^/]+/trials/.+\.json", trial_from),
         (r"lr_curves/.+\.json", _as(Kind.LR_CURVE, LrCurve)),
+        (r"batches/[^/]+/batch\.json", _as(Kind.BATCH, Batch)),
+        (r"batches/.+\.json\.gz", _packed),
         (r"auto-labels/.+\.json", _as(Kind.AUTO_LABELS, Manifest)),
         (re.escape(CURVE), _as(Kind.CURVE, KeptCurve)),
         (r"reports/.+\.json", _object),

@@ -12,7 +12,7 @@ from labelloop.errors import StorageError
 from labelloop.objects.storage import MemoryStore
 from ml_backend import live as live_module
 from ml_backend.hints import WAITING_NUDGES, Hints
-from ml_backend.live import LiveModels, LiveProject
+from ml_backend.live import LiveModels, LiveProject, Pace
 from ml_backend.loader import Engines
 from ml_backend.metrics import Metrics
 from tests.unit.worlds.backend import World
@@ -129,7 +129,8 @@ def test_a_repaired_version_goes_live_later(monkeypatch: pytest.MonkeyPatch) -> 
     assert served(live) is None
     world.own.put(version.head_key, good)
     assert served(live) is None  # not looked at again at once: the poll is every second
-    monkeypatch.setattr(live_module, "RETRY_S", 0)
+    later = time.monotonic() + Pace().retry_s
+    monkeypatch.setattr(live_module.time, "monotonic", lambda: later)
     assert served(live) == "v1"
     assert live.refused() == []
 
@@ -181,7 +182,7 @@ def test_a_slow_load_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     shared = World(world.store, number=2)
     world.deploy(world.add(world.backbone(16), answer=0))
     shared.deploy(shared.add(shared.backbone(16), answer=0))
-    models = LiveModels(world.store, world.projects.all, Metrics(), poll_s=0.02)
+    models = LiveModels(world.store, world.projects.all, Metrics(), pace=Pace(0.02))
     gate, began = threading.Event(), threading.Event()
     verify = live_module.load_model
 

@@ -51,7 +51,7 @@ def test_an_image_without_finite_numbers_gets_a_problem_and_stops_nobody(
     assert np.isfinite(features.rows(sorted(features.index.places))).all()
     others = [u for u in came if u not in broken]
     monkeypatch.undo()
-    np.testing.assert_array_equal(features.rows(others), fresh(world, others))
+    np.testing.assert_allclose(features.rows(others), fresh(world, others), atol=1e-5)  # other neighbours in a batch
     assert score(world.context, world.project, COLD_START) == len(world.uris(*Split)) - 1
 
 

@@ -18,11 +18,13 @@ from labelloop.model import net
 from labelloop.model.head import Head, Novelty
 from labelloop.objects.storage import MemoryStore, ObjectStore
 from labelloop.records.evidence import Evaluation, Outcome, Verdict
+from labelloop.records.json import digest
 from labelloop.records.versions import BackboneRecord, Version
 from labelloop.store.projects import ProjectRecord, ProjectStore, project_store
 from labelloop.store.registry import Draft, Registry
 from ml_backend.backend import Backend
-from ml_backend.live import LiveModels
+from ml_backend.kept import Sources
+from ml_backend.live import LiveModels, Pace
 from ml_backend.metrics import Metrics
 from ml_backend.predict import Predictor
 from ml_backend.projects import Directory
@@ -38,14 +40,24 @@ class FakeReader:
 
     images: dict[str, bytes] = field(default_factory=dict)
     away: bool = False
+    reads: list[str] = field(default_factory=list)
+    heads: list[str] = field(default_factory=list)
+
+    def etag(self, uri: str) -> str:
+        self.heads.append(uri)
+        return self._found(uri)[1]
 
     def read(self, uri: str) -> tuple[bytes, str]:
+        self.reads.append(uri)
+        return self._found(uri)
+
+    def _found(self, uri: str) -> tuple[bytes, str]:
         allowed(uri, {"images"})
         if self.away:
             raise StorageError("connection refused")
         if uri not in self.images:
             raise ImageUnreadableError(f"{uri} does not exist")
-        return self.images[uri], "etag"
+        return self.images[uri], digest(self.images[uri])[:32]
 
 
 @contextmanager
@@ -109,10 +121,10 @@ def world_of(*backbones: int) -> World:
     return world
 
 
-def make_backend(world: World, reader: FakeReader, *, limit: int = 8) -> Backend:
+def make_backend(world: World, reader: FakeReader, *, limit: int = 8, sources: Sources | None = None) -> Backend:
     metrics = Metrics()
     directory = Directory(world.projects)
-    live = LiveModels(world.store, directory.all, metrics, limit=limit, poll_s=0.02)
+    live = LiveModels(world.store, directory.all, metrics, limit=limit, pace=Pace(0.02), sources=sources)
     return Backend(directory, live, Predictor(reader, metrics), metrics)
 
 

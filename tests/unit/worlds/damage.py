@@ -29,7 +29,7 @@ from labelloop.store.registry import Draft, Registry
 from labelloop.store.requests import RequestStore
 from labelloop.upkeep.tidying import Tidier
 from ml_backend.backend import Backend
-from ml_backend.live import LiveModels
+from ml_backend.live import LiveModels, Pace
 from ml_backend.metrics import Metrics
 from ml_backend.predict import Predictor
 from ml_backend.projects import Directory
@@ -170,7 +170,7 @@ class Loop:
         self.folder = folder
         metrics = Metrics()
         directory = Directory(ProjectStore(store, "main"))
-        live = LiveModels(store, directory.all, metrics, poll_s=0.02, retry_s=RETRY_S)
+        live = LiveModels(store, directory.all, metrics, pace=Pace(0.02, RETRY_S))
         self.backend = Backend(directory, live, Predictor(base.images, metrics), metrics)
         self.backend.start()
 

@@ -1,0 +1,115 @@
+"""What computes a network's features: PyTorch, or OpenVINO on a CPU where it gives the same numbers in less time."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from labelloop.decoding.square import Pixels
+
+Floats = NDArray[np.float32]
+Run = Callable[[Pixels], Floats]  # (n, 3, size, size) uint8 to (n, dimension)
+
+SAME = 1e-4  # largest difference, relative to the largest value: what an order of sums may do
+SAMPLE = 8  # images to compare and to measure by
+ROUNDS = 3
+CHEAP_S = 1e-3  # of one image: there is nothing to win
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The faster of the two. ``why``: in words, for the log."""
+
+    name: str  # torch | openvino
+    run: Run
+    why: str
+
+
+class Pixelwise(nn.Module):
+    """Pixels in, features out: a network with its normalisation."""
+
+    def __init__(self, module: nn.Module, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.module = module
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(n, 3, size, size) uint8 to (n, dimension)."""
+        features: Tensor = self.module((images.float() / 255 - self.get_buffer("mean")) / self.get_buffer("std"))
+        return features
+
+
+def choose(by_torch: Run, network: Callable[[], Pixelwise], size: int) -> Chosen:
+    """Measure both on this machine. ``network``: a copy on the CPU that nobody else uses.
+
+    PyTorch where OpenVINO is missing, cannot hold the network, gives other numbers or is no faster.
+    """
+    sample = np.random.default_rng(0).integers(0, 256, (SAMPLE, 3, size, size), dtype=np.uint8)
+    expected, spent = by_torch(sample), _seconds(by_torch, sample)
+    if spent < CHEAP_S:
+        return Chosen("torch", by_torch, f"PyTorch needs {spent * 1e3:.1f} ms an image: there is nothing to win")
+    try:
+        run = openvino_run(network(), size)
+        found = run(sample)
+    except Exception as error:  # a compiler's errors have no base of their own, and PyTorch can do without it
+        return Chosen("torch", by_torch, f"OpenVINO cannot: {type(error).__name__}: {str(error)[:200]}")
+    off = float(np.abs(found - expected).max()) / max(float(np.abs(expected).max()), 1e-6)
+    if not off <= SAME:  # also catches NaN
+        return Chosen("torch", by_torch, f"OpenVINO is {off:.1g} off, {SAME:.0e} is allowed")
+    other = _seconds(run, sample)
+    figures = f"OpenVINO {other * 1e3:.1f} ms an image, PyTorch {spent * 1e3:.1f}, {off:.0e} apart"
+    return Chosen("openvino", run, figures) if other < spent else Chosen("torch", by_torch, figures)
+
+
+def openvino_run(network: Pixelwise, size: int) -> Run:
+    """The network compiled for this CPU, in full precision; safe to call from several threads, one after the other."""
+    openvino = silent_openvino()
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")  # of the tracer, about shapes that are fixed here
+        model = openvino.convert_model(
+            network.eval(),
+            example_input=torch.zeros((2, 3, size, size), dtype=torch.uint8),
+            input=[openvino.PartialShape([-1, 3, size, size])],
+        )
+    wanted = {
+        "INFERENCE_PRECISION_HINT": "f32",  # some CPUs would take bfloat16 by themselves
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+    }
+    request = openvino.Core().compile_model(model, "CPU", wanted).create_infer_request()
+    turn = threading.Lock()
+
+    def run(images: Pixels) -> Floats:
+        with turn:
+            return np.array(request.infer([np.ascontiguousarray(images)])[0], dtype=np.float32)
+
+    return run
+
+
+def silent_openvino() -> Any:
+    """The library without its telemetry, which would report each conversion to an analytics service."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # it falls back to a stub
+    import openvino
+
+    return openvino
+
+
+def _seconds(run: Run, images: Pixels) -> float:
+    """Of one image; the quickest round, for other work only slows."""
+    spent = []
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        run(images)
+        spent.append(time.perf_counter() - began)
+    return min(spent) / len(images)
