@@ -106,7 +106,7 @@ lock: ## compile the lock files anew (UPGRADE=1 for newer versions)
 	@$(UV_COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml --extra all --extra embedded --extra dev --output-file requirements.lock
 	# what the image needs: the same versions without the tools and the embedded stack
 	$(UV_COMPILE) --constraint requirements.lock pyproject.toml --extra all --output-file requirements-runtime.lock
-	for name in label-studio s3; do
+	for name in label-studio s3 litert; do
 	  $(UV_COMPILE) $(if $(UPGRADE),--upgrade) embedded/$$name.in --output-file embedded/$$name.lock
 	done
 	if grep -nE 'https?://|file:' requirements*.lock embedded/*.lock; then

@@ -7,6 +7,7 @@ from cli.commands import (
     curve,
     data,
     doctor,
+    exports,
     keys,
     learning,
     models,
@@ -26,8 +27,8 @@ from cli.terminal.app import app
 
 # importing them registers their verbs
 COMMANDS = (
-    stack, value, doctor, projects, models, predict, curve, tune, runs, snapshots, queue, learning, acquisition, data,
-    schema, simulate, keys, upkeep,
+    stack, value, doctor, projects, models, predict, exports, curve, tune, runs, snapshots, queue, learning,
+    acquisition, data, schema, simulate, keys, upkeep,
 )  # fmt: skip
 
 __all__ = ["COMMANDS", "app"]

@@ -76,6 +76,15 @@ def ensure_environments(
     return environments
 
 
+def ensure_environment(name: str, report: Report = lambda _: None, *, root: Path = DEFAULT_ROOT) -> Path:
+    """The Python of one that only some people need, built on first use; StackError if that fails."""
+    if not _is_current(root / name):
+        root.mkdir(parents=True, exist_ok=True)
+        with _narrated(report, [name]) as tell, _one_builder(root):
+            Builder(find_uv(), tell).ensure(root / name, lambda _: None)
+    return root / name / "bin" / "python"
+
+
 @contextlib.contextmanager
 def _narrated(report: Report, names: Sequence[str]) -> Iterator[Tell]:
     """Says what is built, every few seconds what is still being built, and each that is ready."""

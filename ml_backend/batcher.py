@@ -39,11 +39,14 @@ class Batcher:
         self._row = 0  # batches of small calls since a large one's
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="compute")
 
-    def features(self, images: Pixels) -> Floats:
-        """(n, 3, size, size) uint8 to (n, dimension); whatever the network raises."""
+    def features(self, images: Pixels, *, bulk: bool = False) -> Floats:
+        """(n, 3, size, size) uint8 to (n, dimension); whatever the network raises.
+
+        ``bulk``: part of a large call, as every call of more than `TOGETHER` images is.
+        """
         pieces = [_Piece(images[i : i + TOGETHER], Future()) for i in range(0, len(images), TOGETHER)]
         with self._lock:
-            (self._small if len(pieces) == 1 else self._large).extend(pieces)
+            (self._large if bulk or len(pieces) > 1 else self._small).extend(pieces)
         for _ in pieces:
             self._pool.submit(self._next)
         return np.concatenate([piece.future.result() for piece in pieces])

@@ -140,7 +140,7 @@ class Kept:
             self._bring(features)
             if lists:
                 self._list(record, features)
-        except LabelloopError as error:
+        except (LabelloopError, OSError) as error:
             log.warning("kept features cannot be read", action="kept", project=self._project, reason=str(error))
         except Exception as error:  # a thread's edge: images are computed meanwhile
             log.error("kept features cannot be read", action="kept", project=self._project, exc_info=error)

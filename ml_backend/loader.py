@@ -44,9 +44,9 @@ class Engine:
         """See `labelloop.decoding.square.is_costly`."""
         return is_costly(data, self.backbone.square)
 
-    def features(self, images: Pixels) -> NDArray[np.float32]:
-        """See `Backbone.features`."""
-        return self._batcher.features(images)
+    def features(self, images: Pixels, *, bulk: bool = False) -> NDArray[np.float32]:
+        """See `Backbone.features`; ``bulk``: part of a large call, which small ones overtake."""
+        return self._batcher.features(images, bulk=bulk)
 
 
 class Engines:

@@ -34,7 +34,8 @@ from ml_backend.loader import LiveModel
 from ml_backend.metrics import Metrics
 from ml_backend.turns import end_turn
 
-CHUNK = 32  # images per batch; while one is computed the next is read
+CHUNK = 8  # images that are computed at once
+AHEAD = 4  # chunks that are read meanwhile
 ANSWER_S = 95.0  # Label Studio waits a hundred seconds
 SMALL_S = 10.0
 LAST = 1.0  # Label Studio serves the lowest score first: what has no answer does not push ahead
@@ -98,7 +99,8 @@ class Predictor:
                 if call.is_abandoned():
                     raise RequestError("the caller has stopped waiting", 503)
                 images = [self._slowly(call, item.costly, large) if item.costly else item for item in chunk]
-                found.update(zip(numbers, self._answer(call, call.model, images, names), strict=True))
+                features = _features(call.model, images, bulk=len(rest) > CHUNK)
+                found.update(zip(numbers, self._answer(call, call.model, images, features, names), strict=True))
         return [found[number] for number in range(len(tasks))]
 
     def _answer_kept(
@@ -122,7 +124,7 @@ class Predictor:
     def _chunks(
         self, call: PredictCall, tasks: Sequence[Mapping[str, Any]], numbers: Sequence[int]
     ) -> Iterator[tuple[Sequence[int], list[ReadImage]]]:
-        """Read ahead by one chunk, never more: a long request must not fill the memory."""
+        """Read ahead by a few chunks, never more: a long request must not fill the memory."""
         end = time.monotonic() + ANSWER_S
         waiting: deque[tuple[Sequence[int], list[Future[ReadImage]]]] = deque()
         caller = object()
@@ -131,7 +133,7 @@ class Predictor:
                 part = numbers[start : start + CHUNK]
                 looks = [call.live.readers.submit(caller, partial(self._look, call, tasks[n])) for n in part]
                 waiting.append((part, looks))
-                if len(waiting) > 1:
+                if len(waiting) > AHEAD:
                     yield waiting[0][0], _results(waiting[0][1], end)
                     waiting.popleft()
             for part, looks in waiting:
@@ -204,8 +206,10 @@ class Predictor:
         log.warning("image unreadable", action="predict", task=where, why=why, reason=reason)
         return ReadImage(why=why)
 
-    def _answer(self, call: PredictCall, model: LiveModel, images: Sequence[ReadImage], names: Names) -> list[Result]:
-        said = iter(self._say(call, model, _features(model, images), names))
+    def _answer(
+        self, call: PredictCall, model: LiveModel, images: Sequence[ReadImage], features: Floats, names: Names
+    ) -> list[Result]:
+        said = iter(self._say(call, model, features, names))
         return [next(said) if item.known else self._empty(call, item.why) for item in images]
 
     def _say(self, call: PredictCall, model: LiveModel, features: Floats, names: Names) -> list[Result]:
@@ -258,10 +262,10 @@ def _results(futures: Sequence[Future[ReadImage]], end: float) -> list[ReadImage
     return [future.result() if future.done() else ReadImage(why="late") for future in futures]
 
 
-def _features(model: LiveModel, images: Sequence[ReadImage]) -> Floats:
+def _features(model: LiveModel, images: Sequence[ReadImage], *, bulk: bool) -> Floats:
     """(n, dimension) of those that are known, in order."""
     pixels = [item.pixels for item in images if item.pixels is not None]
-    computed = iter(model.engine.features(np.stack(pixels)) if pixels else ())
+    computed = iter(model.engine.features(np.stack(pixels), bulk=bulk) if pixels else ())
     rows = [next(computed) if item.row is None else item.row for item in images if item.known]
     return np.stack(rows) if rows else np.empty((0, model.head.dimension), dtype=np.float32)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -95,9 +95,12 @@ def featurise_under(
     done: list[Readable] = []
     rows: list[NDArray[np.float32]] = []
     with ThreadPoolExecutor(READERS) as pool:
+        reading = _begun(pool, project, backbone, uris[:BATCH])
         for start in range(0, len(uris), BATCH):
             progress.report(f"features of {len(uris)} images", start, len(uris))
-            batch = list(pool.map(lambda u: read(project, backbone, u), uris[start : start + BATCH]))
+            batch = [future.result() for future in reading]
+            # while these are computed
+            reading = _begun(pool, project, backbone, uris[start + BATCH : start + 2 * BATCH])
             pixels = [r.pixels for r in batch if r.pixels is not None]
             if pixels:
                 batch, numbers = _numbers(project, backbone, batch, backbone.features(np.stack(pixels)))
@@ -105,6 +108,12 @@ def featurise_under(
             done += batch
     _record(project, features, done, rows)
     return sum(r.pixels is not None for r in done)
+
+
+def _begun(
+    pool: ThreadPoolExecutor, project: ProjectContext, backbone: Backbone, uris: Sequence[str]
+) -> list[Future[Readable]]:
+    return [pool.submit(read, project, backbone, uri) for uri in uris]
 
 
 def read(project: ProjectContext, backbone: Backbone, uri: str) -> Readable:

@@ -10,7 +10,6 @@ import numpy as np
 
 from labelloop.decoding.square import Pixels
 from labelloop.errors import ImageUnreadableError
-from labelloop.model.guesses import guesses
 from labelloop.model.net import Backbone
 from labelloop.queue.progress import JobProgress
 from labelloop.records.arrays import Floats
@@ -18,6 +17,7 @@ from labelloop.records.batches import Guess
 from labelloop.store.batches import BatchStore, Image
 from labelloop.store.features import FeatureStore
 from retrain_worker.context import Context, ProjectContext
+from retrain_worker.guesses import guesses
 
 READERS = 8
 AT_ONCE = 64  # images whose pixels are held

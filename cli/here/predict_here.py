@@ -13,7 +13,6 @@ from labelloop.decoding.square import Pixels
 from labelloop.errors import ImageUnreadableError
 from labelloop.images.reader import MAX_BYTES
 from labelloop.model import net
-from labelloop.model.guesses import guesses
 from labelloop.records.batches import Guess
 from labelloop.records.versions import Version
 from labelloop.rules.schema import LabelRules
@@ -22,6 +21,7 @@ from operations.batch.asked import named
 from operations.batch.part import Part, Stat
 from operations.deployment import Deployment
 from operations.reporting import Report
+from retrain_worker.guesses import guesses
 
 READERS = 4
 AT_ONCE = 64  # images whose pixels are held

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from labelloop.config.telemetry import tell_nobody
 from labelloop.errors import CorruptArtefactError
 from labelloop.extras import extras_named
 
@@ -57,6 +58,7 @@ def start(data: bytes, threads: int = 1) -> MemberRun:
 
     Calls from several threads are safe and run beside each other.
     """
+    tell_nobody()
     with extras_named():
         import onnxruntime
 
@@ -64,7 +66,6 @@ def start(data: bytes, threads: int = 1) -> MemberRun:
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.enable_cpu_mem_arena = False  # it would keep the memory of the largest batch for good
     options.log_severity_level = 4
-    onnxruntime.disable_telemetry_events()
     try:
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"], enable_fallback=0)
     except Exception as error:  # the runtime's errors have no base of their own

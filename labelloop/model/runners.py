@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from labelloop.config.telemetry import tell_nobody
 from labelloop.decoding.square import Pixels
 
 Floats = NDArray[np.float32]
@@ -22,7 +21,7 @@ Run = Callable[[Pixels], Floats]  # (n, 3, size, size) uint8 to (n, dimension)
 
 SAME = 1e-4  # largest difference, relative to the largest value: what an order of sums may do
 SAMPLE = 8  # images to compare and to measure by
-ROUNDS = 3
+ROUNDS = 5
 CHEAP_S = 1e-3  # of one image: there is nothing to win
 
 
@@ -56,7 +55,7 @@ def choose(by_torch: Run, network: Callable[[], Pixelwise], size: int) -> Chosen
     PyTorch where OpenVINO is missing, cannot hold the network, gives other numbers or is no faster.
     """
     sample = np.random.default_rng(0).integers(0, 256, (SAMPLE, 3, size, size), dtype=np.uint8)
-    expected, spent = by_torch(sample), _seconds(by_torch, sample)
+    expected, (spent,) = by_torch(sample), _seconds(sample, by_torch)
     if spent < CHEAP_S:
         return Chosen("torch", by_torch, f"PyTorch needs {spent * 1e3:.1f} ms an image: there is nothing to win")
     try:
@@ -67,14 +66,16 @@ def choose(by_torch: Run, network: Callable[[], Pixelwise], size: int) -> Chosen
     off = float(np.abs(found - expected).max()) / max(float(np.abs(expected).max()), 1e-6)
     if not off <= SAME:  # also catches NaN
         return Chosen("torch", by_torch, f"OpenVINO is {off:.1g} off, {SAME:.0e} is allowed")
-    other = _seconds(run, sample)
+    other, spent = _seconds(sample, run, by_torch)
     figures = f"OpenVINO {other * 1e3:.1f} ms an image, PyTorch {spent * 1e3:.1f}, {off:.0e} apart"
     return Chosen("openvino", run, figures) if other < spent else Chosen("torch", by_torch, figures)
 
 
 def openvino_run(network: Pixelwise, size: int) -> Run:
     """The network compiled for this CPU, in full precision; safe to call from several threads, one after the other."""
-    openvino = silent_openvino()
+    tell_nobody()
+    import openvino
+
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # of the tracer, about shapes that are fixed here
         model = openvino.convert_model(
@@ -97,19 +98,12 @@ def openvino_run(network: Pixelwise, size: int) -> Run:
     return run
 
 
-def silent_openvino() -> Any:
-    """The library without its telemetry, which would report each conversion to an analytics service."""
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # it falls back to a stub
-    import openvino
-
-    return openvino
-
-
-def _seconds(run: Run, images: Pixels) -> float:
-    """Of one image; the quickest round, for other work only slows."""
-    spent = []
+def _seconds(images: Pixels, *runs: Run) -> list[float]:
+    """Of one image, by each, in turn: the quickest round, for other work only slows."""
+    spent: list[list[float]] = [[] for _ in runs]
     for _ in range(ROUNDS):
-        began = time.perf_counter()
-        run(images)
-        spent.append(time.perf_counter() - began)
-    return min(spent) / len(images)
+        for run, times in zip(runs, spent, strict=True):
+            began = time.perf_counter()
+            run(images)
+            times.append(time.perf_counter() - began)
+    return [min(times) / len(images) for times in spent]

@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import load as read_tensors
 from safetensors.torch import save as write_tensors
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from labelloop.config.training import Retrain
@@ -215,7 +215,7 @@ def _load(folder: Path, device: str, shard: Shard) -> tuple[FineTune, Head | Non
     report: Report = _report if shard.rank == 0 else lambda *_: None
     run = FineTune(
         backbone, parts, Retrain(**job["policy"]), job["seed"], keeper, report, shard=shard, wrap=_wrapped(device),
-        agree=_agreed,
+        agree=_agreed, mean=_mean,
     )  # fmt: skip
     return run, head
 
@@ -239,6 +239,13 @@ def _agreed(value: Any) -> Any:
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def _mean(value: Tensor) -> Tensor:
+    """Over all processes; the same to the last digit in each."""
+    total = value.detach().clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()
 
 
 def _report(stage: str, step: int, steps: int) -> None:

@@ -6,6 +6,7 @@ not tear apart what the backbone knows.
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -101,6 +102,7 @@ class FineTune:
     after: Callable[[Epoch], bool] = lambda _: False  # after each epoch: whether to end here
     on_epoch: Callable[[Epoch], None] = lambda _: None
     agree: Callable[[Any], Any] = lambda value: value  # of several processes: the value of the first
+    mean: Callable[[Tensor], Tensor] = lambda value: value  # of several processes: over all of them
 
     def __post_init__(self) -> None:
         torch.manual_seed(self.seed)
@@ -127,7 +129,7 @@ class FineTune:
     def run(self) -> FineTuneHistory:
         """To the end, or until nothing is gained any more; the backbone then holds the best epoch's weights."""
         self._resume()
-        if self.policy.compile:
+        if self.policy.compile and _can_compile():
             self.model.compile()
         step = self.wrap(self.model)
         ended = any(self.after(epoch) for epoch in self.epochs)
@@ -160,30 +162,31 @@ class FineTune:
         torch.manual_seed(_seed(self.seed, number))  # dropout: by epoch, not by what was drawn before
         _train_mode(self.model, freeze_norm=freezes_norm(policy, self.backbone))
         order = epoch_order(part, number, seed=self.seed, balance=policy.balance, classes=len(self.parts.classes))
-        total, count = torch.zeros((), device=self.backbone.device), 0
+        total, weight = torch.zeros((2,), device=self.backbone.device)
         for i, batch in enumerate(batches(part, order, policy.batch_size, self.shard, waits)):
-            loss = self._step(step, batch, _seed(self.seed, number, i, self.shard.rank))
+            loss, say = self._step(step, batch, _seed(self.seed, number, i, self.shard.rank))
             self.schedule.step()
             if self.average:
                 self.average.update_parameters(self.model)
-            total += loss * len(batch.targets)
-            count += len(batch.targets)
+            total += loss * say
+            weight += say
             done = (number - 1) * self.per_epoch + i + 1
             self.report(f"fine-tune on {len(part)} labels", done, policy.epochs * self.per_epoch)
-        return float(total) / count
+        return float(self.mean(total) / weight)
 
     def learn_from(self, batch: Batch, number: int) -> float:
         """One step outside of an epoch; the loss before it."""
         _train_mode(self.model, freeze_norm=freezes_norm(self.policy, self.backbone))
-        return float(self._step(self.model, batch, _seed(self.seed, 0, number)))
+        return float(self._step(self.model, batch, _seed(self.seed, 0, number))[0])
 
-    def _step(self, step: nn.Module, batch: Batch, seed: int) -> Tensor:
+    def _step(self, step: nn.Module, batch: Batch, seed: int) -> tuple[Tensor, Tensor]:
+        """The loss before it, and the weight of the batch: of all processes together."""
         images, shares = self._prepared(batch, seed)
-        loss = self._loss(step, images, shares, batch.weights)
+        loss, say = self._loss(step, images, shares, batch.weights)
         self.optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         self.optimiser.step()
-        return loss.detach()
+        return loss.detach(), say
 
     def _prepared(self, batch: Batch, seed: int) -> tuple[Tensor, Tensor]:
         """Augmented, normalised images, and (b, classes) shares of the classes."""
@@ -192,14 +195,16 @@ class FineTune:
         changed, shares = self.augment(pixels, targets, seed)
         return self.backbone.normalise(changed), shares
 
-    def _loss(self, step: nn.Module, images: Tensor, shares: Tensor, weights: Tensor) -> Tensor:
+    def _loss(self, step: nn.Module, images: Tensor, shares: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Divided by the mean weight of all processes: by its own, each would give its images another say."""
         with _autocast(self.precision, self.backbone.device):
             logits = step(images)
         losses = functional.cross_entropy(
             logits.float(), shares, label_smoothing=self.policy.label_smoothing, reduction="none"
         )
         say = weights.to(losses.device)
-        return (losses * say).sum() / say.sum()
+        whole = self.mean(say.sum())
+        return (losses * say).sum() / whole, whole
 
     def _judge(self) -> tuple[float, float] | None:
         """(log loss, accuracy) on the validation part by the weights that would be kept; no randomness."""
@@ -298,6 +303,14 @@ def freezes_norm(policy: Retrain, backbone: Backbone) -> bool:
 def _balanced(parts: Parts, policy: Retrain) -> Part:
     """What is learned from; ``parts`` stay as they are, for several processes each weight what they are given."""
     return weighted(parts.train, len(parts.classes)) if policy.balance == "weights" else parts.train
+
+
+def _can_compile() -> bool:
+    """Torch writes C++ and has it compiled: without a compiler the run goes on as it is."""
+    found = shutil.which("g++") or shutil.which("clang++")
+    if not found:
+        log.warning("retrain.compile needs g++ or clang++, and there is neither: not compiled", action="compile")
+    return found is not None
 
 
 def _averaged(model: nn.Module, decay: float) -> AveragedModel | None:

@@ -22,6 +22,7 @@ PACKAGES = (
 MOST = 22
 READS_ENVIRONMENT = {
     "labelloop/config/settings.py",
+    "labelloop/config/telemetry.py",  # tells libraries to send nothing
     "embedded/s3/__main__.py",  # a script of a foreign environment, which has no labelloop
     "retrain_worker/training/distributed.py",  # what torchrun tells its processes
 }

@@ -55,8 +55,7 @@ def test_no_conversion_is_reported_to_anybody(backbone: net.Backbone) -> None:
 def test_the_faster_one_computes_and_many_images_choose_by_themselves(
     backbone: net.Backbone, worth_it: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seconds = iter([2.0, 1.0])
-    monkeypatch.setattr(runners, "_seconds", lambda run, images: next(seconds))
+    monkeypatch.setattr(runners, "_seconds", lambda images, *runs: [1.0, 2.0][-len(runs) :])
     monkeypatch.setattr(net, "PAYS_AFTER", 20)
     first = backbone.features(IMAGES)
     assert backbone.runner == "torch"
@@ -79,8 +78,7 @@ def test_a_slower_one_a_broken_one_and_other_numbers_stay_out(worth_it: None, mo
         raise RuntimeError("no such operator")
 
     assert "no such operator" in choose(by(plain), fail, SIZE).why
-    seconds = iter([1.0, 2.0])
-    monkeypatch.setattr(runners, "_seconds", lambda run, images: next(seconds))
+    monkeypatch.setattr(runners, "_seconds", lambda images, *runs: [2.0, 1.0][-len(runs) :])
     slow = choose(by(plain), lambda: pixelwise(plain), SIZE)
     assert slow.name == "torch"
     assert "PyTorch 1000.0" in slow.why

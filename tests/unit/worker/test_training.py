@@ -10,6 +10,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 from sklearn.datasets import load_digits
+from structlog.testing import capture_logs
 
 from labelloop.config.project import BackboneSpec
 from labelloop.config.training import Retrain
@@ -17,6 +18,7 @@ from labelloop.model import net
 from labelloop.model.head import Head
 from labelloop.objects.storage import MemoryStore
 from labelloop.records.images import Example, Split
+from retrain_worker.training import fit as fit_module
 from retrain_worker.training.augment import SETS, Augmenter
 from retrain_worker.training.batches import Shard, Waits, batches, epoch_order, steps_per_epoch
 from retrain_worker.training.checkpoint import NoKeeper, StoredKeeper
@@ -410,3 +412,12 @@ def test_norms_and_biases_are_not_decayed() -> None:
 def test_what_needs_a_validation_part_says_so(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="set validation above 0"):
         Retrain(**wrong)
+
+
+def test_without_a_compiler_a_run_goes_on_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit_module.shutil, "which", lambda name: None)
+    with capture_logs() as lines:
+        assert not fit_module._can_compile()
+    assert lines[0]["action"] == "compile"
+    monkeypatch.setattr(fit_module.shutil, "which", lambda name: f"/usr/bin/{name}")
+    assert fit_module._can_compile()
