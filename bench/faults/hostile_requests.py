@@ -27,8 +27,8 @@ import httpx
 from bench.faults.hostile import NASTY
 from labelloop.web.problems import PROBLEM
 from tests.hostile.mutants import mutants, originals
+from tests.integration.api.processes import Running, running_api
 from tests.integration.conftest import servers
-from tests.integration.worlds.api_processes import Running, running_api
 from tests.unit.worlds.backend import picture
 
 SLOW_S = 30.0

@@ -31,6 +31,7 @@ from labelloop.records.json import canonical, digest, fields_of
 from labelloop.records.tasks import Annotation, Seen, Task, task_from, task_line
 from labelloop.store.api_keys import ApiKeyStore
 from labelloop.store.auto_labels import AutoLabelStore
+from labelloop.store.batches import BatchStore
 from labelloop.store.catalogue import Catalogue
 from labelloop.store.curve import kept_curve
 from labelloop.store.features import FeatureIndex
@@ -225,6 +226,11 @@ def task_groups(store: MemoryStore) -> None:
     assert found.of("s3://images/p/3.png", fields) is None
 
 
+def batch(store: MemoryStore) -> None:
+    found = BatchStore(store).get("0123456789abcdef")
+    assert (found.version, found.count, found.shards, found.top) == ("v7", 201, 2, 3)
+
+
 def api_key(store: MemoryStore) -> None:
     record = ApiKeyStore(store).get("0123456789ab")
     assert (record.name, record.scopes, record.project) == ("camera 7", (Scope.READ, Scope.PREDICT), "main-1-0")
@@ -234,7 +240,7 @@ def api_key(store: MemoryStore) -> None:
 READERS: dict[str, Callable[[MemoryStore], None]] = {
     f.__name__: f
     for f in (version, deployment, backbone, run, snapshot, latest, catalogue, features, scores, request, pause,
-              project, tidy, mirror, backup, study, trial, lr_curve, curve, auto_labels, task_groups, api_key)
+              project, tidy, mirror, backup, study, trial, lr_curve, curve, auto_labels, task_groups, api_key, batch)
 }  # fmt: skip
 HASHED = {"snapshot"}  # named by its bytes: nobody adds to one
 

@@ -23,12 +23,12 @@ from embedded.services import ServicePlace, valkey_service
 from embedded.supervisor import Supervisor
 from labelloop.records.api_keys import Scope
 from labelloop.web.classify_types import MAX_BODY
+from tests.integration.api.processes import Running, no_auth, running_api
 from tests.integration.conftest import VALKEY_PASSWORD
-from tests.integration.worlds.api_processes import Running, no_auth, running_api
 from tests.integration.worlds.serving import wait_for
 from tests.unit.worlds.backend import picture
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @dataclass
