@@ -71,9 +71,11 @@ def export(
     check_holds(wanted.form, parts.classifier, quantised=wanted.quantised)
     if wanted.target.exists():
         raise SettingsError(f"{wanted.target} is there already: delete it, or name another place with --out")
-    chosen = _chosen(pool.images)
-    calibration = _calibration(parts, pool, chosen, report) if wanted.quantised else None
-    pixels, splits = _read(parts, chosen, pool.reader, "read images", report)
+    checked, calibrating = chosen(pool.images, quantised=wanted.quantised)
+    calibration = None
+    if wanted.quantised:
+        calibration, _ = _read(parts, calibrating, pool.reader, "read images to calibrate by", report)
+    pixels, splits = _read(parts, checked, pool.reader, "read images", report)
     aside = wanted.target.parent / f".{wanted.target.name}.{os.getpid()}.part"
     aside.mkdir(parents=True)
     try:
@@ -91,18 +93,18 @@ def export(
     return ExportedModel(wanted.target, wanted.form, measured, size, origin.licence)
 
 
-def _chosen(images: Sequence[ImageFacts]) -> list[ImageFacts]:
-    """Random for any purpose, and the same every time: by hash of their bytes, test images first."""
-    usable = [i for i in images if i.sha256 and not i.problem and i.bucket in ORDER]
-    return sorted(usable, key=lambda i: (ORDER.index(i.bucket), i.sha256))[:CHECKED]
+def chosen(images: Sequence[ImageFacts], *, quantised: bool) -> tuple[list[ImageFacts], list[ImageFacts]]:
+    """Images that check, test images first, and others, of train, that ranges of int8 come from.
 
-
-def _calibration(parts: Parts, pool: Pool, checked: Sequence[ImageFacts], report: Report) -> Pixels:
-    """Images that do not check, or the check would see its own ranges."""
-    taken = {i.sha256 for i in checked}
-    rest = [i for i in pool.images if i.bucket is Split.TRAIN and i.sha256 and not i.problem and i.sha256 not in taken]
-    chosen = sorted(rest, key=lambda i: i.sha256)[:CALIBRATING]
-    return _read(parts, chosen, pool.reader, "read images to calibrate by", report)[0]
+    Random for any purpose, and the same every time: by hash of their bytes. None is in both, or the check would see its
+    own ranges.
+    """
+    usable = {i.sha256: i for i in images if i.sha256 and not i.problem and i.bucket in ORDER}
+    train = sorted(sha for sha, i in usable.items() if i.bucket is Split.TRAIN)
+    calibrating = train[: min(CALIBRATING, (len(train) + 1) // 2)] if quantised else []
+    checked = [i for sha, i in usable.items() if sha not in set(calibrating)]
+    checked.sort(key=lambda i: (ORDER.index(i.bucket), i.sha256))
+    return checked[:CHECKED], [usable[sha] for sha in calibrating]
 
 
 def _read(

@@ -11,7 +11,6 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 from PIL import Image
 
@@ -26,7 +25,7 @@ from labelloop.records.versions import BackboneRecord
 from retrain_worker.exports import onnx_file, openvino_file, torchscript_file
 from retrain_worker.exports.check import APART, Measured, measure
 from retrain_worker.exports.example import example
-from retrain_worker.exports.export import Pool, Wanted, export
+from retrain_worker.exports.export import Pool, Wanted, chosen, export
 from retrain_worker.exports.folder import Origin
 from retrain_worker.exports.formats import Format, Outputs, Run, check_holds
 from retrain_worker.exports.licence import NONE_NEEDED, licence_of
@@ -110,6 +109,8 @@ def test_an_ensemble_is_one_onnx_file(
     label_map: dict[str, str | None], ensemble: EnsembleHead, world: ExportWorld, tmp_path: Path
 ) -> None:
     parts = world.parts(replace(ensemble, temperature=1.7), label_map)
+    import onnxruntime  # here: the last test looks at what an import alone would write
+
     head = onnxruntime.InferenceSession(onnx_file._voting(parts).SerializeToString())
     expected = parts.names.of(parts.classifier.probabilities(world.features))
     assert label_map or np.ptp(expected) > 0.3
@@ -195,31 +196,21 @@ def test_what_is_there_is_never_overwritten_and_images_are_needed(world: ExportW
     assert sorted(p.name for p in (tmp_path / "model").iterdir()) == names
 
 
-def test_the_check_sees_no_image_that_ranges_came_from(world: ExportWorld, tmp_path: Path) -> None:
-    seen: dict[str, Any] = {}
-
-    class Noted(Wrong):
-        def write(self, parts: Parts, folder: Path, calibration: object) -> None:
-            seen["calibration"] = calibration
-            super().write(parts, folder, calibration)
-
-        def run(self, folder: Path) -> Run:
-            run = super().run(folder)
-
-            def noting(pixels: Any) -> Outputs:
-                seen["checked"] = pixels
-                return run(pixels)
-
-            return noting
-
-    parts = world.parts()
-    images = [*facts(world, Split.TEST)[:20], *facts(world, Split.TRAIN)[20:80]] * 4
-    origin = Origin("t", world.registry.version(world.add(world.head)), world.backbone.record, "none", "")
-    images = [replace(f, sha256=f"{i:04}") for i, f in enumerate(images)]
-    export(parts, origin, Pool(images, world.reader), Wanted(Format.ONNX, tmp_path / "m", quantised=True),
-           engine=Noted(parts, lambda rows: rows), report=nothing)  # fmt: skip
-    assert len(seen["calibration"]) == 120  # 320, of which 200 check
-    assert {tuple(p.ravel()[:9]) for p in seen["checked"]}
+@pytest.mark.parametrize(
+    ("test", "train", "checks", "calibrate"), [(300, 1000, 200, 200), (20, 60, 50, 30), (0, 3, 1, 2), (5, 1, 5, 1)]
+)
+def test_no_image_checks_and_calibrates(test: int, train: int, checks: int, calibrate: int) -> None:
+    splits = [Split.TEST] * test + [Split.TRAIN] * train + [Split.QUARANTINE]
+    images = [ImageFacts(f"s3://i/{n}", "e", f"{n * 7919 % 5000:05}", "g", s) for n, s in enumerate(splits)]
+    checked, calibrating = chosen(images, quantised=True)
+    assert (len(checked), len(calibrating)) == (checks, calibrate)
+    assert not {i.uri for i in checked} & {i.uri for i in calibrating}
+    assert {i.bucket for i in calibrating} == {Split.TRAIN}
+    assert [i.bucket for i in checked] == sorted((i.bucket for i in checked), key=[Split.TEST, Split.TRAIN].index)
+    assert sum(i.bucket is Split.TEST for i in checked) == min(test, 200)
+    same, none = chosen(images[::-1], quantised=False)
+    assert none == []
+    assert len(same) == min(test + train, 200)
 
 
 @pytest.mark.parametrize("form", list(Format))

@@ -20,7 +20,7 @@ from labelloop.labels.results import make_label_config
 from labelloop.model import net
 from labelloop.model.classifier import Classifier
 from labelloop.model.net import Backbone
-from labelloop.objects.storage import MemoryStore
+from labelloop.objects.storage import MemoryStore, ObjectStore
 from labelloop.records.arrays import Floats
 from labelloop.records.evidence import Evaluation, Outcome, Verdict
 from labelloop.records.images import ImageFacts, Split
@@ -65,13 +65,13 @@ def names_of(head: Classifier, label_map: dict[str, str | None] | None = None) -
 class ExportWorld:
     """``images`` parts of each photograph; every third is for testing."""
 
-    def __init__(self, spec: BackboneSpec, *, images: int = 40) -> None:
+    def __init__(self, spec: BackboneSpec, *, images: int = 40, root: ObjectStore | None = None) -> None:
         self.reader = FakeReader({f"{PREFIX}{k}-{n}.jpg": jpeg(cut(k, n)) for k in (0, 1) for n in range(images)})
         self.backbone: Backbone = net.build(spec, [], offline=True)
         self.features: Floats = self.backbone.features(np.stack([self.backbone.decode(d) for d in self._data()]))
         self.labels = [CLASSES[int(uri.removeprefix(PREFIX)[0])] for uri in self.reader.images]
         self.head = fit_head(rotate(self.features), self.labels, list(self.reader.images), classes=CLASSES).head
-        self.root = MemoryStore()
+        self.root = root or MemoryStore()
         self.projects = ProjectStore(self.root, "main")
         self.record = ProjectRecord("main", 1, 0, "two photos", _config(spec), make_label_config(CLASSES), PREFIX)
         self.projects.put(self.record)
@@ -129,10 +129,10 @@ class Said:
     probability: float
 
 
-def classify(folder: Path, images: list[Path]) -> list[Said]:
+def classify(folder: Path, images: list[Path], *, python: Path = Path(sys.executable)) -> list[Said]:
     """What `classify.py` prints, without any of our code in its way."""
     done = subprocess.run(
-        [sys.executable, "-I", "-W", "ignore", str(folder / "classify.py"), *map(str, images)],
+        [str(python), "-I", "-W", "ignore", str(folder / "classify.py"), *map(str, images)],
         capture_output=True, text=True, check=False, cwd=folder.parent,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

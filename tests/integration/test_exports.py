@@ -1,0 +1,94 @@
+"""`labelloop export-model` as a person types it, where nothing but object storage can be reached."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from embedded.environments import ensure_environment
+from labelloop.config.project import BackboneSpec
+from labelloop.config.settings import load_settings
+from labelloop.objects.s3_client import s3_client
+from labelloop.objects.storage import S3Store
+from labelloop.records.json import digest
+from tests.integration.conftest import KEYS
+from tests.unit.worlds.exports import PREFIX, ExportWorld, classify, cut, jpeg
+
+ROOT = Path(__file__).parents[2]
+SPEC = BackboneSpec(name="small_cnn", image_size=32, options={"filters": [8, 16], "dense": 24})
+NOBODY = "127.0.0.1:1"
+
+
+class Place:
+    """A project in real buckets."""
+
+    def __init__(self, endpoint: str, folder: Path) -> None:
+        self.env = {
+            "LABELLOOP_S3_ENDPOINT": endpoint, **KEYS, "LABELLOOP_STUDIO_URL": f"http://{NOBODY}",
+            "LABELLOOP_REDIS_URL": f"redis://{NOBODY}/0",
+            "LABELLOOP_STATE_BUCKET": f"exports-{digest(folder.name.encode())[:12]}",
+            "LABELLOOP_IMAGE_BUCKETS": "images", "LABELLOOP_CACHE_DIR": str(folder / "cache"),
+            "PATH": "/usr/bin:/bin", "HOME": str(folder), "PYTHONPATH": str(ROOT),
+        }  # fmt: skip
+        settings = load_settings(self.env)
+        s3 = s3_client(settings)
+        for bucket in (settings.state_bucket, "images"):
+            with suppress(s3.exceptions.BucketAlreadyOwnedByYou, s3.exceptions.BucketAlreadyExists):  # tests share it
+                s3.create_bucket(Bucket=bucket)
+        self.world = ExportWorld(SPEC, root=S3Store(s3, settings.state_bucket))
+        for uri, data in self.world.reader.images.items():
+            s3.put_object(Bucket="images", Key=uri.removeprefix("s3://images/"), Body=data)
+        s3.close()
+
+    def export(self, *words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "cli.main", "export-model", "v1", *words], env=self.env, cwd=folder,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+
+@pytest.fixture
+def place(s3_endpoint: str, tmp_path: Path) -> Place:
+    place = Place(s3_endpoint, tmp_path)
+    place.world.add(place.world.head)
+    return place
+
+
+def test_the_command_writes_a_folder_that_runs_and_refuses_in_words(place: Place, tmp_path: Path) -> None:
+    done = place.export("--to", "torchscript", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "two-photos-v1-torchscript: " in done.stdout
+    assert "Same class as the served model on 100.0% of 80 images" in done.stdout
+    again = place.export("--to", "torchscript", folder=tmp_path)
+    assert again.returncode == 1
+    assert "is there already: delete it" in again.stderr
+    refused = place.export("--to", "torchscript", "--quantise", folder=tmp_path)
+    assert refused.returncode == 1
+    assert "cannot be quantised" in refused.stderr
+    (tmp_path / "photo.jpg").write_bytes(jpeg(cut(1, 77)))
+    assert [s.label for s in classify(tmp_path / "two-photos-v1-torchscript", [tmp_path / "photo.jpg"])] == ["flower"]
+
+
+@pytest.mark.long(seconds=500)
+def test_tflite_in_its_own_environment(place: Place, tmp_path: Path) -> None:
+    """Builds that environment where it is missing: some gigabytes."""
+    python = ensure_environment("litert")
+    for words, name in (((), "two-photos-v1-tflite"), (("--quantise",), "two-photos-v1-tflite-int8")):
+        done = place.export("--to", "tflite", *words, "--json", folder=tmp_path)
+        assert done.returncode == 0, done.stderr
+        printed = json.loads(done.stdout)
+        assert printed["agreement"] == 1 if not words else printed["agreement"] >= 0.97
+        assert words or printed["largest_difference"] < 1e-4
+        files = [tmp_path / f"{k}{n}.jpg" for k in (0, 1) for n in range(5)]
+        for path in files:
+            path.write_bytes(place.world.reader.images[f"{PREFIX}{path.stem[0]}-{path.stem[1]}.jpg"])
+        pixels = np.stack([place.world.backbone.decode(path.read_bytes()) for path in files])
+        served = place.world.parts().reference(pixels).probabilities
+        said = np.array([s.probability for s in classify(tmp_path / name, files, python=python)])
+        assert np.abs(said - served.max(axis=1)).max() < (0.25 if words else 1e-3)
