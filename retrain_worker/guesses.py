@@ -20,9 +20,14 @@ def guesses(head: Classifier, names: Names, files: Sequence[str], features: Floa
     if not len(files):
         return []
     rows = names.of(head.probabilities(features)) * (1 - head.unseen(features))[:, None]
+    return likeliest(files, rows, names.labels, top)
+
+
+def likeliest(files: Sequence[str], rows: Floats, labels: Sequence[str], top: int) -> list[Guess]:
+    """``rows``: (len(files), labels) probabilities."""
     best = np.argsort(-rows, axis=1, kind="stable")[:, :top]
     return [
-        _guess(file, [(names.labels[i], round(float(row[i]), 6)) for i in order])
+        _guess(file, [(labels[i], round(float(row[i]), 6)) for i in order])
         for file, row, order in zip(files, rows, best, strict=True)
     ]
 

@@ -11,9 +11,13 @@ import typer
 from cli.terminal.app import DEFAULT_STATE, AsJson, ProjectName, StateDir, command, err, out
 from cli.terminal.reporting import reporting
 from cli.terminal.screen import show_json
+from labelloop.errors import SettingsError
 from operations.people import me
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cli.here.predict_here import Model
     from labelloop.store.projects import ProjectRecord
     from operations.batch.asked import Asked
     from operations.batch.write import Written
@@ -38,6 +42,9 @@ def predict(  # noqa: PLR0913 -- a command's options are its interface
         str | None, typer.Option("--version", help="The version that answers. Default: the champion.")
     ] = None,
     form: As = None,
+    exported: Annotated[
+        Path | None, typer.Option("--model", help="A folder that export-model wrote answers instead; needs no stack.")
+    ] = None,
     top: Top = 3,
     project: ProjectName = None,
     as_json: AsJson = False,
@@ -53,11 +60,20 @@ def predict(  # noqa: PLR0913 -- a command's options are its interface
     from operations.batch.write import format_of
 
     kind = format_of(to, form)
+    if exported:
+        asked = asked_for(what, None)
+        written = _by_export(exported, asked, _Wish(to, kind, by, top))
+        _show(written, asked, as_json=as_json)
+        return
     deployment = open_deployment(state_dir)
     record = deployment.project(project)
     asked = asked_for(what, deployment)
     finish = _by_workers if asked.images else _here
     written = finish(deployment, record, asked, _Wish(to, kind, by, top))
+    _show(written, asked, as_json=as_json)
+
+
+def _show(written: Written, asked: Asked, *, as_json: bool) -> None:
     if as_json:
         show_json(asdict(written))
         return
@@ -89,16 +105,35 @@ def _by_workers(deployment: Deployment, record: ProjectRecord, asked: Asked, wis
 
 
 def _here(deployment: Deployment, record: ProjectRecord, asked: Asked, wish: _Wish) -> Written:
-    from cli.here.predict_here import answered, model_of
+    from cli.here.predict_here import model_of
+
+    version = deployment.version(record, wish.version)
+    model = model_of(deployment, record, version, wish.top)
+    return _files(asked, wish, model, {"version": version.name, "head": version.head_key}, deployment)
+
+
+def _by_export(folder: Path, asked: Asked, wish: _Wish) -> Written:
+    from cli.here.predict_here import exported_model
+
+    if wish.version:
+        raise SettingsError("--model has one version: leave --version out")
+    model = exported_model(folder, wish.top)
+    return _files(asked, wish, model, {"model": str(folder.resolve()), "version": model.name}, None)
+
+
+def _files(
+    asked: Asked, wish: _Wish, model: Model, of: Mapping[str, str], deployment: Deployment | None
+) -> Written:  # fmt: skip
+    """``of``: what tells this model from others."""
+    from cli.here.predict_here import answered
     from operations.batch.part import Part
     from operations.batch.write import write
 
-    version = deployment.version(record, wish.version)
-    what = {"place": asked.place, "version": version.name, "head": version.head_key, "top": wish.top}
     name = Path(wish.out)
     folder = Path() if wish.out.startswith("s3://") else name.parent
+    what = {"place": asked.place, "top": wish.top, **of}
     with Part(folder / f".{name.name}.part", what) as part, reporting(err) as report:
-        guesses = answered(asked.files, model_of(deployment, record, version, wish.top), part, report)
-        written = write(wish.out, wish.kind, version.name, guesses, deployment)
+        guesses = answered(asked.files, model, part, report)
+        written = write(wish.out, wish.kind, model.name, guesses, deployment)
         part.drop()
     return written

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from labelloop.decoding.square import Pixels
-from labelloop.errors import ImageUnreadableError
+from labelloop.decoding.square import Pixels, Square, decode
+from labelloop.errors import ImageUnreadableError, SettingsError
 from labelloop.images.reader import MAX_BYTES
 from labelloop.model import net
+from labelloop.objects.formats import UNREADABLE
 from labelloop.records.batches import Guess
 from labelloop.records.versions import Version
 from labelloop.rules.schema import LabelRules
@@ -21,9 +24,16 @@ from operations.batch.asked import named
 from operations.batch.part import Part, Stat
 from operations.deployment import Deployment
 from operations.reporting import Report
-from retrain_worker.guesses import guesses
+from retrain_worker.exports import onnx_file, openvino_file
+from retrain_worker.exports.example import NAME as EXAMPLE
+from retrain_worker.exports.folder import DESCRIPTION
+from retrain_worker.exports.formats import Format, Run
+from retrain_worker.guesses import guesses, likeliest
 
 READERS = 4
+TOGETHER = 8
+LARGEST = 4_000_000  # bytes of a description
+RUNTIMES: dict[Format, Callable[[Path], Run]] = {Format.ONNX: onnx_file.run, Format.OPENVINO: openvino_file.run}
 AT_ONCE = 64  # images whose pixels are held
 
 
@@ -47,6 +57,39 @@ def model_of(deployment: Deployment, record: ProjectRecord, version: Version, to
         version.name, backbone.decode,
         lambda files, pixels: guesses(head, names, files, backbone.features(pixels), top),
     )  # fmt: skip
+
+
+def exported_model(folder: Path, top: int) -> Model:
+    """What `export-model` has written, in its own runtime; SettingsError where this is no such folder."""
+    about = _description(folder)
+    form = next((f for f in RUNTIMES if f == about["format"]), None)
+    if form is None:
+        others = " or ".join(RUNTIMES)
+        raise SettingsError(f"{folder} is exported as {about['format']}: this command runs {others}; see its {EXAMPLE}")
+    square, labels = Square.of(about["preprocessing"]["recorded"]), [str(label) for label in about["labels"]]
+    run = RUNTIMES[form](folder)
+
+    def say(files: Sequence[str], pixels: Pixels) -> list[Guess]:
+        parts = [run(pixels[i : i + TOGETHER]) for i in range(0, len(pixels), TOGETHER)]
+        rows = [p.probabilities if p.unseen is None else p.probabilities * (1 - p.unseen.reshape(-1, 1)) for p in parts]
+        return likeliest(files, np.concatenate(rows), labels, top)
+
+    return Model(str(about["version"]), lambda data: decode(data, square), say)
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    path = folder / DESCRIPTION
+    try:
+        if path.stat().st_size > LARGEST:
+            raise ValueError(f"it has more than {LARGEST / 1e6:.0f} MB")
+        about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if not (about["labels"] and about["format"] and about["version"] and about["preprocessing"]["recorded"]):
+            raise ValueError("something is missing in it")
+    except (OSError, *UNREADABLE) as error:
+        raise SettingsError(
+            f"{folder} is no folder that `labelloop export-model` wrote: {path.name}: {error}"
+        ) from error
+    return about
 
 
 def answered(files: Sequence[Path], model: Model, part: Part, report: Report) -> Iterator[Guess]:

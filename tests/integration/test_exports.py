@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
@@ -73,6 +74,40 @@ def test_the_command_writes_a_folder_that_runs_and_refuses_in_words(place: Place
     assert "cannot be quantised" in refused.stderr
     (tmp_path / "photo.jpg").write_bytes(jpeg(cut(1, 77)))
     assert [s.label for s in classify(tmp_path / "two-photos-v1-torchscript", [tmp_path / "photo.jpg"])] == ["flower"]
+
+
+def test_predict_runs_an_exported_model_without_any_stack(place: Place, tmp_path: Path) -> None:
+    for form in ("onnx", "openvino"):
+        assert place.export("--to", form, folder=tmp_path).returncode == 0
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for kind in (0, 1):
+        for n in range(5):
+            (photos / f"{kind}{n}.jpg").write_bytes(place.world.reader.images[f"{PREFIX}{kind}-{n}.jpg"])
+    alone = {**place.env, "LABELLOOP_S3_ENDPOINT": f"http://{NOBODY}"}
+
+    def predict(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "cli.main", "predict", "photos", *words]
+        return subprocess.run(command, env=alone, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    said = {}
+    for form in ("onnx", "openvino"):
+        done = predict("--model", f"two-photos-v1-{form}", "--out", f"{form}.csv")
+        assert done.returncode == 0, done.stderr
+        with (tmp_path / f"{form}.csv").open(newline="") as file:
+            said[form] = {row["file"]: (row["label"], float(row["probability"])) for row in csv.DictReader(file)}
+    assert len(said["onnx"]) == 10
+    expected = classify(tmp_path / "two-photos-v1-onnx", sorted(photos.iterdir()))
+    for (file, (label, probability)), one in zip(said["onnx"].items(), expected, strict=True):
+        assert label == one.label
+        assert said["openvino"][file] == (label, pytest.approx(probability, abs=1e-4))
+    about = tmp_path / "two-photos-v1-onnx" / "model.json"
+    about.write_text(about.read_text().replace('"format": "onnx"', '"format": "torchscript"'))
+    refused = predict("--model", "two-photos-v1-onnx", "--out", "o.csv")
+    assert refused.returncode == 1
+    assert "this command runs onnx or openvino" in refused.stderr
+    nothing = predict("--model", "photos", "--out", "o.csv")
+    assert "is no folder that `labelloop export-model` wrote" in nothing.stderr
 
 
 @pytest.mark.skipif(not (ROOT / ".venvs" / "litert").is_dir(), reason="6 GB that `export-model --to tflite` fetches")
