@@ -9,6 +9,8 @@ import subprocess
 import time
 from pathlib import Path, PurePosixPath
 
+import pytest
+
 from labelloop.store.batches import PREFIX
 from tests.acceptance.conftest import LABELLOOP, Loop, labelloop, until
 
@@ -21,6 +23,7 @@ def answers(path: Path) -> dict[str, dict[str, str]]:
     return by_name
 
 
+@pytest.mark.long(seconds=90)
 def test_workers_and_the_command_say_the_same_and_a_killed_batch_goes_on(loop: Loop, tmp_path: Path) -> None:
     until(lambda: loop.live() is not None, what="a first model")
     place, version, store = loop.project.image_uri, str(loop.live()), loop.deployment.within(loop.project)
