@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from labelloop.model.net import Backbone
 from labelloop.records.evidence import Outcome
 from labelloop.records.images import Split
 from retrain_worker import retrain
-from retrain_worker.evidence.artefact import in_turn
+from retrain_worker.evidence.artefact import Served, in_turn, try_out
 from retrain_worker.heads import recipe as heads
 from retrain_worker.heads.logistic import LinearFit, fit_head
 from retrain_worker.refresh import RunResult
@@ -144,3 +145,22 @@ def test_the_same_inputs_give_the_same_figures(tmp_path: Path) -> None:
 
 def _epochs(training: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{k: v for k, v in e.items() if k not in {"seconds", "waited_s"}} for e in training["epochs"]]
+
+
+@pytest.mark.parametrize(("device", "says"), [("cpu", True), ("cuda", False)])
+def test_what_would_serve_is_timed_and_a_gpu_tells_nothing_of_backends(device: str, says: bool) -> None:
+    quickened = []
+
+    def side(name: str) -> Any:
+        backbone = SimpleNamespace(
+            decode=lambda data: np.zeros((3, 4, 4), np.uint8), features=lambda pixels: np.ones((len(pixels), 2)),
+            quicken=lambda: quickened.append(name), device=SimpleNamespace(type=device),
+        )  # fmt: skip
+        return Served(cast("Any", backbone), cast("Any", SimpleNamespace(probabilities=lambda features: features)))
+
+    project = cast("Any", SimpleNamespace(images=SimpleNamespace(read=lambda uri: (b"", "etag"))))
+    tried = try_out(project, side("ours"), side("theirs"), ["s3://images/1.png"])
+    assert tried is not None
+    assert quickened == ["ours", "theirs"]
+    assert tried.ms > 0
+    assert (tried.champion_ms is not None) == says
