@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from labelloop.config.telemetry import tell_nobody
 from labelloop.decoding.square import Pixels
@@ -22,7 +23,9 @@ Run = Callable[[Pixels], Floats]  # (n, 3, size, size) uint8 to (n, dimension)
 SAME = 1e-4  # largest difference, relative to the largest value: what an order of sums may do
 SAMPLE = 8  # images to compare and to measure by
 ROUNDS = 5
-CHEAP_S = 1e-3  # of one image: there is nothing to win
+CHEAP = 20e6  # operations an image: there is nothing to win
+CONVOLUTIONS = 0.9  # their share of the operations from which on OpenVINO wins; transformers are PyTorch's
+SLOWER = 1.5  # times as slow: this machine is unlike those that the rule was made on
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,25 +53,39 @@ class Pixelwise(nn.Module):
 
 
 def choose(by_torch: Run, network: Callable[[], Pixelwise], size: int) -> Chosen:
-    """Measure both on this machine. ``network``: a copy on the CPU that nobody else uses.
+    """By what the network is, not by a stopwatch alone: a run that is repeated must find the same numbers.
 
-    PyTorch where OpenVINO is missing, cannot hold the network, gives other numbers or is no faster.
+    ``network``: a copy on the CPU that nobody else uses. PyTorch where OpenVINO is missing, cannot hold the network or
+    gives other numbers.
     """
+    copy = network()
+    operations, share = _work(copy, size)
+    if operations < CHEAP:
+        return Chosen("torch", by_torch, f"{operations / 1e6:.1f} million operations an image: there is nothing to win")
+    if share < CONVOLUTIONS:
+        return Chosen("torch", by_torch, f"{100 * share:.0f} % of its work are convolutions: PyTorch is as fast")
     sample = np.random.default_rng(0).integers(0, 256, (SAMPLE, 3, size, size), dtype=np.uint8)
-    expected, (spent,) = by_torch(sample), _seconds(sample, by_torch)
-    if spent < CHEAP_S:
-        return Chosen("torch", by_torch, f"PyTorch needs {spent * 1e3:.1f} ms an image: there is nothing to win")
     try:
-        run = openvino_run(network(), size)
+        run = openvino_run(copy, size)
         found = run(sample)
     except Exception as error:  # a compiler's errors have no base of their own, and PyTorch can do without it
         return Chosen("torch", by_torch, f"OpenVINO cannot: {type(error).__name__}: {str(error)[:200]}")
+    expected = by_torch(sample)
     off = float(np.abs(found - expected).max()) / max(float(np.abs(expected).max()), 1e-6)
     if not off <= SAME:  # also catches NaN
         return Chosen("torch", by_torch, f"OpenVINO is {off:.1g} off, {SAME:.0e} is allowed")
     other, spent = _seconds(sample, run, by_torch)
     figures = f"OpenVINO {other * 1e3:.1f} ms an image, PyTorch {spent * 1e3:.1f}, {off:.0e} apart"
-    return Chosen("openvino", run, figures) if other < spent else Chosen("torch", by_torch, figures)
+    return Chosen("torch", by_torch, figures) if other > SLOWER * spent else Chosen("openvino", run, figures)
+
+
+def _work(network: Pixelwise, size: int) -> tuple[float, float]:
+    """Operations of one image, and the share of them that are convolutions."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network.eval()(torch.zeros((1, 3, size, size), dtype=torch.uint8))
+    by_kind = {str(kind): count for kind, count in counter.get_flop_counts().get("Global", {}).items()}
+    total = sum(by_kind.values())
+    return float(total), sum(n for kind, n in by_kind.items() if "conv" in kind) / max(total, 1)
 
 
 def openvino_run(network: Pixelwise, size: int) -> Run:

@@ -25,7 +25,7 @@ def backbone() -> net.Backbone:
 @pytest.fixture
 def worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """On an image this small nothing is slow enough."""
-    monkeypatch.setattr(runners, "CHEAP_S", 0.0)
+    monkeypatch.setattr(runners, "CHEAP", 0.0)
 
 
 def pixelwise(module: nn.Module) -> Pixelwise:
@@ -55,7 +55,7 @@ def test_no_conversion_is_reported_to_anybody(backbone: net.Backbone) -> None:
 def test_the_faster_one_computes_and_many_images_choose_by_themselves(
     backbone: net.Backbone, worth_it: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runners, "_seconds", lambda images, *runs: [1.0, 2.0][-len(runs) :])
+    monkeypatch.setattr(runners, "_seconds", lambda images, *runs: [1.0, 2.0])
     monkeypatch.setattr(net, "PAYS_AFTER", 20)
     first = backbone.features(IMAGES)
     assert backbone.runner == "torch"
@@ -67,21 +67,34 @@ def test_the_faster_one_computes_and_many_images_choose_by_themselves(
 
 def test_a_slower_one_a_broken_one_and_other_numbers_stay_out(worth_it: None, monkeypatch: pytest.MonkeyPatch) -> None:
     class Odd(nn.Module):
-        def forward(self, images: Tensor) -> Tensor:
-            return images.flatten(1)[:, :4] * float(images.shape[0] != 2)  # another result in the example's trace
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Conv2d(3, 4, 3)
 
-    plain = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, 4))
-    odd = choose(by(Odd()), lambda: pixelwise(Odd()), SIZE)
+        def forward(self, images: Tensor) -> Tensor:
+            return self.layer(images).flatten(1) * float(images.shape[0] != 2)  # another result in the example's trace
+
+    plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())
+    one = Odd()
+    odd = choose(by(one), lambda: pixelwise(one), SIZE)
     assert (odd.name, "off" in odd.why) == ("torch", True)
 
-    def fail() -> Pixelwise:
+    def fail(network: Pixelwise, size: int) -> runners.Run:
         raise RuntimeError("no such operator")
 
-    assert "no such operator" in choose(by(plain), fail, SIZE).why
-    monkeypatch.setattr(runners, "_seconds", lambda images, *runs: [2.0, 1.0][-len(runs) :])
+    with monkeypatch.context() as broken:
+        broken.setattr(runners, "openvino_run", fail)
+        assert "no such operator" in choose(by(plain), lambda: pixelwise(plain), SIZE).why
+    monkeypatch.setattr(runners, "_seconds", lambda images, *runs: [2.0, 1.0])
     slow = choose(by(plain), lambda: pixelwise(plain), SIZE)
     assert slow.name == "torch"
     assert "PyTorch 1000.0" in slow.why
+
+
+def test_transformers_stay_with_torch(worth_it: None) -> None:
+    dense = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, 4))
+    chosen = choose(by(dense), lambda: pixelwise(dense), SIZE)
+    assert (chosen.name, "convolutions" in chosen.why) == ("torch", True)
 
 
 def test_a_cheap_network_is_not_even_tried() -> None:
