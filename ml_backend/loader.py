@@ -74,8 +74,8 @@ class Engines:
                 backbone = net.load(record, registry.backbone_weights(record), device=net.best_device())
                 net.verify(backbone)  # runs the network: this is also the warm-up
                 engine = self._loaded[name] = Engine(backbone)
-                # aside: until it is done, this one answers
-                threading.Thread(target=backbone.quicken, name="quicken", daemon=True).start()
+                # aside: until it is done, PyTorch answers; no daemon, for a compiler that is torn off ends in a crash
+                threading.Thread(target=backbone.quicken, name="quicken", daemon=False).start()
             return engine
 
 
