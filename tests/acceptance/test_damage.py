@@ -8,12 +8,12 @@ import signal
 
 import httpx
 
+from labelloop.clock import stamp
 from labelloop.objects.copies import copy_key
 from labelloop.objects.storage import ObjectStore
 from labelloop.queue.heartbeat import alive
 from labelloop.store.projects import ProjectRecord
 from labelloop.store.registry import VERSIONS
-from labelloop.store.requests import RequestStore
 from operations.doctor.diagnosis import diagnose
 from tests.acceptance.conftest import Loop, until
 
@@ -22,6 +22,10 @@ LASTING = ("deployments/", "runs/", "requests/")  # what nothing can derive
 
 def newest(store: ObjectStore, prefix: str) -> str:
     return max(info.key for info in store.list(prefix))
+
+
+def oldest(store: ObjectStore, prefix: str) -> str:
+    return min(info.key for info in store.list(prefix))
 
 
 def ready(loop: Loop) -> bool:
@@ -52,21 +56,23 @@ def test_a_damaged_bucket_is_served_learned_from_told_and_healed(loop: Loop) -> 
     store, record = loop.deployment.within(loop.project), loop.project
     until(lambda: len(loop.deployment.registry(record).deployments()) > 1, what="a second model")
     until(lambda: not loop.picture().running, what="rest")
-    RequestStore(store).add("retry", by="test", about="retrain")
-    damaged = {newest(store, prefix): b"\xff\x00junk" for prefix in LASTING}
+    request = f"requests/{stamp()}-0a1b2c.json"
+    lasting = (newest(store, "deployments/"), oldest(store, "runs/"), request)  # a run that goes on is written again
+    damaged = dict.fromkeys(lasting, b"\xff\x00junk")
     damaged |= {"snapshots/latest.json": b"[1]", newest(store, "catalogue/"): b"{}"}
-    good = {key: store.get(key) for key in damaged}
+    good = {key: store.get(key) for key in damaged if key != request}
     try:
-        damage(loop, record, damaged, good)
+        damage(loop, record, damaged)
     finally:  # the tests that follow have the same stack
+        store.delete(request)
         for key, raw in good.items():
             if store.get(key) == damaged[key]:
-                store.delete(key) if key.startswith("requests/") else store.put(key, raw)
+                store.put(key, raw)
     until(lambda: not loop.picture().damaged, 90, "nothing damaged")
     assert newest(store, VERSIONS)
 
 
-def damage(loop: Loop, record: ProjectRecord, damaged: dict[str, bytes], good: dict[str, bytes]) -> None:
+def damage(loop: Loop, record: ProjectRecord, damaged: dict[str, bytes]) -> None:
     """Put junk where ``damaged`` says; every process starts on it, answers, learns, and what can be derived heals."""
     store = loop.deployment.within(record)
     for key, junk in damaged.items():
